@@ -1,0 +1,69 @@
+"""Where output goes: results to stdout, all else to stderr, a line each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Lines this wide off a terminal; on one, its own width.
+_PLAIN_WIDTH = 100
+
+
+def result_console(no_color: bool) -> Console:
+    """A console on stdout without markup, highlighting or emoji: names are shown as they are.
+
+    Colour only on a terminal; FORCE_COLOR and NO_COLOR are obeyed, --no-color beats both.
+    """
+    from rich.console import Console
+
+    forced = bool(os.environ.get("FORCE_COLOR"))
+    plain = no_color or bool(os.environ.get("NO_COLOR"))
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(
+        file=sys.stdout,
+        force_terminal=True if forced and not plain else None,
+        color_system=None if plain or not (forced or is_terminal) else "auto",
+        no_color=plain,
+        width=None if is_terminal or "COLUMNS" in os.environ else _PLAIN_WIDTH,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def file_console() -> Console:
+    """A console that records plain text for a file."""
+    import io
+
+    from rich.console import Console
+
+    return Console(
+        file=io.StringIO(),
+        record=True,
+        width=_PLAIN_WIDTH,
+        color_system=None,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def note(message: str) -> None:
+    """Something worth knowing beside the result."""
+    _line(f"note: {message}")
+
+
+def error(message: str) -> None:
+    """Why something could not be done."""
+    _line(f"error: {message}")
+
+
+def _line(message: str) -> None:
+    from bncheck.reporting.visible import visible
+
+    if sys.stderr is not None:
+        print(f"bncheck: {visible(message, None)}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,174 @@
+"""`bncheck inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.options import (
+    FailOn,
+    FailOnOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    NoColorOption,
+    OutputOption,
+    QuietOption,
+    ReportOption,
+    VerboseOption,
+    exit_code,
+    outputs,
+)
+from bncheck.errors import BncheckError, ExitCode
+
+if TYPE_CHECKING:
+    from bncheck.inspection import InspectReport
+
+
+def inspect(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CKPT...", help="Checkpoint files or folders.")
+    ],
+    key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
+    ] = None,
+    eps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--eps", min=0.0, help="eps of the layers, where the file has none."),
+    ] = None,
+    momentum: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--momentum",
+            min=0.0,
+            max=1.0,
+            help="Momentum in PyTorch's convention, where the file has none.",
+        ),
+    ] = None,
+    train_batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--train-batch-size", min=1, help="Samples a device saw at once."),
+    ] = None,
+    select: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--select", metavar="RULES", help="Only these rules: BN101,BN102 or BN1."),
+    ] = None,
+    ignore: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--ignore", metavar="RULES", help="All but these rules."),
+    ] = None,
+    fail_on: FailOnOption = FailOn.ERROR,
+    format_: FormatOption = Format.TEXT,
+    json: JsonOption = False,
+    output: OutputOption = None,
+    report: ReportOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    no_color: NoColorOption = False,
+) -> int:
+    """Tell whether the running statistics in a checkpoint are sound.
+
+    Reads files of torch.save (old and new), whole pickled modules, TorchScript, .pt2, safetensors,
+    sharded and distributed checkpoints, and ONNX. Nothing in the file is executed.
+    """
+    from bncheck.inspection import Options
+    from bncheck.inspection import inspect as run
+
+    if quiet and verbose:
+        raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
+    shown, files = outputs(Format.JSON if json else format_, output, report or [])
+    for _, path in files:
+        _refuse_overwriting(path, checkpoints)
+    options = Options(key, eps, momentum, train_batch_size, select or (), ignore or ())
+    reports: list[InspectReport] = []
+    errors: list[BncheckError] = []
+    for path in checkpoints:
+        try:
+            reports.append(run(path, options))
+        except BncheckError as error:
+            if error.subject != str(path):  # not about the file: no other file will fare better
+                raise
+            console.error(str(error))
+            errors.append(error)
+    for done in reports:
+        _say_choices(done)
+    several = len(checkpoints) > 1
+    if reports or several:
+        for format_, path in files:
+            _write(format_, path, reports, errors, several)
+        _show(
+            shown, reports, errors, several=several, quiet=quiet, verbose=verbose, no_color=no_color
+        )
+    if errors:
+        return ExitCode.ERROR
+    return exit_code([finding for done in reports for finding in done.findings], fail_on)
+
+
+def _refuse_overwriting(output: Path, checkpoints: list[Path]) -> None:
+    if any(output.exists() and path.exists() and output.samefile(path) for path in checkpoints):
+        raise BncheckError(
+            "is the checkpoint itself, not a place for a report", "name another file", str(output)
+        )
+
+
+def _say_choices(report: InspectReport) -> None:
+    """What the reader chose on the user's behalf, and what it did not find."""
+    checkpoint = report.checkpoint
+    if checkpoint.alternatives:
+        others = ", ".join(tree.path or "the root" for tree in checkpoint.alternatives[:5])
+        taken = checkpoint.key or "the root"
+        console.note(f"{checkpoint.path}: inspected {taken}; --key takes another: {others}")
+    if not report.layers:
+        console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
+
+
+def _write(
+    format_: Format,
+    path: Path,
+    reports: list[InspectReport],
+    errors: list[BncheckError],
+    several: bool,
+) -> None:
+    from bncheck.reporting.write import write_text
+
+    write_text(path, _render(format_, reports, errors, several))
+
+
+def _render(
+    format_: Format, reports: list[InspectReport], errors: list[BncheckError], several: bool
+) -> str:
+    if format_ is Format.JSON:
+        from bncheck.reporting import json_report
+
+        return json_report.render(reports, errors, several)
+    from bncheck.reporting import text
+
+    plain = console.file_console()
+    text.show(plain, reports, verbose=True)
+    return plain.export_text()
+
+
+def _show(
+    format_: Format,
+    reports: list[InspectReport],
+    errors: list[BncheckError],
+    *,
+    several: bool,
+    quiet: bool,
+    verbose: bool,
+    no_color: bool,
+) -> None:
+    if format_ is not Format.TEXT:
+        typer.echo(_render(format_, reports, errors, several), nl=False)
+        return
+    from bncheck.reporting import text
+
+    terminal = console.result_console(no_color)
+    if quiet:
+        text.show_findings(terminal, reports)
+    else:
+        text.show(terminal, reports, verbose)

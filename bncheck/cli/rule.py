@@ -1,0 +1,42 @@
+"""`bncheck rule`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.options import Format, FormatOption, JsonOption, NoColorOption
+from bncheck.errors import BncheckError, ExitCode
+
+
+def rule(
+    code: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[CODE]", help="A rule's code or name: BN101."),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="List every rule.")] = False,
+    format_: FormatOption = Format.TEXT,
+    json: JsonOption = False,
+    no_color: NoColorOption = False,
+) -> int:
+    """Explain a rule: what it finds, why that matters, its criterion, and the fix."""
+    from bncheck.rules.registry import RULES, find_rule
+
+    if all_ == (code is not None):
+        raise BncheckError("`bncheck rule` wants one CODE, or --all", "try `bncheck rule BN101`")
+    rules = RULES if code is None else (find_rule(code),)
+    if json or format_ is Format.JSON:
+        from bncheck.reporting import json_report
+
+        typer.echo(json_report.render_rules(rules), nl=False)
+        return ExitCode.OK
+    from bncheck.reporting import text
+
+    terminal = console.result_console(no_color)
+    if code is None:
+        text.show_rules(terminal, rules)
+    else:
+        text.show_rule(terminal, rules[0])
+    return ExitCode.OK

@@ -1,0 +1,78 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+#: What evidence may hold: it is written as JSON.
+Evidence: TypeAlias = "float | int | str | bool | list[Evidence] | None"
+
+
+class Severity(str, Enum):
+    """How bad a finding is; errors and warnings decide the verdict."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """0 for an error, growing as it gets milder."""
+        return list(Severity).index(self)
+
+
+class Verdict(str, Enum):
+    """What a report says in one word."""
+
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact that somebody should know, about one layer or (layer None) the whole model."""
+
+    rule: str
+    name: str
+    severity: Severity
+    layer: str | None
+    message: str
+    fix: str
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same finding after retraining or moving the file has the same fingerprint."""
+        return hashlib.sha256(
+            f"{self.rule}\n{self.layer or ''}".encode(errors="replace")
+        ).hexdigest()
+
+    def to_dict(self) -> dict[str, object]:
+        """The finding as plain data."""
+        return {
+            "rule": self.rule,
+            "name": self.name,
+            "severity": self.severity.value,
+            "layer": self.layer,
+            "message": self.message,
+            "fix": self.fix,
+            "evidence": dict(self.evidence),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """Errors mean broken, warnings suspect."""
+    worst = min((finding.severity.rank for finding in findings), default=2)
+    return (Verdict.BROKEN, Verdict.SUSPECT, Verdict.HEALTHY)[worst]
+
+
+def cause_of(findings: Iterable[Finding]) -> str | None:
+    """The rule to look at first: that of the first among the worst, infos apart."""
+    serious = [f for f in findings if f.severity is not Severity.INFO]
+    return min(serious, key=lambda f: f.severity.rank).rule if serious else None

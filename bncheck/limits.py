@@ -1,0 +1,39 @@
+"""How much of a file bncheck is willing to look at, each limit with its reason.
+
+A file from a stranger must not be able to choose how much time or memory its reading takes. The
+limits are an order of magnitude above the largest checkpoints in the wild; what hits one is
+reported with the limit's name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIB: Final = 1 << 20
+
+#: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 12 MiB.
+MAX_PICKLE_BYTES: Final = 64 * MIB
+
+#: Opcodes of one pickle: about 35 a tensor, so this is room for 250,000 tensors.
+MAX_PICKLE_OPERATIONS: Final = 10_000_000
+
+#: Byte strings from this length stay in the file and are read when asked for.
+INLINE_BYTES: Final = 4096
+
+#: The directory of a zip archive: about 80 bytes a record, so this is room for 800,000 records.
+MAX_ZIP_DIRECTORY_BYTES: Final = 64 * MIB
+
+#: JSON and TorchScript source inside an archive, inflated.
+MAX_TEXT_RECORD_BYTES: Final = 64 * MIB
+
+#: Tensors and modules in one checkpoint.
+MAX_TENSORS: Final = 1_000_000
+
+#: Modules inside modules; 60,000 levels is an attack, 40 a large network.
+MAX_MODULE_DEPTH: Final = 500
+
+#: A tensor with stride 0 can be larger than its storage. Up to this size it is believed.
+MAX_EXPANDED_BYTES: Final = 64 * MIB
+
+#: Protobuf cannot hold more than 2 GiB, so a larger file is not an ONNX model.
+MAX_ONNX_BYTES: Final = 2048 * MIB

@@ -1,0 +1,75 @@
+"""What every reader returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from bncheck.reading.tensors import LazyTensor, TensorMap
+
+
+class Container(str, Enum):
+    """How a file packs its tensors."""
+
+    TORCH_ZIP = "torch-zip"
+    TORCH_LEGACY = "torch-legacy"
+    PICKLE = "pickle"
+    TORCHSCRIPT = "torchscript"
+    EXPORTED_PROGRAM = "exported-program"
+    SAFETENSORS = "safetensors"
+    SAFETENSORS_SHARDED = "safetensors-sharded"
+    TORCH_SHARDED = "torch-sharded"
+    DISTRIBUTED = "distributed"
+    ONNX = "onnx"
+    HF_DIRECTORY = "hf-directory"
+
+
+@dataclass(frozen=True, slots=True)
+class NormModule:
+    """What a file itself says about one normalisation layer, where it keeps more than tensors.
+
+    `momentum` is in PyTorch's convention; None means a cumulative average if `momentum_known`.
+    `tensors` maps the roles running_mean, running_var, weight, bias and num_batches_tracked to
+    names in the checkpoint; a role without a tensor is absent.
+    """
+
+    class_name: str
+    tensors: Mapping[str, str]
+    eps: float | None = None
+    momentum: float | None = None
+    momentum_known: bool = False
+    training: bool | None = None
+    tracks_statistics: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subtree:
+    """One set of tensors that belong together: a state dict or a module, at `path` in the file."""
+
+    path: str
+    tensors: Mapping[str, LazyTensor]
+    modules: Mapping[str, NormModule] = field(default_factory=dict)
+
+    @property
+    def statistics(self) -> int:
+        """How many running means it holds: what makes one subtree more interesting."""
+        return sum(name.endswith("running_mean") for name in self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Named tensors of one model, and what the file says about its normalisation layers.
+
+    `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
+    with, `alternatives` the other subtrees that hold running statistics.
+    """
+
+    path: Path
+    container: Container
+    key: str
+    prefix: str
+    tensors: TensorMap
+    modules: Mapping[str, NormModule]
+    alternatives: tuple[Subtree, ...] = ()

@@ -1,0 +1,355 @@
+"""A pickle machine that builds a description of what a pickle says and calls nothing.
+
+Pickle is a small stack language. Its dangerous words look up a global (GLOBAL, STACK_GLOBAL, INST,
+EXT) and call it (REDUCE, OBJ, NEWOBJ, BUILD). Here a global becomes a `Global`, a pair of names,
+and a call becomes a `Node` that remembers what would have been called. Nothing is imported, no
+attribute is set, and nothing from the file is hashed (a dict becomes a `Node` with a list of
+entries), so neither a payload nor a clever key can make the machine work for it.
+Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
+
+The result is a graph of None, bool, int, float, str, bytes, `Span`, tuple, list, `Global`,
+`Persistent` and `Node`. It may share and contain itself, so walk it with an explicit stack.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
+
+from bncheck.errors import BncheckError
+from bncheck.limits import INLINE_BYTES, MAX_PICKLE_OPERATIONS
+
+#: Anything in the graph described above. Consumers narrow it with isinstance.
+Value: TypeAlias = object
+
+
+class Global(NamedTuple):
+    """A name that the pickle would have imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Span(NamedTuple):
+    """A long byte string, left where it is in the stream."""
+
+    offset: int
+    length: int
+
+
+@dataclass(slots=True, eq=False)
+class Persistent:
+    """A persistent id: in torch files, a reference to a storage."""
+
+    pid: Value
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A dict, a set, or the result of a call that was not made.
+
+    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed.
+    """
+
+    function: Value
+    args: tuple[Value, ...]
+    entries: list[tuple[Value, Value]]
+    items: list[Value]
+    state: Value = None
+
+
+DICT: Final = Global("builtins", "dict")
+SET: Final = Global("builtins", "set")
+
+
+def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Value:
+    """Run one pickle from the stream's position and return what it describes.
+
+    `refer` turns a persistent id into the value that stands for it.
+    Raises BncheckError for a malformed, truncated or unreasonably long pickle.
+    """
+    machine = _Machine(stream, refer)
+    try:
+        return machine.run()
+    except BncheckError:
+        raise
+    except (IndexError, KeyError):
+        raise _malformed("it takes what it never put there") from None
+    except (TypeError, ValueError, OverflowError, struct.error, AttributeError) as error:
+        raise _malformed(str(error)[:80]) from None
+
+
+def _malformed(reason: str) -> BncheckError:
+    return BncheckError(f"holds a malformed pickle ({reason})", "download or save it again")
+
+
+class _Machine:
+    """The stack, the memo and one method per group of opcodes."""
+
+    def __init__(self, stream: BinaryIO, refer: Callable[[Value], Value]) -> None:
+        self.stream = stream
+        self.refer = refer
+        self.stack: list[Value] = []
+        self.marks: list[list[Value]] = []
+        self.memo: dict[int, Value] = {}
+
+    def run(self) -> Value:
+        read = self.stream.read
+        for _ in range(MAX_PICKLE_OPERATIONS):
+            opcode = read(1)
+            if opcode == b".":
+                return self.stack.pop()
+            if not opcode:
+                raise BncheckError("ends in the middle of a pickle", "download or copy it again")
+            handler = _HANDLERS.get(opcode)
+            if handler is None:
+                raise _malformed(f"unknown opcode {opcode!r}")
+            handler(self)
+        raise BncheckError(
+            f"holds a pickle of more than {MAX_PICKLE_OPERATIONS:,} operations "
+            "(limit MAX_PICKLE_OPERATIONS)",
+            "save the weights alone, as a state dict",
+        )
+
+    # -- reading arguments ---------------------------------------------------------------------
+
+    def take(self, length: int) -> bytes:
+        data = self.stream.read(length)
+        if len(data) != length:
+            raise BncheckError("ends in the middle of a pickle", "download or copy it again")
+        return data
+
+    def number(self, layout: str) -> int:
+        value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        return value
+
+    def line(self) -> bytes:
+        line = self.stream.readline(INLINE_BYTES)
+        if not line.endswith(b"\n"):
+            raise _malformed("a line without an end")
+        return line[:-1].rstrip(b"\r")
+
+    def byte_string(self, length: int) -> bytes | Span:
+        if length <= INLINE_BYTES:
+            return self.take(length)
+        span = Span(self.stream.tell(), length)
+        self.stream.seek(length, 1)
+        return span
+
+    def text(self, length: int) -> str:
+        if length > 1 << 24:
+            raise _malformed(f"a text of {length} bytes")
+        return self.take(length).decode("utf-8", "surrogatepass")
+
+    # -- the stack -----------------------------------------------------------------------------
+
+    def push(self, value: Value) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Value]:
+        values, self.stack = self.stack, self.marks.pop()
+        return values
+
+    def top(self, count: int) -> tuple[Value, ...]:
+        if len(self.stack) < count:
+            raise IndexError
+        values = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return values
+
+    # -- containers ----------------------------------------------------------------------------
+
+    def append(self, values: list[Value]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(values)
+        elif isinstance(target, Node):
+            target.items.extend(values)
+        else:
+            raise _malformed("it appends to what is no list")
+
+    def set_items(self, values: list[Value]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, Node) or len(values) % 2:
+            raise _malformed("it sets items of what is no dict")
+        target.entries.extend(zip(values[::2], values[1::2], strict=True))
+
+    def make_dict(self) -> None:
+        values = self.since_mark()
+        self.push(Node(DICT, (), [], []))
+        self.set_items(values)
+
+    # -- what would have been calls -------------------------------------------------------------
+
+    def call(self, function: Value, args: Value) -> None:
+        arguments = args if isinstance(args, tuple) else (args,)
+        self.push(Node(function, arguments, [], []))
+
+    def new_object(self, count: int) -> None:
+        function, *args = self.top(count)
+        self.call(function, args[0])
+
+    def inst(self) -> None:
+        module, name = self.line(), self.line()
+        self.call(Global(_ascii(module), _ascii(name)), tuple(self.since_mark()))
+
+    def obj(self) -> None:
+        function, *args = self.since_mark()
+        self.call(function, tuple(args))
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, Node):
+            target.state = state
+
+    def extension(self, layout: str) -> None:
+        self.push(Global("copyreg.extension", str(self.number(layout))))
+
+    def stack_global(self) -> None:
+        module, name = self.top(2)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise _malformed("a global whose name is no text")
+        self.push(Global(module, name))
+
+    # -- memo ------------------------------------------------------------------------------------
+
+    def put(self, index: int) -> None:
+        if not 0 <= index < 1 << 32:
+            raise _malformed("a memo index out of range")
+        self.memo[index] = self.stack[-1]
+
+
+def _ascii(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _python2_text(data: bytes | Span) -> str | bytes | Span:
+    """A Python 2 `str`: text where it decodes as such, the bytes otherwise (array contents)."""
+    try:
+        return data.decode("utf-8") if isinstance(data, bytes) else data
+    except UnicodeDecodeError:
+        return data
+
+
+def _string(machine: _Machine) -> None:
+    quoted = machine.line()
+    if len(quoted) < 2 or quoted[0] != quoted[-1] or quoted[:1] not in (b"'", b'"'):
+        raise _malformed("an unquoted string")
+    data, _ = codecs.escape_decode(quoted[1:-1])
+    machine.push(_python2_text(data))
+
+
+def _int(machine: _Machine) -> None:
+    digits = machine.line()
+    machine.push({b"00": False, b"01": True}.get(digits, _decimal(digits)))
+
+
+def _long(machine: _Machine) -> None:
+    machine.push(_decimal(machine.line().rstrip(b"L")))
+
+
+def _decimal(digits: bytes) -> int:
+    if len(digits) > 400:  # int() of a long text takes quadratic time
+        raise _malformed("a number of more than 400 digits")
+    return int(digits)
+
+
+def _long_bytes(machine: _Machine, layout: str) -> None:
+    length = machine.number(layout)
+    if not 0 <= length <= INLINE_BYTES:
+        raise _malformed(f"a number of {length} bytes")
+    machine.push(int.from_bytes(machine.take(length), "little", signed=True))
+
+
+_Handler: TypeAlias = Callable[[_Machine], object]
+
+
+def _constant(value: Value) -> _Handler:
+    return lambda m: m.push(value)
+
+
+_HANDLERS: Final[dict[bytes, _Handler]] = {
+    # framing
+    b"\x80": lambda m: m.take(1),
+    b"\x95": lambda m: m.take(8),
+    # stack and memo
+    b"(": _Machine.mark,
+    b"0": lambda m: m.stack.pop() if m.stack else m.since_mark(),
+    b"1": _Machine.since_mark,
+    b"2": lambda m: m.push(m.stack[-1]),
+    b"p": lambda m: m.put(_decimal(m.line())),
+    b"q": lambda m: m.put(m.number("<B")),
+    b"r": lambda m: m.put(m.number("<I")),
+    b"\x94": lambda m: m.put(len(m.memo)),
+    b"g": lambda m: m.push(m.memo[_decimal(m.line())]),
+    b"h": lambda m: m.push(m.memo[m.number("<B")]),
+    b"j": lambda m: m.push(m.memo[m.number("<I")]),
+    # constants and numbers
+    b"N": _constant(None),
+    b"\x88": _constant(True),
+    b"\x89": _constant(False),
+    b"I": _int,
+    b"J": lambda m: m.push(m.number("<i")),
+    b"K": lambda m: m.push(m.number("<B")),
+    b"M": lambda m: m.push(m.number("<H")),
+    b"L": _long,
+    b"\x8a": lambda m: _long_bytes(m, "<B"),
+    b"\x8b": lambda m: _long_bytes(m, "<i"),
+    b"F": lambda m: m.push(float(m.line())),
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    # text and bytes
+    b"S": _string,
+    b"T": lambda m: m.push(_python2_text(m.byte_string(m.number("<I")))),
+    b"U": lambda m: m.push(_python2_text(m.byte_string(m.number("<B")))),
+    b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
+    b"X": lambda m: m.push(m.text(m.number("<I"))),
+    b"\x8c": lambda m: m.push(m.text(m.number("<B"))),
+    b"\x8d": lambda m: m.push(m.text(m.number("<Q"))),
+    b"B": lambda m: m.push(m.byte_string(m.number("<I"))),
+    b"C": lambda m: m.push(m.byte_string(m.number("<B"))),
+    b"\x8e": lambda m: m.push(m.byte_string(m.number("<Q"))),
+    b"\x96": lambda m: m.push(m.byte_string(m.number("<Q"))),
+    b"\x98": lambda m: None,  # READONLY_BUFFER
+    # containers
+    b")": _constant(()),
+    b"t": lambda m: m.push(tuple(m.since_mark())),
+    b"\x85": lambda m: m.push(m.top(1)),
+    b"\x86": lambda m: m.push(m.top(2)),
+    b"\x87": lambda m: m.push(m.top(3)),
+    b"]": lambda m: m.push([]),
+    b"l": lambda m: m.push(m.since_mark()),
+    b"a": lambda m: m.append([m.stack.pop()]),
+    b"e": lambda m: m.append(m.since_mark()),
+    b"}": lambda m: m.push(Node(DICT, (), [], [])),
+    b"d": _Machine.make_dict,
+    b"s": lambda m: m.set_items(list(m.top(2))),
+    b"u": lambda m: m.set_items(m.since_mark()),
+    b"\x8f": lambda m: m.push(Node(SET, (), [], [])),
+    b"\x90": lambda m: m.append(m.since_mark()),
+    b"\x91": lambda m: m.push(Node(SET, (), [], m.since_mark())),
+    # globals and calls
+    b"c": lambda m: m.push(Global(_ascii(m.line()), _ascii(m.line()))),
+    b"\x93": _Machine.stack_global,
+    b"\x82": lambda m: m.extension("<B"),
+    b"\x83": lambda m: m.extension("<H"),
+    b"\x84": lambda m: m.extension("<I"),
+    b"R": lambda m: m.call(*m.top(2)),
+    b"\x81": lambda m: m.new_object(2),
+    b"\x92": lambda m: m.new_object(3),
+    b"i": _Machine.inst,
+    b"o": _Machine.obj,
+    b"b": _Machine.build,
+    b"P": lambda m: m.push(m.refer(_ascii(m.line()))),
+    b"Q": lambda m: m.push(m.refer(m.stack.pop())),
+}

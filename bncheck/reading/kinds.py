@@ -1,0 +1,46 @@
+"""Which family of normalisation a class name or an operator's name belongs to."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class NormKind(str, Enum):
+    """Families of normalisation layers; the first four can carry running statistics."""
+
+    BATCH = "BatchNorm"
+    SYNC = "SyncBatchNorm"
+    FROZEN = "FrozenBatchNorm"
+    INSTANCE = "InstanceNorm"
+    GROUP = "GroupNorm"
+    LAYER = "LayerNorm"
+    RMS = "RMSNorm"
+    LOCAL_RESPONSE = "LocalResponseNorm"
+
+
+# In this order: "SyncBatchNorm" also contains "BatchNorm".
+_NEEDLES = (
+    ("frozenbatchnorm", NormKind.FROZEN),
+    ("frozenbn", NormKind.FROZEN),
+    ("syncbatchnorm", NormKind.SYNC),
+    ("syncbn", NormKind.SYNC),
+    ("synchronizedbatchnorm", NormKind.SYNC),
+    ("batchnorm", NormKind.BATCH),
+    ("inplaceabn", NormKind.BATCH),
+    ("instancenorm", NormKind.INSTANCE),
+    ("groupnorm", NormKind.GROUP),
+    ("rmsnorm", NormKind.RMS),
+    ("layernorm", NormKind.LAYER),
+    ("localresponsenorm", NormKind.LOCAL_RESPONSE),
+)
+
+
+def kind_of_class(class_name: str) -> NormKind | None:
+    """The family of `BatchNorm2d`, `timm.BatchNormAct2d`, `LayerNormalization`, `group_norm`..."""
+    name = class_name.lower().replace("_", "")
+    return next((kind for needle, kind in _NEEDLES if needle in name), None)
+
+
+def is_norm_class(class_name: str) -> bool:
+    """Whether a class is a normalisation layer by its name."""
+    return kind_of_class(class_name) is not None

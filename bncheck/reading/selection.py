@@ -1,0 +1,110 @@
+"""Which of the subtrees in a file is the model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from bncheck.errors import BncheckError
+from bncheck.reading.checkpoint import NormModule, Subtree
+from bncheck.reading.tensors import LazyTensor
+
+_AVERAGES = ("ema", "swa", "averag", "shadow", "teacher", "best")
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
+    """The subtree at `key`; without one, that with the most running statistics.
+
+    Of several with equally many, averaged weights come last and the file's order decides.
+    Raises BncheckError for a key that is not there.
+    """
+    if key is not None:
+        return _at_key(subtrees, key)
+    if not subtrees:
+        return Subtree("", {})
+    return min(
+        subtrees,
+        key=lambda tree: (-tree.statistics, _is_average(tree.path), -len(tree.tensors)),
+    )
+
+
+def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
+    """The other subtrees that hold running statistics."""
+    below = f"{chosen.path}." if chosen.path else ""
+    return tuple(
+        tree
+        for tree in subtrees
+        if tree.statistics
+        and tree.path != chosen.path
+        and not (below and tree.path.startswith(below))
+    )
+
+
+def shared_prefix(names: Sequence[str]) -> str:
+    """What DataParallel, torch.compile and a wrapping module put before every name."""
+    names = [name for name in names if name != "n_averaged"]
+    prefix = ""
+    while wrapper := next((w for w in _WRAPPERS if _all_start(names, prefix + w)), ""):
+        prefix += wrapper
+    first = names[0][len(prefix) :].partition(".")[0] if names else ""
+    if first and not first.isdigit() and _all_deeper(names, f"{prefix}{first}."):
+        prefix += f"{first}."
+    return prefix
+
+
+def _all_start(names: Sequence[str], prefix: str) -> bool:
+    return bool(names) and all(name.startswith(prefix) for name in names)
+
+
+def _all_deeper(names: Sequence[str], prefix: str) -> bool:
+    # "bn.weight", "bn.bias": that is the one layer of the file, not a wrapper.
+    return _all_start(names, prefix) and all("." in name[len(prefix) :] for name in names)
+
+
+def _is_average(path: str) -> bool:
+    return any(word in path.lower() for word in _AVERAGES)
+
+
+def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
+    exact = next((tree for tree in subtrees if tree.path == key), None)
+    if exact is not None:
+        return exact
+    tensors: dict[str, LazyTensor] = {}
+    modules: dict[str, NormModule] = {}
+    for tree in subtrees:
+        for name, tensor in tree.tensors.items():
+            if (rest := _below(key, tree.path, name)) is not None:
+                tensors[rest] = tensor
+        for name, module in tree.modules.items():
+            if (rest := _below(key, tree.path, name)) is not None:
+                modules[rest] = _moved(module, key, tree.path)
+    if not tensors:
+        names = sorted({tree.path for tree in subtrees if tree.path})
+        near = difflib.get_close_matches(key, names, 1, 0.4)
+        there = ", ".join(names[:8]) or "the whole file only"
+        hint = f"did you mean {near[0]}?" if near else f"there is: {there}"
+        raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)
+    return Subtree(key, tensors, modules)
+
+
+def _below(key: str, path: str, name: str) -> str | None:
+    full = f"{path}.{name}" if path else name
+    return full[len(key) + 1 :] if full.startswith(f"{key}.") else None
+
+
+def _moved(module: NormModule, key: str, path: str) -> NormModule:
+    roles = {
+        role: rest
+        for role, name in module.tensors.items()
+        if (rest := _below(key, path, name)) is not None
+    }
+    return NormModule(
+        module.class_name,
+        roles,
+        module.eps,
+        module.momentum,
+        module.momentum_known,
+        module.training,
+        module.tracks_statistics,
+    )

@@ -1,0 +1,150 @@
+"""Positional reads of one regular file.
+
+Reads go through `read` rather than a memory map on purpose: a mapped file that someone truncates
+kills the process with SIGBUS, while a short read is an error with a sentence. Only the bytes asked
+for are read, and `bytes_read` counts them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from bncheck.errors import BncheckError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A named pipe without a writer would block `open` for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+class SourceFile:
+    """An open regular file, and how many of its bytes were read."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = open(path, "rb", buffering=0, opener=_open_without_waiting)  # noqa: SIM115
+        except FileNotFoundError:
+            raise BncheckError("does not exist", "check the path") from None
+        except PermissionError:
+            raise BncheckError("may not be read", "check its permissions") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise BncheckError(f"cannot be opened ({reason})", "check the path") from None
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            self._file.close()
+            raise BncheckError("is not a regular file", "copy its content into a file first")
+        self.size = status.st_size
+        self.bytes_read = 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, or what is left of the file."""
+        try:
+            self._file.seek(offset)
+            parts = []
+            while length > 0 and (part := self._file.read(length)):
+                parts.append(part)
+                length -= len(part)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BncheckError(f"cannot be read ({reason})", "check the disk") from None
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.bytes_read += len(data)
+        return data
+
+
+class MemoryFile:
+    """Bytes that were read already, in the place of a file: a file inside a pickle."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, or what is left."""
+        return self._data[offset : offset + length]
+
+
+class Source:
+    """A window of a file: byte 0 of the window is byte `start` of the file."""
+
+    def __init__(
+        self, file: SourceFile | MemoryFile, start: int = 0, size: int | None = None
+    ) -> None:
+        self.file = file
+        self.start = start
+        self.size = file.size - start if size is None else size
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Open `path`; anything but a regular file is refused without waiting for it."""
+        return cls(SourceFile(path))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset` of the window."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise BncheckError(
+                f"is cut off: bytes {offset} to {offset + length} are needed, "
+                f"{self.size} are there",
+                "download or copy it again",
+            )
+        data = self.file.read_at(self.start + offset, length)
+        if len(data) != length:
+            raise BncheckError("became shorter while it was read", "wait for its writer to finish")
+        return data
+
+    def head(self, length: int) -> bytes:
+        """The first `length` bytes, or all there are."""
+        return self.read(0, min(length, self.size))
+
+    def window(self, offset: int, length: int) -> Source:
+        """A smaller window; it must lie within this one."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise BncheckError(
+                f"is cut off: a part of {length} bytes at {offset} ends beyond its "
+                f"{self.size} bytes",
+                "download or copy it again",
+            )
+        return Source(self.file, self.start + offset, length)
+
+    def stream(self, offset: int = 0) -> BinaryIO:
+        """A buffered, seekable stream over the window."""
+        stream = io.BufferedReader(_Raw(self), buffer_size=1 << 16)
+        stream.seek(offset)
+        return stream
+
+
+class _Raw(io.RawIOBase):
+    """What `io.BufferedReader` needs to read a window."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}
+        self._position = max(0, base[whence] + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        length = max(0, min(len(view), self._source.size - self._position))
+        view[:length] = self._source.read(self._position, length)
+        self._position += length
+        return length

@@ -1,0 +1,217 @@
+"""Tensors that stay in the file until someone asks for their numbers."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from bncheck.errors import BncheckError
+from bncheck.limits import MAX_EXPANDED_BYTES
+from bncheck.reading.source import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+#: torch's dtype names whose NumPy name is another; ml_dtypes gives NumPy the small floats.
+_NUMPY_NAMES = {
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "char": "int8",
+    "byte": "uint8",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+    "qint8": "int8",
+    "quint8": "uint8",
+    "qint32": "int32",
+    "quint4x2": "uint8",
+    "quint2x4": "uint8",
+}
+
+_ITEM_SIZES = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "float32": 4,
+    "float64": 8,
+    "complex64": 8,
+    "complex128": 16,
+    "float8_e4m3fn": 1,
+    "float8_e4m3fnuz": 1,
+    "float8_e5m2": 1,
+    "float8_e5m2fnuz": 1,
+    "float8_e8m0fnu": 1,
+}
+
+
+def is_known_dtype(torch_name: str) -> bool:
+    """Whether NumPy or ml_dtypes has a counterpart of a torch dtype."""
+    return _NUMPY_NAMES.get(torch_name, torch_name) in _ITEM_SIZES
+
+
+def unknown_dtype(torch_name: str) -> NoReturn:
+    """Refuse a dtype without a counterpart."""
+    raise BncheckError(
+        f"holds a tensor of the dtype {torch_name[:40]!r}, which has no NumPy counterpart",
+        "save the weights as float32",
+    )
+
+
+def dtype_name(torch_name: str) -> str:
+    """NumPy's (or ml_dtypes') name for a torch dtype; raises BncheckError for an unknown one."""
+    if not is_known_dtype(torch_name):
+        unknown_dtype(torch_name)
+    return _NUMPY_NAMES.get(torch_name, torch_name)
+
+
+def item_size(name: str) -> int:
+    """Bytes of one element."""
+    return _ITEM_SIZES[name]
+
+
+def numpy_dtype(name: str) -> np.dtype[np.generic]:
+    """The dtype of that name, with ml_dtypes' small floats where NumPy has none."""
+    import numpy as np
+
+    if name.startswith(("bfloat", "float8")):
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    return np.dtype(name)
+
+
+class LazyTensor(Protocol):
+    """A tensor that can be read."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape, or None where finding out would mean opening another file."""
+        ...
+
+    def read(self) -> Array:
+        """The numbers, in the dtype they are stored in. Raises BncheckError where they are bad."""
+        ...
+
+
+@dataclass(slots=True)
+class Storage:
+    """A run of raw bytes in a file that tensors are views of. `crc` is None where unknown."""
+
+    source: Source
+    crc: int | None = None
+    big_endian: bool = False
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the storage; a complete read is held against the checksum."""
+        data = self.source.read(offset, length)
+        if self.crc is not None and length == self.source.size and zlib.crc32(data) != self.crc:
+            raise BncheckError(
+                "is damaged: the checksum of a tensor's bytes is wrong", "download or copy it again"
+            )
+        return data
+
+    def part(self, offset: int, length: int, unit: int) -> Storage:
+        """The storage that begins `offset` units of `unit` bytes into this one."""
+        return Storage(self.source.window(offset * unit, length * unit), None, self.big_endian)
+
+
+@dataclass(slots=True)
+class StridedTensor:
+    """A strided view of a storage, as torch has them; `offset` and `strides` count elements."""
+
+    storage: Storage
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
+        if len(self.shape) != len(self.strides) or min((0, *self.shape, *self.strides)) < 0:
+            raise BncheckError("holds a tensor with an impossible shape", "save it again")
+        if self.offset < 0 or (self.elements and self._end > self.storage.source.size):
+            raise BncheckError(
+                f"is damaged: a tensor needs {self._end} bytes, its storage holds "
+                f"{self.storage.source.size}",
+                "download or save it again",
+            )
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it shows; with stride 0 more than it has."""
+        return math.prod(self.shape)
+
+    @property
+    def _end(self) -> int:
+        last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return (self.offset + last + 1) * item_size(self.dtype)
+
+    def read(self) -> Array:
+        """A contiguous copy in native byte order."""
+        import numpy as np
+
+        dtype = numpy_dtype(self.dtype)
+        if not self.elements:
+            return np.empty(self.shape, dtype)
+        start = self.offset * dtype.itemsize
+        length = self._end - start
+        if self.elements * dtype.itemsize > max(length, MAX_EXPANDED_BYTES):
+            raise BncheckError(
+                f"holds a tensor of {self.elements * dtype.itemsize:,} bytes in a storage of "
+                f"{length:,} (limit MAX_EXPANDED_BYTES)",
+                "save a contiguous copy of it",
+            )
+        data = self.storage.read(start, length)
+        if self.storage.big_endian:
+            dtype = dtype.newbyteorder(">")
+        steps = tuple(step * dtype.itemsize for step in self.strides)
+        view: Array = np.ndarray(self.shape, dtype, data, 0, steps)
+        native = view.dtype.newbyteorder("=")
+        return np.array(view, dtype=native)  # contiguous, writable, owning its memory
+
+
+@dataclass(slots=True)
+class LoadedTensor:
+    """A tensor whose reading is somebody else's affair (safetensors, onnx, a nested file)."""
+
+    load: Callable[[], Array]
+    shape: tuple[int, ...] | None = None
+
+    def read(self) -> Array:
+        """What `load` gives."""
+        return self.load()
+
+
+@dataclass
+class TensorMap(Mapping[str, "Array"]):
+    """Names to arrays; an array is read when it is asked for, and asked for again, read again."""
+
+    lazy: Mapping[str, LazyTensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.lazy[name].read()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.lazy
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lazy)
+
+    def __len__(self) -> int:
+        return len(self.lazy)

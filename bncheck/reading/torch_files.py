@@ -1,0 +1,121 @@
+"""Files of `torch.save`: the zip archive, the older legacy layout, and plain pickles with tensors.
+
+Legacy: five pickles (magic number, protocol, system, object, storage keys), then for each key an
+int64 element count and the raw bytes: `torch.serialization._legacy_save`.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from bncheck.errors import BncheckError
+from bncheck.limits import MAX_PICKLE_BYTES
+from bncheck.reading import inert
+from bncheck.reading.inert import Global, Persistent, Value
+from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.tensors import Storage, item_size
+from bncheck.reading.torch_objects import TorchObjects, named, storage_dtype
+from bncheck.reading.zip_archive import ZipArchive
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+ZIP_MAGIC = b"PK\x03\x04"
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """The object of a torch file, inert, and what reads its tensors."""
+
+    root: Value
+    objects: TorchObjects
+
+
+def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/") -> Pickled:
+    """One pickle of a torch archive; its storages are the records below `data`."""
+    pickle = archive.read(record, MAX_PICKLE_BYTES)
+    big_endian = "byteorder" in archive and archive.read("byteorder", 64).strip() == b"big"
+
+    def find(key: str, dtype: str, elements: int) -> Storage:
+        storage = archive.storage(f"{data}{key}", big_endian)
+        _check_size(key, storage.source.size, elements * item_size(dtype))
+        return storage
+
+    root = inert.load(io.BytesIO(pickle), _References())
+    return Pickled(root, TorchObjects(Source(MemoryFile(pickle)), find, read_nested))
+
+
+def read_legacy(source: Source) -> Pickled:
+    """A file of `torch.save(..., _use_new_zipfile_serialization=False)`, torch before 1.6."""
+    stream = source.stream(len(LEGACY_MAGIC))
+    inert.load(stream)  # the protocol, always 1001
+    system = dict(named(inert.load(stream)))
+    references = _References()
+    root = inert.load(stream, references)
+    keys = inert.load(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise BncheckError("is damaged: its list of storages is malformed", "download it again")
+    big_endian = system.get("little_endian") is False
+    storages: dict[str, Storage] = {}
+    offset = stream.tell()
+    for key in keys:
+        size = int.from_bytes(source.read(offset, 8), "big" if big_endian else "little")
+        if key not in references.dtypes:
+            raise BncheckError(f"is damaged: storage {key[:40]!r} is unknown", "download it again")
+        length = size * item_size(references.dtypes[key])
+        storages[key] = Storage(source.window(offset + 8, length), None, big_endian)
+        offset += 8 + length
+
+    def find(key: str, dtype: str, elements: int) -> Storage:
+        if key not in storages:
+            raise BncheckError(f"is damaged: storage {key[:40]!r} is missing", "download it again")
+        _check_size(key, storages[key].source.size, elements * item_size(dtype))
+        return storages[key]
+
+    return Pickled(root, TorchObjects(source, find, read_nested))
+
+
+def read_plain(source: Source) -> Pickled:
+    """A file of `pickle.dump`: tensors carry whole torch files, arrays their bytes."""
+
+    def find(key: str, dtype: str, elements: int) -> Storage:
+        raise BncheckError("refers to storages that it does not hold", "save it with torch.save")
+
+    root = inert.load(source.stream(), _References())
+    return Pickled(root, TorchObjects(source, find, read_nested))
+
+
+def read_nested(source: Source) -> tuple[Storage, str]:
+    """The one storage that a torch file inside a pickle (`_load_from_bytes`) consists of."""
+    magic = source.head(len(LEGACY_MAGIC))
+    if magic.startswith(ZIP_MAGIC):
+        pickled = read_zip(ZipArchive(source))
+    elif magic == LEGACY_MAGIC:
+        pickled = read_legacy(source)
+    else:
+        raise BncheckError("holds a tensor in a layout that is not known", "save it again")
+    if not isinstance(pickled.root, Persistent):
+        raise BncheckError("holds a storage in a layout that is not known", "save it again")
+    return pickled.objects.storage(pickled.root)
+
+
+def _check_size(key: str, have: int, need: int) -> None:
+    if have < need:
+        raise BncheckError(
+            f"is damaged: storage {key[:40]!r} should hold {need:,} bytes and holds {have:,}",
+            "download or save it again",
+        )
+
+
+class _References:
+    """Turns the persistent ids of a pickle into values, and remembers each storage's dtype."""
+
+    def __init__(self) -> None:
+        self.dtypes: dict[str, str] = {}
+
+    def __call__(self, pid: Value) -> Value:
+        if isinstance(pid, tuple) and len(pid) > 1:
+            if pid[0] == "module":  # legacy files wrap a class to carry its source code along
+                return pid[1]
+            if len(pid) > 2 and isinstance(pid[1], Global) and isinstance(pid[2], str):
+                self.dtypes[pid[2]] = storage_dtype(pid[1])
+        return Persistent(pid)

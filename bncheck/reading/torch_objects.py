@@ -1,0 +1,247 @@
+"""What the nodes of an inert pickle mean in torch: storages, tensors, dicts and modules.
+
+torch writes a tensor as a call of one of `torch._utils._rebuild_*`, whose first arguments are its
+storage (a persistent id), offset, shape and strides, and an nn.Module as an object whose state is
+its `__dict__`: https://github.com/pytorch/pytorch/blob/main/torch/_utils.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from bncheck.errors import BncheckError
+from bncheck.reading.inert import DICT, Global, Node, Persistent, Span, Value
+from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.tensors import (
+    LazyTensor,
+    LoadedTensor,
+    Storage,
+    StridedTensor,
+    dtype_name,
+    is_known_dtype,
+    item_size,
+    unknown_dtype,
+)
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+
+#: Gives the bytes behind a storage reference: (key, dtype name, element count) -> Storage.
+FindStorage: TypeAlias = Callable[[str, str, int], Storage]
+
+#: Gives the storage that a whole torch file, embedded in a plain pickle, consists of.
+FindNested: TypeAlias = Callable[[Source], "tuple[Storage, str]"]
+
+_REBUILD_STRIDED: Final = {
+    "_rebuild_tensor",
+    "_rebuild_tensor_v2",
+    "_rebuild_tensor_v3",
+    "_rebuild_qtensor",
+}
+_REBUILD_WRAPPED: Final = {"_rebuild_parameter", "_rebuild_parameter_with_state"}
+_MAPPINGS: Final = {
+    DICT,
+    Global("__builtin__", "dict"),
+    Global("collections", "OrderedDict"),
+    Global("collections", "defaultdict"),
+    Global("torch.nn.modules.container", "ParameterDict"),
+}
+_ARRAY_MODULES: Final = {
+    "numpy.core.multiarray",
+    "numpy._core.multiarray",
+    "numpy.core.numeric",
+    "numpy._core.numeric",
+}
+
+
+class TorchObjects:
+    """Reads the nodes of one pickle; `pickle` is where its byte strings are."""
+
+    def __init__(self, pickle: Source, find_storage: FindStorage, find_nested: FindNested) -> None:
+        self._pickle = pickle
+        self._find_storage = find_storage
+        self._find_nested = find_nested
+
+    def tensor(self, value: Value) -> LazyTensor | None:
+        """The tensor that a node describes, or None for anything else.
+
+        Raises BncheckError for one that says it is a tensor and cannot be one.
+        """
+        if not isinstance(value, Node) or not isinstance(value.function, Global):
+            return None
+        module, name = value.function
+        try:
+            if name in _REBUILD_STRIDED and module == "torch._utils":
+                return self._strided(name, value.args)
+            if name in _REBUILD_WRAPPED and module == "torch._utils":
+                return self.tensor(value.args[0])
+            if name == "_rebuild_from_type_v2" and module == "torch._tensor":
+                rebuild, _, args, *_ = value.args
+                if isinstance(args, tuple):
+                    return self.tensor(Node(rebuild, args, [], []))
+            if name == "Parameter" and module == "torch.nn.parameter" and value.args:
+                return self.tensor(value.args[0])
+            if name == "_rebuild_device_tensor_from_numpy" and module == "torch._utils":
+                return self._array(value.args[0])
+            if module in _ARRAY_MODULES:
+                return self._array(value)
+        except (IndexError, TypeError, ValueError):
+            raise BncheckError(
+                "holds a malformed description of a tensor", "save it again"
+            ) from None
+        return None
+
+    def _strided(self, rebuild: str, args: tuple[Value, ...]) -> LazyTensor:
+        storage, offset, shape, strides = args[:4]
+        view_of, dtype = self.storage(storage)
+        if rebuild == "_rebuild_tensor_v3" and isinstance(args[6], Global):
+            name = args[6].name
+            if not is_known_dtype(name):  # torch.float4_e2m1fn_x2, torch.uint3...
+                return LoadedTensor(lambda: unknown_dtype(name))
+            dtype = dtype_name(name)
+        return StridedTensor(view_of, dtype, _integers(shape), _integers(strides), _integer(offset))
+
+    def storage(self, value: Value) -> tuple[Storage, str]:
+        """A storage and its dtype from its persistent id or, in a plain pickle, its bytes."""
+        if isinstance(value, Persistent) and isinstance(value.pid, tuple):
+            _, kind, key, _, elements, *view = value.pid
+            if not isinstance(kind, Global) or not isinstance(key, str):
+                raise ValueError
+            dtype = storage_dtype(kind)
+            storage = self._find_storage(key, dtype, _integer(elements))
+            if view and isinstance(view[0], tuple):  # torch before 0.4: a part of a storage
+                _, offset, length = view[0]
+                storage = storage.part(_integer(offset), _integer(length), item_size(dtype))
+            return storage, dtype
+        if isinstance(value, Node) and value.function == Global(
+            "torch.storage", "_load_from_bytes"
+        ):
+            return self._find_nested(self._bytes_source(value.args[0]))
+        raise ValueError
+
+    def _bytes_source(self, value: Value) -> Source:
+        if isinstance(value, Span):
+            return self._pickle.window(value.offset, value.length)
+        return Source(MemoryFile(self._raw(value)))
+
+    def _raw(self, value: Value) -> bytes:
+        if isinstance(value, Span):
+            return self._pickle.read(value.offset, value.length)
+        if isinstance(value, str):  # a Python 2 str that happened to be text
+            return value.encode()
+        if isinstance(value, Node) and value.function == Global("_codecs", "encode"):
+            # How Python 3 writes bytes in protocol 2: text whose code points are the bytes.
+            text = value.args[0]
+            return text.encode("latin-1") if isinstance(text, str) else b""
+        if isinstance(value, bytes):
+            return value
+        raise ValueError
+
+    def _array(self, value: Value) -> LazyTensor | None:
+        """A NumPy array: `_reconstruct(...)` with a state, `_frombuffer(...)` or a scalar."""
+        if not isinstance(value, Node) or not isinstance(value.function, Global):
+            return None
+        name = value.function.name
+        if name == "_reconstruct" and isinstance(value.state, tuple):
+            _, shape, dtype, fortran, raw = value.state
+        elif name == "_frombuffer":
+            raw, dtype, shape, order = value.args
+            fortran = order == "F"
+        elif name == "scalar" and len(value.args) == 2:
+            (dtype, raw), shape, fortran = value.args, (), False
+        else:
+            return None
+        code = _numpy_code(dtype)
+        if code is None:
+            return None
+        sizes = _integers(shape)
+        return LoadedTensor(lambda: _to_array(self._raw(raw), code, sizes, bool(fortran)), sizes)
+
+
+def storage_dtype(kind: Global) -> str:
+    """`torch.FloatStorage` -> float32."""
+    name = kind.name
+    if name in ("UntypedStorage", "TypedStorage"):
+        return "uint8"
+    stem = name.removesuffix("Storage")
+    special = {"BFloat16": "bfloat16", "ComplexFloat": "complex64", "ComplexDouble": "complex128"}
+    return dtype_name(special.get(stem, stem.lower()))
+
+
+def _numpy_code(dtype: Value) -> str | None:
+    """`numpy.dtype('f4', ...)` with state ('<', ...) -> '<f4'; None for records and objects."""
+    if not isinstance(dtype, Node) or not dtype.args or not isinstance(dtype.args[0], str):
+        return None
+    code = dtype.args[0]
+    if code[:1] not in "biufc" or not code[1:].isdigit():
+        return None
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
+    return f"{order}{code}" if order in ("<", ">") else code
+
+
+def _to_array(raw: bytes, code: str, shape: tuple[int, ...], fortran: bool) -> Array:
+    import numpy as np
+
+    dtype = np.dtype(code)
+    if len(raw) != dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise BncheckError("holds an array whose bytes do not fit its shape", "save it again")
+    array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+    return np.array(array, dtype=dtype.newbyteorder("="))
+
+
+def _integer(value: Value) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _integers(value: Value) -> tuple[int, ...]:
+    if isinstance(value, Node) and value.function == Global("torch", "Size"):
+        value = value.args[0]
+    if not isinstance(value, (tuple, list)):
+        raise ValueError
+    return tuple(_integer(item) for item in value)
+
+
+def entries(value: Value) -> list[tuple[Value, Value]] | None:
+    """The key-value pairs of a dict-like node, or None."""
+    if not isinstance(value, Node):
+        return None
+    if value.entries:
+        return value.entries
+    if value.function not in _MAPPINGS:
+        return None
+    if value.args and isinstance(value.args[0], list):  # Python 2: OrderedDict([[k, v], ...])
+        pairs = value.args[0]
+        return [(p[0], p[1]) for p in pairs if isinstance(p, (list, tuple)) and len(p) == 2]
+    return []
+
+
+def attributes(value: Value) -> dict[str, Value]:
+    """The `__dict__` of an object node; empty where it has none."""
+    if not isinstance(value, Node):
+        return {}
+    state = value.state
+    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+        both = [*(entries(state[0]) or []), *(entries(state[1]) or [])]
+    elif state is None and value.args and isinstance(value.function, Global):
+        # torch.fx.GraphModule and packages pass the __dict__ as the first argument.
+        both = entries(value.args[0]) or []
+    else:
+        both = entries(state) or []
+    return {key: item for key, item in both if isinstance(key, str)}
+
+
+def is_module(value: Value) -> bool:
+    """Whether a node is a pickled nn.Module."""
+    return {"_modules", "_parameters", "_buffers"} <= attributes(value).keys()
+
+
+def named(value: Value) -> Iterator[tuple[str, Value]]:
+    """The entries of a dict-like node whose keys are text."""
+    for key, item in entries(value) or ():
+        if isinstance(key, str):
+            yield key, item
+        elif isinstance(key, bytes):
+            yield key.decode("utf-8", "backslashreplace"), item

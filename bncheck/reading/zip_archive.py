@@ -1,0 +1,153 @@
+"""The records of a zip archive as torch writes them: stored, one top folder, read in place.
+
+Python's zipfile reads the directory. The records themselves are read here, because torch maps them
+into memory and so never looks at what zipfile would check, and a tool must see what torch sees or
+refuse: duplicate names (torch takes the first, zipfile the last), compressed records (torch's mmap
+reads the compressed bytes as numbers), names that differ between directory and record.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from bncheck.errors import BncheckError
+from bncheck.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.reading.source import Source
+from bncheck.reading.tensors import Storage
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DAMAGED = "download or copy it again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    header: int
+    stored: int  # bytes in the archive
+    size: int  # bytes when inflated
+    crc: int
+    compressed: bool
+    encrypted: bool
+
+
+class _DirectoryLimit:
+    """A stream that refuses to hand zipfile an unreasonably long directory in one piece."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+    def read(self, length: int = -1) -> bytes:
+        if length > MAX_ZIP_DIRECTORY_BYTES:
+            raise BncheckError(
+                f"has a zip directory of {length:,} bytes (limit MAX_ZIP_DIRECTORY_BYTES)",
+                "save the weights alone, as a state dict",
+            )
+        return self._stream.read(length)
+
+
+class ZipArchive:
+    """Records by their path below the archive's top folder (`data.pkl`, `data/0`)."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._records: dict[str, _Record] = {}
+        stream = _DirectoryLimit(source.stream())
+        try:
+            with zipfile.ZipFile(cast(BinaryIO, stream)) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+            raise BncheckError(
+                f"is a damaged or incomplete zip archive ({str(error)[:60]})", _DAMAGED
+            ) from None
+        self.folder = _top_folder([info.orig_filename for info in infos])
+        for info in infos:
+            name = info.orig_filename.removeprefix(self.folder)
+            if name in self._records:
+                raise BncheckError(
+                    f"is a zip archive with two records named {name[:60]!r}",
+                    "do not trust it; save it again with torch.save",
+                )
+            self._records[name] = _Record(
+                info.header_offset,
+                info.compress_size,
+                info.file_size,
+                info.CRC,
+                info.compress_type != zipfile.ZIP_STORED,
+                bool(info.flag_bits & 0x1),
+            )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._records
+
+    @property
+    def names(self) -> list[str]:
+        """Every record's path below the top folder."""
+        return list(self._records)
+
+    def source(self, name: str) -> Source:
+        """The bytes of a stored record, in place."""
+        record = self._record(name)
+        if record.compressed or record.encrypted:
+            raise BncheckError(
+                f"was packed again with compression or encryption (record {name[:60]!r}): "
+                "torch.load(mmap=True) reads garbage from it",
+                "unpack it and pack it again with `zip -0 -r`, or load and save it with torch",
+            )
+        if record.stored != record.size:
+            raise BncheckError(f"has a damaged zip directory (record {name[:60]!r})", _DAMAGED)
+        return self._source.window(self._data_offset(name, record), record.size)
+
+    def storage(self, name: str, big_endian: bool = False) -> Storage:
+        """A stored record as raw numbers, its checksum to be held against a complete read."""
+        return Storage(self.source(name), self._record(name).crc or None, big_endian)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A whole stored record of at most `limit` bytes, its checksum verified."""
+        source = self.source(name)
+        if source.size > limit:
+            raise BncheckError(
+                f"has a record {name[:60]!r} of {source.size:,} bytes (limit {limit:,})",
+                "save the weights alone, as a state dict",
+            )
+        return self.storage(name).read(0, source.size)
+
+    def text(self, name: str) -> str:
+        """A record of source code or JSON, inflated within MAX_TEXT_RECORD_BYTES."""
+        record = self._record(name)
+        if not record.compressed:
+            return self.read(name, MAX_TEXT_RECORD_BYTES).decode("utf-8", "replace")
+        packed = self._source.read(self._data_offset(name, record), record.stored)
+        try:
+            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, MAX_TEXT_RECORD_BYTES)
+        except zlib.error:
+            raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
+        return text.decode("utf-8", "replace")
+
+    def _record(self, name: str) -> _Record:
+        if name not in self._records:
+            raise BncheckError(f"has no record {name[:60]!r}", _DAMAGED)
+        return self._records[name]
+
+    def _data_offset(self, name: str, record: _Record) -> int:
+        header = self._source.read(record.header, _LOCAL_HEADER.size)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        start = record.header + _LOCAL_HEADER.size
+        local = self._source.read(start, name_length)
+        if magic != b"PK\x03\x04" or not local.endswith(name.encode("utf-8", "replace")):
+            raise BncheckError(
+                f"is damaged: the zip directory and the record {name[:60]!r} disagree", _DAMAGED
+            )
+        return start + name_length + extra_length
+
+
+def _top_folder(names: list[str]) -> str:
+    """The folder that every record is in, with its slash; "" where there is none."""
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    if len(folders) != 1 or not all("/" in name for name in names):
+        return ""
+    return f"{folders.pop()}/"

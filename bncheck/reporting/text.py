@@ -1,0 +1,225 @@
+"""The report for the person at the terminal: verdict, findings, and the table on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bncheck.findings import Finding, Severity, Verdict
+from bncheck.inspection import InspectReport
+from bncheck.layers import Setting
+from bncheck.reporting.spark import histogram, log_range
+from bncheck.reporting.visible import visible
+from bncheck.rules.rule import Rule, count
+
+if TYPE_CHECKING:
+    from bncheck.layers import NormLayer
+
+_STYLES = {
+    Severity.ERROR: "bold red",
+    Severity.WARNING: "bold yellow",
+    Severity.INFO: "cyan",
+    Verdict.BROKEN: "bold red",
+    Verdict.SUSPECT: "bold yellow",
+    Verdict.HEALTHY: "bold green",
+}
+_NAMED = 4  # layers named before "and N more"
+_LABEL = 9  # width of the first column
+
+
+def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> None:
+    """Print every report, and a last line that sums up where there are several."""
+    for index, report in enumerate(reports):
+        if index:
+            console.print()
+        console.print(_report(report, verbose))
+    if len(reports) > 1:
+        verdicts = [report.summary.verdict for report in reports]
+        counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
+        console.print(f"\n{count(len(reports), 'checkpoint')}: {', '.join(counts)}")
+
+
+def show_findings(console: Console, reports: Sequence[InspectReport]) -> None:
+    """One line for each error and warning: what --quiet leaves."""
+    for report in reports:
+        path = visible(str(report.checkpoint.path), None)
+        for finding in report.findings:
+            if finding.severity is not Severity.INFO:
+                line = Text(f"{path}: ")
+                line.append(finding.severity.value, _STYLES[finding.severity])
+                line.append(f" {finding.rule} ")
+                line.append(f"{_layer(finding.layer)}: {visible(finding.message, None)}")
+                console.print(line, soft_wrap=True)
+
+
+def show_rule(console: Console, rule: Rule) -> None:
+    """A rule's whole explanation."""
+    head = Text.assemble((f"{rule.code} {rule.name}", "bold"), "  (")
+    for index, severity in enumerate(rule.severities):
+        head.append(", " if index else "").append(severity.value, _STYLES[severity])
+    console.print(head.append(")"))
+    console.print()
+    paragraphs = rule.explanation.split("\n\n")
+    console.print(Text("\n\n".join(" ".join(p.splitlines()) for p in paragraphs)))
+
+
+def show_rules(console: Console, rules: Sequence[Rule]) -> None:
+    """A line for each rule."""
+    table = Table.grid(padding=(0, 2))
+    for rule in rules:
+        table.add_row(rule.code, Text(rule.name, "bold"), Text(rule.summary))
+    console.print(table)
+
+
+def _report(report: InspectReport, verbose: bool) -> RenderableType:
+    verdict = report.summary.verdict
+    parts: list[RenderableType] = [
+        _row(Text(verdict.value.upper() if verdict is not Verdict.HEALTHY else verdict.value,
+                  _STYLES[verdict]),
+             Text(visible(str(report.checkpoint.path), None), "bold")),
+        _row(Text(), Text(_what(report))),
+    ]  # fmt: skip
+    if any(layer.tracked for layer in report.layers):
+        parts.append(_row(Text(), Text(_assumptions(report), "dim")))
+    serious = [f for f in report.findings if f.severity is not Severity.INFO]
+    infos = [f for f in report.findings if f.severity is Severity.INFO]
+    for group in _groups(serious):
+        parts += [Text(), _finding(group, verbose)]
+    if infos and verbose:
+        for group in _groups(infos):
+            parts += [Text(), _finding(group, verbose)]
+    elif infos:
+        parts += [Text(), _row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
+    if verbose and report.layers:
+        parts += [Text(), _table(report.layers)]
+    return Group(*parts)
+
+
+def _row(label: Text, content: RenderableType) -> RenderableType:
+    grid = Table.grid(padding=0)
+    grid.add_column(width=_LABEL)
+    grid.add_column(overflow="fold")
+    grid.add_row(label, content)
+    return grid
+
+
+def _what(report: InspectReport) -> str:
+    """19 BatchNorm layers, 688 channels; torch-legacy, key state_dict, prefix module."""
+    kinds: dict[str, int] = {}
+    for layer in report.layers:
+        kinds[layer.kind.value] = kinds.get(layer.kind.value, 0) + 1
+    layers = ", ".join(count(number, f"{kind} layer") for kind, number in kinds.items())
+    checkpoint = report.checkpoint
+    where = [checkpoint.container.value]
+    if checkpoint.key:
+        where.append(f"key {visible(checkpoint.key)}")
+    if checkpoint.prefix:
+        where.append(f"prefix {visible(checkpoint.prefix)}")
+    channels = sum(layer.channels for layer in report.layers if layer.tracked)
+    size = f", {count(channels, 'channel')}" if channels else ""
+    return f"{layers or 'no normalisation layers'}{size}; {', '.join(where)}"
+
+
+def _assumptions(report: InspectReport) -> str:
+    eps, momentum = report.eps, report.momentum
+    assert eps is not None
+    assert momentum is not None
+    if not eps.known and not momentum.known:
+        return (
+            f"eps {eps.value:g} and momentum {momentum.value:g} assumed: this file holds neither "
+            "(--eps, --momentum)"
+        )
+    return f"eps {_setting(eps, '--eps')}, momentum {_setting(momentum, '--momentum')}"
+
+
+def _setting(setting: Setting, option: str) -> str:
+    if setting.value is None:
+        value = "differs between layers" if option == "--eps" else "cumulative or differing"
+    else:
+        value = f"{setting.value:g}"
+    origin = {"file": "from the file", "option": f"from {option}", "assumed": "assumed"}
+    return f"{value} {origin[setting.origin.value]}"
+
+
+def _groups(findings: Sequence[Finding]) -> Iterator[list[Finding]]:
+    """Findings of one rule and severity: 19 layers with one fault are one thing to read."""
+    for _, group in groupby(findings, key=lambda f: (f.severity, f.rule)):
+        yield list(group)
+
+
+def _finding(group: list[Finding], verbose: bool) -> RenderableType:
+    first = group[0]
+    head = Text.assemble((f"{first.rule} {first.name}", "bold"))
+    if len(group) > 1:
+        head.append(f" in {len(group)} layers")
+    lines: list[RenderableType] = [head]
+    shown = group if verbose else group[:1]
+    for finding in shown:
+        text = Text()
+        if finding.layer is not None:
+            text.append(_layer(finding.layer), "bold").append(": ")
+        lines.append(text.append(visible(finding.message, None)))
+    if len(group) > len(shown):
+        lines.append(Text(f"likewise: {_layer_names(group[1:])}"))
+    fixes = dict.fromkeys(finding.fix for finding in group)
+    lines += [Text.assemble(("fix: ", "green"), visible(fix, None)) for fix in fixes]
+    return _row(Text(first.severity.value, _STYLES[first.severity]), Group(*lines))
+
+
+def _notes(infos: Sequence[Finding]) -> Text:
+    notes = []
+    for group in _groups(infos):
+        where = f" in {count(len(group), 'layer')}" if group[0].layer is not None else ""
+        notes.append(f"{group[0].rule} {group[0].name}{where}")
+    return Text("; ".join(notes) + " (--verbose tells more)")
+
+
+def _layer_names(findings: Sequence[Finding]) -> str:
+    names = ", ".join(_layer(finding.layer) for finding in findings[:_NAMED])
+    more = len(findings) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _layer(name: str | None) -> str:
+    if name is None:
+        return "whole model"
+    return visible(name) or "(root)"
+
+
+def _table(layers: Sequence[NormLayer]) -> RenderableType:
+    """Every layer; the sparkline is the distribution of its variances over a common log scale."""
+    scale = log_range([layer.var for layer in layers])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold", ratio=None)
+    table.add_column("kind")
+    for title in ("channels", "mean", "variance", "batches"):
+        table.add_column(title, justify="right", no_wrap=True)
+    title = "variances" if scale is None else f"1e{scale[0]:.0f} variances 1e{scale[1]:.0f}"
+    table.add_column(title, no_wrap=True)
+    for layer in layers:
+        batches = "" if layer.batches is None else f"{layer.batches:,.0f}"
+        table.add_row(
+            Text(_layer(layer.name)),
+            layer.kind.value,
+            f"{layer.channels:,}",
+            _extent(layer.mean),
+            _extent(layer.var),
+            batches,
+            "" if scale is None else histogram(layer.var, scale),
+        )
+    return Padding(table, (0, 0, 0, 0))
+
+
+def _extent(array: object) -> str:
+    import numpy as np
+
+    if not isinstance(array, np.ndarray) or not array.size:
+        return "-"
+    values = array.astype(np.float64)
+    return f"{values.min():.3g} .. {values.max():.3g}"

@@ -1,0 +1,1 @@
+"""The rules: every fault that bncheck can tell, a file each."""

@@ -1,0 +1,76 @@
+"""All rules by code, and choosing among them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from bncheck.errors import BncheckError
+from bncheck.rules.rule import Rule
+from bncheck.rules.static.bn101_never_updated import never_updated
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
+from bncheck.rules.static.bn104_missing_statistics import missing_statistics
+from bncheck.rules.static.bn105_under_warmed import under_warmed
+from bncheck.rules.static.bn106_batch_counter import unusable_counter
+from bncheck.rules.static.bn107_uneven_counters import uneven_counters
+from bncheck.rules.static.bn108_low_precision import low_precision
+from bncheck.rules.static.bn109_dead_channels import report_dead_channels
+from bncheck.rules.static.bn110_extreme_gain import extreme_gain
+from bncheck.rules.static.bn111_vanishing_scale import vanishing_scale
+from bncheck.rules.static.bn112_momentum_convention import momentum_convention
+from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
+from bncheck.rules.static.bn114_eps_sensitive import eps_sensitive
+from bncheck.rules.static.bn115_dead_activation import dead_activation
+from bncheck.rules.static.bn116_not_tracked import not_tracked
+from bncheck.rules.static.bn401_training_mode import training_mode
+
+#: In the order of their codes, which is also the order in which findings are shown.
+RULES: tuple[Rule, ...] = (
+    never_updated,
+    non_finite,
+    negative_variance,
+    missing_statistics,
+    under_warmed,
+    unusable_counter,
+    uneven_counters,
+    low_precision,
+    report_dead_channels,
+    extreme_gain,
+    vanishing_scale,
+    momentum_convention,
+    noisy_configuration,
+    eps_sensitive,
+    dead_activation,
+    not_tracked,
+    training_mode,
+)
+
+
+def find_rule(word: str) -> Rule:
+    """The rule with that code or name; raises BncheckError with the nearest one otherwise."""
+    for rule in RULES:
+        if word.upper() == rule.code or word.lower() == rule.name:
+            return rule
+    known = [name for rule in RULES for name in (rule.code, rule.name)]
+    near = difflib.get_close_matches(word, [*known, *(n.lower() for n in known)], 1)
+    hint = f"did you mean {near[0]}?" if near else "see `bncheck rule --all`"
+    raise BncheckError(f"there is no rule {word!r}", hint)
+
+
+def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:
+    """The rules to run: all, or those selected, less those ignored.
+
+    Each word is a code, a name, or the beginning of a code ("BN1"); commas separate several.
+    """
+    selected = _matching(select) if select else set(RULES)
+    ignored = _matching(ignore)
+    return [rule for rule in RULES if rule in selected and rule not in ignored]
+
+
+def _matching(words: Iterable[str]) -> set[Rule]:
+    found: set[Rule] = set()
+    for word in (part.strip() for words_ in words for part in words_.split(",")):
+        family = {rule for rule in RULES if word and rule.code.startswith(word.upper())}
+        found |= family or {find_rule(word)}
+    return found

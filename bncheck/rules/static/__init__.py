@@ -1,0 +1,1 @@
+"""Rules about one file, each a pure function of the layers in it."""

@@ -1,0 +1,75 @@
+"""BN101."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.findings import Finding, Severity
+from bncheck.layers import NormLayer
+from bncheck.rules.rule import Network, Rule, rule
+
+
+def at_initial_statistics(layer: NormLayer) -> bool:
+    """Mean exactly 0 and variance exactly 1 in every channel: what a new layer holds."""
+    if layer.statistics is None or not layer.channels:
+        return False
+    mean, var = layer.statistics
+    return bool((mean == 0).all() and (var == 1).all())
+
+
+def _has_trained_affine(layer: NormLayer) -> bool:
+    scaled = layer.weight is not None and bool((layer.weight != 1).any())
+    shifted = layer.bias is not None and bool((layer.bias != 0).any())
+    return scaled or shifted
+
+
+@rule("BN101", "never-updated-statistics", Severity.ERROR, Severity.INFO)
+def never_updated(self: Rule, network: Network) -> Iterator[Finding]:
+    """Running statistics are still what a new layer starts with: mean 0 and variance 1.
+
+    In eval() such a layer does not normalise at all, while in train() it did: the network that was
+    trained and the network that is deployed are two. Usual causes: momentum=0, weights averaged
+    (EMA, SWA) without their buffers, statistics initialised again after loading, a layer in eval()
+    or frozen during training, a branch that never ran.
+
+    Criterion: every running mean is exactly 0 and every running variance exactly 1, in a layer
+    whose weight or bias has been trained or whose neighbours have statistics (error). Where the
+    whole network is at its initial values the file is merely untrained (info). Training never
+    leaves exact zeros and ones behind, so equality needs no tolerance. A layer can have been
+    trained with these statistics on purpose (frozen from the start): then they are right, so
+    prove a repair with data.
+
+    Fix: recalibrate the statistics with training data, or load the buffers that belong to the
+    weights.
+    """
+    untouched = [layer for layer in network.tracked if at_initial_statistics(layer)]
+    if not untouched:
+        return
+    others = len(network.tracked) - len(untouched)
+    if not others and not any(_has_trained_affine(layer) for layer in network.tracked):
+        yield self.finding(
+            Severity.INFO,
+            None,
+            "every normalisation layer is at its initial values: the network is untrained",
+            "nothing, if an untrained network is what this file should hold",
+            layers=len(untouched),
+        )
+        return
+    for layer in untouched:
+        if not others and not _has_trained_affine(layer):
+            continue
+        reason = (
+            "its weight and bias have been trained"
+            if _has_trained_affine(layer)
+            else f"{others} other layers have statistics"
+        )
+        yield self.finding(
+            Severity.ERROR,
+            layer.name,
+            f"running mean is exactly 0 and running variance exactly 1 in all "
+            f"{layer.channels} channels, but {reason}: in eval() it does not normalise",
+            "recalibrate with training data, or load the buffers that belong to these weights; "
+            "check with data first if the layer may have been frozen like this on purpose",
+            channels=layer.channels,
+            batches=layer.counter,
+        )

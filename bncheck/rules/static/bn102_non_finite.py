@@ -1,0 +1,53 @@
+"""BN102."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.rule import Network, Rule, count, rule
+
+
+@rule("BN102", "non-finite-statistics", Severity.ERROR)
+def non_finite(self: Rule, network: Network) -> Iterator[Finding]:
+    """A layer holds NaN or infinity, so in eval() its output is NaN for every input.
+
+    One bad batch is enough: the running average keeps a NaN for ever, 500 clean batches later it
+    is still there, while train() never looks at it and the loss stays fine. Half precision gets
+    there by overflow. The affine parameters are looked at too: there the optimizer did it.
+
+    Criterion: any running mean, running variance, weight or bias that is not finite.
+
+    Fix: recalibrate the statistics with data (non-finite weights cannot be recalibrated: go back to
+    an earlier checkpoint), and skip non-finite batches while training.
+    """
+    for layer in network.layers:
+        tensors = {
+            "running mean": layer.mean,
+            "running variance": layer.var,
+            "weight": layer.weight,
+            "bias": layer.bias,
+        }
+        bad = {
+            name: int((~np.isfinite(tensor.astype(np.float64))).sum())
+            for name, tensor in tensors.items()
+            if tensor is not None
+        }
+        bad = {name: number for name, number in bad.items() if number}
+        if not bad:
+            continue
+        where = " and ".join(
+            f"{name} of {count(number, 'channel')}" for name, number in bad.items()
+        )
+        parameters = {"weight", "bias"} & bad.keys()
+        yield self.finding(
+            Severity.ERROR,
+            layer.name,
+            f"NaN or infinity in the {where} (of {layer.channels})",
+            "go back to a checkpoint whose weights are finite"
+            if parameters
+            else "recalibrate with data, and skip non-finite batches while training",
+            channels=max(bad.values()),
+        )

@@ -1,0 +1,40 @@
+"""BN103."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.rule import Network, Rule, count, rule
+
+
+@rule("BN103", "negative-variance", Severity.ERROR)
+def negative_variance(self: Rule, network: Network) -> Iterator[Finding]:
+    """A running variance is negative, which no average of variances can be.
+
+    If variance + eps is below zero its root is NaN; just above, the channel is amplified out of all
+    proportion (a variance of -1e-6 gave a gain of 333). Causes: eps subtracted from the variance
+    (old FrozenBatchNorm files), checkpoints merged with a negative weight, momentum outside 0..1.
+
+    Criterion: any running variance < 0.
+
+    Fix: recalibrate with data, or take the statistics from the checkpoint before the merge.
+    """
+    for layer in network.tracked:
+        if layer.var is None:
+            continue
+        var = layer.var.astype(np.float64)
+        negative = var < 0
+        if negative.any():
+            lowest = float(var[negative].min())
+            yield self.finding(
+                Severity.ERROR,
+                layer.name,
+                f"running variance is negative in {count(int(negative.sum()), 'channel')} "
+                f"of {layer.channels}, lowest {lowest:.3g}",
+                "recalibrate with data, or take the statistics from before the merge or conversion",
+                channels=int(negative.sum()),
+                minimum=lowest,
+            )

@@ -1,0 +1,97 @@
+"""BN104."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from bncheck.findings import Finding, Severity
+from bncheck.layers import split_name
+from bncheck.rules.rule import Network, Rule, rule
+
+_FIX = (
+    "save the whole state dict (buffers too, not only parameters), "
+    "or load with strict=True to see what is missing"
+)
+_SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
+
+
+@rule("BN104", "missing-statistics", Severity.ERROR)
+def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
+    """A BatchNorm layer lacks its running mean or running variance.
+
+    load_state_dict(strict=False) fills such a gap with 0 and 1 without a word, and the layer then
+    does not normalise. Usual causes: parameters saved without buffers, a filter by
+    requires_grad, adapters (PEFT) that forget buffers.
+
+    Criterion: a layer with one statistic and not the other, or with num_batches_tracked and
+    neither, or with statistics of different lengths; a module that says it tracks statistics and
+    has none; and, where the file has names only, a weight and bias that by the file's own pattern
+    belong to a BatchNorm: named like others that have statistics (numbers apart) and called bn, or
+    behind a convolution without bias of as many channels.
+
+    Fix: save the whole state dict; recalibrate if the statistics are lost.
+    """
+    for layer in network.layers:
+        if layer.missing:
+            names = " and ".join(layer.missing)
+            yield self.finding(
+                Severity.ERROR, layer.name, f"has no {names}", _FIX, missing=list(layer.missing)
+            )
+        elif layer.sizes_differ:
+            yield self.finding(
+                Severity.ERROR, layer.name, "has running means and variances of two lengths", _FIX
+            )
+    if not network.knows_modules:
+        for name in _bare_batchnorms(network):
+            yield self.finding(
+                Severity.ERROR,
+                name,
+                "has a weight and bias like the BatchNorm layers around it, but neither "
+                "running_mean nor running_var",
+                _FIX,
+                missing=["running_mean", "running_var"],
+            )
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _bare_batchnorms(network: Network) -> list[str]:
+    """Layers without statistics that the file's own pattern says are BatchNorms.
+
+    Hybrids give their LayerNorms the names of their BatchNorms (CoAtNet's norm1), so a pattern
+    counts only where most that follow it have statistics.
+    """
+    tracked = Counter(_pattern(layer.name) for layer in network.tracked)
+    listed = {layer.name for layer in network.layers}
+    bare = [name for name in _affine_pairs(network) if name not in listed]
+    patterns = Counter(map(_pattern, bare))
+    found = []
+    for name in bare:
+        named_bn = bool(_SAYS_BATCHNORM.search(split_name(name)[1]))
+        after_conv = _is_behind_conv(network, name)
+        peers = tracked[_pattern(name)]
+        usual = peers >= patterns[_pattern(name)]
+        if (named_bn and after_conv and tracked) or (usual and (named_bn or after_conv)):
+            found.append(name)
+    return found
+
+
+def _affine_pairs(network: Network) -> Iterator[str]:
+    for owner, shape in network.weights:
+        if len(shape) == 1 and network.shapes.get(f"{owner}.bias") == shape:
+            yield owner
+
+
+def _is_behind_conv(network: Network, name: str) -> bool:
+    """Whether a sibling is a convolution without bias that has as many output channels."""
+    parent, _ = split_name(name)
+    channels = network.shapes[f"{name}.weight"][0]
+    return any(
+        len(shape) >= 3 and shape[0] == channels and f"{owner}.bias" not in network.shapes
+        for owner, shape in network.weights
+        if split_name(owner)[0] == parent
+    )

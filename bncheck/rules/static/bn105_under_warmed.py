@@ -1,0 +1,77 @@
+"""BN105."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.layers import NormLayer
+from bncheck.rules.rule import Network, Rule, rule
+from bncheck.rules.static.bn101_never_updated import at_initial_statistics
+from bncheck.rules.static.bn106_batch_counter import contradicted_counters
+from bncheck.thresholds import W2_ERROR, W2_WARNING
+
+
+@rule("BN105", "under-warmed-statistics", Severity.ERROR, Severity.WARNING, Severity.INFO)
+def under_warmed(self: Rule, network: Network) -> Iterator[Finding]:
+    """The running average has seen too few batches and still holds part of its initial 0 and 1.
+
+    After t updates with momentum m the initial value still weighs w0 = (1-m)^t. What the average
+    would be without it is (mean / (1-w0), (var - w0) / (1-w0)); the distance W2 between the two is
+    the RMS error of the layer's normalised output in eval().
+
+    Criterion: predicted W2 (RMS over channels) from 0.20 a warning, from 0.40 an error; only info
+    where the momentum is not in the file and PyTorch's 0.1 is assumed. Not judged where the batch
+    counter cannot be right (BN106).
+
+    Fix: the formula above mends it without data; recalibrating with data is better still. Train
+    longer or with a larger momentum.
+    """
+    doubtful = contradicted_counters(network)
+    for layer in network.tracked:
+        if layer.counter is None or layer.counter in doubtful or at_initial_statistics(layer):
+            continue
+        w0 = initial_share(layer)
+        if layer.statistics is None or not 0 < w0 < 1:
+            continue
+        w2 = predicted_w2(layer, w0)
+        if w2 < W2_WARNING:
+            continue
+        severity = Severity.ERROR if w2 >= W2_ERROR else Severity.WARNING
+        momentum = f"momentum {layer.momentum.value:g}"
+        if not layer.momentum.known:
+            severity, momentum = Severity.INFO, f"{momentum} (assumed)"
+        yield self.finding(
+            severity,
+            layer.name,
+            f"saw only {layer.counter} batches at {momentum}, so {w0:.0%} of its running average "
+            f"is still the initial 0 and 1; predicted W2 {w2:.2f}",
+            "recalibrate with data, or train longer"
+            if layer.momentum.known
+            else "give --momentum to be sure; then recalibrate with data, or train longer",
+            w2=w2,
+            initial_share=w0,
+            batches=layer.counter,
+        )
+
+
+def initial_share(layer: NormLayer) -> float:
+    """How much of the running average is still its initial value; 0 for a cumulative average."""
+    momentum = layer.momentum.value
+    if momentum is None or layer.counter is None or not 0 < momentum < 1:
+        return 0.0
+    return float((1 - momentum) ** layer.counter)
+
+
+def predicted_w2(layer: NormLayer, w0: float) -> float:
+    """W2 between the running statistics and what they would be without their initial value."""
+    assert layer.statistics is not None
+    assert layer.eps.value is not None
+    mean, var = layer.statistics
+    sigma = np.sqrt(var + layer.eps.value)
+    warm_var = np.maximum((var - w0) / (1 - w0), 0.0)
+    shift = w0 / (1 - w0) * mean / sigma
+    ratio = np.sqrt(warm_var + layer.eps.value) / sigma
+    return float(np.sqrt(np.mean(shift**2 + (ratio - 1) ** 2)))

@@ -1,0 +1,83 @@
+"""BN106."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.findings import Finding, Severity
+from bncheck.layers import NormLayer
+from bncheck.reading.kinds import NormKind
+from bncheck.rules.rule import Network, Rule, rule
+from bncheck.rules.static.bn101_never_updated import at_initial_statistics
+
+#: Rounding of the average itself: variances are this much below w0 before it is a contradiction.
+_SLACK = 1e-3
+_FIX = "nothing by itself: bncheck leaves the counter out of account"
+
+
+@rule("BN106", "unusable-batch-counter", Severity.INFO)
+def unusable_counter(self: Rule, network: Network) -> Iterator[Finding]:
+    """num_batches_tracked does not belong to the statistics beside it.
+
+    Ported, averaged or converted checkpoints carry a counter of 0 or 1 beside statistics of a long
+    training, or a fraction, or none. It harms nothing in eval(), but nothing can be concluded
+    from it either, and training on with momentum=None would start its average anew.
+
+    Criterion: a running variance below (1-m)^t, which an average that began at 1 and had t updates
+    cannot be (batch variances are never negative); or a counter that is missing, zero, negative or
+    no whole number beside statistics that have moved.
+
+    Fix: none needed for inference.
+    """
+    if not network.counts_batches:
+        return
+    counted = [layer for layer in network.tracked if layer.kind is not NormKind.FROZEN]
+    if len(counted) > 1 and all(layer.batches is None for layer in counted):
+        yield self.finding(
+            Severity.INFO,
+            None,
+            "no layer has num_batches_tracked (written before PyTorch 0.4.1, or ported), so how "
+            "long the averages ran cannot be told",
+            _FIX,
+            layers=len(counted),
+        )
+        return
+    for layer in counted:
+        reason = _reason(layer)
+        if reason:
+            yield self.finding(Severity.INFO, layer.name, reason, _FIX, batches=layer.batches)
+
+
+def _reason(layer: NormLayer) -> str:
+    if layer.statistics is None or at_initial_statistics(layer):
+        return ""
+    if layer.batches is None:
+        return "has no num_batches_tracked, though it has statistics"
+    if layer.counter is None:
+        return f"num_batches_tracked is {layer.batches:g} beside statistics that have moved"
+    if contradicts(layer):
+        return (
+            f"num_batches_tracked is {layer.counter}, but a running variance is lower than that "
+            "many updates could bring it"
+        )
+    return ""
+
+
+def contradicts(layer: NormLayer) -> bool:
+    """Whether a variance is below the share that its initial value of 1 must still have."""
+    momentum = layer.momentum.value
+    if layer.statistics is None or layer.counter is None or momentum is None:
+        return False
+    if not 0 < momentum < 1:
+        return False
+    w0 = (1 - momentum) ** layer.counter
+    return bool((layer.statistics[1] < w0 * (1 - _SLACK)).any())
+
+
+def contradicted_counters(network: Network) -> set[int]:
+    """Counter values that some layer proves wrong: others with the same value share its origin."""
+    return {
+        layer.counter
+        for layer in network.tracked
+        if layer.counter is not None and contradicts(layer)
+    }

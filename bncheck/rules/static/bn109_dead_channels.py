@@ -1,0 +1,51 @@
+"""BN109."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.layers import NormLayer
+from bncheck.rules.rule import Network, Rule, count, rule
+from bncheck.thresholds import DEAD_VARIANCE
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+def dead_channels(layer: NormLayer) -> npt.NDArray[np.bool_]:
+    """Which channels have a variance of practically zero; negative and NaN are other faults."""
+    if layer.var is None:
+        return np.zeros(0, bool)
+    var = layer.var.astype(np.float64)
+    return np.asarray((var >= 0) & (var < DEAD_VARIANCE))
+
+
+@rule("BN109", "dead-channels", Severity.INFO)
+def report_dead_channels(self: Rule, network: Network) -> Iterator[Finding]:
+    """Channels whose input never varies: the running variance is practically zero.
+
+    Weight decay and pruning kill channels, and a network works all the same: real ones have
+    hundreds. Worth knowing for two reasons: they can be pruned, and a fold multiplies them by up to
+    1/sqrt(eps), 316 at 1e-5, should they ever wake up.
+
+    Criterion: 0 <= running variance < 1e-10.
+
+    Fix: none needed; prune the channels to save work.
+    """
+    for layer in network.tracked:
+        dead = dead_channels(layer)
+        if dead.any():
+            number = int(dead.sum())
+            yield self.finding(
+                Severity.INFO,
+                layer.name,
+                f"{count(number, 'channel')} of {layer.channels} never vary "
+                "(running variance below 1e-10)",
+                "nothing needed; they can be pruned",
+                channels=number,
+                worst=[int(index) for index in np.flatnonzero(dead)[:8]],
+            )

@@ -1,0 +1,54 @@
+"""BN110."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.rule import Network, Rule, count, rule
+
+_SPREAD = 100.0
+_NEAR_EPS = 10.0
+_MATTERS = 0.1
+
+
+@rule("BN110", "extreme-fold-gain", Severity.INFO)
+def extreme_gain(self: Rule, network: Network) -> Iterator[Finding]:
+    """Some channels are amplified far more than the rest, which quantisation will feel.
+
+    Folding multiplies a channel's weights by weight / sqrt(variance + eps). Where that gain is a
+    hundred times the layer's median, one scale per tensor cannot serve all channels (Sheng et al.
+    2018, arXiv 1803.08607: MobileNet fell from 70.5 % to 1.8 % at int8), and where the variance is
+    about as small as eps the gain is eps's doing.
+
+    Criterion: gain above 100 times the layer's median, or variance below 10 eps with
+    |weight| > 0.1.
+
+    Fix: none in float. Quantise per channel, or set such channels' variance to a sane value.
+    """
+    for layer in network.tracked:
+        if layer.statistics is None or layer.eps.value is None:
+            continue
+        var = layer.statistics[1]
+        weight = np.ones(1) if layer.weight is None else layer.weight.astype(np.float64)
+        scale = np.abs(np.broadcast_to(weight, var.shape) if weight.size == 1 else weight)
+        if scale.shape != var.shape or not np.isfinite(scale).all():
+            continue
+        gain = scale / np.sqrt(var + layer.eps.value) if layer.eps.value > 0 else scale
+        median = float(np.median(gain))
+        extreme = (gain > _SPREAD * median) & (median > 0)
+        extreme |= (var < _NEAR_EPS * layer.eps.value) & (scale > _MATTERS)
+        if extreme.any():
+            number, most = int(extreme.sum()), float(gain[extreme].max())
+            yield self.finding(
+                Severity.INFO,
+                layer.name,
+                f"{count(number, 'channel')} of {layer.channels} have a gain out of proportion, "
+                f"up to {most:.3g} (median {median:.3g})",
+                "nothing in float; quantise per channel",
+                channels=number,
+                gain=most,
+                median=median,
+            )

@@ -1,0 +1,50 @@
+"""BN111."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.rule import Network, Rule, count, rule
+
+_SHARE = 1e-2
+
+
+@rule("BN111", "vanishing-scale", Severity.INFO)
+def vanishing_scale(self: Rule, network: Network) -> Iterator[Finding]:
+    """Channels whose weight is next to nothing contribute only their bias.
+
+    They can be pruned (Network Slimming, arXiv 1708.06519). A layer whose weights are all exactly
+    zero is a zero-initialised residual branch that was never trained.
+
+    Criterion: |weight| below a hundredth of the layer's median, or all weights exactly zero.
+
+    Fix: none needed.
+    """
+    for layer in network.layers:
+        if not layer.tracked or layer.weight is None or not layer.weight.size:
+            continue
+        scale = np.abs(layer.weight.astype(np.float64))
+        if not np.isfinite(scale).all():
+            continue
+        if not scale.any():
+            yield self.finding(
+                Severity.INFO,
+                layer.name,
+                f"all {layer.channels} weights are exactly 0: the branch is switched off",
+                "nothing, if it is a residual branch that starts at zero and was left there",
+                channels=layer.channels,
+            )
+            continue
+        small = int((scale < _SHARE * float(np.median(scale))).sum())
+        if small:
+            yield self.finding(
+                Severity.INFO,
+                layer.name,
+                f"{count(small, 'channel')} of {layer.channels} have a weight below a hundredth of "
+                "the median",
+                "nothing needed; they can be pruned",
+                channels=small,
+            )
