@@ -135,6 +135,9 @@ class ZipArchive:
 
     def _data_offset(self, name: str, record: _Record) -> int:
         header = self._source.read(record.header, _LOCAL_HEADER.size)
+        magic: bytes
+        name_length: int
+        extra_length: int
         magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         start = record.header + _LOCAL_HEADER.size
         local = self._source.read(start, name_length)
