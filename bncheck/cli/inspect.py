@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -25,7 +26,10 @@ from bncheck.cli.options import (
 from bncheck.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspection import InspectReport
+    from bncheck.inspection import InspectReport, Options
+
+#: How many other parts of a file are looked at to say what they are.
+_JUDGED = 3
 
 
 def inspect(
@@ -95,7 +99,7 @@ def inspect(
             console.error(str(error))
             errors.append(error)
     for done in reports:
-        _say_choices(done)
+        _say_choices(done, options)
     several = len(checkpoints) > 1
     if reports or several:
         for format_, path in files:
@@ -115,15 +119,30 @@ def _refuse_overwriting(output: Path, checkpoints: list[Path]) -> None:
         )
 
 
-def _say_choices(report: InspectReport) -> None:
+def _say_choices(report: InspectReport, options: Options) -> None:
     """What the reader chose on the user's behalf, and what it did not find."""
     checkpoint = report.checkpoint
     if checkpoint.alternatives:
-        others = ", ".join(tree.path or "the root" for tree in checkpoint.alternatives[:5])
-        taken = checkpoint.key or "the root"
-        console.note(f"{checkpoint.path}: inspected {taken}; --key takes another: {others}")
+        judged = checkpoint.alternatives[:_JUDGED]
+        others = [_judge(checkpoint.path, tree.path, options) for tree in judged]
+        more = len(checkpoint.alternatives) - len(judged)
+        console.note(
+            f"{checkpoint.path}: inspected {checkpoint.key or 'the root'}; --key takes another: "
+            f"{', '.join(others)}{f' and {more} more' if more else ''}"
+        )
     if not report.layers:
         console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
+
+
+def _judge(path: Path, key: str, options: Options) -> str:
+    """Another part of the file with its verdict: broken averages must not hide behind a choice."""
+    from bncheck.inspection import inspect as run
+
+    try:
+        verdict = run(path, replace(options, key=key)).summary.verdict.value
+    except BncheckError as error:
+        verdict = error.sentence
+    return f"{key or 'the root'} ({verdict})"
 
 
 def _write(
