@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_BINS = 12
+BINS = 12
 
 
 def log_range(arrays: Sequence[Array | None]) -> tuple[float, float] | None:
@@ -45,7 +45,7 @@ def histogram(array: Array | None, scale: tuple[float, float]) -> str:
         return ""
     values = array.astype(np.float64)
     values = values[np.isfinite(values) & (values > 0)]
-    counts, _ = np.histogram(np.clip(np.log10(values), *scale), bins=_BINS, range=scale)
+    counts, _ = np.histogram(np.clip(np.log10(values), *scale), bins=BINS, range=scale)
     top = max(1, int(counts.max()))
     steps = len(_BLOCKS) - 1
     return "".join(_BLOCKS[math.ceil(int(number) / top * steps)] for number in counts)

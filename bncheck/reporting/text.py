@@ -14,7 +14,7 @@ from rich.text import Text
 from bncheck.findings import Finding, Severity, Verdict
 from bncheck.inspection import InspectReport
 from bncheck.layers import Setting
-from bncheck.reporting.spark import histogram, log_range
+from bncheck.reporting.spark import BINS, histogram, log_range
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import Rule, count
 
@@ -208,20 +208,20 @@ def _table(layers: Sequence[NormLayer]) -> RenderableType:
     caption = f"variances are drawn from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else None
     table = Table(box=None, pad_edge=False, header_style="bold", caption=caption)
     table.caption_justify = "left"
-    table.add_column("layer", overflow="fold", min_width=20)
+    table.add_column("layer", overflow="fold", min_width=12)
     table.add_column("kind", no_wrap=True)
-    for title in ("channels", "mean", "variance", "batches"):
+    for title in ("channels", "batches", "mean", "variance"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("variances", no_wrap=True)
+    table.add_column("variances", no_wrap=True, min_width=BINS)
     for layer in layers:
-        batches = "" if layer.batches is None else f"{layer.batches:,.0f}"
+        batches = "" if layer.batches is None else f"{layer.batches:,.10g}"
         table.add_row(
             Text(_layer(layer.name)),
             layer.kind.value,
             f"{layer.channels:,}" if layer.channels else "-",
+            batches,
             _extent(layer.mean),
             _extent(layer.var),
-            batches,
             "" if scale is None else histogram(layer.var, scale),
         )
     return table
@@ -231,4 +231,4 @@ def _extent(array: Array | None) -> str:
     if array is None or not array.size:
         return "-"
     values = array.astype("float64")
-    return f"{values.min():.2g} .. {values.max():.2g}"
+    return f"{values.min():.2g}..{values.max():.2g}"
