@@ -110,12 +110,17 @@ def inspect(path: str | Path, options: Options | None = None) -> InspectReport:
     Raises BncheckError where it cannot be read, or an option names what does not exist.
     """
     options = options or Options()
-    rules = choose_rules(options.select, options.ignore)
+    choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
     checkpoint = open_checkpoint(path, options.key)
     try:
-        layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
+        return judge(checkpoint, options)
     except BncheckError as error:
         raise error.about(str(path)) from None
+
+
+def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
+    """Read the normalisation layers of an open checkpoint and run the rules on them."""
+    layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     network = Network(
         layers,
         shapes=_shapes(checkpoint),
@@ -125,6 +130,7 @@ def inspect(path: str | Path, options: Options | None = None) -> InspectReport:
         eps=options.eps,
         train_batch_size=options.train_batch_size,
     )
+    rules = choose_rules(options.select, options.ignore)
     findings = [finding for rule in rules for finding in rule.check(rule, network)]
     findings.sort(key=lambda finding: finding.severity.rank)
     return InspectReport(checkpoint, layers, tuple(findings))

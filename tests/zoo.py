@@ -29,9 +29,9 @@ import numpy as np
 import onnx
 import safetensors.torch
 import torch
-import torch.distributed.checkpoint as dcp
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_saver as dcp
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
@@ -232,7 +232,8 @@ def _trained() -> tuple[Net, dict[str, Any]]:
     return model, optimizer.state_dict()
 
 
-for _key in "state_dict model model_state_dict net ema module params_ema weights generator".split():
+_KEYS = ("state_dict", "model", "model_state_dict", "net", "ema", "module", "params_ema", "weights")
+for _key in _KEYS:
     BUILDERS[f"zip-key-{_key}"] = partial(_under_key, key=_key)
 
 
@@ -296,7 +297,7 @@ def training_session(folder: Path) -> Layout:
         "rng": {
             "torch": torch.get_rng_state(),
             "numpy": np.random.default_rng(0).bit_generator.state,
-            "legacy": np.random.RandomState(0).get_state(),  # noqa: NPY002
+            "legacy": np.random.RandomState(0).get_state(),
             "python": random.Random(0).getstate(),
         },
         "seen": {1, 2, 3},
@@ -372,12 +373,15 @@ class _PairPickler(pickle.Pickler):
 
 
 def _end_of_pickle(data: bytes) -> int:
-    return 1 + next(at for code, _, at in pickletools.genops(data) if code.name == "STOP")
+    # The machine behind genops stops at STOP, so its last position is the end.
+    *_, (_, _, last) = pickletools.genops(data)
+    assert last is not None
+    return last + 1
 
 
 def python2_strings(data: bytes) -> bytes:
     """The same pickle with the strings that Python 2's pickle wrote: SHORT_BINSTRING."""
-    out, ends = [], [at for _, _, at in pickletools.genops(data)][1:] + [len(data)]
+    out, ends = [], [*[at for _, _, at in pickletools.genops(data)][1:], len(data)]
     for (code, value, at), end in zip(pickletools.genops(data), ends, strict=True):
         text = value.encode() if code.name == "BINUNICODE" and isinstance(value, str) else None
         assert text is None or len(text) < 256
@@ -411,15 +415,24 @@ for _dtype in (torch.float16, torch.bfloat16, torch.float64):
     BUILDERS[f"zip-{str(_dtype).removeprefix('torch.')}"] = partial(_of_dtype, dtype=_dtype)
 
 
+#: torch's dtypes that NumPy or ml_dtypes has, too, and that safetensors knows.
+_DTYPES = tuple(
+    getattr(torch, name)
+    for name in (
+        *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64"),
+    )
+)
+
+
+def _of_every_dtype() -> State:
+    return {f"buffer.{dtype}".replace("torch.", ""): torch.arange(4).to(dtype) for dtype in _DTYPES}
+
+
 @layout
 def odd_dtypes(folder: Path) -> Layout:
-    numbers = torch.arange(4)
-    dtypes = (
-        "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 float64 bfloat16 complex64 "
-        "complex128 float8_e4m3fn float8_e5m2"
-    ).split()
-    expected = {f"buffer.{name}": numbers.to(getattr(torch, name)) for name in dtypes}
-    expected |= statistics()
+    expected = _of_every_dtype() | statistics()
+    expected["complex128"] = torch.arange(4).to(torch.complex128)
     return _zip(folder, expected, expected, layers=silent(["bn"]))
 
 
@@ -748,6 +761,10 @@ def _quietly(make: Callable[[], Any]) -> Any:
         return make()
 
 
+_trace: Callable[..., Any] = torch.jit.trace
+_load: Callable[..., Any] = torch.jit.load
+
+
 @layout
 def torchscript_scripted(folder: Path) -> Layout:
     path = folder / "model.pt"
@@ -759,7 +776,7 @@ def torchscript_scripted(folder: Path) -> Layout:
 def torchscript_traced(folder: Path) -> Layout:
     path = folder / "model.pt"
     example = torch.rand(1, 3, 5, 5)
-    _quietly(lambda: torch.jit.save(torch.jit.trace(net(), example), path))
+    _quietly(lambda: torch.jit.save(_trace(net(), example), path))
     return Layout(path, "torchscript", arrays(state()), NET_SETTINGS)
 
 
@@ -767,7 +784,7 @@ def torchscript_traced(folder: Path) -> Layout:
 def torchscript_traced_in_training_mode(folder: Path) -> Layout:
     path = folder / "model.pt"
     model, example = net().train(), torch.rand(2, 3, 5, 5)
-    _quietly(lambda: torch.jit.save(torch.jit.trace(model, example, check_trace=False), path))
+    _quietly(lambda: torch.jit.save(_trace(model, example, check_trace=False), path))
     settings = {k: Settings(v.eps, v.momentum, True, True) for k, v in NET_SETTINGS.items()}
     # Tracing ran the model once, so the statistics are those of the model afterwards.
     return Layout(path, "torchscript", arrays(model.state_dict()), settings)
@@ -781,7 +798,7 @@ def torchscript_frozen(folder: Path) -> Layout:
     def make() -> dict[str, Tensor]:
         frozen = torch.jit.freeze(torch.jit.script(net()), optimize_numerics=False)
         torch.jit.save(frozen, path)
-        constants: dict[str, Tensor] = torch.jit.load(path).code_with_constants[1].const_mapping
+        constants: dict[str, Tensor] = _load(path).code_with_constants[1].const_mapping
         return constants
 
     expected = {f"CONSTANTS.{name}": numpy_of(value) for name, value in _quietly(make).items()}
@@ -867,12 +884,7 @@ def safetensors_file(folder: Path) -> Layout:
 @layout
 def safetensors_dtypes(folder: Path) -> Layout:
     path = folder / "model.safetensors"
-    numbers = torch.arange(4)
-    dtypes = (
-        "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 float32 float64 bfloat16 "
-        "float8_e4m3fn float8_e5m2 complex64"
-    ).split()
-    expected = {f"buffer.{name}": numbers.to(getattr(torch, name)) for name in dtypes}
+    expected = _of_every_dtype()
     expected |= {k: v.bfloat16() for k, v in statistics().items()}
     expected |= {"zero_dim": torch.tensor(1.5), "empty": torch.empty(0, 3)}
     safetensors.torch.save_file(expected, path)
@@ -887,7 +899,7 @@ def _halves() -> tuple[State, State]:
 
 
 def _shards(folder: Path, stem: str, ending: str) -> Path:
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(_halves(), 1):
         name = f"{stem}-0000{number}-of-00002.{ending}"
         if ending == "safetensors":
@@ -1017,7 +1029,7 @@ def onnx_model(
     opset: int = 17,
     more_inputs: Iterable[onnx.ValueInfoProto] = (),
 ) -> onnx.ModelProto:
-    shape = ["n", 3, 4, 4]
+    shape: list[str | int | None] = ["n", 3, 4, 4]
     graph = helper.make_graph(
         nodes,
         "zoo",
@@ -1125,7 +1137,7 @@ def onnx_shared_through_identity(folder: Path) -> Layout:
     return _onnx(folder, onnx_model(nodes, values | own), values | own, layers=layers)
 
 
-def _branch(name: str, seed: int, output: str) -> onnx.GraphProto:
+def branch(name: str, seed: int, output: str) -> onnx.GraphProto:
     return helper.make_graph(
         [onnx_norm(name, "x", output)],
         output,
@@ -1137,7 +1149,7 @@ def _branch(name: str, seed: int, output: str) -> onnx.GraphProto:
 
 @layout
 def onnx_inside_if(folder: Path) -> Layout:
-    then, other = _branch("a", 0, "then_y"), _branch("b", 1, "else_y")
+    then, other = branch("a", 0, "then_y"), branch("b", 1, "else_y")
     node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
     condition = {"c": np.array(True)}
     values = onnx_values("a", 0) | onnx_values("b", 1)
