@@ -91,7 +91,7 @@ class InspectReport:
                 "path": str(checkpoint.path),
                 "container": checkpoint.container.value,
                 "key": checkpoint.key or None,
-                "prefix": checkpoint.prefix,
+                "prefix": checkpoint.prefix or None,
                 "tensors": len(checkpoint.tensors),
             },
             "assumptions": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ HEALTHY = [SAMPLES / "healthy.pt", SAMPLES / "healthy.safetensors"]
 HEALTHY += sorted((REAL / "checkpoints").glob("*"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def opened(path: Path) -> tuple[Checkpoint, Tensors, frozenset[tuple[str, str, str | None]]]:
     checkpoint = open_checkpoint(path)
     tensors = {name: checkpoint.tensors[name] for name in checkpoint.tensors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -166,9 +167,9 @@ def _render(
         return json_report.render(reports, errors, several)
     from bncheck.reporting import text
 
-    plain = console.file_console()
-    text.show(plain, reports, verbose=True)
-    return plain.export_text()
+    page = io.StringIO()
+    text.show(console.file_console(page), reports, verbose=True)
+    return page.getvalue()
 
 
 def _show(

@@ -1,4 +1,4 @@
-"""Every static rule: a planted case, the threshold from both sides, and silence where it is right."""
+"""Every static rule: planted cases, thresholds from both sides, silence where it is right."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def under_warmed(self: Rule, network: Network) -> Iterator[Finding]:
         yield self.finding(
             severity,
             layer.name,
-            f"saw only {count(layer.counter, 'batch', 'batches')} at {momentum}, so {w0:.0%} of its "
-            f"running average is still the initial 0 and 1; predicted W2 {w2:.2f}",
+            f"saw only {count(layer.counter, 'batch', 'batches')} at {momentum}, so {w0:.0%} of "
+            f"its running average is still the initial 0 and 1; predicted W2 {w2:.2f}",
             "recalibrate with data, or train longer"
             if layer.momentum.known
             else "give --momentum to be sure; then recalibrate with data, or train longer",
