@@ -45,8 +45,7 @@ def found(checkpoint: Checkpoint, options: Options) -> set[tuple[str, str, str |
 
 def with_tensors(checkpoint: Checkpoint, tensors: Tensors) -> Checkpoint:
     lazy: dict[str, LazyTensor] = {
-        name: LoadedTensor(lambda array=array: array, array.shape)
-        for name, array in tensors.items()
+        name: LoadedTensor(array.copy, array.shape) for name, array in tensors.items()
     }
     return replace(checkpoint, tensors=TensorMap(lazy))
 

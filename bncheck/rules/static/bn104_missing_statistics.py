@@ -25,16 +25,18 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
     does not normalise. Usual causes: parameters saved without buffers, a filter by
     requires_grad, adapters (PEFT) that forget buffers.
 
-    Criterion: a layer with one statistic and not the other, or with num_batches_tracked and
-    neither, or with statistics of different lengths; a module that says it tracks statistics and
-    has none; and, where the file has names only, a weight and bias that by the file's own pattern
-    belong to a BatchNorm: named like others that have statistics (numbers apart) and called bn, or
-    behind a convolution without bias of as many channels.
+    Criterion: a layer with one statistic and not the other (unless no layer of the file has the
+    other, nor a batch counter), with num_batches_tracked and neither, or with statistics of
+    different lengths; a module that says it tracks statistics and has none; and, where the file has
+    names only, a weight and bias that by the file's own pattern belong to a BatchNorm: named like
+    others that have statistics (numbers apart) and called bn, or behind a convolution without bias
+    of as many channels.
 
     Fix: save the whole state dict; recalibrate if the statistics are lost.
     """
+    by_design = _missing_everywhere(network)
     for layer in network.layers:
-        if layer.missing:
+        if layer.missing and layer.missing != by_design:
             names = " and ".join(layer.missing)
             yield self.finding(
                 Severity.ERROR, layer.name, f"has no {names}", _FIX, missing=list(layer.missing)
@@ -53,6 +55,16 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
                 _FIX,
                 missing=["running_mean", "running_var"],
             )
+
+
+def _missing_everywhere(network: Network) -> tuple[str, ...]:
+    """The one statistic that no layer of the file has: not lost, but never kept.
+
+    EvoNorm-B keeps only a running variance, mean-only BatchNorm only a mean.
+    """
+    missing = {layer.missing for layer in network.layers if layer.tracked}
+    counted = any(layer.batches is not None for layer in network.layers)
+    return missing.pop() if len(network.tracked) > 1 and len(missing) == 1 and not counted else ()
 
 
 def _pattern(name: str) -> str:
