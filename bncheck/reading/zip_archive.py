@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.limits import MAX_TEXT_BYTES, MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
@@ -56,6 +56,7 @@ class ZipArchive:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._records: dict[str, _Record] = {}
+        self._text_bytes = 0
         stream = _DirectoryLimit(source.stream())
         try:
             with zipfile.ZipFile(cast(BinaryIO, stream)) as archive:
@@ -117,13 +118,19 @@ class ZipArchive:
         return self.storage(name).read(0, source.size)
 
     def text(self, name: str) -> str:
-        """A record of source code or JSON, inflated within MAX_TEXT_RECORD_BYTES."""
+        """A record of source code or JSON, inflated within the limits."""
         record = self._record(name)
+        self._text_bytes += record.size
+        if record.size > MAX_TEXT_RECORD_BYTES or self._text_bytes > MAX_TEXT_BYTES:
+            raise BncheckError(
+                "holds more source code or JSON than MAX_TEXT_BYTES allows",
+                "check where it is from",
+            )
         if not record.compressed:
             return self.read(name, MAX_TEXT_RECORD_BYTES).decode("utf-8", "replace")
         packed = self._source.read(self._data_offset(name, record), record.stored)
         try:
-            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, MAX_TEXT_RECORD_BYTES)
+            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.size or 1)
         except zlib.error:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
         return text.decode("utf-8", "replace")
