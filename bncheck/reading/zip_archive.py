@@ -62,9 +62,10 @@ class ZipArchive:
             with zipfile.ZipFile(cast(BinaryIO, stream)) as archive:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            raise BncheckError(
-                f"is a damaged or incomplete zip archive ({str(error)[:60]})", _DAMAGED
-            ) from None
+            reason = str(error)[:60]
+            if reason == "File is not a zip file":  # so says zipfile of what lacks its end
+                reason = "it has no end: a download cut short?"
+            raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None
         self.folder = _top_folder([info.orig_filename for info in infos])
         for info in infos:
             name = info.orig_filename.removeprefix(self.folder)
