@@ -160,7 +160,7 @@ def _group(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
             found.pop(owner, None)
     for owner, roles in found.items():
         for own, role in _AFFINE.items():
-            for name in (f"{owner}.{own}", f"{owner}/{own}", own if not owner else ""):
+            for name in (f"{owner}.{own}", f"{owner}/{own}") if owner else (own,):
                 if name in checkpoint.tensors:
                     roles.setdefault(role, name)
     return found

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 METADATA: Final = ".metadata"
 _SIZE: Final = {Global("torch", "Size")}
-_MALFORMED = BncheckError("has a malformed .metadata", "save the checkpoint again")
+
+
+def _malformed() -> BncheckError:
+    return BncheckError("has a malformed .metadata", "save the checkpoint again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def read_distributed(folder: Path) -> list[Subtree]:
     try:
         return _subtrees(folder, metadata)
     except (KeyError, TypeError, ValueError, IndexError):
-        raise _MALFORMED from None
+        raise _malformed() from None
 
 
 def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
@@ -160,7 +163,7 @@ def _assemble(
     import numpy as np
 
     if sum(math.prod(chunk.sizes) for chunk in chunks) != math.prod(shape):
-        raise _MALFORMED
+        raise _malformed()
     if len(chunks) == 1:
         return _read_chunk(folder, files, chunks[0])
     whole: Array | None = None
@@ -170,10 +173,10 @@ def _assemble(
             whole = np.zeros(shape, piece.dtype)
         place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=False))
         if len(place) != len(shape) or whole[place].shape != piece.shape:
-            raise _MALFORMED
+            raise _malformed()
         whole[place] = piece
     if whole is None:
-        raise _MALFORMED
+        raise _malformed()
     return whole
 
 
@@ -186,5 +189,5 @@ def _read_chunk(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Array:
         raise error.about(chunk.file) from None
     tensor = pickled.objects.tensor(pickled.root)
     if tensor is None or tensor.shape != chunk.sizes:
-        raise _MALFORMED
+        raise _malformed()
     return tensor.read()

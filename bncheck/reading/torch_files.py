@@ -98,7 +98,7 @@ def read_nested(source: Source) -> tuple[Storage, str]:
 
 
 def _check_size(key: str, have: int, need: int) -> None:
-    if have < need:
+    if not 0 <= need <= have:
         raise BncheckError(
             f"is damaged: storage {key[:40]!r} should hold {need:,} bytes and holds {have:,}",
             "download or save it again",

@@ -264,7 +264,7 @@ def members(value: Value) -> Sequence[Value]:
     return value.items or (first if isinstance(first, list) else ())
 
 
-def by_name(value: Value) -> Mapping[str, Value]:
+def by_name(value: Value) -> dict[str, Value]:
     """The entries of a dict-like node whose keys are names; looked up once for each node."""
     if not isinstance(value, Node):
         return {}
@@ -283,7 +283,7 @@ def attributes(value: Value) -> Mapping[str, Value]:
         return {}
     state = value.state
     if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
-        return ChainMap(dict(by_name(state[0])), dict(by_name(state[1])))
+        return ChainMap(by_name(state[0]), by_name(state[1]))
     if state is None and value.args and isinstance(value.function, Global):
         # torch.fx.GraphModule and packages pass the __dict__ as the first argument.
         return by_name(value.args[0])
