@@ -14,6 +14,8 @@ _FIX = (
     "save the whole state dict (buffers too, not only parameters), "
     "or load with strict=True to see what is missing"
 )
+#: So many like it with statistics for one without: no other sign is needed.
+_NEARLY_ALL = 4
 _SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
 
 
@@ -28,9 +30,10 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
     Criterion: a layer with one statistic and not the other (unless no layer of the file has the
     other, nor a batch counter), with num_batches_tracked and neither, or with statistics of
     different lengths; a module that says it tracks statistics and has none; and, where the file has
-    names only, a weight and bias that by the file's own pattern belong to a BatchNorm: named like
-    others that have statistics (numbers apart) and called bn, or behind a convolution without bias
-    of as many channels.
+    names only, a weight and bias that by the file's own pattern belong to a BatchNorm: four times
+    as many of that name (numbers apart) have statistics as have none, or two of these hold: at
+    least as many have them as not, it is called bn, it is behind a convolution without bias of as
+    many channels.
 
     Fix: save the whole state dict; recalibrate if the statistics are lost.
     """
@@ -74,8 +77,8 @@ def _pattern(name: str) -> str:
 def _bare_batchnorms(network: Network) -> list[str]:
     """Layers without statistics that the file's own pattern says are BatchNorms.
 
-    Hybrids give their LayerNorms the names of their BatchNorms (CoAtNet's norm1), so a pattern
-    counts only where most that follow it have statistics.
+    Hybrids give their LayerNorms the names of their BatchNorms (CoAtNet's norm1), so a name that
+    others have, too, is not enough by itself.
     """
     tracked = Counter(_pattern(layer.name) for layer in network.tracked)
     if not tracked:
@@ -89,8 +92,9 @@ def _bare_batchnorms(network: Network) -> list[str]:
         parent, own_name = split_name(name)
         named_bn = bool(_SAYS_BATCHNORM.search(own_name))
         after_conv = (parent, channels) in convs
-        usual = tracked[_pattern(name)] >= patterns[_pattern(name)]
-        if (named_bn and after_conv) or (usual and (named_bn or after_conv)):
+        with_statistics, without = tracked[_pattern(name)], patterns[_pattern(name)]
+        signs = named_bn + after_conv + (with_statistics >= without)
+        if signs >= 2 or with_statistics >= _NEARLY_ALL * without:
             found.append(name)
     return found
 
