@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from bncheck.reading.tensors import Array
 
 _OPTION = "--data"
 _LABELS = ("y", "label", "labels", "target", "targets")
@@ -96,7 +95,7 @@ class Batches:
             torch.manual_seed(_SEED)
             for batch in self.source():
                 if left is not None and batch.size > left:
-                    batch = _first(batch, left)  # noqa: PLW2901
+                    batch = _first(batch, left)
                 yield batch
                 if left is not None:
                     left -= batch.size
@@ -226,7 +225,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     opened = safe_open(path, framework="pt")  # stays open: its tensors are views of the file
-    return {name: _SafetensorsRows(opened, name) for name in opened.keys()}  # noqa: SIM118
+    return {name: _SafetensorsRows(opened, name) for name in _names(opened)}
+
+
+def _names(opened: Any) -> list[str]:
+    return list(opened.keys())
 
 
 class _Arrays:
@@ -374,7 +377,9 @@ class _Folder:
 
         if not self._classes:
             return None
-        return torch.tensor([self._classes.index(f.relative_to(self._path).parts[0]) for f in files])
+        return torch.tensor(
+            [self._classes.index(f.relative_to(self._path).parts[0]) for f in files]
+        )
 
     def _image(self, file: Path) -> Tensor:
         import numpy as np
@@ -526,16 +531,15 @@ def to_batch(value: Any, name: str, options: DataOptions) -> Batch:
         if not kept:
             raise BncheckError("gives a dict without inputs", "it needs an entry x", name)
         target = None if label is None else tensor(value[label])
-        return Batch((next(iter(kept.values())),) if len(kept) == 1 else (), 
-                     kept if len(kept) > 1 else {}, target)  # fmt: skip
+        if len(kept) == 1:
+            return Batch((next(iter(kept.values())),), {}, target)
+        return Batch((), kept, target)
     if isinstance(value, (tuple, list)):
         if len(value) < 2:
             return Batch(tuple(prepared(item) for item in value))
-        *inputs_, label_ = value
-        is_label = isinstance(label_, (torch.Tensor, np.ndarray, list))
-        target = torch.as_tensor(np.asarray(label_)) if is_label and not isinstance(
-            label_, torch.Tensor) else label_  # fmt: skip
-        return Batch(tuple(prepared(item) for item in inputs_), {}, target)
+        *inputs_, label = value
+        labels = label if isinstance(label, torch.Tensor) else torch.as_tensor(np.asarray(label))
+        return Batch(tuple(prepared(item) for item in inputs_), {}, labels)
     return Batch((prepared(value),))
 
 

@@ -112,7 +112,7 @@ def _never_updated(case: Case) -> Iterator[Finding]:
 
 
 def _under_warmed(case: Case) -> Iterator[Finding]:
-    """BN105, from the data: one share of the initial 0 and 1 explains what all layers deviate by."""
+    """BN105, from the data: one share of the initial 0 and 1 explains all deviations."""
     share = initial_share_seen(case.layers)
     severity = case.severity
     if severity is None or share < _LEAST_SHARE:
@@ -148,9 +148,7 @@ def initial_share_seen(layers: Sequence[MeasuredLayer]) -> float:
         mean, var = statistics
         scale = np.sqrt(var + (measured.layer.eps.value or 0.0) + 1e-12)
         pull = np.concatenate([-moments.mean / scale, (1 - moments.var) / (2 * scale**2)])
-        seen = np.concatenate(
-            [(mean - moments.mean) / scale, (var - moments.var) / (2 * scale**2)]
-        )
+        seen = np.concatenate([(mean - moments.mean) / scale, (var - moments.var) / (2 * scale**2)])
         denominator = float(pull @ pull)
         if denominator > 0:
             shares.append(float(pull @ seen) / denominator)

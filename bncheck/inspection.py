@@ -59,8 +59,8 @@ class Summary:
 class InspectReport:
     """What one checkpoint says about its normalisation layers, and its data where there are any.
 
-    `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with statistics share: None where there are no such
-    layers, a value of None where they differ.
+    `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
+    statistics share: None where there are no such layers, a value of None where they differ.
     """
 
     checkpoint: Checkpoint | None

@@ -1,4 +1,4 @@
-"""`inspect` with a model and data: findings on the file, then the measurement, then the diagnosis."""
+"""`inspect` with a model and data: findings on the file, the measurement, the diagnosis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Measuring:
     """A model, data, and how to run one on the other.
 
     `model` is TARGET:CALLABLE, None to unpickle the file itself (`trust`), or a module.
-    `recalibrate` is what to tell users to run; `{path}` stands for the checkpoint.
+    `recalibrate` is what to tell users to run.
     """
 
     model: str | nn.Module | None
@@ -49,7 +49,7 @@ class Measuring:
     metric: str | Metric | None = None
     shape: bool = False
     processes: Processes = field(default_factory=Processes)
-    progress: Progress = lambda samples: None
+    progress: Progress = lambda done, total: None
     recalibrate: str = "bncheck.recalibrate(model, data)"
 
     def plan(self, train_batch_size: int | None, everything: bool = False) -> Plan:
@@ -97,7 +97,7 @@ def checked_device(device: str) -> str:
 
 
 def module_for(measuring: Measuring, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
-    """The model with the checkpoint's tensors, and what the file's names have before the model's."""
+    """The model with the checkpoint's tensors, and the prefix of the file's names."""
     if measuring.model is None:
         if not measuring.trust:
             raise BncheckError(
@@ -149,7 +149,7 @@ def _judged(
     measuring: Measuring,
     prefix: str,
 ) -> InspectReport:
-    command = measuring.recalibrate.replace("{path}", str(checkpoint.path) if checkpoint else "")
+    command = measuring.recalibrate
     serious = [f for f in findings if f.rule in STOPPING and f.severity is Severity.ERROR]
     if serious:
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)

@@ -83,9 +83,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> str:
     """
     wanted = dict(model.state_dict())
     prefix = matching_prefix(list(checkpoint.tensors), list(wanted))
-    names = {
-        name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)
-    }
+    names = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
     _refuse_mismatch(wanted, names, checkpoint)
     state = dict(wanted)
     for name, tensor in wanted.items():

@@ -284,9 +284,12 @@ def resnet_cases(depth: int, seed: int, samples: int = 512) -> Iterator[Case]:
     yield Case("sorted last pass", refreshed(healthy, training, order=by_class), data(x), "BN204")
     yield Case(
         "momentum .9, batch 4",
-        refreshed(healthy, training, batch_size=4, momentum=0.9, reset=True, max_steps=100, seed=seed),
-        data(x), "BN201",
-    )  # fmt: skip
+        refreshed(
+            healthy, training, batch_size=4, momentum=0.9, reset=True, max_steps=100, seed=seed
+        ),
+        data(x),
+        "BN201",
+    )
     yield Case(
         "under-warmed",
         refreshed(healthy, training, batch_size=32, momentum=0.01, reset=True, max_steps=60),

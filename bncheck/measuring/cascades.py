@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bncheck.data import Batch, Batches
@@ -24,8 +25,8 @@ from bncheck.measuring.norms import find_norms, in_eval_mode, spare_statistics
 if TYPE_CHECKING:
     from torch import nn
 
-#: Called after every batch with the number of samples done so far.
-Progress: TypeAlias = Callable[[int], None]
+#: Called after every batch with the samples done so far and, where known, those there are.
+Progress: TypeAlias = "Callable[[int, int | None], None]"
 
 #: Called with the batch as the model got it and the model's output.
 Watch: TypeAlias = Callable[[Batch, Any], None]
@@ -54,7 +55,7 @@ class Setting:
 
     device: str = "cpu"
     processes: Processes = field(default_factory=Processes)
-    progress: Progress = lambda samples: None
+    progress: Progress = lambda done, total: None
 
 
 def run_cascade(
@@ -96,11 +97,11 @@ class _Run:
             )
             if self._collector.pivots == {} and processes.rank:
                 self._find_pivots(round_[0])
-            result = processes.guarded(lambda n=number, b=mine: self._measure(n, b))
+            result = processes.guarded(partial(self._measure, number, mine))
             for moments in processes.exchange(result, self._collector.pivots):
                 self._collector.add(moments)
             self._samples += sum(batch.size for _, batch in round_)
-            self._setting.progress(self._samples)
+            self._setting.progress(self._samples, data.samples)
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
         return Pass(self._collector.moments, self._samples, self._largest, self._skipped)

@@ -76,7 +76,7 @@ class Collector:
             if not taken[name].is_finite:
                 raise BncheckError(
                     f"batch {number} reaches layer {name} with NaN or infinity",
-                    "look at this batch and at the layers before; half precision overflows at 65504",
+                    "look at this batch and the layers before; half precision ends at 65504",
                 )
         self._calls.clear()
         return taken

@@ -113,7 +113,7 @@ def compare(
                 _judge(sums, before, after, fitted.target, fitted.size)
                 if metric is not None:
                     _apply(sums, metric, before, after, fitted.target, fitted.size)
-            setting.progress(done)
+            setting.progress(done, data.samples)
     total = _Sums()
     for part in in_rank_order(setting.processes, sums):
         assert isinstance(part, _Sums)

@@ -13,7 +13,7 @@ moments, by (Vm / sigma^2 + Vq / (4 sigma^4)) / N on the average of W2^2: that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -48,7 +48,7 @@ class Deviation:
     @cached_property
     def w2(self) -> float:
         """W2 of the layer, reference noise taken off."""
-        return float(np.sqrt(max(0.0, np.mean(self.channels**2) - self.reference_noise)))
+        return math.sqrt(max(0.0, float(np.mean(self.channels**2)) - self.reference_noise))
 
     @property
     def reference_noise(self) -> float:
@@ -114,5 +114,3 @@ def averaging_noise(momentum: float | None, batches: int | None) -> float:
         return 0.0
     settled = 1.0 if batches is None else 1 - (1 - momentum) ** (2 * batches)
     return momentum / (2 - momentum) * settled
-
-

@@ -103,12 +103,8 @@ def _in_depth(
     device = plan.setting.device
     seen = run_cascade(model, data, Cascade.BATCH, plan.setting)
     layers = _with_batch(result.layers, seen, prefix)
-    statistics = {
-        name[len(prefix) :]: value for name, value in measured_statistics(layers).items()
-    }
-    comparison = compare(
-        model, data, statistics, plan.setting, plan.metric, plan.metric_name
-    )
+    statistics = {name[len(prefix) :]: value for name, value in measured_statistics(layers).items()}
+    comparison = compare(model, data, statistics, plan.setting, plan.metric, plan.metric_name)
     candidates: list[Candidate] = []
     stem = next((m for m in layers if m.eval is not None), None)
     if stem is not None and stem.eval is not None and stem.eval.w2 >= W2_STEM:
@@ -135,9 +131,7 @@ def _with_candidate(
     if not candidates or comparison.before is None or not fits_better(candidates):
         return comparison
     best = candidates[0]
-    prepared = Batches(
-        lambda: (batch.map(best.transform) for batch in data), data.name, data.total
-    )
+    prepared = Batches(lambda: (batch.map(best.transform) for batch in data), data.name, data.total)
     other = compare(model, prepared, {}, plan.setting, plan.metric, plan.metric_name)
     return replace(comparison, extra={"candidate": other.before or 0.0})
 

@@ -76,8 +76,10 @@ def _images(model: nn.Module, data: Batches, device: str) -> Tensor | None:
         if len(batch.inputs) != 1 or batch.inputs[0].ndim != 4:
             return None
         parts.append(prepared(model, batch, number, device).inputs[0])
-        same = all(part.shape[1:] == parts[0].shape[1:] for part in parts)
-        if not same or sum(len(part) for part in parts) >= _SAMPLES:
+        if (
+            parts[-1].shape[1:] != parts[0].shape[1:]
+            or sum(len(part) for part in parts) >= _SAMPLES
+        ):
             break
     same = [part for part in parts if part.shape[1:] == parts[0].shape[1:]]
     images = torch.cat(same)[:_SAMPLES]

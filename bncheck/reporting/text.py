@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from rich.text import Text
 from bncheck.findings import Finding, Severity, Verdict
 from bncheck.inspection import InspectReport
 from bncheck.layers import Setting
+from bncheck.reporting import text_measured
 from bncheck.reporting.spark import histogram, log_range
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import Rule, count
@@ -29,6 +31,9 @@ _STYLES = {
     Verdict.SUSPECT: "bold yellow",
     Verdict.HEALTHY: "bold green",
 }
+#: A command in a fix is shown below the report instead.
+_COMMAND = re.compile(r"run `(bncheck recalibrate [^`]+)`")
+_BELOW = "recalibrate (the command below)"
 _NAMED = 4  # layers named before "and N more"
 _LABEL = 9  # width of the first column
 
@@ -39,6 +44,8 @@ def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> N
         if index:
             console.print()
         console.print(_report(report, verbose))
+        for command in _commands(report):  # on a line of its own, to be copied whole
+            console.print(Text.assemble("\n", ("next:    ", "green"), command), soft_wrap=True)
     if len(reports) > 1:
         verdicts = [report.summary.verdict for report in reports]
         counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
@@ -48,7 +55,7 @@ def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> N
 def show_findings(console: Console, reports: Sequence[InspectReport]) -> None:
     """One line for each error and warning: what --quiet leaves."""
     for report in reports:
-        path = visible(str(report.checkpoint.path), None)
+        path = visible(report.subject, None)
         for finding in report.findings:
             if finding.severity is not Severity.INFO:
                 line = Text(f"{path}: ")
@@ -82,11 +89,13 @@ def _report(report: InspectReport, verbose: bool) -> RenderableType:
     parts: list[RenderableType] = [
         _row(Text(verdict.value.upper() if verdict is not Verdict.HEALTHY else verdict.value,
                   _STYLES[verdict]),
-             Text(visible(str(report.checkpoint.path), None), "bold")),
+             Text(visible(report.subject, None), "bold")),
         _row(Text(), Text(_what(report))),
     ]  # fmt: skip
     if any(layer.tracked for layer in report.layers):
         parts.append(_row(Text(), Text(_assumptions(report), "dim")))
+    if report.measurement is not None:
+        parts.append(_row(Text(), text_measured.summary(report.measurement, verbose)))
     serious = [f for f in report.findings if f.severity is not Severity.INFO]
     infos = [f for f in report.findings if f.severity is Severity.INFO]
     for group in _groups(serious):
@@ -98,7 +107,18 @@ def _report(report: InspectReport, verbose: bool) -> RenderableType:
         parts += [Text(), _row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
     if verbose and report.layers:
         parts += [Text(), _table(report.layers)]
+    if report.measurement is not None and (verbose or serious):
+        parts += [Text(), text_measured.table(report.measurement)]
+    if report.measurement is not None and verbose:
+        parts += [Text(), text_measured.details(report.measurement)]
     return Group(*parts)
+
+
+def _commands(report: InspectReport) -> list[str]:
+    """The commands that the fixes of errors and warnings name, each once."""
+    serious = [f for f in report.findings if f.severity is not Severity.INFO]
+    found = [match[1] for f in serious for match in _COMMAND.finditer(f.fix)]
+    return [visible(command, None) for command in dict.fromkeys(found)]
 
 
 def _row(label: Text, content: RenderableType) -> RenderableType:
@@ -116,10 +136,10 @@ def _what(report: InspectReport) -> str:
         kinds[layer.kind.value] = kinds.get(layer.kind.value, 0) + 1
     layers = ", ".join(count(number, f"{kind} layer") for kind, number in kinds.items())
     checkpoint = report.checkpoint
-    where = [checkpoint.container.value]
-    if checkpoint.key:
+    where = [checkpoint.container.value] if checkpoint else ["a module in memory"]
+    if checkpoint and checkpoint.key:
         where.append(f"key {visible(checkpoint.key)}")
-    if checkpoint.prefix:
+    if checkpoint and checkpoint.prefix:
         where.append(f"prefix {visible(checkpoint.prefix)}")
     channels = sum(layer.channels for layer in report.layers if layer.tracked)
     size = f", {count(channels, 'channel')}" if channels else ""
@@ -143,7 +163,12 @@ def _setting(setting: Setting, option: str) -> str:
         value = "differs between layers" if option == "--eps" else "cumulative or differing"
     else:
         value = f"{setting.value:g}"
-    origin = {"file": "from the file", "option": f"from {option}", "assumed": "assumed"}
+    origin = {
+        "file": "from the file",
+        "option": f"from {option}",
+        "model": "from the model",
+        "assumed": "assumed",
+    }
     return f"{value} {origin[setting.origin.value]}"
 
 
@@ -167,7 +192,7 @@ def _finding(group: list[Finding], verbose: bool) -> RenderableType:
         lines.append(text.append(visible(finding.message, None)))
     if len(group) > len(shown):
         lines.append(Text(f"likewise: {_layer_names(group[1:])}"))
-    fixes = dict.fromkeys(finding.fix for finding in group)
+    fixes = dict.fromkeys(_COMMAND.sub(_BELOW, finding.fix) for finding in group)
     lines += [Text.assemble(("fix: ", "green"), visible(fix, None)) for fix in fixes]
     return _row(Text(first.severity.value, _STYLES[first.severity]), Group(*lines))
 

@@ -89,9 +89,7 @@ class MeasuredRule(Rule):
         return inspect.getdoc(self.judge) or ""
 
 
-def measured_rule(
-    code: str, name: str, *severities: Severity
-) -> Callable[[Judge], MeasuredRule]:
+def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judge], MeasuredRule]:
     """Make a judge function a rule."""
     return lambda judge: MeasuredRule(code, name, severities, _nothing, judge)
 

@@ -32,9 +32,9 @@ def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
 
     Criterion: in the batch cascade the first layer alone deviates: W2 from 0.20 (warning) or 0.40
     (error; a warning at most where the running statistics serve the data better than measured
-    ones), more than all others and 2.2 times their median. Or one of the usual preparations
-    (0..1, 0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted) fits the first layer at least
-    three times better than the data as given.
+    ones and no preparation explains it), more than all others and 2.2 times their median. Or one
+    of the usual preparations (0..1, 0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted)
+    fits the first layer at least three times better than the data as given.
 
     Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
     """
@@ -44,7 +44,7 @@ def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     if best is None and not _alone(case):
         return
     severity = severity_of(stem.w2) or Severity.WARNING
-    if case.direction is Direction.WORSE:
+    if case.direction is Direction.WORSE and best is None:
         severity = Severity.WARNING
     what = f"the first layer alone deviates (W2 {stem.w2:.2f}): the data are not prepared as "
     what += "those that the statistics were learned on"
