@@ -43,7 +43,7 @@ class Measuring:
     model: str | nn.Module | None
     data: object
     model_args: Sequence[str] = ()
-    data_options: DataOptions = field(default_factory=DataOptions)
+    data_options: DataOptions | None = None
     trust: bool = False
     device: str = "cpu"
     metric: str | Metric | None = None

@@ -56,7 +56,7 @@ def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     built = usercode.call(found, args, spec, _OPTION)
     if not isinstance(built, nn.Module):
         raise BncheckError(
-            f"{_OPTION} {spec} returned a {type(built).__name__}, not an nn.Module",
+            f"{_OPTION} {spec} returned {type(built).__name__}, not an nn.Module",
             "let it return the model",
         )
     return built

@@ -76,7 +76,7 @@ def train(
     net = net or DigitNet()
     for module in net.modules():
         if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+            module.reset_parameters()  # type: ignore[operator]
     x, y = digits("train")
     steps = min(epochs * (len(x) // batch_size), max_steps)
     optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
@@ -84,11 +84,11 @@ def train(
     net.train()
     step = 0
     for epoch in range(1, epochs + 1):
-        for index in torch.randperm(len(x)).split(batch_size):
+        for index in torch.split(torch.randperm(len(x)), batch_size):
             if len(index) < batch_size or step == steps:
                 break
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x[index]), y[index]).backward()
+            nn.functional.cross_entropy(net(x[index]), y[index]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             step += 1
@@ -123,7 +123,7 @@ def refreshed(
     step = 0
     for _ in range(passes):
         indices = torch.randperm(len(x), generator=generator) if order is None else order
-        for index in indices.split(batch_size):
+        for index in torch.split(indices, batch_size):
             if len(index) == batch_size and step < max_steps:
                 net(x[index])
                 step += 1
@@ -247,7 +247,7 @@ def trained_on(net: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float, seed
     for _ in range(steps):
         index = torch.randint(0, len(x), (32,))
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x[index]), y[index]).backward()
+        nn.functional.cross_entropy(net(x[index]), y[index]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return net.eval()
 

@@ -63,6 +63,9 @@ def measure(
     )  # fmt: skip
     if not (plan.everything or _deserves_more(result)):
         return result
+    single = result.with_single_values()
+    if single is not None and not plan.everything:
+        return replace(result, single_value=single)
     return _in_depth(model, data, plan, prefix, result)
 
 

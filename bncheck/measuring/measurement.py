@@ -82,6 +82,7 @@ class Measurement:
     candidates: tuple[Candidate, ...] = ()
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
     features: InputFeatures | None = None
+    single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property
     def reached(self) -> list[MeasuredLayer]:
@@ -106,6 +107,14 @@ class Measurement:
     def by_name(self) -> dict[str, MeasuredLayer]:
         """Layers by name."""
         return {measured.layer.name: measured for measured in self.layers}
+
+    def with_single_values(self) -> str | None:
+        """A layer that gets one value for each channel because batches hold one image."""
+        for measured in self.layers:
+            moments = measured.eval_moments
+            if self.batch_size == 1 and moments is not None and moments.weight == moments.images:
+                return measured.layer.name
+        return None
 
     @property
     def noise_of_one(self) -> float:

@@ -17,22 +17,19 @@ def single_value(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     not would output the bias and nothing else. It happens with batches of one image behind global
     pooling, and with the incomplete last batch of an epoch.
 
-    Criterion: batch size times positions is 1 in all batches given. An incomplete last batch of
-    that kind is left out.
+    Criterion: statistics and data disagree (W2 from 0.20), and batch size times positions is 1 in
+    all batches given. An incomplete last batch of that kind is left out.
 
     Fix: give larger batches (--batch-size); in training drop the last incomplete batch
     (drop_last=True), or use GroupNorm.
     """
-    for measured in case.measurement.layers:
-        moments = measured.eval_moments
-        if moments is None or case.measurement.batch_size > 1:
-            continue
-        if moments.weight == moments.images:
-            yield self.finding(
-                Severity.ERROR,
-                measured.layer.name,
-                "gets one value for each channel in every batch, so batch statistics do not exist",
-                "give larger batches (--batch-size, or the loader's own)",
-                w2=measured.eval.w2 if measured.eval else None,
-            )
-            return
+    single = case.measurement.single_value
+    if single is not None:
+        yield self.finding(
+            Severity.ERROR,
+            single,
+            f"deviates (W2 {case.measurement.w2:.2f}), and gets one value for each channel in "
+            "every batch, so batch statistics, which would tell why, do not exist",
+            "give larger batches (--batch-size, or the loader's own)",
+            w2=case.measurement.w2,
+        )
