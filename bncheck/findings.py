@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -48,6 +47,8 @@ class Finding:
     @property
     def fingerprint(self) -> str:
         """The same finding after retraining or moving the file has the same fingerprint."""
+        import hashlib
+
         return hashlib.sha256(
             f"{self.rule}\n{self.layer or ''}".encode(errors="replace")
         ).hexdigest()

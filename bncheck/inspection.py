@@ -14,7 +14,7 @@ from bncheck.layers import Assumptions, NormLayer, Setting, common, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.registry import choose_rules
-from bncheck.rules.rule import Network, Rule
+from bncheck.rules.rule import Network
 from bncheck.rules.static.bn109_dead_channels import dead_channels
 from bncheck.thresholds import W2_WARNING
 
@@ -132,18 +132,12 @@ def inspect(
     Raises BncheckError where it cannot be read, or an option names what does not exist.
     """
     options = options or Options()
-    rules = choose_rules(options.select, options.ignore)
+    choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
     checkpoint = open_checkpoint(path, options.key)
     try:
-        layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
+        return judge(checkpoint, options, measuring)
     except BncheckError as error:
         raise error.about(str(path)) from None
-    if measuring is not None:
-        from bncheck.measured import inspect_with_data
-
-        return inspect_with_data(checkpoint, layers, rules, options, measuring)
-    findings = static_findings(checkpoint, layers, rules, options)
-    return InspectReport(checkpoint, layers, tuple(findings))
 
 
 def inspect_module(
@@ -157,14 +151,24 @@ def inspect_module(
     layers = layers_of(model)
     if measuring is not None:
         return inspect_module_with_data(model, layers, rules, options, measuring)
-    return InspectReport(None, layers, tuple(static_findings(None, layers, rules, options)))
+    return InspectReport(None, layers, tuple(static_findings(None, layers, options)))
+
+
+def judge(
+    checkpoint: Checkpoint, options: Options, measuring: Measuring | None = None
+) -> InspectReport:
+    """Read the normalisation layers of an open checkpoint and run the rules on them."""
+    layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
+    if measuring is not None:
+        from bncheck.measured import inspect_with_data
+
+        rules = choose_rules(options.select, options.ignore)
+        return inspect_with_data(checkpoint, layers, rules, options, measuring)
+    return InspectReport(checkpoint, layers, tuple(static_findings(checkpoint, layers, options)))
 
 
 def static_findings(
-    checkpoint: Checkpoint | None,
-    layers: tuple[NormLayer, ...],
-    rules: Sequence[Rule],
-    options: Options,
+    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: Options
 ) -> list[Finding]:
     """What the rules say without data, the worst first."""
     container = checkpoint.container if checkpoint else None
@@ -177,6 +181,7 @@ def static_findings(
         eps=options.eps,
         train_batch_size=options.train_batch_size,
     )
+    rules = choose_rules(options.select, options.ignore)
     findings = [finding for rule in rules for finding in rule.check(rule, network)]
     return sorted(findings, key=lambda finding: finding.severity.rank)
 
@@ -199,7 +204,7 @@ def _checkpoint_data(checkpoint: Checkpoint | None) -> dict[str, object] | None:
         "path": str(checkpoint.path),
         "container": checkpoint.container.value,
         "key": checkpoint.key or None,
-        "prefix": checkpoint.prefix,
+        "prefix": checkpoint.prefix or None,
         "tensors": len(checkpoint.tensors),
     }
 

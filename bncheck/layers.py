@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 DEFAULT_EPS = 1e-5
 DEFAULT_MOMENTUM = 0.1
 
-#: What the statistics are called: PyTorch's names, then Keras' and TensorFlow's.
+#: What the statistics are called: PyTorch's names, Keras' and TensorFlow's, PaddlePaddle's.
 _STATISTICS = {
     "running_mean": "running_mean",
     "running_var": "running_var",
     "moving_mean": "running_mean",
     "moving_var": "running_var",
     "moving_variance": "running_var",
+    "_mean": "running_mean",
+    "_variance": "running_var",
 }
 _AFFINE = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 _COUNTER = {"num_batches_tracked": "num_batches_tracked"}

@@ -121,7 +121,7 @@ def inspect_with_data(
     """Inspect a file together with its model and data."""
     model, prefix = module_for(measuring, checkpoint)
     layers = described_by(layers, model, prefix)
-    findings = static_findings(checkpoint, layers, rules, options)
+    findings = static_findings(checkpoint, layers, options)
     if missing_statistics in rules:
         findings = [*_missing(model, checkpoint, findings), *findings]
     return _judged(checkpoint, model, layers, findings, rules, options, measuring, prefix)
@@ -135,7 +135,7 @@ def inspect_module_with_data(
     measuring: Measuring,
 ) -> InspectReport:
     """Inspect a module in memory together with data."""
-    findings = static_findings(None, layers, rules, options)
+    findings = static_findings(None, layers, options)
     return _judged(None, model, layers, findings, rules, options, measuring, "")
 
 

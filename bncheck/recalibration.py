@@ -29,7 +29,6 @@ from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_s
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
-from bncheck.rules.registry import choose_rules
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 from bncheck.rules.static.bn105_under_warmed import initial_share, predicted_w2
 from bncheck.thresholds import W2_WARNING
@@ -176,10 +175,9 @@ def _with_data(
 
     plan = measuring.plan(options.train_batch_size, everything=True)
     data = measuring.batches()
-    rules = choose_rules((), ())
     broken = {
         f.layer
-        for f in static_findings(None, layers, rules, options)
+        for f in static_findings(None, layers, options)
         if f.rule in ("BN102", "BN103") and f.severity is Severity.ERROR
     }
     measurement: Measurement | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,15 +35,12 @@ def result_console(no_color: bool) -> Console:
     )
 
 
-def file_console() -> Console:
-    """A console that records plain text for a file."""
-    import io
-
+def file_console(file: TextIO) -> Console:
+    """A console that writes plain text into a file."""
     from rich.console import Console
 
     return Console(
-        file=io.StringIO(),
-        record=True,
+        file=file,
         width=_PLAIN_WIDTH,
         color_system=None,
         markup=False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -43,7 +45,10 @@ from bncheck.cli.options import (
 from bncheck.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspection import InspectReport
+    from bncheck.inspection import InspectReport, Options
+
+#: How many other parts of a file are looked at to say what they are.
+_JUDGED = 3
 
 
 def inspect(
@@ -139,7 +144,7 @@ def inspect(
     if processes.rank:  # rank 0 reports
         return _code(reports, errors, fail_on)
     for done in reports:
-        _say_choices(done)
+        _say_choices(done, options)
     several = len(checkpoints) > 1
     if reports or several:
         for format_, path in files:
@@ -171,16 +176,31 @@ def _refuse_overwriting(output: Path, checkpoints: list[Path]) -> None:
         )
 
 
-def _say_choices(report: InspectReport) -> None:
+def _say_choices(report: InspectReport, options: Options) -> None:
     """What the reader chose on the user's behalf, and what it did not find."""
     checkpoint = report.checkpoint
     assert checkpoint is not None  # the command inspects files
     if checkpoint.alternatives:
-        others = ", ".join(tree.path or "the root" for tree in checkpoint.alternatives[:5])
-        taken = checkpoint.key or "the root"
-        console.note(f"{checkpoint.path}: inspected {taken}; --key takes another: {others}")
+        judged = checkpoint.alternatives[:_JUDGED]
+        others = [_judge(checkpoint.path, tree.path, options) for tree in judged]
+        more = len(checkpoint.alternatives) - len(judged)
+        console.note(
+            f"{checkpoint.path}: inspected {checkpoint.key or 'the root'}; --key takes another: "
+            f"{', '.join(others)}{f' and {more} more' if more else ''}"
+        )
     if not report.layers:
         console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
+
+
+def _judge(path: Path, key: str, options: Options) -> str:
+    """Another part of the file with its verdict: broken averages must not hide behind a choice."""
+    from bncheck.inspection import inspect as run
+
+    try:
+        verdict = run(path, replace(options, key=key)).summary.verdict.value
+    except BncheckError as error:
+        verdict = error.sentence
+    return f"{key or 'the root'} ({verdict})"
 
 
 def _write(
@@ -204,9 +224,9 @@ def _render(
         return json_report.render(reports, errors, several)
     from bncheck.reporting import text
 
-    plain = console.file_console()
-    text.show(plain, reports, verbose=True)
-    return plain.export_text()
+    page = io.StringIO()
+    text.show(console.file_console(page), reports, verbose=True)
+    return page.getvalue()
 
 
 def _show(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -102,9 +103,9 @@ def recalibrate(
         if file_format is Format.JSON:
             write_text(path, json_report.dump(done.to_dict()))
         else:
-            plain = console.file_console()
-            text_recalibrate.show(plain, done)
-            write_text(path, plain.export_text())
+            plain = io.StringIO()
+            text_recalibrate.show(console.file_console(plain), done)
+            write_text(path, plain.getvalue())
     if shown is Format.JSON:
         typer.echo(json_report.dump(done.to_dict()), nl=False)
     elif not quiet or done.reason is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,6 +79,9 @@ def _read_file(source: Source, path: Path) -> tuple[Container, list[Subtree]]:
         return Container.TORCH_LEGACY, find_subtrees(read_legacy(source))
     if sniff.looks_like_pickle(source):
         return Container.PICKLE, find_subtrees(read_plain(source))
+    if sniff.may_be_old_pickle(source):
+        with contextlib.suppress(BncheckError):
+            return Container.PICKLE, find_subtrees(read_plain(source))
     from bncheck.reading.onnx_file import read_onnx
 
     onnx = read_onnx(source, path)

@@ -79,11 +79,14 @@ def refuse_zip(archive: ZipArchive) -> NoReturn:
 
 
 def looks_like_pickle(source: Source) -> bool:
-    """Protocol 2 and later say so; of the older ones only the plausible beginnings are tried."""
+    """Protocol 2 and later say so in their first two bytes."""
     head = source.head(2)
-    if head[:1] == b"\x80":
-        return len(head) == 2 and 2 <= head[1] <= 5
-    return head[:1] in _OLD_PICKLES
+    return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def may_be_old_pickle(source: Source) -> bool:
+    """Protocols 0 and 1 have no mark of their own: texts begin like them, too."""
+    return source.head(1) in _OLD_PICKLES
 
 
 def refuse_unknown(source: Source) -> NoReturn:

@@ -40,6 +40,12 @@ _REBUILD_STRIDED: Final = {
     "_rebuild_qtensor",
 }
 _REBUILD_WRAPPED: Final = {"_rebuild_parameter", "_rebuild_parameter_with_state"}
+#: Called with the tensor that they wrap; Variable until torch 0.4.
+_WRAPPERS: Final = {
+    Global("torch.nn.parameter", "Parameter"),
+    Global("torch.nn.parameter", "Buffer"),
+    Global("torch.autograd.variable", "Variable"),
+}
 _MAPPINGS: Final = {
     DICT,
     Global("__builtin__", "dict"),
@@ -80,7 +86,7 @@ class TorchObjects:
                 rebuild, _, args, *_ = value.args
                 if isinstance(args, tuple):
                     return self.tensor(Node(rebuild, args, [], []))
-            if name == "Parameter" and module == "torch.nn.parameter" and value.args:
+            if value.function in _WRAPPERS and value.args:
                 return self.tensor(value.args[0])
             if name == "_rebuild_device_tensor_from_numpy" and module == "torch._utils":
                 return self._array(value.args[0])

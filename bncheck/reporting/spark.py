@@ -6,20 +6,25 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bncheck.thresholds import DEAD_VARIANCE
+
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_BINS = 16
+BINS = 12
 
 
 def log_range(arrays: Sequence[Array | None]) -> tuple[float, float] | None:
-    """The powers of ten that hold all positive numbers, or None where there are none."""
+    """The powers of ten that hold all positive numbers, or None where there are none.
+
+    Dead channels end the scale: down to 1e-45 there would be nothing else to see.
+    """
     logs = [bound for array in arrays for bound in _log_bounds(array)]
     if not logs:
         return None
-    low, high = math.floor(min(logs)), math.ceil(max(logs))
-    return float(low), float(max(high, low + 1))
+    low = max(math.floor(min(logs)), round(math.log10(DEAD_VARIANCE)))
+    return float(low), float(max(math.ceil(max(logs)), low + 1))
 
 
 def _log_bounds(array: Array | None) -> list[float]:
@@ -33,14 +38,14 @@ def _log_bounds(array: Array | None) -> list[float]:
 
 
 def histogram(array: Array | None, scale: tuple[float, float]) -> str:
-    """How many of the positive numbers fall into each of 16 equal steps of the log scale."""
+    """How many of the positive numbers fall into each of 12 equal steps of the log scale."""
     import numpy as np
 
     if array is None:
         return ""
     values = array.astype(np.float64)
     values = values[np.isfinite(values) & (values > 0)]
-    counts, _ = np.histogram(np.log10(values), bins=_BINS, range=scale)
+    counts, _ = np.histogram(np.clip(np.log10(values), *scale), bins=BINS, range=scale)
     top = max(1, int(counts.max()))
     steps = len(_BLOCKS) - 1
     return "".join(_BLOCKS[math.ceil(int(number) / top * steps)] for number in counts)

@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,12 +15,13 @@ from bncheck.findings import Finding, Severity, Verdict
 from bncheck.inspection import InspectReport
 from bncheck.layers import Setting
 from bncheck.reporting import text_measured
-from bncheck.reporting.spark import histogram, log_range
+from bncheck.reporting.spark import BINS, histogram, log_range
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import Rule, count
 
 if TYPE_CHECKING:
     from bncheck.layers import NormLayer
+    from bncheck.reading.tensors import Array
 
 _STYLES = {
     Severity.ERROR: "bold red",
@@ -40,16 +40,17 @@ _LABEL = 9  # width of the first column
 
 def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> None:
     """Print every report, and a last line that sums up where there are several."""
+    parts: list[RenderableType] = []
     for index, report in enumerate(reports):
-        if index:
-            console.print()
-        console.print(_report(report, verbose))
+        parts += [Text()] * bool(index) + _report(report, verbose)
         for command in _commands(report):  # on a line of its own, to be copied whole
-            console.print(Text.assemble("\n", ("next:    ", "green"), command), soft_wrap=True)
+            line = Text.assemble(("next:    ", "green"), command, no_wrap=True)
+            parts += [Text(), line]
     if len(reports) > 1:
         verdicts = [report.summary.verdict for report in reports]
         counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
-        console.print(f"\n{count(len(reports), 'checkpoint')}: {', '.join(counts)}")
+        parts += [Text(), Text(f"{count(len(reports), 'checkpoint')}: {', '.join(counts)}")]
+    _print(console, parts)
 
 
 def show_findings(console: Console, reports: Sequence[InspectReport]) -> None:
@@ -70,10 +71,9 @@ def show_rule(console: Console, rule: Rule) -> None:
     head = Text.assemble((f"{rule.code} {rule.name}", "bold"), "  (")
     for index, severity in enumerate(rule.severities):
         head.append(", " if index else "").append(severity.value, _STYLES[severity])
-    console.print(head.append(")"))
-    console.print()
     paragraphs = rule.explanation.split("\n\n")
-    console.print(Text("\n\n".join(" ".join(p.splitlines()) for p in paragraphs)))
+    body = Text("\n\n".join(" ".join(p.splitlines()) for p in paragraphs))
+    _print(console, [head.append(")"), Text(), body])
 
 
 def show_rules(console: Console, rules: Sequence[Rule]) -> None:
@@ -81,17 +81,25 @@ def show_rules(console: Console, rules: Sequence[Rule]) -> None:
     table = Table.grid(padding=(0, 2))
     for rule in rules:
         table.add_row(rule.code, Text(rule.name, "bold"), Text(rule.summary))
-    console.print(table)
+    _print(console, [table])
 
 
-def _report(report: InspectReport, verbose: bool) -> RenderableType:
+def _print(console: Console, parts: Sequence[RenderableType]) -> None:
+    """Print without the spaces that rich fills lines up with."""
+    with console.capture() as captured:
+        for part in parts:
+            # A command is one line however long it is: it is there to be copied.
+            console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
+    console.file.write(re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get()))
+
+
+def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
     verdict = report.summary.verdict
+    word = verdict.value if verdict is Verdict.HEALTHY else verdict.value.upper()
     parts: list[RenderableType] = [
-        _row(Text(verdict.value.upper() if verdict is not Verdict.HEALTHY else verdict.value,
-                  _STYLES[verdict]),
-             Text(visible(report.subject, None), "bold")),
+        _row(Text(word, _STYLES[verdict]), Text(visible(report.subject, None), "bold")),
         _row(Text(), Text(_what(report))),
-    ]  # fmt: skip
+    ]
     if any(layer.tracked for layer in report.layers):
         parts.append(_row(Text(), Text(_assumptions(report), "dim")))
     if report.measurement is not None:
@@ -104,14 +112,15 @@ def _report(report: InspectReport, verbose: bool) -> RenderableType:
         for group in _groups(infos):
             parts += [Text(), _finding(group, verbose)]
     elif infos:
-        parts += [Text(), _row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
+        blank = [Text()] if serious else []
+        parts += [*blank, _row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
     if verbose and report.layers:
         parts += [Text(), _table(report.layers)]
     if report.measurement is not None and (verbose or serious):
         parts += [Text(), text_measured.table(report.measurement)]
     if report.measurement is not None and verbose:
         parts += [Text(), text_measured.details(report.measurement)]
-    return Group(*parts)
+    return parts
 
 
 def _commands(report: InspectReport) -> list[str]:
@@ -202,7 +211,7 @@ def _notes(infos: Sequence[Finding]) -> Text:
     for group in _groups(infos):
         where = f" in {count(len(group), 'layer')}" if group[0].layer is not None else ""
         notes.append(f"{group[0].rule} {group[0].name}{where}")
-    return Text("; ".join(notes) + " (--verbose tells more)")
+    return Text("; ".join(notes) + " (--verbose explains)")
 
 
 def _layer_names(findings: Sequence[Finding]) -> str:
@@ -218,33 +227,32 @@ def _layer(name: str | None) -> str:
 
 
 def _table(layers: Sequence[NormLayer]) -> RenderableType:
-    """Every layer; the sparkline is the distribution of its variances over a common log scale."""
+    """Every layer, its channels' variances drawn over a log scale that all layers share."""
     scale = log_range([layer.var for layer in layers])
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("layer", overflow="fold", ratio=None)
-    table.add_column("kind")
-    for title in ("channels", "mean", "variance", "batches"):
+    caption = f"variances are drawn from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else None
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=caption)
+    table.caption_justify = "left"
+    table.add_column("layer", overflow="fold", min_width=12)
+    table.add_column("kind", no_wrap=True)
+    for title in ("channels", "batches", "mean", "variance"):
         table.add_column(title, justify="right", no_wrap=True)
-    title = "variances" if scale is None else f"1e{scale[0]:.0f} variances 1e{scale[1]:.0f}"
-    table.add_column(title, no_wrap=True)
+    table.add_column("variances", no_wrap=True, min_width=BINS)
     for layer in layers:
-        batches = "" if layer.batches is None else f"{layer.batches:,.0f}"
+        batches = "" if layer.batches is None else f"{layer.batches:,.10g}"
         table.add_row(
             Text(_layer(layer.name)),
             layer.kind.value,
-            f"{layer.channels:,}",
+            f"{layer.channels:,}" if layer.channels else "-",
+            batches,
             _extent(layer.mean),
             _extent(layer.var),
-            batches,
             "" if scale is None else histogram(layer.var, scale),
         )
-    return Padding(table, (0, 0, 0, 0))
+    return table
 
 
-def _extent(array: object) -> str:
-    import numpy as np
-
-    if not isinstance(array, np.ndarray) or not array.size:
+def _extent(array: Array | None) -> str:
+    if array is None or not array.size:
         return "-"
-    values = array.astype(np.float64)
-    return f"{values.min():.3g} .. {values.max():.3g}"
+    values = array.astype("float64")
+    return f"{values.min():.2g}..{values.max():.2g}"

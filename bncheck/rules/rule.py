@@ -103,6 +103,6 @@ def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]
     return lambda check: Rule(code, name, severities, check)
 
 
-def count(number: int, noun: str) -> str:
-    """1 channel, 3 channels."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """1 channel, 3 channels, 2 batches."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

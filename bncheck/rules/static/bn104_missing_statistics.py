@@ -25,16 +25,18 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
     does not normalise. Usual causes: parameters saved without buffers, a filter by
     requires_grad, adapters (PEFT) that forget buffers.
 
-    Criterion: a layer with one statistic and not the other, or with num_batches_tracked and
-    neither, or with statistics of different lengths; a module that says it tracks statistics and
-    has none; and, where the file has names only, a weight and bias that by the file's own pattern
-    belong to a BatchNorm: named like others that have statistics (numbers apart) and called bn, or
-    behind a convolution without bias of as many channels.
+    Criterion: a layer with one statistic and not the other (unless no layer of the file has the
+    other, nor a batch counter), with num_batches_tracked and neither, or with statistics of
+    different lengths; a module that says it tracks statistics and has none; and, where the file has
+    names only, a weight and bias that by the file's own pattern belong to a BatchNorm: named like
+    others that have statistics (numbers apart) and called bn, or behind a convolution without bias
+    of as many channels.
 
     Fix: save the whole state dict; recalibrate if the statistics are lost.
     """
+    by_design = _missing_everywhere(network)
     for layer in network.layers:
-        if layer.missing:
+        if layer.missing and layer.missing != by_design:
             names = " and ".join(layer.missing)
             yield self.finding(
                 Severity.ERROR, layer.name, f"has no {names}", _FIX, missing=list(layer.missing)
@@ -55,6 +57,16 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
             )
 
 
+def _missing_everywhere(network: Network) -> tuple[str, ...]:
+    """The one statistic that no layer of the file has: not lost, but never kept.
+
+    EvoNorm-B keeps only a running variance, mean-only BatchNorm only a mean.
+    """
+    missing = {layer.missing for layer in network.layers if layer.tracked}
+    counted = any(layer.batches is not None for layer in network.layers)
+    return missing.pop() if len(network.tracked) > 1 and len(missing) == 1 and not counted else ()
+
+
 def _pattern(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
@@ -66,32 +78,34 @@ def _bare_batchnorms(network: Network) -> list[str]:
     counts only where most that follow it have statistics.
     """
     tracked = Counter(_pattern(layer.name) for layer in network.tracked)
+    if not tracked:
+        return []
     listed = {layer.name for layer in network.layers}
-    bare = [name for name in _affine_pairs(network) if name not in listed]
+    bare = {name: size for name, size in _affine_pairs(network) if name not in listed}
     patterns = Counter(map(_pattern, bare))
+    convs = _convs_without_bias(network)
     found = []
-    for name in bare:
-        named_bn = bool(_SAYS_BATCHNORM.search(split_name(name)[1]))
-        after_conv = _is_behind_conv(network, name)
-        peers = tracked[_pattern(name)]
-        usual = peers >= patterns[_pattern(name)]
-        if (named_bn and after_conv and tracked) or (usual and (named_bn or after_conv)):
+    for name, channels in bare.items():
+        parent, own_name = split_name(name)
+        named_bn = bool(_SAYS_BATCHNORM.search(own_name))
+        after_conv = (parent, channels) in convs
+        usual = tracked[_pattern(name)] >= patterns[_pattern(name)]
+        if (named_bn and after_conv) or (usual and (named_bn or after_conv)):
             found.append(name)
     return found
 
 
-def _affine_pairs(network: Network) -> Iterator[str]:
+def _affine_pairs(network: Network) -> Iterator[tuple[str, int]]:
+    """Weight and bias vectors of one length: the owner's name, the length."""
     for owner, shape in network.weights:
         if len(shape) == 1 and network.shapes.get(f"{owner}.bias") == shape:
-            yield owner
+            yield owner, shape[0]
 
 
-def _is_behind_conv(network: Network, name: str) -> bool:
-    """Whether a sibling is a convolution without bias that has as many output channels."""
-    parent, _ = split_name(name)
-    channels = network.shapes[f"{name}.weight"][0]
-    return any(
-        len(shape) >= 3 and shape[0] == channels and f"{owner}.bias" not in network.shapes
+def _convs_without_bias(network: Network) -> set[tuple[str, int]]:
+    """(parent, output channels) of every convolution without bias, which wants a norm behind it."""
+    return {
+        (split_name(owner)[0], shape[0])
         for owner, shape in network.weights
-        if split_name(owner)[0] == parent
-    )
+        if len(shape) >= 3 and f"{owner}.bias" not in network.shapes
+    }

@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.findings import Finding, Severity
 from bncheck.layers import NormLayer
-from bncheck.rules.rule import Network, Rule, rule
+from bncheck.rules.rule import Network, Rule, count, rule
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 from bncheck.rules.static.bn106_batch_counter import contradicted_counters
 from bncheck.thresholds import W2_ERROR, W2_WARNING
@@ -46,8 +46,8 @@ def under_warmed(self: Rule, network: Network) -> Iterator[Finding]:
         yield self.finding(
             severity,
             layer.name,
-            f"saw only {layer.counter} batches at {momentum}, so {w0:.0%} of its running average "
-            f"is still the initial 0 and 1; predicted W2 {w2:.2f}",
+            f"saw only {count(layer.counter, 'batch', 'batches')} at {momentum}, so {w0:.0%} of "
+            f"its running average is still the initial 0 and 1; predicted W2 {w2:.2f}",
             "recalibrate with data, or train longer"
             if layer.momentum.known
             else "give --momentum to be sure; then recalibrate with data, or train longer",

@@ -43,7 +43,7 @@ def report_dead_channels(self: Rule, network: Network) -> Iterator[Finding]:
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"{count(number, 'channel')} of {layer.channels} never vary "
+                f"{number} of {count(layer.channels, 'channel')} never vary "
                 "(running variance below 1e-10)",
                 "nothing needed; they can be pruned",
                 channels=number,

@@ -45,7 +45,7 @@ def extreme_gain(self: Rule, network: Network) -> Iterator[Finding]:
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"{count(number, 'channel')} of {layer.channels} have a gain out of proportion, "
+                f"{number} of {count(layer.channels, 'channel')} with a gain out of proportion, "
                 f"up to {most:.3g} (median {median:.3g})",
                 "nothing in float; quantise per channel",
                 channels=number,

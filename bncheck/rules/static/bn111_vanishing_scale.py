@@ -43,7 +43,7 @@ def vanishing_scale(self: Rule, network: Network) -> Iterator[Finding]:
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"{count(small, 'channel')} of {layer.channels} have a weight below a hundredth of "
+                f"{small} of {count(layer.channels, 'channel')} with a weight below a hundredth of "
                 "the median",
                 "nothing needed; they can be pruned",
                 channels=small,

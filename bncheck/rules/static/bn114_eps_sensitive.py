@@ -48,8 +48,8 @@ def eps_sensitive(self: Rule, network: Network) -> Iterator[Finding]:
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"variances are so small that eps of 1e-3 or 1e-5 makes a difference of "
-                f"{effect:.0%} (eps is {known})",
+                f"eps of 1e-3 or 1e-5 makes a difference of {effect:.0%} to its output "
+                f"(eps is {known})",
                 "be sure to use the eps that it was trained with; give it with --eps",
                 effect=effect,
             )

@@ -33,7 +33,7 @@ def dead_activation(self: Rule, network: Network) -> Iterator[Finding]:
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"{count(shut, 'channel')} of {layer.channels} would keep a ReLU behind them shut",
+                f"{shut} of {count(layer.channels, 'channel')} would keep a ReLU shut",
                 "nothing needed; they can be pruned if a ReLU follows",
                 channels=shut,
             )
