@@ -119,7 +119,7 @@ class InspectReport:
             ],
             "findings": [finding.to_dict() for finding in self.findings],
             "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
-            "measurement": _measurement_data(self.measurement),
+            **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
         }
 
 
@@ -234,9 +234,7 @@ def _layer_data(
     return data
 
 
-def _measurement_data(measurement: Measurement | None) -> dict[str, object] | None:
-    if measurement is None:
-        return None
+def _measurement_data(measurement: Measurement) -> dict[str, object]:
     comparison = measurement.comparison
     return {
         "samples": measurement.samples,

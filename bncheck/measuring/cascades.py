@@ -95,9 +95,8 @@ class _Run:
                 ((n, batch) for n, batch in round_ if n % processes.size == processes.rank),
                 (0, None),
             )
-            if self._collector.pivots == {} and processes.rank:
-                self._find_pivots(round_[0])
-            result = processes.guarded(partial(self._measure, number, mine))
+            work = partial(self._measure, number, mine, round_[0])
+            result = processes.guarded(work)
             for moments in processes.exchange(result, self._collector.pivots):
                 self._collector.add(moments)
             self._samples += sum(batch.size for _, batch in round_)
@@ -112,7 +111,11 @@ class _Run:
         self._forward(number, batch)
         self._collector.discard()
 
-    def _measure(self, number: int, batch: Batch | None) -> dict[str, Moments]:
+    def _measure(
+        self, number: int, batch: Batch | None, first: tuple[int, Batch]
+    ) -> dict[str, Moments]:
+        if not self._collector.pivots and self._setting.processes.rank:
+            self._find_pivots(first)
         if batch is None:
             return {}
         self._largest = max(self._largest, batch.size)

@@ -155,8 +155,9 @@ def unpack(vector: Floats) -> Moments:
 def of_images(m: Floats, q: Floats, values: int, pivot: Floats) -> Moments:
     """The moments of some images with `values` values a channel each; m and q are (n, C)."""
     images = m.shape[0]
-    mean_m, mean_q = m.mean(axis=0), q.mean(axis=0)
-    dm, dq = m - mean_m, q - mean_q
+    with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
+        mean_m, mean_q = m.mean(axis=0), q.mean(axis=0)
+        dm, dq = m - mean_m, q - mean_q
     return Moments(
         float(images),
         float(images * values),
