@@ -132,12 +132,17 @@ def inspect(
     Raises BncheckError where it cannot be read, or an option names what does not exist.
     """
     options = options or Options()
-    choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
+    rules = choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
     checkpoint = open_checkpoint(path, options.key)
     try:
-        return judge(checkpoint, options, measuring)
+        report = judge(checkpoint, options)
     except BncheckError as error:
         raise error.about(str(path)) from None
+    if measuring is None:
+        return report
+    from bncheck.measured import inspect_with_data
+
+    return inspect_with_data(checkpoint, report.layers, rules, options, measuring)
 
 
 def inspect_module(
@@ -154,16 +159,9 @@ def inspect_module(
     return InspectReport(None, layers, tuple(static_findings(None, layers, options)))
 
 
-def judge(
-    checkpoint: Checkpoint, options: Options, measuring: Measuring | None = None
-) -> InspectReport:
+def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
     """Read the normalisation layers of an open checkpoint and run the rules on them."""
     layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
-    if measuring is not None:
-        from bncheck.measured import inspect_with_data
-
-        rules = choose_rules(options.select, options.ignore)
-        return inspect_with_data(checkpoint, layers, rules, options, measuring)
     return InspectReport(checkpoint, layers, tuple(static_findings(checkpoint, layers, options)))
 
 

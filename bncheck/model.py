@@ -88,7 +88,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> str:
     state = dict(wanted)
     for name, tensor in wanted.items():
         if name in names:
-            state[name] = _fitting(checkpoint.tensors[names[name]], tensor, name, checkpoint)
+            state[name] = _fitting(_read(checkpoint, names[name]), tensor, name, checkpoint)
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -136,6 +136,13 @@ def to_tensor(array: Array) -> Tensor:
         raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
         return torch.from_numpy(raw.copy()).view(getattr(torch, array.dtype.name))
     return torch.from_numpy(np.array(array))
+
+
+def _read(checkpoint: Checkpoint, name: str) -> Array:
+    try:
+        return checkpoint.tensors[name]
+    except BncheckError as error:
+        raise error.about(str(checkpoint.path)) from None
 
 
 def _fitting(array: Array, tensor: Tensor, name: str, checkpoint: Checkpoint) -> Tensor:

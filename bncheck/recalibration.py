@@ -44,8 +44,12 @@ if TYPE_CHECKING:
 
 #: A counter that leaves more than this of the initial values in the average is set anew.
 _SETTLED: Final = 1e-3
-#: Without labels: mean confidence may fall by so much before new statistics count as worse.
-_CONFIDENCE: Final = 0.02
+#: Without labels: a model that was sure of itself, most of whose predictions stay, and whose doubt
+#: (1 - mean confidence) grows this many times, and by this much, has become worse.
+_SURE: Final = 0.85
+_MOST_FLIPS: Final = 0.3
+_DOUBT_FACTOR: Final = 3.0
+_DOUBT_GROWTH: Final = 0.005
 
 
 @dataclass(frozen=True)
@@ -273,14 +277,26 @@ def _worse(report: RecalibrationReport) -> str | None:
     new = max((w2 for w2 in report.after.values() if w2 is not None), default=0.0)
     if new >= W2_WARNING and new >= old:
         return f"W2 would not fall (from {old:.2f} to {new:.2f})"
-    if c.direction is Direction.UNKNOWN and c.confidence is not None:
-        before, after = c.confidence
-        if math.isfinite(before) and after < before - _CONFIDENCE and old < math.inf:
-            return (
-                f"without labels there is only the model's confidence to go by, and it would fall "
-                f"from {before:.2f} to {after:.2f}"
-            )
+    if c.direction is Direction.UNKNOWN and old < math.inf and _doubts_more(c):
+        assert c.confidence is not None
+        return (
+            "without labels there is only the model's confidence to go by, and it would fall from "
+            f"{c.confidence[0]:.3f} to {c.confidence[1]:.3f}"
+        )
     return None
+
+
+def _doubts_more(c: Comparison) -> bool:
+    """Whether a model that knew what it said knows less.
+
+    A model with wrong statistics can be sure of nonsense, so one most of whose predictions change
+    is not believed.
+    """
+    if c.confidence is None or c.flips is None or c.flips > _MOST_FLIPS:
+        return False
+    before, after = (1 - confidence for confidence in c.confidence)
+    grown = after > _DOUBT_FACTOR * before and after > before + _DOUBT_GROWTH
+    return 1 - before >= _SURE and grown
 
 
 def _counters(layers: Sequence[NormLayer]) -> dict[str, int]:

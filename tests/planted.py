@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_models"
 sys.path.insert(0, str(SAMPLES))
 
-from nets import DigitNet  # noqa: E402
+from nets import DigitNet as DigitNet  # noqa: E402
 
 MEAN, STD = 0.3054, 0.3760
 
@@ -187,7 +187,7 @@ def digit_cases(seed: int) -> Iterator[Case]:
 
 # --- other people's networks ----------------------------------------------------------------------
 
-REAL = Path("../shared/real")
+REAL = ROOT.parent / "shared" / "real"
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -195,7 +195,7 @@ def real_folder() -> Path | None:
     """Where other people's checkpoints are kept, if they are."""
     import os
 
-    folder = Path(os.environ.get("BNCHECK_REAL", ROOT / REAL))
+    folder = Path(os.environ.get("BNCHECK_REAL", REAL))
     return folder if (folder / "INDEX.md").is_file() else None
 
 

@@ -18,7 +18,7 @@ from bncheck.measuring.comparison import Direction
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.case import Case as Judged
 from tests import planted
-from tests.planted import Case
+from tests.planted import Case, DigitNet
 
 torch.set_num_threads(1)
 
@@ -134,7 +134,7 @@ def test_statistics_frozen_on_purpose_are_left_alone() -> None:
     """Trained with its layers in eval() from the start: 0 and 1 are what the weights expect."""
     torch.manual_seed(0)
     x, y = planted.digits("train")
-    net = planted.DigitNet()
+    net = DigitNet()
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     net.eval()
     for _ in range(12):
@@ -162,7 +162,7 @@ def test_bn208_needs_results_that_are_worse() -> None:
 
 def test_without_labels_flips_are_reported() -> None:
     x, _ = planted.digits("train")
-    net = planted.DigitNet()
+    net = DigitNet()
     state = bncheck.open_checkpoint(planted.SAMPLES / "stale.pt")
     net.load_state_dict({n: torch.from_numpy(t) for n, t in state.tensors.items()})
     report = bncheck.inspect(net, x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Floats = NDArray[np.float64]
+
+
+#: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
+_PORTION: Final = 1 << 18
 
 
 class SingleValueError(BncheckError):
@@ -101,19 +105,14 @@ class Collector:
 
     def _reduce(self, norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, int]:
         """Per image and channel the mean and the mean square about the pivot, in fp32."""
-        x = _channels_second(norm, x)
-        if x.dtype.itemsize < 4:
-            x = x.float()
+        import torch
+
         pivot = self.pivots.get(norm.name)
         if pivot is None:
-            pivot = self.pivots[norm.name] = x.mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
-        values = x.shape[2]
-        deviation = x - pivot[:, None]
-        if values == 1:
-            m = deviation[:, :, 0]
-            return m, m * m, 1
-        m = deviation.mean(dim=2)
-        return m, deviation.square_().mean(dim=2), values
+            pivot = self.pivots[norm.name] = _pivot(norm, x)
+        parts = [_reduce_images(_channels_second(norm, part), pivot) for part in portions(x)]
+        m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return m, q, x.numel() // m.numel()
 
     def _set_batch_statistics(self, norm: Norm, m: Tensor, q: Tensor) -> None:
         """What train() would normalise with: the batch's mean and biased variance."""
@@ -124,6 +123,35 @@ class Collector:
             var = q.mean(dim=0) - mean * mean
         norm.module.running_mean.copy_(self.pivots[norm.name] + mean)
         norm.module.running_var.copy_(var.clamp_min(0))
+
+
+def portions(x: Tensor) -> Sequence[Tensor]:
+    """Groups of images small enough that what is computed from them stays in the cache.
+
+    Passes over main memory are what measuring costs on a CPU: this leaves one of them.
+    """
+    if x.device.type != "cpu" or x.numel() <= _PORTION or not x.shape[0]:
+        return [x]
+    return x.split(max(1, _PORTION * x.shape[0] // x.numel()))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _pivot(norm: Norm, x: Tensor) -> Tensor:
+    """The channel means of the first batch; 0 where there is none."""
+    images = _single(_channels_second(norm, x))
+    return images.mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _reduce_images(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
+    deviation = _single(x) - pivot[:, None]
+    if deviation.shape[2] == 1:
+        m = deviation[:, :, 0]
+        return m, m * m
+    return deviation.mean(dim=2), deviation.square_().mean(dim=2)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Half precision as single."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _moments(m: Tensor, q: Tensor, values: int, pivot: Floats) -> Moments:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from bncheck.measuring.collector import portions
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.distributed import Processes, in_rank_order
 from bncheck.measuring.norms import Norm
@@ -84,7 +85,9 @@ class ShapeWatch:
         mine = self._counts.get(name)
         parts = in_rank_order(self._processes, None if mine is None else mine.cpu().numpy())
         arrays = [part for part in parts if isinstance(part, np.ndarray)]
-        return _shape(sum(arrays[1:], arrays[0]), held) if arrays else None
+        if not arrays:
+            return None
+        return _shape(np.sum(arrays, axis=0).reshape(-1, BINS), held)
 
     def _hook(self, norm: Norm) -> Any:
         import torch
@@ -94,17 +97,19 @@ class ShapeWatch:
         shift = BINS / 2 - module.running_mean.detach().double() * scale
         scale, shift = scale.float(), shift.float()
         channels = norm.channels
-        base = torch.arange(channels, device=scale.device) * BINS
+        base = torch.arange(channels, device=scale.device, dtype=torch.int32) * BINS
 
         def before(_: Any, args: tuple[Any, ...]) -> None:
             x = args[0].detach()
             view = [1, channels, *[1] * (x.ndim - 2)]
-            place = torch.addcmul(shift.view(view), x.float(), scale.view(view))
-            place = place.clamp_(0, BINS - 1).to(torch.int32).add_(base.view(view).int())
-            counts = torch.bincount(place.flatten(), minlength=channels * BINS)
-            known = self._counts.get(norm.name)
-            counts = counts.view(channels, BINS)
-            self._counts[norm.name] = counts if known is None else known + counts
+            total = self._counts.get(norm.name)
+            for part in portions(x):
+                place = torch.addcmul(shift.view(view), part.float(), scale.view(view))
+                place = place.clamp_(0, BINS - 1).int().add_(base.view(view))
+                counts = torch.bincount(place.flatten(), minlength=channels * BINS)
+                total = counts if total is None else total.add_(counts)
+            if total is not None:
+                self._counts[norm.name] = total
 
         return before
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from bncheck.data import DataOptions, open_data
 from bncheck.errors import BncheckError
@@ -57,7 +57,7 @@ def launch(folder: Path, poison: int | None = None) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, (port, str(folder), poison), nprocs=WORLD)  # type: ignore[no-untyped-call]
+    spawn(work, (port, str(folder), poison), nprocs=WORLD)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from bncheck.measuring.preprocessing import Candidate
 from bncheck.rules.data.case import Case, severity_of
 from bncheck.rules.rule import MeasuredRule, measured_rule
 
-#: The first layer alone: so much more than the worst of the others and than their median.
-_ALONE: Final = 1.1
+#: The first layer alone: this share of the worst of the others, this many times their median. In
+#: a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows the input).
+_ALONE: Final = 0.8
 _MEDIAN: Final = 2.2
-#: Wrong data, known by results: the first layer deviates most, if a little less than 0.20.
+#: Real networks on uncropped images stand at 0.20 to 0.22; this leaves them some room.
 _LEAST: Final = 0.15
 
 
@@ -30,18 +31,19 @@ def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     disagree, not which of them is at fault: the data may have been prepared wrongly now, or when
     the statistics were last updated. Labels tell.
 
-    Criterion: in the batch cascade the first layer alone deviates: W2 from 0.20 (warning) or 0.40
-    (error; a warning at most where the running statistics serve the data better than measured
-    ones and no preparation explains it), more than all others and 2.2 times their median. Or one
-    of the usual preparations (0..1, 0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted)
-    fits the first layer at least three times better than the data as given.
+    Criterion: W2 from 0.20 in the eval cascade, and in the batch cascade the first layer alone
+    deviates: 2.2 times the median of the others, about as much as the worst of them, and at least
+    0.15. An error where it has 0.40 itself, unless the running statistics serve the data better
+    than measured ones and no preparation explains it; else a warning. Or one of the usual
+    preparations (0..1, 0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted) fits the first
+    layer at least three times better than the data as given.
 
     Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
     """
     best = best_candidate(case)
     stem = case.stem.batch
     assert stem is not None
-    if best is None and not _alone(case):
+    if best is None and (case.severity is None or not _alone(case)):
         return
     severity = severity_of(stem.w2) or Severity.WARNING
     if case.direction is Direction.WORSE and best is None:
@@ -74,9 +76,8 @@ def _alone(case: Case) -> bool:
     first, rest = float(case.w2[0]), case.rest
     if len(case.w2) < 3:
         return False
-    least = _LEAST if case.direction is Direction.WORSE else 0.20
     return (
-        first >= least
+        first >= _LEAST
         and first > _ALONE * float(rest.max())
         and first > _MEDIAN * float(np.median(rest))
     )
