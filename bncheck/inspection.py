@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity, Verdict, cause_of, verdict_of
@@ -180,7 +182,8 @@ def static_findings(
         train_batch_size=options.train_batch_size,
     )
     rules = choose_rules(options.select, options.ignore)
-    findings = [finding for rule in rules for finding in rule.check(rule, network)]
+    with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
+        findings = [finding for rule in rules for finding in rule.check(rule, network)]
     return sorted(findings, key=lambda finding: finding.severity.rank)
 
 

@@ -7,7 +7,6 @@ pair of weight and bias is never taken for a layer: it could be anything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -38,9 +37,12 @@ _STATISTICS = {
     "_mean": "running_mean",
     "_variance": "running_var",
 }
+#: Complex, whitening and other relatives keep a `running_covar` or the like: no BatchNorms.
+_RELATIVE = "running_"
+#: Floats (ml_dtypes' are of kind V), integers, booleans; complex normalisation is another thing.
+_REAL = "fiubV"
 _AFFINE = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 _COUNTER = {"num_batches_tracked": "num_batches_tracked"}
-_SPLIT = re.compile(r"^(?:(.*)[./])?([^./]+)$", re.DOTALL)
 
 
 class Origin(str, Enum):
@@ -114,7 +116,7 @@ class NormLayer:
         """Mean and variance in float64 where both are there, finite and of one length."""
         import numpy as np
 
-        if self.mean is None or self.var is None or self.mean.shape != self.var.shape:
+        if self.mean is None or self.var is None or self.sizes_differ or not self.mean.size:
             return None
         mean, var = self.mean.astype(np.float64), self.var.astype(np.float64)
         if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all()):
@@ -137,22 +139,29 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
     for name, roles in groups.items():
         module = checkpoint.modules.get(name)
         tensors = {role: checkpoint.tensors[tensor] for role, tensor in roles.items()}
-        layers.append(_layer(name, tensors, module, given))
+        if all(tensor.dtype.kind in _REAL for tensor in tensors.values()):
+            layers.append(_layer(name, tensors, module, given))
     return layers
 
 
 def _group(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
     """Layer name -> role -> tensor name, for all that has a statistic or a batch counter."""
     found: dict[str, dict[str, str]] = {}
+    relatives: set[str] = set()
     spoken_for = {name for m in checkpoint.modules.values() for name in m.tensors.values()}
     for tensor in checkpoint.tensors:
         owner, role = split_name(tensor)
         if tensor not in spoken_for and (role in _STATISTICS or role in _COUNTER):
             roles = found.setdefault(owner, {})
             roles[(_STATISTICS | _COUNTER)[role]] = tensor
+        elif role.startswith(_RELATIVE):
+            relatives.add(owner)
+    for owner in relatives:
+        if not {"running_mean", "running_var"} <= found.get(owner, {}).keys():
+            found.pop(owner, None)
     for owner, roles in found.items():
         for own, role in _AFFINE.items():
-            for name in (f"{owner}.{own}", f"{owner}/{own}", own if not owner else ""):
+            for name in (f"{owner}.{own}", f"{owner}/{own}") if owner else (own,):
                 if name in checkpoint.tensors:
                     roles.setdefault(role, name)
     return found
@@ -169,8 +178,8 @@ def _with_modules(
 
 def split_name(tensor: str) -> tuple[str, str]:
     """layer1.0.bn1.running_mean -> (layer1.0.bn1, running_mean)."""
-    match = _SPLIT.match(tensor)
-    return (match[1] or "", match[2]) if match else ("", tensor)
+    cut = max(tensor.rfind("."), tensor.rfind("/"))
+    return tensor[: max(cut, 0)], tensor[cut + 1 :]
 
 
 def _layer(

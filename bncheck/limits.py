@@ -14,8 +14,8 @@ MIB: Final = 1 << 20
 #: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 12 MiB.
 MAX_PICKLE_BYTES: Final = 64 * MIB
 
-#: Opcodes of one pickle: about 35 a tensor, so this is room for 250,000 tensors.
-MAX_PICKLE_OPERATIONS: Final = 10_000_000
+#: Opcodes of one pickle: about 35 a tensor, so this is room for 140,000 tensors.
+MAX_PICKLE_OPERATIONS: Final = 5_000_000
 
 #: Byte strings from this length stay in the file and are read when asked for.
 INLINE_BYTES: Final = 4096
@@ -23,14 +23,17 @@ INLINE_BYTES: Final = 4096
 #: The directory of a zip archive: about 80 bytes a record, so this is room for 800,000 records.
 MAX_ZIP_DIRECTORY_BYTES: Final = 64 * MIB
 
-#: JSON and TorchScript source inside an archive, inflated.
-MAX_TEXT_RECORD_BYTES: Final = 64 * MIB
+#: JSON and TorchScript source inside an archive, inflated: one record, and all of them.
+MAX_TEXT_RECORD_BYTES: Final = 32 * MIB
+MAX_TEXT_BYTES: Final = 128 * MIB
 
-#: Tensors and modules in one checkpoint.
+#: Tensors in one checkpoint, modules in it, and letters in all their names (60 a tensor).
 MAX_TENSORS: Final = 1_000_000
+MAX_MODULES: Final = 100_000
+MAX_NAME_LETTERS: Final = 64 * MIB
 
-#: Modules inside modules; 60,000 levels is an attack, 40 a large network.
-MAX_MODULE_DEPTH: Final = 500
+#: Modules inside modules, dicts inside dicts; 60,000 levels are an attack, 40 a large network.
+MAX_DEPTH: Final = 500
 
 #: A tensor with stride 0 can be larger than its storage. Up to this size it is believed.
 MAX_EXPANDED_BYTES: Final = 64 * MIB

@@ -1,6 +1,6 @@
 """Faults planted in sound networks: what each is called, and how it came about.
 
-    python -m tests.planted [SEED ...]
+    python -m tests.planted 41 42
 
 trains digit networks on the given seeds, plants every fault, and prints what bncheck finds.
 """
@@ -320,3 +320,38 @@ def trained_elsewhere(depth: int, seed: int) -> nn.Module:
                     tensor.copy_(tensor[order])
                 block.conv2.weight.copy_(block.conv2.weight[:, order])  # type: ignore[union-attr,operator,index]
     return net
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def print_table(title: str, cases: Iterator[Case]) -> None:
+    """What is found in each case, and what measured statistics are worth there."""
+    import bncheck
+
+    print(f"\n{title}")  # noqa: T201
+    for case in cases:
+        report = bncheck.inspect(case.model, case.data)
+        summary = report.summary
+        layer = next((f.layer for f in report.findings if f.rule == summary.cause), None)
+        right = summary.cause == case.code or (case.code == "BN205?" and summary.cause == "BN205")
+        comparison = report.measurement.comparison if report.measurement else None
+        results = f"{comparison.before:.3f} -> {comparison.after:.3f}" if comparison else ""
+        print(  # noqa: T201
+            f"{'' if right else 'WRONG':5} {case.name:27} {summary.cause or '-':6} "
+            f"{summary.verdict.value:8} {layer or '':15} W2 {summary.w2 or 0:7.3f}  {results}",
+            flush=True,
+        )
+
+
+def main(seeds: list[int]) -> None:
+    torch.set_num_threads(1)
+    for seed in seeds:
+        print_table(f"digits, seed {seed}", digit_cases(seed))
+    if real_folder() is not None:
+        for depth in (20, 44):
+            print_table(f"ResNet-{depth}, seed {seeds[0]}", resnet_cases(depth, seeds[0], 256))
+
+
+if __name__ == "__main__":
+    main([int(word) for word in sys.argv[1:]] or [41])

@@ -372,7 +372,7 @@ class _PairPickler(pickle.Pickler):
         return NotImplemented
 
 
-def _end_of_pickle(data: bytes) -> int:
+def end_of_pickle(data: bytes) -> int:
     # The machine behind genops stops at STOP, so its last position is the end.
     *_, (_, _, last) = pickletools.genops(data)
     assert last is not None
@@ -396,7 +396,7 @@ def legacy_python_2(folder: Path) -> Layout:
     _save_legacy(OrderedDict(state()), folder / "python3.pth", pickle_module=pairs)
     data, out = (folder / "python3.pth").read_bytes(), b""
     for _ in range(5):  # magic number, protocol, system, object, storage keys
-        end = _end_of_pickle(data)
+        end = end_of_pickle(data)
         out, data = out + python2_strings(data[:end]), data[end:]
     path.write_bytes(out + data)
     return Layout(path, "torch-legacy", arrays(state()), silent())
@@ -803,7 +803,7 @@ def torchscript_frozen(folder: Path) -> Layout:
 
     expected = {f"CONSTANTS.{name}": numpy_of(value) for name, value in _quietly(make).items()}
     settings = {"batch_norm_0": NET_SETTINGS["bn1"], "batch_norm_1": NET_SETTINGS["down.1"]}
-    return Layout(path, "torchscript", expected, settings, key="constants")
+    return Layout(path, "torchscript", expected, settings)
 
 
 class Shared(nn.Module):

@@ -11,7 +11,6 @@ from bncheck.cli import inspect, recalibrate, rule
 
 app = typer.Typer(
     name="bncheck",
-    help="Are the BatchNorm layers of a trained model sound?",
     rich_markup_mode=None,  # plain help, in half the time
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -178,15 +178,18 @@ def _refuse_overwriting(output: Path, checkpoints: list[Path]) -> None:
 
 def _say_choices(report: InspectReport, options: Options) -> None:
     """What the reader chose on the user's behalf, and what it did not find."""
+    from bncheck.reporting.visible import visible
+
     checkpoint = report.checkpoint
     assert checkpoint is not None  # the command inspects files
     if checkpoint.alternatives:
         judged = checkpoint.alternatives[:_JUDGED]
         others = [_judge(checkpoint.path, tree.path, options) for tree in judged]
         more = len(checkpoint.alternatives) - len(judged)
+        others += [f"{more} more"] if more else []
         console.note(
-            f"{checkpoint.path}: inspected {checkpoint.key or 'the root'}; --key takes another: "
-            f"{', '.join(others)}{f' and {more} more' if more else ''}"
+            f"{checkpoint.path}: inspected {visible(checkpoint.key) or 'the root'}; "
+            f"--key takes another: {', '.join(others)}"
         )
     if not report.layers:
         console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
@@ -195,12 +198,13 @@ def _say_choices(report: InspectReport, options: Options) -> None:
 def _judge(path: Path, key: str, options: Options) -> str:
     """Another part of the file with its verdict: broken averages must not hide behind a choice."""
     from bncheck.inspection import inspect as run
+    from bncheck.reporting.visible import visible
 
     try:
         verdict = run(path, replace(options, key=key)).summary.verdict.value
     except BncheckError as error:
         verdict = error.sentence
-    return f"{key or 'the root'} ({verdict})"
+    return f"{visible(key) or 'the root'} ({verdict})"
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,6 +25,17 @@ class Container(str, Enum):
     DISTRIBUTED = "distributed"
     ONNX = "onnx"
     HF_DIRECTORY = "hf-directory"
+
+
+def as_number(value: object) -> float | None:
+    """A finite number from a file, or None for whatever else stands in its place."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True, slots=True)

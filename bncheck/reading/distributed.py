@@ -8,18 +8,20 @@ small torch file holds it: torch/distributed/checkpoint/metadata.py, filesystem.
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_EXPANDED_BYTES, MAX_PICKLE_BYTES, MAX_TENSORS
+from bncheck.limits import MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, checked_shape
 from bncheck.reading.torch_files import read_zip
 from bncheck.reading.torch_objects import attributes, entries
 from bncheck.reading.zip_archive import ZipArchive
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 METADATA: Final = ".metadata"
-_MALFORMED = BncheckError("has a malformed .metadata", "save the checkpoint again")
+_SIZE: Final = {Global("torch", "Size")}
+
+
+def _malformed() -> BncheckError:
+    return BncheckError("has a malformed .metadata", "save the checkpoint again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,10 @@ def read_distributed(folder: Path) -> list[Subtree]:
     try:
         return _subtrees(folder, metadata)
     except (KeyError, TypeError, ValueError, IndexError):
-        raise _MALFORMED from None
+        raise _malformed() from None
 
 
-def _subtrees(folder: Path, metadata: dict[str, Value]) -> list[Subtree]:
+def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
     places = _storage_places(metadata["storage_data"])
     paths = _text_keyed(entries(metadata.get("planner_data")))
     branches: dict[str, dict[str, LazyTensor]] = {}
@@ -77,7 +83,7 @@ def _subtrees(folder: Path, metadata: dict[str, Value]) -> list[Subtree]:
     return [Subtree(branch, found) for branch, found in branches.items()]
 
 
-def _text_keyed(pairs: list[tuple[Value, Value]] | None) -> dict[str, Value]:
+def _text_keyed(pairs: Sequence[tuple[Value, Value]] | None) -> dict[str, Value]:
     return {key: value for key, value in pairs or [] if isinstance(key, str)}
 
 
@@ -95,7 +101,7 @@ def _split(key: str, path: Value) -> tuple[str, str]:
 
 
 def _chunks(
-    key: str, entry: Value, places: dict[tuple[str, tuple[int, ...]], tuple[str, int, int]]
+    key: str, entry: Value, places: dict[str, tuple[str, int, int]]
 ) -> tuple[tuple[int, ...], list[_Chunk]]:
     fields = attributes(entry)
     found = []
@@ -105,14 +111,19 @@ def _chunks(
     for chunk in chunks:
         inner = attributes(chunk)
         offsets, sizes = _sizes(inner["offsets"]), _sizes(inner["sizes"])
-        found.append(_Chunk(offsets, sizes, *places[key, offsets]))
+        found.append(_Chunk(offsets, sizes, *places[_place(key, offsets)]))
     return _sizes(fields["size"]), found
+
+
+def _place(name: str, offsets: tuple[int, ...]) -> str:
+    """A key of text: integers from a file could all have one hash."""
+    return f"{name}\0{offsets}"
 
 
 def _storage_places(
     storage_data: Value,
-) -> dict[tuple[str, tuple[int, ...]], tuple[str, int, int]]:
-    """(tensor name, chunk offsets) -> (file, offset, length)."""
+) -> dict[str, tuple[str, int, int]]:
+    """`_place(tensor name, chunk offsets)` -> (file, offset, length)."""
     places = {}
     for index, info in entries(storage_data) or []:
         key, place = attributes(index), attributes(info)
@@ -124,7 +135,7 @@ def _storage_places(
             raise TypeError
         offsets = () if key.get("offset") is None else _sizes(key["offset"])
         if not place.get("transform_descriptors"):
-            places[name, offsets] = (_inside(file), start, length)
+            places[_place(name, offsets)] = (_inside(file), start, length)
     return places
 
 
@@ -139,13 +150,13 @@ def _inside(file: str) -> str:
 
 
 def _sizes(value: Value) -> tuple[int, ...]:
-    if isinstance(value, Node) and value.function == Global("torch", "Size"):
+    if isinstance(value, Node) and value.is_call_of(_SIZE):
         value = value.args[0]
     if not isinstance(value, (tuple, list)) or not all(
         isinstance(n, int) and n >= 0 for n in value
     ):
         raise TypeError
-    return tuple(n for n in value if isinstance(n, int))
+    return checked_shape(tuple(n for n in value if isinstance(n, int)))
 
 
 def _assemble(
@@ -153,20 +164,21 @@ def _assemble(
 ) -> Array:
     import numpy as np
 
-    pieces = [(chunk, _read_chunk(folder, files, chunk)) for chunk in chunks]
-    if len(pieces) == 1 and pieces[0][1].shape == shape:
-        return pieces[0][1]
-    if not pieces:
-        raise _MALFORMED
-    size = int(np.prod(shape, dtype=object))
-    if size != sum(piece.size for _, piece in pieces) and size > MAX_EXPANDED_BYTES:
-        raise _MALFORMED
-    whole: Array = np.zeros(shape, pieces[0][1].dtype)
-    for chunk, piece in pieces:
-        place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
-        if whole[place].shape != piece.shape:
-            raise _MALFORMED
+    if sum(math.prod(chunk.sizes) for chunk in chunks) != math.prod(shape):
+        raise _malformed()
+    if len(chunks) == 1:
+        return _read_chunk(folder, files, chunks[0])
+    whole: Array | None = None
+    for chunk in chunks:
+        piece = _read_chunk(folder, files, chunk)
+        if whole is None:
+            whole = np.zeros(shape, piece.dtype)
+        place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=False))
+        if len(place) != len(shape) or whole[place].shape != piece.shape:
+            raise _malformed()
         whole[place] = piece
+    if whole is None:
+        raise _malformed()
     return whole
 
 
@@ -183,8 +195,8 @@ def _part(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Part:
     except BncheckError as error:
         raise error.about(chunk.file) from None
     tensor = pickled.objects.tensor(pickled.root)
-    if tensor is None:
-        raise _MALFORMED
+    if tensor is None or tensor.shape != chunk.sizes:
+        raise _malformed()
     place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
     return Part(place, tensor, archive)
 

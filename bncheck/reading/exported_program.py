@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from bncheck.errors import BncheckError
-from bncheck.reading.checkpoint import NormModule, Subtree
+from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, StridedTensor
 from bncheck.reading.torch_files import read_zip
@@ -170,11 +170,11 @@ def _norm_module(
         roles["num_batches_tracked"] = counter
     tracks = "running_mean" in roles
     flag = arguments.get("training", arguments.get("use_input_stats", {})).get("as_bool")
-    momentum = arguments.get("momentum", {}).get("as_float")
+    momentum = as_number(arguments.get("momentum", {}).get("as_float"))
     return NormModule(
         operator,
         roles,
-        eps=arguments.get("eps", {}).get("as_float"),
+        eps=as_number(arguments.get("eps", {}).get("as_float")),
         momentum=momentum,
         momentum_known=momentum is not None,
         # With no running statistics to use, the flag says only that.

@@ -14,8 +14,9 @@ The result is a graph of None, bool, int, float, str, bytes, `Span`, tuple, list
 from __future__ import annotations
 
 import codecs
+import gc
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
@@ -55,13 +56,22 @@ class Node:
     """A dict, a set, or the result of a call that was not made.
 
     `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed.
+    `by_name` is for the reader's use: its entries that have names, once somebody looked them up.
     """
 
     function: Value
-    args: tuple[Value, ...]
-    entries: list[tuple[Value, Value]]
-    items: list[Value]
+    args: tuple[Value, ...] = ()
+    # Empty tuples until there is something to hold: a pickle can ask for millions of empty dicts.
+    entries: Sequence[tuple[Value, Value]] = ()
+    items: Sequence[Value] = ()
     state: Value = None
+    by_name: dict[str, Value] | None = None
+
+    def is_call_of(self, functions: Container[Value]) -> bool:
+        """Whether it calls one of these globals. Anything else is neither hashed nor compared:
+        it may be a tuple that contains itself a million times over.
+        """
+        return isinstance(self.function, Global) and self.function in functions
 
 
 DICT: Final = Global("builtins", "dict")
@@ -75,6 +85,8 @@ def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Valu
     Raises BncheckError for a malformed, truncated or unreasonably long pickle.
     """
     machine = _Machine(stream, refer)
+    collecting = gc.isenabled()
+    gc.disable()  # millions of live nodes and no garbage: collecting more than doubles the time
     try:
         return machine.run()
     except BncheckError:
@@ -83,6 +95,9 @@ def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Valu
         raise _malformed("it takes what it never put there") from None
     except (TypeError, ValueError, OverflowError, struct.error, AttributeError) as error:
         raise _malformed(str(error)[:80]) from None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _malformed(reason: str) -> BncheckError:
@@ -174,7 +189,9 @@ class _Machine:
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, Node):
-            target.items.extend(values)
+            items = target.items if isinstance(target.items, list) else []
+            items.extend(values)
+            target.items = items
         else:
             raise _malformed("it appends to what is no list")
 
@@ -182,18 +199,20 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, Node) or len(values) % 2:
             raise _malformed("it sets items of what is no dict")
-        target.entries.extend(zip(values[::2], values[1::2], strict=True))
+        entries = target.entries if isinstance(target.entries, list) else []
+        entries.extend(zip(values[::2], values[1::2], strict=True))
+        target.entries = entries
 
     def make_dict(self) -> None:
         values = self.since_mark()
-        self.push(Node(DICT, (), [], []))
+        self.push(Node(DICT))
         self.set_items(values)
 
     # -- what would have been calls -------------------------------------------------------------
 
     def call(self, function: Value, args: Value) -> None:
         arguments = args if isinstance(args, tuple) else (args,)
-        self.push(Node(function, arguments, [], []))
+        self.push(Node(function, arguments))
 
     def new_object(self, count: int) -> None:
         function, *args = self.top(count)
@@ -331,13 +350,13 @@ _HANDLERS: Final[dict[bytes, _Handler]] = {
     b"l": lambda m: m.push(m.since_mark()),
     b"a": lambda m: m.append([m.stack.pop()]),
     b"e": lambda m: m.append(m.since_mark()),
-    b"}": lambda m: m.push(Node(DICT, (), [], [])),
+    b"}": lambda m: m.push(Node(DICT)),
     b"d": _Machine.make_dict,
     b"s": lambda m: m.set_items(list(m.top(2))),
     b"u": lambda m: m.set_items(m.since_mark()),
-    b"\x8f": lambda m: m.push(Node(SET, (), [], [])),
+    b"\x8f": lambda m: m.push(Node(SET)),
     b"\x90": lambda m: m.append(m.since_mark()),
-    b"\x91": lambda m: m.push(Node(SET, (), [], m.since_mark())),
+    b"\x91": lambda m: m.push(Node(SET, items=m.since_mark())),
     # globals and calls
     b"c": lambda m: m.push(Global(_ascii(m.line()), _ascii(m.line()))),
     b"\x93": _Machine.stack_global,

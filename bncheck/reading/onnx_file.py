@@ -7,23 +7,34 @@ folder, as in the Hugging Face cache, whose files are all links into `blobs`.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Container, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_MODULE_DEPTH, MAX_ONNX_BYTES
+from bncheck.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import LazyTensor, LoadedTensor
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
 
 if TYPE_CHECKING:
     import onnx
 
     from bncheck.reading.tensors import Array
+
+#: ModelProto's fields: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+_GRAPH: Final = 7
+_LAST_FIELD: Final = 30
+
+_MOST_NAMESAKES: Final = 1000
+
+#: Names in a graph to names in the file.
+Scope: TypeAlias = "ChainMap[str, str]"
 
 #: Input names of the nodes that carry parameters: https://onnx.ai/onnx/operators/
 _INPUTS: Final = {
@@ -36,7 +47,7 @@ _INPUTS: Final = {
 
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
-    if source.size > MAX_ONNX_BYTES:
+    if source.size > MAX_ONNX_BYTES or not _has_graph(source):
         return None
     import onnx
     from google.protobuf.message import DecodeError
@@ -50,68 +61,97 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         return None
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
-    for graph in _graphs(model.graph):
-        initializers = {item.name: item for item in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Constant" and node.output:
-                for attribute in node.attribute:
-                    if attribute.name == "value" and attribute.HasField("t"):
-                        initializers[node.output[0]] = attribute.t
-        for name, tensor in initializers.items():
-            tensors[name] = LoadedTensor(partial(_load, tensor, path), tuple(tensor.dims))
-    aliases = _identities(model.graph)
     opset = max([o.version for o in model.opset_import if o.domain in ("", "ai.onnx")], default=1)
-    for graph in _graphs(model.graph):
+    for graph, scope in _graphs(model.graph):
+        for name, tensor in _constants(graph):
+            scope[name] = _unused(name, tensors)
+            tensors[scope[name]] = LoadedTensor(partial(_load, tensor, path), tuple(tensor.dims))
         for node in graph.node:
-            if is_norm_class(node.op_type):
-                layer = _norm_module(node, tensors, aliases, opset)
+            # Exporters share equal initialisers through Identity nodes.
+            if node.op_type == "Identity" and node.input and node.output:
+                source_name = _text(node.input[0])
+                if source_name in scope:
+                    scope[_text(node.output[0])] = scope[source_name]
+            if is_norm_class(_text(node.op_type)):
+                layer = _norm_module(node, scope, opset)
                 modules[_unused(_layer_name(node, layer), modules)] = layer
     return [Subtree("", tensors, modules)]
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its If, Loop and Scan nodes."""
-    stack = [(graph, 0)]
+def _text(name: str | bytes) -> str:
+    """protobuf hands out names that are no UTF-8 as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Initialisers, and the values of Constant nodes."""
+    for tensor in graph.initializer:
+        yield _text(tensor.name), tensor
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.name == "value" and attribute.HasField("t"):
+                    yield _text(node.output[0]), attribute.t
+
+
+def _has_graph(source: Source) -> bool:
+    """Walk a protobuf's top-level fields, a few bytes each, and look for ModelProto's graph.
+
+    Nothing marks an ONNX file, and reading gigabytes of something else to find out is no way.
+    """
+    position, graph = 0, False
+    while position < source.size:
+        head = source.read(position, min(20, source.size - position))
+        tag, used = _varint(head, 0)
+        field, kind = tag >> 3, tag & 7
+        value, end = _varint(head, used)
+        if not 1 <= field <= _LAST_FIELD or kind not in (0, 2) or end == 0:
+            return False
+        graph |= field == _GRAPH and kind == 2
+        position += end + (value if kind == 2 else 0)
+    return graph and position == source.size
+
+
+def _varint(data: bytes, start: int) -> tuple[int, int]:
+    """A protobuf number and where it ends; the end is 0 where there is none."""
+    value = 0
+    for index, byte in enumerate(data[start : start + 10]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, start + index + 1
+    return 0, 0
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
+    """The graph and those inside its If, Loop and Scan nodes, each with its scope.
+
+    An inner graph sees the names around it and may use them again for something else; a scope
+    maps them to names that are unique in the file.
+    """
+    stack: list[tuple[onnx.GraphProto, Scope]] = [(graph, ChainMap())]
     while stack:
-        graph, depth = stack.pop()
-        if depth > MAX_MODULE_DEPTH:
-            raise BncheckError("nests graphs beyond reason (limit MAX_MODULE_DEPTH)", "simplify it")
-        yield graph
+        graph, scope = stack.pop()
+        if len(scope.maps) > MAX_DEPTH:
+            raise BncheckError("nests graphs beyond reason (limit MAX_DEPTH)", "simplify it")
+        yield graph, scope
         for node in graph.node:
             for attribute in node.attribute:
                 inner = [attribute.g] if attribute.HasField("g") else []
-                stack.extend((g, depth + 1) for g in [*inner, *attribute.graphs])
+                stack.extend((g, scope.new_child()) for g in [*inner, *attribute.graphs])
 
 
-def _identities(graph: onnx.GraphProto) -> dict[str, str]:
-    """Exporters share equal initialisers through Identity nodes."""
-    found: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type == "Identity" and node.input and node.output:
-            found[node.output[0]] = found.get(node.input[0], node.input[0])
-    return found
-
-
-def _norm_module(
-    node: onnx.NodeProto,
-    tensors: dict[str, LazyTensor],
-    aliases: dict[str, str],
-    opset: int,
-) -> NormModule:
-    attributes = {a.name: a for a in node.attribute}
-    roles = {}
-    for role, name in zip(_INPUTS.get(node.op_type, ()), node.input, strict=False):
-        name = aliases.get(name, name)
-        if role and name in tensors:
-            roles[role] = name
+def _norm_module(node: onnx.NodeProto, scope: Scope, opset: int) -> NormModule:
+    attributes = {_text(a.name): a for a in node.attribute}
+    inputs = zip(_INPUTS.get(_text(node.op_type), ()), map(_text, node.input), strict=False)
+    roles = {role: scope[name] for role, name in inputs if role and name in scope}
     is_batch = node.op_type == "BatchNormalization"
     momentum = attributes["momentum"].f if "momentum" in attributes else 0.9
     return NormModule(
-        node.op_type,
+        _text(node.op_type),
         roles,
         eps=round_to_decimal(attributes["epsilon"].f) if "epsilon" in attributes else 1e-5,
         # ONNX: running = running * momentum + batch * (1 - momentum)
-        momentum=round_to_decimal(1.0 - momentum) if is_batch else None,
+        momentum=round_to_decimal(1.0 - round_to_decimal(momentum)) if is_batch else None,
         momentum_known=is_batch,
         training=_trains(node, attributes, opset) if is_batch else None,
         tracks_statistics=True if is_batch else None,
@@ -135,15 +175,17 @@ def _layer_name(node: onnx.NodeProto, layer: NormModule) -> str:
         name = layer.tensors.get(role, "")
         if name.endswith((f".{role}", f"/{role}", f"_{role}")):
             return name[: -len(role) - 1]
-    return node.name or next((name for name in node.output if name), node.op_type)
+    names = [node.name, *node.output, node.op_type]
+    return next(_text(name) for name in names if name)
 
 
-def _unused(name: str, taken: dict[str, NormModule]) -> str:
-    """Two nodes may share their statistics; each is a layer."""
-    number, candidate = 2, name
-    while candidate in taken:
-        candidate, number = f"{name} ({number})", number + 1
-    return candidate
+def _unused(name: str, taken: Container[str]) -> str:
+    """Two nodes may share their statistics, and two branches a name: each is there."""
+    for number in range(2, _MOST_NAMESAKES):
+        if name not in taken:
+            return name
+        name = f"{name.rpartition(' (')[0] or name} ({number})"
+    raise BncheckError("uses one name too often", "export it again")
 
 
 def _load(tensor: onnx.TensorProto, path: Path) -> Array:
@@ -153,10 +195,11 @@ def _load(tensor: onnx.TensorProto, path: Path) -> Array:
     try:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             return _load_external(tensor, path)
+        checked_shape(tuple(tensor.dims))
         array: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise BncheckError(
-            f"has an initialiser {tensor.name[:60]!r} whose bytes do not fit its shape "
+            f"has an initialiser {_text(tensor.name)[:60]!r} whose bytes do not fit its shape "
             f"({type(error).__name__})",
             "export it again",
         ) from None
@@ -167,16 +210,14 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
     import numpy as np
     from onnx import helper
 
-    entries = {entry.key: entry.value for entry in tensor.external_data}
+    entries = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    shape = tuple(tensor.dims)
-    if min((0, *shape)) < 0:
-        raise ValueError
-    length = dtype.itemsize * int(np.prod(shape, dtype=object))
+    shape = checked_shape(tuple(tensor.dims))
+    length = dtype.itemsize * math.prod(shape)
     said = int(entries.get("length") or length)
     if said != length:
         raise BncheckError(
-            f"says that {tensor.name[:60]!r} has {said:,} bytes; its shape needs {length:,}",
+            f"says that {_text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
     data = Source.open(_external_file(path, entries.get("location", "")))
@@ -194,7 +235,7 @@ def _external_file(path: Path, location: str) -> Path:
             f"keeps its data in {location[:60]!r}, outside its own folder",
             "do not trust it; export it again",
         )
-    if not candidate.exists():
+    if not os.path.exists(candidate):  # unlike Path.exists, False for any name
         raise BncheckError(
             f"keeps its data in {location[:60]!r}, which is not there", "copy that file beside it"
         )

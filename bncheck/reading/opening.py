@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
 
 
 def _read(path: Path) -> tuple[Container, list[Subtree]]:
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike is_dir, False for any name
         return _read_folder(path)
     source = Source.open(path)
     if path.name.endswith(".index.json") and source.head(1) == b"{":

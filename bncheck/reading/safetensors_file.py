@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from bncheck.reading.tensors import (
     Part,
     Storage,
     StridedTensor,
+    checked_shape,
     unknown_dtype,
 )
 
@@ -81,7 +83,7 @@ def _tensor(data: Storage, entry: dict[str, Any]) -> LazyTensor:
     dtype = _DTYPES.get(entry["dtype"])
     if dtype is None:  # F4, F6_E2M3...: sub-byte floats
         return LoadedTensor(lambda: unknown_dtype(entry["dtype"]))
-    shape = tuple(entry["shape"])
+    shape = checked_shape(tuple(entry["shape"]))
     strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     start, end = entry["data_offsets"]
     return StridedTensor(data.part(start, end - start, 1), dtype, shape, strides)
@@ -139,7 +141,7 @@ def _shards(path: Path) -> dict[str, str]:
                 f"names a shard {shard[:60]!r} outside its own folder",
                 "do not trust it; download the model again",
             )
-        if not (path.parent / shard).is_file():
+        if not os.path.isfile(path.parent / shard):  # unlike is_file, False for any name
             raise BncheckError(
                 f"names a shard {shard[:60]!r} that is not there", "download the missing shard"
             )

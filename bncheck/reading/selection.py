@@ -11,6 +11,7 @@ from bncheck.reading.tensors import LazyTensor
 
 _AVERAGES = ("ema", "swa", "averag", "shadow", "teacher", "best")
 _WRAPPERS = ("module.", "_orig_mod.")
+_MOST_WRAPPERS = 4
 
 
 def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
@@ -45,8 +46,8 @@ def shared_prefix(names: Sequence[str]) -> str:
     """What DataParallel, torch.compile and a wrapping module put before every name."""
     names = [name for name in names if name != "n_averaged"]
     prefix = ""
-    while wrapper := next((w for w in _WRAPPERS if _all_start(names, prefix + w)), ""):
-        prefix += wrapper
+    for _ in range(_MOST_WRAPPERS):
+        prefix += next((w for w in _WRAPPERS if _all_start(names, prefix + w)), "")
     first = names[0][len(prefix) :].partition(".")[0] if names else ""
     if first and not first.isdigit() and _all_deeper(names, f"{prefix}{first}."):
         prefix += f"{first}."

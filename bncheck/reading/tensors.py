@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from bncheck.errors import BncheckError
 from bncheck.limits import MAX_EXPANDED_BYTES
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+#: NumPy 1 stops at 32 axes, and 16 bytes an element must still be countable.
+_MOST_AXES: Final = 32
+_MOST_ELEMENTS: Final = 1 << 58
 
 #: torch's dtype names whose NumPy name is another; ml_dtypes gives NumPy the small floats.
 _NUMPY_NAMES = {
@@ -132,6 +136,20 @@ class Storage:
         return Storage(self.source.window(offset * unit, length * unit), None, self.big_endian)
 
 
+def impossible_shape() -> BncheckError:
+    """For sizes that no tensor can have."""
+    return BncheckError("holds a tensor with an impossible shape", "save it again")
+
+
+def checked_shape(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse what NumPy could not even count: negative, too many or too large dimensions."""
+    if len(sizes) > _MOST_AXES or min(sizes, default=0) < 0:
+        raise impossible_shape()
+    if math.prod(size for size in sizes if size) >= _MOST_ELEMENTS:
+        raise impossible_shape()
+    return sizes
+
+
 @dataclass(slots=True)
 class StridedTensor:
     """A strided view of a storage, as torch has them; `offset` and `strides` count elements."""
@@ -144,8 +162,10 @@ class StridedTensor:
 
     def __post_init__(self) -> None:
         """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
-        if len(self.shape) != len(self.strides) or min((0, *self.shape, *self.strides)) < 0:
-            raise BncheckError("holds a tensor with an impossible shape", "save it again")
+        checked_shape(self.shape)
+        bad_stride = any(not 0 <= stride < _MOST_ELEMENTS for stride in self.strides)
+        if bad_stride or len(self.shape) != len(self.strides):
+            raise impossible_shape()
         if self.offset < 0 or (self.elements and self._end > self.storage.source.size):
             raise BncheckError(
                 f"is damaged: a tensor needs {self._end} bytes, its storage holds "

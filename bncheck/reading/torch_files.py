@@ -15,7 +15,7 @@ from bncheck.reading import inert
 from bncheck.reading.inert import Global, Persistent, Value
 from bncheck.reading.source import MemoryFile, Source
 from bncheck.reading.tensors import Storage, item_size
-from bncheck.reading.torch_objects import TorchObjects, named, storage_dtype
+from bncheck.reading.torch_objects import TorchObjects, storage_dtype
 from bncheck.reading.zip_archive import ZipArchive
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -48,21 +48,20 @@ def read_legacy(source: Source) -> Pickled:
     """A file of `torch.save(..., _use_new_zipfile_serialization=False)`, torch before 1.6."""
     stream = source.stream(len(LEGACY_MAGIC))
     inert.load(stream)  # the protocol, always 1001
-    system = dict(named(inert.load(stream)))
+    inert.load(stream)  # the system; but torch wrote little-endian on big-endian machines, too
     references = _References()
     root = inert.load(stream, references)
     keys = inert.load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise BncheckError("is damaged: its list of storages is malformed", "download it again")
-    big_endian = system.get("little_endian") is False
     storages: dict[str, Storage] = {}
     offset = stream.tell()
     for key in keys:
-        size = int.from_bytes(source.read(offset, 8), "big" if big_endian else "little")
+        size = int.from_bytes(source.read(offset, 8), "little")
         if key not in references.dtypes:
             raise BncheckError(f"is damaged: storage {key[:40]!r} is unknown", "download it again")
         length = size * item_size(references.dtypes[key])
-        storages[key] = Storage(source.window(offset + 8, length), None, big_endian)
+        storages[key] = Storage(source.window(offset + 8, length))
         offset += 8 + length
 
     def find(key: str, dtype: str, elements: int) -> Storage:
@@ -99,7 +98,7 @@ def read_nested(source: Source) -> tuple[Storage, str]:
 
 
 def _check_size(key: str, have: int, need: int) -> None:
-    if have < need:
+    if not 0 <= need <= have:
         raise BncheckError(
             f"is damaged: storage {key[:40]!r} should hold {need:,} bytes and holds {have:,}",
             "download or save it again",

@@ -7,7 +7,9 @@ its `__dict__`: https://github.com/pytorch/pytorch/blob/main/torch/_utils.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.errors import BncheckError
@@ -18,6 +20,7 @@ from bncheck.reading.tensors import (
     LoadedTensor,
     Storage,
     StridedTensor,
+    checked_shape,
     dtype_name,
     is_known_dtype,
     item_size,
@@ -39,9 +42,13 @@ _REBUILD_STRIDED: Final = {
     "_rebuild_tensor_v3",
     "_rebuild_qtensor",
 }
-_REBUILD_WRAPPED: Final = {"_rebuild_parameter", "_rebuild_parameter_with_state"}
+#: Parameters in parameters: one is usual, four are an attack.
+_MOST_WRAPPED: Final = 3
+
 #: Called with the tensor that they wrap; Variable until torch 0.4.
 _WRAPPERS: Final = {
+    Global("torch._utils", "_rebuild_parameter"),
+    Global("torch._utils", "_rebuild_parameter_with_state"),
     Global("torch.nn.parameter", "Parameter"),
     Global("torch.nn.parameter", "Buffer"),
     Global("torch.autograd.variable", "Variable"),
@@ -52,6 +59,26 @@ _MAPPINGS: Final = {
     Global("collections", "OrderedDict"),
     Global("collections", "defaultdict"),
     Global("torch.nn.modules.container", "ParameterDict"),
+}
+_LOAD_FROM_BYTES: Final = {Global("torch.storage", "_load_from_bytes")}
+_ENCODE: Final = {Global("_codecs", "encode")}
+_BYTES: Final = {Global("builtins", "bytes"), Global("__builtin__", "bytes")}
+_SIZE: Final = {Global("torch", "Size")}
+_NUMPY_CODES: Final = {
+    "b1",
+    "i1",
+    "i2",
+    "i4",
+    "i8",
+    "u1",
+    "u2",
+    "u4",
+    "u8",
+    "f2",
+    "f4",
+    "f8",
+    "c8",
+    "c16",
 }
 _ARRAY_MODULES: Final = {
     "numpy.core.multiarray",
@@ -68,26 +95,29 @@ class TorchObjects:
         self._pickle = pickle
         self._find_storage = find_storage
         self._find_nested = find_nested
+        self._nested: dict[int, tuple[Storage, str]] = {}
 
     def tensor(self, value: Value) -> LazyTensor | None:
         """The tensor that a node describes, or None for anything else.
 
         Raises BncheckError for one that says it is a tensor and cannot be one.
         """
+        wrapped = 0
+        while isinstance(value, Node) and value.is_call_of(_WRAPPERS) and value.args:
+            value, wrapped = value.args[0], wrapped + 1
+            if wrapped > _MOST_WRAPPED:
+                return None
         if not isinstance(value, Node) or not isinstance(value.function, Global):
             return None
         module, name = value.function
         try:
             if name in _REBUILD_STRIDED and module == "torch._utils":
                 return self._strided(name, value.args)
-            if name in _REBUILD_WRAPPED and module == "torch._utils":
-                return self.tensor(value.args[0])
             if name == "_rebuild_from_type_v2" and module == "torch._tensor":
                 rebuild, _, args, *_ = value.args
-                if isinstance(args, tuple):
-                    return self.tensor(Node(rebuild, args, [], []))
-            if value.function in _WRAPPERS and value.args:
-                return self.tensor(value.args[0])
+                known = rebuild if isinstance(rebuild, Global) else None
+                if known and known.name in _REBUILD_STRIDED and isinstance(args, tuple):
+                    return self._strided(known.name, args)
             if name == "_rebuild_device_tensor_from_numpy" and module == "torch._utils":
                 return self._array(value.args[0])
             if module in _ARRAY_MODULES:
@@ -120,10 +150,10 @@ class TorchObjects:
                 _, offset, length = view[0]
                 storage = storage.part(_integer(offset), _integer(length), item_size(dtype))
             return storage, dtype
-        if isinstance(value, Node) and value.function == Global(
-            "torch.storage", "_load_from_bytes"
-        ):
-            return self._find_nested(self._bytes_source(value.args[0]))
+        if isinstance(value, Node) and value.is_call_of(_LOAD_FROM_BYTES):
+            if id(value) not in self._nested:  # tensors may share it
+                self._nested[id(value)] = self._find_nested(self._bytes_source(value.args[0]))
+            return self._nested[id(value)]
         raise ValueError
 
     def _bytes_source(self, value: Value) -> Source:
@@ -136,13 +166,15 @@ class TorchObjects:
             return self._pickle.read(value.offset, value.length)
         if isinstance(value, str):  # a Python 2 str that happened to be text
             return value.encode()
-        if isinstance(value, Node) and value.function == Global("_codecs", "encode"):
+        if isinstance(value, Node) and value.is_call_of(_ENCODE) and value.args:
             # How Python 3 writes bytes in protocol 2: text whose code points are the bytes.
             text = value.args[0]
             return text.encode("latin-1") if isinstance(text, str) else b""
+        if isinstance(value, Node) and value.is_call_of(_BYTES):
+            return b""
         if isinstance(value, bytes):
             return value
-        raise ValueError
+        raise BncheckError("holds an array without its bytes", "save it again")
 
     def _array(self, value: Value) -> LazyTensor | None:
         """A NumPy array: `_reconstruct(...)` with a state, `_frombuffer(...)` or a scalar."""
@@ -161,7 +193,7 @@ class TorchObjects:
         code = _numpy_code(dtype)
         if code is None:
             return None
-        sizes = _integers(shape)
+        sizes = checked_shape(_integers(shape))
         return LoadedTensor(lambda: _to_array(self._raw(raw), code, sizes, bool(fortran)), sizes)
 
 
@@ -180,7 +212,7 @@ def _numpy_code(dtype: Value) -> str | None:
     if not isinstance(dtype, Node) or not dtype.args or not isinstance(dtype.args[0], str):
         return None
     code = dtype.args[0]
-    if code[:1] not in "biufc" or not code[1:].isdigit():
+    if code not in _NUMPY_CODES:
         return None
     order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
     return f"{order}{code}" if order in ("<", ">") else code
@@ -190,7 +222,7 @@ def _to_array(raw: bytes, code: str, shape: tuple[int, ...], fortran: bool) -> A
     import numpy as np
 
     dtype = np.dtype(code)
-    if len(raw) != dtype.itemsize * int(np.prod(shape, dtype=object)):
+    if len(raw) != dtype.itemsize * math.prod(shape):
         raise BncheckError("holds an array whose bytes do not fit its shape", "save it again")
     array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
     return np.array(array, dtype=dtype.newbyteorder("="))
@@ -203,20 +235,20 @@ def _integer(value: Value) -> int:
 
 
 def _integers(value: Value) -> tuple[int, ...]:
-    if isinstance(value, Node) and value.function == Global("torch", "Size"):
+    if isinstance(value, Node) and value.is_call_of(_SIZE):
         value = value.args[0]
     if not isinstance(value, (tuple, list)):
         raise ValueError
     return tuple(_integer(item) for item in value)
 
 
-def entries(value: Value) -> list[tuple[Value, Value]] | None:
+def entries(value: Value) -> Sequence[tuple[Value, Value]] | None:
     """The key-value pairs of a dict-like node, or None."""
     if not isinstance(value, Node):
         return None
     if value.entries:
         return value.entries
-    if value.function not in _MAPPINGS:
+    if not value.is_call_of(_MAPPINGS):
         return None
     if value.args and isinstance(value.args[0], list):  # Python 2: OrderedDict([[k, v], ...])
         pairs = value.args[0]
@@ -224,30 +256,41 @@ def entries(value: Value) -> list[tuple[Value, Value]] | None:
     return []
 
 
-def attributes(value: Value) -> dict[str, Value]:
+def members(value: Value) -> Sequence[Value]:
+    """The members of a pickled set: what was added, or in protocol 2 its one argument."""
+    if not isinstance(value, Node):
+        return ()
+    first = value.args[0] if value.args else ()
+    return value.items or (first if isinstance(first, list) else ())
+
+
+def by_name(value: Value) -> dict[str, Value]:
+    """The entries of a dict-like node whose keys are names; looked up once for each node."""
+    if not isinstance(value, Node):
+        return {}
+    if value.by_name is None:
+        value.by_name = {
+            key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key: item
+            for key, item in entries(value) or ()
+            if isinstance(key, (str, bytes))
+        }
+    return value.by_name
+
+
+def attributes(value: Value) -> Mapping[str, Value]:
     """The `__dict__` of an object node; empty where it has none."""
     if not isinstance(value, Node):
         return {}
     state = value.state
     if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
-        both = [*(entries(state[0]) or []), *(entries(state[1]) or [])]
-    elif state is None and value.args and isinstance(value.function, Global):
+        return ChainMap(by_name(state[0]), by_name(state[1]))
+    if state is None and value.args and isinstance(value.function, Global):
         # torch.fx.GraphModule and packages pass the __dict__ as the first argument.
-        both = entries(value.args[0]) or []
-    else:
-        both = entries(state) or []
-    return {key: item for key, item in both if isinstance(key, str)}
+        return by_name(value.args[0])
+    return by_name(state)
 
 
 def is_module(value: Value) -> bool:
     """Whether a node is a pickled nn.Module."""
-    return {"_modules", "_parameters", "_buffers"} <= attributes(value).keys()
-
-
-def named(value: Value) -> Iterator[tuple[str, Value]]:
-    """The entries of a dict-like node whose keys are text."""
-    for key, item in entries(value) or ():
-        if isinstance(key, str):
-            yield key, item
-        elif isinstance(key, bytes):
-            yield key.decode("utf-8", "backslashreplace"), item
+    own = attributes(value)
+    return all(name in own for name in ("_modules", "_parameters", "_buffers"))

@@ -8,39 +8,37 @@ the tensors as `CONSTANTS.c0`, `CONSTANTS.c1`... of `constants.pkl`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_MODULE_DEPTH, MAX_TENSORS
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.tensors import LazyTensor
 from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torch_objects import attributes
-from bncheck.reading.tree import norm_module
+from bncheck.reading.tree import Budget, Path, norm_module
 from bncheck.reading.zip_archive import ZipArchive
 
 _CLASS: Final = re.compile(r"^class (\w+)\(", re.MULTILINE)
 _FINAL: Final = re.compile(r"^  (\w+) : Final\[\w+\] = (\S+)$", re.MULTILINE)
 # torch.batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn)
-# and torch.instance_norm(..., use_input_stats, momentum, eps, cudnn).
+# and torch.instance_norm(..., use_input_stats, momentum, eps, cudnn). The arguments' lengths are
+# bounded so that no source can make the search quadratic.
 _CALL: Final = re.compile(
-    r"torch\.(?P<op>batch_norm|instance_norm)\((?P<x>[^,]+), (?P<weight>[^,]+), (?P<bias>[^,]+), "
-    r"(?P<running_mean>[^,]+), (?P<running_var>[^,]+), (?P<training>True|False), "
-    r"(?P<momentum>[-\d.e]+), (?P<eps>[-\d.e]+), \w+\)"
+    r"torch\.(?P<op>batch_norm|instance_norm)\([^,]{1,99}, (?P<weight>[^,]{1,99}), "
+    r"(?P<bias>[^,]{1,99}), (?P<running_mean>[^,]{1,99}), (?P<running_var>[^,]{1,99}), "
+    r"(?P<training>True|False), (?P<momentum>[-\d.e]{1,30}), (?P<eps>[-\d.e]{1,30}), \w{4,5}\)"
 )
 _CONSTANT: Final = re.compile(r"CONSTANTS\.c(\d+)")
 
 
 def read_torchscript(archive: ZipArchive) -> list[Subtree]:
-    """The module as one subtree, and the constants of a frozen module as another."""
-    pickled = read_zip(archive)
+    """The module, with what a frozen one keeps as constants."""
     source = _Sources(archive)
-    found = [_module(pickled, source)]
-    if "constants.pkl" in archive and (frozen := _constants(archive, source)):
-        found.append(frozen)
-    return found
+    module, frozen = _module(read_zip(archive), source), _constants(archive, source)
+    tensors = {**module.tensors, **frozen.tensors}
+    return [Subtree("", tensors, {**module.modules, **frozen.modules})]
 
 
 class _Sources:
@@ -58,7 +56,8 @@ class _Sources:
             starts = [*_CLASS.finditer(text)]
             ends = [match.start() for match in starts[1:]] + [len(text)]
             self._classes[path] = {
-                match[1]: text[match.start() : end] for match, end in zip(starts, ends, strict=True)
+                match[1]: text[match.start() : end]
+                for match, end in zip(starts, ends, strict=False)
             }
         return self._classes[path].get(kind.name, "")
 
@@ -70,36 +69,30 @@ class _Sources:
 def _module(pickled: Pickled, source: _Sources) -> Subtree:
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
-    stack: list[tuple[str, int, Value]] = [("", 0, pickled.root)]
-    visits = 0
+    budget = Budget()
+    stack: list[tuple[Path, Value]] = [(None, pickled.root)]
     while stack:
-        name, depth, node = stack.pop()
-        visits += 1
-        if depth > MAX_MODULE_DEPTH or visits > MAX_TENSORS:
-            raise BncheckError(
-                "holds modules nested beyond reason (limits MAX_MODULE_DEPTH, MAX_TENSORS)",
-                "save its state dict instead",
-            )
+        name, node = stack.pop()
+        budget.visit()
         values = attributes(node)
         roles: dict[str, str] = {}
-        children = []
+        children: list[tuple[Path, Value]] = []
         for key, value in values.items():
-            full = f"{name}.{key}" if name else key
             tensor = pickled.objects.tensor(value)
             if tensor is not None:
-                roles[key] = full
-                tensors[full] = tensor
+                roles[key] = budget.name((name, key))
+                tensors[roles[key]] = tensor
             elif isinstance(value, Node) and isinstance(value.function, Global):
-                children.append((full, depth + 1, value))
+                children.append(((name, key), value))
         function = node.function if isinstance(node, Node) else None
         if isinstance(function, Global) and is_norm_class(function.name):
-            modules[name] = _norm_module(function, values, roles, source)
+            modules[budget.name(name)] = _norm_module(function, values, roles, source)
         stack.extend(reversed(children))
     return Subtree("", tensors, modules)
 
 
 def _norm_module(
-    kind: Global, values: dict[str, Value], roles: dict[str, str], source: _Sources
+    kind: Global, values: Mapping[str, Value], roles: dict[str, str], source: _Sources
 ) -> NormModule:
     body = source.body(kind)
     found: dict[str, Value] = {**values}
@@ -122,7 +115,7 @@ def _literal(text: str) -> Value:
         return None
 
 
-def _constants(archive: ZipArchive, source: _Sources) -> Subtree | None:
+def _constants(archive: ZipArchive, source: _Sources) -> Subtree:
     """The tensors of a frozen module, and the calls that use them as statistics."""
     pickled = read_zip(archive, "constants.pkl", "constants/")
     values = pickled.root if isinstance(pickled.root, (tuple, list)) else ()
@@ -131,7 +124,7 @@ def _constants(archive: ZipArchive, source: _Sources) -> Subtree | None:
         if (tensor := pickled.objects.tensor(value)) is not None:
             tensors[f"CONSTANTS.c{index}"] = tensor
     modules = {}
-    for text in source.everything():
+    for text in source.everything() if tensors else ():
         for number, call in enumerate(_CALL.finditer(text)):
             roles = {
                 role: call[role]
@@ -148,4 +141,5 @@ def _constants(archive: ZipArchive, source: _Sources) -> Subtree | None:
                     training=call["training"] == "True",
                     tracks_statistics=True,
                 )
-    return Subtree("constants", tensors, modules) if tensors else None
+    # A traced module keeps constants of its own, which are nobody's statistics.
+    return Subtree("", tensors if modules else {}, modules)

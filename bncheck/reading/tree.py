@@ -7,16 +7,20 @@ module is a subtree of its own, and choosing one is left to `selection`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_MODULE_DEPTH, MAX_TENSORS
-from bncheck.reading.checkpoint import NormModule, Subtree
+from bncheck.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
+from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.tensors import LazyTensor
 from bncheck.reading.torch_files import Pickled
-from bncheck.reading.torch_objects import attributes, entries, is_module, named
+from bncheck.reading.torch_objects import attributes, by_name, entries, is_module, members
+
+#: Where something is: its parent's path and its own key, joined only when somebody needs a name.
+Path: TypeAlias = "tuple[Path, str] | None"
 
 ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
@@ -24,98 +28,130 @@ ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 def find_subtrees(pickled: Pickled) -> list[Subtree]:
     """Every state dict and module below the root, outermost first, in the order of the file."""
     found: list[Subtree] = []
+    budget = Budget()
     seen: set[int] = set()
-    stack: list[tuple[str, Value]] = [("", pickled.root)]
+    stack: list[tuple[Path, int, Value]] = [(None, 0, pickled.root)]
     while stack:
-        path, value = stack.pop()
+        path, depth, value = stack.pop()
+        if depth > MAX_DEPTH:
+            raise too_deep()
         if not isinstance(value, (Node, list, tuple)) or id(value) in seen:
             continue
         seen.add(id(value))
-        if pickled.objects.tensor(value) is not None:
-            if not path:  # the file holds one bare tensor
-                found.append(_checked(Subtree("", {"": _tensor(pickled, value)})))
+        if (tensor := pickled.objects.tensor(value)) is not None:
+            if path is None:  # the file holds one bare tensor
+                found.append(Subtree("", {"": tensor}))
             continue
         if is_module(value):
-            found.append(_module(pickled, path, value))
+            found.append(_module(pickled, budget.name(path), value, budget))
             continue
         tensors = {
-            name: tensor
-            for name, item in named(value)
+            budget.name((None, name)): tensor
+            for name, item in by_name(value).items()
             if (tensor := pickled.objects.tensor(item)) is not None
         }
         if tensors:
-            found.append(_checked(Subtree(path, tensors)))
-        stack.extend(reversed(list(_children(path, value))))
+            found.append(Subtree(budget.name(path), tensors))
+        children = [(name, depth + 1, child) for name, child in _children(path, value)]
+        stack.extend(reversed(children))
     return found
 
 
-def _tensor(pickled: Pickled, value: Value) -> LazyTensor:
-    tensor = pickled.objects.tensor(value)
-    assert tensor is not None
-    return tensor
+def too_deep() -> BncheckError:
+    """For what is nested like nothing that a person wrote, or contains itself."""
+    return BncheckError(
+        "nests its content beyond reason (limits MAX_DEPTH, MAX_NAME_LETTERS)",
+        "save the weights alone, as a state dict",
+    )
 
 
 def _children(
-    path: str, value: Node | list[Value] | tuple[Value, ...]
-) -> Iterator[tuple[str, Value]]:
-    """What may hold further subtrees: entries, items, and the attributes of plain objects."""
+    path: Path, value: Node | list[Value] | tuple[Value, ...]
+) -> Iterator[tuple[Path, Value]]:
+    """What may hold further subtrees: entries, items, and the state of plain objects."""
     if isinstance(value, (list, tuple)):
-        pairs = [(str(index), item) for index, item in enumerate(value)]
+        pairs: Iterable[tuple[str, Value]] = ((str(i), item) for i, item in enumerate(value))
     else:
         pairs = [(_key(key), item) for key, item in entries(value) or ()]
         pairs += [(str(index), item) for index, item in enumerate(value.items)]
-        pairs += list(attributes(value).items())
+        states = value.state if isinstance(value.state, tuple) else (value.state,)
+        yield from ((path, state) for state in states if isinstance(state, Node))
     for key, item in pairs:
         if isinstance(item, (Node, list, tuple)):
-            yield f"{path}.{key}" if path else key, item
+            yield (path, key), item
 
 
 def _key(key: Value) -> str:
-    return key if isinstance(key, str) else str(key) if isinstance(key, int) else "?"
+    if isinstance(key, str):
+        return key
+    return str(key) if isinstance(key, int) and abs(key) < 1 << 63 else "?"
 
 
-def _checked(subtree: Subtree) -> Subtree:
-    if len(subtree.tensors) > MAX_TENSORS:
-        raise BncheckError(
-            f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the file"
-        )
-    return subtree
+class Budget:
+    """What one file may make its reader do: modules to visit, tensors to name, letters to write.
+
+    Shared nodes let a small file describe 2^40 modules or names of gigabytes.
+    """
+
+    def __init__(self) -> None:
+        self._modules = MAX_MODULES
+        self._tensors = MAX_TENSORS
+        self._letters = MAX_NAME_LETTERS
+
+    def visit(self) -> None:
+        """Count a module."""
+        self._modules -= 1
+        if self._modules < 0:
+            raise BncheckError(
+                f"describes more than {MAX_MODULES:,} modules (limit MAX_MODULES)",
+                "save the weights alone, as a state dict",
+            )
+
+    def name(self, path: Path) -> str:
+        """The dotted name of a path, counted."""
+        parts: list[str] = []
+        while path is not None:
+            path, part = path
+            parts.append(part)
+            self._letters -= len(part) + 1
+            if len(parts) > MAX_DEPTH or self._letters < 0:
+                raise too_deep()
+        self._tensors -= 1
+        if self._tensors < 0:
+            raise BncheckError(
+                f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the file"
+            )
+        return ".".join(reversed(parts))
 
 
-def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
+def _module(pickled: Pickled, path: str, root: Value, budget: Budget) -> Subtree:
     """A pickled nn.Module as its state dict, and what each normalisation layer says of itself."""
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
-    stack: list[tuple[str, int, Value]] = [("", 0, root)]
-    visits = 0
+    stack: list[tuple[Path, int, Value]] = [(None, 0, root)]
     while stack:
         name, depth, node = stack.pop()
-        visits += 1
-        if depth > MAX_MODULE_DEPTH or visits > MAX_TENSORS:
-            raise BncheckError(
-                "holds modules nested beyond reason (limits MAX_MODULE_DEPTH, MAX_TENSORS)",
-                "save its state dict instead",
-            )
+        budget.visit()
+        if depth > MAX_DEPTH:
+            raise too_deep()
         own = attributes(node)
-        children = [(key, child) for key, child in named(own.get("_modules"))]
-        values = dict([*named(own.get("_parameters")), *named(own.get("_buffers"))])
+        children = by_name(own.get("_modules"))
+        values = {**by_name(own.get("_parameters")), **by_name(own.get("_buffers"))}
+        dropped = members(own.get("_non_persistent_buffers_set"))
+        transient = {item for item in dropped if isinstance(item, str)}
         roles = {}
         for key, value in values.items():
             tensor = pickled.objects.tensor(value)
-            if tensor is not None:
-                roles[key] = _join(name, key)
+            if tensor is not None and key not in transient:
+                roles[key] = budget.name((name, key))
                 tensors[roles[key]] = tensor
         class_name = _class_name(node)
         if "running_mean" in values or (is_norm_class(class_name) and not children):
-            modules[name] = norm_module(class_name, own, roles)
-        for key, child in reversed(children):
+            modules[budget.name(name)] = norm_module(class_name, own, roles)
+        for key, child in reversed(list(children.items())):
             if isinstance(child, Node):
-                stack.append((_join(name, key), depth + 1, child))
-    return _checked(Subtree(path, tensors, modules))
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
+                stack.append(((name, key), depth + 1, child))
+    return Subtree(path, tensors, modules)
 
 
 def _class_name(node: Value) -> str:
@@ -127,22 +163,16 @@ def _class_name(node: Value) -> str:
 
 
 def norm_module(
-    class_name: str, attributes: dict[str, Value], tensors: dict[str, str]
+    class_name: str, attributes: Mapping[str, Value], tensors: dict[str, str]
 ) -> NormModule:
     """What a normalisation layer's attributes say; `tensors` maps its own names to full ones."""
-    eps, momentum = attributes.get("eps"), attributes.get("momentum")
     training, tracks = attributes.get("training"), attributes.get("track_running_stats")
     return NormModule(
         class_name,
         {role: tensors[role] for role in ROLES if role in tensors},
-        eps=_number(eps),
-        momentum=_number(momentum),
+        eps=as_number(attributes.get("eps")),
+        momentum=as_number(attributes.get("momentum")),
         momentum_known="momentum" in attributes,
         training=training if isinstance(training, bool) else None,
         tracks_statistics=tracks if isinstance(tracks, bool) else None,
     )
-
-
-def _number(value: Value) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and isinstance(value, (int, float)) else None

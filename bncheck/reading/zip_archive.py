@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.limits import MAX_TEXT_BYTES, MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
@@ -56,14 +56,16 @@ class ZipArchive:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._records: dict[str, _Record] = {}
+        self._text_bytes = 0
         stream = _DirectoryLimit(source.stream())
         try:
             with zipfile.ZipFile(cast(BinaryIO, stream)) as archive:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            raise BncheckError(
-                f"is a damaged or incomplete zip archive ({str(error)[:60]})", _DAMAGED
-            ) from None
+            reason = str(error)[:60]
+            if reason == "File is not a zip file":  # so says zipfile of what lacks its end
+                reason = "it has no end: a download cut short?"
+            raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None
         self.folder = _top_folder([info.orig_filename for info in infos])
         for info in infos:
             name = info.orig_filename.removeprefix(self.folder)
@@ -117,13 +119,19 @@ class ZipArchive:
         return self.storage(name).read(0, source.size)
 
     def text(self, name: str) -> str:
-        """A record of source code or JSON, inflated within MAX_TEXT_RECORD_BYTES."""
+        """A record of source code or JSON, inflated within the limits."""
         record = self._record(name)
+        self._text_bytes += record.size
+        if record.size > MAX_TEXT_RECORD_BYTES or self._text_bytes > MAX_TEXT_BYTES:
+            raise BncheckError(
+                "holds more source code or JSON than MAX_TEXT_BYTES allows",
+                "check where it is from",
+            )
         if not record.compressed:
             return self.read(name, MAX_TEXT_RECORD_BYTES).decode("utf-8", "replace")
         packed = self._source.read(self._data_offset(name, record), record.stored)
         try:
-            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, MAX_TEXT_RECORD_BYTES)
+            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.size or 1)
         except zlib.error:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
         return text.decode("utf-8", "replace")

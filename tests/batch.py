@@ -1,0 +1,131 @@
+"""Runs bncheck command lines, each in a fork of a process that has imported everything already.
+
+A process start costs 0.2 s, a fork 10 ms, and a fork can be killed, can crash and can run out of
+memory without taking the tests along. This file imports no torch: what it measures is bncheck.
+
+Protocol: a line of JSON {argv, seconds, bytes, marker} on stdin, a line of JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did. `code` is negative where a signal ended it: -24 for too much
+    processor time, -9 for too long by the clock.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    peak_bytes: int
+
+
+class Batch:
+    """The forking process, from the side of the tests."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", str(Path(__file__))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(
+        self, argv: list[str], marker: Path, seconds: float = 10.0, memory: int = 2 << 30
+    ) -> Outcome:
+        request = {"argv": argv, "seconds": seconds, "bytes": memory, "marker": str(marker)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Outcome(**json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=20)
+
+
+def _child(
+    argv: list[str], seconds: float, memory: int, marker: str, out: IO[bytes], err: IO[bytes]
+) -> None:
+    from bncheck.cli import run
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ["BNCHECK_MARKER"] = marker
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    code = 97
+    try:
+        code = run(argv)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def _serve(request: dict[str, object]) -> Outcome:
+    argv, marker = request["argv"], request["marker"]
+    seconds, memory = request["seconds"], request["bytes"]
+    assert isinstance(argv, list)
+    assert isinstance(marker, str)
+    assert isinstance(seconds, float)
+    assert isinstance(memory, int)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.monotonic()
+        pid = os.fork()
+        if not pid:
+            _child([str(word) for word in argv], seconds, memory, marker, out, err)
+        while True:
+            done, status, usage = os.wait4(pid, os.WNOHANG)
+            if done:
+                break
+            # Processor time is what a busy machine does not change; the clock ends what waits.
+            if time.monotonic() - start > 4 * seconds:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+        spent = time.monotonic() - start
+        out.seek(0)
+        err.seek(0)
+        texts = [stream.read().decode("utf-8", "surrogateescape") for stream in (out, err)]
+    code = os.waitstatus_to_exitcode(status)
+    return Outcome(code, texts[0], texts[1], spent, usage.ru_maxrss * 1024)
+
+
+def main() -> None:
+    # What a run imports lazily is imported once, here, so that a fork finds it.
+    import ml_dtypes  # noqa: F401
+    import safetensors.numpy  # noqa: F401
+
+    import bncheck.cli.app
+    import bncheck.inspection
+    import bncheck.reading.exported_program
+    import bncheck.reading.onnx_file
+    import bncheck.reading.torchscript
+    import bncheck.reporting.json_report
+    import bncheck.reporting.text  # noqa: F401
+
+    assert "torch" not in sys.modules
+    for line in sys.stdin:
+        print(json.dumps(_serve(json.loads(line)).__dict__), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
