@@ -58,8 +58,10 @@ def inspect(
     options = Options(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
     if data is not None:
-        from bncheck.measured import Measuring
+        from bncheck.measured import Measuring, device_of
 
+        if not isinstance(path_or_module, (str, Path)):
+            device = device_of(path_or_module)
         measuring = Measuring(
             model, data, model_args, data_options, device=device, metric=metric, shape=shape
         )
@@ -73,7 +75,6 @@ def recalibrate(
     data: object,
     *,
     metric: str | Metric | None = None,
-    device: str = "cpu",
     train_batch_size: int | None = None,
     data_options: DataOptions | None = None,
 ) -> RecalibrationReport:
@@ -83,9 +84,10 @@ def recalibrate(
     strict=False); it refuses where they would serve the data worse. Raises BncheckError.
     """
     from bncheck.inspection import Options
-    from bncheck.measured import Measuring
+    from bncheck.measured import Measuring, device_of
     from bncheck.recalibration import recalibrate_module
 
+    device = device_of(model)
     measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)
     return recalibrate_module(model, Options(train_batch_size=train_batch_size), measuring)
 

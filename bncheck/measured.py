@@ -103,12 +103,19 @@ def module_for(measuring: Measuring, checkpoint: Checkpoint) -> tuple[nn.Module,
             raise BncheckError(
                 "a model is needed to measure", "give --model, or --trust for a pickled module"
             )
-        return load_trusted(checkpoint.path), ""
+        return load_trusted(checkpoint.path).to(checked_device(measuring.device)), ""
     if isinstance(measuring.model, str):
         model = build_model(measuring.model, measuring.model_args)
     else:
         model = measuring.model
-    return model, load_weights(model, checkpoint)
+    prefix = load_weights(model, checkpoint)
+    return model.to(checked_device(measuring.device)), prefix
+
+
+def device_of(model: nn.Module) -> str:
+    """Where a module in memory is, and stays."""
+    tensor = next(iter((*model.parameters(), *model.buffers())), None)
+    return "cpu" if tensor is None else str(tensor.device)
 
 
 def inspect_with_data(

@@ -52,7 +52,6 @@ def measure(
     first = next((batch for batch in data if batch.size), None)
     if first is None:
         raise BncheckError("give no samples", "check --data", data.name)
-    model.to(plan.setting.device)
     with ShapeWatch(find_norms(model), plan.shape, plan.setting.processes) as shapes:
         seen = run_cascade(model, data, Cascade.EVAL, plan.setting)
     refuse_few_samples(seen.samples, data.name)
@@ -73,7 +72,6 @@ def measure_population(
     model: nn.Module, layers: Sequence[NormLayer], data: Batches, plan: Plan, prefix: str = ""
 ) -> tuple[MeasuredLayer, ...]:
     """The batch cascade alone: it needs no usable running statistics."""
-    model.to(plan.setting.device)
     seen = run_cascade(model, data, Cascade.BATCH, plan.setting)
     refuse_few_samples(seen.samples, data.name)
     moments = {prefix + name: found for name, found in seen.moments.items()}
