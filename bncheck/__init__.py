@@ -14,31 +14,82 @@ from bncheck.errors import BncheckError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bncheck.inspection import InspectReport
-    from bncheck.reading.checkpoint import Checkpoint
+    from torch import nn
 
-__all__ = ["BncheckError", "__version__", "inspect", "open_checkpoint"]
+    from bncheck.data import DataOptions
+    from bncheck.inspection import InspectReport
+    from bncheck.measuring.comparison import Metric
+    from bncheck.reading.checkpoint import Checkpoint
+    from bncheck.recalibration import RecalibrationReport
+
+__all__ = ["BncheckError", "__version__", "inspect", "open_checkpoint", "recalibrate"]
 
 
 def inspect(
-    path: str | Path,
+    path_or_module: str | Path | nn.Module,
+    data: object = None,
     *,
+    model: str | nn.Module | None = None,
+    model_args: Sequence[str] = (),
     key: str | None = None,
     eps: float | None = None,
     momentum: float | None = None,
     train_batch_size: int | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    metric: str | Metric | None = None,
+    device: str = "cpu",
+    shape: bool = False,
+    data_options: DataOptions | None = None,
 ) -> InspectReport:
-    """Inspect a checkpoint's normalisation layers without executing anything in the file.
+    """Inspect a checkpoint's normalisation layers, or those of a module in memory.
 
-    `key` is the subtree to take; `eps` and `momentum` (PyTorch's convention) stand in where the
-    file has none; `select` and `ignore` hold rule codes or names. Raises BncheckError.
+    Nothing in a file is executed. With `data` (and, for a file, `model`: TARGET:CALLABLE or a
+    module that its tensors are loaded into) its statistics are held against what the layers see;
+    a module given as the first argument comes back as it was.
+
+    `data` is a spec as on the command line, or batches, a Dataset, a DataLoader or a function that
+    returns one. `key` is the subtree to take; `eps` and `momentum` (PyTorch's convention) stand in
+    where the file has none; `select` and `ignore` hold rule codes or names. Raises BncheckError.
     """
-    from bncheck.inspection import Options
+    from bncheck.inspection import Options, inspect_module
     from bncheck.inspection import inspect as run
 
-    return run(path, Options(key, eps, momentum, train_batch_size, select, ignore))
+    options = Options(key, eps, momentum, train_batch_size, select, ignore)
+    measuring = None
+    if data is not None:
+        from bncheck.measured import Measuring, device_of
+
+        if not isinstance(path_or_module, (str, Path)):
+            device = device_of(path_or_module)
+        measuring = Measuring(
+            model, data, model_args, data_options, device=device, metric=metric, shape=shape
+        )
+    if isinstance(path_or_module, (str, Path)):
+        return run(path_or_module, options, measuring)
+    return inspect_module(path_or_module, options, measuring)
+
+
+def recalibrate(
+    model: nn.Module,
+    data: object,
+    *,
+    metric: str | Metric | None = None,
+    train_batch_size: int | None = None,
+    data_options: DataOptions | None = None,
+) -> RecalibrationReport:
+    """Measure a module's running statistics anew; the module is left as it was.
+
+    `.state_dict()` of the report holds the new buffers, for model.load_state_dict(...,
+    strict=False); it refuses where they would serve the data worse. Raises BncheckError.
+    """
+    from bncheck.inspection import Options
+    from bncheck.measured import Measuring, device_of
+    from bncheck.recalibration import recalibrate_module
+
+    device = device_of(model)
+    measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)
+    return recalibrate_module(model, Options(train_batch_size=train_batch_size), measuring)
 
 
 def open_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:

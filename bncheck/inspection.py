@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,13 @@ from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import Network
 from bncheck.rules.static.bn109_dead_channels import dead_channels
+from bncheck.thresholds import W2_WARNING
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from bncheck.measured import Measuring
+    from bncheck.measuring.measurement import MeasuredLayer, Measurement
     from bncheck.reading.tensors import Array
 
 _PROGRAMS = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
@@ -54,15 +59,22 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class InspectReport:
-    """What one checkpoint says about its normalisation layers.
+    """What one checkpoint says about its normalisation layers, and its data where there are any.
 
-    `eps` and `momentum` are what all layers with statistics share: None where there are no such
-    layers, a value of None where they differ.
+    `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
+    statistics share: None where there are no such layers, a value of None where they differ.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     layers: tuple[NormLayer, ...]
     findings: tuple[Finding, ...]
+    measurement: Measurement | None = None
+    train_batch_size: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """What the report is about."""
+        return str(self.checkpoint.path) if self.checkpoint else "the model"
 
     @property
     def summary(self) -> Summary:
@@ -71,7 +83,16 @@ class InspectReport:
             sum(finding.severity is severity for finding in self.findings) for severity in Severity
         )
         verdict, cause = verdict_of(self.findings), cause_of(self.findings)
-        return Summary(len(self.layers), errors, warnings, infos, verdict, cause)
+        counts = Summary(len(self.layers), errors, warnings, infos, verdict, cause)
+        if self.measurement is None:
+            return counts
+        comparison = self.measurement.comparison
+        return replace(
+            counts,
+            w2=self.measurement.w2,
+            samples=self.measurement.samples,
+            metric=comparison.metric if comparison else None,
+        )
 
     @property
     def eps(self) -> Setting | None:
@@ -85,58 +106,85 @@ class InspectReport:
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.inspect/1 of its JSON."""
-        checkpoint = self.checkpoint
+        measured = self.measurement.by_name() if self.measurement else {}
         return {
             "schema": "bncheck.inspect/1",
             "bncheck": __version__,
-            "checkpoint": {
-                "path": str(checkpoint.path),
-                "container": checkpoint.container.value,
-                "key": checkpoint.key or None,
-                "prefix": checkpoint.prefix or None,
-                "tensors": len(checkpoint.tensors),
-            },
+            "checkpoint": _checkpoint_data(self.checkpoint),
             "assumptions": {
                 "eps": _setting_data(self.eps),
                 "momentum": _setting_data(self.momentum),
             },
-            "layers": [_layer_data(layer) for layer in self.layers],
+            "layers": [
+                _layer_data(layer, measured.get(layer.name), self.train_batch_size)
+                for layer in self.layers
+            ],
             "findings": [finding.to_dict() for finding in self.findings],
             "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
+            **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
         }
 
 
-def inspect(path: str | Path, options: Options | None = None) -> InspectReport:
+def inspect(
+    path: str | Path, options: Options | None = None, measuring: Measuring | None = None
+) -> InspectReport:
     """Inspect the file or folder at `path`, executing nothing in it.
 
+    With `measuring`, a model and data, its statistics are also held against what the layers see.
     Raises BncheckError where it cannot be read, or an option names what does not exist.
     """
     options = options or Options()
-    choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
+    rules = choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
     checkpoint = open_checkpoint(path, options.key)
     try:
-        return judge(checkpoint, options)
+        report = judge(checkpoint, options)
     except BncheckError as error:
         raise error.about(str(path)) from None
+    if measuring is None:
+        return report
+    from bncheck.measured import inspect_with_data
+
+    return inspect_with_data(checkpoint, report.layers, rules, options, measuring)
+
+
+def inspect_module(
+    model: nn.Module, options: Options | None = None, measuring: Measuring | None = None
+) -> InspectReport:
+    """Inspect a module in memory; it comes back as it was."""
+    from bncheck.measured import inspect_module_with_data, layers_of
+
+    options = options or Options()
+    rules = choose_rules(options.select, options.ignore)
+    layers = layers_of(model)
+    if measuring is not None:
+        return inspect_module_with_data(model, layers, rules, options, measuring)
+    return InspectReport(None, layers, tuple(static_findings(None, layers, options)))
 
 
 def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
     """Read the normalisation layers of an open checkpoint and run the rules on them."""
     layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
+    return InspectReport(checkpoint, layers, tuple(static_findings(checkpoint, layers, options)))
+
+
+def static_findings(
+    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: Options
+) -> list[Finding]:
+    """What the rules say without data, the worst first."""
+    container = checkpoint.container if checkpoint else None
     network = Network(
         layers,
-        shapes=_shapes(checkpoint),
-        knows_modules=bool(checkpoint.modules),
-        counts_batches=checkpoint.container is not Container.ONNX,
-        is_program=checkpoint.container in _PROGRAMS,
+        shapes=_shapes(checkpoint) if checkpoint else {},
+        knows_modules=checkpoint is None or bool(checkpoint.modules),
+        counts_batches=container is not Container.ONNX,
+        is_program=container in _PROGRAMS,
         eps=options.eps,
         train_batch_size=options.train_batch_size,
     )
     rules = choose_rules(options.select, options.ignore)
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
         findings = [finding for rule in rules for finding in rule.check(rule, network)]
-    findings.sort(key=lambda finding: finding.severity.rank)
-    return InspectReport(checkpoint, layers, tuple(findings))
+    return sorted(findings, key=lambda finding: finding.severity.rank)
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
@@ -150,8 +198,23 @@ def _setting_data(setting: Setting | None) -> dict[str, object]:
     return {"value": setting.value, "source": setting.origin.value}
 
 
-def _layer_data(layer: NormLayer) -> dict[str, object]:
+def _checkpoint_data(checkpoint: Checkpoint | None) -> dict[str, object] | None:
+    if checkpoint is None:
+        return None
     return {
+        "path": str(checkpoint.path),
+        "container": checkpoint.container.value,
+        "key": checkpoint.key or None,
+        "prefix": checkpoint.prefix or None,
+        "tensors": len(checkpoint.tensors),
+    }
+
+
+def _layer_data(
+    layer: NormLayer, measured: MeasuredLayer | None, train_batch_size: int | None
+) -> dict[str, object]:
+    held, alone = (measured.eval, measured.batch) if measured else (None, None)
+    data: dict[str, object] = {
         "name": layer.name,
         "kind": layer.kind.value,
         "channels": layer.channels,
@@ -163,9 +226,39 @@ def _layer_data(layer: NormLayer) -> dict[str, object]:
         "weight": _range_data(layer.weight),
         "bias": _range_data(layer.bias),
         "dead_channels": int(dead_channels(layer).sum()),
-        "w2": {"eval": None, "batch": None},
-        "z_share": None,
-        "worst_channels": [],
+        "w2": {"eval": held.w2 if held else None, "batch": alone.w2 if alone else None},
+        "z_share": measured.z_share(train_batch_size) if measured else None,
+        "worst_channels": measured.worst_channels if measured else [],
+    }
+    if measured and measured.shape:
+        data["shape"] = measured.shape.to_dict()
+    return data
+
+
+def _measurement_data(measurement: Measurement) -> dict[str, object]:
+    comparison = measurement.comparison
+    return {
+        "samples": measurement.samples,
+        "available": measurement.available,
+        "batch_size": measurement.batch_size,
+        "not_reached": [m.layer.name for m in measurement.layers if m.eval is None],
+        "comparison": None
+        if comparison is None
+        else {
+            "metric": comparison.metric,
+            "before": comparison.before,
+            "after": comparison.after,
+            "direction": comparison.direction.value,
+            "flips": comparison.flips,
+            "loss": comparison.loss,
+            "output_change": comparison.output_change,
+        },
+        "preprocessing": [{"name": c.name, "w2": c.w2} for c in measurement.candidates],
+        "input_features": measurement.features.to_dict() if measurement.features else None,
+        "batch_size_advice": {
+            "smallest": measurement.smallest_batch(W2_WARNING),
+            "noise": {str(size): noise for size, noise in measurement.batch_noise().items()},
+        },
     }
 
 

@@ -50,6 +50,7 @@ class Origin(str, Enum):
 
     FILE = "file"
     OPTION = "option"
+    MODEL = "model"
     ASSUMED = "assumed"
 
 

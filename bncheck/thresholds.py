@@ -10,3 +10,6 @@ W2_ERROR: Final = 0.40
 
 #: A running variance below this is a channel that never varies.
 DEAD_VARIANCE: Final = 1e-10
+
+#: W2 of the first layer from which other ways to prepare the data are tried.
+W2_STEM: Final = 0.10

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bncheck._version import __version__
-from bncheck.cli import inspect, rule
+from bncheck.cli import inspect, recalibrate, rule
 
 app = typer.Typer(
     name="bncheck",
@@ -17,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("inspect")(inspect.inspect)
+app.command("recalibrate")(recalibrate.recalibrate)
 app.command("rule")(rule.rule)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -10,6 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.measuring import (
+    BatchSizeOption,
+    DataOption,
+    DeviceOption,
+    Given,
+    MaxSamplesOption,
+    MeanOption,
+    MetricOption,
+    ModelArgOption,
+    ModelOption,
+    ScaleOption,
+    SizeOption,
+    StdOption,
+    TrustOption,
+    mended_path,
+    progress_bar,
+)
 from bncheck.cli.options import (
     FailOn,
     FailOnOption,
@@ -66,6 +84,21 @@ def inspect(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--ignore", metavar="RULES", help="All but these rules."),
     ] = None,
+    model: ModelOption = None,
+    model_arg: ModelArgOption = None,
+    data: DataOption = None,
+    trust: TrustOption = False,
+    device: DeviceOption = "cpu",
+    metric: MetricOption = None,
+    batch_size: BatchSizeOption = None,
+    max_samples: MaxSamplesOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
+    shape: Annotated[
+        bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
+    ] = False,
     fail_on: FailOnOption = FailOn.ERROR,
     format_: FormatOption = Format.TEXT,
     json: JsonOption = False,
@@ -78,10 +111,12 @@ def inspect(
     """Tell whether the running statistics in a checkpoint are sound.
 
     Reads files of torch.save (old and new), whole pickled modules, TorchScript, .pt2, safetensors,
-    sharded and distributed checkpoints, and ONNX. Nothing in the file is executed.
+    sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
+    and --data, also whether they agree with what the layers see, and if not, why.
     """
     from bncheck.inspection import Options
     from bncheck.inspection import inspect as run
+    from bncheck.measuring.distributed import launched_processes
 
     if quiet and verbose:
         raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
@@ -91,14 +126,23 @@ def inspect(
     options = Options(key, eps, momentum, train_batch_size, select or (), ignore or ())
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
-    for path in checkpoints:
-        try:
-            reports.append(run(path, options))
-        except BncheckError as error:
-            if error.subject != str(path):  # not about the file: no other file will fare better
-                raise
-            console.error(str(error))
-            errors.append(error)
+    given = Given(
+        model, model_arg or (), data, trust, device, metric, batch_size, max_samples, scale, mean,
+        std, size, shape,
+    )  # fmt: skip
+    command = given.command([("--key", key), ("--eps", eps), ("--momentum", momentum)])
+    with progress_bar(not quiet) as progress, launched_processes(device) as processes:
+        for path in checkpoints:
+            measuring = given.measuring(processes, progress, _filled(command, path))
+            try:
+                reports.append(run(path, options, measuring))
+            except BncheckError as error:
+                if error.subject != str(path):  # not about the file: no other will fare better
+                    raise
+                console.error(str(error))
+                errors.append(error)
+    if processes.rank:  # rank 0 reports
+        return _code(reports, errors, fail_on)
     for done in reports:
         _say_choices(done, options)
     several = len(checkpoints) > 1
@@ -108,9 +152,21 @@ def inspect(
         _show(
             shown, reports, errors, several=several, quiet=quiet, verbose=verbose, no_color=no_color
         )
+    return _code(reports, errors, fail_on)
+
+
+def _code(reports: list[InspectReport], errors: list[BncheckError], fail_on: FailOn) -> ExitCode:
     if errors:
         return ExitCode.ERROR
     return exit_code([finding for done in reports for finding in done.findings], fail_on)
+
+
+def _filled(command: str, path: Path) -> str:
+    """The command to recalibrate this checkpoint."""
+    words = {"{path}": str(path), "{out}": str(mended_path(path))}
+    for blank, word in words.items():
+        command = command.replace(blank, shlex.quote(word))
+    return command
 
 
 def _refuse_overwriting(output: Path, checkpoints: list[Path]) -> None:
@@ -125,6 +181,7 @@ def _say_choices(report: InspectReport, options: Options) -> None:
     from bncheck.reporting.visible import visible
 
     checkpoint = report.checkpoint
+    assert checkpoint is not None  # the command inspects files
     if checkpoint.alternatives:
         judged = checkpoint.alternatives[:_JUDGED]
         others = [_judge(checkpoint.path, tree.path, options) for tree in judged]

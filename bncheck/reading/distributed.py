@@ -21,7 +21,7 @@ from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, checked_shape
 from bncheck.reading.torch_files import read_zip
 from bncheck.reading.torch_objects import attributes, entries
 from bncheck.reading.zip_archive import ZipArchive
@@ -76,7 +76,9 @@ def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
         shape, chunks = _chunks(key, entry, places)
         branch, name = _split(key, paths.get(key))
         branches.setdefault(branch, {})[name] = LoadedTensor(
-            partial(_assemble, folder, files, shape, chunks), shape
+            partial(_assemble, folder, files, shape, chunks),
+            shape,
+            partial(_parts, folder, files, chunks),
         )
     return [Subtree(branch, found) for branch, found in branches.items()]
 
@@ -180,14 +182,24 @@ def _assemble(
     return whole
 
 
-def _read_chunk(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Array:
+def _parts(folder: Path, files: dict[str, Source], chunks: list[_Chunk]) -> list[Part]:
+    return [_part(folder, files, chunk) for chunk in chunks]
+
+
+def _part(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Part:
     try:
         if chunk.file not in files:
             files[chunk.file] = Source.open(folder / chunk.file)
-        pickled = read_zip(ZipArchive(files[chunk.file].window(chunk.start, chunk.length)))
+        archive = files[chunk.file].window(chunk.start, chunk.length)
+        pickled = read_zip(ZipArchive(archive))
     except BncheckError as error:
         raise error.about(chunk.file) from None
     tensor = pickled.objects.tensor(pickled.root)
     if tensor is None or tensor.shape != chunk.sizes:
         raise _malformed()
-    return tensor.read()
+    place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
+    return Part(place, tensor, archive)
+
+
+def _read_chunk(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Array:
+    return _part(folder, files, chunk).tensor.read()

@@ -17,6 +17,7 @@ from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
     LoadedTensor,
+    Part,
     Storage,
     StridedTensor,
     checked_shape,
@@ -93,18 +94,25 @@ def read_index(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]
     shards = _shards(path)
     opened: dict[str, Mapping[str, LazyTensor]] = {}
 
+    def find(name: str) -> LazyTensor:
+        shard = shards[name]
+        if shard not in opened:
+            opened[shard] = read_shard(path.parent / shard)
+        return opened[shard][name]
+
     def load(name: str) -> Array:
         shard = shards[name]
         try:
-            if shard not in opened:
-                opened[shard] = read_shard(path.parent / shard)
-            return opened[shard][name].read()
+            return find(name).read()
         except KeyError:
             raise BncheckError(f"has no tensor {name[:60]!r}", "download it again", shard) from None
         except BncheckError as error:
             raise error.about(shard) from None
 
-    return [Subtree("", {name: LoadedTensor(partial(load, name)) for name in shards})]
+    def tensor(name: str) -> LazyTensor:
+        return LoadedTensor(partial(load, name), parts=lambda: [Part((), find(name))])
+
+    return [Subtree("", {name: tensor(name) for name in shards})]
 
 
 def shard_names(path: Path) -> list[str]:

@@ -41,6 +41,7 @@ class SourceFile:
         if not stat.S_ISREG(status.st_mode):
             self._file.close()
             raise BncheckError("is not a regular file", "copy its content into a file first")
+        self.path = path
         self.size = status.st_size
         self.bytes_read = 0
 

@@ -207,12 +207,28 @@ class StridedTensor:
         return np.array(view, dtype=native)  # contiguous, writable, owning its memory
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a tensor that lies in a file as it is: `place` in the whole, and its numbers.
+
+    `archive` is where the zip archive that holds it lies in the file, where that is not all of it.
+    """
+
+    place: tuple[slice, ...]
+    tensor: LazyTensor
+    archive: Source | None = None
+
+
 @dataclass(slots=True)
 class LoadedTensor:
-    """A tensor whose reading is somebody else's affair (safetensors, onnx, a nested file)."""
+    """A tensor whose reading is somebody else's affair (safetensors, onnx, a nested file).
+
+    `parts` says where its bytes are, for formats in which they can be found.
+    """
 
     load: Callable[[], Array]
     shape: tuple[int, ...] | None = None
+    parts: Callable[[], list[Part]] | None = None
 
     def read(self) -> Array:
         """What `load` gives."""

@@ -14,6 +14,7 @@ from rich.text import Text
 from bncheck.findings import Finding, Severity, Verdict
 from bncheck.inspection import InspectReport
 from bncheck.layers import Setting
+from bncheck.reporting import text_measured
 from bncheck.reporting.spark import BINS, histogram, log_range
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import Rule, count
@@ -30,6 +31,9 @@ _STYLES = {
     Verdict.SUSPECT: "bold yellow",
     Verdict.HEALTHY: "bold green",
 }
+#: A command in a fix is shown below the report instead.
+_COMMAND = re.compile(r"run `(bncheck recalibrate [^`]+)`")
+_BELOW = "recalibrate (the command below)"
 _NAMED = 4  # layers named before "and N more"
 _LABEL = 9  # width of the first column
 
@@ -39,6 +43,9 @@ def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> N
     parts: list[RenderableType] = []
     for index, report in enumerate(reports):
         parts += [Text()] * bool(index) + _report(report, verbose)
+        for command in _commands(report):  # on a line of its own, to be copied whole
+            line = Text.assemble(("next:    ", "green"), command, no_wrap=True)
+            parts += [Text(), line]
     if len(reports) > 1:
         verdicts = [report.summary.verdict for report in reports]
         counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
@@ -49,7 +56,7 @@ def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> N
 def show_findings(console: Console, reports: Sequence[InspectReport]) -> None:
     """One line for each error and warning: what --quiet leaves."""
     for report in reports:
-        path = visible(str(report.checkpoint.path), None)
+        path = visible(report.subject, None)
         for finding in report.findings:
             if finding.severity is not Severity.INFO:
                 line = Text(f"{path}: ")
@@ -81,7 +88,8 @@ def _print(console: Console, parts: Sequence[RenderableType]) -> None:
     """Print without the spaces that rich fills lines up with."""
     with console.capture() as captured:
         for part in parts:
-            console.print(part)
+            # A command is one line however long it is: it is there to be copied.
+            console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
     console.file.write(re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get()))
 
 
@@ -89,13 +97,13 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
     verdict = report.summary.verdict
     word = verdict.value if verdict is Verdict.HEALTHY else verdict.value.upper()
     parts: list[RenderableType] = [
-        _row(
-            Text(word, _STYLES[verdict]), Text(visible(str(report.checkpoint.path), None), "bold")
-        ),
+        _row(Text(word, _STYLES[verdict]), Text(visible(report.subject, None), "bold")),
         _row(Text(), Text(_what(report))),
     ]
     if any(layer.tracked for layer in report.layers):
         parts.append(_row(Text(), Text(_assumptions(report), "dim")))
+    if report.measurement is not None:
+        parts.append(_row(Text(), text_measured.summary(report.measurement, verbose)))
     serious = [f for f in report.findings if f.severity is not Severity.INFO]
     infos = [f for f in report.findings if f.severity is Severity.INFO]
     for group in _groups(serious):
@@ -108,7 +116,18 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
         parts += [*blank, _row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
     if verbose and report.layers:
         parts += [Text(), _table(report.layers)]
+    if report.measurement is not None and (verbose or serious):
+        parts += [Text(), text_measured.table(report.measurement)]
+    if report.measurement is not None and verbose:
+        parts += [Text(), text_measured.details(report.measurement)]
     return parts
+
+
+def _commands(report: InspectReport) -> list[str]:
+    """The commands that the fixes of errors and warnings name, each once."""
+    serious = [f for f in report.findings if f.severity is not Severity.INFO]
+    found = [match[1] for f in serious for match in _COMMAND.finditer(f.fix)]
+    return [visible(command, None) for command in dict.fromkeys(found)]
 
 
 def _row(label: Text, content: RenderableType) -> RenderableType:
@@ -126,10 +145,10 @@ def _what(report: InspectReport) -> str:
         kinds[layer.kind.value] = kinds.get(layer.kind.value, 0) + 1
     layers = ", ".join(count(number, f"{kind} layer") for kind, number in kinds.items())
     checkpoint = report.checkpoint
-    where = [checkpoint.container.value]
-    if checkpoint.key:
+    where = [checkpoint.container.value] if checkpoint else ["a module in memory"]
+    if checkpoint and checkpoint.key:
         where.append(f"key {visible(checkpoint.key)}")
-    if checkpoint.prefix:
+    if checkpoint and checkpoint.prefix:
         where.append(f"prefix {visible(checkpoint.prefix)}")
     channels = sum(layer.channels for layer in report.layers if layer.tracked)
     size = f", {count(channels, 'channel')}" if channels else ""
@@ -153,7 +172,12 @@ def _setting(setting: Setting, option: str) -> str:
         value = "differs between layers" if option == "--eps" else "cumulative or differing"
     else:
         value = f"{setting.value:g}"
-    origin = {"file": "from the file", "option": f"from {option}", "assumed": "assumed"}
+    origin = {
+        "file": "from the file",
+        "option": f"from {option}",
+        "model": "from the model",
+        "assumed": "assumed",
+    }
     return f"{value} {origin[setting.origin.value]}"
 
 
@@ -177,7 +201,7 @@ def _finding(group: list[Finding], verbose: bool) -> RenderableType:
         lines.append(text.append(visible(finding.message, None)))
     if len(group) > len(shown):
         lines.append(Text(f"likewise: {_layer_names(group[1:])}"))
-    fixes = dict.fromkeys(finding.fix for finding in group)
+    fixes = dict.fromkeys(_COMMAND.sub(_BELOW, finding.fix) for finding in group)
     lines += [Text.assemble(("fix: ", "green"), visible(fix, None)) for fix in fixes]
     return _row(Text(first.severity.value, _STYLES[first.severity]), Group(*lines))
 

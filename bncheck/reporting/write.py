@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from bncheck.errors import BncheckError
@@ -20,23 +22,61 @@ def check_target(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text: into a temporary file beside the target, then renamed over it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside the target, renamed over it at the end unless something is raised.
+
+    It keeps the target's ending, because readers go by it.
+    """
     check_target(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-                file.flush()
+            yield temporary
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.chmod(temporary, _mode(path))
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BncheckError(f"cannot be written ({reason})", "choose another", str(path)) from None
+        raise _unwritable(path, error) from None
+
+
+@contextlib.contextmanager
+def creating_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, which must not exist yet."""
+    if path.exists():
+        raise BncheckError("exists already", "name a folder to create", str(path))
+    check_target(path)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        try:
+            yield temporary
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o777 & ~mask)
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> BncheckError:
+    reason = error.strerror or str(error)
+    return BncheckError(f"cannot be written ({reason})", "choose another", str(path))
 
 
 def _mode(path: Path) -> int:

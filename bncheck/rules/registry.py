@@ -6,6 +6,15 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from bncheck.errors import BncheckError
+from bncheck.rules.data.bn201_noisy import noisy
+from bncheck.rules.data.bn202_stale import stale
+from bncheck.rules.data.bn203_merged import merged
+from bncheck.rules.data.bn204_ordered import ordered
+from bncheck.rules.data.bn205_preprocessing import preprocessing
+from bncheck.rules.data.bn206_dropout import dropout_shift
+from bncheck.rules.data.bn207_disagree import disagree
+from bncheck.rules.data.bn208_would_hurt import would_hurt
+from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn102_non_finite import non_finite
@@ -43,6 +52,15 @@ RULES: tuple[Rule, ...] = (
     eps_sensitive,
     dead_activation,
     not_tracked,
+    noisy,
+    stale,
+    merged,
+    ordered,
+    preprocessing,
+    dropout_shift,
+    disagree,
+    would_hurt,
+    single_value,
     training_mode,
 )
 

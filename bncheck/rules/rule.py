@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bncheck.findings import Evidence, Finding, Severity
 from bncheck.layers import NormLayer, split_name
+
+if TYPE_CHECKING:
+    from bncheck.rules.data.case import Case
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,30 @@ class Rule:
     ) -> Finding:
         """A finding of this rule."""
         return Finding(self.code, self.name, severity, layer, message, fix, evidence)
+
+
+Judge = Callable[["MeasuredRule", "Case"], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class MeasuredRule(Rule):
+    """A rule about a measurement. A file alone gives it nothing to check; `judge` explains it."""
+
+    judge: Judge
+
+    @property
+    def explanation(self) -> str:
+        """What it finds, why that matters, how to mend it, and the criterion with its source."""
+        return inspect.getdoc(self.judge) or ""
+
+
+def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judge], MeasuredRule]:
+    """Make a judge function a rule."""
+    return lambda judge: MeasuredRule(code, name, severities, _nothing, judge)
+
+
+def _nothing(self: Rule, network: Network) -> Iterable[Finding]:
+    return ()
 
 
 def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]:

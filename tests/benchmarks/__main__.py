@@ -1,5 +1,6 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import reading
+from tests.benchmarks import measuring, reading
 
 reading.main()
+measuring.main()

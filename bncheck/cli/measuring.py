@@ -1,0 +1,171 @@
+"""The options of commands that run a model on data, and what they make together."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from bncheck.errors import BncheckError
+
+if TYPE_CHECKING:
+    from bncheck.measured import Measuring
+    from bncheck.measuring.distributed import Processes
+
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", metavar="TARGET:CALLABLE", help="my.nets:ResNet or nets.py:build."),
+]
+ModelArgOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--model-arg", metavar="KEY=VALUE", help="For --model; Python literals."),
+]
+DataOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="A .npz, .npy, .pt or .safetensors file, a folder of images, or TARGET:CALLABLE.",
+    ),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Unpickle the checkpoint itself as the model: runs code.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")]
+MetricOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--metric",
+        metavar="TARGET:CALLABLE",
+        help="metric(output, labels) of a batch; higher is better.",
+    ),
+]
+BatchSizeOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--batch-size", min=1, help="For files and folders; 64 if not given."),
+]
+MaxSamplesOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--max-samples", min=1, help="Use at most so many; 4096 if not given."),
+]
+ScaleOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--scale", help="Raw values are divided by this: 255."),
+]
+MeanOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--mean", metavar="M[,M,M]", help="Then this is subtracted, by channel."),
+]
+StdOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--std", metavar="S[,S,S]", help="Then divided by this, by channel."),
+]
+SizeOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
+]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave of these options."""
+
+    model: str | None
+    model_args: Sequence[str]
+    data: str | None
+    trust: bool
+    device: str
+    metric: str | None
+    batch_size: int | None
+    max_samples: int | None
+    scale: float | None
+    mean: str | None
+    std: str | None
+    size: str | None
+    shape: bool = False
+
+    def command(self, extra: Sequence[tuple[str, object]]) -> str:
+        """`bncheck recalibrate` with the same model and data; {path} and {out} are left open."""
+        pairs: list[tuple[str, object]] = [("--model", self.model)]
+        pairs += [("--model-arg", argument) for argument in self.model_args]
+        pairs += [("--trust", "")] if self.trust else []
+        pairs += [("--data", self.data), ("--scale", self.scale), ("--mean", self.mean)]
+        pairs += [("--std", self.std), ("--size", self.size), ("--metric", self.metric)]
+        pairs += [("--batch-size", self.batch_size), ("--max-samples", self.max_samples), *extra]
+        words = []
+        for option, value in pairs:
+            if value is not None:
+                words.append(option if value == "" else f"{option} {shlex.quote(_text(value))}")
+        return f"bncheck recalibrate {{path}} {' '.join(words)} -o {{out}}"
+
+    def measuring(
+        self, processes: Processes, progress: Callable[[int, int | None], None], command: str
+    ) -> Measuring | None:
+        """What to measure; None where the user wants no measurement."""
+        if not self._wanted():
+            return None
+        from bncheck.data import DEFAULT_BATCH_SIZE, DEFAULT_MAX_SAMPLES, DataOptions
+        from bncheck.measured import Measuring
+
+        size = _numbers(self.size, "--size")
+        options = DataOptions(
+            self.batch_size or DEFAULT_BATCH_SIZE,
+            self.max_samples or DEFAULT_MAX_SAMPLES,
+            self.scale,
+            _numbers(self.mean, "--mean"),
+            _numbers(self.std, "--std"),
+            tuple(int(number) for number in size),
+        )
+        return Measuring(
+            self.model, self.data, self.model_args, options, self.trust, self.device,
+            self.metric, self.shape, processes, progress, command,
+        )  # fmt: skip
+
+    def _wanted(self) -> bool:
+        if self.data is not None and self.model is None and not self.trust:
+            raise BncheckError(
+                "--data needs the model that it is for",
+                "add --model TARGET:CALLABLE, or --trust for a pickled module",
+            )
+        if (self.model is not None or self.trust) and self.data is None:
+            raise BncheckError("--model needs data to measure with", "add --data SPEC")
+        return self.data is not None
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise BncheckError(
+            f"{option} {text!r} is no list of numbers", f"write e.g. {option} 0.485,0.456,0.406"
+        ) from None
+
+
+def mended_path(path: Path) -> Path:
+    """Where the mended copy of a checkpoint is proposed to go."""
+    return path.with_name(f"{path.stem}-recalibrated{path.suffix}")
+
+
+@contextlib.contextmanager
+def progress_bar(wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal's stderr, which disappears when the work is done."""
+    if not wanted or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

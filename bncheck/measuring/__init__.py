@@ -1,0 +1,1 @@
+"""What the normalisation layers of a model see when data flow through it."""

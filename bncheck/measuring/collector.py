@@ -1,0 +1,171 @@
+"""Hooks on every normalisation layer, which turn its input into moments.
+
+A batch costs two reductions a layer in fp32, about a pivot near the mean; what is left, two numbers
+an image and channel, is merged in float64. Nothing is kept of the data, so memory does not grow
+with the number of samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from bncheck.errors import BncheckError
+from bncheck.measuring.moments import Moments, merge_all, of_images
+from bncheck.measuring.norms import Norm
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Floats = NDArray[np.float64]
+
+
+#: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
+_PORTION: Final = 1 << 18
+
+
+class SingleValueError(BncheckError):
+    """A batch gave a layer one value for each channel: its batch variance does not exist."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(
+            f"gets one value for each channel, so a batch has no variance (layer {layer})",
+            "use larger batches, or drop the incomplete last one",
+        )
+        self.layer = layer
+
+
+class Collector:
+    """The moments of every layer, in the order in which the layers are first reached.
+
+    With `normalise_by_batch`, a layer gets the statistics of its own batch just before it runs: in
+    eval mode it then normalises with them. That serves every class that reads its buffers in
+    eval mode (frozen, synchronised and fused ones too), leaves dropout off, and touches no
+    counter. The buffers must be spare copies.
+    """
+
+    def __init__(self, norms: Sequence[Norm], normalise_by_batch: bool = False) -> None:
+        self.moments: dict[str, Moments] = {}
+        self.pivots: dict[str, Tensor] = {}
+        self._norms = norms
+        self._normalise = normalise_by_batch
+        self._calls: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[Collector]:
+        """Hooks on, and off again whatever happens."""
+        handles = []
+        try:
+            for norm in self._norms:
+                hook = self._hook(norm)
+                handles.append(norm.module.register_forward_pre_hook(hook, with_kwargs=True))
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def discard(self) -> None:
+        """Forget what the last forward gave, its pivots apart."""
+        self._calls.clear()
+
+    def take(self, number: int) -> dict[str, Moments]:
+        """The moments of the last forward, batch `number`; the collector is ready for the next."""
+        taken = {}
+        for name, calls in self._calls.items():
+            pivot = self.pivots[name].double().cpu().numpy()
+            taken[name] = merge_all([_moments(m, q, values, pivot) for m, q, values in calls])
+            if not taken[name].is_finite:
+                raise BncheckError(
+                    f"batch {number} reaches layer {name} with NaN or infinity",
+                    "look at this batch and the layers before; half precision ends at 65504",
+                )
+        self._calls.clear()
+        return taken
+
+    def add(self, batch: dict[str, Moments]) -> None:
+        """Merge one batch's moments into the whole."""
+        for name, moments in batch.items():
+            known = self.moments.get(name)
+            self.moments[name] = moments if known is None else known.merge(moments)
+
+    def _hook(self, norm: Norm) -> Any:
+        def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else next(iter(kwargs.values()))
+            m, q, values = self._reduce(norm, x.detach())
+            self._calls.setdefault(norm.name, []).append((m, q, values))
+            if self._normalise:
+                if m.shape[0] * values < 2:
+                    raise SingleValueError(norm.name)
+                self._set_batch_statistics(norm, m, q)
+
+        return before
+
+    def _reduce(self, norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Per image and channel the mean and the mean square about the pivot, in fp32."""
+        import torch
+
+        pivot = self.pivots.get(norm.name)
+        if pivot is None:
+            pivot = self.pivots[norm.name] = _pivot(norm, x)
+        parts = [_reduce_images(_channels_second(norm, part), pivot) for part in portions(x)]
+        m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return m, q, x.numel() // m.numel()
+
+    def _set_batch_statistics(self, norm: Norm, m: Tensor, q: Tensor) -> None:
+        """What train() would normalise with: the batch's mean and biased variance."""
+        mean = m.mean(dim=0)
+        if norm.kind.value == "InstanceNorm":
+            var = (q - m * m).mean(dim=0)
+        else:
+            var = q.mean(dim=0) - mean * mean
+        norm.module.running_mean.copy_(self.pivots[norm.name] + mean)
+        norm.module.running_var.copy_(var.clamp_min(0))
+
+
+def portions(x: Tensor) -> Sequence[Tensor]:
+    """Groups of images small enough that what is computed from them stays in the cache.
+
+    Passes over main memory are what measuring costs on a CPU: this leaves one of them.
+    """
+    if x.device.type != "cpu" or x.numel() <= _PORTION or not x.shape[0]:
+        return [x]
+    return x.split(max(1, _PORTION * x.shape[0] // x.numel()))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _pivot(norm: Norm, x: Tensor) -> Tensor:
+    """The channel means of the first batch; 0 where there is none."""
+    images = _single(_channels_second(norm, x))
+    return images.mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _reduce_images(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
+    deviation = _single(x) - pivot[:, None]
+    if deviation.shape[2] == 1:
+        m = deviation[:, :, 0]
+        return m, m * m
+    return deviation.mean(dim=2), deviation.square_().mean(dim=2)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Half precision as single."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+def _moments(m: Tensor, q: Tensor, values: int, pivot: Floats) -> Moments:
+    return of_images(m.double().cpu().numpy(), q.double().cpu().numpy(), values, pivot)
+
+
+def _channels_second(norm: Norm, x: Tensor) -> Tensor:
+    """(N, C), (N, C, L), (N, C, H, W), ... as (N, C, L); channels may also come last."""
+    channels = norm.channels
+    if x.ndim >= 2 and x.shape[1] == channels:
+        return x.reshape(x.shape[0], channels, -1)
+    if x.ndim >= 2 and x.shape[-1] == channels:
+        return x.movedim(-1, 1).reshape(x.shape[0], channels, -1)
+    raise BncheckError(
+        f"layer {norm.name} has {channels} channels and gets an input of shape {tuple(x.shape)}",
+        "check --model-arg and the shape of the data",
+    )

@@ -1,0 +1,229 @@
+"""The model with its running statistics and with measured ones, side by side on the same batches.
+
+This tells wrong statistics (measured ones serve better) from wrong data (they serve worse), which
+no distance between the two can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from bncheck import usercode
+from bncheck.data import Batches
+from bncheck.errors import BncheckError
+from bncheck.measuring.cascades import Setting
+from bncheck.measuring.distributed import in_rank_order
+from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.norms import find_norms, in_eval_mode, with_statistics
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    Statistics = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+#: metric(output, target) -> a number for the batch, higher is better.
+Metric: TypeAlias = Callable[[Any, Any], Any]
+
+#: Differences within so many standard errors are chance.
+_SIGMAS = 2.0
+
+
+class Direction(str, Enum):
+    """What measured statistics do to the model's results."""
+
+    BETTER = "better"
+    SAME = "same"
+    WORSE = "worse"
+    UNKNOWN = "unknown"
+
+
+@dataclass
+class _Sums:
+    """What is added up over batches; every field is a sum, so processes can add theirs."""
+
+    samples: int = 0
+    predictions: int = 0
+    flips: int = 0
+    right_before: int = 0
+    right_after: int = 0
+    gained: int = 0
+    lost: int = 0
+    labelled: int = 0
+    loss_before: float = 0.0
+    loss_after: float = 0.0
+    confidence_before: float = 0.0
+    confidence_after: float = 0.0
+    change: float = 0.0
+    size: float = 0.0
+    batches: int = 0
+    metric_before: float = 0.0
+    metric_after: float = 0.0
+    metric_gain: float = 0.0
+    metric_gain_square: float = 0.0
+
+    def add(self, other: _Sums) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Before: running statistics; after: measured ones. None where there is nothing to go by."""
+
+    metric: str | None
+    before: float | None
+    after: float | None
+    direction: Direction
+    samples: int
+    flips: float | None = None
+    loss: tuple[float, float] | None = None
+    confidence: tuple[float, float] | None = None
+    output_change: float | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+def compare(
+    model: nn.Module,
+    data: Batches,
+    statistics: Statistics,
+    setting: Setting,
+    metric: Metric | None = None,
+    metric_name: str = "metric",
+) -> Comparison:
+    """Run every batch with either statistics; the model comes back as it was."""
+    import torch
+
+    norms = find_norms(model)
+    sums = _Sums()
+    done = 0
+    with torch.no_grad(), in_eval_mode(model):
+        for number, batch in enumerate(data):
+            done += batch.size
+            if batch.size and number % setting.processes.size == setting.processes.rank:
+                fitted = prepared(model, batch, number, setting.device)
+                before = forward(model, fitted, number)
+                with with_statistics(norms, statistics):
+                    after = forward(model, fitted, number)
+                _judge(sums, before, after, fitted.target, fitted.size)
+                if metric is not None:
+                    _apply(sums, metric, before, after, fitted.target, fitted.size)
+            setting.progress(done, data.samples)
+    total = _Sums()
+    for part in in_rank_order(setting.processes, sums):
+        assert isinstance(part, _Sums)
+        total.add(part)
+    return _comparison(total, metric is not None, metric_name)
+
+
+def scores_of(output: Any) -> Tensor | None:
+    """The class scores in a model's output: (N, classes, ...) with at least two classes."""
+    import torch
+
+    if isinstance(output, Mapping):
+        output = next((output[k] for k in ("logits", "out") if k in output), None) or next(
+            iter(output.values()), None
+        )
+    elif isinstance(output, (tuple, list)):
+        output = output[0] if output else None
+    elif hasattr(output, "logits"):
+        output = output.logits
+    usable = isinstance(output, torch.Tensor) and output.ndim >= 2 and output.shape[1] > 1
+    return output if usable and output.is_floating_point() else None
+
+
+def _judge(sums: _Sums, before: Any, after: Any, target: Tensor | None, samples: int) -> None:
+    first, second = scores_of(before), scores_of(after)
+    sums.samples += samples
+    if first is None or second is None:
+        return
+    first, second = first.float(), second.float()
+    finite = bool(first.isfinite().all()), bool(second.isfinite().all())
+    if all(finite):
+        sums.change += float((first - second).double().square().sum())
+        sums.size += float(first.double().square().sum())
+    old, new = first.argmax(dim=1), second.argmax(dim=1)
+    sums.predictions += old.numel()
+    sums.flips += int((old != new).sum())
+    for name, scores in (("confidence_before", first), ("confidence_after", second)):
+        top = scores.nan_to_num().softmax(dim=1).amax(dim=1).double().sum()
+        setattr(sums, name, getattr(sums, name) + float(top))
+    if target is None or not _are_labels(target, first):
+        return
+    target = target.to(first.device).long()
+    was, now = old == target, new == target
+    sums.labelled += target.numel()
+    sums.right_before += int(was.sum())
+    sums.right_after += int(now.sum())
+    sums.gained += int((now & ~was).sum())
+    sums.lost += int((was & ~now).sum())
+    from torch.nn.functional import cross_entropy
+
+    if all(finite):
+        sums.loss_before += float(cross_entropy(first, target, reduction="sum"))
+        sums.loss_after += float(cross_entropy(second, target, reduction="sum"))
+
+
+def _are_labels(target: Tensor, scores: Tensor) -> bool:
+    """Whole numbers, one for each prediction, that name classes."""
+    if target.is_floating_point() or target.shape != scores.argmax(dim=1).shape:
+        return False
+    return bool((target >= 0).all()) and bool((target < scores.shape[1]).all())
+
+
+def _apply(
+    sums: _Sums, metric: Metric, before: Any, after: Any, target: Tensor | None, samples: int
+) -> None:
+    with usercode.running("--metric"):
+        values = [float(metric(output, target)) for output in (before, after)]
+    gain = values[1] - values[0]
+    sums.batches += 1
+    sums.metric_before += values[0] * samples
+    sums.metric_after += values[1] * samples
+    sums.metric_gain += gain
+    sums.metric_gain_square += gain**2
+
+
+def _comparison(sums: _Sums, has_metric: bool, metric_name: str) -> Comparison:
+    if not sums.samples:
+        raise BncheckError("give no samples to compare with", "check --data")
+    n = sums.predictions
+    both = sums.size > 0
+    common: dict[str, Any] = {
+        "samples": sums.samples,
+        "flips": sums.flips / n if n else None,
+        "confidence": (sums.confidence_before / n, sums.confidence_after / n) if n else None,
+        "output_change": math.sqrt(sums.change / sums.size) if both else None,
+    }
+    if sums.labelled and both:
+        common["loss"] = (sums.loss_before / sums.labelled, sums.loss_after / sums.labelled)
+    if has_metric:
+        before, after = sums.metric_before / sums.samples, sums.metric_after / sums.samples
+        return Comparison(metric_name, before, after, _metric_direction(sums), **common)
+    if sums.labelled:
+        before, after = sums.right_before / sums.labelled, sums.right_after / sums.labelled
+        direction = _direction(sums.gained - sums.lost, math.sqrt(sums.gained + sums.lost))
+        return Comparison("accuracy", before, after, direction, **common)
+    return Comparison(None, None, None, Direction.UNKNOWN, **common)
+
+
+def _metric_direction(sums: _Sums) -> Direction:
+    """Batches are the sample: mean gain against its standard error."""
+    n = sums.batches
+    if n < 2:
+        return _direction(sums.metric_gain, 0.0)
+    mean = sums.metric_gain / n
+    var = max(0.0, sums.metric_gain_square / n - mean**2) / (n - 1)
+    return _direction(mean, math.sqrt(var))
+
+
+def _direction(gain: float, error: float) -> Direction:
+    """McNemar: of the predictions that became right or wrong, is one kind the rule?"""
+    if abs(gain) <= _SIGMAS * error or gain == 0:
+        return Direction.SAME
+    return Direction.BETTER if gain > 0 else Direction.WORSE

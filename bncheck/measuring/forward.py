@@ -1,0 +1,67 @@
+"""Running the user's model on one batch, and saying in one line what it objected to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bncheck import usercode
+from bncheck.data import Batch, check_shapes
+from bncheck.errors import BncheckError
+from bncheck.measuring.collector import SingleValueError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def prepared(model: nn.Module, batch: Batch, number: int, device: str) -> Batch:
+    """The batch on the model's device and, where it has fractions, in the model's precision."""
+    import torch
+
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+
+    def fit(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            if not bool(torch.isfinite(tensor).all()):
+                raise BncheckError(
+                    f"batch {number} of the data holds NaN or infinity",
+                    "clean the data; one such batch in training ruins the statistics for good",
+                )
+            if parameter is not None:
+                tensor = tensor.to(parameter.dtype)
+        return tensor.to(device)
+
+    return check_shapes(model, batch.map(fit))
+
+
+def forward(model: nn.Module, batch: Batch, number: int) -> Any:
+    """The model's output; whatever it raises is told with the shape and the module concerned."""
+    try:
+        with usercode.running("the model"):
+            return model(*batch.args, **batch.kwargs)
+    except BncheckError as error:
+        cause = error.__cause__
+        if cause is None or isinstance(error, SingleValueError):
+            raise
+        shapes = ", ".join(f"{_shape(x)} {str(x.dtype)[6:]}" for x in batch.inputs)
+        where = _module_of(model, cause)
+        raise BncheckError(
+            f"the model rejects batch {number} of shape {shapes}"
+            f"{f' in {where}' if where else ''} ({usercode.described(cause)})",
+            "check the shape and dtype of the data, --size, and --model-arg",
+        ) from cause
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape)
+
+
+def _module_of(model: nn.Module, error: BaseException) -> str:
+    """The name of the innermost module whose forward was running when the error arose."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        name = names.get(id(trace.tb_frame.f_locals.get("self")))
+        found = name or found
+        trace = trace.tb_next
+    return found

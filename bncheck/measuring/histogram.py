@@ -1,0 +1,130 @@
+"""--shape: the distribution of a layer's normalised inputs, in 64 bins a channel.
+
+Moments are blind to shape: two narrow peaks and a bell can share mean and variance. So z = (x -
+running_mean) / sigma_r is also counted in 64 bins over [-4, 4], ends open. W1, the area between the
+cumulative distributions of z and of a normal one with the same moments... is what W2 does not see.
+Counts merge exactly by adding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bncheck.measuring.collector import portions
+from bncheck.measuring.deviation import Deviation
+from bncheck.measuring.distributed import Processes, in_rank_order
+from bncheck.measuring.norms import Norm
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Floats = NDArray[np.float64]
+
+BINS: Final = 64
+LIMIT: Final = 4.0
+#: W1 beyond what the moments explain, and W2 beyond what the bulk explains: section 3.2.
+_SHAPE_MARGIN: Final = 0.1
+_OUTLIER_FACTOR: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Counts by channel and bin, and what they say beside the moments."""
+
+    counts: NDArray[np.int64]
+    w1: Floats
+    odd: NDArray[np.bool_]
+    outliers: NDArray[np.bool_]
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data."""
+        return {
+            "bins": BINS,
+            "range": [-LIMIT, LIMIT],
+            "w1": float(np.sqrt(np.mean(self.w1**2))),
+            "odd_shape_channels": [int(c) for c in np.flatnonzero(self.odd)],
+            "outlier_channels": [int(c) for c in np.flatnonzero(self.outliers)],
+            "counts": self.counts.sum(axis=0).tolist(),
+        }
+
+
+class ShapeWatch:
+    """A context in which the layers' inputs are counted; does nothing unless wanted."""
+
+    def __init__(self, norms: Sequence[Norm], wanted: bool, processes: Processes) -> None:
+        self._norms = norms if wanted else ()
+        self._processes = processes
+        self._handles: list[Any] = []
+        self._counts: dict[str, Tensor] = {}
+
+    def __enter__(self) -> ShapeWatch:
+        self._handles = [
+            norm.module.register_forward_pre_hook(self._hook(norm)) for norm in self._norms
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def of(self, name: str, held: Deviation | None) -> Shape | None:
+        """The shape of one layer's inputs, over all processes."""
+        if not self._norms or held is None:
+            return None
+        mine = self._counts.get(name)
+        parts = in_rank_order(self._processes, None if mine is None else mine.cpu().numpy())
+        arrays = [part for part in parts if isinstance(part, np.ndarray)]
+        if not arrays:
+            return None
+        return _shape(np.sum(arrays, axis=0).reshape(-1, BINS), held)
+
+    def _hook(self, norm: Norm) -> Any:
+        import torch
+
+        module = norm.module
+        scale = (module.running_var.detach().double() + module.eps).rsqrt() * (BINS / 2 / LIMIT)
+        shift = BINS / 2 - module.running_mean.detach().double() * scale
+        scale, shift = scale.float(), shift.float()
+        channels = norm.channels
+        base = torch.arange(channels, device=scale.device, dtype=torch.int32) * BINS
+
+        def before(_: Any, args: tuple[Any, ...]) -> None:
+            x = args[0].detach()
+            view = [1, channels, *[1] * (x.ndim - 2)]
+            total = self._counts.get(norm.name)
+            for part in portions(x):
+                place = torch.addcmul(shift.view(view), part.float(), scale.view(view))
+                place = place.clamp_(0, BINS - 1).int().add_(base.view(view))
+                counts = torch.bincount(place.flatten(), minlength=channels * BINS)
+                total = counts if total is None else total.add_(counts)
+            if total is not None:
+                self._counts[norm.name] = total
+
+        return before
+
+
+def _shape(counts: Any, held: Deviation) -> Shape:
+    """W1 between the counts and a standard normal, which is what the running statistics promise."""
+    edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
+    cumulative = np.cumsum(counts, axis=1)[:, :-1] / np.maximum(counts.sum(axis=1), 1)[:, None]
+    width = edges[1] - edges[0]
+    w1 = np.abs(cumulative - _normal_cdf(edges[1:-1])).sum(axis=1) * width
+    w2 = held.channels
+    return Shape(counts, w1, w1 > w2 + _SHAPE_MARGIN, w2 > _OUTLIER_FACTOR * w1 + _SHAPE_MARGIN)
+
+
+def _normal_cdf(x: Floats) -> Floats:
+    from math import erf, sqrt
+
+    return np.array([0.5 * (1 + erf(float(value) / sqrt(2))) for value in x])

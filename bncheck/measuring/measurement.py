@@ -1,0 +1,156 @@
+"""A measurement, as data: what every layer saw, and what else the passes told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from bncheck.layers import NormLayer
+from bncheck.measuring.comparison import Comparison, Direction
+from bncheck.measuring.deviation import Deviation, averaging_noise
+from bncheck.measuring.moments import Moments
+from bncheck.reading.kinds import NormKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bncheck.measuring.features import InputFeatures
+    from bncheck.measuring.histogram import Shape
+    from bncheck.measuring.preprocessing import Candidate
+
+    Floats = NDArray[np.float64]
+
+#: Batch sizes of the advice: powers of two up to here.
+_LARGEST_BATCH: Final = 1024
+#: What is assumed of the training where nobody says.
+ASSUMED_TRAIN_BATCH: Final = 32
+#: A channel is listed among the worst from this W2 on.
+_LISTED_FROM: Final = 0.5
+_LISTED: Final = 8
+#: Beyond so many standard errors a channel's deviation is not noise.
+Z_LIMIT: Final = 5.0
+
+
+@dataclass(frozen=True)
+class MeasuredLayer:
+    """One layer in both cascades; None where it was not reached, or the cascade not needed."""
+
+    layer: NormLayer
+    eval: Deviation | None = None
+    batch: Deviation | None = None
+    eval_moments: Moments | None = None
+    batch_moments: Moments | None = None
+    shape: Shape | None = None
+
+    @property
+    def worst_channels(self) -> list[dict[str, object]]:
+        """The channels that deviate most."""
+        if self.eval is None:
+            return []
+        return [
+            {
+                "channel": channel,
+                "w2": float(self.eval.channels[channel]),
+                "d": float(self.eval.d[channel]),
+                "r": float(self.eval.r[channel]),
+            }
+            for channel in self.eval.worst(_LISTED, _LISTED_FROM)
+        ]
+
+    def z_share(self, train_batch_size: int | None) -> float | None:
+        """The share of channels that deviate by more than running average and sample explain."""
+        if self.eval is None:
+            return None
+        averaging = averaging_noise(self.layer.momentum.value, self.layer.counter)
+        z = self.eval.z(averaging / (train_batch_size or ASSUMED_TRAIN_BATCH))
+        return float((z > Z_LIMIT).mean())
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that was measured. `layers` are in the order of execution, unreached ones last."""
+
+    layers: tuple[MeasuredLayer, ...]
+    samples: int
+    available: int | None
+    batch_size: int
+    train_batch_size: int | None = None
+    comparison: Comparison | None = None
+    candidates: tuple[Candidate, ...] = ()
+    behind_dropout: Mapping[str, float] = field(default_factory=dict)
+    features: InputFeatures | None = None
+    single_value: str | None = None  # a layer whose batches are of one value a channel
+
+    @property
+    def reached(self) -> list[MeasuredLayer]:
+        """The layers that saw data."""
+        return [layer for layer in self.layers if layer.eval is not None]
+
+    @property
+    def w2(self) -> float:
+        """The largest layer's W2 in the eval cascade."""
+        return max((m.eval.w2 for m in self.layers if m.eval is not None), default=0.0)
+
+    @property
+    def worst(self) -> MeasuredLayer | None:
+        """The layer with the largest W2."""
+        return max(self.reached, key=lambda m: m.eval.w2 if m.eval else 0.0, default=None)
+
+    @property
+    def direction(self) -> Direction:
+        """What measured statistics do to the results."""
+        return self.comparison.direction if self.comparison else Direction.UNKNOWN
+
+    def by_name(self) -> dict[str, MeasuredLayer]:
+        """Layers by name."""
+        return {measured.layer.name: measured for measured in self.layers}
+
+    def with_single_values(self) -> str | None:
+        """A layer that gets one value for each channel because batches hold one image."""
+        for measured in self.layers:
+            moments = measured.eval_moments
+            if self.batch_size == 1 and moments is not None and moments.weight == moments.images:
+                return measured.layer.name
+        return None
+
+    @property
+    def noise_of_one(self) -> float:
+        """W2 that the statistics of a single image carry in the noisiest layer."""
+        return max((self._noise_of_one(m) for m in self.layers), default=0.0)
+
+    def batch_noise(self) -> dict[int, float]:
+        """W2 of batch statistics against batch size: it falls with the root of the size."""
+        sizes = [2**power for power in range(int(math.log2(_LARGEST_BATCH)) + 1)]
+        return {size: self.noise_of_one / math.sqrt(size) for size in sizes}
+
+    def smallest_batch(self, limit: float) -> int:
+        """The smallest batch whose statistics carry less noise than `limit`."""
+        return max(1, math.floor((self.noise_of_one / limit) ** 2) + 1)
+
+    @staticmethod
+    def _noise_of_one(measured: MeasuredLayer) -> float:
+        moments = measured.batch_moments or measured.eval_moments
+        if moments is None or moments.images < 2:
+            return 0.0
+        sigma2 = moments.var + (measured.layer.eps.value or 0.0)
+        live = sigma2 > 0
+        if not live.any():
+            return 0.0
+        spread = moments.var_of_squares[live] / (4 * sigma2[live])
+        return math.sqrt(float(((moments.var_of_means[live] + spread) / sigma2[live]).mean()))
+
+
+def measured_statistics(layers: tuple[MeasuredLayer, ...]) -> dict[str, tuple[Floats, Floats]]:
+    """Population statistics of the batch cascade, as buffers hold them; unreached layers absent."""
+    found = {}
+    for measured in layers:
+        moments = measured.batch_moments
+        if moments is not None:
+            var = moments.unbiased_var
+            if measured.layer.kind is NormKind.INSTANCE:
+                var = moments.within
+            found[measured.layer.name] = (moments.mean, var)
+    return found

@@ -1,0 +1,120 @@
+"""The measured part of the report at the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bncheck.reporting.text_recalibrate import side_by_side
+from bncheck.reporting.visible import visible
+from bncheck.rules.rule import count
+from bncheck.thresholds import W2_ERROR, W2_WARNING
+
+if TYPE_CHECKING:
+    from bncheck.measuring.features import InputFeatures
+    from bncheck.measuring.measurement import Measurement
+
+_BAR: Final = 12
+#: A bar is full at this W2.
+_FULL: Final = 2 * W2_ERROR
+_ROWS: Final = 60
+_SIZES: Final = (1, 4, 16, 64, 256, 1024)
+
+
+def summary(measurement: Measurement, verbose: bool) -> Text:
+    """How much was measured, and the one number; with `verbose` the results side by side."""
+    text = Text(f"measured on {count(measurement.samples, 'sample')}")
+    if measurement.available and measurement.available > measurement.samples:
+        text.append(f" of {measurement.available:,}")
+    worst = measurement.worst
+    if worst is None:
+        return text.append(": no layer was reached")
+    text.append(f": largest W2 {measurement.w2:.2f}", _style(measurement.w2))
+    text.append(f" at {visible(worst.layer.name) or '(root)'}")
+    text.append(f" (warning from {W2_WARNING:.2f}, error from {W2_ERROR:.2f})", "dim")
+    if measurement.comparison is not None and verbose:
+        line = side_by_side(measurement.comparison, "with the running statistics", "with measured")
+        text.append(f"\n{line}" if line else "")
+    if measurement.samples < 256:
+        text.append("\nfewer than 256 samples: a warning may be chance", "dim")
+    return text
+
+
+def table(measurement: Measurement) -> RenderableType:
+    """W2 of every layer in both cascades, in the order of execution."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("layer", overflow="fold")
+    grid.add_column("W2 in eval", justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    grid.add_column("by itself", justify="right", no_wrap=True)
+    grid.add_column("mean off by", justify="right", no_wrap=True)
+    grid.add_column("variance is", justify="right", no_wrap=True)
+    for m in measurement.layers[:_ROWS]:
+        name = Text(visible(m.layer.name) or "(root)")
+        if m.eval is None:
+            grid.add_row(name, "-", Text("no data reached it", "dim"), "", "", "")
+            continue
+        alone = m.batch or m.eval
+        mean = float((alone.d**2).mean()) ** 0.5
+        times = 2.718281828459045**alone.signed
+        grid.add_row(
+            name,
+            Text(f"{m.eval.w2:.3f}", _style(m.eval.w2)),
+            Text(_bar(m.eval.w2), _style(m.eval.w2)),
+            "" if m.batch is None else Text(f"{m.batch.w2:.3f}", _style(m.batch.w2)),
+            f"{mean:.2f} sd",
+            f"{times:.2f} x seen",
+        )
+    more = len(measurement.layers) - _ROWS
+    return Group(grid, Text(f"and {more} more layers (--json has all)")) if more > 0 else grid
+
+
+def details(measurement: Measurement) -> RenderableType:
+    """Batch size advice and the scales of the input features."""
+    noise = measurement.batch_noise()
+    smallest = measurement.smallest_batch(W2_WARNING)
+    lines = [
+        Text.assemble(
+            ("batch size: ", "bold"),
+            f"statistics of a batch are noise of W2 "
+            f"{', '.join(f'{noise[size]:.2f} at {size}' for size in _SIZES)}; below "
+            f"{W2_WARNING:.2f} from {smallest} on",
+        )
+    ]
+    if measurement.features is not None:
+        lines.append(_features(measurement.features))
+    shaped = [m for m in measurement.layers if m.shape is not None]
+    for m in shaped:
+        assert m.shape is not None
+        lines.append(
+            Text(
+                f"shape of {visible(m.layer.name)}: {count(int(m.shape.odd.sum()), 'channel')} "
+                f"further from a bell than mean and variance say, "
+                f"{int(m.shape.outliers.sum())} with outliers"
+            )
+        )
+    return Group(*lines)
+
+
+def _features(features: InputFeatures) -> Text:
+    text = Text.assemble(("input: ", "bold"))
+    text.append(
+        f"{count(int(features.sd.size), 'feature')} of {visible(features.layer) or 'the model'}, "
+        f"means {features.mean.min():.3g} .. {features.mean.max():.3g}, standard deviations "
+        f"{features.sd.min():.3g} .. {features.sd.max():.3g} (spread {features.spread:.3g})"
+    )
+    if features.condition_number is not None:
+        text.append(f", condition number of their second moments {features.condition_number:.3g}")
+    return text
+
+
+def _style(w2: float) -> str:
+    return "bold red" if w2 >= W2_ERROR else "bold yellow" if w2 >= W2_WARNING else ""
+
+
+def _bar(w2: float) -> str:
+    filled = min(_BAR, round(w2 / _FULL * _BAR))
+    return "█" * filled + "·" * (_BAR - filled)

@@ -1,0 +1,61 @@
+"""What `bncheck recalibrate` did, for the person at the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bncheck.measuring.comparison import Comparison
+from bncheck.reporting.visible import visible
+from bncheck.rules.rule import count
+
+if TYPE_CHECKING:
+    from bncheck.recalibration import RecalibrationReport
+
+
+def show(console: Console, report: RecalibrationReport) -> None:
+    """Before and after, by layer and for the whole model, and what was written."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold")
+    table.add_column("W2 before", justify="right")
+    table.add_column("after", justify="right")
+    for name in report.layers:
+        before, after = report.before.get(name), report.after.get(name)
+        table.add_row(Text(visible(name) or "(root)"), _number(before), _number(after))
+    console.print(table)
+    if report.comparison is not None:
+        console.print(Text(side_by_side(report.comparison, "before", "after")))
+    if report.unreached:
+        names = ", ".join(visible(name) for name in report.unreached[:4])
+        console.print(Text(f"left as they were, because no data reached them: {names}"))
+    for finding in report.findings:
+        head = Text.assemble((finding.severity.value, "bold red"), f" {finding.rule} ")
+        console.print(head.append(f"{finding.name}: {visible(finding.message, None)}"))
+        console.print(Text.assemble(("fix: ", "green"), visible(finding.fix, None)))
+    if report.written is not None:
+        how = "by formula, without data"
+        if report.samples is not None:
+            how = f"from {count(report.samples, 'sample')}"
+        done = f"written {visible(str(report.written), None)}: "
+        console.print(Text(f"{done}{count(len(report.statistics), 'layer')} recalibrated {how}"))
+
+
+def side_by_side(c: Comparison, before: str, after: str) -> str:
+    """Accuracy 0.561 before, 0.994 after; 43.1 % of predictions change."""
+    parts = []
+    if c.metric is not None and c.before is not None and c.after is not None:
+        parts.append(f"{c.metric} {c.before:.4f} {before}, {c.after:.4f} {after}")
+    if c.loss is not None:
+        parts.append(f"loss {c.loss[0]:.4f} {before}, {c.loss[1]:.4f} {after}")
+    if c.flips is not None:
+        parts.append(f"{c.flips:.1%} of predictions change")
+    elif c.output_change is not None:
+        parts.append(f"outputs change by {c.output_change:.1%} (RMS)")
+    return "; ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

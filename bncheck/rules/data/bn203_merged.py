@@ -1,0 +1,57 @@
+"""BN203."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.data.case import Case
+from bncheck.rules.rule import MeasuredRule, measured_rule
+
+#: Median ln(running_var / var), and the share of W2^2 that may be due to means.
+_SIGNED: Final = 0.4
+_MEAN_SHARE: Final = 0.25
+_DEVIATING: Final = 0.6
+
+
+@measured_rule("BN203", "merged-statistics", Severity.ERROR, Severity.WARNING)
+def merged(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+    """The weights are an average of several models, and their activations have lost variance.
+
+    Units of two trainings do not correspond, so their average answers to nothing: the variance of
+    activations collapses layer by layer, while the running variances are those of the models that
+    were averaged (REPAIR, Jordan et al. 2022, https://arxiv.org/abs/2211.08403). Averages of late
+    snapshots of one training do not suffer from it.
+
+    Criterion: W2 from 0.20 (warning) or 0.40 (error), and in the batch cascade nearly all layers
+    have running variances that are too large (median ln(running_var / var) from 0.4), with means
+    that are hardly off.
+
+    Fix: recalibrate, which restores the variance. If the accuracy stays low the models do not
+    belong together: align their units before averaging, or average within one training.
+    """
+    severity = case.severity
+    signed = np.array([d.signed for d in case.batch])
+    shares = np.array([d.mean_share for d in case.batch])
+    if severity is None or len(signed) < 2:
+        return
+    if float(np.median(signed)) < _SIGNED or float(np.median(shares)) > _MEAN_SHARE:
+        return
+    if float((signed > _SIGNED / 2).mean()) < _DEVIATING:
+        return
+    yield case.finding(
+        self,
+        severity,
+        case.culprit,
+        case.with_results(
+            f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the "
+            "layers see, in nearly all of them: the weights look like an average of several "
+            "models, whose activations have lost their variance"
+        ),
+        f"run `{case.recalibrate}`; if that leaves the results poor, the averaged models do not "
+        "belong together",
+        log_variance_ratio=float(np.median(signed)),
+    )

@@ -1,0 +1,54 @@
+"""BN204."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.data.case import Case
+from bncheck.rules.rule import MeasuredRule, measured_rule
+
+_SIGNED: Final = -0.12
+_TYPICAL: Final = 0.10
+#: The worst layer lies in this last part of the network.
+_DEEP: Final = 0.5
+
+
+@measured_rule("BN204", "ordered-batches", Severity.ERROR, Severity.WARNING)
+def ordered(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+    """The statistics were last updated on batches of one kind: sorted by class, scene or time.
+
+    Such batches vary less than the data as a whole, and the more so the deeper the layer, because
+    deep layers tell classes apart. The running average ends with the variance within the last few
+    classes, not with that between them.
+
+    Criterion: W2 from 0.20 (warning) or 0.40 (error); in the batch cascade a deep layer deviates
+    most and its running variance is too small (mean ln(running_var / var) below -0.12), while the
+    median layer is right (W2 below 0.10).
+
+    Fix: recalibrate with shuffled data; shuffle in training.
+    """
+    severity = case.severity
+    if severity is None or len(case.w2) < 2:
+        return
+    place = int(np.argmax(case.w2))
+    deepest = case.batch[place]
+    if place < _DEEP * (len(case.w2) - 1) or deepest.signed > _SIGNED:
+        return
+    if float(np.median(case.w2)) >= _TYPICAL:
+        return
+    yield case.finding(
+        self,
+        severity,
+        case.culprit,
+        case.with_results(
+            "early layers are right, and deep ones remember "
+            f"{float(np.exp(deepest.signed)):.0%} of the variance they see: the last batches of "
+            "training were alike, as when the data are sorted by class"
+        ),
+        f"run `{case.recalibrate}` (bncheck shuffles files and folders); shuffle in training",
+        log_variance_ratio=deepest.signed,
+    )

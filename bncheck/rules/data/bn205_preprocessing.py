@@ -1,0 +1,115 @@
+"""BN205."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from bncheck.findings import Finding, Severity
+from bncheck.measuring.comparison import Direction
+from bncheck.measuring.measure import fits_better
+from bncheck.measuring.preprocessing import Candidate
+from bncheck.rules.data.case import Case, severity_of
+from bncheck.rules.rule import MeasuredRule, measured_rule
+
+#: The first layer alone: this share of the worst of the others, this many times their median. In
+#: a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows the input).
+_ALONE: Final = 0.8
+_MEDIAN: Final = 2.2
+#: Real networks on uncropped images stand at 0.20 to 0.22; this leaves them some room.
+_LEAST: Final = 0.15
+
+
+@measured_rule("BN205", "input-preprocessing-mismatch", Severity.ERROR, Severity.WARNING)
+def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+    """The data are not prepared as those that the statistics were learned on.
+
+    The first layer sees the input directly, so a wrong scale, mean, channel order or crop shows
+    there, and deviations further down are its consequence. It says that data and statistics
+    disagree, not which of them is at fault: the data may have been prepared wrongly now, or when
+    the statistics were last updated. Labels tell.
+
+    Criterion: W2 from 0.20 in the eval cascade, and in the batch cascade the first layer alone
+    deviates: 2.2 times the median of the others, about as much as the worst of them, and at least
+    0.15. An error where it has 0.40 itself, unless the running statistics serve the data better
+    than measured ones and no preparation explains it; else a warning. Or one of the usual
+    preparations (0..1, 0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted) fits the first
+    layer at least three times better than the data as given.
+
+    Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
+    """
+    best = best_candidate(case)
+    stem = case.stem.batch
+    assert stem is not None
+    if best is None and (case.severity is None or not _alone(case)):
+        return
+    severity = severity_of(stem.w2) or Severity.WARNING
+    if case.direction is Direction.WORSE and best is None:
+        severity = Severity.WARNING
+    what = f"the first layer alone deviates (W2 {stem.w2:.2f}): the data are not prepared as "
+    what += "those that the statistics were learned on"
+    if best is not None:
+        what += f"; prepared as {best.name}, they would fit (W2 {best.w2:.2f})"
+        candidate = _candidate_results(case)
+        what += f" with {candidate}" if candidate else ""
+    yield case.finding(
+        self,
+        severity,
+        case.stem,
+        case.with_results(what),
+        _fix(case, best),
+        candidate=best.name if best else None,
+        candidate_w2=best.w2 if best else None,
+        candidates=[f"{c.name}: {c.w2:.3f}" for c in case.measurement.candidates[:5]],
+    )
+
+
+def best_candidate(case: Case) -> Candidate | None:
+    """The preparation that explains the first layer, if one does."""
+    candidates = case.measurement.candidates
+    return candidates[0] if candidates and fits_better(candidates) else None
+
+
+def _alone(case: Case) -> bool:
+    first, rest = float(case.w2[0]), case.rest
+    if len(case.w2) < 3:
+        return False
+    return (
+        first >= _LEAST
+        and first > _ALONE * float(rest.max())
+        and first > _MEDIAN * float(np.median(rest))
+    )
+
+
+def _candidate_results(case: Case) -> str:
+    comparison = case.measurement.comparison
+    if comparison is None or "candidate" not in comparison.extra:
+        return ""
+    return f"{comparison.metric} {comparison.extra['candidate']:.3f}"
+
+
+def _fix(case: Case, best: Candidate | None) -> str:
+    how = f"as {best.name}" if best else "exactly as in training (padding and crops, too)"
+    prepare = f"prepare the data {how}"
+    if case.direction is Direction.WORSE:
+        return f"{prepare}, and leave the statistics: measured ones would serve worse"
+    if _recalibrating_helps(case):
+        return (
+            f"if these data are what deployment sees, run `{case.recalibrate}`; if not, {prepare}"
+        )
+    return f"{prepare}; leave the statistics as they are"
+
+
+def _recalibrating_helps(case: Case) -> bool:
+    """Measured statistics serve better than the running ones, and no worse than the candidate."""
+    comparison = case.measurement.comparison
+    if comparison is None or case.direction is not Direction.BETTER or comparison.after is None:
+        return False
+    candidate = comparison.extra.get("candidate")
+    return candidate is None or comparison.after >= candidate - _CHANCE
+
+
+#: Results this close are equally good: half a point.
+_CHANCE: Final = 0.005

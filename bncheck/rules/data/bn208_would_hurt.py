@@ -1,0 +1,41 @@
+"""BN208."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.findings import Finding, Severity
+from bncheck.measuring.comparison import Direction
+from bncheck.rules.data.case import Case
+from bncheck.rules.rule import MeasuredRule, measured_rule
+
+
+@measured_rule("BN208", "recalibration-would-hurt", Severity.WARNING, Severity.ERROR)
+def would_hurt(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+    """The running statistics disagree with the data and yet serve them better than measured ones.
+
+    Some networks were trained with their statistics frozen (fine-tuned detectors above all): their
+    weights have adapted to these very numbers, and measuring new ones destroys the network. Or the
+    data are not what the network was trained on.
+
+    Criterion: with labels or --metric, the results with measured statistics are worse than with the
+    running ones, by more than chance (two standard errors). A warning in inspect; in recalibrate
+    an error, and nothing is written. Without labels, recalibrate goes by how sure the model is of
+    its predictions.
+
+    Fix: leave the statistics as they are; check that the data are prepared as in training.
+    """
+    if case.direction is not Direction.WORSE:
+        return
+    yield case.finding(
+        self,
+        Severity.WARNING,
+        case.culprit,
+        case.with_results(
+            f"statistics and data disagree (W2 {case.measurement.w2:.2f}), but the running "
+            "statistics serve the data better: the network was trained with them frozen, or the "
+            "data are not like those of training"
+        ),
+        "leave the statistics as they are, do not recalibrate; check that the data are prepared "
+        "as in training",
+    )

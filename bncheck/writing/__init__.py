@@ -1,0 +1,1 @@
+"""Copies of checkpoints in which only some tensors' bytes differ."""

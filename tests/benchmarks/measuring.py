@@ -1,0 +1,138 @@
+"""What measuring costs beside a plain eval forward: CPU time, one thread, interleaved.
+
+ResNet-18 with 20 BatchNorm layers on images of 64 x 64 in batches of 32. The ratio of each round
+is taken against the plain forward of the same round, because the machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bncheck.data import open_data
+from bncheck.measuring.cascades import Cascade, Setting, run_cascade
+from bncheck.measuring.distributed import Processes
+from bncheck.measuring.histogram import ShapeWatch
+from bncheck.measuring.norms import find_norms
+from tests.benchmarks.table import show
+
+ROUNDS = 15
+BATCHES = 2
+BATCH = 32
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.short: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.short = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Out of place, as torchvision's but for its in-place ReLUs."""
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + self.short(x))
+
+
+def resnet18() -> nn.Module:
+    """He et al. 2015, table 1."""
+    widths = (64, 64, 128, 256, 512)
+    blocks: list[nn.Module] = []
+    for stage in range(1, 5):
+        stride = 1 if stage == 1 else 2
+        blocks += [Block(widths[stage - 1], widths[stage], stride), Block(widths[stage],
+                   widths[stage], 1)]  # fmt: skip
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1)]  # fmt: skip
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
+    return nn.Sequential(*stem, *blocks, *head).eval()
+
+
+def plain(model: nn.Module, batches: list[Tensor]) -> None:
+    """The forward alone."""
+    with torch.no_grad():
+        for x in batches:
+            model(x)
+
+
+def moments(model: nn.Module, batches: list[Tensor]) -> None:
+    """What inspect does with a healthy model."""
+    run_cascade(model, open_data(batches), Cascade.EVAL, Setting())
+
+
+def shape(model: nn.Module, batches: list[Tensor]) -> None:
+    """The same with --shape."""
+    with ShapeWatch(find_norms(model), True, Processes()):
+        moments(model, batches)
+
+
+def batch_cascade(model: nn.Module, batches: list[Tensor]) -> None:
+    """What inspect does next where something is wrong."""
+    run_cascade(model, open_data(batches), Cascade.BATCH, Setting())
+
+
+def naive_hooks(model: nn.Module, batches: list[Tensor]) -> None:
+    """torch.var_mean of every layer's input."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        torch.var_mean(args[0], dim=(0, 2, 3))
+
+    handles = [n.module.register_forward_pre_hook(hook) for n in find_norms(model)]
+    plain(model, batches)
+    for handle in handles:
+        handle.remove()
+
+
+def update_bn(model: nn.Module, batches: list[Tensor]) -> None:
+    """torch.optim.swa_utils.update_bn."""
+    torch.optim.swa_utils.update_bn(batches, model)
+    model.eval()
+
+
+#: What is timed, and what the issue allows.
+CONTENDERS: dict[str, tuple[Callable[[nn.Module, list[Tensor]], None], str]] = {
+    "plain eval forward": (plain, ""),
+    "bncheck, eval cascade": (moments, "<= 1.12"),
+    "bncheck, with --shape": (shape, "<= 1.35"),
+    "bncheck, batch cascade": (batch_cascade, ""),
+    "var_mean hooks": (naive_hooks, ""),
+    "torch update_bn": (update_bn, ""),
+}
+
+
+def main(rounds: int = ROUNDS) -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, batches = resnet18(), [torch.randn(BATCH, 3, 64, 64) for _ in range(BATCHES)]
+    for run, _ in CONTENDERS.values():
+        run(model, batches)
+    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for _ in range(rounds):
+        for name, (run, _) in CONTENDERS.items():
+            start = time.process_time()
+            run(model, batches)
+            times[name].append(time.process_time() - start)
+    base = times["plain eval forward"]
+    rows = []
+    for name, (_, wanted) in CONTENDERS.items():
+        ratios = [own / plain for own, plain in zip(times[name], base, strict=True)]
+        milliseconds = statistics.median(times[name]) / BATCHES * 1000
+        rows.append((name, f"{milliseconds:.0f} ms", f"{statistics.median(ratios):.3f}", wanted))
+    show("measuring, a batch of 32 at 64 x 64", ("", "CPU time", "ratio", "wanted"), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The algebra against NumPy in float64 over the concatenated data, for any split."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bncheck.measuring.moments import Moments, merge_all, of_images, packed_size, unpack
+
+Floats = NDArray[np.float64]
+
+
+def moments_of(x: Floats, pivot: Floats) -> Moments:
+    """x is (images, channels, values)."""
+    deviation = x - pivot[:, None]
+    return of_images(deviation.mean(axis=2), (deviation**2).mean(axis=2), x.shape[2], pivot)
+
+
+def assert_close(actual: Floats | float, expected: Floats | float, scale: Floats | float) -> None:
+    np.testing.assert_array_less(np.abs(np.asarray(actual) - expected), 1e-12 * scale + 1e-300)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[Floats], Floats]:
+    """Batches of one shape, off by up to 1e4 standard deviations, and a pivot near the mean."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    channels, values = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=6))
+    offset = rng.normal(size=channels) * draw(st.sampled_from([0.0, 1.0, 1e4]))
+    scale = 10.0 ** rng.uniform(-2, 2, channels)
+    parts = [
+        (rng.normal(size=(n, channels, values)) + offset[:, None]) * scale[:, None] for n in sizes
+    ]
+    return parts, parts[0].mean(axis=(0, 2))
+
+
+@given(batches())
+def test_merged_moments_are_those_of_the_concatenated_data(
+    case: tuple[list[Floats], Floats],
+) -> None:
+    parts, pivot = case
+    merged = merge_all([moments_of(part, pivot) for part in parts])
+    x = np.concatenate(parts) - pivot[:, None]  # NumPy, too, is exact only about a pivot
+    var = x.var(axis=(0, 2))
+    spread = np.abs(x).max(axis=(0, 2)) ** 2
+    assert_close(merged.mean - pivot, x.mean(axis=(0, 2)), np.sqrt(spread) * 10)
+    assert_close(merged.var, var, spread * 10)
+    assert merged.images == len(x)
+    assert merged.weight == len(x) * x.shape[2]
+
+
+@given(batches())
+def test_variances_between_images_are_numpys(case: tuple[list[Floats], Floats]) -> None:
+    parts, pivot = case
+    merged = merge_all([moments_of(part, pivot) for part in parts])
+    x = np.concatenate(parts) - pivot[:, None]
+    if len(x) < 2:
+        return
+    m, mu = x.mean(axis=2), x.mean(axis=(0, 2))
+    q = ((x - mu[:, None]) ** 2).mean(axis=2)
+    spread = np.abs(x).max(axis=(0, 2)) ** 2 + mu**2
+    assert_close(merged.var_of_means, m.var(axis=0, ddof=1), spread * 10)
+    assert_close(merged.var_of_squares, q.var(axis=0, ddof=1), spread**2 * 100)
+    within = x.var(axis=2).mean(axis=0)
+    assert_close(merged.within, within, spread * 10)
+
+
+@given(batches(), st.integers(1, 5))
+def test_any_split_into_processes_gives_the_same(
+    case: tuple[list[Floats], Floats], processes: int
+) -> None:
+    parts, pivot = case
+    single = merge_all([moments_of(part, pivot) for part in parts])
+    ranks = [parts[rank::processes] for rank in range(processes)]
+    each = [merge_all([moments_of(p, pivot) for p in own]) for own in ranks if own]
+    merged = merge_all([unpack(moments.pack()) for moments in each])
+    spread = np.abs(np.concatenate(parts) - pivot[:, None]).max(axis=(0, 2)) ** 2
+    assert_close(merged.mean_m, single.mean_m, np.sqrt(spread) * 10)
+    assert_close(merged.var, single.var, spread * 10)
+
+
+@given(batches())
+def test_another_pivot_changes_nothing_but_the_pivot(case: tuple[list[Floats], Floats]) -> None:
+    parts, pivot = case
+    x = np.concatenate(parts)
+    there = pivot + x.std(axis=(0, 2)) + 1.0
+    moved, direct = moments_of(x, pivot).about(there), moments_of(x, there)
+    spread = np.abs(x - there[:, None]).max(axis=(0, 2)) ** 2
+    assert_close(moved.mean_m, direct.mean_m, np.sqrt(spread) * 10)
+    assert_close(moved.mean_q, direct.mean_q, spread * 10)
+    assert_close(moved.sum_qq, direct.sum_qq, spread**2 * x.shape[0] * x.shape[2] * 100)
+
+
+@settings(max_examples=20)
+@given(batches())
+def test_packing_is_lossless(case: tuple[list[Floats], Floats]) -> None:
+    moments = moments_of(case[0][0], case[1])
+    packed = moments.pack()
+    assert packed.size == packed_size(case[1].size)
+    assert unpack(packed).pack().tobytes() == packed.tobytes()
+
+
+def test_images_of_several_sizes_weigh_by_their_values() -> None:
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(size=(3, 2, 4)), rng.normal(3, 2, size=(5, 2, 25))
+    pivot = np.zeros(2)
+    merged = moments_of(small, pivot).merge(moments_of(large, pivot))
+    for channel in range(2):
+        values = np.concatenate([small[:, channel].ravel(), large[:, channel].ravel()])
+        assert_close(merged.mean[channel], values.mean(), 10.0)
+        assert_close(merged.var[channel], values.var(), 100.0)
+        assert_close(merged.unbiased_var[channel], values.var(ddof=1), 100.0)
