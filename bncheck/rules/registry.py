@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from bncheck.errors import BncheckError
+from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn102_non_finite import non_finite
@@ -44,6 +45,9 @@ RULES: tuple[Rule, ...] = (
     dead_activation,
     not_tracked,
     training_mode,
+    not_folded,
+    fold_overflow,
+    parity_failure,
 )
 
 

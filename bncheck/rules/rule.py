@@ -44,19 +44,29 @@ class Network:
 Check = Callable[["Rule", Network], Iterable[Finding]]
 
 
+def _no_check(_rule: Rule, _network: Network) -> Iterable[Finding]:
+    """Nothing: this rule's findings come from a command, not from a file alone."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A code, a name and a check. The check's docstring is what `bncheck rule CODE` prints."""
+    """A code, a name and a check of one file.
+
+    `bncheck rule CODE` prints the check's docstring, or `text` for a rule whose findings come from
+    a command and that has no check.
+    """
 
     code: str
     name: str
     severities: tuple[Severity, ...]
-    check: Check
+    check: Check = _no_check
+    text: str = ""
 
     @property
     def explanation(self) -> str:
         """What it finds, why that matters, how to mend it, and the criterion with its source."""
-        return inspect.getdoc(self.check) or ""
+        return self.text or inspect.getdoc(self.check) or ""
 
     @property
     def summary(self) -> str:
