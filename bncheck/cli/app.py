@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bncheck._version import __version__
-from bncheck.cli import inspect, rule
+from bncheck.cli import fold, inspect, rule
 
 app = typer.Typer(
     name="bncheck",
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("inspect")(inspect.inspect)
+app.command("fold")(fold.fold)
 app.command("rule")(rule.rule)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 #: A size that is not known is the name of its symbol, or "?".
-Dim: TypeAlias = Union[int, str]
+Dim: TypeAlias = int | str
 Shape: TypeAlias = "tuple[Dim, ...]"
 
 
@@ -192,10 +192,7 @@ class Opaque:
     name: str
 
 
-Spec: TypeAlias = Union[
-    Conv, ConvTranspose, Linear, Norm, Add, Mul, Identity, Reshape, Transpose, Expand, Flip, Concat,
-    Split, Average, Maximum, Pad, PixelShuffle, Rectifier, ShapeOf, Opaque,
-]  # fmt: skip
+Spec: TypeAlias = Conv | ConvTranspose | Linear | Norm | Add | Mul | Identity | Reshape | Transpose | Expand | Flip | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf | Opaque  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

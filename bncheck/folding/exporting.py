@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import re
 import traceback
@@ -104,11 +105,19 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     """The program without calls in place, which would make a value's readers see two contents."""
     if not any(_in_place(node) for node in program.graph.nodes):
         return program
-    graph = copy.deepcopy(program.graph)
+    graph = copied(program.graph)
     if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
         return rebuilt(program, graph)
     with _quiet():
         return program.run_decompositions({})
+
+
+def copied(graph: torch.fx.Graph) -> torch.fx.Graph:
+    """A copy whose nodes keep their names; copying renames `input`, which is a builtin."""
+    new = copy.deepcopy(graph)
+    for old, node in zip(graph.nodes, new.nodes, strict=True):
+        node.name = old.name
+    return new
 
 
 def _in_place(node: Node) -> bool:
@@ -161,7 +170,7 @@ def rebuilt(
         graph=graph,
         graph_signature=ExportGraphSignature(
             input_specs=list(signature.input_specs) if specs is None else specs,
-            output_specs=list(signature.output_specs),
+            output_specs=_output_specs(signature.output_specs, graph),
         ),
         state_dict=dict(program.state_dict) if state is None else state,
         range_constraints=program.range_constraints,
@@ -170,6 +179,18 @@ def rebuilt(
         constants=dict(program.constants) if constants is None else constants,
         verifiers=program.verifiers,
     )
+
+
+def _output_specs(specs: list[Any], graph: torch.fx.Graph) -> list[Any]:
+    """The signature's outputs under the names of the nodes that now make them."""
+    results = graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+    new = []
+    for spec, node in zip(specs, results, strict=True):
+        named = isinstance(node, Node) and hasattr(spec.arg, "name")
+        arg = dataclasses.replace(spec.arg, name=node.name) if named else spec.arg
+        new.append(dataclasses.replace(spec, arg=arg))
+    return new
 
 
 def refuse_random(program: ExportedProgram) -> None:

@@ -97,9 +97,7 @@ def findings_of(
     for decision in decisions:
         if decision.status is Status.KEPT:
             rule = fold_overflow if decision.overflow else not_folded
-            severity = (
-                Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO
-            )
+            severity = Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO
             found.append(
                 rule.finding(
                     severity,

@@ -6,7 +6,6 @@ it, too, the call gets a parameter of its own, named after the module that made 
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.fx import Node
 
 from bncheck.folding.algebra import Cast
 from bncheck.folding.dataflow import ConvTranspose, Linear, Op
-from bncheck.folding.exporting import rebuilt
+from bncheck.folding.exporting import copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 
 _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -34,7 +33,7 @@ class _Rewriter:
     def __init__(self, program: ExportedProgram, solution: Solution) -> None:
         self.program = program
         self.solution = solution
-        self.graph = copy.deepcopy(program.graph)
+        self.graph = copied(program.graph)
         self.nodes = {node.name: node for node in self.graph.nodes}
         self.specs = {
             spec.arg.name: spec
@@ -164,9 +163,7 @@ class _Rewriter:
         node.replace_all_uses_with(added, delete_user_cb=lambda user: user is not added)
         self.nodes[node.name] = added
 
-    def _as_shuffle(
-        self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None
-    ) -> None:
+    def _as_shuffle(self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None) -> None:
         """See algebra.tiling_as_conv."""
         aten = torch.ops.aten
         source = node.args[0]
@@ -197,7 +194,9 @@ class _Rewriter:
                     continue
                 dropped.append(str(spec.target))
                 self._drop(node)
-        counters = {f"{name.rpartition('.')[0]}.num_batches_tracked".lstrip(".") for name in dropped}
+        counters = {
+            f"{name.rpartition('.')[0]}.num_batches_tracked".lstrip(".") for name in dropped
+        }
         for node in list(self.graph.nodes):
             spec = self.specs.get(node.name)
             if node.name in self.idle and spec is not None and spec.target in counters:
@@ -219,7 +218,9 @@ def _set_argument(node: Node, name: str, value: Any) -> None:
         return
     args = list(node.args)
     while len(args) <= place:
-        args.append(schema[len(args)].default_value if schema[len(args)].has_default_value() else None)
+        args.append(
+            schema[len(args)].default_value if schema[len(args)].has_default_value() else None
+        )
     args[place] = value
     node.args = tuple(args)
 

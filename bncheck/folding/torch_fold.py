@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
+from bncheck.errors import BncheckError
+from bncheck.findings import Severity
 from bncheck.folding import parity
 from bncheck.folding.exporting import export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
@@ -35,6 +37,15 @@ class FoldResult:
     def parity(self) -> Parity | None:
         """How close the program is to the original."""
         return self.report.parity
+
+    def refuse_unsound(self) -> None:
+        """Raise for a result that is another function, or that was asked to fold everything."""
+        bad = [f for f in self.report.findings if f.rule in ("BN402", "BN404")]
+        for finding in bad:
+            if finding.severity is Severity.ERROR:
+                raise BncheckError(
+                    f"{finding.layer or 'the model'}: {finding.message}", finding.fix
+                )
 
     def module(self) -> nn.Module:
         """The folded program as something to call."""

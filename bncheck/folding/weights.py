@@ -14,9 +14,9 @@ from bncheck.folding.algebra import (
     cast,
     conv_after,
     conv_before,
+    limits_of,
     linear_after,
     linear_before,
-    limits_of,
     tiling_as_conv,
     transposed_after,
     transposed_before,
@@ -89,7 +89,7 @@ def _overflows(
                 f"{limits_of(dtype).largest:g}"
             )
     if not result and any(c.overflows for c in constants.values()):
-        result = {n: "a constant that it passes would exceed its dtype" for n in found.targets}
+        result = dict.fromkeys(found.targets, "a constant that it passes would exceed its dtype")
     return result
 
 

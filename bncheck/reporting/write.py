@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from bncheck.errors import BncheckError
 
@@ -20,12 +22,19 @@ def check_target(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text: into a temporary file beside the target, then renamed over it."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the target's place when the block ends; nothing is left if it fails."""
     check_target(path)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, _mode(path))
