@@ -12,13 +12,16 @@ from bncheck.folding.planner import Decision, Status
 #: Relative error per output channel that a fold may have, by the dtype of its parameters.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
+#: How many tolerances the original's own rounding may excuse; beyond, the comparison says nothing.
+_LARGEST_EXCUSE = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
     """How far the folded program is from the original computed in float64.
 
     `original_error` is how far the original in its own dtype is: where rounding makes that larger
-    than the tolerance, no fold can be asked to be closer.
+    than the tolerance, no fold can be asked to be closer, within reason.
     """
 
     max_relative_error: float
@@ -31,8 +34,8 @@ class Parity:
     @property
     def holds(self) -> bool:
         """Whether the result is the same function, up to the rounding of its dtype."""
-        limit = max(self.tolerance, 2 * self.original_error)
-        return self.max_relative_error <= limit
+        excuse = min(2 * self.original_error, _LARGEST_EXCUSE * self.tolerance)
+        return self.max_relative_error <= max(self.tolerance, excuse)
 
     def to_dict(self) -> dict[str, object]:
         """The figures as plain data."""

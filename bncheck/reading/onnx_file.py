@@ -50,7 +50,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         return None
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         initializers = {item.name: item for item in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.output:
@@ -58,10 +58,10 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
                     if attribute.name == "value" and attribute.HasField("t"):
                         initializers[node.output[0]] = attribute.t
         for name, tensor in initializers.items():
-            tensors[name] = LoadedTensor(partial(_load, tensor, path), tuple(tensor.dims))
+            tensors[name] = LoadedTensor(partial(load_tensor, tensor, path), tuple(tensor.dims))
     aliases = _identities(model.graph)
     opset = max([o.version for o in model.opset_import if o.domain in ("", "ai.onnx")], default=1)
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         for node in graph.node:
             if is_norm_class(node.op_type):
                 layer = _norm_module(node, tensors, aliases, opset)
@@ -69,7 +69,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     return [Subtree("", tensors, modules)]
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph and those inside its If, Loop and Scan nodes."""
     stack = [(graph, 0)]
     while stack:
@@ -146,7 +146,7 @@ def _unused(name: str, taken: dict[str, NormModule]) -> str:
     return candidate
 
 
-def _load(tensor: onnx.TensorProto, path: Path) -> Array:
+def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
     import onnx
     from onnx import numpy_helper
 
