@@ -18,7 +18,8 @@ from bncheck.reading.onnx_file import graphs_of
 def rewrite(model: onnx.ModelProto, scopes: Sequence[Scope], solutions: Sequence[Solution]) -> None:
     """Carry out the plans in place; `scopes` are those of this very model."""
     before = set(names_in(model.graph))
-    for scope, solution in zip(scopes, solutions, strict=True):
+    # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
+    for scope, solution in reversed(list(zip(scopes, solutions, strict=True))):
         _Rewriter(model, scope, solution).run()
     _sweep(model, before)
 
@@ -41,13 +42,22 @@ class _Rewriter:
         for (index, slot), number in self.solution.constants.items():
             node = self.nodes[int(ops[index].name)]
             node.input[slot] = self._add(f"{ops[index].label}.constant", number)
+        self._insert()
+        for index in sorted(self.solution.plan.bypassed):
+            self._bypass(ops[index])
+
+    def _insert(self) -> None:
+        """Put new nodes behind those that they belong to; protobuf copies what it is given."""
+        if not self.after:
+            return
         order: list[onnx.NodeProto] = []
+        places = []
         for place, node in enumerate(self.nodes):
+            places.append(len(order))
             order += [node, *self.after.get(place, [])]
         del self.proto.node[:]
         self.proto.node.extend(order)
-        for index in sorted(self.solution.plan.bypassed):
-            self._bypass(ops[index])
+        self.nodes = [self.proto.node[place] for place in places]
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[int(op.name)]
