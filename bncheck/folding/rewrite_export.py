@@ -48,10 +48,6 @@ class _Rewriter:
             for node in self.graph.nodes
             if isinstance(node.meta.get("val"), torch._subclasses.FakeTensor)
         )
-        mutated = program.graph_signature.buffers_to_mutate.values()
-        for target in mutated:  # running the new program must not move the old one's buffers
-            if target in self.state:
-                self.state[target] = self.state[target].clone()
 
     def run(self) -> ExportedProgram:
         ops = self.solution.graph.ops
@@ -64,6 +60,12 @@ class _Rewriter:
         self._sweep()
         specs = [self.specs[node.name] for node in self.graph.nodes if node.op == "placeholder"]
         self.graph.lint()
+        copies: dict[int, torch.Tensor] = {}
+        for stored, old in ((self.state, self.program.state_dict),
+                            (self.constants, self.program.constants)):  # fmt: skip
+            for name, value in stored.items():
+                if isinstance(value, torch.Tensor) and value is old.get(name):
+                    stored[name] = copies.setdefault(id(value), _copy(value))
         return rebuilt(self.program, self.graph, self.state, self.constants, specs)
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
@@ -207,6 +209,14 @@ class _Rewriter:
         self.state.pop(target, None)
         self.constants.pop(target, None)
         self.graph.erase_node(node)
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of its own: training the model further must not change half of the folded one."""
+    new = tensor.detach().clone()
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(new, requires_grad=False)
+    return new
 
 
 def _set_argument(node: Node, name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ with several inputs and outputs, sizes that coincide where they must not be conf
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def shiftless(model: nn.Module) -> nn.Module:
 
 
 def chain(*parts: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: randomised(nn.Sequential(*parts))
+    return lambda: randomised(nn.Sequential(*copy.deepcopy(parts)))
 
 
 def net(run: Callable[..., object], **parts: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -170,11 +171,14 @@ def _ill() -> nn.Module:
 
 
 def _overflow() -> nn.Module:
-    model = randomised(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))).half()
-    model[0].weight.data.fill_(3e-3)
-    model[1].running_var.fill_(0.0)
-    model[1].eps = 1e-12
-    model[1].weight.data.fill_(100.0)
+    """Every activation fits float16, gamma / sqrt(var + eps) = 1e6 does not."""
+    model = Fn(lambda s, x: s.bn(s.conv(x * 1e-3)), conv=nn.Conv2d(3, 6, 3), bn=nn.BatchNorm2d(6))
+    randomised(model).half()
+    model.conv.bias.data.zero_()  # type: ignore[union-attr]
+    model.bn.running_mean.zero_()  # type: ignore[union-attr, operator]
+    model.bn.running_var.zero_()  # type: ignore[union-attr, operator]
+    model.bn.weight.data.fill_(10.0)  # type: ignore[union-attr]
+    model.bn.eps = 1e-10  # type: ignore[assignment]
     return model
 
 
@@ -234,7 +238,7 @@ def _mul_add() -> nn.Module:
 
 
 def _half(model: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: randomised(model).half()
+    return lambda: randomised(copy.deepcopy(model)).half()
 
 
 def _mixed() -> nn.Module:
