@@ -15,7 +15,8 @@ from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reporting.write import check_target
 
 if TYPE_CHECKING:
-    from bncheck.folding.torch_fold import FoldOptions, FoldResult
+    import torch
+    from torch import nn
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 
@@ -93,7 +94,8 @@ def _fold_onnx(request: FoldRequest) -> FoldReport:
 
 
 def _fold_torch(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
-    from bncheck.folding.torch_fold import FoldOptions
+    from bncheck.folding.program_file import load_program, save_program
+    from bncheck.folding.torch_fold import FoldOptions, fold
 
     output = request.output
     if output is not None and output.suffix == ".onnx":
@@ -101,33 +103,30 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
             "fold writes an .onnx file for ONNX models only", "use `bncheck export`", str(output)
         )
     options = FoldOptions(request.keep, request.tolerance, request.fail_unfolded, request.dry_run)
-    if checkpoint.container is Container.EXPORTED_PROGRAM and request.model is None:
-        result = _fold_program(request, options)
+    from_program = checkpoint.container is Container.EXPORTED_PROGRAM and request.model is None
+    as_state = output is not None and output.suffix == ".safetensors"
+    if from_program:
+        if as_state:
+            raise BncheckError("a .pt2 names no modules", "write a .pt2, or give --model", "-o")
+        result = fold(load_program(request.source), None, options)
     else:
-        result = _fold_module(request, checkpoint, options)
+        model, inputs = _model_and_inputs(request, checkpoint)
+        result = fold(model, inputs, options)
     report = result.report
     if request.dry_run or output is None or not _writable(report):
         return report
-    if output.suffix == ".safetensors":
+    if as_state:
         from bncheck.folding.state_file import save_folded
 
-        save_folded(result, output, request.source)
+        save_folded(result, model, inputs, output, request.source)
     else:
-        from bncheck.folding.program_file import save_program
-
         save_program(result.program, output)
     return replace(report, output=str(output))
 
 
-def _fold_program(request: FoldRequest, options: FoldOptions) -> FoldResult:
-    from bncheck.folding.program_file import load_program
-    from bncheck.folding.torch_fold import fold
-
-    return fold(load_program(request.source), None, options)
-
-
-def _fold_module(request: FoldRequest, checkpoint: Checkpoint, options: FoldOptions) -> FoldResult:
-    from bncheck.folding.torch_fold import fold
+def _model_and_inputs(
+    request: FoldRequest, checkpoint: Checkpoint
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     from bncheck.inputs import example_inputs
     from bncheck.model import load_model
 
@@ -138,5 +137,4 @@ def _fold_module(request: FoldRequest, checkpoint: Checkpoint, options: FoldOpti
     if not request.inputs:
         raise BncheckError("--input is missing", "give one sample's shape, e.g. --input 3,224,224")
     model = load_model(request.model, request.model_args, checkpoint).eval()
-    shapes = [parse_input(word) for word in request.inputs]
-    return fold(model, example_inputs(model, shapes), options)
+    return model, example_inputs(model, [parse_input(word) for word in request.inputs])
