@@ -69,7 +69,7 @@ def _load(model: nn.Module, checkpoint: Checkpoint) -> None:
     state = {}
     for name in checkpoint.tensors:
         array = checkpoint.tensors[name]
-        short = name.removeprefix(f"{checkpoint.prefix}.") if checkpoint.prefix else name
+        short = name.removeprefix(checkpoint.prefix)
         if array.dtype.name == "bfloat16":
             state[short] = torch.from_numpy(array.view("int16").copy()).view(torch.bfloat16)
         else:

@@ -149,6 +149,11 @@ def collapsed(affine: Affine, axes: Sequence[int], complaint: str) -> Affine:
     return Affine(small[0], small[1])
 
 
+def _is_even(affine: Affine, axis: int) -> bool:
+    """Whether a map does not know how long that axis is."""
+    return bool(affine.scale.shape[axis] == 1 and affine.shift.shape[axis] == 1)
+
+
 def _reduced(op: Op, affine: Affine) -> Affine:
     spec = op.spec
     assert isinstance(spec, (Average, Maximum))
@@ -190,7 +195,7 @@ def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
 def _parts(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
     assert isinstance(op.spec, Concat)
     axis = op.spec.axis
-    if affine.scale.shape[axis] == 1 and affine.shift.shape[axis] == 1:
+    if _is_even(affine, axis):
         return [affine] * len(op.inputs)
     ends = np.cumsum(_axis_sizes(graph, op, axis))[:-1]
     scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
@@ -203,15 +208,19 @@ def _concatenated(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     axis = op.spec.axis
     one = identity(next(iter(given.values())).scale.ndim)
     maps = [given.get(slot, one) for slot in range(len(op.inputs))]
-    if all(same(maps[0], other) for other in maps) and maps[0].scale.shape[axis] == 1:
+    if all(same(maps[0], other) for other in maps) and _is_even(maps[0], axis):
         return maps[0]
     sizes = _axis_sizes(graph, op, axis)
-    rows = [[_filled(m.scale, axis, n), _filled(m.shift, axis, n)] for m, n in zip(maps, sizes)]  # noqa: B905
-    shape = np.broadcast_shapes(
-        *(row[0].shape[:axis] + (1,) + row[0].shape[axis + 1 :] for row in rows),
-        *(row[1].shape[:axis] + (1,) + row[1].shape[axis + 1 :] for row in rows),
-    )
+    pairs = zip(maps, sizes, strict=True)
+    rows = [[_filled(m.scale, axis, n), _filled(m.shift, axis, n)] for m, n in pairs]
+    arrays = [array for row in rows for array in row]
+    shape = np.broadcast_shapes(*(_without(array.shape, axis) for array in arrays))
     return Affine(*(_joined_arrays([row[i] for row in rows], shape, axis) for i in (0, 1)))
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape with that axis at size 1."""
+    return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
 def _joined_arrays(arrays: list[Floats], shape: tuple[int, ...], axis: int) -> Floats:
@@ -249,13 +258,11 @@ def _joined(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     shape = graph.shape(op.inputs[0])
     size = shape[spec.axis] if shape else "?"
     if not isinstance(size, int):
-        if all(w.scale.shape[spec.axis] == 1 and same(w, wanted[0]) for w in wanted):
+        if all(_is_even(w, spec.axis) and same(w, wanted[0]) for w in wanted):
             return wanted[0]
         raise Stuck(f"{op.label} ({op.kind}) cuts an axis of unknown size")
     pairs = [np.broadcast_arrays(w.scale, w.shift) for w in wanted]
-    outer = np.broadcast_shapes(
-        *(p[0].shape[: spec.axis] + (1,) + p[0].shape[spec.axis + 1 :] for p in pairs)
-    )
+    outer = np.broadcast_shapes(*(_without(p[0].shape, spec.axis) for p in pairs))
     full = (*outer[: spec.axis], size, *outer[spec.axis + 1 :])
     if np.prod(full) > _MAX_SIZE:
         raise Stuck("its map became too large to carry")
@@ -269,7 +276,7 @@ def _joined(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
 def _shuffled(op: Op, affine: Affine, factor: int, *, splits: bool) -> Affine:
     """(N, C, 1, 1) <-> (N, C*r*r, 1, 1): all places of a block share their channel's map."""
     affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) moves positions")
-    if affine.scale.shape[1] == 1 and affine.shift.shape[1] == 1:
+    if _is_even(affine, 1):
         return affine
     block = factor * factor
     if splits:

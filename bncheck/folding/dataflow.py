@@ -26,7 +26,8 @@ Shape: TypeAlias = "tuple[Dim, ...]"
 class Value:
     """A tensor between calls. `constant` computes its numbers in float64 where they are fixed.
 
-    `label` is the name that a parameter has in the user's model.
+    `label` is the name that a parameter has in the user's model; `stored` gives its numbers in
+    their own dtype where they need not be computed.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Value:
     dtype: str
     constant: Callable[[], Floats] | None = None
     label: str = ""
+    stored: Callable[[], NDArray[np.generic]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,10 @@ class Opaque:
     name: str
 
 
-Spec: TypeAlias = Conv | ConvTranspose | Linear | Norm | Add | Mul | Identity | Reshape | Transpose | Expand | Flip | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf | Opaque  # fmt: skip
+Spec: TypeAlias = (
+    Conv | ConvTranspose | Linear | Norm | Add | Mul | Identity | Reshape | Transpose | Expand
+    | Flip | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf | Opaque
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,11 @@ class Graph:
         """The numbers of a fixed value in float64."""
         value = self.values.get(name) if name is not None else None
         return value.constant() if value and value.constant else None
+
+    def stored(self, name: str | None) -> NDArray[np.generic] | None:
+        """The numbers of a stored value in its own dtype."""
+        value = self.values.get(name) if name is not None else None
+        return value.stored() if value and value.stored else None
 
     def norms(self) -> Iterator[tuple[int, Op]]:
         """The normalisation calls."""

@@ -23,9 +23,12 @@ from bncheck.errors import BncheckError
 
 _SITE = str(Path(torch.__file__).parent)
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
-_VIEWS = ("view", "reshape", "flatten", "transpose", "permute", "squeeze", "slice", "select", "getitem",
-          "chunk", "split", "expand", "unbind", "detach", "alias", "contiguous", "dropout", "to", "t",
-          "narrow", "unflatten")  # fmt: skip
+_VIEWS = {
+    "view", "reshape", "flatten", "unflatten", "transpose", "t", "permute", "squeeze", "unsqueeze",
+    "slice", "select", "narrow", "getitem", "chunk", "split", "split_with_sizes", "tensor_split",
+    "unbind", "expand", "expand_as", "view_as", "movedim", "swapaxes", "detach", "alias",
+    "contiguous", "dropout", "feature_dropout", "alpha_dropout", "to", "diagonal", "unfold",
+}  # fmt: skip
 
 
 def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
@@ -109,7 +112,8 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
         return rebuilt(program, graph)
     with _quiet():
-        return program.run_decompositions({})
+        decomposed: ExportedProgram = program.run_decompositions({})
+    return decomposed
 
 
 def copied(graph: torch.fx.Graph) -> torch.fx.Graph:
@@ -141,7 +145,9 @@ def _out_of_place(node: Node) -> bool:
 
 def _is_view(node: Node) -> bool:
     name = getattr(node.target, "__name__", str(node.target)).partition(".")[0]
-    return name in _VIEWS
+    schema = getattr(node.target, "_schema", None)
+    aliases = schema is not None and any(r.alias_info is not None for r in schema.returns)
+    return aliases or name in _VIEWS
 
 
 def _only_reader_left(node: Node, source: Node) -> bool:

@@ -6,6 +6,7 @@ as a weight under weight_norm, is a constant; its numbers are computed in float6
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -148,7 +149,10 @@ class _Reader:
         fixed = node in self.constants
         shape, dtype = _shape_and_dtype(node.meta.get("val"))
         numbers = (lambda: _floats(self._numbers(node))) if fixed else None
-        self.values[node.name] = Value(node.name, shape, dtype, numbers, label)
+        tensor = self.fixed.get(node.name)
+        native = tensor is not None and dtype in ("float32", "float64", "float16")
+        stored = (lambda: tensor.detach().cpu().numpy()) if native else None  # type: ignore[union-attr]
+        self.values[node.name] = Value(node.name, shape, dtype, numbers, label, stored)
 
     def _call(self, node: Node) -> None:
         sources = node.all_input_nodes
@@ -420,7 +424,8 @@ def _views(node: Node, name: str, a: _Arguments) -> Described | None:
     if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T"):
         if rank < 2:
             return Identity(), (source,)
-        pair = [int(d) % rank for d in (*node.args[1:3], 0, 1)[:2]]  # type: ignore[call-overload]
+        given: tuple[Any, ...] = (*node.args[1:3], 0, 1)
+        pair = [int(d) % rank for d in given[:2]]
         order = list(range(rank))
         order[pair[0]], order[pair[1]] = pair[1], pair[0]
         return Transpose(tuple(order)), (source,)
@@ -487,7 +492,7 @@ def _split(node: Node, source: Any, axis: int) -> Described | None:
     if not all(isinstance(size, int) for size in sizes):
         return None
     ends = np.cumsum([0, *sizes])
-    pairs = zip(ends[:-1], ends[1:], strict=True)
+    pairs = itertools.pairwise(ends)
     return Split(axis, tuple(slice(int(i), int(j)) for i, j in pairs)), (source,)
 
 

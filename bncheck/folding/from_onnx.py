@@ -43,7 +43,7 @@ from bncheck.folding.dataflow import (
 )
 from bncheck.reading.onnx_file import round_to_decimal
 
-_FLOATS = {
+_FLOATS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.DOUBLE: "float64",
     onnx.TensorProto.FLOAT16: "float16",
@@ -126,9 +126,7 @@ class Scope:
                 outputs = [name for name in node.output if name]
             label = self._label(node, spec)
             labels[label] = labels.get(label, 0) + 1
-            ops.append(
-                Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type)
-            )
+            ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
         found = frozenset(o.name for o in self.proto.output)
         return Graph(tuple(ops), self.values, found)
 

@@ -83,7 +83,7 @@ def fold_onnx(
 
 
 def _check_model(original: onnx.ModelProto, folded: onnx.ModelProto) -> None:
-    """onnx.checker must accept the result; what it says of the original already is not our doing."""
+    """onnx.checker must accept the result as it accepts the original."""
     complaint = _complaint(folded)
     if complaint and not _complaint(original):
         raise BncheckError(
@@ -100,9 +100,7 @@ def _complaint(model: onnx.ModelProto) -> str:
     return ""
 
 
-def compare(
-    original: onnx.ModelProto, folded: onnx.ModelProto, tolerance: float | None
-) -> Parity:
+def compare(original: onnx.ModelProto, folded: onnx.ModelProto, tolerance: float | None) -> Parity:
     """Both on fresh inputs, by onnxruntime, against the original in float64."""
     precise = in_float64(original)
     runs = [_runner(original), _runner(folded)]
@@ -111,7 +109,7 @@ def compare(
     for batch, inputs in _fresh(original):
         batches.append(batch)
         wide = {k: v.astype(np.float64) if _is_float(v) else v for k, v in inputs.items()}
-        reference = precise.run(None, wide)
+        reference = list(precise.run(None, wide))
         given = runs[1](inputs)
         own = max(own, _worst(reference, runs[0](inputs)))
         worst = max(worst, _worst(reference, given))
@@ -164,7 +162,7 @@ def _fresh_input(info: onnx.ValueInfoProto, batch: int, generator: np.random.Gen
 
 
 def _is_float(array: Any) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
 
 
 def _worst(reference: Sequence[Any], given: Sequence[Any]) -> float:

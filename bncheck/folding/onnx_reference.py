@@ -1,4 +1,4 @@
-"""An ONNX model run in float64: onnx's own reference evaluator, with convolutions that are quick."""
+"""An ONNX model run in float64: onnx's reference evaluator with convolutions that are quick."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Conv(OpRun):
 
     op_domain = ""
 
-    def _run(  # type: ignore[override,no-untyped-def]
+    def _run(  # type: ignore[no-untyped-def]
         self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
         pads=None, strides=None,
     ):  # fmt: skip
@@ -62,7 +62,7 @@ class ConvTranspose(OpRun):
 
     op_domain = ""
 
-    def _run(  # type: ignore[override,no-untyped-def]
+    def _run(  # type: ignore[no-untyped-def]
         self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
         output_padding=None, output_shape=None, pads=None, strides=None,
     ):  # fmt: skip
@@ -95,7 +95,7 @@ class BatchNormalization(OpRun):
 
     op_domain = ""
 
-    def _run(  # type: ignore[override,no-untyped-def]
+    def _run(  # type: ignore[no-untyped-def]
         self, x, scale, b, mean, var, epsilon=None, momentum=None, training_mode=None,
         spatial=None, is_test=None, consumed_inputs=None,
     ):  # fmt: skip

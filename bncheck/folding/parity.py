@@ -193,9 +193,10 @@ def _where(
 
     def compare(node: Node, value: Any) -> None:
         known = node.name in results and node.name not in altered
-        if known and not found and isinstance(value, torch.Tensor) and value.is_floating_point():
-            if relative_error(results[node.name], value) > tolerance:
-                found.append(module_path(node) or node.name)
+        if not known or found or not isinstance(value, torch.Tensor):
+            return
+        if value.is_floating_point() and relative_error(results[node.name], value) > tolerance:
+            found.append(module_path(node) or node.name)
 
     run_in_float64(original, flat, keep)
     run_in_float64(folded, flat, compare)

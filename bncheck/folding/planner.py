@@ -229,10 +229,12 @@ class _Planner:
     def _affine(self, candidate: Candidate) -> Affine:
         """The candidate's own map, between those that it has taken over from others."""
         affine = affine_of(self.graph, candidate)
-        fold = self.folds.get(candidate.last)
-        if fold and fold.before:
-            affine = affine.after(fold.before)
-        return fold.after.after(affine) if fold and fold.after else affine
+        fold = self.folds.get(candidate.last, Fold())
+        if fold.before:
+            affine = affine.after(_on_channels(fold.before, affine.scale.ndim))
+        if fold.after:
+            affine = _on_channels(fold.after, affine.scale.ndim).after(affine)
+        return affine
 
     def _keep(self, candidate: Candidate, *stuck: Stuck) -> None:
         reason = "; ".join(
@@ -670,8 +672,14 @@ def affine_of(graph: Graph, candidate: Candidate) -> Affine:
     scale, shift = norm_affine(gamma, beta, mean, var, op.spec.eps)
     if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
         raise Stuck("its scale or shift is not a finite number", "see `bncheck inspect`")
-    sizes = (1, -1) + (1,) * (len(shape) - 2)
+    sizes = (1, -1, *(1,) * (len(shape) - 2))
     return Affine(scale.reshape(sizes), shift.reshape(sizes))
+
+
+def _on_channels(vectors: Affine, rank: int) -> Affine:
+    """What a call has absorbed, one number a channel, as a map of a value of that rank."""
+    sizes = (1, -1, *(1,) * (rank - 2))
+    return Affine(vectors.scale.reshape(sizes), vectors.shift.reshape(sizes))
 
 
 def _channel_map(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int) -> Affine:

@@ -37,7 +37,8 @@ def in_float64(node: Node, value_of: Callable[[Node], Any]) -> torch.Tensor:
     args = torch.fx.map_arg(node.args, load)
     kwargs = torch.fx.map_arg(node.kwargs, load)
     with torch.no_grad():
-        return _call(node.target, pytree.tree_map(widened, args), pytree.tree_map(widened, kwargs))
+        result: torch.Tensor = _call(node.target, *pytree.tree_map(widened, (args, kwargs)))
+    return result
 
 
 def _call(target: Any, args: Any, kwargs: Any) -> Any:

@@ -34,7 +34,7 @@ class _Rewriter:
         self.program = program
         self.solution = solution
         self.graph = copied(program.graph)
-        self.nodes = {node.name: node for node in self.graph.nodes}
+        self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
         self.specs = {
             spec.arg.name: spec
             for spec in program.graph_signature.input_specs
@@ -132,7 +132,7 @@ class _Rewriter:
         node = self.nodes[op.name]
         new = self._new_parameter(f"{op.label}.constant", as_tensor(number))
         if op.kind in ("cat", "concat", "concatenate"):
-            parts = list(node.args[0])  # type: ignore[arg-type]
+            parts = list(node.args[0])
             parts[slot] = new
             node.args = (parts, *node.args[1:])
         else:
@@ -196,9 +196,8 @@ class _Rewriter:
                     continue
                 dropped.append(str(spec.target))
                 self._drop(node)
-        counters = {
-            f"{name.rpartition('.')[0]}.num_batches_tracked".lstrip(".") for name in dropped
-        }
+        owners = {name.rpartition(".")[0] for name in dropped}
+        counters = {f"{owner}.num_batches_tracked".lstrip(".") for owner in owners}
         for node in list(self.graph.nodes):
             spec = self.specs.get(node.name)
             if node.name in self.idle and spec is not None and spec.target in counters:

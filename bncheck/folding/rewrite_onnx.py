@@ -122,7 +122,7 @@ class _Rewriter:
         self.after.setdefault(int(op.name), []).append(shuffle)
 
     def _bypass(self, op: Op) -> None:
-        """Let the readers of a normalisation read its input; an output of the graph keeps its name."""
+        """Let the readers of a normalisation read its input; a graph's output keeps its name."""
         node = self.nodes[int(op.name)]
         fixed = self.solution.graph.is_constant(op.inputs[0])
         source, result = node.input[1 if fixed else 0], node.output[0]
@@ -175,23 +175,27 @@ def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _sweep(model: onnx.ModelProto, before: set[str]) -> None:
     """Remove nodes and initialisers that somebody read before and nobody reads now."""
-    while True:
+    changed = True
+    while changed:
         reads = set(names_in(model.graph))
-        changed = False
-        for graph in graphs_of(model.graph):
-            for nodes, idle in (
-                (graph.node, lambda n: not any(o in reads for o in n.output)
-                 and any(o in before for o in n.output)),
-                (graph.initializer, lambda t: t.name not in reads and t.name in before),
-            ):  # fmt: skip
-                dead = [item for item in nodes if idle(item)]
-                for item in dead:
-                    nodes.remove(item)
-                    changed = True
-        if not changed:
-            break
+        swept = [_sweep_graph(graph, reads, before) for graph in graphs_of(model.graph)]
+        changed = any(swept)
     for graph in graphs_of(model.graph):
         _tidy(graph, before, set(_all_names(graph)))
+
+
+def _sweep_graph(graph: onnx.GraphProto, reads: set[str], before: set[str]) -> bool:
+    dead = [
+        node
+        for node in graph.node
+        if not reads.intersection(node.output) and before.intersection(node.output)
+    ]
+    idle = [t for t in graph.initializer if t.name not in reads and t.name in before]
+    for node in dead:
+        graph.node.remove(node)
+    for tensor in idle:
+        graph.initializer.remove(tensor)
+    return bool(dead or idle)
 
 
 def _tidy(graph: onnx.GraphProto, before: set[str], known: set[str]) -> None:

@@ -97,7 +97,7 @@ def _removed_modules(result: FoldResult) -> list[str]:
     for index, fold in plan.folds.items():
         if fold.as_shuffle:
             raise BncheckError(
-                f"{graph.ops[index].label} becomes another operation, which a state dict cannot say",
+                f"{graph.ops[index].label} becomes another operation",
                 _OTHER_FORM,
             )
     if result.solution.constants:
@@ -122,9 +122,11 @@ def _digest(path: Path) -> str | None:
     if not path.is_file():
         return None
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else hashlib.sha256(file.read()).hexdigest()
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )
 
 
 def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.Tensor]) -> None:

@@ -43,9 +43,8 @@ class FoldResult:
         bad = [f for f in self.report.findings if f.rule in ("BN402", "BN404")]
         for finding in bad:
             if finding.severity is Severity.ERROR:
-                raise BncheckError(
-                    f"{finding.layer or 'the model'}: {finding.message}", finding.fix
-                )
+                where = finding.layer or "the model"
+                raise BncheckError(f"{where}: {finding.message}", finding.fix)
 
     def module(self) -> nn.Module:
         """The folded program as something to call."""

@@ -17,6 +17,7 @@ from bncheck.folding.algebra import (
     limits_of,
     linear_after,
     linear_before,
+    scaled,
     tiling_as_conv,
     transposed_after,
     transposed_before,
@@ -106,9 +107,24 @@ def _bias_dtype(graph: Graph, op: Op) -> str:
 
 
 def _new_weights(graph: Graph, op: Op, fold: Fold) -> NewWeights:
+    quick = _only_scaled(graph, op, fold)
+    if quick is not None:
+        return quick
     new = _norm_weights(graph, op, fold) if isinstance(op.spec, Norm) else _linear(graph, op, fold)
     bias = None if new.bias is None else cast(new.bias, _bias_dtype(graph, op))
     return NewWeights(cast(new.weight, _dtype(graph, op)), bias)
+
+
+def _only_scaled(graph: Graph, op: Op, fold: Fold) -> NewWeights | None:
+    """The usual case, a convolution before its normalisation, without a copy of it in float64."""
+    stored = graph.stored(op.input(1))
+    if stored is None or not isinstance(op.spec, Conv) or fold.before or not fold.after:
+        return None
+    scale, shift = fold.after.scale, fold.after.shift
+    weight = scaled(stored, scale.reshape(-1, *(1,) * (stored.ndim - 1)), _dtype(graph, op))
+    old = graph.constant(op.input(2))
+    bias = conv_after(Weights(np.zeros((len(scale), 0)), old), scale, shift).bias
+    return NewWeights(weight, None if bias is None else cast(bias, _bias_dtype(graph, op)))
 
 
 def _linear(graph: Graph, op: Op, fold: Fold) -> Weights:

@@ -147,6 +147,7 @@ def _unused(name: str, taken: dict[str, NormModule]) -> str:
 
 
 def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
+    """A tensor's numbers, also from a data file in the model's own folder."""
     import onnx
     from onnx import numpy_helper
 

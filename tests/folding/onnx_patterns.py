@@ -17,7 +17,9 @@ def numbers(*shape: int, dtype: Any = np.float32) -> Any:
     return np.random.default_rng(sum(shape)).normal(0.2, 0.6, shape).astype(dtype)
 
 
-def norm(channels: int, dtype: Any = np.float32, prefix: str = "bn", stats: Any = None) -> dict[str, Any]:
+def norm(
+    channels: int, dtype: Any = np.float32, prefix: str = "bn", stats: Any = None
+) -> dict[str, Any]:
     rng = np.random.default_rng(channels)
     gamma = rng.normal(0.3, 1, channels)
     gamma[0] = 0.0
@@ -61,9 +63,7 @@ def model(
         [helper.make_tensor_value_info(name, kind, None) for name in outputs],
         tensors,
     )
-    made = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir
-    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
     known = onnx.shape_inference.infer_shapes(made).graph.output
     made.graph.ClearField("output")
     made.graph.output.extend(known)
@@ -145,7 +145,9 @@ def transposed(group: int, inputs: int, outer: int, **attributes: Any) -> Build:
     def build() -> onnx.ModelProto:
         channels = outer * group
         weights = {"conv.weight": numbers(inputs, outer, 3, 3), **norm(channels)}
-        node = helper.make_node("ConvTranspose", ["x", "conv.weight"], ["c"], group=group, **attributes)
+        node = helper.make_node(
+            "ConvTranspose", ["x", "conv.weight"], ["c"], group=group, **attributes
+        )
         return model([node, bn("c", "y")], weights, ("N", inputs, 9, 9))
 
     return build

@@ -226,7 +226,9 @@ def add_split(net: Net, draw: Any, x: str) -> None:
 
 
 def add_pool(net: Net, draw: Any, x: str) -> None:
-    kind = draw(st.sampled_from(["avg", "avg_pad", "avg_uncounted", "max", "mean", "nearest", "lin"]))
+    kind = draw(
+        st.sampled_from(["avg", "avg_pad", "avg_uncounted", "max", "mean", "nearest", "lin"])
+    )
     runs: dict[str, tuple[df.Spec, Run]] = {
         "avg": (df.Average((2, 3)), lambda a: F.avg_pool2d(a, 2)),
         "avg_pad": (df.Average((2, 3), True), lambda a: F.avg_pool2d(a, 3, 1, 1)),
@@ -247,7 +249,9 @@ def add_pool(net: Net, draw: Any, x: str) -> None:
 
 
 def add_view(net: Net, draw: Any, x: str) -> None:
-    kind = draw(st.sampled_from(["flatten", "swap", "flip", "shuffle", "pad", "mirror", "identity"]))
+    kind = draw(
+        st.sampled_from(["flatten", "swap", "flip", "shuffle", "pad", "mirror", "identity"])
+    )
     channels = net.samples[x].shape[1]
     if kind == "flatten":
         net.call(df.Reshape(), [x], lambda a: a.flatten(1))
@@ -279,9 +283,7 @@ LINEAR_CALLS = (add_conv, add_transposed, add_linear)
 
 
 @st.composite
-def nets(
-    draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None
-) -> Net:
+def nets(draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None) -> Net:
     """A graph of up to `depth` calls, with branches, shared weights and outputs anywhere."""
     net = Net(draw(st.integers(0, 2**32 - 1)))
     for _ in range(draw(st.integers(2, depth))):
