@@ -208,7 +208,7 @@ def _concatenated(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     axis = op.spec.axis
     one = identity(next(iter(given.values())).scale.ndim)
     maps = [given.get(slot, one) for slot in range(len(op.inputs))]
-    if all(same(maps[0], other) for other in maps) and _is_even(maps[0], axis):
+    if all(_is_even(m, axis) and same(maps[0], m) for m in maps):
         return maps[0]
     sizes = _axis_sizes(graph, op, axis)
     pairs = zip(maps, sizes, strict=True)

@@ -132,7 +132,7 @@ class _Rewriter:
         node = self.nodes[op.name]
         new = self._new_parameter(f"{op.label}.constant", as_tensor(number))
         if op.kind in ("cat", "concat", "concatenate"):
-            parts = list(node.args[0])
+            parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
             parts[slot] = new
             node.args = (parts, *node.args[1:])
         else:
