@@ -24,7 +24,7 @@ from bncheck.reporting.write import replacing
 _BATCHES = (2, 3)
 _SEED = 20260
 _SIZE = 16  # of an axis that may have any size
-_FLOOR = 1e-3  # see folding/parity.py
+_FLOOR = 0.05  # as in folding/parity.py
 
 Run = Callable[[dict[str, Any]], list[Any]]
 

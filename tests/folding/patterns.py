@@ -1,3 +1,6 @@
+# torch types the attributes of a Module as Tensor or Module, whatever they are.
+# mypy: disable-error-code="operator,union-attr,index,arg-type,no-any-return,no-untyped-call"
+# mypy: disable-error-code="unused-ignore"
 """The patterns of BatchNorm in real networks, each with how many of its normalisations must stay.
 
 Values are such that luck cannot help: gammas of both signs and a zero, means far from zero, groups
