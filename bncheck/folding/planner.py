@@ -223,6 +223,10 @@ class _Planner:
                 continue
             self._accept(candidate, step)
             return True
+        residual = self._residual(candidate, affine, into_norms)
+        if residual is not None:
+            self._accept(candidate, residual)
+            return True
         self._keep(candidate, *reasons)
         return False
 
@@ -304,6 +308,28 @@ class _Planner:
         assert failure is not None
         raise failure
 
+    def _residual(self, candidate: Candidate, affine: Affine, into_norms: bool) -> _Step | None:
+        """v + norm(v) with nothing else between is 2 ((1 + a) / 2 v + t / 2): pull that into v."""
+        source = self.graph.ops[candidate.first].inputs[0]
+        output = self.graph.ops[candidate.last].outputs[0]
+        readers = self.graph.uses.get(output, [])
+        if len(readers) != 1 or output in self.graph.outputs:
+            return None
+        add = self.graph.ops[readers[0].op]
+        slot = 1 - readers[0].slot
+        if not isinstance(add.spec, Add) or add.spec.signs != (1.0, 1.0):
+            return None
+        if readers[0].op in self.bypassed or add.inputs[slot] != source:
+            return None
+        half = Affine((1.0 + affine.scale) / 2.0, affine.shift / 2.0)
+        step = _Step()
+        try:
+            beside = Use(readers[0].op, slot)
+            self._pull_once(candidate, half, into_norms, {}, step, beside)
+        except Stuck:
+            return None
+        return step
+
     @staticmethod
     def _choices(seen: list[int]) -> Iterator[dict[int, int]]:
         yield {}
@@ -318,6 +344,7 @@ class _Planner:
         into_norms: bool,
         choices: Mapping[int, int],
         step: _Step,
+        beside: Use | None = None,
     ) -> None:
         source = self.graph.ops[candidate.first].inputs[0]
         assert source is not None
@@ -333,6 +360,8 @@ class _Planner:
 
         self._same_dtype(candidate)
         want(source, Use(candidate.first, 0), affine)
+        if beside is not None:
+            want(source, beside, affine)
         done = -1
         while heap:
             index = -heapq.heappop(heap)
@@ -346,6 +375,7 @@ class _Planner:
                 assert name is not None
                 want(name, Use(index, slot), map_)
             step.altered.update(op.outputs)
+        step.altered.add(self.graph.ops[candidate.last].outputs[0])
 
     def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None) -> Affine:
         """What all readers of a value want of it; readers that are not asked want no change."""
