@@ -136,6 +136,7 @@ class _Step:
     into: list[int] = field(default_factory=list)
     through: list[int] = field(default_factory=list)
     additions: list[int] = field(default_factory=list)
+    pair: tuple[str | None, str | None] = (None, None)  # a pushed norm's input and output
 
 
 def plan(
@@ -507,8 +508,8 @@ class _Planner:
 
     def _push(self, candidate: Candidate, affine: Affine, into_norms: bool) -> _Step:
         self._same_dtype(candidate)
-        step = _Step()
         output = self.graph.ops[candidate.last].outputs[0]
+        step = _Step(pair=(self.graph.ops[candidate.first].inputs[0], output))
         carried: dict[str, Affine] = {output: affine}
         heap = self._readers(output)
         if not heap:
@@ -575,6 +576,9 @@ class _Planner:
             return own[1].after(given[own[0]])
         if isinstance(op.spec, Mul):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
+        if set(op.inputs) == set(step.pair) and op.spec.signs == (1.0, 1.0):
+            (map_,) = given.values()  # x + (a x + t) = (1 + a) / 2 (x + x) + t
+            return Affine((1.0 + map_.scale) / 2.0, map_.shift)
         return self._push_sum(op, given)
 
     def _push_sum(self, op: Op, given: dict[int, Affine]) -> Affine:
