@@ -457,6 +457,8 @@ class _Planner:
         whole = isinstance(op.spec, Mul) or index in self.units
         if whole or (any(fixed) and choices.get(index, 0) == 0):
             own = self._own_map(index, op)
+            if own is not None and self._commutes(index, op, map_):
+                return [(own[0], map_)]
             if own is not None:
                 step.additions.append(index)
                 step.bypassed.add(index)
@@ -464,6 +466,10 @@ class _Planner:
         if whole:
             raise Stuck(f"{op.label} ({op.kind}) lies between, a product of two activations")
         return self._sum(index, op, map_, choices, step)
+
+    def _commutes(self, index: int, op: Op, map_: Affine) -> bool:
+        """A scale without a shift passes x * c as it is, so that c may differ by position."""
+        return isinstance(op.spec, Mul) and index not in self.units and not map_.shifts
 
     def _own_map(self, index: int, op: Op) -> tuple[int, Affine] | None:
         """x + c, x * c, c - x, x / c as a map of x, in the operand's place; else None."""
@@ -571,6 +577,8 @@ class _Planner:
         self, index: int, op: Op, given: dict[int, Affine], step: _Step
     ) -> Affine:
         own = self._own_map(index, op)
+        if own is not None and self._commutes(index, op, given[own[0]]):
+            return given[own[0]]
         if own is not None:
             step.bypassed.add(index)
             return own[1].after(given[own[0]])
