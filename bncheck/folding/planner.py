@@ -584,6 +584,7 @@ class _Planner:
             return own[1].after(given[own[0]])
         if isinstance(op.spec, Mul):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
+        assert isinstance(op.spec, Add)
         if set(op.inputs) == set(step.pair) and op.spec.signs == (1.0, 1.0):
             (map_,) = given.values()  # x + (a x + t) = (1 + a) / 2 (x + x) + t
             return Affine((1.0 + map_.scale) / 2.0, map_.shift)
