@@ -13,16 +13,60 @@ from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from torch import nn
+    from torch.export import ExportedProgram
 
     from bncheck.data import DataOptions
+    from bncheck.folding.torch_fold import FoldResult
     from bncheck.inspection import InspectReport
     from bncheck.measuring.comparison import Metric
     from bncheck.reading.checkpoint import Checkpoint
     from bncheck.recalibration import RecalibrationReport
 
-__all__ = ["BncheckError", "__version__", "inspect", "open_checkpoint", "recalibrate"]
+__all__ = [
+    "BncheckError",
+    "__version__",
+    "fold",
+    "inspect",
+    "load_folded",
+    "open_checkpoint",
+    "recalibrate",
+]
+
+
+def fold(
+    model: nn.Module | ExportedProgram,
+    example_inputs: tuple[Any, ...] | None = None,
+    *,
+    keep: Sequence[str] = (),
+    tolerance: float | None = None,
+    fail_unfolded: bool = False,
+) -> FoldResult:
+    """Fold every normalisation that can exactly be folded into its neighbours.
+
+    `model` is left as it is. The result's `.program` is a torch.export program, `.module()` calls
+    it, `.batchnorms` says what became of each, `.parity` how close it is to the original in
+    float64. Raises BncheckError where it cannot be done or is not the same function.
+    """
+    from bncheck.folding.torch_fold import FoldOptions
+    from bncheck.folding.torch_fold import fold as run
+
+    result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))
+    result.refuse_unsound()
+    return result
+
+
+def load_folded(module: nn.Module, path: str | Path) -> nn.Module:
+    """Load a folded .safetensors into a model of the original architecture, in place.
+
+    The folded layers get their new weights and their normalisations become Identity; a file that
+    belongs to another model is refused before anything is changed. Raises BncheckError.
+    """
+    from bncheck.folding.state_file import load_folded as run
+
+    return run(module, Path(path))
 
 
 def inspect(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bncheck._version import __version__
-from bncheck.cli import inspect, recalibrate, rule
+from bncheck.cli import fold, inspect, recalibrate, rule
 
 app = typer.Typer(
     name="bncheck",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect.inspect)
 app.command("recalibrate")(recalibrate.recalibrate)
+app.command("fold")(fold.fold)
 app.command("rule")(rule.rule)
 
 

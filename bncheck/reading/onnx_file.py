@@ -65,7 +65,9 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     for graph, scope in _graphs(model.graph):
         for name, tensor in _constants(graph):
             scope[name] = _unused(name, tensors)
-            tensors[scope[name]] = LoadedTensor(partial(_load, tensor, path), tuple(tensor.dims))
+            tensors[scope[name]] = LoadedTensor(
+                partial(load_tensor, tensor, path), tuple(tensor.dims)
+            )
         for node in graph.node:
             # Exporters share equal initialisers through Identity nodes.
             if node.op_type == "Identity" and node.input and node.output:
@@ -120,6 +122,11 @@ def _varint(data: bytes, start: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, start + index + 1
     return 0, 0
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its If, Loop and Scan nodes."""
+    return (inner for inner, _ in _graphs(graph))
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
@@ -188,7 +195,8 @@ def _unused(name: str, taken: Container[str]) -> str:
     raise BncheckError("uses one name too often", "export it again")
 
 
-def _load(tensor: onnx.TensorProto, path: Path) -> Array:
+def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
+    """A tensor's numbers, also from a data file in the model's own folder."""
     import onnx
     from onnx import numpy_helper
 

@@ -15,6 +15,7 @@ from bncheck.rules.data.bn206_dropout import dropout_shift
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
+from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn102_non_finite import non_finite
@@ -62,6 +63,9 @@ RULES: tuple[Rule, ...] = (
     would_hurt,
     single_value,
     training_mode,
+    not_folded,
+    fold_overflow,
+    parity_failure,
 )
 
 

@@ -48,19 +48,24 @@ class Network:
 Check = Callable[["Rule", Network], Iterable[Finding]]
 
 
+def _nothing(_rule: Rule, _given: object) -> Iterable[Finding]:
+    """What a rule finds whose findings come from elsewhere."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A code, a name and a check. The check's docstring is what `bncheck rule CODE` prints."""
+    """A code, a name, what `bncheck rule CODE` prints, and a check of one file.
+
+    The explanation says what it finds, why that matters, how to mend it, and the criterion with
+    its source.
+    """
 
     code: str
     name: str
     severities: tuple[Severity, ...]
-    check: Check
-
-    @property
-    def explanation(self) -> str:
-        """What it finds, why that matters, how to mend it, and the criterion with its source."""
-        return inspect.getdoc(self.check) or ""
+    explanation: str
+    check: Check = _nothing
 
     @property
     def summary(self) -> str:
@@ -79,28 +84,21 @@ Judge = Callable[["MeasuredRule", "Case"], Iterable[Finding]]
 
 @dataclass(frozen=True)
 class MeasuredRule(Rule):
-    """A rule about a measurement. A file alone gives it nothing to check; `judge` explains it."""
+    """A rule about a measurement. A file alone gives it nothing to check."""
 
-    judge: Judge
-
-    @property
-    def explanation(self) -> str:
-        """What it finds, why that matters, how to mend it, and the criterion with its source."""
-        return inspect.getdoc(self.judge) or ""
-
-
-def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judge], MeasuredRule]:
-    """Make a judge function a rule."""
-    return lambda judge: MeasuredRule(code, name, severities, _nothing, judge)
-
-
-def _nothing(self: Rule, network: Network) -> Iterable[Finding]:
-    return ()
+    judge: Judge = _nothing
 
 
 def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]:
-    """Make a check function a rule."""
-    return lambda check: Rule(code, name, severities, check)
+    """Make a check function a rule; its docstring is the explanation."""
+    return lambda check: Rule(code, name, severities, inspect.getdoc(check) or "", check)
+
+
+def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judge], MeasuredRule]:
+    """Make a judge function a rule; its docstring is the explanation."""
+    return lambda judge: MeasuredRule(
+        code, name, severities, inspect.getdoc(judge) or "", judge=judge
+    )
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -1,0 +1,1 @@
+"""Folding BatchNorm into its neighbours: one graph, one planner, two formats."""

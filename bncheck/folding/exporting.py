@@ -1,0 +1,219 @@
+"""A module becomes a torch.export program with a free batch size and without calls in place."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from bncheck.errors import BncheckError
+
+_SITE = str(Path(torch.__file__).parent)
+_USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
+_VIEWS = {
+    "view", "reshape", "flatten", "unflatten", "transpose", "t", "permute", "squeeze", "unsqueeze",
+    "slice", "select", "narrow", "getitem", "chunk", "split", "split_with_sizes", "tensor_split",
+    "unbind", "expand", "expand_as", "view_as", "movedim", "swapaxes", "detach", "alias",
+    "contiguous", "dropout", "feature_dropout", "alpha_dropout", "to", "diagonal", "unfold",
+}  # fmt: skip
+
+
+def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
+    """Export a module; raises BncheckError with the user's line where that is impossible."""
+    shapes = pytree.tree_map(_free_batch, example_inputs)
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(model, example_inputs, dynamic_shapes=shapes)
+    except Exception as first:
+        try:  # a model that fixes its batch, or inputs whose first axis is none
+            with _quiet(), torch.no_grad():
+                return torch.export.export(model, example_inputs)
+        except Exception:
+            raise _unexportable(first) from None
+
+
+def _free_batch(item: Any) -> Any:
+    if isinstance(item, torch.Tensor) and item.dim():
+        return {0: Dim.AUTO}
+    return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's own remarks about shapes and unused options do not belong into our streams."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch._export", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _unexportable(error: Exception) -> BncheckError:
+    """The line of the user's code that stops the export, and what to do about it."""
+    where = _user_line(error)
+    name = type(error).__name__
+    if "DataDependent" in name or "data-dependent" in str(error):
+        return BncheckError(
+            f"branches on the values of a tensor{where}, so it is not one graph",
+            "write it with torch.where or torch.cond, or fold the parts around it",
+        )
+    first = next((line for line in str(error).splitlines() if line.strip()), name).strip()
+    return BncheckError(
+        f"cannot be exported{where} ({name}: {first[:160]})",
+        "check --input against the model's forward, and that torch.export accepts the model",
+    )
+
+
+def _user_line(error: Exception) -> str:
+    frames = [
+        (f.filename, f.lineno, f.line)
+        for f in traceback.extract_tb(error.__traceback__)
+        if f.line and not _is_ours(f.filename)
+    ]
+    found = frames[-1] if frames else None
+    for path, line, _, code in _USER_LINE.findall(str(error)):
+        if not _is_ours(path):
+            found = (path, int(line), code)
+    if found is None:
+        return ""
+    path, number, code = found
+    return f" at {Path(path).name}:{number} `{(code or '').strip()[:80]}`"
+
+
+def _is_ours(path: str) -> bool:
+    here = str(Path(__file__).parent.parent)
+    return path.startswith((_SITE, here, "<")) or "site-packages" in path
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The program without calls in place, which would make a value's readers see two contents."""
+    if not any(_in_place(node) for node in program.graph.nodes):
+        return program
+    graph = copied(program.graph)
+    if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
+        return rebuilt(program, graph)
+    with _quiet():
+        decomposed: ExportedProgram = program.run_decompositions({})
+    return decomposed
+
+
+def copied(graph: torch.fx.Graph) -> torch.fx.Graph:
+    """A copy whose nodes keep their names; copying renames `input`, which is a builtin."""
+    new = copy.deepcopy(graph)
+    for old, node in zip(graph.nodes, new.nodes, strict=True):
+        node.name = old.name
+    return new
+
+
+def _in_place(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _out_of_place(node: Node) -> bool:
+    """Replace relu_ by relu where nobody reads its input, or a view of it, afterwards."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    space, name = node.target._schema.name.split("::")
+    source = node.args[0] if node.args else None
+    packet = getattr(getattr(torch.ops, space), name.removesuffix("_"), None)
+    overload = getattr(packet, node.target._overloadname, None)
+    if overload is None or not name.endswith("_") or not isinstance(source, Node):
+        return False
+    if source.op != "call_function" or _is_view(source) or not _only_reader_left(node, source):
+        return False
+    node.target = overload
+    return True
+
+
+def _is_view(node: Node) -> bool:
+    name = getattr(node.target, "__name__", str(node.target)).partition(".")[0]
+    schema = getattr(node.target, "_schema", None)
+    aliases = schema is not None and any(r.alias_info is not None for r in schema.returns)
+    return aliases or name in _VIEWS
+
+
+def _only_reader_left(node: Node, source: Node) -> bool:
+    """Whether all other readers of `source` come before `node`, and none keeps a view of it."""
+    others = [user for user in source.users if user is not node]
+    return not any(node < user or _is_view(user) for user in others) and (
+        node.args.count(source) == 1
+    )
+
+
+def rebuilt(
+    program: ExportedProgram,
+    graph: torch.fx.Graph,
+    state: dict[str, Any] | None = None,
+    constants: dict[str, Any] | None = None,
+    specs: list[Any] | None = None,
+) -> ExportedProgram:
+    """The program with another graph; what is not given stays."""
+    from torch.export.graph_signature import ExportGraphSignature
+
+    signature = program.graph_signature
+    module = torch.fx.GraphModule(program.graph_module, graph)
+    module.meta.update(program.graph_module.meta)
+    return ExportedProgram(
+        root=module,
+        graph=graph,
+        graph_signature=ExportGraphSignature(
+            input_specs=list(signature.input_specs) if specs is None else specs,
+            output_specs=_output_specs(signature.output_specs, graph),
+        ),
+        state_dict=dict(program.state_dict) if state is None else state,
+        range_constraints=program.range_constraints,
+        module_call_graph=program.module_call_graph,
+        example_inputs=None,
+        constants=dict(program.constants) if constants is None else constants,
+        verifiers=program.verifiers,
+    )
+
+
+def _output_specs(specs: list[Any], graph: torch.fx.Graph) -> list[Any]:
+    """The signature's outputs under the names of the nodes that now make them."""
+    results = graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+    new = []
+    for spec, node in zip(specs, results, strict=True):
+        named = isinstance(node, Node) and hasattr(spec.arg, "name")
+        arg = dataclasses.replace(spec.arg, name=node.name) if named else spec.arg
+        new.append(dataclasses.replace(spec, arg=arg))
+    return new
+
+
+def refuse_random(program: ExportedProgram) -> None:
+    """A program that draws random numbers cannot be compared with anything."""
+    for node in program.graph.nodes:
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            continue
+        if torch.Tag.nondeterministic_seeded in target.tags and _draws(node):
+            raise BncheckError(
+                f"draws random numbers ({target._schema.name.partition('::')[2]})",
+                "call model.eval() before folding",
+            )
+
+
+def _draws(node: Node) -> bool:
+    """Dropout is tagged as random in eval mode, too."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    given = {a.name: v for a, v in zip(schema, node.args, strict=False)} | node.kwargs
+    return bool(given.get("train", given.get("training", True)))

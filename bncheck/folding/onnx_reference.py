@@ -1,0 +1,197 @@
+"""An ONNX model run in float64: onnx's reference evaluator with convolutions that are quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from bncheck.reading.onnx_file import graphs_of
+
+_NARROW = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+}
+_DOUBLE = onnx.TensorProto.DOUBLE
+_DTYPE_ATTRIBUTES = ("to", "dtype")
+
+
+class Conv(OpRun):
+    """Convolution as one product of matrices for each group."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
+        pads=None, strides=None,
+    ):  # fmt: skip
+        axes = x.ndim - 2
+        kernel = w.shape[2:]
+        steps, gaps = list(strides or [1] * axes), list(dilations or [1] * axes)
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, gaps, strict=True)]
+        margins = _margins(x.shape[2:], reach, steps, pads, auto_pad)
+        x = np.pad(x, [(0, 0), (0, 0), *margins])
+        windows = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, 2 + axes)))
+        picks = [slice(None, None, s) for s in steps] + [slice(None, None, d) for d in gaps]
+        windows = windows[(slice(None), slice(None), *picks)]
+        groups = group or 1
+        inner, outer = w.shape[1], w.shape[0] // groups
+        letters = "abc"[:axes]
+        taps = "uvw"[:axes]
+        parts = [
+            np.einsum(
+                f"ni{letters}{taps},oi{taps}->no{letters}",
+                windows[:, g * inner : (g + 1) * inner],
+                w[g * outer : (g + 1) * outer],
+                optimize=True,
+            )
+            for g in range(groups)
+        ]
+        y = np.concatenate(parts, 1)
+        return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
+
+
+class ConvTranspose(OpRun):
+    """Every input position adds its kernel to the output."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
+        output_padding=None, output_shape=None, pads=None, strides=None,
+    ):  # fmt: skip
+        axes = x.ndim - 2
+        kernel = w.shape[2:]
+        steps, gaps = list(strides or [1] * axes), list(dilations or [1] * axes)
+        extra = list(output_padding or [0] * axes)
+        sizes = [
+            (n - 1) * s + (k - 1) * d + 1 + e
+            for n, s, k, d, e in zip(x.shape[2:], steps, kernel, gaps, extra, strict=True)
+        ]
+        groups = group or 1
+        inner, outer = x.shape[1] // groups, w.shape[1]
+        y = np.zeros((x.shape[0], groups * outer, *sizes), dtype=np.result_type(x, w))
+        for tap in np.ndindex(*kernel):
+            where = tuple(
+                slice(t * d, t * d + (n - 1) * s + 1, s)
+                for t, d, n, s in zip(tap, gaps, x.shape[2:], steps, strict=True)
+            )
+            for g in range(groups):
+                rows = slice(g * inner, (g + 1) * inner)
+                part = np.einsum("ni...,io->no...", x[:, rows], w[(rows, slice(None), *tap)])
+                y[(slice(None), slice(g * outer, (g + 1) * outer), *where)] += part
+        y = _cut(y, sizes, pads, auto_pad, output_shape, x.shape[2:], steps)
+        return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
+
+
+class BatchNormalization(OpRun):
+    """onnx's own (1.23) takes any model of opset 9 to 13 with a momentum for one in training."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, scale, b, mean, var, epsilon=None, momentum=None, training_mode=None,
+        spatial=None, is_test=None, consumed_inputs=None,
+    ):  # fmt: skip
+        trains = bool(training_mode) or len([name for name in self.onnx_node.output if name]) > 1
+        sizes = (1, -1) + (1,) * (x.ndim - 2)
+        old = mean, var
+        if trains:
+            axes = tuple(i for i in range(x.ndim) if i != 1)
+            mean, var = x.mean(axes), x.var(axes)
+        factor = scale / np.sqrt(var + (1e-5 if epsilon is None else epsilon))
+        y = (x - mean.reshape(sizes)) * factor.reshape(sizes) + b.reshape(sizes)
+        if not trains:
+            return (y,)
+        keep = 0.9 if momentum is None else momentum
+        moved = [o * keep + n * (1 - keep) for o, n in zip(old, (mean, var), strict=True)]
+        return (y, *moved, mean, var)[: len(self.onnx_node.output)]
+
+
+def _margins(
+    sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
+) -> list[tuple[int, int]]:
+    axes = len(sizes)
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        found = []
+        for n, r, s in zip(sizes, reach, steps, strict=True):
+            total = max(0, (-(-n // s) - 1) * s + r - n)
+            small, large = total // 2, total - total // 2
+            found.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
+        return found
+    amounts = list(pads or [0] * 2 * axes)
+    return [(amounts[i], amounts[i + axes]) for i in range(axes)]
+
+
+def _cut(
+    y: Any, sizes: Sequence[int], pads: Any, auto_pad: Any, output_shape: Any,
+    inputs: Sequence[int], steps: Sequence[int],
+) -> Any:  # fmt: skip
+    axes = len(sizes)
+    begin = list((pads or [0] * 2 * axes)[:axes])
+    end = [n - p for n, p in zip(sizes, (pads or [0] * 2 * axes)[axes:], strict=True)]
+    wanted = list(output_shape)[-axes:] if output_shape else None
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
+        wanted = [n * s for n, s in zip(inputs, steps, strict=True)]
+    if wanted is not None:
+        total = [n - w for n, w in zip(sizes, wanted, strict=True)]
+        first = auto_pad == "SAME_UPPER"
+        begin = [t // 2 if first else t - t // 2 for t in total]
+        end = [b + w for b, w in zip(begin, wanted, strict=True)]
+    where = tuple(slice(b, e) for b, e in zip(begin, end, strict=True))
+    return y[(slice(None), slice(None), *where)]
+
+
+def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """The model as it is, by the reference."""
+    return ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose, BatchNormalization])
+
+
+def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """The model with every narrower floating tensor, constant and cast made float64."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    for graph in graphs_of(wide.graph):
+        del graph.value_info[:]
+        for info in (*graph.input, *graph.output):
+            if info.type.tensor_type.elem_type in _NARROW:
+                info.type.tensor_type.elem_type = _DOUBLE
+        for tensor in graph.initializer:
+            _widen(tensor)
+        for node in graph.node:
+            _widen_node(node)
+    return evaluator(wide)
+
+
+def _widen(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in _NARROW:
+        numbers = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
+
+
+def _widen_node(node: onnx.NodeProto) -> None:
+    for attribute in list(node.attribute):
+        if attribute.name in _DTYPE_ATTRIBUTES and attribute.i in _NARROW:
+            attribute.i = _DOUBLE
+        if attribute.HasField("t"):
+            _widen(attribute.t)
+        if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            numbers = np.asarray(helper.get_attribute_value(attribute), dtype=np.float64)
+            node.attribute.remove(attribute)
+            tensor = numpy_helper.from_array(numbers)
+            node.attribute.append(helper.make_attribute("value", tensor))
+    if node.op_type == "ConstantOfShape" and not node.attribute:  # float32 zeros by default
+        zero = numpy_helper.from_array(np.zeros(1))
+        node.attribute.append(helper.make_attribute("value", zero))
+
+
+def user_inputs(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """The inputs that a caller must give."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return (info for info in model.graph.input if info.name not in stored)

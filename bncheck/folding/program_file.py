@@ -1,0 +1,96 @@
+"""`.pt2` files: read without running what is in them, written without traces of this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.export import ExportedProgram
+
+from bncheck.errors import BncheckError
+from bncheck.limits import MAX_ONNX_BYTES
+from bncheck.reading.source import Source
+from bncheck.reading.zip_archive import ZipArchive
+from bncheck.reporting.write import replacing
+
+_SAMPLES: Final = "data/sample_inputs/"
+_AGAIN: Final = "export it again with torch.export.save"
+#: Frames of the exporting machine's files, which would name its folders.
+_TRACES: Final = ("stack_trace", "source_fn_stack", "torch_fn", "from_node", "custom")
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """Read a program. torch.export.load unpickles sample inputs and weights marked `use_pickle`:
+
+    the former are replaced by none before torch sees them, the latter are refused.
+    """
+    try:
+        clean = _without_pickles(ZipArchive(Source.open(path)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.export").setLevel(logging.ERROR)
+            return torch.export.load(clean)
+    except BncheckError as error:
+        raise error.about(str(path)) from None
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise BncheckError(
+            f"cannot be read by torch {torch.__version__} ({type(error).__name__}: {first[:120]})",
+            _AGAIN,
+            str(path),
+        ) from None
+
+
+def _without_pickles(archive: ZipArchive) -> io.BytesIO:
+    if "archive_format" not in archive:
+        raise BncheckError("is a .pt2 of torch before 2.7, which only unpickling can read", _AGAIN)
+    nothing = io.BytesIO()
+    torch.save(((), {}), nothing)
+    clean = io.BytesIO()
+    with zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as out:
+        for name in archive.names:
+            if name.endswith(("_config.json",)):
+                _refuse_pickles(json.loads(archive.text(name)))
+            if "custom_obj" in name or name.endswith((".so", ".py", ".pkl")):
+                raise BncheckError(f"holds code or objects ({name[:60]!r})", _AGAIN)
+            if name.startswith(_SAMPLES):
+                data = nothing.getvalue()
+            else:
+                data = archive.read(name, MAX_ONNX_BYTES)
+            out.writestr(f"{archive.folder}{name}", data)
+    clean.seek(0)
+    return clean
+
+
+def _refuse_pickles(config: Any) -> None:
+    if isinstance(config, dict):
+        if config.get("use_pickle"):
+            raise BncheckError(
+                "keeps a weight as a pickle (use_pickle), which loading would have to execute",
+                _AGAIN,
+            )
+        for value in config.values():
+            _refuse_pickles(value)
+    elif isinstance(config, list):
+        for value in config:
+            _refuse_pickles(value)
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write a program, whole or not at all, without paths and source lines of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for key in _TRACES:
+                    node.meta.pop(key, None)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        temporary.write_bytes(buffer.getbuffer())

@@ -1,0 +1,125 @@
+"""What a fold reports: a decision for each normalisation, and how close the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bncheck._version import __version__
+from bncheck.findings import Finding, Severity
+from bncheck.folding.planner import Decision, Status
+
+#: Relative error per output channel that a fold may have, by the dtype of its parameters.
+TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+
+#: How many tolerances the original's own rounding may excuse; beyond, the comparison says nothing.
+_LARGEST_EXCUSE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far the folded program is from the original computed in float64.
+
+    `original_error` is how far the original in its own dtype is: where rounding makes that larger
+    than the tolerance, no fold can be asked to be closer, within reason.
+    """
+
+    max_relative_error: float
+    original_error: float
+    tolerance: float
+    batches: tuple[int, ...]
+    argmax_agreement: float | None = None
+    parts_at: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the result is the same function, up to the rounding of its dtype."""
+        excuse = min(2 * self.original_error, _LARGEST_EXCUSE * self.tolerance)
+        return self.max_relative_error <= max(self.tolerance, excuse)
+
+    def to_dict(self) -> dict[str, object]:
+        """The figures as plain data."""
+        return {
+            "max_relative_error": self.max_relative_error,
+            "original_error": self.original_error,
+            "tolerance": self.tolerance,
+            "reference": "float64",
+            "batches": list(self.batches),
+            "argmax_agreement": self.argmax_agreement,
+        }
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """One fold: what became of each normalisation, and the proof that the function is the same.
+
+    `parity` is None where nothing was run: a plan alone, or nothing to fold.
+    """
+
+    batchnorms: tuple[Decision, ...]
+    parity: Parity | None = None
+    output: str | None = None
+    flushed: int = 0
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def folded(self) -> int:
+        """How many normalisations are gone."""
+        return sum(d.status is not Status.KEPT for d in self.batchnorms)
+
+    @property
+    def kept(self) -> list[Decision]:
+        """Those that stay."""
+        return [d for d in self.batchnorms if d.status is Status.KEPT]
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data: schema bncheck.fold/1 of its JSON."""
+        return {
+            "schema": "bncheck.fold/1",
+            "bncheck": __version__,
+            "batchnorms": [decision.to_dict() for decision in self.batchnorms],
+            "parity": self.parity.to_dict() if self.parity else None,
+            "flushed_subnormals": self.flushed,
+            "output": self.output,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "summary": {
+                "total": len(self.batchnorms),
+                "folded": self.folded,
+                "kept": len(self.kept),
+            },
+        }
+
+
+def findings_of(
+    decisions: Sequence[Decision], parity: Parity | None, fail_unfolded: bool
+) -> tuple[Finding, ...]:
+    """BN402 and BN403 for what stays, BN404 for a result that is another function."""
+    from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
+
+    found = []
+    for decision in decisions:
+        if decision.status is Status.KEPT:
+            rule = fold_overflow if decision.overflow else not_folded
+            severity = Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO
+            found.append(
+                rule.finding(
+                    severity,
+                    decision.name,
+                    f"kept: {decision.reason}",
+                    decision.hint or rule.summary,
+                    op=decision.op,
+                )
+            )
+    if parity is not None and not parity.holds:
+        found.append(
+            parity_failure.finding(
+                Severity.ERROR,
+                parity.parts_at,
+                f"the folded program differs from the original by {parity.max_relative_error:.2g} "
+                f"(tolerance {parity.tolerance:.2g})",
+                "report it; nothing was written",
+                max_relative_error=parity.max_relative_error,
+                tolerance=parity.tolerance,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,306 @@
+"""Random graphs of everything that a map can pass, with an interpreter of their own.
+
+They are built as the planner's graphs, so that thousands can be checked: exporting takes a second.
+Each call carries the torch function that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from bncheck.folding import dataflow as df
+from bncheck.folding.weights import Solution
+
+Run = Callable[..., Any]
+
+
+class Net:
+    """A graph under construction: every value has a shape, every call something to run."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.values: dict[str, df.Value] = {}
+        self.ops: list[df.Op] = []
+        self.runs: dict[str, Run] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.activations: list[str] = []
+        self.outputs: set[str] = set()
+        self.samples: dict[str, Tensor] = {}
+        self.shape = (3, 4, 6, 6)
+        self.values["x"] = df.Value("x", ("n", 4, 6, 6), "float64")
+        self.samples["x"] = self.fresh_input()
+        self.activations.append("x")
+
+    def fresh_input(self) -> Tensor:
+        return torch.from_numpy(self.random.normal(0.3, 1.0, self.shape))
+
+    def numbers(self, *shape: int, low: float | None = None) -> str:
+        """A new constant."""
+        if low is None:
+            array = self.random.normal(0.2, 0.7, shape)
+        else:
+            array = self.random.uniform(low, low + 1.5, shape)
+        name = f"p{len(self.constants)}"
+        self.constants[name] = torch.from_numpy(array)
+        self.values[name] = df.Value(name, shape, "float64", lambda: array, name)
+        return name
+
+    def call(self, spec: df.Spec, inputs: list[str | None], run: Run, pieces: int = 0) -> list[str]:
+        name = f"op{len(self.ops)}"
+        names = [f"{name}.{i}" for i in range(pieces)] if pieces else [name]
+        given = [None if i is None else self.constants.get(i, self.samples.get(i)) for i in inputs]
+        results = run(*given)
+        for result_name, result in zip(names, results if pieces else [results], strict=True):
+            shape = ("n", *result.shape[1:])
+            self.values[result_name] = df.Value(result_name, shape, "float64")
+            self.samples[result_name] = result
+        kind = type(spec).__name__.lower()
+        self.ops.append(df.Op(name, spec, tuple(inputs), tuple(names), name, kind))
+        self.runs[name] = run
+        self.activations += names
+        return names
+
+    def graph(self) -> df.Graph:
+        read = {name for op in self.ops for name in op.inputs}
+        ends = {name for name in self.activations if name not in read and name != "x"}
+        return df.Graph(tuple(self.ops), self.values, frozenset(self.outputs | ends))
+
+    def evaluate(
+        self,
+        graph: df.Graph,
+        x: Tensor,
+        solution: Solution | None = None,
+        given: Mapping[str, Tensor] | None = None,
+        skip: int | None = None,
+    ) -> tuple[dict[str, Tensor], float]:
+        """The outputs, and the largest number on the way, which bounds the rounding."""
+        found: dict[str, Any] = {"x": x}
+        largest = 1.0
+        for index, op in enumerate(graph.ops):
+            inputs = [None if n is None else found.get(n, self.constants.get(n)) for n in op.inputs]
+            run = self.runs[op.name]
+            if index == skip:
+                results: Any = inputs[0]
+            elif given and f"{index}.weight" in given:
+                results = run(inputs[0], given[f"{index}.weight"], given[f"{index}.bias"])
+            elif solution is not None and index in solution.plan.bypassed:
+                fixed = graph.is_constant(op.inputs[0])
+                results = inputs[1 if fixed else 0]
+            elif solution is not None:
+                results = _changed(index, op, inputs, run, solution)
+            else:
+                results = run(*inputs)
+            many = results if len(op.outputs) > 1 else [results]
+            for name, result in zip(op.outputs, many, strict=True):
+                found[name] = result
+                largest = max(largest, float(result.detach().abs().max()))
+        return {name: found[name] for name in sorted(graph.outputs)}, largest
+
+
+def _changed(index: int, op: df.Op, inputs: list[Any], run: Run, solution: Solution) -> Any:
+    inputs = list(inputs)
+    for slot in range(len(inputs)):
+        if (index, slot) in solution.constants:
+            inputs[slot] = torch.from_numpy(np.array(solution.constants[index, slot].array))
+    new = solution.weights.get(index)
+    if new is None:
+        return run(*inputs)
+    inputs[1] = torch.from_numpy(np.array(new.weight.array))
+    inputs[2] = None if new.bias is None else torch.from_numpy(np.array(new.bias.array))
+    if solution.plan.folds[index].as_shuffle:
+        assert isinstance(op.spec, df.ConvTranspose)
+        y = F.conv2d(inputs[0], inputs[1], inputs[2], groups=op.spec.groups)
+        return F.pixel_shuffle(y, op.spec.stride[0])
+    return run(*inputs)
+
+
+def _rank4(net: Net, name: str) -> bool:
+    shape = net.samples[name].shape
+    return len(shape) == 4 and shape[2] >= 3 and shape[3] >= 3 and shape[1] <= 16
+
+
+# One function an operation: it draws its own details and adds itself to the net --------------
+
+
+def add_conv(net: Net, draw: Any, x: str) -> None:
+    channels = net.samples[x].shape[1]
+    groups = draw(st.sampled_from([g for g in (1, 2) if channels % g == 0]))
+    out = draw(st.sampled_from([2, 4]))
+    kernel = draw(st.sampled_from([1, 2, 3]))
+    padding = draw(st.sampled_from([0, 0, 1]))
+    shape = (out, channels // groups, kernel, kernel)
+    same = [n for n, t in net.constants.items() if tuple(t.shape) == shape]
+    weight = draw(st.sampled_from(same)) if same and draw(st.booleans()) else net.numbers(*shape)
+    bias = net.numbers(out) if draw(st.booleans()) else None
+    run = lambda a, w, b=None: F.conv2d(a, w, b, padding=padding, groups=groups)  # noqa: E731
+    net.call(df.Conv(groups, padding > 0), [x, weight, bias], run)
+
+
+def add_transposed(net: Net, draw: Any, x: str) -> None:
+    channels = net.samples[x].shape[1]
+    groups = draw(st.sampled_from([g for g in (1, 2) if channels % g == 0]))
+    kernel, stride = draw(st.sampled_from([(2, 2), (3, 2), (1, 1), (2, 1)]))
+    weight = net.numbers(channels, 2, kernel, kernel)
+    bias = net.numbers(2 * groups) if draw(st.booleans()) else None
+    run = lambda a, w, b=None: F.conv_transpose2d(a, w, b, stride=stride, groups=groups)  # noqa: E731
+    spec = df.ConvTranspose(groups, kernel == stride, (stride,) * 2 if kernel == stride else ())
+    net.call(spec, [x, weight, bias], run)
+
+
+def add_linear(net: Net, draw: Any, x: str) -> None:
+    size = net.samples[x].shape[-1]
+    weight = net.numbers(3, size)
+    bias = net.numbers(3) if draw(st.booleans()) else None
+    net.call(df.Linear(output_first=True), [x, weight, bias], F.linear)
+
+
+def add_norm(net: Net, draw: Any, x: str) -> None:
+    channels = net.samples[x].shape[1]
+    parts = [net.numbers(channels), net.numbers(channels), net.numbers(channels)]
+    kind = draw(st.sampled_from(["plain", "plain", "positive", "shiftless"]))
+    if kind == "positive":
+        parts[0] = net.numbers(channels, low=0.2)
+    if kind == "shiftless":
+        parts[0] = net.numbers(channels, low=0.2)
+        zero = torch.zeros(channels, dtype=torch.float64)
+        for slot in (1, 2):
+            net.constants[parts[slot]] = zero
+            net.values[parts[slot]] = df.Value(
+                parts[slot], (channels,), "float64", zero.numpy, parts[slot]
+            )
+    var = net.numbers(channels, low=0.3)
+
+    def run(a: Tensor, w: Tensor, b: Tensor, m: Tensor, v: Tensor) -> Tensor:
+        return F.batch_norm(a, m, v, w, b)
+
+    net.call(df.Norm(1e-5, False), [x, *parts, var], run)
+
+
+def add_sum(net: Net, draw: Any, x: str) -> None:
+    shape = net.samples[x].shape
+    same = [n for n in net.activations if net.samples[n].shape == shape]
+    other = draw(st.sampled_from(same))
+    # x - x is 0 whatever x is scaled by: true, and of no interest
+    sign = 1.0 if other == x else draw(st.sampled_from([1.0, -1.0]))
+    net.call(df.Add((1.0, sign)), [x, other], lambda a, b: a + sign * b)
+
+
+def add_constant(net: Net, draw: Any, x: str) -> None:
+    shape = net.samples[x].shape
+    sizes = draw(st.sampled_from([(), (shape[1],) + (1,) * (len(shape) - 2), tuple(shape[1:])]))
+    constant = net.numbers(*sizes)
+    pair = [x, constant] if draw(st.booleans()) else [constant, x]
+    if draw(st.booleans()):
+        sign = draw(st.sampled_from([1.0, -1.0]))
+        net.call(df.Add((1.0, sign)), list(pair), lambda a, b: a + sign * b)
+    else:
+        net.call(df.Mul(), list(pair), lambda a, b: a * b)
+
+
+def add_concat(net: Net, draw: Any, x: str) -> None:
+    shape = net.samples[x].shape
+    axis = draw(st.sampled_from([1, len(shape) - 1]))
+    rest = [s for i, s in enumerate(shape) if i != axis]
+    same = [
+        n
+        for n in net.activations
+        if net.samples[n].dim() == len(shape)
+        and [s for i, s in enumerate(net.samples[n].shape) if i != axis] == rest
+    ]
+    net.call(df.Concat(axis), [x, draw(st.sampled_from(same))], lambda *p: torch.cat(p, axis))
+
+
+def add_split(net: Net, draw: Any, x: str) -> None:
+    size = net.samples[x].shape[1]
+    cut = draw(st.integers(1, max(1, size - 1)))
+    if size < 2:
+        return
+    parts = (slice(0, cut), slice(cut, size))
+    net.call(df.Split(1, parts), [x], lambda a: (a[:, :cut], a[:, cut:]), pieces=2)
+
+
+def add_pool(net: Net, draw: Any, x: str) -> None:
+    kind = draw(
+        st.sampled_from(["avg", "avg_pad", "avg_uncounted", "max", "mean", "nearest", "lin"])
+    )
+    runs: dict[str, tuple[df.Spec, Run]] = {
+        "avg": (df.Average((2, 3)), lambda a: F.avg_pool2d(a, 2)),
+        "avg_pad": (df.Average((2, 3), True), lambda a: F.avg_pool2d(a, 3, 1, 1)),
+        "avg_uncounted": (
+            df.Average((2, 3)),
+            lambda a: F.avg_pool2d(a, 3, 1, 1, count_include_pad=False),
+        ),
+        "max": (df.Maximum((2, 3)), lambda a: F.max_pool2d(a, 3, 1, 1)),
+        "mean": (df.Average((2, 3), drops=True), lambda a: a.mean((2, 3))),
+        "nearest": (df.Average((2, 3)), lambda a: F.interpolate(a, scale_factor=2)),
+        "lin": (
+            df.Average((2, 3)),
+            lambda a: F.interpolate(a, size=(5, 4), mode="bilinear", align_corners=False),
+        ),
+    }
+    spec, run = runs[kind]
+    net.call(spec, [x], run)
+
+
+def add_view(net: Net, draw: Any, x: str) -> None:
+    kind = draw(
+        st.sampled_from(["flatten", "swap", "flip", "shuffle", "pad", "mirror", "identity"])
+    )
+    channels = net.samples[x].shape[1]
+    if kind == "flatten":
+        net.call(df.Reshape(), [x], lambda a: a.flatten(1))
+    elif kind == "swap":
+        net.call(df.Transpose((0, 1, 3, 2)), [x], lambda a: a.transpose(2, 3))
+    elif kind == "flip":
+        net.call(df.Flip((3,)), [x], lambda a: a.flip(3))
+    elif kind == "shuffle" and channels % 4 == 0:
+        net.call(df.PixelShuffle(2), [x], lambda a: F.pixel_shuffle(a, 2))
+    elif kind == "pad":
+        net.call(df.Pad((3,), 0.0), [x], lambda a: F.pad(a, (1, 0)))
+    elif kind == "mirror":
+        net.call(df.Pad((2, 3), None), [x], lambda a: F.pad(a, (1, 1, 1, 1), mode="reflect"))
+    else:
+        net.call(df.Identity(), [x], lambda a: a.clone())
+
+
+def add_nonlinear(net: Net, draw: Any, x: str) -> None:
+    if draw(st.booleans()):
+        net.call(df.Rectifier("relu"), [x], F.relu)
+    else:
+        net.call(df.Opaque("sigmoid"), [x], torch.sigmoid)
+
+
+SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
+           add_concat, add_split, add_pool, add_view, add_nonlinear]  # fmt: skip
+FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear]
+LINEAR_CALLS = (add_conv, add_transposed, add_linear)
+
+
+@st.composite
+def nets(draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None) -> Net:
+    """A graph of up to `depth` calls, with branches, shared weights and outputs anywhere."""
+    net = Net(draw(st.integers(0, 2**32 - 1)))
+    for _ in range(draw(st.integers(2, depth))):
+        recent = net.activations[-4:]
+        x = draw(st.sampled_from(recent))
+        sample = net.samples[x]
+        if sample.numel() > 20_000:
+            continue
+        options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else [add_constant])
+        counts = [type(op.spec) for op in net.ops]
+        if norms is not None and counts.count(df.Norm) >= norms:
+            options = [o for o in options if o is not add_norm]
+        made = sum(kind in (df.Conv, df.ConvTranspose, df.Linear) for kind in counts)
+        if linears is not None and made >= linears:
+            options = [o for o in options if o not in LINEAR_CALLS]
+        draw(st.sampled_from(options))(net, draw, x)
+    if len(net.activations) > 1 and draw(st.integers(0, 3)) == 0:
+        net.outputs.add(draw(st.sampled_from(net.activations[1:])))
+    return net

@@ -1,0 +1,55 @@
+"""Every ONNX graph: folded to the ideal count, the same function, a model that onnx accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from bncheck.folding.onnx_fold import fold_onnx, load_onnx, save_onnx
+from bncheck.reading.onnx_file import graphs_of
+from tests.folding.onnx_patterns import PATTERNS, conv_bn
+
+
+def _count(model: onnx.ModelProto) -> int:
+    graphs = graphs_of(model.graph)
+    return sum(node.op_type == "BatchNormalization" for graph in graphs for node in graph.node)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_pattern(name: str, tmp_path: Path) -> None:
+    build, kept = PATTERNS[name]
+    path = tmp_path / "net.onnx"
+    onnx.save(build(), path)
+    report, folded = fold_onnx(path)
+    onnx.checker.check_model(folded, full_check=name != "if_branch")
+    assert _count(folded) == kept == len(report.kept), report.batchnorms
+    assert report.parity is not None
+    assert report.parity.holds, report.parity
+    assert report.parity.max_relative_error < (5e-3 if "fp16" in name else 5e-6)
+    assert all(decision.reason for decision in report.kept)
+
+
+def test_names_of_initialisers_and_outputs_are_kept(tmp_path: Path) -> None:
+    onnx.save(conv_bn()(), tmp_path / "net.onnx")
+    _, folded = fold_onnx(tmp_path / "net.onnx")
+    assert [t.name for t in folded.graph.initializer] == ["conv.weight", "conv.bias"]
+    assert [o.name for o in folded.graph.output] == ["y"]
+
+
+def test_external_data_ends_up_in_one_file_that_runs(tmp_path: Path) -> None:
+    model = conv_bn()()
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    _, folded = fold_onnx(path)
+    save_onnx(folded, tmp_path / "folded.onnx")
+    x = np.random.default_rng(1).normal(size=(2, 3, 9, 9)).astype(np.float32)
+    results = [
+        onnxruntime.InferenceSession(str(tmp_path / name)).run(None, {"x": x})[0]
+        for name in ("net.onnx", "folded.onnx")
+    ]
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=1e-5)
+    assert load_onnx(path).graph.initializer[0].data_location != onnx.TensorProto.EXTERNAL

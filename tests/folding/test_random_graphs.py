@@ -1,0 +1,94 @@
+"""Thousands of random graphs: never another function, and nothing kept that could be folded."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+
+from bncheck.folding import dataflow as df
+from bncheck.folding.planner import Status
+from bncheck.folding.weights import solve
+from tests.folding.random_graphs import Net, nets
+
+torch.set_num_threads(1)
+
+#: BNCHECK_EXAMPLES=5000 for a long run.
+_EXAMPLES = int(os.environ.get("BNCHECK_EXAMPLES", "300"))
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+@settings(max_examples=_EXAMPLES, deadline=None, suppress_health_check=_SLOW)
+@given(nets())
+def test_folding_leaves_the_function_as_it_was(net: Net) -> None:
+    graph = net.graph()
+    solution = solve(graph)
+    for batch in (3, 2):
+        x = net.fresh_input()[:batch]
+        with torch.no_grad():
+            expected, largest = net.evaluate(graph, x)
+            given_, other = net.evaluate(graph, x, solution)
+        for name, value in expected.items():
+            assert value.shape == given_[name].shape
+            error = float((value - given_[name]).abs().max())
+            assert error <= 1e-12 * max(largest, other), (name, error, largest, solution.plan)
+
+
+def _best_fit(net: Net, graph: df.Graph, norm: int, call: int, x: torch.Tensor) -> float:
+    """How closely the graph without the norm can be fitted by one call's weight and bias.
+
+    The columns are differences, which is exact where what follows the call is linear.
+    """
+    op = graph.ops[call]
+    weight = net.constants[str(op.inputs[1])].clone()
+    bias_name = op.input(2)
+    sample = net.samples[op.outputs[0]]
+    wide = sample.shape[1] if not isinstance(op.spec, df.Linear) else sample.shape[-1]
+    bias = (
+        net.constants[bias_name].clone()
+        if bias_name is not None
+        else torch.zeros(wide, dtype=torch.float64)
+    )
+    with torch.no_grad():
+        wanted, _ = net.evaluate(graph, x)
+    target = torch.cat([v.reshape(-1) for v in wanted.values()])
+
+    def run(parameters: torch.Tensor) -> torch.Tensor:
+        new = {
+            f"{call}.weight": parameters[: weight.numel()].view_as(weight),
+            f"{call}.bias": parameters[weight.numel() :],
+        }
+        results, _ = net.evaluate(graph, x, given=new, skip=norm)
+        return torch.cat([v.reshape(-1) for v in results.values()])
+
+    parameters = torch.cat([weight.reshape(-1), bias])
+    with torch.no_grad():
+        start = run(parameters)
+        columns = [run(parameters + unit) - start for unit in torch.eye(len(parameters)).double()]
+        matrix = torch.stack(columns, 1)
+        step = torch.linalg.lstsq(matrix, target - start, driver="gelsd").solution
+        rest = target - run(parameters + step)
+    return float(rest.abs().max() / target.abs().max())
+
+
+@settings(max_examples=_EXAMPLES // 3, deadline=None, suppress_health_check=_SLOW)
+@given(nets(depth=6, norms=1, linears=3))
+def test_what_is_kept_could_not_be_folded(net: Net) -> None:
+    graph = net.graph()
+    norms = list(graph.norms())
+    solution = solve(graph)
+    assume(len(norms) == 1 and solution.plan.decisions)
+    kept = [d for d in solution.plan.decisions if d.status is Status.KEPT and d.op == "norm"]
+    linear = (df.Conv, df.ConvTranspose, df.Linear)
+    calls = [i for i, op in enumerate(graph.ops) if isinstance(op.spec, linear)]
+    assume(kept and calls)
+    x = torch.cat([net.fresh_input() for _ in range(2)])
+    with torch.no_grad():  # a norm of x - x = 0 that shifts nothing does nothing
+        wanted, _ = net.evaluate(graph, x)
+        without, _ = net.evaluate(graph, x, skip=norms[0][0])
+    assume(any(not torch.allclose(wanted[name], without[name]) for name in wanted))
+    for call in calls:
+        assume(net.constants[str(graph.ops[call].inputs[1])].numel() <= 160)
+        fit = _best_fit(net, graph, norms[0][0], call, x)
+        assert fit > 1e-9, (kept, graph.ops[call], fit)
