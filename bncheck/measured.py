@@ -131,6 +131,9 @@ def inspect_with_data(
     findings = static_findings(checkpoint, layers, options)
     if missing_statistics in rules:
         findings = [*_missing(model, checkpoint, findings), *findings]
+    if measuring.data is None:  # the model alone tells eps, momentum and what the file lacks
+        findings = sorted(findings, key=lambda finding: finding.severity.rank)
+        return InspectReport(checkpoint, layers, tuple(findings))
     return _judged(checkpoint, model, layers, findings, rules, options, measuring, prefix)
 
 

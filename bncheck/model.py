@@ -196,7 +196,8 @@ def _prefix_hint(wanted: Sequence[str], file: Sequence[str]) -> str:
         if name.endswith(f".{suffix}"):
             prefix = name[: -len(suffix)]
             ours = [n for n in wanted if n.startswith(prefix)]
-            if sum(n[len(prefix) :] in held for n in ours) * 2 > len(ours):
+            # Most of the file must be there, not just a layer that happens to be called alike.
+            if sum(n[len(prefix) :] in held for n in ours) * 2 > max(len(ours), len(held)):
                 inner = prefix.rstrip(".")
                 return f"the names would match with the prefix {prefix!r}: build only its {inner}"
     prefix = matching_prefix(file, wanted)

@@ -133,6 +133,13 @@ def test_the_prefix_that_would_fix_it_is_named(nets: str, tmp_path: Path) -> Non
         load_model(f"{nets}:Outer", [], open_checkpoint(saved(tmp_path, state)))
 
 
+def test_a_layer_that_is_called_alike_is_no_prefix(nets: str, tmp_path: Path) -> None:
+    state = build_model(f"{nets}:Net", []).state_dict()
+    state |= {f"other{index}.weight": torch.zeros(1) for index in range(30)}
+    with pytest.raises(BncheckError, match="check --model, --model-arg and --key"):
+        load_model(f"{nets}:Outer", [], open_checkpoint(saved(tmp_path, state)))
+
+
 def test_a_size_that_differs_is_named(nets: str, tmp_path: Path) -> None:
     state = build_model(f"{nets}:Net", []).state_dict()
     with pytest.raises(BncheckError, match=r"conv.weight is \(3, 1, 3, 3\) .* \(4, 1, 3, 3\)"):

@@ -107,8 +107,13 @@ class Given:
     def measuring(
         self, processes: Processes, progress: Callable[[int, int | None], None], command: str
     ) -> Measuring | None:
-        """What to measure; None where the user wants no measurement."""
-        if not self._wanted():
+        """What to measure, data None for the model alone; None where the user wants neither."""
+        if self.data is not None and self.model is None and not self.trust:
+            raise BncheckError(
+                "--data needs the model that it is for",
+                "add --model TARGET:CALLABLE, or --trust for a pickled module",
+            )
+        if self.model is None and not self.trust:
             return None
         from bncheck.data import DEFAULT_BATCH_SIZE, DEFAULT_MAX_SAMPLES, DataOptions
         from bncheck.measured import Measuring
@@ -126,16 +131,6 @@ class Given:
             self.model, self.data, self.model_args, options, self.trust, self.device,
             self.metric, self.shape, processes, progress, command,
         )  # fmt: skip
-
-    def _wanted(self) -> bool:
-        if self.data is not None and self.model is None and not self.trust:
-            raise BncheckError(
-                "--data needs the model that it is for",
-                "add --model TARGET:CALLABLE, or --trust for a pickled module",
-            )
-        if (self.model is not None or self.trust) and self.data is None:
-            raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        return self.data is not None
 
 
 def _text(value: object) -> str:

@@ -34,7 +34,7 @@ from bncheck.cli.options import (
     ReportOption,
     outputs,
 )
-from bncheck.errors import ExitCode
+from bncheck.errors import BncheckError, ExitCode
 
 
 def recalibrate(
@@ -92,6 +92,8 @@ def recalibrate(
     options = Options(key, eps, momentum)
     with progress_bar(not quiet) as progress, launched_processes(device) as processes:
         measuring = given.measuring(processes, progress, "")
+        if measuring is not None and data is None:
+            raise BncheckError("--model needs data to measure with", "add --data SPEC")
         done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)
     code = ExitCode.OK if done.reason is None else ExitCode.FINDINGS
     if processes.rank:

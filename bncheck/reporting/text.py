@@ -117,7 +117,7 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
     if verbose and report.layers:
         parts += [Text(), _table(report.layers)]
     if report.measurement is not None and (verbose or serious):
-        parts += [Text(), text_measured.table(report.measurement)]
+        parts += [Text(), text_measured.table(report.measurement, verbose)]
     if report.measurement is not None and verbose:
         parts += [Text(), text_measured.details(report.measurement)]
     return parts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
@@ -15,12 +17,13 @@ from bncheck.thresholds import W2_ERROR, W2_WARNING
 
 if TYPE_CHECKING:
     from bncheck.measuring.features import InputFeatures
-    from bncheck.measuring.measurement import Measurement
+    from bncheck.measuring.measurement import MeasuredLayer, Measurement
 
 _BAR: Final = 12
 #: A bar is full at this W2.
 _FULL: Final = 2 * W2_ERROR
-_ROWS: Final = 60
+#: Layers shown without --verbose.
+_ROWS: Final = 10
 _SIZES: Final = (1, 4, 16, 64, 256, 1024)
 
 
@@ -43,8 +46,9 @@ def summary(measurement: Measurement, verbose: bool) -> Text:
     return text
 
 
-def table(measurement: Measurement) -> RenderableType:
-    """W2 of every layer in both cascades, in the order of execution."""
+def table(measurement: Measurement, verbose: bool) -> RenderableType:
+    """W2 of the layers in both cascades, in the order of execution; all of them with `verbose`."""
+    layers = measurement.layers if verbose else _worst(measurement.layers)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("layer", overflow="fold")
     grid.add_column("W2 in eval", justify="right", no_wrap=True)
@@ -52,14 +56,14 @@ def table(measurement: Measurement) -> RenderableType:
     grid.add_column("by itself", justify="right", no_wrap=True)
     grid.add_column("mean off by", justify="right", no_wrap=True)
     grid.add_column("variance is", justify="right", no_wrap=True)
-    for m in measurement.layers[:_ROWS]:
+    for m in layers:
         name = Text(visible(m.layer.name) or "(root)")
         if m.eval is None:
             grid.add_row(name, "-", Text("no data reached it", "dim"), "", "", "")
             continue
         alone = m.batch or m.eval
         mean = float((alone.d**2).mean()) ** 0.5
-        times = 2.718281828459045**alone.signed
+        times = math.exp(alone.signed)
         grid.add_row(
             name,
             Text(f"{m.eval.w2:.3f}", _style(m.eval.w2)),
@@ -68,8 +72,24 @@ def table(measurement: Measurement) -> RenderableType:
             f"{mean:.2f} sd",
             f"{times:.2f} x seen",
         )
-    more = len(measurement.layers) - _ROWS
-    return Group(grid, Text(f"and {more} more layers (--json has all)")) if more > 0 else grid
+    if len(layers) == len(measurement.layers):
+        return grid
+    left = (
+        f"the {len(layers)} of {len(measurement.layers)} layers that deviate most (--verbose: all)"
+    )
+    return Group(grid, Text(left, "dim"))
+
+
+def _worst(layers: Sequence[MeasuredLayer]) -> Sequence[MeasuredLayer]:
+    """The few that a screen has room for: those furthest off in the eval cascade, in order."""
+    if len(layers) <= _ROWS:
+        return layers
+    ranked = sorted(range(len(layers)), key=lambda i: -_w2(layers[i]))
+    return [layers[index] for index in sorted(ranked[:_ROWS])]
+
+
+def _w2(measured: MeasuredLayer) -> float:
+    return measured.eval.w2 if measured.eval is not None else 0.0
 
 
 def details(measurement: Measurement) -> RenderableType:

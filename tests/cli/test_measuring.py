@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bncheck.cli import run
 from tests.planted import SAMPLES
@@ -88,7 +89,6 @@ def test_refusing_to_make_it_worse_is_exit_1(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((*MODEL,), "--model needs data"),
         ((*DATA,), "--data needs the model"),
         ((*MODEL, "--data", "nowhere.npz"), "nowhere.npz: does not exist"),
         ((*MODEL, *DATA, "--mean", "a,b"), "is no list of numbers"),
@@ -105,6 +105,25 @@ def test_mistakes_are_one_line(
     assert out == ""
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_model_alone_tells_eps_and_what_the_file_lacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, _ = typed(capsys, "inspect", str(SAMPLES / "healthy.pt"), *MODEL)
+    assert code == 0
+    assert "eps 1e-05 from the model" in out
+    state = torch.load(SAMPLES / "healthy.pt")["state_dict"]
+    lost = {n: t for n, t in state.items() if not n.startswith("bn4.") or n.endswith("bias")}
+    lost["bn4.weight"] = state["bn4.weight"]
+    torch.save(lost, tmp_path / "lost.pt")
+    code, out, _ = typed(capsys, "inspect", str(tmp_path / "lost.pt"), *MODEL, "--quiet")
+    assert code == 1
+    assert out.count("BN104 bn4") == 1
+    code, _, err = typed(
+        capsys, "recalibrate", str(SAMPLES / "stale.pt"), *MODEL, "-o", str(tmp_path / "x.pt")
+    )
+    assert (code, "--model needs data" in err) == (2, True)
 
 
 def test_every_rule_about_data_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
