@@ -1,0 +1,67 @@
+"""`--data` becomes batches that can be gone through again and again.
+
+Files and folders are dealt out in a fixed random order: batches of one class each, as a sorted
+folder gives them, would say little about the statistics of training. Loaders and functions keep
+their own order, with torch's generator seeded alike before every pass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncheck import usercode
+from bncheck.data.batches import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MAX_SAMPLES,
+    Batch,
+    Batches,
+    DataOptions,
+    dealt,
+)
+from bncheck.data.files import Arrays, read_arrays
+from bncheck.data.images import ImageFolder
+from bncheck.data.objects import OPTION, from_object, to_batch
+from bncheck.errors import BncheckError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "DEFAULT_MAX_SAMPLES",
+    "Batch",
+    "Batches",
+    "DataOptions",
+    "check_shapes",
+    "open_data",
+    "to_batch",
+]
+
+
+def open_data(data: object, options: DataOptions | None = None) -> Batches:
+    """Batches from a spec (file, folder, TARGET:CALLABLE) or from an object that gives them."""
+    options = options or DataOptions()
+    if isinstance(data, (str, Path)):
+        path = Path(data)
+        if path.is_dir():
+            return dealt(ImageFolder(path, options), str(data), options)
+        if path.is_file():
+            return dealt(Arrays(read_arrays(path), str(data), options), str(data), options)
+        if isinstance(data, Path) or ":" not in data:
+            raise BncheckError("does not exist", "check the path given to --data", str(data))
+        found = usercode.resolve(data, OPTION)
+        return from_object(found, data, options)
+    return from_object(data, "data", options)
+
+
+def check_shapes(model: nn.Module, batch: Batch) -> Batch:
+    """The batch with dict entries given to the parameters of `forward` that they name."""
+    if not batch.kwargs:
+        return batch
+    parameters = inspect.signature(model.forward).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if takes_any or set(batch.kwargs) <= set(parameters):
+        return batch
+    return Batch((*batch.args, *batch.kwargs.values()), {}, batch.target)

@@ -1,0 +1,82 @@
+"""Folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bncheck.data.batches import Batch, DataOptions
+from bncheck.data.preparing import prepared_input
+from bncheck.errors import BncheckError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+_IMAGES: Final = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+
+
+class ImageFolder:
+    """Images below a folder; those in subfolders have the subfolder's place as their label."""
+
+    def __init__(self, path: Path, options: DataOptions) -> None:
+        try:
+            import PIL.Image  # noqa: F401
+        except ModuleNotFoundError:
+            raise BncheckError(
+                "is a folder of images, which needs Pillow", "pip install pillow", str(path)
+            ) from None
+        self._path = path
+        self._options = options
+        self._files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
+        if not self._files:
+            raise BncheckError("holds no images", "check the path given to --data", str(path))
+        parents = {file.relative_to(path).parts[0] for file in self._files if file.parent != path}
+        flat = any(file.parent == path for file in self._files)
+        self._classes = [] if flat else sorted(parents)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def pick(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
+        """These images, decoded."""
+        import torch
+
+        files = [self._files[int(index)] for index in indices]
+        images = [self._image(file) for file in files]
+        if len({image.shape for image in images}) > 1:
+            raise BncheckError(
+                "holds images of several sizes", "give --size HEIGHT,WIDTH", str(self._path)
+            )
+        options = self._options
+        if options.scale is None:
+            options = DataOptions(scale=255.0, mean=options.mean, std=options.std)
+        x = prepared_input(torch.stack(images).permute(0, 3, 1, 2), str(self._path), options)
+        return Batch((x,), {}, self._labels(files))
+
+    def _labels(self, files: Sequence[Path]) -> Tensor | None:
+        import torch
+
+        if not self._classes:
+            return None
+        return torch.tensor(
+            [self._classes.index(f.relative_to(self._path).parts[0]) for f in files]
+        )
+
+    def _image(self, file: Path) -> Tensor:
+        import numpy as np
+        import torch
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BncheckError(f"cannot be read ({error})", "remove it", str(file)) from None
+        if self._options.size:
+            height, *width = self._options.size
+            image = ImageOps.fit(image, (width[0] if width else height, height))
+        return torch.from_numpy(np.array(image))
