@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from bncheck.findings import Finding, Severity
-from bncheck.measuring.comparison import Direction
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
+from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn202_stale import stale
 from bncheck.rules.data.bn203_merged import merged

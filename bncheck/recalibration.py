@@ -24,8 +24,8 @@ from bncheck.findings import Finding, Severity
 from bncheck.inspection import Options, static_findings
 from bncheck.layers import Assumptions, NormLayer, find_layers
 from bncheck.measured import Measuring, described_by, layers_of, module_for
-from bncheck.measuring.comparison import Comparison, Direction
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
+from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt

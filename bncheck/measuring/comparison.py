@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bncheck import usercode
@@ -19,6 +18,7 @@ from bncheck.measuring.cascades import Setting
 from bncheck.measuring.distributed import in_rank_order
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.norms import find_norms, in_eval_mode, with_statistics
+from bncheck.measuring.results import Comparison, Direction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,15 +32,6 @@ Metric: TypeAlias = Callable[[Any, Any], Any]
 
 #: Differences within so many standard errors are chance.
 _SIGMAS = 2.0
-
-
-class Direction(str, Enum):
-    """What measured statistics do to the model's results."""
-
-    BETTER = "better"
-    SAME = "same"
-    WORSE = "worse"
-    UNKNOWN = "unknown"
 
 
 @dataclass
@@ -70,22 +61,6 @@ class _Sums:
     def add(self, other: _Sums) -> None:
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Before: running statistics; after: measured ones. None where there is nothing to go by."""
-
-    metric: str | None
-    before: float | None
-    after: float | None
-    direction: Direction
-    samples: int
-    flips: float | None = None
-    loss: tuple[float, float] | None = None
-    confidence: tuple[float, float] | None = None
-    output_change: float | None = None
-    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(

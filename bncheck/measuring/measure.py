@@ -10,7 +10,7 @@ from bncheck.data import Batches
 from bncheck.errors import BncheckError
 from bncheck.layers import NormLayer
 from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
-from bncheck.measuring.comparison import Comparison, Metric, compare
+from bncheck.measuring.comparison import Metric, compare
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.dropout import layers_behind_dropout
 from bncheck.measuring.features import input_features
@@ -18,7 +18,8 @@ from bncheck.measuring.histogram import ShapeWatch
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import find_norms
-from bncheck.measuring.preprocessing import GIVEN, Candidate, search
+from bncheck.measuring.preprocessing import search
+from bncheck.measuring.results import Candidate, Comparison, fits_better
 from bncheck.thresholds import W2_STEM, W2_WARNING
 
 if TYPE_CHECKING:
@@ -135,13 +136,6 @@ def _with_candidate(
     prepared = Batches(lambda: (batch.map(best.transform) for batch in data), data.name, data.total)
     other = compare(model, prepared, {}, plan.setting, plan.metric, plan.metric_name)
     return replace(comparison, extra={"candidate": other.before or 0.0})
-
-
-def fits_better(candidates: Sequence[Candidate]) -> bool:
-    """Whether another preparation explains the first layer's deviation."""
-    given = next((c.w2 for c in candidates if c.name == GIVEN), 0.0)
-    best = candidates[0]
-    return best.name != GIVEN and best.w2 < W2_STEM and best.w2 * 3 < given
 
 
 def _layers(

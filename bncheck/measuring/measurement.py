@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from bncheck.layers import NormLayer
-from bncheck.measuring.comparison import Comparison, Direction
 from bncheck.measuring.deviation import Deviation, averaging_noise
 from bncheck.measuring.moments import Moments
+from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.kinds import NormKind
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bncheck.measuring.features import InputFeatures
     from bncheck.measuring.histogram import Shape
-    from bncheck.measuring.preprocessing import Candidate
+    from bncheck.measuring.results import Candidate
 
     Floats = NDArray[np.float64]
 

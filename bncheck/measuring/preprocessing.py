@@ -9,7 +9,6 @@ the smallest W2 is what the layer expects.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from bncheck.data import Batch, Batches
@@ -18,13 +17,13 @@ from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.norms import Norm, in_eval_mode
+from bncheck.measuring.results import GIVEN, Candidate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Transform: TypeAlias = Callable[[Tensor], Tensor]
 
-GIVEN = "as given"
 _SAMPLES = 256
 #: mean, then standard deviation, of pixels in 0..1
 _NORMALISATIONS = {
@@ -33,15 +32,6 @@ _NORMALISATIONS = {
     "mean 0.5 and std 0.5": ((0.5,), (0.5,)),
     "MNIST mean and std": ((0.1307,), (0.3081,)),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A way to prepare the images, and how far the first layer's statistics are from it."""
-
-    name: str
-    w2: float
-    transform: Callable[[Tensor], Tensor]
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward at the first layer

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bncheck.measuring.comparison import Comparison
+from bncheck.measuring.results import Comparison
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 

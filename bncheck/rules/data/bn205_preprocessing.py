@@ -8,9 +8,7 @@ from typing import Final
 import numpy as np
 
 from bncheck.findings import Finding, Severity
-from bncheck.measuring.comparison import Direction
-from bncheck.measuring.measure import fits_better
-from bncheck.measuring.preprocessing import Candidate
+from bncheck.measuring.results import Candidate, Direction, fits_better
 from bncheck.rules.data.case import Case, severity_of
 from bncheck.rules.rule import MeasuredRule, measured_rule
 
