@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bncheck.data import DataOptions
     from bncheck.folding.torch_fold import FoldResult
-    from bncheck.inspection import InspectReport
+    from bncheck.inspect_report import InspectReport
     from bncheck.measuring.comparison import Metric
     from bncheck.reading.checkpoint import Checkpoint
     from bncheck.recalibration import RecalibrationReport
@@ -96,8 +96,9 @@ def inspect(
     returns one. `key` is the subtree to take; `eps` and `momentum` (PyTorch's convention) stand in
     where the file has none; `select` and `ignore` hold rule codes or names. Raises BncheckError.
     """
-    from bncheck.inspection import Options, inspect_module
     from bncheck.inspection import inspect as run
+    from bncheck.inspection import inspect_module
+    from bncheck.static_inspection import Options
 
     options = Options(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
@@ -127,9 +128,9 @@ def recalibrate(
     `.state_dict()` of the report holds the new buffers, for model.load_state_dict(...,
     strict=False); it refuses where they would serve the data worse. Raises BncheckError.
     """
-    from bncheck.inspection import Options
     from bncheck.measured import Measuring, device_of
     from bncheck.recalibration import recalibrate_module
+    from bncheck.static_inspection import Options
 
     device = device_of(model)
     measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)

@@ -11,7 +11,7 @@ from bncheck.data import Batches, DataOptions, open_data
 from bncheck.diagnosis import diagnose
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.inspection import InspectReport, Options, static_findings
+from bncheck.inspect_report import InspectReport
 from bncheck.layers import NormLayer, Origin, Setting
 from bncheck.measuring.cascades import Progress
 from bncheck.measuring.cascades import Setting as RunSetting
@@ -24,6 +24,7 @@ from bncheck.model import missing_statistics as missing_in
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
+from bncheck.static_inspection import Options, static_findings
 
 if TYPE_CHECKING:
     from torch import nn

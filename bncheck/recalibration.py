@@ -21,7 +21,6 @@ import numpy as np
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.inspection import Options, static_findings
 from bncheck.layers import Assumptions, NormLayer, find_layers
 from bncheck.measured import Measuring, described_by, layers_of, module_for
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
@@ -31,6 +30,7 @@ from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 from bncheck.rules.static.bn105_under_warmed import initial_share, predicted_w2
+from bncheck.static_inspection import Options, static_findings
 from bncheck.thresholds import W2_WARNING
 
 if TYPE_CHECKING:

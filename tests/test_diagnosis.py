@@ -13,7 +13,7 @@ import torch
 import bncheck
 from bncheck.data import DataOptions
 from bncheck.findings import Severity, Verdict
-from bncheck.inspection import InspectReport
+from bncheck.inspect_report import InspectReport
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.case import Case as Judged

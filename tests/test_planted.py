@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.inspection import Options, judge
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, TensorMap
+from bncheck.static_inspection import Options, judge
 from tests.networks import REAL, SAMPLES
 
 Tensors = dict[str, Any]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import bncheck
 from bncheck.errors import BncheckError
 from bncheck.findings import Severity, Verdict
-from bncheck.inspection import Options
 from bncheck.measured import Measuring
 from bncheck.recalibration import RecalibrationReport, recalibrate_file
+from bncheck.static_inspection import Options
 from tests import planted
 from tests.planted import SAMPLES, DigitNet
 

@@ -45,7 +45,8 @@ from bncheck.cli.options import (
 from bncheck.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspection import InspectReport, Options
+    from bncheck.inspect_report import InspectReport
+    from bncheck.static_inspection import Options
 
 #: How many other parts of a file are looked at to say what they are.
 _JUDGED = 3
@@ -114,9 +115,9 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
-    from bncheck.inspection import Options
     from bncheck.inspection import inspect as run
     from bncheck.measuring.distributed import launched_processes
+    from bncheck.static_inspection import Options
 
     if quiet and verbose:
         raise BncheckError("--quiet and --verbose exclude each other", "give one of them")

@@ -78,10 +78,10 @@ def recalibrate(
     statistics serve the data worse (exit 1). Without --model and --data, averages that were
     updated too rarely are repaired by formula.
     """
-    from bncheck.inspection import Options
     from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibration import recalibrate_file
     from bncheck.reporting.write import check_target
+    from bncheck.static_inspection import Options
 
     check_target(output)
     shown, files = outputs(Format.JSON if json else format_, None, report or [])

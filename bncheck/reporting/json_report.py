@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
-from bncheck.inspection import InspectReport
+from bncheck.inspect_report import InspectReport
 from bncheck.rules.rule import Rule
 
 

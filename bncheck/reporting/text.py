@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.findings import Finding, Severity, Verdict
-from bncheck.inspection import InspectReport
+from bncheck.inspect_report import InspectReport
 from bncheck.layers import Setting
 from bncheck.reporting import text_measured
 from bncheck.reporting.spark import BINS, histogram, log_range
