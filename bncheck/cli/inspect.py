@@ -29,11 +29,14 @@ from bncheck.cli.measuring import (
     progress_bar,
 )
 from bncheck.cli.options import (
+    EpsOption,
     FailOn,
     FailOnOption,
     Format,
     FormatOption,
     JsonOption,
+    KeyOption,
+    MomentumOption,
     NoColorOption,
     OutputOption,
     QuietOption,
@@ -56,23 +59,9 @@ def inspect(
     checkpoints: Annotated[
         list[Path], typer.Argument(metavar="CKPT...", help="Checkpoint files or folders.")
     ],
-    key: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
-    ] = None,
-    eps: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--eps", min=0.0, help="eps of the layers, where the file has none."),
-    ] = None,
-    momentum: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            "--momentum",
-            min=0.0,
-            max=1.0,
-            help="Momentum in PyTorch's convention, where the file has none.",
-        ),
-    ] = None,
+    key: KeyOption = None,
+    eps: EpsOption = None,
+    momentum: MomentumOption = None,
     train_batch_size: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option("--train-batch-size", min=1, help="Samples a device saw at once."),

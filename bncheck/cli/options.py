@@ -38,6 +38,23 @@ ReportOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--report", metavar="FORMAT:FILE", help="Also write a report; repeatable."),
 ]
+KeyOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
+]
+EpsOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--eps", min=0.0, help="eps of the layers, where the file has none."),
+]
+MomentumOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--momentum",
+        min=0.0,
+        max=1.0,
+        help="Momentum in PyTorch's convention, where the file has none.",
+    ),
+]
 FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="What makes the exit code 1.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
 VerboseOption = Annotated[

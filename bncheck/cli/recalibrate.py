@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,9 +26,12 @@ from bncheck.cli.measuring import (
     progress_bar,
 )
 from bncheck.cli.options import (
+    EpsOption,
     Format,
     FormatOption,
     JsonOption,
+    KeyOption,
+    MomentumOption,
     NoColorOption,
     QuietOption,
     ReportOption,
@@ -54,18 +57,9 @@ def recalibrate(
     mean: MeanOption = None,
     std: StdOption = None,
     size: SizeOption = None,
-    key: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
-    ] = None,
-    eps: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--eps", min=0.0, help="eps of the layers, where the file has none."),
-    ] = None,
-    momentum: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--momentum", min=0.0, max=1.0, help="Where the file has none."),
-    ] = None,
+    key: KeyOption = None,
+    eps: EpsOption = None,
+    momentum: MomentumOption = None,
     format_: FormatOption = Format.TEXT,
     json: JsonOption = False,
     report: ReportOption = None,
