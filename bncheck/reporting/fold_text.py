@@ -40,7 +40,7 @@ def show(
     if not dry_run and report.batchnorms:
         parts.append(row(Text(), _destination(report)))
     for group in _groups(report.kept):
-        parts += [Text(), _kept(group, _severity(report, group[0]))]
+        parts += [Text(), _kept(group, _severity(report, group[0]), every)]
     if every and report.folded:
         parts += [Text(), _table([d for d in report.batchnorms if d.status is not Status.KEPT])]
     print_all(console, parts)
@@ -131,7 +131,7 @@ def _article(kind: str) -> str:
     return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
 
 
-def _kept(group: list[Decision], severity: Severity) -> RenderableType:
+def _kept(group: list[Decision], severity: Severity, every: bool) -> RenderableType:
     reasons = {decision.reason for decision in group}
     first = group[0]
     names = Text(_names(group), "bold")
@@ -139,6 +139,11 @@ def _kept(group: list[Decision], severity: Severity) -> RenderableType:
         names = Text.assemble(f"{len(group)} BatchNorms: ", names)
     reason = first.reason if len(reasons) == 1 else _general(first.reason)
     lines: list[RenderableType] = [names, Text(visible(reason, None))]
+    if every and len(reasons) > 1:
+        lines = [
+            Text.assemble((visible(d.name) or "(root)", "bold"), f": {visible(d.reason, None)}")
+            for d in group
+        ]
     if first.hint:
         lines.append(Text.assemble(("fix: ", "green"), visible(first.hint, None)))
     style = "bold red" if severity is Severity.ERROR else "yellow"
