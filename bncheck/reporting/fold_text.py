@@ -66,7 +66,7 @@ def _verdict(report: FoldReport, dry_run: bool) -> tuple[str, str]:
     if dry_run:
         return "plan", "bold cyan"
     if not report.folded:
-        return "as it was", "bold cyan"
+        return ("kept" if report.batchnorms else "nothing"), "bold cyan"
     return ("partly", "bold cyan") if report.kept else ("folded", "bold green")
 
 
@@ -89,7 +89,8 @@ def _parity(parity: Parity) -> Text:
         f"channel {where}, against the original in float64 (tolerance {parity.tolerance:.0e})"
     )
     if parity.max_relative_error > parity.tolerance:
-        text.append(f"; the original in its own precision has {parity.original_error:.1e}")
+        text.append(f"; the original's own rounding makes {parity.original_error:.1e}")
+        text.append(" (twice that is allowed)" if parity.holds else "")
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
         text.append(f"; the same class is largest for {parity.argmax_agreement:.1%}")
     return text
