@@ -252,7 +252,8 @@ def _model(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> nn.Module
                 "statistics here, and the file has none",
                 "save the whole state dict, buffers too",
             )
-    _refuse_corrupt(static_findings(None, layers_of(model), Options(select=_CORRUPT)))
+    if any(getattr(module, "running_var", None) is not None for module in model.modules()):
+        _refuse_corrupt(static_findings(None, layers_of(model), Options(select=_CORRUPT)))
     return model.eval()
 
 

@@ -37,7 +37,7 @@ def show(
         parts.append(row(Text(), _parity(report.parity)))
     if report.flushed:
         parts.append(row(Text(), Text(f"{count(report.flushed, 'subnormal number')} became 0")))
-    if not dry_run and report.batchnorms:
+    if not dry_run and (report.batchnorms or report.output):
         parts.append(row(Text(), _destination(report)))
     for group in _groups(report.kept):
         parts += [Text(), _kept(group, _severity(report, group[0]), every)]

@@ -376,3 +376,100 @@ def test_the_rules_explain_themselves(capsys: pytest.CaptureFixture[str]) -> Non
     for code in ("BN402", "BN403", "BN404"):
         assert run(["rule", code]) == 0
         assert code in capsys.readouterr().out
+
+
+SHAPES = """
+import torch
+from torch import nn
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.bn = nn.Linear(3, 3), nn.BatchNorm1d(3)
+        self.bn2 = nn.BatchNorm1d(3)
+
+class Fixed(Base):
+    def forward(self, x):
+        return self.bn(self.fc(x)).view(2, 3)
+
+class Twice(Base):
+    def forward(self, x):
+        return self.bn2(self.fc(torch.relu(self.bn(self.fc(x)))))
+
+class Branches(Base):
+    def forward(self, x):
+        y = self.fc(x)
+        return y, self.bn(y), self.bn2(y)
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+    def forward(self, x):
+        return self.fc(x)
+"""
+
+
+def _shaped(tmp_path: Path, name: str, ending: str = "pt2") -> list[str]:
+    """The words of a command that folds one of the classes above."""
+    (tmp_path / "shapes.py").write_text(SHAPES)
+    namespace: dict[str, Any] = {}
+    exec(SHAPES, namespace)
+    torch.save(namespace[name]().state_dict(), tmp_path / "net.pt")
+    model = ["--model", f"{tmp_path / 'shapes.py'}:{name}", "--input", "3"]
+    return ["fold", str(tmp_path / "net.pt"), *model, "-o", str(tmp_path / f"out.{ending}")]
+
+
+def test_a_batch_size_written_into_the_model_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*_shaped(tmp_path, "Fixed"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parity"]["batches"] == [2]
+
+
+def test_a_state_dict_that_cannot_hold_the_fold_names_the_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(_shaped(tmp_path, "Twice", "safetensors")) == 2
+    line = capsys.readouterr().err
+    assert "fc is called more than once" in line
+    assert "write a .pt2 instead" in line
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_what_stays_for_one_reason_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(_shaped(tmp_path, "Branches")) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("kept     ")
+    assert "0 of 2 BatchNorms folded" in out
+    assert out.count("is also an output of the model") == 1
+    assert "2 BatchNorms: bn, bn2" in out
+
+
+def test_a_model_without_batchnorm_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(_shaped(tmp_path, "Plain")) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("nothing  ")
+    assert "holds no BatchNorm" in captured.err
+    assert (tmp_path / "out.pt2").exists()
+
+
+def test_quiet_verbose_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = str(SAMPLES / "healthy.pt2"), str(tmp_path / "net.pt2")
+    text, data = tmp_path / "report.txt", tmp_path / "report.json"
+    reports = ["--report", f"text:{text}", "--report", f"json:{data}"]
+    assert run(["fold", source, "-o", out, "--quiet", *reports]) == 0
+    assert capsys.readouterr().out == ""
+    assert "bn4        fc1" in text.read_text()
+    assert json.loads(data.read_text())["output"] == out
+    assert run(["fold", source, "-o", out]) == 0
+    assert "went into" not in capsys.readouterr().out
+    assert run(["fold", source, "-o", out, "--verbose"]) == 0
+    assert "bn4        fc1" in capsys.readouterr().out
+    assert run(["fold", source, "-o", out, "--verbose", "--quiet"]) == 2
+    assert run(["fold", source, "-o", out, "--keep", "bn1", "--fail-unfolded", "-q"]) == 1
+    assert "error BN402 bn1: kept: --keep asks for it" in capsys.readouterr().out
