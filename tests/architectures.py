@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import bncheck
 from bncheck.folding.torch_fold import FoldResult
+from bncheck.reporting.fold_text import general, groups
 
 RGB = (2, 3, 32, 32)
 
@@ -306,11 +307,9 @@ def report(name: str, result: FoldResult) -> str:
     total = len(result.batchnorms)
     assert result.parity is not None
     lines = [f"{name:22} {total:4} -> {len(kept):3}   {result.parity.max_relative_error:.1e}"]
-    reasons: dict[str, list[str]] = {}
-    for decision in kept:
-        reasons.setdefault(decision.reason, []).append(decision.name)
-    for reason, names in reasons.items():
-        lines.append(f"{'':22} {len(names):4} kept: {names[0]}: {reason}")
+    for group in groups(kept):
+        reason = general(group[0].reason)
+        lines.append(f"{'':22} {len(group):4} kept: {group[0].name} ...: {reason}")
     return "\n".join(lines)
 
 

@@ -39,7 +39,7 @@ def show(
         parts.append(row(Text(), Text(f"{count(report.flushed, 'subnormal number')} became 0")))
     if not dry_run and (report.batchnorms or report.output):
         parts.append(row(Text(), _destination(report)))
-    for group in _groups(report.kept):
+    for group in groups(report.kept):
         parts += [Text(), _kept(group, _severity(report, group[0]), every)]
     if every and report.folded:
         parts += [Text(), _table([d for d in report.batchnorms if d.status is not Status.KEPT])]
@@ -114,16 +114,16 @@ def _severity(report: FoldReport, decision: Decision) -> Severity:
     return Severity.INFO
 
 
-def _groups(kept: Sequence[Decision]) -> Iterator[list[Decision]]:
+def groups(kept: Sequence[Decision]) -> Iterator[list[Decision]]:
     """Those that stay for the same reason, in the order of the first; details may differ."""
     groups: dict[tuple[str, str, bool], list[Decision]] = {}
     for decision in kept:
-        key = (_general(decision.reason), decision.hint, decision.overflow)
+        key = (general(decision.reason), decision.hint, decision.overflow)
         groups.setdefault(key, []).append(decision)
     yield from groups.values()
 
 
-def _general(reason: str) -> str:
+def general(reason: str) -> str:
     """The reason without the names of the calls concerned, so that equal ones meet."""
     return _STAYING.sub("another one", _PLACE.sub(lambda m: _article(m[1]), reason))
 
@@ -138,7 +138,7 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> RenderableT
     names = Text(_names(group), "bold")
     if len(group) > 1:
         names = Text.assemble(f"{len(group)} BatchNorms: ", names)
-    reason = first.reason if len(reasons) == 1 else _general(first.reason)
+    reason = first.reason if len(reasons) == 1 else general(first.reason)
     lines: list[RenderableType] = [names, Text(visible(reason, None))]
     if every and len(reasons) > 1:
         lines = [

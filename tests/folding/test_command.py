@@ -15,7 +15,7 @@ import torch
 
 import bncheck
 from bncheck.cli import run
-from bncheck.folding.program_file import load_program
+from bncheck.folding.program_file import load_program, moved
 from tests.planted import DigitNet
 
 torch.set_num_threads(1)
@@ -376,6 +376,33 @@ def test_the_rules_explain_themselves(capsys: pytest.CaptureFixture[str]) -> Non
     for code in ("BN402", "BN403", "BN404"):
         assert run(["rule", code]) == 0
         assert code in capsys.readouterr().out
+
+
+def test_a_folded_onnx_model_is_clean_and_runs(tmp_path: Path) -> None:
+    out = tmp_path / "net.onnx"
+    assert run(["fold", str(SAMPLES / "healthy.onnx"), "-o", str(out)]) == 0
+    onnx.checker.check_model(str(out), full_check=True)
+    model = onnx.load(out)
+    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    (name,) = [given.name for given in session.get_inputs()]
+    for batch in (1, 7):
+        x = torch.randn(batch, 1, 8, 8)
+        (given,) = session.run(None, {name: x.numpy()})
+        expected = _healthy()(x).detach()
+        torch.testing.assert_close(torch.from_numpy(given), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_device_moves_all_of_the_program() -> None:
+    # "meta" stands for a device that this machine may not have.
+    program = bncheck.fold(_healthy(), (torch.zeros(2, 1, 8, 8),)).program
+    assert moved(program, "cpu") is program
+    there = moved(program, "meta")
+    assert {tensor.device.type for tensor in there.state_dict.values()} == {"meta"}
+    assert {name for name, _ in there.named_parameters()} == {
+        n for n, _ in program.named_parameters()
+    }
 
 
 SHAPES = """
