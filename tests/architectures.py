@@ -309,7 +309,8 @@ def report(name: str, result: FoldResult) -> str:
     lines = [f"{name:22} {total:4} -> {len(kept):3}   {result.parity.max_relative_error:.1e}"]
     for group in groups(kept):
         reason = general(group[0].reason)
-        lines.append(f"{'':22} {len(group):4} kept: {group[0].name} ...: {reason}")
+        others = ", ..." if len(group) > 1 else ""
+        lines.append(f"{'':22} {len(group):4} kept: {group[0].name}{others}: {reason}")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
+from bncheck.folding.planner import Status
 from bncheck.folding.result import FoldReport
 from bncheck.inputs import batch_inputs, example_inputs, in_order, parse_input
 from bncheck.inspection import Options, judge, static_findings
@@ -119,6 +121,17 @@ def _writable(report: FoldReport) -> bool:
     return not any(f.severity is Severity.ERROR and f.rule != "BN403" for f in report.findings)
 
 
+def _check_keep(request: FoldRequest, report: FoldReport) -> None:
+    """A misspelt pattern would fold what the user wants to keep."""
+    names = [decision.name for decision in report.batchnorms]
+    for pattern in request.keep:
+        if not any(d.status is Status.KEPT and fnmatch(d.name, pattern) for d in report.batchnorms):
+            raise BncheckError(
+                f"--keep {pattern!r} matches no BatchNorm",
+                f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}",
+            )
+
+
 def _refuse_corrupt(findings: Sequence[Finding]) -> None:
     """One line for statistics with which the model computes nothing worth folding."""
     bad = [f for f in findings if f.rule in _CORRUPT and f.severity is Severity.ERROR]
@@ -156,6 +169,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
             dry_run=request.dry_run,
             fail_unfolded=request.fail_unfolded,
         )
+    _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
         return report
     save_onnx(model, output)
@@ -211,6 +225,7 @@ def _written(
 ) -> FoldReport:
     """The report, with the file where one was asked for and nothing forbids it."""
     output, report = request.output, result.report
+    _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
         return report
     if output.suffix == ".safetensors":

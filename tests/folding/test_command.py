@@ -273,6 +273,8 @@ def test_a_tolerance_that_nothing_meets_writes_nothing(
         (["healthy.pt2", "-o", "OUT.pt2", "--report", "json:OUT.pt2"], "no place for a report"),
         (["nowhere.pt2", "-o", "OUT.pt2"], "nowhere.pt2"),
         (["nets.py", "-o", "OUT.pt2"], "nets.py"),
+        (["healthy.pt2", "--keep", "stem.*", "-o", "OUT.pt2"], "they are bn1, bn2, bn3, bn4"),
+        (["healthy.onnx", "--keep", "stem.*", "-o", "OUT.onnx"], "--keep 'stem.*' matches no"),
         (["healthy.pt2", "-o", "OUT.txt"], "does not end in"),
         (["healthy.pt2", "-o", "nowhere/OUT.pt2"], "does not exist"),
         (["healthy.pt2", "-o", "OUT.safetensors"], "names no modules"),
