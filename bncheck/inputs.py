@@ -1,10 +1,10 @@
-"""`--input 3,32,32`: the shape of one sample, from which example inputs are made."""
+"""Example inputs of a model: from `--input 3,32,32`, the shape of one sample, or from a batch."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from bncheck.data import Batch
+
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
+_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
+           "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
 _BATCH = 2
 
@@ -53,17 +57,58 @@ def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torc
                 f"it takes {', '.join(names[:8])}",
             )
         where = place if shape.name is None else names.index(shape.name)
+        if where in placed:
+            raise BncheckError("--input gives an input of the model twice", "name all of them")
         placed[where] = _example(shape, own, generator)
     if sorted(placed) != list(range(len(placed))):
         raise BncheckError("--input leaves out an input of the model", "give them in order")
-    return tuple(placed[place] for place in sorted(placed))
+    inputs = tuple(placed[place] for place in sorted(placed))
+    _bound(model, inputs, {}, "--input")
+    return inputs
+
+
+def batch_inputs(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """A batch's inputs in the order of the model's forward, at least two samples of them."""
+    inputs = in_order(model, batch)
+    if batch.size == 1:
+        return tuple(tensor.repeat(_BATCH, *[1] * (tensor.ndim - 1)) for tensor in inputs)
+    return inputs
+
+
+def in_order(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """A batch's inputs in the order of the model's forward."""
+    return _bound(model, batch.args, batch.kwargs, "--data")
+
+
+def _bound(
+    model: nn.Module, args: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor], option: str
+) -> tuple[torch.Tensor, ...]:
+    """The arguments by position, or one line that says which of them do not fit."""
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **named)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "nothing"
+        raise BncheckError(
+            f"{option} does not fit the model's forward ({error})", f"it takes {takes}"
+        ) from None
+    if bound.kwargs:
+        raise BncheckError(
+            f"{option} gives {next(iter(bound.kwargs))!r}, but not all inputs before it",
+            "give the model's inputs by position",
+        )
+    return bound.args
 
 
 def _example(shape: InputShape, own: torch.dtype, generator: Any) -> torch.Tensor:
     import torch
 
-    dtype = own if shape.dtype is None else getattr(torch, shape.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise BncheckError(f"--input has the unknown dtype {shape.dtype!r}", "use e.g. int64")
+    if shape.dtype is not None and shape.dtype not in _DTYPES:
+        raise BncheckError(
+            f"--input has the unknown dtype {shape.dtype!r}", f"there is {', '.join(_DTYPES)}"
+        )
+    dtype: torch.dtype = own if shape.dtype is None else getattr(torch, shape.dtype)
     values = torch.randn((_BATCH, *shape.sizes), generator=generator)
-    return values.to(dtype) if dtype.is_floating_point else torch.zeros_like(values).to(dtype)
+    if dtype.is_floating_point or dtype.is_complex:
+        return values.to(dtype)
+    return torch.zeros_like(values).to(dtype)

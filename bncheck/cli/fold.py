@@ -9,6 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.measuring import (
+    BatchSizeOption,
+    DataOption,
+    DeviceOption,
+    Given,
+    MeanOption,
+    ModelArgOption,
+    ModelOption,
+    ScaleOption,
+    SizeOption,
+    StdOption,
+    TrustOption,
+)
 from bncheck.cli.options import (
     FailOn,
     FailOnOption,
@@ -22,6 +35,7 @@ from bncheck.cli.options import (
     exit_code,
     outputs,
 )
+from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     from bncheck.folding.result import FoldReport
@@ -31,18 +45,24 @@ def fold(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CKPT", help="A checkpoint, a .pt2 or an ONNX model.")
     ],
-    model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--model", metavar="TARGET:CALLABLE", help="What builds the model."),
-    ] = None,
-    model_arg: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--model-arg", metavar="KEY=VALUE", help="An argument for it; repeatable."),
-    ] = None,
+    model: ModelOption = None,
+    model_arg: ModelArgOption = None,
     input_: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--input", metavar="SHAPE", help="One sample's shape: 3,224,224; repeatable."),
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
+        ),
     ] = None,
+    data: DataOption = None,
+    trust: TrustOption = False,
+    device: DeviceOption = "cpu",
+    batch_size: BatchSizeOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    size: SizeOption = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", help="Where the folded model goes."),
@@ -75,17 +95,24 @@ def fold(
 ) -> int:
     """Fold every BatchNorm into its neighbours where that is exact, and say why for the rest.
 
-    The result is compared with the original in float64 before it is written: as .pt2, as
-    .safetensors, or as .onnx for an ONNX model.
+    A checkpoint needs --model (or --trust) and --input or --data; a .pt2 and an ONNX model bring
+    their graphs along. The result is compared with the original in float64 before it is written:
+    as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX model.
     """
     from bncheck.folding.command import FoldRequest, run
 
+    if quiet and verbose:
+        raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
     shown, files = outputs(Format.JSON if json else format_, None, report or [])
+    for _, path in files:
+        _refuse_overwriting(path, checkpoint, output)
+    given = Given(
+        model, model_arg or (), data, trust, device, None, batch_size, None, scale, mean, std, size
+    )
     request = FoldRequest(
         checkpoint,
         output,
-        model=model,
-        model_args=tuple(model_arg or ()),
+        given.parts(),
         inputs=tuple(input_ or ()),
         key=key,
         keep=tuple(keep or ()),
@@ -93,18 +120,34 @@ def fold(
         dry_run=dry_run,
         fail_unfolded=fail_unfolded,
     )
-    done = run(request)
+    done = run(request, console.note)
     if not done.batchnorms:
         console.note(f"{checkpoint}: holds no BatchNorm")
     for kind, path in files:
         from bncheck.reporting.write import write_text
 
-        write_text(path, _render(kind, checkpoint, done))
-    _show(shown, checkpoint, done, quiet=quiet, verbose=verbose, no_color=no_color)
+        write_text(path, _render(kind, checkpoint, done, dry_run))
+    if shown is not Format.TEXT:
+        typer.echo(_render(shown, checkpoint, done, dry_run), nl=False)
+        return exit_code(list(done.findings), fail_on)
+    from bncheck.reporting import fold_text
+
+    terminal = console.result_console(no_color)
+    if quiet:
+        fold_text.show_findings(terminal, str(checkpoint), done)
+    else:
+        every = verbose or dry_run
+        fold_text.show(terminal, str(checkpoint), done, every=every, dry_run=dry_run)
     return exit_code(list(done.findings), fail_on)
 
 
-def _render(format_: Format, path: Path, done: FoldReport) -> str:
+def _refuse_overwriting(report: Path, *others: Path | None) -> None:
+    """A report in the place of the checkpoint or of the folded model would destroy it."""
+    if any(other is not None and report.resolve() == other.resolve() for other in others):
+        raise BncheckError("is no place for a report", "name another file", str(report))
+
+
+def _render(format_: Format, path: Path, done: FoldReport, dry_run: bool) -> str:
     if format_ is Format.JSON:
         from bncheck.reporting import json_report
 
@@ -112,20 +155,5 @@ def _render(format_: Format, path: Path, done: FoldReport) -> str:
     from bncheck.reporting import fold_text
 
     page = io.StringIO()
-    fold_text.show(console.file_console(page), str(path), done, verbose=True)
+    fold_text.show(console.file_console(page), str(path), done, every=True, dry_run=dry_run)
     return page.getvalue()
-
-
-def _show(
-    format_: Format, path: Path, done: FoldReport, *, quiet: bool, verbose: bool, no_color: bool
-) -> None:
-    if format_ is not Format.TEXT:
-        typer.echo(_render(format_, path, done), nl=False)
-        return
-    from bncheck.reporting import fold_text
-
-    terminal = console.result_console(no_color)
-    if quiet:
-        fold_text.show_findings(terminal, str(path), done)
-    else:
-        fold_text.show(terminal, str(path), done, verbose)

@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -115,6 +115,10 @@ class Given:
             )
         if self.model is None and not self.trust:
             return None
+        return replace(self.parts(), processes=processes, progress=progress, recalibrate=command)
+
+    def parts(self) -> Measuring:
+        """Model and data as they were given, for a command that can do with one of them."""
         from bncheck.data import DEFAULT_BATCH_SIZE, DEFAULT_MAX_SAMPLES, DataOptions
         from bncheck.measured import Measuring
 
@@ -129,7 +133,7 @@ class Given:
         )
         return Measuring(
             self.model, self.data, self.model_args, options, self.trust, self.device,
-            self.metric, self.shape, processes, progress, command,
+            self.metric, self.shape,
         )  # fmt: skip
 
 

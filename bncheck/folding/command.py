@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from bncheck.errors import BncheckError
-from bncheck.findings import Severity
+from bncheck.findings import Finding, Severity
+from bncheck.folding.planner import Status
 from bncheck.folding.result import FoldReport
-from bncheck.inputs import parse_input
+from bncheck.inputs import batch_inputs, example_inputs, in_order, parse_input
+from bncheck.inspection import Options, judge, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reporting.write import check_target
 
@@ -18,17 +26,26 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from bncheck.data import Batch
+    from bncheck.folding.torch_fold import FoldOptions, FoldResult
+    from bncheck.measured import Measuring
+
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
+#: Parity is checked on so many samples of the data.
+_SAMPLES: Final = 64
+#: Statistics that are no statistics; what a fold makes of them would be nonsense.
+_CORRUPT = ("BN102", "BN103")
+
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FoldRequest:
-    """What a user asks for on the command line."""
+    """What a user asks for on the command line; `given` holds the model and the data."""
 
     source: Path
     output: Path | None
-    model: str | None = None
-    model_args: Sequence[str] = ()
+    given: Measuring
     inputs: Sequence[str] = ()
     key: str | None = None
     keep: Sequence[str] = ()
@@ -36,17 +53,26 @@ class FoldRequest:
     dry_run: bool = False
     fail_unfolded: bool = False
 
+    @property
+    def has_model(self) -> bool:
+        """Whether a module is to be built or unpickled."""
+        return self.given.model is not None or self.given.trust
 
-def run(request: FoldRequest) -> FoldReport:
-    """Fold, compare, and write where nothing speaks against it. Raises BncheckError."""
+
+def run(request: FoldRequest, note: Say = lambda _: None) -> FoldReport:
+    """Fold, compare, and write where nothing speaks against it. Raises BncheckError.
+
+    `note` is told what is worth knowing beside the result.
+    """
     from bncheck.reading.opening import open_checkpoint
 
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
-        if checkpoint.container is Container.ONNX:
-            return _fold_onnx(request)
-        return _fold_torch(request, checkpoint)
+        with _user_code():
+            if checkpoint.container is Container.ONNX:
+                return _fold_onnx(request, checkpoint)
+            return _fold_torch(request, checkpoint, note)
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None
 
@@ -55,10 +81,12 @@ def _check(request: FoldRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     for word in request.inputs:
         parse_input(word)
-    if request.dry_run:
-        return
+    if request.inputs and request.given.data is not None:
+        raise BncheckError("--input and --data exclude each other", "give one of them")
     output = request.output
     if output is None:
+        if request.dry_run:
+            return
         raise BncheckError("-o is missing", "name the file to write, or give --dry-run")
     if output.suffix not in _ENDINGS:
         raise BncheckError(
@@ -69,72 +97,209 @@ def _check(request: FoldRequest) -> None:
         raise BncheckError("is the input itself", "name another file", str(output))
 
 
+@contextlib.contextmanager
+def _user_code() -> Iterator[None]:
+    """An export runs the model's forward, which may print and exit as it likes.
+
+    What is printed goes to stderr at the end; a graph that torch prints when an export fails is
+    nothing for users, who get one line.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as error:
+        raise BncheckError(
+            f"the model called sys.exit({error.code!r})", "let it raise instead"
+        ) from None
+    if sys.stderr is not None:
+        sys.stderr.write(printed.getvalue())
+
+
 def _writable(report: FoldReport) -> bool:
     """Whether no finding forbids to write: BN403 keeps a BatchNorm, and the rest is sound."""
     return not any(f.severity is Severity.ERROR and f.rule != "BN403" for f in report.findings)
 
 
-def _fold_onnx(request: FoldRequest) -> FoldReport:
+def _check_keep(request: FoldRequest, report: FoldReport) -> None:
+    """A misspelt pattern would fold what the user wants to keep."""
+    names = [decision.name for decision in report.batchnorms]
+    for pattern in request.keep:
+        if not any(d.status is Status.KEPT and fnmatch(d.name, pattern) for d in report.batchnorms):
+            raise BncheckError(
+                f"--keep {pattern!r} matches no BatchNorm",
+                f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}",
+            )
+
+
+def _refuse_corrupt(findings: Sequence[Finding]) -> None:
+    """One line for statistics with which the model computes nothing worth folding."""
+    bad = [f for f in findings if f.rule in _CORRUPT and f.severity is Severity.ERROR]
+    if not bad:
+        return
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    raise BncheckError(
+        f"{bad[0].rule} {bad[0].name}: {bad[0].layer or 'the norm'}: {bad[0].message}{more}",
+        "mend it first; `bncheck inspect` says more",
+    )
+
+
+def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     from bncheck.folding.onnx_fold import fold_onnx, save_onnx
 
     output = request.output
     if output is not None and output.suffix != ".onnx":
         raise BncheckError("an ONNX model is folded into an ONNX model", "give -o a .onnx file")
-    report, model = fold_onnx(
-        request.source,
-        keep=request.keep,
-        tolerance=request.tolerance,
-        dry_run=request.dry_run,
-        fail_unfolded=request.fail_unfolded,
-    )
+    given = request.given
+    for option, value in (
+        ("--model", given.model),
+        ("--trust", given.trust),
+        ("--data", given.data),
+        ("--input", request.inputs),
+        ("--device", given.device != "cpu"),
+    ):
+        if value:
+            raise BncheckError(f"{option} has nothing to act on in an ONNX model", "leave it out")
+    _refuse_corrupt(judge(checkpoint, Options(select=_CORRUPT)).findings)
+    with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
+        report, model = fold_onnx(
+            request.source,
+            keep=request.keep,
+            tolerance=request.tolerance,
+            dry_run=request.dry_run,
+            fail_unfolded=request.fail_unfolded,
+        )
+    _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
         return report
     save_onnx(model, output)
     return replace(report, output=str(output))
 
 
-def _fold_torch(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
-    from bncheck.folding.program_file import load_program, save_program
+def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> FoldReport:
     from bncheck.folding.torch_fold import FoldOptions, fold
+    from bncheck.measured import checked_device
 
     output = request.output
     if output is not None and output.suffix == ".onnx":
         raise BncheckError(
-            "fold writes an .onnx file for ONNX models only", "use `bncheck export`", str(output)
+            "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
         )
+    checked_device(request.given.device)
     options = FoldOptions(request.keep, request.tolerance, request.fail_unfolded, request.dry_run)
-    from_program = checkpoint.container is Container.EXPORTED_PROGRAM and request.model is None
-    as_state = output is not None and output.suffix == ".safetensors"
-    if from_program:
-        if as_state:
-            raise BncheckError("a .pt2 names no modules", "write a .pt2, or give --model", "-o")
-        result = fold(load_program(request.source), None, options)
-    else:
-        model, inputs = _model_and_inputs(request, checkpoint)
-        result = fold(model, inputs, options)
-    report = result.report
+    if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
+        return _written(request, _fold_program(request, checkpoint, options))
+    model = _model(request, checkpoint, note)
+    inputs = _inputs(request, model)
+    more = [inputs] if request.given.data is not None else []
+    result = fold(model, inputs, options, more)
+    return _written(request, result, model, inputs)
+
+
+def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOptions) -> FoldResult:
+    """A .pt2 brings its graph along."""
+    from bncheck.folding import parity
+    from bncheck.folding.program_file import load_program
+    from bncheck.folding.torch_fold import fold
+
+    if request.output is not None and request.output.suffix == ".safetensors":
+        raise BncheckError("a .pt2 names no modules", "write a .pt2, or give --model", "-o")
+    if request.inputs:
+        raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")
+    _refuse_corrupt(judge(checkpoint, Options(select=_CORRUPT)).findings)
+    program = load_program(request.source)
+    if request.given.data is None:
+        return fold(program, None, options)
+    sizes = [size for node in parity.user_inputs(program)[:1] for size in node.meta["val"].shape]
+    fixed = sizes and isinstance(sizes[0], int)  # a batch of another size is refused
+    module = program.module()
+    batch = _data_of(request, module, sizes[0] if fixed else _SAMPLES)
+    return fold(program, None, options, [in_order(module, batch)])
+
+
+def _written(
+    request: FoldRequest,
+    result: FoldResult,
+    model: nn.Module | None = None,
+    inputs: tuple[torch.Tensor, ...] = (),
+) -> FoldReport:
+    """The report, with the file where one was asked for and nothing forbids it."""
+    output, report = request.output, result.report
+    _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
         return report
-    if as_state:
+    if output.suffix == ".safetensors":
         from bncheck.folding.state_file import save_folded
 
+        assert model is not None
         save_folded(result, model, inputs, output, request.source)
     else:
-        save_program(result.program, output)
+        from bncheck.folding.program_file import moved, save_program
+
+        save_program(moved(result.program, request.given.device), output)
     return replace(report, output=str(output))
 
 
-def _model_and_inputs(
-    request: FoldRequest, checkpoint: Checkpoint
-) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    from bncheck.inputs import example_inputs
-    from bncheck.model import load_model
+def _model(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> nn.Module:
+    """The model in eval mode, with statistics that are worth folding."""
+    from bncheck.measured import layers_of, module_for
+    from bncheck.model import missing_statistics
+    from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
 
-    if request.model is None:
+    if not request.has_model:
+        raise BncheckError(*_needs_model(checkpoint))
+    if not request.inputs and request.given.data is None:
         raise BncheckError(
-            "holds tensors and no program", "give --model TARGET:CALLABLE", str(request.source)
+            "--input or --data is missing",
+            "give one sample's shape, e.g. --input 3,224,224, or samples",
         )
-    if not request.inputs:
-        raise BncheckError("--input is missing", "give one sample's shape, e.g. --input 3,224,224")
-    model = load_model(request.model, request.model_args, checkpoint).eval()
-    return model, example_inputs(model, [parse_input(word) for word in request.inputs])
+    # On the CPU whatever --device says: the float64 reference needs a device that has float64.
+    model, _ = module_for(replace(request.given, device="cpu"), checkpoint)
+    if request.given.model is None:
+        if model.training:
+            note(f"{request.source}: was saved in training mode, and is folded as in eval()")
+    else:
+        missing = missing_statistics(model, checkpoint)
+        if missing:
+            more = f" and {len(missing) - 1} more layers" if len(missing) > 1 else ""
+            raise BncheckError(
+                f"{rule.code} {rule.name}: {missing[0] or 'the norm'}{more}: the model has running "
+                "statistics here, and the file has none",
+                "save the whole state dict, buffers too",
+            )
+    if any(getattr(module, "running_var", None) is not None for module in model.modules()):
+        _refuse_corrupt(static_findings(None, layers_of(model), Options(select=_CORRUPT)))
+    return model.eval()
+
+
+def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
+    hint = "give --model TARGET:CALLABLE"
+    if checkpoint.container is Container.TORCHSCRIPT:
+        return "is TorchScript, which fold does not rewrite", f"{hint}, and its tensors are taken"
+    if checkpoint.modules:
+        return "is a pickled module", f"{hint}, or --trust to unpickle it, which runs its code"
+    return "holds tensors and no program", hint
+
+
+def _inputs(request: FoldRequest, model: nn.Module) -> tuple[torch.Tensor, ...]:
+    if request.given.data is None:
+        return example_inputs(model, [parse_input(word) for word in request.inputs])
+    return batch_inputs(model, _data_of(request, model, _SAMPLES))
+
+
+def _data_of(request: FoldRequest, model: nn.Module, most: int) -> Batch:
+    """The first samples of the data, which the model is seen to accept."""
+    import torch
+
+    from bncheck.data import Batches
+    from bncheck.measuring.forward import forward, prepared
+
+    data = request.given.batches()
+    cut = Batches(data.source, data.name, data.total, most)
+    batch = next((batch for batch in cut if batch.size), None)
+    if batch is None:
+        raise BncheckError("gives no samples", "check the data", data.name)
+    fitted = prepared(model, batch, 0, "cpu")
+    with torch.no_grad():
+        forward(model, fitted, 0)
+    return fitted

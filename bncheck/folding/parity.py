@@ -44,9 +44,8 @@ def check(
     agreement: list[float] = []
     batches = []
     bad: tuple[Any, ...] | None = None
-    for batch, flat in [*_fresh(original), *((_batch_of(e), e) for e in extra)]:
+    for batch, flat, precise in _references(original, extra):
         batches.append(batch)
-        precise = run_in_float64(original, flat)
         error = _worst(precise, _run_module(module, folded, flat))
         if error > worst:
             worst, bad = error, flat
@@ -59,6 +58,31 @@ def check(
         return parity
     place = _where(original, folded, bad, altered, limit)
     return Parity(worst, own, limit, tuple(batches), share, place)
+
+
+def _references(
+    original: ExportedProgram, extra: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, tuple[Any, ...], list[torch.Tensor]]]:
+    """Inputs with what the original makes of them in float64.
+
+    A size that is written into the model, as in x.view(2, -1), need not show in the program: fresh
+    inputs of another are left out where others are accepted.
+    """
+    refused: RuntimeError | None = None
+    accepted = 0
+    for batch, flat in _fresh(original):
+        try:
+            precise = run_in_float64(original, flat)
+        except RuntimeError as error:
+            refused = error
+            continue
+        accepted += 1
+        yield batch, flat, precise
+    for flat in extra:
+        accepted += 1
+        yield _batch_of(flat), flat, run_in_float64(original, flat)
+    if refused is not None and not accepted:
+        raise refused
 
 
 def default_tolerance(program: ExportedProgram) -> float:

@@ -35,7 +35,9 @@ def load_program(path: Path) -> ExportedProgram:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.getLogger("torch.export").setLevel(logging.ERROR)
-            return torch.export.load(clean)
+            program = torch.export.load(clean)
+            program.example_inputs = None  # not the empty ones, which do not fit the program
+            return program
     except BncheckError as error:
         raise error.about(str(path)) from None
     except Exception as error:
@@ -94,3 +96,12 @@ def save_program(program: ExportedProgram, path: Path) -> None:
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
         temporary.write_bytes(buffer.getbuffer())
+
+
+def moved(program: ExportedProgram, device: str) -> ExportedProgram:
+    """The program for another device than the CPU, on which it was folded."""
+    if torch.device(device).type == "cpu":
+        return program
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ from bncheck.reporting.write import replacing
 _KEY: Final = "bncheck.fold"
 _SCHEMA: Final = "bncheck.folded-state/1"
 _OTHER_FORM: Final = "write a .pt2 instead"
+#: What a weight of one call among several is named.
+_CLONE: Final = re.compile(r"(?:weight|bias)_\d+")
 #: Exactly these: a subclass may do more than normalise, as timm's BatchNormAct2d does.
 _PLAIN: Final = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
@@ -142,6 +145,11 @@ def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.T
             )
     for key in manifest["added"]:
         owner, _, role = key.rpartition(".")
+        if _CLONE.fullmatch(role):
+            raise BncheckError(
+                f"{owner} is called more than once, and its calls need weights of their own",
+                _OTHER_FORM,
+            )
         if role != "bias" or getattr(modules.get(owner), "bias", 0) is not None:
             raise BncheckError(f"no module of the model can hold {key}", _OTHER_FORM)
     gone = tuple(f"{name}." for name in manifest["identities"])
@@ -163,14 +171,14 @@ def _check_architecture(module: nn.Module, manifest: dict[str, Any]) -> None:
     mine, theirs = _shapes(module), manifest["original"]
     if mine == theirs:
         return
-    names = sorted(set(mine) ^ set(theirs)) or sorted(n for n in mine if mine[n] != theirs[n])
-    if set(theirs) - set(mine) and set(mine) - set(theirs) <= set(manifest["added"]):
+    lacking, more = set(theirs) - set(mine), set(mine) - set(theirs)
+    if lacking == set(manifest["removed"]) and more == set(manifest["added"]):
         raise BncheckError(
-            f"the model is folded already, or another one (it lacks {names[0]})",
-            "give the model as it is built, before folding",
+            "the model is folded already", "give the model as it is built, before folding"
         )
+    names = sorted(lacking | more) or sorted(n for n in mine if mine[n] != theirs[n])
     raise BncheckError(
-        f"belongs to another model: {len(names)} parameters differ, such as {names[:3]}",
+        f"belongs to another model: {len(names)} parameters differ, such as {', '.join(names[:3])}",
         "give the architecture that was folded",
     )
 

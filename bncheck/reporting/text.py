@@ -50,7 +50,7 @@ def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> N
         verdicts = [report.summary.verdict for report in reports]
         counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
         parts += [Text(), Text(f"{count(len(reports), 'checkpoint')}: {', '.join(counts)}")]
-    _print(console, parts)
+    print_all(console, parts)
 
 
 def show_findings(console: Console, reports: Sequence[InspectReport]) -> None:
@@ -73,7 +73,7 @@ def show_rule(console: Console, rule: Rule) -> None:
         head.append(", " if index else "").append(severity.value, _STYLES[severity])
     paragraphs = rule.explanation.split("\n\n")
     body = Text("\n\n".join(" ".join(p.splitlines()) for p in paragraphs))
-    _print(console, [head.append(")"), Text(), body])
+    print_all(console, [head.append(")"), Text(), body])
 
 
 def show_rules(console: Console, rules: Sequence[Rule]) -> None:
@@ -81,10 +81,10 @@ def show_rules(console: Console, rules: Sequence[Rule]) -> None:
     table = Table.grid(padding=(0, 2))
     for rule in rules:
         table.add_row(rule.code, Text(rule.name, "bold"), Text(rule.summary))
-    _print(console, [table])
+    print_all(console, [table])
 
 
-def _print(console: Console, parts: Sequence[RenderableType]) -> None:
+def print_all(console: Console, parts: Sequence[RenderableType]) -> None:
     """Print without the spaces that rich fills lines up with."""
     with console.capture() as captured:
         for part in parts:
@@ -97,13 +97,13 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
     verdict = report.summary.verdict
     word = verdict.value if verdict is Verdict.HEALTHY else verdict.value.upper()
     parts: list[RenderableType] = [
-        _row(Text(word, _STYLES[verdict]), Text(visible(report.subject, None), "bold")),
-        _row(Text(), Text(_what(report))),
+        row(Text(word, _STYLES[verdict]), Text(visible(report.subject, None), "bold")),
+        row(Text(), Text(_what(report))),
     ]
     if any(layer.tracked for layer in report.layers):
-        parts.append(_row(Text(), Text(_assumptions(report), "dim")))
+        parts.append(row(Text(), Text(_assumptions(report), "dim")))
     if report.measurement is not None:
-        parts.append(_row(Text(), text_measured.summary(report.measurement, verbose)))
+        parts.append(row(Text(), text_measured.summary(report.measurement, verbose)))
     serious = [f for f in report.findings if f.severity is not Severity.INFO]
     infos = [f for f in report.findings if f.severity is Severity.INFO]
     for group in _groups(serious):
@@ -113,7 +113,7 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
             parts += [Text(), _finding(group, verbose)]
     elif infos:
         blank = [Text()] if serious else []
-        parts += [*blank, _row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
+        parts += [*blank, row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
     if verbose and report.layers:
         parts += [Text(), _table(report.layers)]
     if report.measurement is not None and (verbose or serious):
@@ -130,7 +130,8 @@ def _commands(report: InspectReport) -> list[str]:
     return [visible(command, None) for command in dict.fromkeys(found)]
 
 
-def _row(label: Text, content: RenderableType) -> RenderableType:
+def row(label: Text, content: RenderableType) -> RenderableType:
+    """A label in the first column, and what there is to say about it in the second."""
     grid = Table.grid(padding=0)
     grid.add_column(width=_LABEL)
     grid.add_column(overflow="fold")
@@ -203,7 +204,7 @@ def _finding(group: list[Finding], verbose: bool) -> RenderableType:
         lines.append(Text(f"likewise: {_layer_names(group[1:])}"))
     fixes = dict.fromkeys(_COMMAND.sub(_BELOW, finding.fix) for finding in group)
     lines += [Text.assemble(("fix: ", "green"), visible(fix, None)) for fix in fixes]
-    return _row(Text(first.severity.value, _STYLES[first.severity]), Group(*lines))
+    return row(Text(first.severity.value, _STYLES[first.severity]), Group(*lines))
 
 
 def _notes(infos: Sequence[Finding]) -> Text:

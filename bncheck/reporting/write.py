@@ -18,6 +18,8 @@ def check_target(path: Path) -> None:
         raise BncheckError("is a folder", "name a file to write", str(path))
     if not path.parent.is_dir():
         raise BncheckError("lies in a folder that does not exist", "create it first", str(path))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BncheckError("lies in a folder that cannot be written to", "name another", str(path))
 
 
 def write_text(path: Path, text: str) -> None:

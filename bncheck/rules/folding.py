@@ -13,12 +13,14 @@ not_folded = Rule(
 
 Where it lies, no weight can take over its scale and shift without changing the function: its input
 is used elsewhere, too, a nonlinearity lies on both sides, zero padding follows its shift, it
-normalises with the batch. It costs some time at inference and is otherwise as sound as before.
+normalises with the batch, or --keep asks for it. It costs some time at inference and is otherwise
+as sound as before.
 
 Criterion: no exact fold backwards into the calls that make its input, nor forwards into all calls
 that read its result. An error with --fail-unfolded.
 
-Fix: the report names what is in the way; --keep silences nothing but says that it is meant.""",
+Fix: the report names what is in the way and, where there is one, the change of the model that would
+let it be folded.""",
 )
 
 fold_overflow = Rule(
@@ -48,7 +50,7 @@ accurate of the two.
 
 Criterion: in some output channel, the largest difference is above --tolerance (1e-5 in float32,
 5e-3 in float16, 4e-2 in bfloat16, 1e-12 in float64) relative to the channel's largest value, and
-above twice the original's own rounding error.
+above twice the original's own rounding error, which excuses up to 100 times the tolerance.
 
 Fix: this is a bug in bncheck or a model that is not deterministic; please report it with the layer
 that the message names.""",
