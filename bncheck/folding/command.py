@@ -18,9 +18,9 @@ from bncheck.findings import Finding, Severity
 from bncheck.folding.planner import Status
 from bncheck.folding.result import FoldReport
 from bncheck.inputs import batch_inputs, example_inputs, in_order, parse_input
-from bncheck.inspection import Options, judge, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reporting.write import check_target
+from bncheck.static_inspection import Options, judge, static_findings
 
 if TYPE_CHECKING:
     import torch
