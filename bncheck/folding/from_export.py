@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from bncheck.folding.dataflow import (
     Add,
@@ -22,6 +23,7 @@ from bncheck.folding.dataflow import (
     Concat,
     Conv,
     ConvTranspose,
+    Enclosed,
     Expand,
     Flip,
     Floats,
@@ -53,13 +55,13 @@ Described = tuple[Spec, tuple[Any, ...]]
 
 _FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _IDENTITIES = {
-    "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "view_as",
-    "_unsafe_view_as", "positive",
+    "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy",
+    "positive",
 }  # fmt: skip
 _DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 _RESHAPES = {
     "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy",
-    "_reshape_copy", "squeeze_copy", "unsqueeze_copy", "ravel",
+    "_reshape_copy", "squeeze_copy", "unsqueeze_copy", "ravel", "view_as", "reshape_as",
 }  # fmt: skip
 _SHAPE_ONLY = {
     "sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata", "numel", "dim",
@@ -98,6 +100,17 @@ def read_program(program: ExportedProgram) -> Graph:
     return _Reader(program).graph()
 
 
+def _updated(program: ExportedProgram) -> set[str]:
+    """Statistics that a batch_norm in training mode changes, which its schema does not say."""
+    found = set()
+    for node in program.graph.nodes:
+        if node.op == "call_function" and _operator(node) in ("batch_norm", "instance_norm"):
+            a = _Arguments(node)
+            if a.first("training", "use_input_stats"):
+                found |= {n.name for n in (a("running_mean"), a("running_var")) if n is not None}
+    return found
+
+
 def parameter_names(program: ExportedProgram) -> dict[str, str]:
     """Graph inputs that are parameters, buffers or constants, with their names in the model."""
     return {
@@ -114,6 +127,7 @@ class _Reader:
         mutated = set(program.graph_signature.buffers_to_mutate.values())
         mutated |= set(getattr(program.graph_signature, "parameters_to_mutate", {}).values())
         self.fixed: dict[str, torch.Tensor] = {}
+        mutated |= {self.labels.get(name, "") for name in _updated(program)}
         for name, target in self.labels.items():
             tensor = program.state_dict.get(target, program.constants.get(target))
             if isinstance(tensor, torch.Tensor) and target not in mutated:
@@ -132,7 +146,29 @@ class _Reader:
                 self._call(node)
             else:
                 self._leaf(node)
-        return Graph(tuple(self.ops), self.values, frozenset(outputs))
+        inside = tuple(self._enclosed(self.program.graph_module, self.labels))
+        return Graph(tuple(self.ops), self.values, frozenset(outputs), inside)
+
+    def _enclosed(self, module: torch.fx.GraphModule, labels: dict[str, str]) -> Iterator[Enclosed]:
+        """Normalisations in the graphs that calls such as torch.cond get as arguments."""
+        for node in module.graph.nodes:
+            if node.op != "call_function" or isinstance(node.target, torch._ops.OpOverload):
+                continue
+            names = [n.target for n in node.all_input_nodes if n.op == "get_attr"]
+            graphs = [getattr(module, str(name), None) for name in names]
+            leaves = pytree.tree_leaves((node.args, node.kwargs))
+            given = [n for n in leaves if isinstance(n, Node) and n.op != "get_attr"]
+            for inner in graphs:
+                if isinstance(inner, torch.fx.GraphModule):
+                    # The last arguments are the inner graph's inputs, in their order.
+                    holders = [n for n in inner.graph.nodes if n.op == "placeholder"]
+                    pairs = zip(reversed(holders), reversed(given), strict=False)
+                    known = {h.name: labels[n.name] for h, n in pairs if n.name in labels}
+                    for inside in inner.graph.nodes:
+                        if _operator(inside) in (*_BATCH_NORMS, "instance_norm"):
+                            label = self._owner(inside, known) or module_path(inside) or inside.name
+                            yield Enclosed(label, _operator(inside), _operator(node))
+                    yield from self._enclosed(inner, known)
 
     def _leaf(self, node: Node) -> None:
         tensor = self.fixed.get(node.name)
@@ -197,13 +233,14 @@ class _Reader:
 
     def _label(self, node: Node, spec: Spec) -> str:
         """The module that made the call; for a normalisation, the owner of its statistics."""
-        if isinstance(spec, Norm):
-            for argument in node.args[1:5]:
-                if isinstance(argument, Node) and argument.name in self.labels:
-                    owner = self.labels[argument.name].rpartition(".")[0]
-                    if owner:
-                        return owner
-        return module_path(node) or node.name
+        owner = self._owner(node, self.labels) if isinstance(spec, Norm) else ""
+        return owner or module_path(node) or node.name
+
+    @staticmethod
+    def _owner(node: Node, labels: dict[str, str]) -> str:
+        """The module that holds a normalisation's parameters."""
+        names = [labels.get(n.name, "") for n in node.args[1:5] if isinstance(n, Node)]
+        return next((owner for name in names if (owner := name.rpartition(".")[0])), "")
 
     def _evaluate(self, node: Node) -> torch.Tensor:
         if node.name in self.fixed:
@@ -337,7 +374,7 @@ def _linear_algebra(node: Node, name: str, a: _Arguments) -> Described | None:
         return Conv(int(a("groups")), pads), (source, a("weight"), a("bias"))
     if name in _TRANSPOSED or name == "convolution":
         return _transposed(a)
-    if name == "linear":
+    if name == "linear" and _rank(a("weight")) == 2:
         return Linear(output_first=True), (a("input"), a("weight"), a("bias"))
     if name in ("matmul", "mm") and _rank(node.args[1]) == 2:
         return Linear(output_first=False), (node.args[0], node.args[1], None)
@@ -424,6 +461,8 @@ def _views(node: Node, name: str, a: _Arguments) -> Described | None:
     if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T"):
         if rank < 2:
             return Identity(), (source,)
+        if name == "numpy_T":
+            return Transpose(tuple(range(rank))[::-1]), (source,)
         given: tuple[Any, ...] = (*node.args[1:3], 0, 1)
         pair = [int(d) % rank for d in given[:2]]
         order = list(range(rank))

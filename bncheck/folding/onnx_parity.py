@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from bncheck.errors import BncheckError
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, relative_error
 from bncheck.folding.onnx_reference import evaluator, in_float64, user_inputs
 from bncheck.folding.result import TOLERANCES, Parity
@@ -35,6 +36,22 @@ def check(
 
     `altered` names the values that differ by intention; where the two part is looked for elsewhere.
     """
+    try:
+        return _checked(original, folded, altered, tolerance)
+    except (RuntimeError, NotImplementedError, onnx.shape_inference.InferenceError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BncheckError(
+            f"cannot be run for the comparison ({first[:160]})",
+            "--dry-run prints the plan; nothing is written that was not compared",
+        ) from None
+
+
+def _checked(
+    original: onnx.ModelProto,
+    folded: onnx.ModelProto,
+    altered: Collection[str],
+    tolerance: float | None,
+) -> Parity:
     precise = in_float64(original)
     run_original, run_folded = _runner(original), _runner(folded)
     difference = Difference(_default_tolerance(original) if tolerance is None else tolerance)
@@ -148,6 +165,8 @@ def _widened(inputs: dict[str, Any]) -> dict[str, Any]:
 def _default_tolerance(model: onnx.ModelProto) -> float:
     kinds = {tensor.data_type for graph in graphs_of(model.graph) for tensor in graph.initializer}
     kinds |= {info.type.tensor_type.elem_type for info in model.graph.input}
+    nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
+    kinds |= {a.i for node in nodes if node.op_type == "Cast" for a in node.attribute}
     names = {
         onnx.TensorProto.FLOAT: "float32",
         onnx.TensorProto.DOUBLE: "float64",

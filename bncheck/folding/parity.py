@@ -26,6 +26,7 @@ _SIZE = 8  # of an axis that may have any size
 
 def check(
     original: ExportedProgram,
+    planned: ExportedProgram,
     folded: ExportedProgram,
     altered: Collection[str],
     tolerance: float | None = None,
@@ -33,7 +34,8 @@ def check(
 ) -> Parity:
     """Compare on fresh inputs, and on the flat inputs in `extra`.
 
-    `altered` names the values that differ by intention; where the two part is looked for elsewhere.
+    `planned` is the original without calls in place, the one that the fold began with; `altered`
+    names its values that differ by intention, and where the two part is looked for elsewhere.
     """
     module = folded.module()
     limit = default_tolerance(original) if tolerance is None else tolerance
@@ -52,7 +54,7 @@ def check(
     parity = difference.parity()
     if parity.holds:
         return parity
-    return difference.parity(_where(original, folded, usual[0], altered, limit))
+    return difference.parity(_where(planned, folded, usual[0], altered, limit))
 
 
 def arrays(tensors: Sequence[torch.Tensor]) -> list[Output]:

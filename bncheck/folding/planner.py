@@ -32,6 +32,7 @@ from bncheck.folding.dataflow import (
     Add,
     Conv,
     ConvTranspose,
+    Enclosed,
     Graph,
     Linear,
     Mul,
@@ -187,7 +188,7 @@ class _Planner:
                 waiting = [c for c in waiting if not self._move(c, into_norms)]
             progress = len(waiting) < before
         return Plan(
-            tuple(self._final(c) for c in candidates),
+            (*(self._final(c) for c in candidates), *map(_enclosed, self.graph.enclosed)),
             self.folds,
             self.constants,
             frozenset(self.bypassed),
@@ -552,7 +553,8 @@ class _Planner:
         step.through.append(index)
         if isinstance(spec, (Add, Mul)):
             return [(op.outputs[0], self._push_elementwise(index, op, given, step))]
-        return list(zip(op.outputs, push(self.graph, op, given), strict=True))
+        # The mask of an idle Dropout is an output that no map reaches.
+        return list(zip(op.outputs, push(self.graph, op, given), strict=False))
 
     def _absorb_before(
         self, index: int, op: Op, given: dict[int, Affine], into_norms: bool, step: _Step
@@ -626,6 +628,16 @@ class _Planner:
         before, after = self.graph.values[source].dtype, self.graph.values[target].dtype
         if before != after:
             raise Stuck(f"it turns {before} into {after}")
+
+
+def _enclosed(norm: Enclosed) -> Decision:
+    return Decision(
+        norm.name,
+        norm.kind,
+        Status.KEPT,
+        reason=f"it lies inside {norm.where}, whose graphs are left as they are",
+        hint="take it out of the branch or context to let it be folded",
+    )
 
 
 def find_candidates(graph: Graph) -> Iterator[Candidate]:

@@ -82,7 +82,7 @@ def fold(
     else:
         say("exporting")
         program = export_program(model, example_inputs or ())
-    program = functional(program)
+    given, program = program, functional(program)
     refuse_random(program)
     solution = solve(read_program(program), options.keep)
     decisions = solution.plan.decisions
@@ -92,7 +92,7 @@ def fold(
     folded = rewrite(program, solution)
     say("comparing")
     altered = solution.plan.altered
-    found = parity.check(program, folded, altered, options.tolerance, more_inputs)
+    found = parity.check(given, program, folded, altered, options.tolerance, more_inputs)
     report = FoldReport(
         decisions,
         found,
