@@ -21,7 +21,7 @@ from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.folding.difference import relative_error
 from bncheck.folding.parity import arrays
-from bncheck.folding.planner import Status
+from bncheck.folding.plan import Status
 from bncheck.folding.torch_fold import FoldResult
 from bncheck.reporting.write import replacing
 

@@ -14,7 +14,7 @@ from bncheck.findings import Severity
 from bncheck.folding import parity
 from bncheck.folding.exporting import export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
-from bncheck.folding.planner import Decision
+from bncheck.folding.plan import Decision
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.rewrite_export import rewrite
 from bncheck.folding.weights import Solution, solve

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bncheck import BncheckError
 from bncheck.folding.onnx_fold import fold_onnx
-from bncheck.folding.planner import Status
+from bncheck.folding.plan import Status
 from bncheck.folding.torch_fold import FoldResult, fold
 from tests.folding import onnx_patterns
 from tests.folding.patterns import Fn, randomised
