@@ -149,7 +149,7 @@ def _where(
     tolerance: float,
 ) -> str | None:
     """The first call, by name, whose results differ although they should not."""
-    from bncheck.folding.from_export import module_path
+    from bncheck.folding.export_calls import module_path
 
     results: dict[str, torch.Tensor] = {}
 
