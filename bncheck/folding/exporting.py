@@ -112,8 +112,10 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     graph = copied(program.graph)
     if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
         return rebuilt(program, graph)
+    # Without decomposing them, torch takes what calls like einsum return for new memory.
+    untold = any(_is_composed(node) for node in program.graph.nodes)
     with _quiet():
-        decomposed: ExportedProgram = program.run_decompositions({})
+        decomposed: ExportedProgram = program.run_decompositions(None if untold else {})
     return decomposed
 
 
@@ -153,6 +155,16 @@ def _may_alias(node: Node) -> bool:
         return True
     if any(result.alias_info is not None for result in target._schema.returns):
         return True
+    return _is_composed(node)
+
+
+def _is_composed(node: Node) -> bool:
+    """Whether torch composes it of calls that may return a view, which its schema does not tell."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if any(result.alias_info is not None for result in target._schema.returns):
+        return False
     name = target._schema.name.partition("::")[2]
     return target.has_kernel_for_dispatch_key(_COMPOSED) and name not in _FRESH
 

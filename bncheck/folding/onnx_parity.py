@@ -38,7 +38,12 @@ def check(
     """
     try:
         return _checked(original, folded, altered, tolerance)
-    except (RuntimeError, NotImplementedError, onnx.shape_inference.InferenceError) as error:
+    except (
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BncheckError(
             f"cannot be run for the comparison ({first[:160]})",

@@ -67,19 +67,14 @@ def test_writing_in_place_keeps_the_dtype() -> None:
     _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6))
 
 
-def test_writing_through_a_view_that_no_schema_tells_of_is_at_worst_refused() -> None:
+def test_writing_reaches_views_that_no_schema_tells_of() -> None:
     def run(net: Fn, x: Tensor) -> object:
         y = net.conv(x)
         other = torch.einsum("nchw->nhwc", y)
         y.relu_()
         return net.bn(y), other
 
-    model = randomised(Fn(run, conv=_conv(), bn=nn.BatchNorm2d(6)))
-    x = torch.randn(2, 4, 9, 9)
-    result = fold(copy.deepcopy(model), (x,))
-    assert result.parity is not None
-    if result.parity.holds:
-        torch.testing.assert_close(result.module()(x), model(x), rtol=1e-4, atol=1e-4)
+    assert _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6)).report.folded == 0
 
 
 def test_statistics_that_another_call_updates_are_not_folded() -> None:
