@@ -15,7 +15,7 @@ import numpy as np
 
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.folding.planner import Status
+from bncheck.folding.plan import Status
 from bncheck.folding.result import FoldReport
 from bncheck.inputs import batch_inputs, example_inputs, in_order, parse_input
 from bncheck.reading.checkpoint import Checkpoint, Container

@@ -224,6 +224,15 @@ class Use:
     slot: int
 
 
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """A normalisation in a graph inside a call, such as a branch, which is left as it is."""
+
+    name: str
+    kind: str
+    where: str
+
+
 @dataclass(frozen=True)
 class Graph:
     """Operations in an order in which they can run."""
@@ -231,7 +240,7 @@ class Graph:
     ops: tuple[Op, ...]
     values: Mapping[str, Value]
     outputs: frozenset[str]
-    inner: tuple[Graph, ...] = field(default=())
+    enclosed: tuple[Enclosed, ...] = field(default=())
 
     @cached_property
     def producers(self) -> dict[str, int]:

@@ -23,11 +23,12 @@ from bncheck.errors import BncheckError
 
 _SITE = str(Path(torch.__file__).parent)
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
-_VIEWS = {
-    "view", "reshape", "flatten", "unflatten", "transpose", "t", "permute", "squeeze", "unsqueeze",
-    "slice", "select", "narrow", "getitem", "chunk", "split", "split_with_sizes", "tensor_split",
-    "unbind", "expand", "expand_as", "view_as", "movedim", "swapaxes", "detach", "alias",
-    "contiguous", "dropout", "feature_dropout", "alpha_dropout", "to", "diagonal", "unfold",
+#: Operators that torch composes of others and that return new memory all the same. Of the rest
+#: (einsum, type_as, atleast_2d, dropout in eval) nobody promises that they do not return a view.
+_FRESH = {
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "linear", "matmul", "batch_norm", "instance_norm", "layer_norm", "group_norm", "max_pool1d",
+    "max_pool2d", "max_pool3d", "avg_pool1d", "cat", "concat", "relu6", "silu", "selu",
 }  # fmt: skip
 
 
@@ -111,8 +112,10 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     graph = copied(program.graph)
     if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
         return rebuilt(program, graph)
+    # Without decomposing them, torch takes what calls like einsum return for new memory.
+    untold = any(_is_composed(node) for node in program.graph.nodes)
     with _quiet():
-        decomposed: ExportedProgram = program.run_decompositions({})
+        decomposed: ExportedProgram = program.run_decompositions(None if untold else {})
     return decomposed
 
 
@@ -137,25 +140,49 @@ def _out_of_place(node: Node) -> bool:
     overload = getattr(packet, node.target._overloadname, None)
     if overload is None or not name.endswith("_") or not isinstance(source, Node):
         return False
-    if source.op != "call_function" or _is_view(source) or not _only_reader_left(node, source):
+    if source.op != "call_function" or _may_alias(source) or not _only_reader_left(node, source):
+        return False
+    if not _same_dtypes(node):  # in place, the result has the dtype of what it is written to
         return False
     node.target = overload
     return True
 
 
-def _is_view(node: Node) -> bool:
-    name = getattr(node.target, "__name__", str(node.target)).partition(".")[0]
-    schema = getattr(node.target, "_schema", None)
-    aliases = schema is not None and any(r.alias_info is not None for r in schema.returns)
-    return aliases or name in _VIEWS
+def _may_alias(node: Node) -> bool:
+    """Whether a call may return memory that it was given."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return True
+    if any(result.alias_info is not None for result in target._schema.returns):
+        return True
+    return _is_composed(node)
+
+
+def _is_composed(node: Node) -> bool:
+    """Whether torch composes it of calls that may return a view, which its schema does not tell."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if any(result.alias_info is not None for result in target._schema.returns):
+        return False
+    name = target._schema.name.partition("::")[2]
+    return target.has_kernel_for_dispatch_key(_COMPOSED) and name not in _FRESH
+
+
+_COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 def _only_reader_left(node: Node, source: Node) -> bool:
     """Whether all other readers of `source` come before `node`, and none keeps a view of it."""
     others = [user for user in source.users if user is not node]
-    return not any(node < user or _is_view(user) for user in others) and (
+    return not any(node < user or _may_alias(user) for user in others) and (
         node.args.count(source) == 1
     )
+
+
+def _same_dtypes(node: Node) -> bool:
+    values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
+    return len({v.dtype for v in values if isinstance(v, torch.Tensor)}) == 1
 
 
 def rebuilt(

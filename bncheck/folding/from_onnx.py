@@ -54,6 +54,8 @@ _SAME_SHAPE = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Sigmoid", "T
                "Dropout", "Clip", "HardSigmoid", "HardSwish", "Elu"}  # fmt: skip
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
            "Multinomial"}  # fmt: skip
+#: Constant though its inputs are: a model that keeps small integers is to keep them.
+_QUANTISED = {"DequantizeLinear"}
 _OVERRIDABLE = (
     "its parameters are inputs of the model, too, which a caller may override. Export with "
     "keep_initializers_as_inputs=False to let it be folded"
@@ -78,6 +80,7 @@ class Scope:
         stored = {tensor.name for tensor in proto.initializer}
         self.overridable: set[str] = (outer.overridable if outer else set()) | (listed & stored)
         for info in (*proto.value_info, *proto.input, *proto.output):
+            self.numbers.pop(info.name, None)  # a name of its own, whatever it means outside
             self._describe(info)
         for tensor in proto.initializer:
             shape = tuple(tensor.dims)
@@ -158,7 +161,8 @@ class Scope:
         inner = any(a.HasField("g") or a.graphs for a in node.attribute)
         return (
             not inner
-            and node.op_type not in _RANDOM
+            and node.domain in ("", "ai.onnx")  # others have no reference to compute them with
+            and node.op_type not in _RANDOM | _QUANTISED
             and bool(node.input)
             and all(not name or name in self.numbers for name in node.input)
         )
@@ -381,6 +385,8 @@ def _views(node: onnx.NodeProto, scope: Scope, a: _Attributes) -> Spec | None:
 
 def _is_idle(node: onnx.NodeProto, scope: Scope) -> bool:
     """Whether a Dropout is in inference mode."""
+    if scope.opset < 7:
+        return bool(_Attributes(node)("is_test", 0))
     if scope.opset < 12:
         return True
     if len(node.input) < 3 or not node.input[2]:
@@ -438,7 +444,9 @@ def _pooling(node: onnx.NodeProto, scope: Scope, a: _Attributes) -> Spec | None:
         return Average(spatial) if kind == "GlobalAveragePool" else Maximum(spatial)
     if kind == "AveragePool":
         padded = any(a("pads", ())) or str(a("auto_pad", "NOTSET")).startswith("SAME")
-        return Average(spatial, bool(padded and a("count_include_pad", 0)))
+        # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
+        reaches = padded or a("ceil_mode", 0)
+        return Average(spatial, bool(reaches and a("count_include_pad", 0)))
     if kind == "MaxPool" and len([name for name in node.output if name]) == 1:
         return Maximum(spatial)
     if kind in ("ReduceMean", "ReduceMax"):

@@ -1,12 +1,11 @@
 """Is the folded program the same function? The original, computed in float64, is the judge.
 
-Inputs are fresh and signed, at two batch sizes where the program accepts them; errors are taken
-per output channel, relative to the channel's largest value. A tolerance on absolute errors would
-mean nothing: equally good folds range from 7e-6 to 3.
+Inputs are fresh and signed, at two batch sizes where the program accepts them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -16,20 +15,18 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, relative_error
 from bncheck.folding.precise import graph_inputs, run_in_float64, user_outputs
 from bncheck.folding.result import TOLERANCES, Parity
 
 _BATCHES = (2, 3)
-#: A channel that is small beside the others is measured against this part of the largest value: a
-#: logit that happens to be near 0 for two samples is a difference of large numbers, and float32
-#: leaves 1e-7 of these whoever computes it.
-FLOOR = 0.05
 _SEED = 20260
 _SIZE = 8  # of an axis that may have any size
 
 
 def check(
     original: ExportedProgram,
+    planned: ExportedProgram,
     folded: ExportedProgram,
     altered: Collection[str],
     tolerance: float | None = None,
@@ -37,52 +34,44 @@ def check(
 ) -> Parity:
     """Compare on fresh inputs, and on the flat inputs in `extra`.
 
-    `altered` names the values that differ by intention; where the two part is looked for elsewhere.
+    `planned` is the original without calls in place, the one that the fold began with; `altered`
+    names its values that differ by intention, and where the two part is looked for elsewhere.
     """
     module = folded.module()
-    worst = own = 0.0
-    agreement: list[float] = []
-    batches = []
-    bad: tuple[Any, ...] | None = None
-    for batch, flat, precise in _references(original, extra):
-        batches.append(batch)
-        error = _worst(precise, _run_module(module, folded, flat))
-        if error > worst:
-            worst, bad = error, flat
-        own = max(own, _worst(precise, _run_graph(original, flat)))
-        agreement += _agreement(precise, _run_module(module, folded, flat))
     limit = default_tolerance(original) if tolerance is None else tolerance
-    share = min(agreement) if agreement else None
-    parity = Parity(worst, own, limit, tuple(batches), share)
-    if parity.holds or bad is None:
-        return parity
-    place = _where(original, folded, bad, altered, limit)
-    return Parity(worst, own, limit, tuple(batches), share, place)
-
-
-def _references(
-    original: ExportedProgram, extra: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[int, tuple[Any, ...], list[torch.Tensor]]]:
-    """Inputs with what the original makes of them in float64.
-
-    A size that is written into the model, as in x.view(2, -1), need not show in the program: fresh
-    inputs of another are left out where others are accepted.
-    """
+    difference = Difference(limit)
+    fresh = _fresh(original)
+    usual = [*itertools.islice(fresh, len(_BATCHES) if _has_free_batch(original) else 1), *extra]
+    accepted: list[tuple[Any, ...]] = []
     refused: RuntimeError | None = None
-    accepted = 0
-    for batch, flat in _fresh(original):
+    for tried, flat in enumerate(itertools.chain(usual, itertools.islice(fresh, ENOUGH_VALUES))):
+        if tried >= len(usual) and not difference.needs_more:
+            break
         try:
             precise = run_in_float64(original, flat)
         except RuntimeError as error:
+            # A size that is written into the model, as in x.view(2, -1), need not show in the
+            # program: fresh inputs of another are left out where others are accepted.
             refused = error
             continue
-        accepted += 1
-        yield batch, flat, precise
-    for flat in extra:
-        accepted += 1
-        yield _batch_of(flat), flat, run_in_float64(original, flat)
+        accepted.append(flat)
+        difference.add(
+            _batch_of(flat),
+            arrays(precise),
+            arrays(_run_module(module, folded, flat)),
+            arrays(_run_graph(original, flat)),
+        )
     if refused is not None and not accepted:
         raise refused
+    parity = difference.parity()
+    if parity.holds:
+        return parity
+    return difference.parity(_where(planned, folded, accepted[0], altered, limit))
+
+
+def arrays(tensors: Sequence[torch.Tensor]) -> list[Output]:
+    """In float64, for the comparison."""
+    return [tensor.detach().cpu().double().numpy() for tensor in tensors]
 
 
 def default_tolerance(program: ExportedProgram) -> float:
@@ -97,12 +86,13 @@ def default_tolerance(program: ExportedProgram) -> float:
     return max((TOLERANCES[name] for name in names if name in TOLERANCES), default=1e-5)
 
 
-def _fresh(program: ExportedProgram) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _fresh(program: ExportedProgram) -> Iterator[tuple[Any, ...]]:
+    """Inputs at two batch sizes, and as many more as anybody asks for."""
     generator = torch.Generator().manual_seed(_SEED)
-    batches = _BATCHES if _has_free_batch(program) else (0,)
-    for batch in batches:
-        flat = tuple(_fresh_input(node, batch, generator) for node in user_inputs(program))
-        yield _batch_of(flat), flat
+    nodes = user_inputs(program)
+    first = _BATCHES if _has_free_batch(program) else ()
+    for batch in itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4)):
+        yield tuple(_fresh_input(node, batch, generator) for node in nodes)
 
 
 def _batch_of(flat: Sequence[Any]) -> int:
@@ -163,42 +153,6 @@ def _run_module(
     return [r for r in results if isinstance(r, torch.Tensor) and r.is_floating_point()]
 
 
-def _worst(reference: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> float:
-    pairs = zip(reference, given, strict=True)
-    return max((relative_error(first, second) for first, second in pairs), default=0.0)
-
-
-def relative_error(reference: torch.Tensor, given: torch.Tensor) -> float:
-    """The largest difference in any channel, relative to that channel's largest value."""
-    if reference.shape != given.shape:
-        return float("inf")
-    if not reference.numel():
-        return 0.0
-    first, second = _by_channel(reference.double()), _by_channel(given.double())
-    unequal = ~((first == second) | (first.isnan() & second.isnan()))
-    difference = torch.where(unequal, (first - second).abs(), 0.0).amax(1)
-    if not difference.isfinite().all():
-        return float("inf")
-    size = torch.where(first.isfinite(), first.abs(), 0.0).amax(1)
-    floor = (FLOOR * size.max()).clamp_min(torch.finfo(torch.float64).tiny)
-    return float((difference / torch.maximum(size, floor)).max())
-
-
-def _by_channel(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dim() < 2:
-        return tensor.reshape(1, -1)
-    return tensor.movedim(1, 0).reshape(tensor.shape[1], -1)
-
-
-def _agreement(reference: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> list[float]:
-    """How often both name the same class, where an output looks like scores of classes."""
-    return [
-        float((first.argmax(1) == second.argmax(1)).double().mean())
-        for first, second in zip(reference, given, strict=True)
-        if first.dim() == 2 and first.shape[1] > 1 and first.shape == second.shape
-    ]
-
-
 def _where(
     original: ExportedProgram,
     folded: ExportedProgram,
@@ -207,7 +161,7 @@ def _where(
     tolerance: float,
 ) -> str | None:
     """The first call, by name, whose results differ although they should not."""
-    from bncheck.folding.from_export import module_path
+    from bncheck.folding.export_calls import module_path
 
     results: dict[str, torch.Tensor] = {}
 
@@ -221,7 +175,9 @@ def _where(
         known = node.name in results and node.name not in altered
         if not known or found or not isinstance(value, torch.Tensor):
             return
-        if value.is_floating_point() and relative_error(results[node.name], value) > tolerance:
+        if not value.is_floating_point():
+            return
+        if relative_error(*arrays((results[node.name], value))) > tolerance:
             found.append(module_path(node) or node.name)
 
     run_in_float64(original, flat, keep)

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 
 from bncheck._version import __version__
 from bncheck.findings import Finding, Severity
-from bncheck.folding.planner import Decision, Status
+from bncheck.folding.plan import Decision, Status
 
 #: Relative error per output channel that a fold may have, by the dtype of its parameters.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
-
-#: How many tolerances the original's own rounding may excuse; beyond, the comparison says nothing.
-_LARGEST_EXCUSE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +18,8 @@ class Parity:
     """How far the folded program is from the original computed in float64.
 
     `original_error` is how far the original in its own dtype is: where rounding makes that larger
-    than the tolerance, no fold can be asked to be closer, within reason.
+    than the tolerance, no fold can be asked to be closer, within reason. `excess` is the largest
+    error of any channel in parts of what that channel is allowed.
     """
 
     max_relative_error: float
@@ -30,12 +28,12 @@ class Parity:
     batches: tuple[int, ...]
     argmax_agreement: float | None = None
     parts_at: str | None = None
+    excess: float = 0.0
 
     @property
     def holds(self) -> bool:
         """Whether the result is the same function, up to the rounding of its dtype."""
-        excuse = min(2 * self.original_error, _LARGEST_EXCUSE * self.tolerance)
-        return self.max_relative_error <= max(self.tolerance, excuse)
+        return self.excess <= 1
 
     def to_dict(self) -> dict[str, object]:
         """The figures as plain data."""

@@ -137,6 +137,9 @@ class _Rewriter:
             node.args = (parts, *node.args[1:])
         else:
             node.args = (*node.args[:slot], new, *node.args[slot + 1 :])
+            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor
+                packet = node.target.overloadpacket
+                node.target = getattr(packet, "Tensor", node.target)
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input."""

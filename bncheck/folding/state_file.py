@@ -20,8 +20,9 @@ from torch.utils import _pytree as pytree
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
-from bncheck.folding.parity import relative_error
-from bncheck.folding.planner import Status
+from bncheck.folding.difference import relative_error
+from bncheck.folding.parity import arrays
+from bncheck.folding.plan import Status
 from bncheck.folding.torch_fold import FoldResult
 from bncheck.reporting.write import replacing
 
@@ -195,7 +196,7 @@ def _compare(trial: nn.Module, result: FoldResult, example_inputs: tuple[Any, ..
         for expected, given in pairs:
             if not isinstance(expected, torch.Tensor) or not expected.is_floating_point():
                 continue
-            if relative_error(expected, given) > max(result.parity.tolerance, 1e-5):
+            if relative_error(*arrays((expected, given))) > max(result.parity.tolerance, 1e-5):
                 raise BncheckError(
                     "a state dict cannot express this fold: the model computes something else "
                     "with it",

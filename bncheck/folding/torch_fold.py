@@ -14,7 +14,7 @@ from bncheck.findings import Severity
 from bncheck.folding import parity
 from bncheck.folding.exporting import export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
-from bncheck.folding.planner import Decision
+from bncheck.folding.plan import Decision
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.rewrite_export import rewrite
 from bncheck.folding.weights import Solution, solve
@@ -82,7 +82,7 @@ def fold(
     else:
         say("exporting")
         program = export_program(model, example_inputs or ())
-    program = functional(program)
+    given, program = program, functional(program)
     refuse_random(program)
     solution = solve(read_program(program), options.keep)
     decisions = solution.plan.decisions
@@ -92,7 +92,7 @@ def fold(
     folded = rewrite(program, solution)
     say("comparing")
     altered = solution.plan.altered
-    found = parity.check(program, folded, altered, options.tolerance, more_inputs)
+    found = parity.check(given, program, folded, altered, options.tolerance, more_inputs)
     report = FoldReport(
         decisions,
         found,

@@ -23,7 +23,8 @@ from bncheck.folding.algebra import (
     transposed_before,
 )
 from bncheck.folding.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Norm, Op
-from bncheck.folding.planner import Fold, Plan, plan
+from bncheck.folding.plan import Fold, Plan
+from bncheck.folding.planner import plan
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import measuring, reading
+from tests.benchmarks import folding, measuring, reading
 
 reading.main()
 measuring.main()
+folding.main()

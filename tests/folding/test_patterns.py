@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bncheck import BncheckError
-from bncheck.folding.planner import Status
+from bncheck.folding.plan import Status
 from bncheck.folding.torch_fold import FoldResult, fold
 from tests.folding.patterns import PATTERNS, Branch, Pattern
 

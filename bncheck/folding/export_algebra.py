@@ -1,0 +1,122 @@
+"""Calls that compute with parameters, and sums and products, as the planner sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from bncheck.folding.dataflow import (
+    Add,
+    Conv,
+    ConvTranspose,
+    Linear,
+    Mul,
+    Norm,
+    Rectifier,
+)
+from bncheck.folding.export_calls import (
+    Arguments,
+    Described,
+    rank_of,
+    shape_and_dtype,
+    sizes_of,
+)
+
+_CONVS = {"conv1d", "conv2d", "conv3d"}
+_TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+BATCH_NORMS = {
+    "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
+    "miopen_batch_norm", "_batch_norm_impl_index", "_native_batch_norm_legit_functional",
+    "_batch_norm_no_update", "_native_batch_norm_legit_no_training",
+    "_batch_norm_with_update", "_batch_norm_with_update_functional",
+}  # fmt: skip
+_NO_TRAINING = {"_native_batch_norm_legit_no_training", "_batch_norm_no_update"}
+_TRAINS = "it normalises with the statistics of the batch: it is in training mode"
+_UNTRACKED = "it normalises with the statistics of the batch: it tracks none"
+_EVAL_HINT = "call model.eval() before"
+
+
+def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
+    """Convolutions and products with a matrix."""
+    if name in _CONVS or (name == "convolution" and not a("transposed")):
+        source = a.first("input")
+        padding = a("padding")
+        pads = padding == "same" or (
+            padding != "valid" and any(size != 0 for size in sizes_of(padding, 1))
+        )
+        if rank_of(source) != rank_of(a("weight")):
+            return None
+        pads = pads and not (padding == "same" and set(_kernel(a("weight"))) == {1})
+        return Conv(int(a("groups")), pads), (source, a("weight"), a("bias"))
+    if name in _TRANSPOSED or name == "convolution":
+        return _transposed(a)
+    if name == "linear" and rank_of(a("weight")) == 2:
+        return Linear(output_first=True), (a("input"), a("weight"), a("bias"))
+    if name in ("matmul", "mm") and rank_of(node.args[1]) == 2:
+        return Linear(output_first=False), (node.args[0], node.args[1], None)
+    if name == "addmm":
+        alpha, beta = a("alpha", 1), a("beta", 1)
+        if not isinstance(alpha, (int, float)) or not isinstance(beta, (int, float)):
+            return None
+        if rank_of(a("self")) > 1 and shape_and_dtype(a("self").meta["val"])[0][0] != 1:  # type: ignore[index]
+            return None
+        return Linear(False, float(alpha), float(beta)), (a("mat1"), a("mat2"), a("self"))
+    return None
+
+
+def _kernel(weight: Any) -> tuple[int, ...]:
+    return tuple(weight.meta["val"].shape[2:]) if isinstance(weight, Node) else ()
+
+
+def _transposed(a: Arguments) -> Described | None:
+    source, weight = a("input"), a("weight")
+    if rank_of(source) != rank_of(weight):
+        return None
+    kernel = _kernel(weight)
+    number = len(kernel)
+    stride = sizes_of(a("stride"), number)
+    tiles = (
+        stride == kernel
+        and not any(sizes_of(a("padding"), number))
+        and not any(sizes_of(a("output_padding"), number))
+        and (set(sizes_of(a("dilation"), number)) == {1})
+    )
+    spec = ConvTranspose(int(a("groups")), tiles, stride if tiles else ())
+    return spec, (source, weight, a("bias"))
+
+
+def norms(node: Node, name: str, a: Arguments) -> Described | None:
+    """BatchNorm and InstanceNorm."""
+    if name in BATCH_NORMS:
+        trains = bool(a.first("training", "train")) or "with_update" in name
+        trains = (trains or name.endswith("_functional")) and name not in _NO_TRAINING
+    elif name == "instance_norm":
+        trains = bool(a("use_input_stats"))
+    else:
+        return None
+    mean, var = a("running_mean"), a("running_var")
+    why = _UNTRACKED if mean is None or var is None else f"{_TRAINS}. {_EVAL_HINT}"
+    if name == "instance_norm" and trains:
+        why = "it normalises each image with its own statistics"
+    eps = a.first("eps", "epsilon")
+    spec = Norm(float(eps), trains or mean is None or var is None, why)
+    return spec, (a("input"), a("weight"), a("bias"), mean, var)
+
+
+def elementwise(node: Node, name: str, a: Arguments) -> Described | None:
+    """Sums, products and rectifiers."""
+    first, second = (*node.args, None, None)[:2]
+    if name in ("add", "sub", "rsub") and a("alpha", 1) == 1:
+        signs = {"add": (1.0, 1.0), "sub": (1.0, -1.0), "rsub": (-1.0, 1.0)}[name]
+        return Add(signs), (first, second)
+    if name in ("mul", "multiply"):
+        return Mul(), (first, second)
+    if name in ("div", "divide", "true_divide") and a("rounding_mode") is None:
+        return Mul(divides=True), (first, second)
+    if name == "neg":
+        return Mul(), (first, -1)
+    if name in ("relu", "leaky_relu"):
+        slope = a("negative_slope", 0.0)
+        return (Rectifier(name), (first,)) if isinstance(slope, (int, float)) else None
+    return None

@@ -1,0 +1,90 @@
+"""What it costs to fold a ResNet-50, beside torch.fx, in turns in one process and one thread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from bncheck.folding.exporting import export_program, functional
+from bncheck.folding.from_export import read_program
+from bncheck.folding.rewrite_export import rewrite
+from bncheck.folding.weights import solve
+from tests.benchmarks.table import show
+
+RUNS = 7
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3, 1 x 1, and the input."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = 4 * width
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        result: Tensor = self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        return result
+
+
+def resnet50() -> nn.Module:
+    """53 BatchNorms and 25.6 million parameters."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
+    inputs = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            stride = 2 if block == 0 and width > 64 else 1
+            layers.append(Bottleneck(inputs, width, stride))
+            inputs = 4 * width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 1000)]
+    return nn.Sequential(*layers).eval()
+
+
+def main() -> None:
+    """Print CPU time, median of interleaved runs, and the ratio to bncheck."""
+    torch.set_num_threads(1)
+    model = resnet50()
+    program = functional(export_program(model, (torch.randn(2, 3, 64, 64),)))
+    with torch.no_grad():
+        ways: dict[str, Callable[[], object]] = {
+            "bncheck: read, plan, rewrite": lambda: rewrite(program, solve(read_program(program))),
+            "bncheck: read, plan": lambda: solve(read_program(program)),
+            "torch.fx fuse": lambda: fuse(model),
+        }
+        costs: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(RUNS + 1):
+            for name, way in ways.items():
+                begin = time.process_time()
+                way()
+                if turn:  # the first one warms up
+                    costs[name].append(time.process_time() - begin)
+    medians = {name: statistics.median(times) for name, times in costs.items()}
+    base = next(iter(medians.values()))
+    rows = [(name, f"{cpu:.3f}", f"{cpu / base:.2f}") for name, cpu in medians.items()]
+    show("folding a ResNet-50 (the export apart)", ("", "CPU s", "ratio"), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""A wrong fold is refused, whatever is wrong with it, and a right one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch.export import ExportedProgram
+
+from bncheck.cli import run
+from bncheck.folding import onnx_fold, rewrite_export, rewrite_onnx, torch_fold
+from bncheck.folding.difference import Difference, relative_error
+from bncheck.folding.weights import Solution
+
+torch.set_num_threads(1)
+
+SAMPLES = Path(__file__).parent.parent.parent / "sample_models"
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+
+def _one_weight(name: str, numbers: Numbers) -> None:
+    """The largest weight of a layer is off by one in a thousand."""
+    if name == "conv2.weight":
+        numbers.reshape(-1)[np.abs(numbers).argmax()] *= 1.001
+
+
+def _one_shift(name: str, numbers: Numbers) -> None:
+    """One channel lost its shift."""
+    if name == "fc1.bias":
+        numbers[1] = 0.0
+
+
+DAMAGE = [_one_weight, _one_shift]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_wrong_program_is_refused(
+    damage: Callable[[str, Numbers], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = rewrite_export.rewrite
+
+    def wrong(program: ExportedProgram, solution: Solution) -> ExportedProgram:
+        folded = right(program, solution)
+        for name, tensor in folded.state_dict.items():
+            damage(name, tensor.detach().numpy())
+        return folded
+
+    monkeypatch.setattr(torch_fold, "rewrite", wrong)
+    out = tmp_path / "net.pt2"
+    assert run(["fold", str(SAMPLES / "healthy.pt2"), "-o", str(out), "--json"]) == 1
+    assert '"rule": "BN404"' in (text := capsys.readouterr().out)
+    assert "relu" in text.partition('"layer": ')[2][:40]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_wrong_onnx_model_is_refused(
+    damage: Callable[[str, Numbers], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = rewrite_onnx.rewrite
+
+    def wrong(model: onnx.ModelProto, *arguments: object) -> None:
+        right(model, *arguments)  # type: ignore[arg-type]
+        for tensor in model.graph.initializer:
+            numbers = numpy_helper.to_array(tensor).copy()
+            damage(tensor.name, numbers)
+            tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
+
+    monkeypatch.setattr(onnx_fold, "rewrite", wrong)
+    out = tmp_path / "net.onnx"
+    assert run(["fold", str(SAMPLES / "healthy.onnx"), "-o", str(out), "--json"]) == 1
+    assert '"rule": "BN404"' in (text := capsys.readouterr().out)
+    assert "elu" in text.partition('"layer": ')[2][:40]
+    assert not out.exists()
+
+
+def _outputs(seed: int, samples: int = 5) -> Numbers:
+    array = np.random.default_rng(seed).normal(size=(samples, 4))
+    array[:, 2] *= 1e-6 if samples < 6 else 1.0
+    return array  # type: ignore[return-value]
+
+
+def test_a_channel_that_looks_small_asks_for_more_samples() -> None:
+    difference = Difference(1e-5)
+    first = _outputs(0)
+    difference.add(5, [first], [first + 1e-7], [first])
+    assert difference.parity().excess > 1
+    assert difference.needs_more
+    more = _outputs(1, 64)
+    difference.add(64, [more], [more + 1e-7], [more])
+    assert difference.parity().holds
+    assert not difference.needs_more
+
+
+def test_one_ill_conditioned_channel_excuses_no_other() -> None:
+    exact = _outputs(2, 64)
+    own, fold = exact.copy(), exact.copy()
+    own[:, 0] += 1e-4
+    fold[:, 0] += 1e-4
+    difference = Difference(1e-5)
+    difference.add(64, [exact], [fold], [own])
+    assert difference.parity().holds
+    fold[:, 1] += 1e-4
+    worse = Difference(1e-5)
+    worse.add(64, [exact], [fold], [own])
+    assert not worse.parity().holds
+
+
+def test_the_excuse_has_an_end() -> None:
+    exact = _outputs(3, 64)
+    difference = Difference(1e-5)
+    difference.add(64, [exact], [exact * 1.01], [exact * 1.01])
+    assert not difference.parity().holds
+
+
+def test_what_is_no_number_on_one_side_only_is_no_match() -> None:
+    array = np.ones((2, 3))
+    array[0, 1] = np.nan
+    assert relative_error(array, array) == 0.0
+    assert relative_error(array, np.ones((2, 3))) == float("inf")
+    assert relative_error(np.ones((0, 3)), np.ones((0, 3))) == 0.0

@@ -1,0 +1,155 @@
+# torch types the attributes of a Module as Tensor or Module, whatever they are.
+# mypy: disable-error-code="operator,union-attr,no-any-return,arg-type"
+"""What made an earlier version crash, compute something else, or say nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from bncheck import BncheckError
+from bncheck.folding.onnx_fold import fold_onnx
+from bncheck.folding.plan import Status
+from bncheck.folding.torch_fold import FoldResult, fold
+from tests.folding import onnx_patterns
+from tests.folding.patterns import Fn, randomised
+
+torch.set_num_threads(1)
+
+
+def _folded(run: Callable[..., object], batch: int = 2, **parts: nn.Module) -> FoldResult:
+    """Folded, and compared with the module itself, whose export may be at fault, too."""
+    model = randomised(Fn(run, **parts))
+    torch.manual_seed(1)
+    result = fold(copy.deepcopy(model), (torch.randn(batch, 4, 9, 9),))
+    x = torch.randn(batch, 4, 9, 9)
+    with torch.no_grad():
+        expected, given = model(x), result.module()(x)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+    assert result.parity is not None
+    assert result.parity.holds
+    return result
+
+
+def _conv(out: int = 6) -> nn.Module:
+    return nn.Conv2d(4, out, 3)
+
+
+def test_view_as_is_a_reshape() -> None:
+    def run(net: Fn, x: Tensor) -> Tensor:
+        return net.bn(net.conv(x).view_as(torch.zeros(x.shape[0], 6, 7, 14)))
+
+    assert _folded(run, conv=_conv(12), bn=nn.BatchNorm2d(6)).report.folded == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_numpys_transpose_reverses_all_axes() -> None:
+    def run(net: Fn, x: Tensor) -> Tensor:
+        return net.bn(net.conv(x).mean(3).T)
+
+    _folded(run, conv=_conv(), bn=nn.BatchNorm1d(6))
+
+
+def test_writing_in_place_keeps_the_dtype() -> None:
+    def run(net: Fn, x: Tensor) -> object:
+        y = torch.sigmoid(x).half()
+        y.mul_(x.float())
+        return y, net.bn(net.conv(x))
+
+    _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6))
+
+
+def test_writing_reaches_views_that_no_schema_tells_of() -> None:
+    def run(net: Fn, x: Tensor) -> object:
+        y = net.conv(x)
+        other = torch.einsum("nchw->nhwc", y)
+        y.relu_()
+        return net.bn(y), other
+
+    assert _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6)).report.folded == 0
+
+
+def test_statistics_that_another_call_updates_are_not_folded() -> None:
+    def run(net: Fn, x: Tensor) -> object:
+        y = net.conv(x)
+        bn = net.bn
+        stats = bn.running_mean, bn.running_var
+        return nn.functional.batch_norm(y, *stats, training=True), bn(net.conv(x * 2))
+
+    model = randomised(Fn(run, conv=_conv(), bn=nn.BatchNorm2d(6)))
+    decisions = fold(model, (torch.randn(2, 4, 9, 9),)).batchnorms
+    assert [d.status for d in decisions] == [Status.KEPT] * 2
+    assert "computed" in decisions[1].reason
+
+
+def _cond(net: Fn, x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda x: net.bn(net.conv(x)), lambda x: net.conv(x) * 2, (x,))
+
+
+def _autocast(net: Fn, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return net.bn(net.conv(x))
+
+
+@pytest.mark.parametrize("run", [_cond, _autocast])
+def test_what_lies_inside_a_call_is_listed_with_a_reason(run: Callable[..., object]) -> None:
+    model = randomised(Fn(run, conv=_conv(), bn=nn.BatchNorm2d(6)))
+    (decision,) = fold(model, (torch.randn(2, 4, 9, 9),)).batchnorms
+    assert (decision.name, decision.status) == ("bn", Status.KEPT)
+    assert "lies inside" in decision.reason
+
+
+def _onnx(tmp_path: Path, nodes: list[onnx.NodeProto], channels: int, opset: int = 17) -> int:
+    weights = {
+        "conv.weight": onnx_patterns.numbers(6, 3, 3, 3),
+        **onnx_patterns.norm(channels),
+    }
+    onnx.save(onnx_patterns.model(nodes, weights, opset=opset), tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert report.parity is not None
+    assert report.parity.holds
+    return report.folded
+
+
+@pytest.mark.parametrize("opset", [10, 17])
+def test_an_idle_dropout_with_a_mask_is_passed_both_ways(tmp_path: Path, opset: int) -> None:
+    dropout = helper.make_node("Dropout", ["c"], ["d", "mask"])
+    back = [onnx_patterns.conv(), dropout, onnx_patterns.bn("d", "y")]
+    forth = [onnx_patterns.bn("x", "c"), dropout, onnx_patterns.conv("d", "y")]
+    assert _onnx(tmp_path, back, 6, opset) == 1
+    assert _onnx(tmp_path, forth, 3, opset) == 1
+
+
+def test_average_pools_that_may_count_what_lies_beyond_the_input_are_no_averages(
+    tmp_path: Path,
+) -> None:
+    pool = helper.make_node(
+        "AveragePool", ["c"], ["d"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1,
+        count_include_pad=1,
+    )  # fmt: skip
+    nodes = [onnx_patterns.conv(), pool, onnx_patterns.bn("d", "y")]
+    assert _onnx(tmp_path, nodes, 6) == 0
+
+
+def test_an_onnx_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    weights = {
+        "q": np.ones((6, 3, 3, 3), np.int8),
+        "s": np.float32(0.01),
+        **onnx_patterns.norm(6),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
+        onnx_patterns.conv(w="w"),
+        onnx_patterns.bn("c", "y"),
+    ]
+    onnx.save(onnx_patterns.model(nodes, weights), tmp_path / "net.onnx")
+    with pytest.raises(BncheckError, match="cannot be run for the comparison"):
+        fold_onnx(tmp_path / "net.onnx")
