@@ -25,7 +25,7 @@ from bncheck.layers import Assumptions, NormLayer, find_layers
 from bncheck.measured import Measuring, described_by, layers_of, module_for
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.results import Comparison, Direction
-from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Statistics = dict[str, tuple[Floats, Floats]]
 
+#: Layouts whose numbers cannot be replaced in place.
+_NO_COPY: Final = (Container.ONNX, Container.PICKLE)
 #: A counter that leaves more than this of the initial values in the average is set anew.
 _SETTLED: Final = 1e-3
 #: Without labels: a model that was sure of itself, most of whose predictions stay, and whose doubt
@@ -113,6 +115,12 @@ def recalibrate_file(
     processes but the first), everything but the writing is done.
     """
     checkpoint = open_checkpoint(path, options.key)
+    if checkpoint.container in _NO_COPY:
+        raise BncheckError(
+            f"is in the {checkpoint.container.value} layout, of which no mended copy can be written",
+            "recalibrate the checkpoint that it was made from, and make it again",
+            str(path),
+        )
     if out.exists() and out.resolve() == path.resolve():
         raise BncheckError("is the checkpoint itself", "name another file after -o", str(out))
     try:
@@ -163,7 +171,7 @@ def repair_without_data(layers: Sequence[NormLayer], subject: str) -> Recalibrat
             subject,
         )
     names = tuple(statistics)
-    after: dict[str, float | None] = dict.fromkeys(names, 0.0)
+    after: dict[str, float | None] = dict.fromkeys(names)  # only data could tell
     counters = _counters([layer for layer in layers if layer.name in statistics])
     return RecalibrationReport(names, before, after, statistics, counters, method="formula")
 

@@ -74,12 +74,19 @@ def test_repair_without_data(tmp_path: Path) -> None:
     source = SAMPLES / "under-warmed-module.pt"
     report = recalibrate_file(source, tmp_path / "out.pt", Options(), None)
     assert report.method == "formula"
+    assert set(report.after.values()) == {None}  # only data could tell
     old, new = bncheck.open_checkpoint(source).tensors, bncheck.open_checkpoint(
         tmp_path / "out.pt").tensors  # fmt: skip
     w0 = 0.99 ** int(old["bn1.num_batches_tracked"])
     mean = old["bn1.running_mean"].astype(np.float64) / (1 - w0)
     np.testing.assert_allclose(new["bn1.running_mean"].astype(np.float64), mean, rtol=1e-6)
     assert accuracy(tmp_path / "out.pt", None) > accuracy(source, None) + 0.1
+
+
+def test_no_mended_copy_of_an_onnx_file(tmp_path: Path) -> None:
+    with pytest.raises(BncheckError, match="in the onnx layout, of which no mended copy"):
+        recalibrate_file(SAMPLES / "healthy.onnx", tmp_path / "out.onnx", Options(), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_to_repair_without_data_is_said(tmp_path: Path) -> None:
