@@ -117,7 +117,7 @@ def recalibrate_file(
     checkpoint = open_checkpoint(path, options.key)
     if checkpoint.container in _NO_COPY:
         raise BncheckError(
-            f"is in the {checkpoint.container.value} layout, of which no mended copy can be written",
+            f"is {checkpoint.container.value}, a layout of which no mended copy can be made",
             "recalibrate the checkpoint that it was made from, and make it again",
             str(path),
         )
