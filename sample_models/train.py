@@ -496,7 +496,7 @@ def files_in(path: Path) -> list[Path]:
 def assert_no_local_paths(file: Path) -> None:
     """A file that people pass on says nothing about the machine that made it."""
     local = {str(HERE.parent), str(Path.home()), sys.prefix, tempfile.gettempdir()}
-    needles = {"/tmp", "/work", "/root", "/home", "site-packages"} | (local - {"/"})
+    needles = {"/tmp", "/root", "/home", "site-packages"} | (local - {"/"})
     contents = [file.read_bytes()]
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:

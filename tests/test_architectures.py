@@ -19,7 +19,10 @@ def test_all_is_folded_but_what_cannot_be(name: str) -> None:
     result = folded(name)
     assert len(result.report.kept) == KEPT.get(name, 0), report(name, result)
     assert result.parity is not None
-    assert result.parity.max_relative_error < 1e-5
+    # As the command judges it: each channel within 1e-5 of the float64 original, or as close to it
+    # as rounding lets the unfolded float32 model come.
+    assert result.parity.holds
+    assert result.parity.max_relative_error < 1e-5 + 2 * result.parity.original_error
     assert result.parity.batches == (2, 3)
     for decision in result.report.kept:
         assert "is also used by" in decision.reason
