@@ -40,9 +40,10 @@ def run(arguments: list[str]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     import typer
 
-    from bncheck.cli.app import app
+    from bncheck.cli.app import build_app
 
     try:
+        app = build_app(arguments[0] if arguments else "")
         result = app(arguments, prog_name="bncheck", standalone_mode=False)
         return int(result or 0)
     except typer.Abort:

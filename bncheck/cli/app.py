@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
 from bncheck._version import __version__
-from bncheck.cli import fold, inspect, recalibrate, rule
 
-app = typer.Typer(
-    name="bncheck",
-    rich_markup_mode=None,  # plain help, in half the time
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("inspect")(inspect.inspect)
-app.command("recalibrate")(recalibrate.recalibrate)
-app.command("fold")(fold.fold)
-app.command("rule")(rule.rule)
+#: In the order of the help; each is the function of its own name in the module of its own name.
+COMMANDS: Final = ("inspect", "recalibrate", "fold", "rule")
+
+
+def build_app(first_word: str) -> typer.Typer:
+    """The application; with only the command that is named, for typer would build them all."""
+    app = typer.Typer(
+        name="bncheck",
+        rich_markup_mode=None,  # plain help, in half the time
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in (first_word,) if first_word in COMMANDS else COMMANDS:
+        app.command(name)(getattr(import_module(f"bncheck.cli.{name}"), name))
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -28,7 +34,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[
