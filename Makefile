@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 # pip compiles what it installs, but not an editable install; where Python itself may not
-# (PYTHONDONTWRITEBYTECODE), every start would compile the package anew: 0.15 s.
+# (PYTHONDONTWRITEBYTECODE), every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q bncheck
 
 .PHONY: demo test lint types unit benchmark clean

@@ -11,16 +11,16 @@ from typing import Final
 
 MIB: Final = 1 << 20
 
-#: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 12 MiB.
+#: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 11 MB.
 MAX_PICKLE_BYTES: Final = 64 * MIB
 
-#: Opcodes of one pickle: about 35 a tensor, so this is room for 140,000 tensors.
+#: Opcodes of one pickle: 30 a tensor of a state dict, so this is room for 160,000 tensors.
 MAX_PICKLE_OPERATIONS: Final = 5_000_000
 
 #: Byte strings from this length stay in the file and are read when asked for.
 INLINE_BYTES: Final = 4096
 
-#: The directory of a zip archive: about 80 bytes a record, so this is room for 800,000 records.
+#: The directory of a zip archive: about 63 bytes a record, so this is room for a million records.
 MAX_ZIP_DIRECTORY_BYTES: Final = 64 * MIB
 
 #: JSON and TorchScript source inside an archive, inflated: one record, and all of them.

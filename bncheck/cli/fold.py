@@ -28,6 +28,7 @@ from bncheck.cli.options import (
     Format,
     FormatOption,
     JsonOption,
+    KeyOption,
     NoColorOption,
     QuietOption,
     ReportOption,
@@ -67,10 +68,7 @@ def fold(
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", help="Where the folded model goes."),
     ] = None,
-    key: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
-    ] = None,
+    key: KeyOption = None,
     keep: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--keep", metavar="PATTERN", help="Leave these alone: 'stem.*'; repeatable."),
