@@ -32,8 +32,12 @@ def render_rules(rules: Sequence[Rule]) -> str:
 
 
 def dump(value: object) -> str:
-    """ASCII JSON with a newline at its end, so that no name can leave its string."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    """ASCII JSON with a newline at its end, so that no name can leave its string.
+
+    Nor drive a CI runner: see `visible`. Outside of strings JSON has no such character.
+    """
+    text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    return text.replace("##[", "\\u0023#[") + "\n"
 
 
 def errors_data(errors: Sequence[BncheckError]) -> list[dict[str, object]]:

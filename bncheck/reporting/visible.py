@@ -9,6 +9,9 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
+#: GitHub's runner obeys `##[command]` wherever in a line it stands, and `::command::` at its start.
+_COMMAND: Final = "##["
+
 #: Longer names are cut in the middle of nowhere by their authors; 200 characters tell enough.
 MAX_NAME: Final = 200
 
@@ -19,6 +22,7 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def visible(text: str, limit: int | None = MAX_NAME) -> str:
     """`text` with every invisible or steering character as its escape, at most `limit` long."""
     shown = "".join(_escape(character) for character in text[: limit and limit + 1])
+    shown = shown.replace(_COMMAND, r"#\x23[")
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
