@@ -26,17 +26,17 @@ _SEVERITIES: Final = {
 def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
     """An issue for each finding, and one for whatever could not be done."""
     issues = [_issue("bncheck", "blocker", str(e), e.subject or "bncheck", "error") for e in errors]
-    for document in documents:
-        for finding in document.findings:
-            issues.append(
-                _issue(
-                    f"{finding.rule} {finding.name}",
-                    _SEVERITIES[finding.severity],
-                    sentence(finding.layer, finding.message),
-                    document.subject,
-                    finding.fingerprint,
-                )
-            )
+    issues += [
+        _issue(
+            f"{finding.rule} {finding.name}",
+            _SEVERITIES[finding.severity],
+            sentence(finding.layer, finding.message),
+            document.subject,
+            finding.fingerprint,
+        )
+        for document in documents
+        for finding in document.findings
+    ]
     return dump(_distinct(issues))
 
 

@@ -19,7 +19,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
     """
     suites = [_suite(document) for document in documents]
     suites += [_error(error) for error in errors]
-    root = Xml.Element("testsuites", name="bncheck", **_totals(suites))
+    root = Xml.Element("testsuites", {"name": "bncheck", **_totals(suites)})
     root.extend(suites)
     Xml.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{Xml.tostring(root, encoding="unicode")}\n'
