@@ -47,7 +47,7 @@ class Configuration:
 def load(explicit: Path | None, isolated: bool) -> Configuration:
     """The configuration that governs the working directory. Raises BncheckError."""
     if explicit is not None:
-        return _read(explicit, required=True)
+        return read(explicit, required=True)
     if isolated:
         return Configuration()
     here = Path.cwd()
@@ -55,7 +55,7 @@ def load(explicit: Path | None, isolated: bool) -> Configuration:
         file = folder / FILE
         # Cheaper than to parse the pyproject.toml of every project in which bncheck is run.
         if file.is_file() and b"bncheck" in file.read_bytes():
-            found = _read(Path(FILE) if folder == here else file, required=False)
+            found = read(Path(FILE) if folder == here else file, required=False)
             if found.file is not None:
                 return found
     return Configuration()
@@ -69,7 +69,8 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
-def _read(file: Path, required: bool) -> Configuration:
+def read(file: Path, required: bool) -> Configuration:
+    """The configuration in this file; an empty one where it has none and need not."""
     try:
         text = file.read_text("utf-8")
         data = tomllib.loads(text)
@@ -112,14 +113,14 @@ def _existing(table: Any, location: Sequence[str | int]) -> tuple[str | int, ...
     path: list[str | int] = []
     value = table
     for step in location:
-        if isinstance(value, Mapping) and step in value:
+        if isinstance(value, list) == isinstance(step, int) and _holds(value, step):
             value = value[step]
-        elif isinstance(value, list) and isinstance(step, int):
-            value = value[step]
-        else:
-            continue
-        path.append(step)
+            path.append(step)
     return tuple(path)
+
+
+def _holds(value: Any, step: str | int) -> bool:
+    return isinstance(value, list) or (isinstance(value, Mapping) and step in value)
 
 
 def _described(path: tuple[str | int, ...], problems: Sequence[Any]) -> tuple[str, str]:
