@@ -29,7 +29,7 @@ def repository_path(subject: str) -> str:
 def uri(subject: str) -> str:
     """The same as a URI reference."""
     path = repository_path(subject)
-    encoded = quote(path.encode("utf-8", "surrogateescape"))
+    encoded = quote(path, errors="surrogatepass")
     return f"file://{encoded}" if path.startswith("/") else encoded
 
 
