@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import bncheck
 from bncheck.folding.torch_fold import FoldResult
-from bncheck.reporting.fold_text import general, groups
+from bncheck.reporting.text.fold import general, groups
 
 RGB = (2, 3, 32, 32)
 

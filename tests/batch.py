@@ -120,7 +120,7 @@ def main() -> None:
     import bncheck.reading.onnx_file
     import bncheck.reading.torchscript
     import bncheck.reporting.json_report
-    import bncheck.reporting.text  # noqa: F401
+    import bncheck.reporting.text.inspect  # noqa: F401
 
     assert "torch" not in sys.modules
     for line in sys.stdin:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-#: Lines this wide off a terminal; on one, its own width.
-_PLAIN_WIDTH = 100
 
 
 def result_console(no_color: bool) -> Console:
@@ -20,6 +17,8 @@ def result_console(no_color: bool) -> Console:
     """
     from rich.console import Console
 
+    from bncheck.reporting.layout import PLAIN_WIDTH
+
     forced = bool(os.environ.get("FORCE_COLOR"))
     plain = no_color or bool(os.environ.get("NO_COLOR"))
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
@@ -28,21 +27,7 @@ def result_console(no_color: bool) -> Console:
         force_terminal=True if forced and not plain else None,
         color_system=None if plain or not (forced or is_terminal) else "auto",
         no_color=plain,
-        width=None if is_terminal or "COLUMNS" in os.environ else _PLAIN_WIDTH,
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
-
-
-def file_console(file: TextIO) -> Console:
-    """A console that writes plain text into a file."""
-    from rich.console import Console
-
-    return Console(
-        file=file,
-        width=_PLAIN_WIDTH,
-        color_system=None,
+        width=None if is_terminal or "COLUMNS" in os.environ else PLAIN_WIDTH,
         markup=False,
         highlight=False,
         emoji=False,

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from bncheck.cli import console
-from bncheck.cli.measuring import (
-    BatchSizeOption,
-    DataOption,
-    DeviceOption,
-    Given,
-    MeanOption,
-    ModelArgOption,
-    ModelOption,
-    ScaleOption,
-    SizeOption,
-    StdOption,
-    TrustOption,
-)
-from bncheck.cli.options import (
-    FailOn,
-    FailOnOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    KeyOption,
-    NoColorOption,
-    QuietOption,
-    ReportOption,
-    VerboseOption,
-    exit_code,
-    outputs,
-)
-from bncheck.errors import BncheckError
-
-if TYPE_CHECKING:
-    from bncheck.folding.result import FoldReport
+from bncheck.cli.groups import expanded
+from bncheck.cli.measuring import ModelOptions
+from bncheck.cli.options import FailOn, FailOnOption, KeyOption, exit_code
+from bncheck.cli.reporting import ReportOptions
 
 
+@expanded
 def fold(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CKPT", help="A checkpoint, a .pt2 or an ONNX model.")
     ],
-    model: ModelOption = None,
-    model_arg: ModelArgOption = None,
+    *,
     input_: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -56,14 +28,6 @@ def fold(
             help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
         ),
     ] = None,
-    data: DataOption = None,
-    trust: TrustOption = False,
-    device: DeviceOption = "cpu",
-    batch_size: BatchSizeOption = None,
-    scale: ScaleOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    size: SizeOption = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", help="Where the folded model goes."),
@@ -84,12 +48,8 @@ def fold(
         bool, typer.Option("--fail-unfolded", help="A BatchNorm that stays is an error.")
     ] = False,
     fail_on: FailOnOption = FailOn.ERROR,
-    format_: FormatOption = Format.TEXT,
-    json: JsonOption = False,
-    report: ReportOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    no_color: NoColorOption = False,
+    given: ModelOptions,
+    reporting: ReportOptions,
 ) -> int:
     """Fold every BatchNorm into its neighbours where that is exact, and say why for the rest.
 
@@ -98,15 +58,9 @@ def fold(
     as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX model.
     """
     from bncheck.folding.command import FoldRequest, run
+    from bncheck.reporting.views.fold import FoldView
 
-    if quiet and verbose:
-        raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
-    shown, files = outputs(Format.JSON if json else format_, None, report or [])
-    for _, path in files:
-        _refuse_overwriting(path, checkpoint, output)
-    given = Given(
-        model, model_arg or (), data, trust, device, None, batch_size, None, scale, mean, std, size
-    )
+    delivery = reporting.delivery(spare=[checkpoint, output])
     request = FoldRequest(
         checkpoint,
         output,
@@ -121,37 +75,5 @@ def fold(
     done = run(request, console.note)
     if not done.batchnorms:
         console.note(f"{checkpoint}: holds no BatchNorm")
-    for kind, path in files:
-        from bncheck.reporting.write import write_text
-
-        write_text(path, _render(kind, checkpoint, done, dry_run))
-    if shown is not Format.TEXT:
-        typer.echo(_render(shown, checkpoint, done, dry_run), nl=False)
-        return exit_code(list(done.findings), fail_on)
-    from bncheck.reporting import fold_text
-
-    terminal = console.result_console(no_color)
-    if quiet:
-        fold_text.show_findings(terminal, str(checkpoint), done)
-    else:
-        every = verbose or dry_run
-        fold_text.show(terminal, str(checkpoint), done, every=every, dry_run=dry_run)
-    return exit_code(list(done.findings), fail_on)
-
-
-def _refuse_overwriting(report: Path, *others: Path | None) -> None:
-    """A report in the place of the checkpoint or of the folded model would destroy it."""
-    if any(other is not None and report.resolve() == other.resolve() for other in others):
-        raise BncheckError("is no place for a report", "name another file", str(report))
-
-
-def _render(format_: Format, path: Path, done: FoldReport, dry_run: bool) -> str:
-    if format_ is Format.JSON:
-        from bncheck.reporting import json_report
-
-        return json_report.dump(done.to_dict())
-    from bncheck.reporting import fold_text
-
-    page = io.StringIO()
-    fold_text.show(console.file_console(page), str(path), done, every=True, dry_run=dry_run)
-    return page.getvalue()
+    delivery.deliver(FoldView(str(checkpoint), done, dry_run))
+    return exit_code(done.findings, fail_on)

@@ -15,85 +15,104 @@ import typer
 from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
+    from bncheck.data import DataOptions
     from bncheck.measured import Measuring
     from bncheck.measuring.distributed import Processes
 
-ModelOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--model", metavar="TARGET:CALLABLE", help="my.nets:ResNet or nets.py:build."),
-]
-ModelArgOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--model-arg", metavar="KEY=VALUE", help="For --model; Python literals."),
-]
-DataOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--data",
-        metavar="SPEC",
-        help="A .npz, .npy, .pt or .safetensors file, a folder of images, or TARGET:CALLABLE.",
-    ),
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Unpickle the checkpoint itself as the model: runs code.")
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")]
-MetricOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--metric",
-        metavar="TARGET:CALLABLE",
-        help="metric(output, labels) of a batch; higher is better.",
-    ),
-]
-BatchSizeOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--batch-size", min=1, help="For files and folders; 64 if not given."),
-]
-MaxSamplesOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--max-samples", min=1, help="Use at most so many; 4096 if not given."),
-]
-ScaleOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--scale", help="Raw values are divided by this: 255."),
-]
-MeanOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--mean", metavar="M[,M,M]", help="Then this is subtracted, by channel."),
-]
-StdOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--std", metavar="S[,S,S]", help="Then divided by this, by channel."),
-]
-SizeOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
-]
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """A model, and what to run it on."""
+
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", metavar="TARGET:CALLABLE", help="my.nets:ResNet or nets.py:build."),
+    ] = None
+    model_arg: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--model-arg", metavar="KEY=VALUE", help="For --model; Python literals."),
+    ] = None
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="A .npz, .npy, .pt or .safetensors file, a folder of images, or TARGET:CALLABLE.",
+        ),
+    ] = None
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Unpickle the checkpoint itself as the model: runs code."),
+    ] = False
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu"
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--batch-size", min=1, help="For files and folders; 64 if not given."),
+    ] = None
+    scale: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--scale", help="Raw values are divided by this: 255."),
+    ] = None
+    mean: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--mean", metavar="M[,M,M]", help="Then this is subtracted, by channel."),
+    ] = None
+    std: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--std", metavar="S[,S,S]", help="Then divided by this, by channel."),
+    ] = None
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
+    ] = None
+
+    def parts(self) -> Measuring:
+        """Model and data as they were given, for a command that can do with one of them."""
+        from bncheck.measured import Measuring
+
+        return Measuring(
+            self.model,
+            self.data,
+            tuple(self.model_arg or ()),
+            self._data_options(),
+            self.trust,
+            self.device,
+        )
+
+    def _data_options(self) -> DataOptions:
+        from bncheck.data import DEFAULT_BATCH_SIZE, DataOptions
+
+        size = tuple(int(number) for number in _numbers(self.size, "--size"))
+        mean, std = _numbers(self.mean, "--mean"), _numbers(self.std, "--std")
+        batch_size = self.batch_size or DEFAULT_BATCH_SIZE
+        return DataOptions(batch_size, scale=self.scale, mean=mean, std=std, size=size)
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the user gave of these options."""
+class MeasuringOptions(ModelOptions):
+    """A model and data to measure it with."""
 
-    model: str | None
-    model_args: Sequence[str]
-    data: str | None
-    trust: bool
-    device: str
-    metric: str | None
-    batch_size: int | None
-    max_samples: int | None
-    scale: float | None
-    mean: str | None
-    std: str | None
-    size: str | None
-    shape: bool = False
+    max_samples: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--max-samples", min=1, help="Use at most so many; 4096 if not given."),
+    ] = None
+    metric: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--metric",
+            metavar="TARGET:CALLABLE",
+            help="metric(output, labels) of a batch; higher is better.",
+        ),
+    ] = None
+
+    def _data_options(self) -> DataOptions:
+        options = super()._data_options()
+        return replace(options, max_samples=self.max_samples or options.max_samples)
 
     def command(self, extra: Sequence[tuple[str, object]]) -> str:
         """`bncheck recalibrate` with the same model and data; {path} and {out} are left open."""
         pairs: list[tuple[str, object]] = [("--model", self.model)]
-        pairs += [("--model-arg", argument) for argument in self.model_args]
+        pairs += [("--model-arg", argument) for argument in self.model_arg or ()]
         pairs += [("--trust", "")] if self.trust else []
         pairs += [("--data", self.data), ("--scale", self.scale), ("--mean", self.mean)]
         pairs += [("--std", self.std), ("--size", self.size), ("--metric", self.metric)]
@@ -115,26 +134,13 @@ class Given:
             )
         if self.model is None and not self.trust:
             return None
-        return replace(self.parts(), processes=processes, progress=progress, recalibrate=command)
-
-    def parts(self) -> Measuring:
-        """Model and data as they were given, for a command that can do with one of them."""
-        from bncheck.data import DEFAULT_BATCH_SIZE, DEFAULT_MAX_SAMPLES, DataOptions
-        from bncheck.measured import Measuring
-
-        size = _numbers(self.size, "--size")
-        options = DataOptions(
-            self.batch_size or DEFAULT_BATCH_SIZE,
-            self.max_samples or DEFAULT_MAX_SAMPLES,
-            self.scale,
-            _numbers(self.mean, "--mean"),
-            _numbers(self.std, "--std"),
-            tuple(int(number) for number in size),
+        return replace(
+            self.parts(),
+            metric=self.metric,
+            processes=processes,
+            progress=progress,
+            recalibrate=command,
         )
-        return Measuring(
-            self.model, self.data, self.model_args, options, self.trust, self.device,
-            self.metric, self.shape,
-        )  # fmt: skip
 
 
 def _text(value: object) -> str:

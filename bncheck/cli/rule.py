@@ -7,8 +7,10 @@ from typing import Annotated, Optional
 import typer
 
 from bncheck.cli import console
-from bncheck.cli.options import Format, FormatOption, JsonOption, NoColorOption
+from bncheck.cli.options import NoColorOption
+from bncheck.cli.reporting import FormatOption, JsonOption
 from bncheck.errors import BncheckError, ExitCode
+from bncheck.reporting.formats import Format
 
 
 def rule(
@@ -32,11 +34,11 @@ def rule(
 
         typer.echo(json_report.render_rules(rules), nl=False)
         return ExitCode.OK
-    from bncheck.reporting import text
+    from bncheck.reporting.text.rules import show_rule, show_rules
 
     terminal = console.result_console(no_color)
     if code is None:
-        text.show_rules(terminal, rules)
+        show_rules(terminal, rules)
     else:
-        text.show_rule(terminal, rules[0])
+        show_rule(terminal, rules[0])
     return ExitCode.OK

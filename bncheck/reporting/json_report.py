@@ -8,22 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
-from bncheck.inspect_report import InspectReport
 from bncheck.rules.rule import Rule
-
-
-def render(reports: Sequence[InspectReport], errors: Sequence[BncheckError], several: bool) -> str:
-    """One report as itself; several, or several inputs, in a list with what could not be read."""
-    if not several:
-        return dump(reports[0].to_dict())
-    return dump(
-        {
-            "schema": "bncheck.inspect/1",
-            "bncheck": __version__,
-            "reports": [report.to_dict() for report in reports],
-            "errors": [{"path": e.subject, "message": _message(e)} for e in errors],
-        }
-    )
 
 
 def render_rules(rules: Sequence[Rule]) -> str:
@@ -51,8 +36,12 @@ def dump(value: object) -> str:
     return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
 
 
-def _message(error: BncheckError) -> str:
-    return f"{error.sentence}; {error.hint}" if error.hint else error.sentence
+def errors_data(errors: Sequence[BncheckError]) -> list[dict[str, object]]:
+    """What could not be read, a path and a sentence each."""
+    return [
+        {"path": e.subject, "message": f"{e.sentence}; {e.hint}" if e.hint else e.sentence}
+        for e in errors
+    ]
 
 
 def _plain(value: object) -> object:

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bncheck.reporting.text_recalibrate import side_by_side
+from bncheck.reporting.layout import layer_name
+from bncheck.reporting.text.recalibrate import side_by_side
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 from bncheck.thresholds import W2_ERROR, W2_WARNING
@@ -36,7 +37,7 @@ def summary(measurement: Measurement, verbose: bool) -> Text:
     if worst is None:
         return text.append(": no layer was reached")
     text.append(f": largest W2 {measurement.w2:.2f}", _style(measurement.w2))
-    text.append(f" at {visible(worst.layer.name) or '(root)'}")
+    text.append(f" at {layer_name(worst.layer.name)}")
     text.append(f" (warning from {W2_WARNING:.2f}, error from {W2_ERROR:.2f})", "dim")
     if measurement.comparison is not None and verbose:
         line = side_by_side(measurement.comparison, "with the running statistics", "with measured")
@@ -57,7 +58,7 @@ def table(measurement: Measurement, verbose: bool) -> RenderableType:
     grid.add_column("mean off by", justify="right", no_wrap=True)
     grid.add_column("variance is", justify="right", no_wrap=True)
     for m in layers:
-        name = Text(visible(m.layer.name) or "(root)")
+        name = Text(layer_name(m.layer.name))
         if m.eval is None:
             grid.add_row(name, "-", Text("no data reached it", "dim"), "", "", "")
             continue

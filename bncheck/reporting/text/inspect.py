@@ -14,28 +14,25 @@ from rich.text import Text
 from bncheck.findings import Finding, Severity, Verdict
 from bncheck.inspect_report import InspectReport
 from bncheck.layers import Setting
-from bncheck.reporting import text_measured
+from bncheck.reporting.layout import STYLES, layer_name, print_all, row
 from bncheck.reporting.spark import BINS, histogram, log_range
+from bncheck.reporting.text import measured
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import Rule, count
+from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
     from bncheck.layers import NormLayer
     from bncheck.reading.tensors import Array
 
-_STYLES = {
-    Severity.ERROR: "bold red",
-    Severity.WARNING: "bold yellow",
-    Severity.INFO: "cyan",
-    Verdict.BROKEN: "bold red",
-    Verdict.SUSPECT: "bold yellow",
-    Verdict.HEALTHY: "bold green",
+_VERDICTS = {
+    Verdict.BROKEN: STYLES[Severity.ERROR],
+    Verdict.SUSPECT: STYLES[Severity.WARNING],
+    Verdict.HEALTHY: STYLES[None],
 }
 #: A command in a fix is shown below the report instead.
 _COMMAND = re.compile(r"run `(bncheck recalibrate [^`]+)`")
 _BELOW = "recalibrate (the command below)"
 _NAMED = 4  # layers named before "and N more"
-_LABEL = 9  # width of the first column
 
 
 def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> None:
@@ -53,57 +50,17 @@ def show(console: Console, reports: Sequence[InspectReport], verbose: bool) -> N
     print_all(console, parts)
 
 
-def show_findings(console: Console, reports: Sequence[InspectReport]) -> None:
-    """One line for each error and warning: what --quiet leaves."""
-    for report in reports:
-        path = visible(report.subject, None)
-        for finding in report.findings:
-            if finding.severity is not Severity.INFO:
-                line = Text(f"{path}: ")
-                line.append(finding.severity.value, _STYLES[finding.severity])
-                line.append(f" {finding.rule} ")
-                line.append(f"{_layer(finding.layer)}: {visible(finding.message, None)}")
-                console.print(line, soft_wrap=True)
-
-
-def show_rule(console: Console, rule: Rule) -> None:
-    """A rule's whole explanation."""
-    head = Text.assemble((f"{rule.code} {rule.name}", "bold"), "  (")
-    for index, severity in enumerate(rule.severities):
-        head.append(", " if index else "").append(severity.value, _STYLES[severity])
-    paragraphs = rule.explanation.split("\n\n")
-    body = Text("\n\n".join(" ".join(p.splitlines()) for p in paragraphs))
-    print_all(console, [head.append(")"), Text(), body])
-
-
-def show_rules(console: Console, rules: Sequence[Rule]) -> None:
-    """A line for each rule."""
-    table = Table.grid(padding=(0, 2))
-    for rule in rules:
-        table.add_row(rule.code, Text(rule.name, "bold"), Text(rule.summary))
-    print_all(console, [table])
-
-
-def print_all(console: Console, parts: Sequence[RenderableType]) -> None:
-    """Print without the spaces that rich fills lines up with."""
-    with console.capture() as captured:
-        for part in parts:
-            # A command is one line however long it is: it is there to be copied.
-            console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
-    console.file.write(re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get()))
-
-
 def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
     verdict = report.summary.verdict
     word = verdict.value if verdict is Verdict.HEALTHY else verdict.value.upper()
     parts: list[RenderableType] = [
-        row(Text(word, _STYLES[verdict]), Text(visible(report.subject, None), "bold")),
-        row(Text(), Text(_what(report))),
+        row(Text(word, _VERDICTS[verdict]), Text(visible(report.subject, None), "bold")),
+        row(Text(), Text(what(report))),
     ]
     if any(layer.tracked for layer in report.layers):
-        parts.append(row(Text(), Text(_assumptions(report), "dim")))
+        parts.append(row(Text(), Text(assumptions(report), "dim")))
     if report.measurement is not None:
-        parts.append(row(Text(), text_measured.summary(report.measurement, verbose)))
+        parts.append(row(Text(), measured.summary(report.measurement, verbose)))
     serious = [f for f in report.findings if f.severity is not Severity.INFO]
     infos = [f for f in report.findings if f.severity is Severity.INFO]
     for group in _groups(serious):
@@ -113,13 +70,13 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
             parts += [Text(), _finding(group, verbose)]
     elif infos:
         blank = [Text()] if serious else []
-        parts += [*blank, row(Text("notes", _STYLES[Severity.INFO]), _notes(infos))]
+        parts += [*blank, row(Text("notes", STYLES[Severity.INFO]), _notes(infos))]
     if verbose and report.layers:
         parts += [Text(), _table(report.layers)]
     if report.measurement is not None and (verbose or serious):
-        parts += [Text(), text_measured.table(report.measurement, verbose)]
+        parts += [Text(), measured.table(report.measurement, verbose)]
     if report.measurement is not None and verbose:
-        parts += [Text(), text_measured.details(report.measurement)]
+        parts += [Text(), measured.details(report.measurement)]
     return parts
 
 
@@ -130,16 +87,7 @@ def _commands(report: InspectReport) -> list[str]:
     return [visible(command, None) for command in dict.fromkeys(found)]
 
 
-def row(label: Text, content: RenderableType) -> RenderableType:
-    """A label in the first column, and what there is to say about it in the second."""
-    grid = Table.grid(padding=0)
-    grid.add_column(width=_LABEL)
-    grid.add_column(overflow="fold")
-    grid.add_row(label, content)
-    return grid
-
-
-def _what(report: InspectReport) -> str:
+def what(report: InspectReport) -> str:
     """19 BatchNorm layers, 688 channels; torch-legacy, key state_dict, prefix module."""
     kinds: dict[str, int] = {}
     for layer in report.layers:
@@ -156,7 +104,8 @@ def _what(report: InspectReport) -> str:
     return f"{layers or 'no normalisation layers'}{size}; {', '.join(where)}"
 
 
-def _assumptions(report: InspectReport) -> str:
+def assumptions(report: InspectReport) -> str:
+    """Where eps and momentum come from."""
     eps, momentum = report.eps, report.momentum
     assert eps is not None
     assert momentum is not None
@@ -198,13 +147,13 @@ def _finding(group: list[Finding], verbose: bool) -> RenderableType:
     for finding in shown:
         text = Text()
         if finding.layer is not None:
-            text.append(_layer(finding.layer), "bold").append(": ")
+            text.append(layer_name(finding.layer), "bold").append(": ")
         lines.append(text.append(visible(finding.message, None)))
     if len(group) > len(shown):
         lines.append(Text(f"likewise: {_layer_names(group[1:])}"))
     fixes = dict.fromkeys(_COMMAND.sub(_BELOW, finding.fix) for finding in group)
     lines += [Text.assemble(("fix: ", "green"), visible(fix, None)) for fix in fixes]
-    return row(Text(first.severity.value, _STYLES[first.severity]), Group(*lines))
+    return row(Text(first.severity.value, STYLES[first.severity]), Group(*lines))
 
 
 def _notes(infos: Sequence[Finding]) -> Text:
@@ -216,15 +165,9 @@ def _notes(infos: Sequence[Finding]) -> Text:
 
 
 def _layer_names(findings: Sequence[Finding]) -> str:
-    names = ", ".join(_layer(finding.layer) for finding in findings[:_NAMED])
+    names = ", ".join(layer_name(finding.layer) for finding in findings[:_NAMED])
     more = len(findings) - _NAMED
     return f"{names} and {more} more" if more > 0 else names
-
-
-def _layer(name: str | None) -> str:
-    if name is None:
-        return "whole model"
-    return visible(name) or "(root)"
 
 
 def _table(layers: Sequence[NormLayer]) -> RenderableType:
@@ -241,18 +184,19 @@ def _table(layers: Sequence[NormLayer]) -> RenderableType:
     for layer in layers:
         batches = "" if layer.batches is None else f"{layer.batches:,.10g}"
         table.add_row(
-            Text(_layer(layer.name)),
+            Text(layer_name(layer.name)),
             layer.kind.value,
             f"{layer.channels:,}" if layer.channels else "-",
             batches,
-            _extent(layer.mean),
-            _extent(layer.var),
+            extent(layer.mean),
+            extent(layer.var),
             "" if scale is None else histogram(layer.var, scale),
         )
     return table
 
 
-def _extent(array: Array | None) -> str:
+def extent(array: Array | None) -> str:
+    """The smallest and the largest of the numbers."""
     if array is None or not array.size:
         return "-"
     values = array.astype("float64")

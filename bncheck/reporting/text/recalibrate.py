@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bncheck.measuring.results import Comparison
+from bncheck.reporting.layout import layer_name
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 
@@ -16,16 +17,23 @@ if TYPE_CHECKING:
     from bncheck.recalibration import RecalibrationReport
 
 
-def show(console: Console, report: RecalibrationReport) -> None:
+#: Layers shown without --verbose: those that were worst.
+_ROWS: Final = 20
+
+
+def show(console: Console, report: RecalibrationReport, verbose: bool) -> None:
     """Before and after, by layer and for the whole model, and what was written."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold")
     table.add_column("W2 before", justify="right")
     table.add_column("after", justify="right")
-    for name in report.layers:
+    shown = report.layers if verbose else _worst(report)
+    for name in shown:
         before, after = report.before.get(name), report.after.get(name)
-        table.add_row(Text(visible(name) or "(root)"), _number(before), _number(after))
+        table.add_row(Text(layer_name(name)), w2(before), w2(after))
     console.print(table)
+    if len(shown) < len(report.layers):
+        console.print(f"and {len(report.layers) - len(shown)} that were less wrong (--verbose)")
     if report.comparison is not None:
         console.print(Text(side_by_side(report.comparison, "before", "after")))
     if report.unreached:
@@ -36,11 +44,22 @@ def show(console: Console, report: RecalibrationReport) -> None:
         console.print(head.append(f"{finding.name}: {visible(finding.message, None)}"))
         console.print(Text.assemble(("fix: ", "green"), visible(finding.fix, None)))
     if report.written is not None:
-        how = "by formula, without data"
-        if report.samples is not None:
-            how = f"from {count(report.samples, 'sample')}"
-        done = f"written {visible(str(report.written), None)}: "
-        console.print(Text(f"{done}{count(len(report.statistics), 'layer')} recalibrated {how}"))
+        console.print(Text(visible(outcome(report), None)))
+
+
+def _worst(report: RecalibrationReport) -> list[str]:
+    """The layers that were furthest off, in the order of the model."""
+    by_w2 = sorted(report.layers, key=lambda name: report.before.get(name) or 0.0, reverse=True)
+    worst = set(by_w2[:_ROWS])
+    return [name for name in report.layers if name in worst]
+
+
+def outcome(report: RecalibrationReport) -> str:
+    """What was written, and from what."""
+    how = "by formula, without data"
+    if report.samples is not None:
+        how = f"from {count(report.samples, 'sample')}"
+    return f"written {report.written}: {count(len(report.statistics), 'layer')} recalibrated {how}"
 
 
 def side_by_side(c: Comparison, before: str, after: str) -> str:
@@ -57,5 +76,6 @@ def side_by_side(c: Comparison, before: str, after: str) -> str:
     return "; ".join(parts)
 
 
-def _number(value: float | None) -> str:
+def w2(value: float | None) -> str:
+    """A W2, or a dash where none was measured."""
     return "-" if value is None else f"{value:.3f}"

@@ -13,7 +13,7 @@ from rich.text import Text
 from bncheck.findings import Severity
 from bncheck.folding.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
-from bncheck.reporting.text import print_all, row
+from bncheck.reporting.layout import layer_name, print_all, row
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 
@@ -28,13 +28,13 @@ def show(
     console: Console, path: str, report: FoldReport, *, every: bool, dry_run: bool = False
 ) -> None:
     """Print the verdict, the proof and what stays; with `every` a line for each normalisation."""
-    word, style = _verdict(report, dry_run)
+    word, style = verdict(report, dry_run)
     parts: list[RenderableType] = [
         row(Text(word, style), Text(visible(path, None), "bold")),
-        row(Text(), Text(_summary(report, dry_run))),
+        row(Text(), Text(summary(report, dry_run))),
     ]
     if report.parity is not None:
-        parts.append(row(Text(), _parity(report.parity)))
+        parts.append(row(Text(), parity_text(report.parity)))
     if report.flushed:
         parts.append(row(Text(), Text(f"{count(report.flushed, 'subnormal number')} became 0")))
     if not dry_run and (report.batchnorms or report.output):
@@ -46,19 +46,8 @@ def show(
     print_all(console, parts)
 
 
-def show_findings(console: Console, path: str, report: FoldReport) -> None:
-    """One line for each error and warning: what --quiet leaves."""
-    for finding in report.findings:
-        if finding.severity is not Severity.INFO:
-            layer = visible(finding.layer or "whole model")
-            console.print(
-                f"{visible(path, None)}: {finding.severity.value} {finding.rule} {layer}: "
-                f"{visible(finding.message, None)}",
-                soft_wrap=True,
-            )
-
-
-def _verdict(report: FoldReport, dry_run: bool) -> tuple[str, str]:
+def verdict(report: FoldReport, dry_run: bool) -> tuple[str, str]:
+    """The first word, and its style."""
     if report.parity is not None and not report.parity.holds:
         return "FAILED", "bold red"
     if any(finding.severity is Severity.ERROR for finding in report.findings):
@@ -70,7 +59,8 @@ def _verdict(report: FoldReport, dry_run: bool) -> tuple[str, str]:
     return ("partly", "bold cyan") if report.kept else ("folded", "bold green")
 
 
-def _summary(report: FoldReport, dry_run: bool) -> str:
+def summary(report: FoldReport, dry_run: bool) -> str:
+    """How many of how many."""
     total = len(report.batchnorms)
     if not total:
         return "no BatchNorm in it, so there is nothing to fold"
@@ -78,7 +68,8 @@ def _summary(report: FoldReport, dry_run: bool) -> str:
     return f"{report.folded} of {count(total, 'BatchNorm')} {verb}"
 
 
-def _parity(parity: Parity) -> Text:
+def parity_text(parity: Parity) -> Text:
+    """The proof in a sentence."""
     sizes = [str(batch) for batch in dict.fromkeys(parity.batches)]
     if len(sizes) > 1:
         where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
@@ -142,7 +133,7 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> RenderableT
     lines: list[RenderableType] = [names, Text(visible(reason, None))]
     if every and len(reasons) > 1:
         lines = [
-            Text.assemble((visible(d.name) or "(root)", "bold"), f": {visible(d.reason, None)}")
+            Text.assemble((layer_name(d.name), "bold"), f": {visible(d.reason, None)}")
             for d in group
         ]
     if first.hint:
@@ -152,7 +143,7 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> RenderableT
 
 
 def _names(group: Sequence[Decision]) -> str:
-    names = ", ".join(visible(decision.name) or "(root)" for decision in group[:_NAMED])
+    names = ", ".join(layer_name(decision.name) for decision in group[:_NAMED])
     more = len(group) - _NAMED
     return f"{names} and {more} more" if more > 0 else names
 
@@ -167,7 +158,7 @@ def _table(decisions: Sequence[Decision]) -> RenderableType:
         table.add_column("through", overflow="fold")
     for decision in decisions:
         into = visible(", ".join(decision.into), None) or "nothing: it changes nothing"
-        cells = [visible(decision.name) or "(root)", into]
+        cells = [layer_name(decision.name), into]
         if through:
             cells.append(visible(", ".join(decision.through), None))
         table.add_row(*(Text(cell) for cell in cells))

@@ -1,0 +1,1 @@
+"""Reports for the person at the terminal: one file a command."""

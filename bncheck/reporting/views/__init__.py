@@ -1,0 +1,1 @@
+"""What each command's result looks like in every format: one file a command."""
