@@ -11,12 +11,12 @@ Schema: torch/_export/serde/schema.py, serialize.py; torch/export/pt2_archive.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from bncheck.errors import BncheckError
+from bncheck.reading.json_text import parse
 
 AGAIN: Final = "export it again with torch.export.save"
 
@@ -37,51 +37,14 @@ _NAME: Final = re.compile(r"[\w.@:/+<>\[\], -]{0,1000}")
 _FREE: Final = {"as_string", "metadata", "in_spec", "out_spec", "expr_str", "target"}
 #: What sizes are made of: torch/utils/_sympy/functions.py, and sympy's own.
 _FUNCTIONS: Final = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Float",
-        "Rational",
-        "Add",
-        "Mul",
-        "Mod",
-        "Max",
-        "Min",
-        "Abs",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-        "Equality",
-        "Unequality",
-        "StrictLessThan",
-        "StrictGreaterThan",
-        "LessThan",
-        "GreaterThan",
-        "FloorDiv",
-        "ModularIndexing",
-        "Where",
-        "PythonMod",
-        "CleanDiv",
-        "CeilToInt",
-        "FloorToInt",
-        "CeilDiv",
-        "TruncToInt",
-        "RoundToInt",
-        "ToFloat",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "Identity",
-        "Pow",
-        "PowByNatural",
-        "floor",
-        "ceiling",
-    ]
+    {
+        *("Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Mod", "Max", "Min", "Abs"),
+        *("Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "Equality", "Unequality"),
+        *("StrictLessThan", "StrictGreaterThan", "LessThan", "GreaterThan", "Where", "Identity"),
+        *("FloorDiv", "CeilDiv", "CleanDiv", "IntTrueDiv", "FloatTrueDiv", "PythonMod"),
+        *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "ModularIndexing"),
+        *("Pow", "PowByNatural", "floor", "ceiling"),
+    }
 )
 _ARITHMETIC: Final = (
     ast.Expression, ast.Load, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name,
@@ -102,7 +65,7 @@ def check_record(name: str, text: str | None) -> None:
     if text is None:
         return
     try:
-        value = json.loads(text)
+        value = parse(text)
     except ValueError:
         raise BncheckError(f"holds malformed JSON ({name[:60]!r})", AGAIN) from None
     for key, item in _leaves(value):
@@ -162,8 +125,8 @@ def is_arithmetic(text: str) -> bool:
 def _is_arithmetic_node(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ""
-        powers = name in ("Pow", "PowByNatural") and not _is_small(node.args[1:])
-        return name in _FUNCTIONS and not powers
+        endless = name in ("Pow", "PowByNatural") and not _is_small(node.args[1:])
+        return name in _FUNCTIONS and not endless
     if isinstance(node, ast.Name):
         return (
             node.id in _FUNCTIONS
