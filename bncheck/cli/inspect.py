@@ -25,6 +25,7 @@ from bncheck.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
     from bncheck.inspect_report import InspectReport
+    from bncheck.reading.checkpoint import Checkpoint, Subtree
     from bncheck.static_inspection import Options
 
 #: How many other parts of a file are looked at to say what they are.
@@ -113,7 +114,7 @@ def _say_choices(report: InspectReport, options: Options) -> None:
     assert checkpoint is not None  # the command inspects files
     if checkpoint.alternatives:
         judged = checkpoint.alternatives[:_JUDGED]
-        others = [_judge(checkpoint.path, tree.path, options) for tree in judged]
+        others = [_judge(checkpoint, tree, options) for tree in judged]
         more = len(checkpoint.alternatives) - len(judged)
         others += [f"{more} more"] if more else []
         console.note(
@@ -124,13 +125,16 @@ def _say_choices(report: InspectReport, options: Options) -> None:
         console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
 
 
-def _judge(path: Path, key: str, options: Options) -> str:
+def _judge(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
     """Another part of the file with its verdict: broken averages must not hide behind a choice."""
-    from bncheck.inspection import inspect as run
+    from bncheck.reading.tensors import TensorMap
     from bncheck.reporting.visible import visible
+    from bncheck.static_inspection import judge
 
+    tensors = TensorMap(tree.tensors)
+    other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
     try:
-        verdict = run(path, replace(options, key=key)).summary.verdict.value
+        verdict = judge(other, options).summary.verdict.value
     except BncheckError as error:
         verdict = error.sentence
-    return f"{visible(key) or 'the root'} ({verdict})"
+    return f"{visible(tree.path) or 'the root'} ({verdict})"

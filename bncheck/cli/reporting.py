@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,9 @@ class ReportOptions:
         if output is not None:
             files.append((shown, output))
             shown = Format.TEXT
-        taken = {other.resolve() for other in spare if other is not None}
+        taken = {os.path.realpath(other) for other in spare if other is not None}
         for _, path in files:
-            if path.resolve() in taken:
+            if os.path.realpath(path) in taken:
                 raise BncheckError("is no place for a report", "name another file", str(path))
             check_target(path)
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)

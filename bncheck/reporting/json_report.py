@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from bncheck._version import __version__
@@ -34,10 +35,10 @@ def render_rules(rules: Sequence[Rule]) -> str:
 def dump(value: object) -> str:
     """ASCII JSON with a newline at its end, so that no name can leave its string.
 
-    Nor drive a CI runner: see `visible`. Outside of strings JSON has no such character.
+    `##[add-mask]` in a name would be a command to a CI runner that reads stdout.
     """
     text = json.dumps(_plain(value), indent=2, allow_nan=False)
-    return text.replace("##[", "\\u0023#[") + "\n"
+    return re.sub("#(?=#)", r"\\u0023", text) + "\n"
 
 
 def errors_data(errors: Sequence[BncheckError]) -> list[dict[str, object]]:
