@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bncheck.findings import Finding, Severity
+from bncheck.reporting.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Document:
     summary: tuple[str, ...]
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
 
 def standing_of(findings: tuple[Finding, ...]) -> Severity | None:

@@ -26,6 +26,7 @@ class Format(str, Enum):
     JUNIT = "junit"
     GITHUB = "github"
     GITLAB = "gitlab"
+    SVG = "svg"
 
 
 class View(Protocol):
