@@ -41,10 +41,10 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
     if len(names) < 2:
         return names
     head = len(os.path.commonprefix(names))
-    while head and names[0][head - 1].isdigit():  # not into the middle of a number
+    while head and names[0][head - 1].isalnum():  # epoch020, not 20 and not 0
         head -= 1
     tail = len(os.path.commonprefix([name[head:][::-1] for name in names]))
-    while tail and names[0][len(names[0]) - tail].isdigit():
+    while tail and names[0][len(names[0]) - tail].isalnum():
         tail -= 1
     cut = [name[head : len(name) - tail].strip(_EDGES) for name in names]
     return cut if all(cut) else names

@@ -137,29 +137,30 @@ def _names(names: Sequence[str]) -> str:
 
 def _picture(console: Console, movement: Movement, verbose: bool) -> RenderableType:
     number = len(movement.snapshots)
-    first = movement.important(_FIRST) if len(movement.layers) > _FIRST else []
+    first = movement.important(_FIRST) if len(movement.layers) > 2 * _FIRST else []
     rest = [index for index in range(len(movement.layers)) if index not in first]
     shown = rest if verbose else rest[: _ROWS - len(first)]
     names = [_short(movement.layers[index]) for index in (*first, *shown)]
     width = max(len("settled at"), *(len(name) for name in names))
     spark = min(_SPARK, number)
     settled = max(len("settled at"), *(len(visible(s.label)) for s in movement.snapshots))
-    room = max(8, console.width - width - spark - settled - len("furthest") - 10)
+    room = max(8, console.width - width - max(spark, len('variance')) - settled - len("furthest") - 10)
     columns = min(number, room)
     wide = max(1, min(3, room // columns))
     grid = Table(box=None, pad_edge=False, header_style="bold", show_header=True)
     grid.add_column("layer", no_wrap=True)
     grid.add_column(_axis(movement, columns * wide), no_wrap=True)
     grid.add_column("furthest", justify="right", no_wrap=True)
-    grid.add_column("variance"[:spark] if spark < 8 else "variance", no_wrap=True)
+    grid.add_column("variance", no_wrap=True)
     grid.add_column("settled at", no_wrap=True)
     cells = heat.binned(movement.grid.w2, columns)
     colour = console.color_system is not None
     for place, index in enumerate((*first, *shown)):
         grid.add_row(
-            *_row(movement, index, names[place], cells[index], wide, spark, colour),
-            end_section=place == len(first) - 1,
+            *_row(movement, index, names[place], cells[index], wide, spark, colour)
         )
+        if place == len(first) - 1:
+            grid.add_row()
     lines: list[RenderableType] = [grid, _legend(movement, columns, colour)]
     if first:
         lines.append(Text(f"first the {len(first)} layers that settled last or moved furthest"))
@@ -184,10 +185,18 @@ def _row(
     return (
         Text(name),
         bar,
-        f"{np.nanmax(far):.2f}" if np.isfinite(far).any() else "-",
+        _distance(far),
         heat.spark([ratio[p] for p in places]),
         "still moving" if place == last and last else label,
     )
+
+
+def _distance(values: heat.Floats) -> str:
+    """The largest, with as many digits as mean something."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return "-"
+    return f"{finite.max():.2f}" if finite.max() < 10 else f"{finite.max():,.0f}"
 
 
 def _cell(level: int | None, wide: int, colour: bool) -> Text:
