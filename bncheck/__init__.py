@@ -89,9 +89,7 @@ def drift(
     from bncheck.drifting.command import DriftOptions
     from bncheck.drifting.command import drift as run
 
-    options = DriftOptions(
-        reference, order, layers == "all", shape, key, eps, select, ignore
-    )
+    options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)
     from bncheck.measured import Measuring

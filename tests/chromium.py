@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 class Page:
@@ -34,7 +36,9 @@ class Page:
         self._session: str | None = None
         self.problems: list[str] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
@@ -159,5 +163,4 @@ if __name__ == "__main__":
         page.look(int(rest[0]) if rest else 1200, min(height, 4000), "dark" in rest)
         time.sleep(1)
         page.screenshot(Path(target))
-        print("problems:", page.problems)
-        print("width", page.evaluate("[document.documentElement.scrollWidth, innerWidth]"))
+        sys.stdout.write(f"problems: {page.problems}\n")

@@ -162,7 +162,9 @@ def mended_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def progress_bar(wanted: bool, unit: str = "samples") -> Iterator[Callable[[int, int | None], None]]:
+def progress_bar(
+    wanted: bool, unit: str = "samples"
+) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on a terminal's stderr, which disappears when the work is done."""
     if not wanted or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, total: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import SeriesRule
 
 if TYPE_CHECKING:
-    from bncheck.drifting.measuring import Measured, Meter
+    from bncheck.drifting.measuring import Measured
     from bncheck.measured import Measuring
 
 KINDS = ("last", "first", "previous")

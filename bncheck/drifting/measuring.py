@@ -111,16 +111,13 @@ class _Counter:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        handles = []
-        try:
+        with contextlib.ExitStack() as stack:
             for norm in self._inputs:
-                handles.append(norm.module.register_forward_pre_hook(self._before(norm.name)))
+                handle = norm.module.register_forward_pre_hook(self._before(norm.name))
+                stack.callback(handle.remove)
             for output in self._outputs:
-                handles.append(output.module.register_forward_hook(self._after(output)))
+                stack.callback(output.module.register_forward_hook(self._after(output)).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def counts(self, name: str) -> Floats | None:
         total = self._totals.get(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -37,14 +38,17 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
     """What the paths differ in: the stems without what all of them begin and end with."""
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
+        return [str(path.with_suffix("")) for path in paths]
     if len(names) < 2:
         return names
-    head = len(os.path.commonprefix(names))
-    while head and names[0][head - 1].isalnum():  # epoch020, not 20 and not 0
-        head -= 1
-    tail = len(os.path.commonprefix([name[head:][::-1] for name in names]))
-    while tail and names[0][len(names[0]) - tail].isalnum():
-        tail -= 1
+    head = _alike(names)
+    tail = _alike([name[head:][::-1] for name in names])
     cut = [name[head : len(name) - tail].strip(_EDGES) for name in names]
     return cut if all(cut) else names
+
+
+def _alike(names: Sequence[str]) -> int:
+    """How much all of them begin with, whole words only: epoch020, not 20 and not 0."""
+    letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))
+    head = "".join(column[0] for column in letters)
+    return len(head.rstrip(string.ascii_letters + string.digits))

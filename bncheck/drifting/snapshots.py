@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,7 +163,7 @@ def _state(layer: NormLayer) -> State:
 def _digest(arrays: Iterable[NDArray[np.generic]]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).view(np.uint8))
+        digest.update(array.tobytes())
     return digest.digest()
 
 
@@ -242,7 +243,7 @@ def _notes(snapshots: Sequence[Snapshot], how: str) -> Iterable[str]:
                     f"the {how} in the files decides; --order name takes the names"
                 )
                 break
-    for before, after in zip(snapshots, snapshots[1:], strict=False):
+    for before, after in itertools.pairwise(snapshots):
         if before.counter and after.counter and after.counter < before.counter:
             yield (
                 f"the batch counters fall from {before.counter:,} in {before.path} to "

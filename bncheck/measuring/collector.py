@@ -69,8 +69,10 @@ class Collector:
             for norm in self._norms:
                 hook = self._hook(norm)
                 handles.append(norm.module.register_forward_pre_hook(hook, with_kwargs=True))
-            for output in self._outputs:
-                handles.append(output.module.register_forward_hook(self._output_hook(output)))
+            handles += [
+                output.module.register_forward_hook(self._output_hook(output))
+                for output in self._outputs
+            ]
             yield self
         finally:
             for handle in handles:

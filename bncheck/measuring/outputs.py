@@ -42,11 +42,9 @@ def find_outputs(model: nn.Module) -> list[Output]:
     from torch.nn.modules import activation
     from torch.nn.modules.conv import _ConvNd
 
-    activations = tuple(
-        kind
-        for name in activation.__all__
-        if name not in ("MultiheadAttention", "Softmax", "LogSoftmax", "Softmax2d", "Softmin")
-        and isinstance(kind := getattr(activation, name), type)
+    others = ("MultiheadAttention", "Softmax", "LogSoftmax", "Softmax2d", "Softmin")
+    activations: tuple[type[nn.Module], ...] = tuple(
+        getattr(activation, name) for name in activation.__all__ if name not in others
     )
     found = []
     for name, module in model.named_modules():

@@ -95,7 +95,9 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
 def _findings(findings: Iterable[Finding]) -> Iterator[dict[str, object]]:
     """Findings of one rule and severity together, with the rule's explanation."""
     explanations = {rule.code: rule.explanation for rule in RULES}
-    for (severity, code, name), group in groupby(findings, key=lambda f: (f.severity, f.rule, f.name)):
+    for (severity, code, name), group in groupby(
+        findings, key=lambda f: (f.severity, f.rule, f.name)
+    ):
         same = list(group)
         yield {
             "severity": severity.value,

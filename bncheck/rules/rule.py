@@ -112,9 +112,7 @@ def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judg
     )
 
 
-def series_rule(
-    code: str, name: str, *severities: Severity
-) -> Callable[[JudgeSeries], SeriesRule]:
+def series_rule(code: str, name: str, *severities: Severity) -> Callable[[JudgeSeries], SeriesRule]:
     """Make a judge of a series a rule; its docstring is the explanation."""
     return lambda judge: SeriesRule(
         code, name, severities, inspect.getdoc(judge) or "", judge=judge

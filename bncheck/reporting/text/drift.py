@@ -144,7 +144,9 @@ def _picture(console: Console, movement: Movement, verbose: bool) -> RenderableT
     width = max(len("settled at"), *(len(name) for name in names))
     spark = min(_SPARK, number)
     settled = max(len("settled at"), *(len(visible(s.label)) for s in movement.snapshots))
-    room = max(8, console.width - width - max(spark, len('variance')) - settled - len("furthest") - 10)
+    room = max(
+        8, console.width - width - max(spark, len("variance")) - settled - len("furthest") - 10
+    )
     columns = min(number, room)
     wide = max(1, min(3, room // columns))
     grid = Table(box=None, pad_edge=False, header_style="bold", show_header=True)
@@ -156,9 +158,7 @@ def _picture(console: Console, movement: Movement, verbose: bool) -> RenderableT
     cells = heat.binned(movement.grid.w2, columns)
     colour = console.color_system is not None
     for place, index in enumerate((*first, *shown)):
-        grid.add_row(
-            *_row(movement, index, names[place], cells[index], wide, spark, colour)
-        )
+        grid.add_row(*_row(movement, index, names[place], cells[index], wide, spark, colour))
         if place == len(first) - 1:
             grid.add_row()
     lines: list[RenderableType] = [grid, _legend(movement, columns, colour)]

@@ -14,10 +14,10 @@ from bncheck.thresholds import W2_ERROR
 if TYPE_CHECKING:
     from bncheck.drifting.movement import Floats, Movement
 
-#: So many times further than ever in the intervals before, each stretched to the same length.
+#: So many times further than usual.
 _FACTOR: Final = 4.0
-#: Intervals that are looked back on, and those to have been seen before anything can be called late.
-_LOOK_BACK: Final = 5
+#: Intervals that are looked back on, and how many there must be before anything is late.
+_LOOK_BACK: Final = 3
 _BEFORE: Final = 2
 
 
@@ -29,9 +29,9 @@ def late_shift(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
     recovered, or a checkpoint resumed without its buffers. Falling learning rates move statistics
     too, but not like this.
 
-    Criterion: W2 to the snapshot before from 0.40, and more than 4 times what the layer moved in
-    any of the last 5 intervals (at least 2), each stretched to the length of this one where the
-    steps are known.
+    Criterion: W2 to the snapshot before from 0.40, and more than 4 times the median of what the
+    layer moved in the last 3 intervals (at least 2), each stretched to the length of this one
+    where the steps are known.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
@@ -64,7 +64,8 @@ def _gaps(movement: Movement) -> Floats:
 
 
 def _usual(row: Floats, gaps: Floats, place: int) -> float:
-    """The most that the layer moved in an earlier interval, stretched to this one's length."""
+    """What the layer moved in the intervals before, stretched to this one's length: the median."""
     earlier = np.arange(max(1, place - _LOOK_BACK), place)
     stretch = np.maximum(gaps[place] / gaps[earlier], 1.0)
-    return float(np.nanmax(row[earlier] * stretch, initial=0.0))
+    moved = row[earlier] * stretch
+    return float(np.nanmedian(moved)) if np.isfinite(moved).any() else float("inf")
