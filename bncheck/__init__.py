@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from bncheck.data import DataOptions
+    from bncheck.drifting.report import DriftReport
     from bncheck.folding.torch_fold import FoldResult
     from bncheck.inspect_report import InspectReport
     from bncheck.measuring.comparison import Metric
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BncheckError",
     "__version__",
+    "drift",
     "fold",
     "inspect",
     "load_folded",
@@ -56,6 +58,45 @@ def fold(
     result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))
     result.refuse_unsound()
     return result
+
+
+def drift(
+    paths: Sequence[str | Path],
+    model: str | nn.Module | None = None,
+    data: object = None,
+    *,
+    reference: str = "last",
+    order: str = "auto",
+    layers: str = "norm",
+    shape: bool = False,
+    model_args: Sequence[str] = (),
+    key: str | None = None,
+    eps: float | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    device: str = "cpu",
+    data_options: DataOptions | None = None,
+) -> DriftReport:
+    """How every layer's distribution moved over the snapshots of one training.
+
+    From the files alone, by their running statistics; with `model` (TARGET:CALLABLE or a module,
+    which is left as it is) and `data`, by what the layers see. `reference` is last, first, previous
+    or a file; `order` auto, name or given; `layers="all"` adds the outputs of convolutions, linear
+    layers and activations; `shape` compares histograms as well.
+
+    Snapshots that cannot be read are in the report's `.errors`. Raises BncheckError.
+    """
+    from bncheck.drifting.command import DriftOptions
+    from bncheck.drifting.command import drift as run
+
+    options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
+    if model is None and data is None:
+        return run(paths, options)
+    from bncheck.measured import Measuring
+
+    if model is None or data is None:
+        raise BncheckError("a model and data are needed to measure", "give both, or neither")
+    return run(paths, options, Measuring(model, data, model_args, data_options, device=device))
 
 
 def load_folded(module: nn.Module, path: str | Path) -> nn.Module:

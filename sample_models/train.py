@@ -19,6 +19,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import onnx
 import safetensors.torch
 import torch
-from nets import DigitNet
+from nets import DigitNet, PlainNet
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -93,6 +94,7 @@ class Recipe:
     max_steps: int | None = None
     lr: float = 0.05
     seed: int = 0
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Run:
 def train(digits: Digits, recipe: Recipe) -> Run:
     """Train a network from the start."""
     torch.manual_seed(recipe.seed)
-    net = DigitNet(momentum=recipe.momentum)
+    net = PlainNet() if recipe.plain else DigitNet(momentum=recipe.momentum)
     ema: State = {name: weight.detach().clone() for name, weight in net.named_parameters()}
     steps_per_epoch = len(digits.train_x) // recipe.batch_size
     steps = min(recipe.epochs * steps_per_epoch, recipe.max_steps or sys.maxsize)
@@ -216,6 +218,10 @@ class Bench:
 
     def healthy(self) -> DigitNet:
         return copy.deepcopy(self.run.net)
+
+    @cached_property
+    def plain_run(self) -> Run:
+        return train(self.digits, Recipe(plain=True))
 
 
 def healthy(bench: Bench, path: Path) -> DigitNet:
@@ -451,6 +457,17 @@ def snapshot(epoch: int) -> Callable[[Bench, Path], DigitNet]:
     return save
 
 
+def plain_snapshot(epoch: int) -> Callable[[Bench, Path], None]:
+    """The same training without BatchNorm."""
+
+    def save(bench: Bench, path: Path) -> None:
+        run = bench.plain_run
+        step = epoch * run.steps_per_epoch
+        torch.save({"state_dict": run.snapshots[epoch], "epoch": epoch, "step": step}, path)
+
+    return save
+
+
 def training_data(bench: Bench, path: Path) -> None:
     np.savez_compressed(path, x=bench.digits.train_x.numpy(), y=bench.digits.train_y.numpy())
 
@@ -482,6 +499,7 @@ SAMPLES: dict[str, Callable[[Bench, Path], DigitNet | None]] = {
     "momentum-0.9-module.pt": momentum_09_module,
     "ema-initial-buffers.pt": ema_initial_buffers,
     **{f"snapshots/epoch-{epoch:03}.pt": snapshot(epoch) for epoch in SNAPSHOT_EPOCHS},
+    **{f"snapshots-plain/epoch-{epoch:03}.pt": plain_snapshot(epoch) for epoch in SNAPSHOT_EPOCHS},
     "digits-train.npz": training_data,
     "digits-test.npz": test_data,
 }

@@ -162,7 +162,9 @@ def mended_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def progress_bar(wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
+def progress_bar(
+    wanted: bool, unit: str = "samples"
+) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on a terminal's stderr, which disappears when the work is done."""
     if not wanted or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, total: None
@@ -170,7 +172,7 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"))
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -38,12 +38,17 @@ class ReportOptions:
     )
 
     def delivery(
-        self, output: Path | None = None, *, spare: Iterable[Path | None] = ()
+        self,
+        output: Path | None = None,
+        *,
+        spare: Iterable[Path | None] = (),
+        has_picture: bool = False,
     ) -> Delivery:
         """Where the report will go, checked now so that no work is lost.
 
         `output` is a file for the report in --format, with text on stdout; `spare` are files that
-        no report may overwrite. Raises BncheckError.
+        no report may overwrite; `has_picture` is for commands with something to draw as SVG. Raises
+        BncheckError.
         """
         from bncheck.reporting.write import check_target
 
@@ -54,6 +59,8 @@ class ReportOptions:
         if output is not None:
             files.append((shown, output))
             shown = Format.TEXT
+        if not has_picture and Format.SVG in (shown, *(format_ for format_, _ in files)):
+            raise BncheckError("only drift has a picture to give as svg", "take --format html")
         taken = {os.path.realpath(other) for other in spare if other is not None}
         for _, path in files:
             if os.path.realpath(path) in taken:

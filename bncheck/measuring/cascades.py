@@ -8,7 +8,7 @@ statistics do not reach the layers after it. It says where.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -20,7 +20,8 @@ from bncheck.measuring.collector import Collector, SingleValueError
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.moments import Moments
-from bncheck.measuring.norms import find_norms, in_eval_mode, spare_statistics
+from bncheck.measuring.norms import find_norms, in_eval_mode, norms_of, spare_statistics
+from bncheck.measuring.outputs import Output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,12 +65,17 @@ def run_cascade(
     cascade: Cascade,
     setting: Setting,
     watch: Watch = lambda batch, output: None,
+    outputs: Sequence[Output] = (),
 ) -> Pass:
-    """Send the data through the model and measure; the model comes back as it was."""
+    """Send the data through the model and measure; the model comes back as it was.
+
+    `outputs` are measured beside the inputs of the normalisation layers; with some of them, a model
+    may have no such layer.
+    """
     import torch
 
-    norms = find_norms(model)
-    collector = Collector(norms, normalise_by_batch=cascade is Cascade.BATCH)
+    norms = norms_of(model) if outputs else find_norms(model)
+    collector = Collector(norms, cascade is Cascade.BATCH, outputs)
     spare = spare_statistics(norms) if cascade is Cascade.BATCH else contextlib.nullcontext()
     run = _Run(model, collector, setting, watch)
     with torch.no_grad(), in_eval_mode(model), spare, collector.attached():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bncheck.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
 from bncheck.measuring.norms import Norm
+from bncheck.measuring.outputs import Output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +48,16 @@ class Collector:
     counter. The buffers must be spare copies.
     """
 
-    def __init__(self, norms: Sequence[Norm], normalise_by_batch: bool = False) -> None:
+    def __init__(
+        self,
+        norms: Sequence[Norm],
+        normalise_by_batch: bool = False,
+        outputs: Sequence[Output] = (),
+    ) -> None:
         self.moments: dict[str, Moments] = {}
         self.pivots: dict[str, Tensor] = {}
         self._norms = norms
+        self._outputs = outputs
         self._normalise = normalise_by_batch
         self._calls: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
 
@@ -62,6 +69,10 @@ class Collector:
             for norm in self._norms:
                 hook = self._hook(norm)
                 handles.append(norm.module.register_forward_pre_hook(hook, with_kwargs=True))
+            handles += [
+                output.module.register_forward_hook(self._output_hook(output))
+                for output in self._outputs
+            ]
             yield self
         finally:
             for handle in handles:
@@ -94,7 +105,7 @@ class Collector:
     def _hook(self, norm: Norm) -> Any:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
-            m, q, values = self._reduce(norm, x.detach())
+            m, q, values = self._reduce(norm.name, norm.channels, x.detach())
             self._calls.setdefault(norm.name, []).append((m, q, values))
             if self._normalise:
                 if m.shape[0] * values < 2:
@@ -103,14 +114,23 @@ class Collector:
 
         return before
 
-    def _reduce(self, norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    def _output_hook(self, output: Output) -> Any:
+        def after(module: Any, args: tuple[Any, ...], result: Any) -> None:
+            x = output.tensor(result)
+            if x is not None:
+                reduced = self._reduce(output.name, output.channels(x), x.detach())
+                self._calls.setdefault(output.name, []).append(reduced)
+
+        return after
+
+    def _reduce(self, name: str, channels: int, x: Tensor) -> tuple[Tensor, Tensor, int]:
         """Per image and channel the mean and the mean square about the pivot, in fp32."""
         import torch
 
-        pivot = self.pivots.get(norm.name)
+        pivot = self.pivots.get(name)
         if pivot is None:
-            pivot = self.pivots[norm.name] = _pivot(norm, x)
-        parts = [_reduce_images(_channels_second(norm, part), pivot) for part in portions(x)]
+            pivot = self.pivots[name] = _pivot(channels_second(name, channels, x))
+        parts = [_reduce_images(channels_second(name, channels, p), pivot) for p in portions(x)]
         m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return m, q, x.numel() // m.numel()
 
@@ -135,10 +155,9 @@ def portions(x: Tensor) -> Sequence[Tensor]:
     return x.split(max(1, _PORTION * x.shape[0] // x.numel()))  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _pivot(norm: Norm, x: Tensor) -> Tensor:
+def _pivot(images: Tensor) -> Tensor:
     """The channel means of the first batch; 0 where there is none."""
-    images = _single(_channels_second(norm, x))
-    return images.mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
+    return _single(images).mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _reduce_images(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,14 +177,13 @@ def _moments(m: Tensor, q: Tensor, values: int, pivot: Floats) -> Moments:
     return of_images(m.double().cpu().numpy(), q.double().cpu().numpy(), values, pivot)
 
 
-def _channels_second(norm: Norm, x: Tensor) -> Tensor:
+def channels_second(name: str, channels: int, x: Tensor) -> Tensor:
     """(N, C), (N, C, L), (N, C, H, W), ... as (N, C, L); channels may also come last."""
-    channels = norm.channels
     if x.ndim >= 2 and x.shape[1] == channels:
         return x.reshape(x.shape[0], channels, -1)
     if x.ndim >= 2 and x.shape[-1] == channels:
         return x.movedim(-1, 1).reshape(x.shape[0], channels, -1)
     raise BncheckError(
-        f"layer {norm.name} has {channels} channels and gets an input of shape {tuple(x.shape)}",
+        f"layer {name} has {channels} channels and gets an input of shape {tuple(x.shape)}",
         "check --model-arg and the shape of the data",
     )

@@ -90,28 +90,43 @@ class ShapeWatch:
         return _shape(np.sum(arrays, axis=0).reshape(-1, BINS), held)
 
     def _hook(self, norm: Norm) -> Any:
-        import torch
-
         module = norm.module
-        scale = (module.running_var.detach().double() + module.eps).rsqrt() * (BINS / 2 / LIMIT)
-        shift = BINS / 2 - module.running_mean.detach().double() * scale
-        scale, shift = scale.float(), shift.float()
-        channels = norm.channels
-        base = torch.arange(channels, device=scale.device, dtype=torch.int32) * BINS
+        sd = (module.running_var.detach().double() + module.eps).sqrt()
+        bins = Bins(module.running_mean.detach().double(), sd)
 
         def before(_: Any, args: tuple[Any, ...]) -> None:
             x = args[0].detach()
-            view = [1, channels, *[1] * (x.ndim - 2)]
-            total = self._counts.get(norm.name)
-            for part in portions(x):
-                place = torch.addcmul(shift.view(view), part.float(), scale.view(view))
-                place = place.clamp_(0, BINS - 1).int().add_(base.view(view))
-                counts = torch.bincount(place.flatten(), minlength=channels * BINS)
-                total = counts if total is None else total.add_(counts)
-            if total is not None:
-                self._counts[norm.name] = total
+            view = [1, norm.channels, *[1] * (x.ndim - 2)]
+            counts = self._counts.get(norm.name)
+            self._counts[norm.name] = bins.count(x, view, counts)
 
         return before
+
+
+class Bins:
+    """64 equal bins of z = (x - mean) / sd over [-4, 4] for every channel, ends open."""
+
+    def __init__(self, mean: Tensor, sd: Tensor) -> None:
+        import torch
+
+        scale = sd.reciprocal() * (BINS / 2 / LIMIT)
+        self._shift = (BINS / 2 - mean * scale).float()
+        self._scale = scale.float()
+        self._channels = mean.numel()
+        self._base = torch.arange(self._channels, device=mean.device, dtype=torch.int32) * BINS
+
+    def count(self, x: Tensor, view: Sequence[int], total: Tensor | None) -> Tensor:
+        """Add the values of `x`, to which (C,) fits as `view`, to counts of (C * 64,)."""
+        import torch
+
+        shift, scale = self._shift.view(*view), self._scale.view(*view)
+        base = self._base.view(*view)
+        if total is None:
+            total = torch.zeros(self._channels * BINS, dtype=torch.int64, device=base.device)
+        for part in portions(x):
+            place = torch.addcmul(shift, part.float(), scale).clamp_(0, BINS - 1).int().add_(base)
+            total += torch.bincount(place.flatten(), minlength=self._channels * BINS)
+        return total
 
 
 def _shape(counts: Any, held: Deviation) -> Shape:

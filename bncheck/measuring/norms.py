@@ -33,7 +33,18 @@ class Norm:
 
 
 def find_norms(model: nn.Module) -> list[Norm]:
-    """All layers with running statistics, by their names in the state dict."""
+    """All layers with running statistics, by their names in the state dict; at least one."""
+    found = norms_of(model)
+    if not found:
+        raise BncheckError(
+            "has no normalisation layer with running statistics", "there is nothing to measure",
+            f"the model {type(model).__name__}",
+        )  # fmt: skip
+    return found
+
+
+def norms_of(model: nn.Module) -> list[Norm]:
+    """All layers with running statistics, which may be none."""
     import torch
 
     found = []
@@ -47,11 +58,6 @@ def find_norms(model: nn.Module) -> list[Norm]:
         ):
             kind = kind_of_class(type(module).__name__) or NormKind.BATCH
             found.append(Norm(name, module, kind))
-    if not found:
-        raise BncheckError(
-            "has no normalisation layer with running statistics", "there is nothing to measure",
-            f"the model {type(model).__name__}",
-        )  # fmt: skip
     return found
 
 

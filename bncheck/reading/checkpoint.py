@@ -75,7 +75,8 @@ class Checkpoint:
     """Named tensors of one model, and what the file says about its normalisation layers.
 
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
-    with, `alternatives` the other subtrees that hold running statistics.
+    with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
+    the model in a pickled file, such as epoch and global_step.
     """
 
     path: Path
@@ -85,3 +86,4 @@ class Checkpoint:
     tensors: TensorMap
     modules: Mapping[str, NormModule]
     alternatives: tuple[Subtree, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bncheck.errors import BncheckError
@@ -15,8 +16,15 @@ from bncheck.reading.safetensors_file import looks_like_safetensors, read_index,
 from bncheck.reading.selection import alternatives, choose, shared_prefix
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, TensorMap
-from bncheck.reading.torch_files import LEGACY_MAGIC, ZIP_MAGIC, read_legacy, read_plain, read_zip
-from bncheck.reading.tree import find_subtrees
+from bncheck.reading.torch_files import (
+    LEGACY_MAGIC,
+    ZIP_MAGIC,
+    Pickled,
+    read_legacy,
+    read_plain,
+    read_zip,
+)
+from bncheck.reading.tree import find_subtrees, plain_numbers
 from bncheck.reading.zip_archive import ZipArchive
 
 #: What a Hugging Face folder calls its weights, best first.
@@ -31,6 +39,19 @@ _HF_WEIGHTS = (
 _WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pt2", ".onnx", ".tar", ".th")
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a file holds, before one of its subtrees is chosen."""
+
+    container: Container
+    subtrees: list[Subtree]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_pickle(cls, container: Container, pickled: Pickled) -> _Content:
+        return cls(container, find_subtrees(pickled), plain_numbers(pickled))
+
+
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """Open a checkpoint file or folder without executing anything in it.
 
@@ -40,16 +61,17 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """
     path = Path(path)
     try:
-        container, subtrees = _read(path)
-        chosen = choose(subtrees, key)
+        content = _read(path)
+        chosen = choose(content.subtrees, key)
         return Checkpoint(
             path,
-            container,
+            content.container,
             chosen.path,
             shared_prefix(list(chosen.tensors)),
             TensorMap(chosen.tensors),
             chosen.modules,
-            alternatives(subtrees, chosen),
+            alternatives(content.subtrees, chosen),
+            content.numbers,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -61,7 +83,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         raise BncheckError("nests its content too deeply", "save it again", str(path)) from None
 
 
-def _read(path: Path) -> tuple[Container, list[Subtree]]:
+def _read(path: Path) -> _Content:
     if os.path.isdir(path):  # unlike is_dir, False for any name
         return _read_folder(path)
     source = Source.open(path)
@@ -69,56 +91,55 @@ def _read(path: Path) -> tuple[Container, list[Subtree]]:
         container = (
             Container.TORCH_SHARDED if ".bin." in path.name else Container.SAFETENSORS_SHARDED
         )
-        return container, read_index(path, _read_shard)
+        return _Content(container, read_index(path, _read_shard))
     return _read_file(source, path)
 
 
-def _read_file(source: Source, path: Path) -> tuple[Container, list[Subtree]]:
+def _read_file(source: Source, path: Path) -> _Content:
     if looks_like_safetensors(source):
-        return Container.SAFETENSORS, read_safetensors(source, path)
+        return _Content(Container.SAFETENSORS, read_safetensors(source, path))
     sniff.refuse_stranger(source)
     head = source.head(len(LEGACY_MAGIC))
     if head.startswith(ZIP_MAGIC):
         return _read_zip(ZipArchive(source))
     if head == LEGACY_MAGIC:
-        return Container.TORCH_LEGACY, find_subtrees(read_legacy(source))
+        return _Content.of_pickle(Container.TORCH_LEGACY, read_legacy(source))
     if sniff.looks_like_pickle(source):
-        return Container.PICKLE, find_subtrees(read_plain(source))
+        return _Content.of_pickle(Container.PICKLE, read_plain(source))
     if sniff.may_be_old_pickle(source):
         with contextlib.suppress(BncheckError):
-            return Container.PICKLE, find_subtrees(read_plain(source))
+            return _Content.of_pickle(Container.PICKLE, read_plain(source))
     from bncheck.reading.onnx_file import read_onnx
 
     onnx = read_onnx(source, path)
     if onnx is None:
         sniff.refuse_unknown(source)
-    return Container.ONNX, onnx
+    return _Content(Container.ONNX, onnx)
 
 
-def _read_zip(archive: ZipArchive) -> tuple[Container, list[Subtree]]:
+def _read_zip(archive: ZipArchive) -> _Content:
     from bncheck.reading.exported_program import is_exported_program, read_exported_program
     from bncheck.reading.torchscript import read_torchscript
 
     if is_exported_program(archive):
-        return Container.EXPORTED_PROGRAM, read_exported_program(archive)
+        return _Content(Container.EXPORTED_PROGRAM, read_exported_program(archive))
     if "data.pkl" not in archive:
         sniff.refuse_zip(archive)
     if "constants.pkl" in archive:
-        return Container.TORCHSCRIPT, read_torchscript(archive)
-    return Container.TORCH_ZIP, find_subtrees(read_zip(archive))
+        return _Content(Container.TORCHSCRIPT, read_torchscript(archive))
+    return _Content.of_pickle(Container.TORCH_ZIP, read_zip(archive))
 
 
-def _read_folder(path: Path) -> tuple[Container, list[Subtree]]:
+def _read_folder(path: Path) -> _Content:
     if (path / METADATA).is_file():
-        return Container.DISTRIBUTED, read_distributed(path)
+        return _Content(Container.DISTRIBUTED, read_distributed(path))
     for name in _HF_WEIGHTS:
         if (path / name).is_file():
-            return Container.HF_DIRECTORY, _read(path / name)[1]
+            return replace(_read(path / name), container=Container.HF_DIRECTORY)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
 
 
 def _read_shard(path: Path) -> Mapping[str, LazyTensor]:
-    _, subtrees = _read_file(Source.open(path), path)
-    return choose(subtrees, None).tensors
+    return choose(_read_file(Source.open(path), path).subtrees, None).tensors

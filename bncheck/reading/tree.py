@@ -68,6 +68,14 @@ def _is_full(value: Value) -> TypeGuard[Node | list[Value] | tuple[Value, ...]]:
     return isinstance(value, (list, tuple)) and bool(value)
 
 
+def plain_numbers(pickled: Pickled) -> dict[str, float]:
+    """The numbers at the root of a file, and in the `meta` that OpenMMLab keeps them in."""
+    root = by_name(pickled.root)
+    found = {**by_name(root.get("meta")), **root}
+    numbers = {name: as_number(value) for name, value in found.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
 def too_deep() -> BncheckError:
     """For what is nested like nothing that a person wrote, or contains itself."""
     return BncheckError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bncheck.findings import Finding, Severity
+from bncheck.reporting.figures import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Document:
     summary: tuple[str, ...]
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
     limit: Severity | None = Severity.ERROR
 
     def fails(self, finding: Finding) -> bool:

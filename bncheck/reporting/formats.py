@@ -29,6 +29,7 @@ class Format(str, Enum):
     JUNIT = "junit"
     GITHUB = "github"
     GITLAB = "gitlab"
+    SVG = "svg"
 
 
 class View(Protocol):

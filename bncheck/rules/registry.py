@@ -18,6 +18,10 @@ from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
 from bncheck.rules.rule import Rule
+from bncheck.rules.series.bn301_frozen_parameters import frozen_parameters
+from bncheck.rules.series.bn302_frozen_statistics import frozen_statistics
+from bncheck.rules.series.bn303_ranks import ranks_disagree
+from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
@@ -63,6 +67,10 @@ RULES: tuple[Rule, ...] = (
     disagree,
     would_hurt,
     single_value,
+    frozen_parameters,
+    frozen_statistics,
+    ranks_disagree,
+    late_shift,
     training_mode,
     not_folded,
     fold_overflow,

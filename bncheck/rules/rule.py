@@ -12,6 +12,7 @@ from bncheck.layers import NormLayer, split_name
 from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
+    from bncheck.drifting.movement import Movement
     from bncheck.rules.data.case import Case
 
 
@@ -91,6 +92,16 @@ class MeasuredRule(Rule):
     judge: Judge = _nothing
 
 
+JudgeSeries = Callable[["SeriesRule", "Movement"], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class SeriesRule(Rule):
+    """A rule about several snapshots. One file alone gives it nothing to check."""
+
+    judge: JudgeSeries = _nothing
+
+
 def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]:
     """Make a check function a rule; its docstring is the explanation."""
     return lambda check: Rule(code, name, severities, inspect.getdoc(check) or "", check)
@@ -99,6 +110,13 @@ def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]
 def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judge], MeasuredRule]:
     """Make a judge function a rule; its docstring is the explanation."""
     return lambda judge: MeasuredRule(
+        code, name, severities, inspect.getdoc(judge) or "", judge=judge
+    )
+
+
+def series_rule(code: str, name: str, *severities: Severity) -> Callable[[JudgeSeries], SeriesRule]:
+    """Make a judge of a series a rule; its docstring is the explanation."""
+    return lambda judge: SeriesRule(
         code, name, severities, inspect.getdoc(judge) or "", judge=judge
     )
 

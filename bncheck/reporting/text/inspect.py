@@ -63,11 +63,9 @@ def _report(report: InspectReport, verbose: bool) -> list[RenderableType]:
         parts.append(row(Text(), measured.summary(report.measurement, verbose)))
     serious = [f for f in report.findings if f.severity is not Severity.INFO]
     infos = [f for f in report.findings if f.severity is Severity.INFO]
-    for group in _groups(serious):
-        parts += [Text(), _finding(group, verbose)]
+    parts += finding_rows(serious, verbose)
     if infos and verbose:
-        for group in _groups(infos):
-            parts += [Text(), _finding(group, verbose)]
+        parts += finding_rows(infos, verbose)
     elif infos:
         blank = [Text()] if serious else []
         parts += [*blank, row(Text("notes", STYLES[Severity.INFO]), _notes(infos))]
@@ -129,6 +127,11 @@ def _setting(setting: Setting, option: str) -> str:
         "assumed": "assumed",
     }
     return f"{value} {origin[setting.origin.value]}"
+
+
+def finding_rows(findings: Sequence[Finding], verbose: bool) -> list[RenderableType]:
+    """Findings by rule, a blank line before each."""
+    return [part for group in _groups(findings) for part in (Text(), _finding(group, verbose))]
 
 
 def _groups(findings: Sequence[Finding]) -> Iterator[list[Finding]]:

@@ -1,0 +1,111 @@
+"""`bncheck drift`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.groups import expanded
+from bncheck.cli.measuring import ModelOptions, progress_bar
+from bncheck.cli.options import (
+    EpsOption,
+    FailOn,
+    FailOnOption,
+    KeyOption,
+    OutputOption,
+    RuleOptions,
+    exit_code,
+)
+from bncheck.cli.reporting import ReportOptions
+from bncheck.errors import BncheckError, ExitCode
+
+if TYPE_CHECKING:
+    from bncheck.measured import Measuring
+
+
+class Layers(str, Enum):
+    """Which layers are measured."""
+
+    NORM = "norm"
+    ALL = "all"
+
+
+class Order(str, Enum):
+    """What puts the snapshots in order."""
+
+    AUTO = "auto"
+    NAME = "name"
+    GIVEN = "given"
+
+
+@expanded
+def drift(
+    snapshots: Annotated[
+        list[Path], typer.Argument(metavar="CKPT...", help="Snapshots of one training.")
+    ],
+    *,
+    reference: Annotated[
+        str,
+        typer.Option(
+            metavar="last|first|previous|FILE", help="What every snapshot is held against."
+        ),
+    ] = "last",
+    layers: Annotated[
+        Layers,
+        typer.Option(help="all: outputs of convolutions, linear layers and activations, too."),
+    ] = Layers.NORM,
+    shape: Annotated[
+        bool, typer.Option("--shape", help="Also compare histograms (with --model and --data).")
+    ] = False,
+    order: Annotated[
+        Order,
+        typer.Option(help="auto: the step or epoch in the files, else their names, else as given."),
+    ] = Order.AUTO,
+    key: KeyOption = None,
+    eps: EpsOption = None,
+    fail_on: FailOnOption = FailOn.ERROR,
+    output: OutputOption = None,
+    rules: RuleOptions,
+    model_options: ModelOptions,
+    reporting: ReportOptions,
+) -> int:
+    """Show how every layer's distribution moved during training.
+
+    From the files alone: running statistics are statistics of activations. With --model and --data
+    the distributions themselves are measured, on the same data for every snapshot.
+    """
+    from bncheck.drifting.command import DriftOptions
+    from bncheck.drifting.command import drift as run
+    from bncheck.reporting.views.drift import DriftView
+
+    delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
+    measuring = _measuring(model_options)
+    with progress_bar(not reporting.quiet, "snapshots") as progress:
+        options = DriftOptions(
+            reference, order.value, layers is Layers.ALL, shape, key, eps,
+            rules.select or (), rules.ignore or (), progress,
+        )  # fmt: skip
+        report = run(snapshots, options, measuring)
+    for error in report.errors:
+        console.error(str(error))
+    for note in report.notes:
+        console.note(note)
+    delivery.deliver(DriftView(report))
+    return ExitCode.ERROR if report.errors else exit_code(report.findings, fail_on)
+
+
+def _measuring(options: ModelOptions) -> Measuring | None:
+    """What to measure with; None where the files alone are to be read."""
+    has_model = options.model is not None or options.trust
+    if options.data is not None and not has_model:
+        raise BncheckError(
+            "--data needs the model that it is for",
+            "add --model TARGET:CALLABLE, or --trust for pickled modules",
+        )
+    if options.data is None and has_model:
+        raise BncheckError("--model needs data to measure with", "add --data SPEC")
+    return options.parts() if has_model else None

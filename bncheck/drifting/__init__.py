@@ -1,0 +1,1 @@
+"""Several snapshots of one training -> how every layer's distribution moved."""

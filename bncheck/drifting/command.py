@@ -1,0 +1,215 @@
+"""`drift`: snapshots of one training in, one report out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bncheck.drifting.distance import Statistics, histogram_distance, stacked
+from bncheck.drifting.movement import Movement, Reference, Source, statistics_in
+from bncheck.drifting.report import DriftReport
+from bncheck.drifting.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
+from bncheck.errors import BncheckError
+from bncheck.layers import Assumptions
+from bncheck.rules.registry import choose_rules
+from bncheck.rules.rule import SeriesRule
+
+if TYPE_CHECKING:
+    from bncheck.drifting.measuring import Measured
+    from bncheck.measured import Measuring
+
+KINDS = ("last", "first", "previous")
+ORDERS = ("auto", "name", "given")
+
+
+@dataclass(frozen=True, slots=True)
+class DriftOptions:
+    """What a user can set. `reference` is first, last, previous or a file; `every_layer` adds the
+    outputs of convolutions, linear layers and activations, which takes a model and data."""
+
+    reference: str = "last"
+    order: str = "auto"
+    every_layer: bool = False
+    shape: bool = False
+    key: str | None = None
+    eps: float | None = None
+    select: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    tell: Tell = field(default=lambda done, total: None)
+
+
+def drift(
+    paths: Sequence[str | Path], options: DriftOptions, measuring: Measuring | None = None
+) -> DriftReport:
+    """Compare the snapshots, with `measuring` on data. Raises BncheckError.
+
+    A snapshot that cannot be read is an error in the report, unless fewer than two are left.
+    """
+    rules = choose_rules(options.select, options.ignore)
+    if measuring is None and (options.every_layer or options.shape):
+        raise BncheckError(
+            "activations can be looked at only with a model and data",
+            "add --model and --data, or leave --layers all and --shape out",
+        )
+    given = Assumptions(options.eps)
+    files = [Path(path) for path in dict.fromkeys(map(str, paths))]
+    series = read_series(files, options.key, given, options.tell, options.order)
+    _refuse_too_few(series, len(files), measuring is not None)
+    reference = _reference(options.reference, series)
+    if measuring is None:
+        movement = _of_buffers(series, reference, options)
+    else:
+        movement = _of_data(series, reference, options, measuring)
+    with np.errstate(invalid="ignore"):
+        findings = [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
+    return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
+
+
+def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:
+    if len(series.snapshots) < 2 and not series.ranks:
+        if series.errors:
+            raise series.errors[0]
+        raise BncheckError(
+            f"{'one snapshot' if given == 1 else 'no snapshot'} is no series",
+            "name at least two snapshots of one training",
+        )
+    if not series.names and not with_data:
+        raise BncheckError(
+            "holds no normalisation layer with running statistics, and so do the others",
+            "add --model, --data and --layers all to measure the layers that there are",
+            str(series.snapshots[0].path),
+        )
+
+
+def _reference(word: str, series: Series) -> Reference:
+    """first, last and previous are words; anything else is a file."""
+    if word not in KINDS:
+        return Reference("file", Path(word))
+    ends = {"first": series.snapshots[0].path, "last": series.snapshots[-1].path}
+    return Reference(word, ends.get(word))
+
+
+def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> Movement:
+    history = {
+        name: stacked(parts)
+        for name in series.names
+        if any(parts := [statistics_in(snapshot, name) for snapshot in series.snapshots])
+    }
+    held: dict[str, Statistics] = {}
+    if reference.path is not None:
+        base = _snapshot_at(reference.path, series, options)
+        held = {name: s for name in history if (s := statistics_in(base, name)) is not None}
+        _refuse_other_width(held, history, reference.path, series)
+    return Movement(
+        series, tuple(history), history, reference, held, Source.BUFFERS, key=options.key
+    )
+
+
+def _snapshot_at(path: Path, series: Series, options: DriftOptions) -> Snapshot:
+    known = next((snapshot for snapshot in series.snapshots if snapshot.path == path), None)
+    return known or read_snapshot(path, options.key, Assumptions(options.eps))
+
+
+def _refuse_other_width(
+    held: Mapping[str, Statistics], history: Mapping[str, Statistics], path: Path, series: Series
+) -> None:
+    for name, base in held.items():
+        width = history[name].mean.shape[-1]
+        if base.mean.size != width:
+            raise BncheckError(
+                f"layer {name} has {base.mean.size} channels, and {width} in "
+                f"{series.snapshots[0].path}",
+                "compare snapshots of one architecture",
+                str(path),
+            )
+
+
+def _of_data(
+    series: Series, reference: Reference, options: DriftOptions, measuring: Measuring
+) -> Movement:
+    from bncheck.drifting.measuring import Meter
+
+    meter = Meter(measuring, options.key, options.every_layer)
+    frame = reference.path or series.snapshots[-1].path
+    base = {name: m.statistics for name, m in meter.measure(frame).items()}
+    coordinates = base if options.shape else None
+    shapes = _Shapes(base, reference.path is None)
+    if coordinates is not None and reference.path is not None:
+        shapes.hold(meter.measure(frame, coordinates))
+    parts: dict[str, list[Statistics | None]] = {name: [] for name in base}
+    for number, snapshot in enumerate(series.snapshots):
+        seen = meter.measure(snapshot.path, coordinates)
+        for name, kept in parts.items():
+            kept.append(seen[name].statistics if name in seen else None)
+        shapes.add(seen)
+        options.tell(number + 1, len(series.snapshots))
+    history = {name: stacked(kept) for name, kept in parts.items() if any(kept)}
+    return Movement(
+        series, tuple(history), history, reference, {} if reference.path is None else base,
+        Source.DATA, key=options.key, samples=meter.samples,
+        w1=shapes.w1(tuple(history)) if options.shape else None,
+        outlines=shapes.outlines if options.shape else None,
+    )  # fmt: skip
+
+
+class _Shapes:
+    """Histograms snapshot by snapshot: only the reference's are kept by channel.
+
+    All are counted in the coordinates of one snapshot. Against the snapshot before, a distance is
+    in that one's units: W1 scales with sigma.
+    """
+
+    def __init__(self, frame: Mapping[str, Statistics], to_previous: bool) -> None:
+        self._frame = frame
+        self._to_previous = to_previous
+        self._held: Mapping[str, Measured] = {}
+        self._rows: dict[str, list[float]] = {name: [] for name in frame}
+        self.outlines: dict[str, Any] = {name: [] for name in frame}
+
+    def hold(self, measured: Mapping[str, Measured]) -> None:
+        self._held = measured
+
+    def add(self, seen: Mapping[str, Measured]) -> None:
+        from bncheck.measuring.histogram import BINS, LIMIT
+
+        for name, row in self._rows.items():
+            found, base = seen.get(name), self._held.get(name)
+            value = float("nan")
+            if found is not None and found.counts is not None:
+                self.outlines[name].append(found.counts.sum(axis=0))
+                if base is not None and base.counts is not None:
+                    w1 = histogram_distance(base.counts, found.counts, 2 * LIMIT / BINS)
+                    w1 = w1 * self._frame[name].sigma / base.statistics.sigma
+                    value = float(np.sqrt(np.mean(w1**2)))
+            row.append(value)
+        if self._to_previous:
+            self._held = seen
+
+    def w1(self, layers: Sequence[str]) -> Any:
+        """Layers x snapshots: the RMS over channels."""
+        return np.array([self._rows[name] for name in layers])
+
+
+def _settings(
+    options: DriftOptions, movement: Movement, measuring: Measuring | None
+) -> tuple[tuple[str, str], ...]:
+    """What the report was made with, for its reader."""
+    path = movement.reference.path
+    pairs = [
+        ("reference", movement.reference.kind + (f" ({path})" if path else "")),
+        ("order", movement.series.order),
+        ("source", movement.source.value),
+        ("layers", "all" if options.every_layer else "norm"),
+        ("key", options.key or ""),
+        ("eps", "" if options.eps is None else f"{options.eps:g}"),
+    ]
+    if measuring is not None:
+        name = measuring.model if isinstance(measuring.model, str) else ""
+        data = measuring.data if isinstance(measuring.data, (str, Path)) else ""
+        pairs += [("model", name), ("data", str(data)), ("samples", f"{movement.samples:,}")]
+        pairs += [("device", measuring.device), ("reference noise", f"W2 {movement.noise:.3f}")]
+    return tuple((key, value) for key, value in pairs if value)

@@ -1,0 +1,83 @@
+"""The report of `drift`, and how it is written as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bncheck._version import __version__
+from bncheck.drifting.movement import Movement
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from bncheck.drifting.movement import Floats
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """What a series of snapshots says. `errors` are those that could not be read."""
+
+    movement: Movement
+    findings: tuple[Finding, ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def errors(self) -> tuple[BncheckError, ...]:
+        """Snapshots that could not be read; the rest is reported."""
+        return self.movement.series.errors
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the series: copies, an order that looks wrong."""
+        return self.movement.series.notes
+
+    @property
+    def verdict(self) -> str:
+        """Suspect (warnings), moving (some layer until the end), or settled."""
+        if any(finding.severity is not Severity.INFO for finding in self.findings):
+            return "suspect"
+        return "moving" if self.movement.moving else "settled"
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data: schema bncheck.drift/1 of its JSON."""
+        from bncheck.reporting.json_report import errors_data
+
+        movement = self.movement
+        grid, reference = movement.grid, movement.reference
+        data: dict[str, object] = {
+            "schema": "bncheck.drift/1",
+            "bncheck": __version__,
+            "snapshots": [
+                {"path": str(s.path), "label": s.label, "step": s.position}
+                for s in movement.snapshots
+            ],
+            "layers": list(movement.layers),
+            "w2": _rows(grid.w2),
+            "mean_shift": _rows(grid.mean_shift),
+            "log_variance_ratio": _rows(grid.log_variance_ratio),
+            "reference": {
+                "kind": reference.kind,
+                "path": None if reference.path is None else str(reference.path),
+            },
+            "source": movement.source.value,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "errors": errors_data(self.errors),
+        }
+        if movement.samples is not None:
+            data["data"] = {
+                "samples": movement.samples,
+                "noise": movement.noise,
+                "lag": _rows(movement.lag),
+            }
+        if movement.w1 is not None:
+            data["w1"] = _rows(movement.w1)
+        return data
+
+
+def _rows(values: Floats) -> list[list[float | None]]:
+    """A list for each layer; None where nothing could be compared."""
+    rows: Sequence[Sequence[float]] = values.tolist()
+    return [[None if math.isnan(value) else value for value in row] for row in rows]

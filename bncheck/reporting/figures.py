@@ -1,0 +1,62 @@
+"""Figures as data: a format that can draw renders them, the others leave them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """Rows x columns of numbers, None where there is none.
+
+    Logarithmic from `low` to `high`; with `signed` linear from -high to high about 0. `marks` are
+    values with a meaning, shown in the legend. Names are as they are in files.
+    """
+
+    title: str
+    caption: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    unit: str
+    low: float
+    high: float
+    signed: bool = False
+    marks: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One channel over the columns: its mean, and its standard deviation about that."""
+
+    name: str
+    mean: tuple[float | None, ...]
+    sd: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One layer over the columns: some of its channels and, where counted, all values' shares.
+
+    `shares` has a row for each of equal bins between `start` and `end`.
+    """
+
+    layer: str
+    bands: tuple[Band, ...]
+    shares: tuple[tuple[float, ...], ...] = ()
+    start: float = 0.0
+    end: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Distributions:
+    """Layers of which one at a time is looked at."""
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    layers: tuple[Distribution, ...]
+
+
+Figure: TypeAlias = "Heatmap | Distributions"

@@ -1,0 +1,1 @@
+"""Rules about several snapshots: one file each."""

@@ -1,0 +1,50 @@
+"""BN301."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from bncheck.findings import Finding, Severity
+from bncheck.rules.rule import SeriesRule, series_rule
+from bncheck.rules.series.changes import changes_of
+
+if TYPE_CHECKING:
+    from bncheck.drifting.movement import Movement
+
+
+@series_rule("BN301", "frozen-parameters-moving-statistics", Severity.WARNING)
+def frozen_parameters(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
+    """Weight and bias of a layer stand still while its running statistics move.
+
+    requires_grad=False freezes parameters, not buffers: in train() the statistics follow the new
+    data all the same, and a backbone that was meant to stay as it was no longer is.
+
+    Criterion: between two snapshots weight and bias are equal, bit for bit, the statistics are not,
+    and some other weight of the file has moved; where nothing else moves the statistics were
+    recalibrated, which is no fault.
+
+    Fix: call .eval() on the frozen layers after every model.train(), or let them train.
+    """
+    moved: dict[int, bool] = {}
+    for name in movement.layers:
+        places = [
+            change.place
+            for change in changes_of(movement, name)
+            if not change.parameters and change.statistics and change.has_parameters
+        ]
+        for place in places:
+            if place not in moved:
+                moved[place] = movement.weights_moved(place)
+        places = [place for place in places if moved[place]]
+        if places:
+            since = movement.snapshots[places[0] - 1].label
+            yield self.finding(
+                Severity.WARNING,
+                name,
+                f"its running statistics have moved since {since}, but its weight and bias have "
+                "not: only its parameters were frozen",
+                "call .eval() on frozen layers after model.train(), or let them train",
+                since=since,
+                intervals=len(places),
+            )
