@@ -17,6 +17,7 @@ from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
+from bncheck.shipping.samples import as_arrays, fixed_batch
 from bncheck.static_inspection import Options, judge, static_findings
 
 if TYPE_CHECKING:
@@ -156,17 +157,15 @@ def _serious(finding: Finding) -> Finding:
 
 def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, list[Any]]:
     """The program, and samples to compare it on where there are data."""
-    from bncheck.shipping.samples import as_arrays, fixed_batch
-
     given = request.given
     if loaded.program is not None:
         program = loaded.program
         check_free(program, request.axes)
-        samples = ()
-        if given.data is not None:
-            module, most = program.module(), fixed_batch(program) or SAMPLES
-            samples = in_order(module, samples_of(given, module, most))
-        return program, as_arrays(samples, fixed_batch(program))
+        if given.data is None:
+            return program, []
+        module, most = program.module(), fixed_batch(program)
+        samples = in_order(module, samples_of(given, module, most or SAMPLES))
+        return program, as_arrays(samples, most)
     assert loaded.model is not None
     inputs = inputs_of(given, request.inputs, loaded.model)
     program = traced(loaded.model, inputs, request.axes)

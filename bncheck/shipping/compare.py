@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck import usercode
 from bncheck.errors import BncheckError
-from bncheck.inputs import InputShape, example_inputs, inputs_of, parse_input
+from bncheck.inputs import SAMPLES, InputShape, example_inputs, inputs_of
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import CompareReport
-from bncheck.shipping.sides import Array, Port, Side, TorchSide
+from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +60,6 @@ def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) ->
 def _sides(request: CompareRequest) -> tuple[tuple[Side, Side], list[Array]]:
     """Both sides; programs first, because a module may need to know what they take."""
     from bncheck.reading.opening import open_checkpoint
-    from bncheck.shipping.samples import as_arrays, fixed_batch
 
     paths = (request.first, request.second)
     opened = [open_checkpoint(path, request.key) for path in paths]
@@ -133,10 +133,7 @@ def _traced_side(model: nn.Module, inputs: tuple[Any, ...]) -> TorchSide:
 
 def _samples(request: CompareRequest, known: Side | None) -> list[Array]:
     """--data where both files are programs: by the names of their inputs, or in order."""
-    import numpy as np
-
     from bncheck.data import Batches
-    from bncheck.inputs import SAMPLES
 
     assert known is not None
     data = request.given.batches()
@@ -150,8 +147,6 @@ def _samples(request: CompareRequest, known: Side | None) -> list[Array]:
             f"--data gives {len(tensors)} of {len(known.inputs)} inputs",
             f"they are {', '.join(port.name for port in known.inputs)}",
         )
-    from bncheck.shipping.samples import to_array
-
-    arrays = [to_array(tensor) for tensor in tensors]
     sizes = [p.shape[0] for p in known.inputs if p.shape and isinstance(p.shape[0], int)]
-    return [np.asarray(array[: min(sizes)] if sizes else array) for array in arrays]
+    arrays = as_arrays(tensors, min(sizes) if sizes else None)
+    return fitted(known.inputs, arrays) if arrays else []

@@ -13,15 +13,14 @@ import onnx
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
 from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reporting.write import check_target
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
-from bncheck.shipping.proof import Proof, prove
-from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts
+from bncheck.shipping.proof import prove
+from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts, parity_failure_of
 from bncheck.shipping.scrubbing import set_metadata
 from bncheck.shipping.sessions import LEVELS, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
@@ -108,7 +107,8 @@ def export_program(
         proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data)
         report = replace(report, proof=proof)
         if not proof.holds:
-            return replace(report, findings=(*report.findings, _parity_failure(proof)))
+            failure = parity_failure_of(proof, "the ONNX file differs from the original")
+            return replace(report, findings=(*report.findings, failure))
         if options.timing and options.fold and fits_one_file(unfolded):
             say("timing")
             timed = tuple(_timed(place or model, unfolded, TorchSide(program)))
@@ -155,26 +155,6 @@ def _timed(
     for level in LEVELS:
         with contextlib.suppress(CannotRun):
             yield Latency(level, *latency(ours, unfolded, arrays, level))
-
-
-def _parity_failure(proof: Proof) -> Finding:
-    from bncheck.rules.folding import parity_failure
-
-    if not proof.measured:
-        message = "no runtime could run the file, so nothing is known about it"
-    else:
-        message = (
-            f"the ONNX file differs from the original by {proof.worst:.2g} "
-            f"(tolerance {proof.tolerance:.2g})"
-        )
-    return parity_failure.finding(
-        Severity.ERROR,
-        proof.parts_at,
-        message,
-        "report it; nothing was written",
-        max_relative_error=proof.worst,
-        tolerance=proof.tolerance,
-    )
 
 
 def _facts(report: ExportReport) -> dict[str, str]:

@@ -212,12 +212,13 @@ def _where(reference: Side, other: Side, arrays: Sequence[Array], limit: float) 
 
     Between a convolution and the BatchNorm that was folded into it they differ by intention.
     """
-    known = {name: value for name, _, value in reference.values(arrays)}
+    known = {name: (shown, value) for name, shown, value in reference.values(arrays)}
     parting: str | None = None
     for name, shown, value in other.values(arrays):
         if name in known:
-            if relative_error(known[name], value) <= limit:
+            own, expected = known[name]
+            if relative_error(expected, value) <= limit:
                 parting = None
             elif parting is None:
-                parting = shown
+                parting = own if shown == name else shown
     return parting

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from bncheck._version import __version__
-from bncheck.findings import Finding
+from bncheck.findings import Finding, Severity
 from bncheck.folding.result import FoldReport
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.proof import Proof
@@ -124,6 +124,11 @@ class CompareReport:
         """Within the tolerance, in every way to run the second."""
         return self.proof.holds
 
+    @property
+    def finding(self) -> Finding | None:
+        """BN404 where they are not."""
+        return None if self.equal else parity_failure_of(self.proof, f"differs from {self.first}")
+
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.compare/1 of its JSON."""
         batches = dict.fromkeys(b for parity in self.proof.measured for b in parity.batches)
@@ -141,6 +146,22 @@ class CompareReport:
             "batches": list(batches),
             "levels": [level.to_dict() for level in self.proof.levels],
         }
+
+
+def parity_failure_of(proof: Proof, sentence: str) -> Finding:
+    """BN404 with the proof's figures; `sentence` says which files differ."""
+    from bncheck.rules.folding import parity_failure
+
+    figures = f"by {proof.worst:.2g} (tolerance {proof.tolerance:.2g})"
+    unknown = "nothing here can run it, so nothing is known about it"
+    return parity_failure.finding(
+        Severity.ERROR,
+        proof.parts_at,
+        f"{sentence} {figures}" if proof.measured else unknown,
+        "look at the layer where they part",
+        max_relative_error=proof.worst,
+        tolerance=proof.tolerance,
+    )
 
 
 def node_counts(model: onnx.ModelProto) -> dict[str, int]:

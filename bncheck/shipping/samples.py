@@ -19,7 +19,7 @@ def fixed_batch(program: ExportedProgram) -> int | None:
     from bncheck.folding.parity import user_inputs
 
     values = [node.meta.get("val") for node in user_inputs(program)]
-    sizes = [value.shape[0] for value in values if getattr(value, "ndim", 0)]
+    sizes = [value.shape[0] for value in values if hasattr(value, "dtype") and value.ndim]
     fixed = [size for size in sizes if isinstance(size, int)]
     return fixed[0] if fixed and len(fixed) == len(sizes) else None
 

@@ -96,10 +96,9 @@ def fresh(side: Side, batch: int, factor: int, generator: np.random.Generator) -
 
 
 def fitted(ports: Sequence[Port], arrays: Sequence[Array]) -> list[Array]:
-    """Floating inputs in the dtype that a side takes, which may differ from the other's."""
+    """Inputs in the dtype that a side takes, which may differ from the other's."""
     return [
-        array.astype(numpy_dtype(port.dtype)) if is_float(array) else array
-        for port, array in zip(ports, arrays, strict=True)
+        array.astype(numpy_dtype(port.dtype)) for port, array in zip(ports, arrays, strict=True)
     ]
 
 
