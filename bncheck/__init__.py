@@ -12,8 +12,8 @@ from bncheck._version import __version__
 from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Literal
 
     from torch import nn
     from torch.export import ExportedProgram
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from bncheck.measuring.comparison import Metric
     from bncheck.reading.checkpoint import Checkpoint
     from bncheck.recalibration import RecalibrationReport
+    from bncheck.shipping.report import CompareReport, ExportReport
 
 __all__ = [
     "BncheckError",
     "__version__",
+    "compare",
     "drift",
+    "export",
     "fold",
     "inspect",
     "load_folded",
@@ -97,6 +100,64 @@ def drift(
     if model is None or data is None:
         raise BncheckError("a model and data are needed to measure", "give both, or neither")
     return run(paths, options, Measuring(model, data, model_args, data_options, device=device))
+
+
+def export(
+    model: nn.Module | ExportedProgram,
+    example_inputs: tuple[Any, ...] | None,
+    path: str | Path,
+    *,
+    opset: int | None = None,
+    dynamic_batch: bool | None = None,
+    dynamic: Mapping[str, Sequence[int]] | None = None,
+    residual: Literal["conv", "muladd", "bn"] = "conv",
+    fold: bool = True,
+    tolerance: float | None = None,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+    timing: bool = True,
+    force: bool = False,
+) -> ExportReport:
+    """Write an ONNX file without BatchNorm that is proven to be the same function.
+
+    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where the
+    model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes that
+    cannot be folded. `timing` measures the latency beside the unfolded model. Raises BncheckError,
+    with nothing written, for a model in training mode or with broken statistics unless `force`,
+    and where onnxruntime's results are not those of the original in float64.
+    """
+    from bncheck.folding.residual import Residual
+    from bncheck.shipping.export import ExportOptions
+    from bncheck.shipping.in_memory import axes_of, export_model
+
+    options = ExportOptions(
+        opset, Residual(residual), fold, tolerance, input_names, output_names, timing
+    )
+    axes = axes_of(dynamic_batch, dynamic)
+    return export_model(model, example_inputs, Path(path), options, axes, force)
+
+
+def compare(
+    first: str | Path,
+    second: str | Path,
+    *,
+    model: str | nn.Module | None = None,
+    data: object = None,
+    inputs: Sequence[str] = (),
+    key: str | None = None,
+    tolerance: float | None = None,
+    data_options: DataOptions | None = None,
+) -> CompareReport:
+    """Whether two files compute the same function: `.equal`, and where they part.
+
+    Checkpoints need `model`, and the shapes in `inputs` (as --input) or `data` where neither file
+    is a program. `first` in float64 is the judge. Raises BncheckError.
+    """
+    from bncheck.measured import Measuring
+    from bncheck.shipping.compare import CompareRequest, run
+
+    given = Measuring(model, data, data_options=data_options)
+    return run(CompareRequest(Path(first), Path(second), given, inputs, key, tolerance))
 
 
 def load_folded(module: nn.Module, path: str | Path) -> nn.Module:

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bncheck.data import Batch
+    from bncheck.measured import Measuring
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
 _BATCH = 2
+#: Programs are compared on so many samples of the data.
+SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,31 @@ def batch_inputs(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
     if batch.size == 1:
         return tuple(tensor.repeat(_BATCH, *[1] * (tensor.ndim - 1)) for tensor in inputs)
     return inputs
+
+
+def inputs_of(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[torch.Tensor, ...]:
+    """What --data or else --input gives."""
+    if given.data is None:
+        return example_inputs(model, [parse_input(word) for word in words])
+    return batch_inputs(model, samples_of(given, model, SAMPLES))
+
+
+def samples_of(given: Measuring, model: nn.Module, most: int) -> Batch:
+    """The first samples of the data, which the model is seen to accept."""
+    import torch
+
+    from bncheck.data import Batches
+    from bncheck.measuring.forward import forward, prepared
+
+    data = given.batches()
+    cut = Batches(data.source, data.name, data.total, most)
+    batch = next((batch for batch in cut if batch.size), None)
+    if batch is None:
+        raise BncheckError("gives no samples", "check the data", data.name)
+    fitted = prepared(model, batch, 0, "cpu")
+    with torch.no_grad():
+        forward(model, fitted, 0)
+    return fitted
 
 
 def in_order(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:

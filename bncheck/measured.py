@@ -129,13 +129,23 @@ def inspect_with_data(
     """Inspect a file together with its model and data."""
     model, prefix = module_for(measuring, checkpoint)
     layers = described_by(layers, model, prefix)
-    findings = static_findings(checkpoint, layers, options)
-    if missing_statistics in rules:
-        findings = [*_missing(model, checkpoint, findings), *findings]
+    findings = file_findings(checkpoint, layers, model, options, missing_statistics in rules)
     if measuring.data is None:  # the model alone tells eps, momentum and what the file lacks
         findings = sorted(findings, key=lambda finding: finding.severity.rank)
         return InspectReport(checkpoint, layers, tuple(findings))
     return _judged(checkpoint, model, layers, findings, rules, options, measuring, prefix)
+
+
+def file_findings(
+    checkpoint: Checkpoint,
+    layers: tuple[NormLayer, ...],
+    model: nn.Module,
+    options: Options,
+    missing: bool = True,
+) -> list[Finding]:
+    """What the rules say of a file and its layers as the model describes them, without data."""
+    findings = static_findings(checkpoint, layers, options)
+    return [*_missing(model, checkpoint, findings), *findings] if missing else findings
 
 
 def inspect_module_with_data(

@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.util
+import io
 import os
 import sys
 import traceback
@@ -80,6 +81,25 @@ def running(subject: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise BncheckError(described(error), "mend it there", subject) from error
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """An export runs the model's forward, which may print and exit as it likes.
+
+    What is printed goes to stderr at the end; a graph that torch prints when an export fails is
+    nothing for users, who get one line.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as error:
+        raise BncheckError(
+            f"the model called sys.exit({error.code!r})", "let it raise instead"
+        ) from None
+    if sys.stderr is not None:
+        sys.stderr.write(printed.getvalue())
 
 
 def described(error: BaseException) -> str:

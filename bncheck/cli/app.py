@@ -10,7 +10,9 @@ import typer
 from bncheck._version import __version__
 
 #: In the order of the help; each is the function of its own name in the module of its own name.
-COMMANDS: Final = ("inspect", "drift", "recalibrate", "fold", "gate", "rule")
+COMMANDS: Final = (
+    "inspect", "drift", "recalibrate", "fold", "export", "compare", "gate", "rule",
+)  # fmt: skip
 
 
 def build_app(first_word: str) -> typer.Typer:

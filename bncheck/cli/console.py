@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +44,18 @@ def note(message: str) -> None:
 def error(message: str) -> None:
     """Why something could not be done."""
     line(f"error: {message}")
+
+
+@contextlib.contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A line on a terminal's stderr that says what is being done; it disappears at the end."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    from rich.console import Console
+
+    with Console(file=sys.stderr, markup=False, highlight=False).status("starting") as shown:
+        yield lambda what: shown.update(what)
 
 
 def line(message: str) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bncheck import usercode
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.folding.plan import Status
 from bncheck.folding.result import FoldReport
-from bncheck.inputs import batch_inputs, example_inputs, in_order, parse_input
+from bncheck.inputs import SAMPLES, in_order, inputs_of, parse_input, samples_of
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reporting.write import check_target
 from bncheck.static_inspection import Options, judge, static_findings
@@ -26,13 +24,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bncheck.data import Batch
     from bncheck.folding.torch_fold import FoldOptions, FoldResult
     from bncheck.measured import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
-#: Parity is checked on so many samples of the data.
-_SAMPLES: Final = 64
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
 _CORRUPT = ("BN102", "BN103")
 
@@ -69,7 +64,7 @@ def run(request: FoldRequest, note: Say = lambda _: None) -> FoldReport:
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
-        with _user_code():
+        with usercode.exporting():
             if checkpoint.container is Container.ONNX:
                 return _fold_onnx(request, checkpoint)
             return _fold_torch(request, checkpoint, note)
@@ -95,25 +90,6 @@ def _check(request: FoldRequest) -> None:
     check_target(output)
     if output.exists() and request.source.exists() and output.samefile(request.source):
         raise BncheckError("is the input itself", "name another file", str(output))
-
-
-@contextlib.contextmanager
-def _user_code() -> Iterator[None]:
-    """An export runs the model's forward, which may print and exit as it likes.
-
-    What is printed goes to stderr at the end; a graph that torch prints when an export fails is
-    nothing for users, who get one line.
-    """
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            yield
-    except SystemExit as error:
-        raise BncheckError(
-            f"the model called sys.exit({error.code!r})", "let it raise instead"
-        ) from None
-    if sys.stderr is not None:
-        sys.stderr.write(printed.getvalue())
 
 
 def _writable(report: FoldReport) -> bool:
@@ -190,7 +166,7 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> Fold
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         return _written(request, _fold_program(request, checkpoint, options))
     model = _model(request, checkpoint, note)
-    inputs = _inputs(request, model)
+    inputs = inputs_of(request.given, request.inputs, model)
     more = [inputs] if request.given.data is not None else []
     result = fold(model, inputs, options, more)
     return _written(request, result, model, inputs)
@@ -213,7 +189,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOpt
     sizes = [size for node in parity.user_inputs(program)[:1] for size in node.meta["val"].shape]
     fixed = sizes and isinstance(sizes[0], int)  # a batch of another size is refused
     module = program.module()
-    batch = _data_of(request, module, sizes[0] if fixed else _SAMPLES)
+    batch = samples_of(request.given, module, sizes[0] if fixed else SAMPLES)
     return fold(program, None, options, [in_order(module, batch)])
 
 
@@ -279,27 +255,3 @@ def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
     if checkpoint.modules:
         return "is a pickled module", f"{hint}, or --trust to unpickle it, which runs its code"
     return "holds tensors and no program", hint
-
-
-def _inputs(request: FoldRequest, model: nn.Module) -> tuple[torch.Tensor, ...]:
-    if request.given.data is None:
-        return example_inputs(model, [parse_input(word) for word in request.inputs])
-    return batch_inputs(model, _data_of(request, model, _SAMPLES))
-
-
-def _data_of(request: FoldRequest, model: nn.Module, most: int) -> Batch:
-    """The first samples of the data, which the model is seen to accept."""
-    import torch
-
-    from bncheck.data import Batches
-    from bncheck.measuring.forward import forward, prepared
-
-    data = request.given.batches()
-    cut = Batches(data.source, data.name, data.total, most)
-    batch = next((batch for batch in cut if batch.size), None)
-    if batch is None:
-        raise BncheckError("gives no samples", "check the data", data.name)
-    fitted = prepared(model, batch, 0, "cpu")
-    with torch.no_grad():
-        forward(model, fitted, 0)
-    return fitted

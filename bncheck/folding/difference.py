@@ -42,6 +42,11 @@ class _Channels:
     own: Floats
     values: int
 
+    @property
+    def scale(self) -> Floats:
+        """What each channel's differences are relative to."""
+        return np.maximum(self.size, max(FLOOR * self.size.max(initial=0.0), _TINY))
+
     def joined(self, other: _Channels) -> _Channels:
         """The larger of both; as one channel where axis 1 has another size with every input."""
         mine, its = (self.size, self.fold, self.own), (other.size, other.fold, other.own)
@@ -94,12 +99,17 @@ class Difference:
         few = any(channels.values < ENOUGH_VALUES for channels in self.outputs)
         return few and not self.misshapen and self.parity().excess > 1
 
+    def errors(self) -> list[float]:
+        """The largest relative error of each output."""
+        if self.misshapen:
+            return [float("inf")] * len(self.outputs)
+        return [float((c.fold / c.scale).max(initial=0.0)) for c in self.outputs]
+
     def parity(self, parts_at: str | None = None) -> Parity:
         """The figures."""
         worst = own = excess = 0.0
         for channels in self.outputs:
-            size = np.maximum(channels.size, max(FLOOR * channels.size.max(initial=0.0), _TINY))
-            errors, owns = channels.fold / size, channels.own / size
+            errors, owns = channels.fold / channels.scale, channels.own / channels.scale
             excuse = np.minimum(_EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
             allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
             worst, own = (

@@ -68,6 +68,17 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+def export_shaped(
+    model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[dict[int, Any], ...]
+) -> ExportedProgram:
+    """Export a module with these free axes, by input, and no others. Raises BncheckError."""
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(model, example_inputs, dynamic_shapes=shapes)
+    except Exception as error:
+        raise _unexportable(error) from None
+
+
 def _unexportable(error: Exception) -> BncheckError:
     """The line of the user's code that stops the export, and what to do about it."""
     where = _user_line(error)

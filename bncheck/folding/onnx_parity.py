@@ -59,7 +59,7 @@ def _checked(
 ) -> Parity:
     precise = in_float64(original)
     run_original, run_folded = _runner(original), _runner(folded)
-    difference = Difference(_default_tolerance(original) if tolerance is None else tolerance)
+    difference = Difference(default_tolerance(original) if tolerance is None else tolerance)
     fresh = _fresh(original)
     usual = list(itertools.islice(fresh, len(_BATCHES) if _has_free_batch(original) else 1))
     for inputs in itertools.chain(usual, itertools.islice(fresh, ENOUGH_VALUES)):
@@ -85,7 +85,7 @@ def _where(
     tolerance: float,
 ) -> str | None:
     """The first node, by name, whose results differ although they should not."""
-    values = [_everything(model, inputs) for model in (original, folded)]
+    values = [everything(model, inputs) for model in (original, folded)]
     for node in folded.graph.node:
         for name in node.output:
             pair = [found.get(name) for found in values]
@@ -96,7 +96,7 @@ def _where(
     return None
 
 
-def _everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
+def everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
     """Every value of the model's graph in float64, by making it an output."""
     names = [name for node in model.graph.node for name in node.output if name]
     wide = onnx.ModelProto()
@@ -167,7 +167,8 @@ def _widened(inputs: dict[str, Any]) -> dict[str, Any]:
     return {k: v.astype(np.float64) if _is_float(v) else v for k, v in inputs.items()}
 
 
-def _default_tolerance(model: onnx.ModelProto) -> float:
+def default_tolerance(model: onnx.ModelProto) -> float:
+    """By the narrowest floating dtype of weights, inputs and casts."""
     kinds = {tensor.data_type for graph in graphs_of(model.graph) for tensor in graph.initializer}
     kinds |= {info.type.tensor_type.elem_type for info in model.graph.input}
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]

@@ -59,7 +59,7 @@ def check(
             _batch_of(flat),
             arrays(precise),
             arrays(_run_module(module, folded, flat)),
-            arrays(_run_graph(original, flat)),
+            arrays(run_graph(original, flat)),
         )
     if refused is not None and not accepted:
         raise refused
@@ -137,7 +137,8 @@ def _size(size: Any, batch: int, axis: int) -> int:
     return int(hint) if hint is not None else _SIZE
 
 
-def _run_graph(program: ExportedProgram, flat: tuple[Any, ...]) -> list[torch.Tensor]:
+def run_graph(program: ExportedProgram, flat: tuple[Any, ...]) -> list[torch.Tensor]:
+    """The floating outputs that the user sees, in the program's own dtypes."""
     with torch.no_grad():
         everything = graph_inputs(program, flat)
         results = Interpreter(program.graph_module).run(*everything, enable_io_processing=False)

@@ -14,6 +14,7 @@ class Status(str, Enum):
 
     FOLDED = "folded"
     MERGED = "merged"
+    REWRITTEN = "rewritten"
     KEPT = "kept"
 
 

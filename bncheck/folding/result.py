@@ -62,8 +62,13 @@ class FoldReport:
 
     @property
     def folded(self) -> int:
-        """How many normalisations are gone."""
-        return sum(d.status is not Status.KEPT for d in self.batchnorms)
+        """How many normalisations went into other calls."""
+        return sum(d.status in (Status.FOLDED, Status.MERGED) for d in self.batchnorms)
+
+    @property
+    def rewritten(self) -> int:
+        """How many became calls of their own that are no normalisation."""
+        return sum(d.status is Status.REWRITTEN for d in self.batchnorms)
 
     @property
     def kept(self) -> list[Decision]:

@@ -57,6 +57,8 @@ class _Rewriter:
             self._replace_constant(ops[index], slot, number)
         for index in sorted(self.solution.plan.bypassed):
             self._bypass(ops[index])
+        for index, new in self.solution.rewritten.items():
+            self._rewrite_norm(ops[index], new)
         self._sweep()
         specs = [self.specs[node.name] for node in self.graph.nodes if node.op == "placeholder"]
         self.graph.lint()
@@ -143,11 +145,14 @@ class _Rewriter:
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input."""
-        node = self.nodes[op.name]
         slot = 1 if self.solution.graph.is_constant(op.inputs[0]) else 0
         name = op.inputs[slot]
         assert name is not None
-        source = self._current(name)
+        self._replace(op, self._current(name))
+
+    def _replace(self, op: Op, source: Node) -> None:
+        """Let the readers of a call's first result read `source` instead."""
+        node = self.nodes[op.name]
         if isinstance(node.meta["val"], (tuple, list)):
             for user in list(node.users):
                 if user.args[1] == 0:
@@ -156,6 +161,32 @@ class _Rewriter:
         else:
             node.replace_all_uses_with(source)
         self.nodes[op.name] = source
+
+    def _rewrite_norm(self, op: Op, new: NewWeights) -> None:
+        """A normalisation that stays becomes a 1 x 1 convolution by channel, or a product and sum.
+
+        The shape of its new weight says which: [C, 1, 1, 1] or [1, C, 1, ...].
+        """
+        aten = torch.ops.aten
+        assert op.inputs[0] is not None
+        assert new.bias is not None
+        node, source = self.nodes[op.name], self._current(op.inputs[0])
+        weight = self._new_parameter(f"{op.label}.weight", as_tensor(new.weight))
+        bias = self._new_parameter(f"{op.label}.bias", as_tensor(new.bias))
+        with self.graph.inserting_before(node):
+            if new.bias.array.ndim == 1:
+                args = (source, weight, bias, [1, 1], [0, 0], [1, 1], len(new.bias.array))
+                made = [self.graph.call_function(aten.conv2d.default, args)]
+            else:
+                product = self.graph.call_function(aten.mul.Tensor, (source, weight))
+                made = [product, self.graph.call_function(aten.add.Tensor, (product, bias))]
+        value = node.meta["val"]
+        for call in made:
+            call.meta = {
+                **node.meta,
+                "val": value[0] if isinstance(value, (tuple, list)) else value,
+            }
+        self._replace(op, made[-1])
 
     def _current(self, name: str) -> Node:
         """The node that now makes a value of the old graph."""

@@ -15,6 +15,7 @@ from bncheck.folding import parity
 from bncheck.folding.exporting import export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
 from bncheck.folding.plan import Decision
+from bncheck.folding.residual import Residual, rewritten
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.rewrite_export import rewrite
 from bncheck.folding.weights import Solution, solve
@@ -63,6 +64,7 @@ class FoldOptions:
     tolerance: float | None = None
     fail_unfolded: bool = False
     dry_run: bool = False
+    residual: Residual = Residual.BN
 
 
 def fold(
@@ -85,6 +87,7 @@ def fold(
     given, program = program, functional(program)
     refuse_random(program)
     solution = solve(read_program(program), options.keep)
+    solution = rewritten(solution, options.residual)
     decisions = solution.plan.decisions
     if options.dry_run:
         report = FoldReport(decisions, findings=findings_of(decisions, None, options.fail_unfolded))

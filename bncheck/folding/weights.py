@@ -43,14 +43,20 @@ class Solution:
     plan: Plan
     weights: Mapping[int, NewWeights] = field(default_factory=dict)
     constants: Mapping[tuple[int, int], Cast] = field(default_factory=dict)
+    #: Normalisations that become a scale (weight) and a shift (bias) of their own: residual.py.
+    rewritten: Mapping[int, NewWeights] = field(default_factory=dict)
 
     @property
     def flushed(self) -> int:
         """How many subnormal numbers became zero."""
         return sum(c.flushed for c in self._casts())
 
+    @property
+    def _new(self) -> list[NewWeights]:
+        return [*self.weights.values(), *self.rewritten.values()]
+
     def _casts(self) -> list[Cast]:
-        pairs = [c for new in self.weights.values() for c in (new.weight, new.bias)]
+        pairs = [c for new in self._new for c in (new.weight, new.bias)]
         return [c for c in (*pairs, *self.constants.values()) if c is not None]
 
 

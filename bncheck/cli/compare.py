@@ -1,0 +1,45 @@
+"""`bncheck compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.export import InputOption, ToleranceOption
+from bncheck.cli.groups import expanded
+from bncheck.cli.measuring import ModelOptions
+from bncheck.cli.options import KeyOption
+from bncheck.cli.reporting import ReportOptions
+from bncheck.errors import ExitCode
+
+
+@expanded
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="What the other is held against.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="B", help="A checkpoint, a .pt2 or an ONNX model.")
+    ],
+    *,
+    input_: InputOption = None,
+    key: KeyOption = None,
+    tolerance: ToleranceOption = None,
+    given: ModelOptions,
+    reporting: ReportOptions,
+) -> int:
+    """Do two files compute the same function? Exit code 1 where they do not.
+
+    A checkpoint needs --model, and --input or --data where the other file is one, too. A in
+    float64 is the judge; B runs as it is, an ONNX model at three levels of onnxruntime.
+    """
+    from bncheck.reporting.views.compare import CompareView
+    from bncheck.shipping.compare import CompareRequest, run
+
+    delivery = reporting.delivery(spare=[first, second])
+    request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
+    with console.status() as say:
+        done = run(request, say)
+    delivery.deliver(CompareView(done))
+    return ExitCode.OK if done.equal else ExitCode.FINDINGS

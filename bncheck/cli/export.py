@@ -1,0 +1,124 @@
+"""`bncheck export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.groups import expanded
+from bncheck.cli.measuring import ModelOptions
+from bncheck.cli.options import FailOn, FailOnOption, KeyOption, exit_code
+from bncheck.cli.reporting import ReportOptions
+
+InputOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
+    ),
+]
+ToleranceOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--tolerance", min=0.0, help="Relative error allowed; by dtype if not given."),
+]
+
+
+class ResidualForm(str, Enum):
+    """folding.residual.Residual without what it imports."""
+
+    CONV = "conv"
+    MULADD = "muladd"
+    BN = "bn"
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What the ONNX file looks like."""
+
+    opset: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--opset", metavar="N", help="Of ONNX's operators; torch's usual if not given."
+        ),
+    ] = None
+    dynamic_batch: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--dynamic-batch/--static-batch",
+            help="Any number of samples (where the model allows it, if not given), or one.",
+        ),
+    ] = None
+    dynamic: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--dynamic", metavar="NAME=AXES", help="Other free axes: x=0,2,3; repeatable."
+        ),
+    ] = None
+    input_name: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--input-name", metavar="NAME", help="In order; forward's names if not given."
+        ),
+    ] = None
+    output_name: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--output-name", metavar="NAME", help="In order; dict keys if not given."),
+    ] = None
+    residual: Annotated[
+        ResidualForm,
+        typer.Option("--residual", help="What a BatchNorm becomes that cannot be folded."),
+    ] = ResidualForm.CONV
+    no_fold: Annotated[bool, typer.Option("--no-fold", help="Keep every BatchNorm.")] = False
+
+
+@expanded
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint or a .pt2.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    input_: InputOption = None,
+    key: KeyOption = None,
+    file: FileOptions,
+    tolerance: ToleranceOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Export in spite of findings about the statistics.")
+    ] = False,
+    fail_on: FailOnOption = FailOn.ERROR,
+    given: ModelOptions,
+    reporting: ReportOptions,
+) -> int:
+    """Fold, export to ONNX, scrub, check and compare; the file is written if all of it holds.
+
+    A checkpoint needs --model (or --trust) and --input or --data; a .pt2 brings its graph along.
+    onnxruntime runs the file at three optimisation levels against the original in float64.
+    """
+    from bncheck.folding.residual import Residual
+    from bncheck.reporting.views.export import ExportView
+    from bncheck.shipping.axes import parse_axes
+    from bncheck.shipping.command import ExportRequest, run
+    from bncheck.shipping.export import ExportOptions
+
+    delivery = reporting.delivery(spare=[checkpoint, output])
+    options = ExportOptions(
+        file.opset,
+        Residual(file.residual.value),
+        not file.no_fold,
+        tolerance,
+        tuple(file.input_name or ()),
+        tuple(file.output_name or ()),
+    )
+    axes = parse_axes(file.dynamic_batch, file.dynamic or ())
+    inputs = tuple(input_ or ())
+    request = ExportRequest(checkpoint, output, given.parts(), inputs, key, axes, options, force)
+    with console.status() as say:
+        done = run(request, console.note, say)
+    for note in done.notes:
+        console.note(note)
+    delivery.deliver(ExportView(str(checkpoint), done))
+    return exit_code(done.findings, fail_on)

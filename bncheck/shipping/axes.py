@@ -1,0 +1,117 @@
+"""Which axes of an exported model may have any size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bncheck.errors import BncheckError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.export import ExportedProgram
+
+_DYNAMIC = re.compile(r"(\w+)=(\d+(?:,\d+)*)")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Free axes: the first of every input (`batch`; None where possible), and `more` by input."""
+
+    batch: bool | None = None
+    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def usual(self) -> bool:
+        """Whether nothing is asked for but a free batch, where the model allows it."""
+        return self.batch is not False and not self.more
+
+
+def parse_axes(batch: bool | None, words: Sequence[str]) -> Axes:
+    """`x=0,2,3`: axes of the input x."""
+    more = {}
+    for word in words:
+        match = _DYNAMIC.fullmatch(word.replace(" ", ""))
+        if not match:
+            raise BncheckError(f"--dynamic {word!r} is not NAME=AXES", "write e.g. x=0,2,3")
+        more[match[1]] = tuple(int(axis) for axis in match[2].split(","))
+    return Axes(batch, more)
+
+
+def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedProgram:
+    """The model as a program whose axes are free as asked for. Raises BncheckError."""
+    from torch.export import Dim
+
+    from bncheck.folding.exporting import export_program, export_shaped
+
+    if axes.usual:
+        program = export_program(model, inputs)
+    else:
+        names = forward_names(model, len(inputs))
+        _check_names(axes, names, inputs)
+        if axes.batch is False:
+            inputs = tuple(tensor[:1] for tensor in inputs)
+        first = () if axes.batch is False else (0,)
+        free = [{*first, *axes.more.get(name, ())} for name in names]
+        shapes = tuple(dict.fromkeys(sorted(which), Dim.AUTO) for which in free)
+        program = export_shaped(model, inputs, shapes)
+    check_free(program, axes)
+    return program
+
+
+def forward_names(model: nn.Module, number: int) -> list[str]:
+    """The parameters of forward that get the inputs, as torch.export names them."""
+    import inspect
+
+    parameters = inspect.signature(model.forward).parameters.values()
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}_{i}" for i in range(number - len(names))]
+        else:
+            names.append(parameter.name)
+    return names[:number]
+
+
+def _check_names(axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor]) -> None:
+    for name, wanted in axes.more.items():
+        if name not in names:
+            raise BncheckError(
+                f"--dynamic names {name!r}, which is no input", f"they are {', '.join(names)}"
+            )
+        rank = inputs[names.index(name)].ndim
+        if max(wanted) >= rank:
+            raise BncheckError(
+                f"--dynamic {name} has no axis {max(wanted)}", f"with the batch it has {rank} axes"
+            )
+        if axes.batch is False and 0 in wanted:
+            raise BncheckError("--static-batch and --dynamic axis 0 contradict", "leave one out")
+
+
+def check_free(program: ExportedProgram, axes: Axes) -> None:
+    """Refuse a program that fixes an axis that the user wants free."""
+    import torch
+
+    from bncheck.folding.parity import user_inputs
+
+    sizes = {n.name: n.meta["val"].shape for n in user_inputs(program)
+             if isinstance(n.meta.get("val"), torch.Tensor)}  # fmt: skip
+    wanted = [(name, axis) for name, places in axes.more.items() for axis in places]
+    if axes.batch:
+        wanted += [(name, 0) for name, shape in sizes.items() if len(shape)]
+    for name, axis in wanted:
+        shape = sizes.get(name, ())
+        if axis >= len(shape):
+            raise BncheckError(
+                f"--dynamic {name}={axis} names no axis of an input",
+                f"the inputs are {', '.join(sizes)}",
+            )
+        if isinstance(shape[axis], int):
+            raise BncheckError(
+                f"axis {axis} of the input {name} cannot be dynamic: the model fixes it at "
+                f"{shape[axis]}",
+                "look for sizes written into its forward (view, reshape), or leave the axis static",
+            )

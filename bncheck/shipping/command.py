@@ -1,0 +1,193 @@
+"""One export from file to file: what `bncheck export` does, without the terminal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncheck import usercode
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity
+from bncheck.inputs import SAMPLES, in_order, inputs_of, parse_input, samples_of
+from bncheck.layers import Assumptions, find_layers
+from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.shipping.axes import Axes, check_free, traced
+from bncheck.shipping.export import ExportOptions, check, export_program
+from bncheck.shipping.report import ExportReport
+from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.static_inspection import Options, judge, static_findings
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from bncheck.measured import Measuring
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What a user asks for on the command line; `given` holds the model and the data."""
+
+    source: Path
+    output: Path
+    given: Measuring
+    inputs: Sequence[str] = ()
+    key: str | None = None
+    axes: Axes = field(default_factory=Axes)
+    options: ExportOptions = field(default_factory=ExportOptions)
+    force: bool = False
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a module is to be built or unpickled."""
+        return self.given.model is not None or self.given.trust
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model in eval mode, or a program, and what the rules say of it."""
+
+    model: nn.Module | None
+    program: ExportedProgram | None
+    findings: Sequence[Finding]
+
+
+def run(
+    request: ExportRequest, note: Say = lambda _: None, say: Say = lambda _: None
+) -> ExportReport:
+    """Export, unless findings stop it: then nothing is written. Raises BncheckError.
+
+    `note` is told what is worth knowing beside the result, `say` what is being done.
+    """
+    from bncheck.reading.opening import open_checkpoint
+
+    _check(request)
+    checkpoint = open_checkpoint(request.source, request.key)
+    try:
+        with usercode.exporting():
+            loaded = _loaded(request, checkpoint)
+            serious = tuple(f for f in loaded.findings if f.severity is Severity.ERROR)
+            if serious and not request.force:
+                return ExportReport(findings=serious)
+            for finding in serious:
+                note(
+                    f"{finding.rule} {finding.layer or request.source}: {finding.message} (--force)"
+                )
+            say("exporting")
+            program, samples = _program(request, loaded)
+            facts = {**request.options.facts, **_source(request.source)}
+            options = replace(request.options, facts=facts)
+            report = export_program(program, request.output, options, samples, say)
+            return replace(report, notes=tuple(_notes(program, request.axes)))
+    except BncheckError as error:
+        raise (error if error.subject else error.about(str(request.source))) from None
+
+
+def _check(request: ExportRequest) -> None:
+    """Refuse what cannot succeed before any time is spent on it."""
+    for word in request.inputs:
+        parse_input(word)
+    if request.inputs and request.given.data is not None:
+        raise BncheckError("--input and --data exclude each other", "give one of them")
+    if request.given.device != "cpu":
+        raise BncheckError("--device has no use here: the file is made on the CPU", "leave it out")
+    check(request.output, request.options)
+
+
+def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
+    if checkpoint.container is Container.ONNX:
+        raise BncheckError(
+            "is an ONNX model already", f"`bncheck fold {request.source} -o OUT.onnx` folds it"
+        )
+    if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
+        from bncheck.folding.program_file import load_program
+
+        if request.inputs:
+            raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")
+        if request.axes.batch is False:
+            raise BncheckError("a .pt2 has its axes already", "leave --static-batch out")
+        findings = judge(checkpoint, Options()).findings
+        return _Loaded(None, load_program(request.source), findings)
+    if not request.has_model:
+        raise BncheckError(*_needs_model(checkpoint))
+    if not request.inputs and request.given.data is None:
+        raise BncheckError(
+            "--input or --data is missing",
+            "give one sample's shape, e.g. --input 3,224,224, or samples",
+        )
+    return _module(request, checkpoint)
+
+
+def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
+    hint = "give --model TARGET:CALLABLE"
+    if checkpoint.modules and checkpoint.container is not Container.TORCHSCRIPT:
+        return "is a pickled module", f"{hint}, or --trust to unpickle it, which runs its code"
+    return "holds tensors and no program that can be exported", hint
+
+
+def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
+    from bncheck.measured import described_by, file_findings, module_for
+
+    model, prefix = module_for(request.given, checkpoint)
+    layers = tuple(find_layers(checkpoint, Assumptions()))
+    if any(getattr(module, "running_var", None) is not None for module in model.modules()):
+        layers = described_by(layers, model, prefix)
+        findings = file_findings(checkpoint, layers, model, Options())
+    else:
+        findings = static_findings(checkpoint, layers, Options())
+    if request.given.model is None:  # its own flags, which nobody has set on purpose
+        findings = [_serious(f) if f.rule == "BN401" else f for f in findings]
+    return _Loaded(model.eval(), None, findings)
+
+
+def _serious(finding: Finding) -> Finding:
+    """What is only worth knowing of a pickled module decides what an exported one computes."""
+    return replace(
+        finding,
+        severity=Severity.ERROR,
+        message=f"{finding.message}: as it is, it normalises with the batch",
+        fix="save it after model.eval(), or give --force to export it as in eval()",
+    )
+
+
+def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, list[Any]]:
+    """The program, and samples to compare it on where there are data."""
+    given = request.given
+    if loaded.program is not None:
+        program = loaded.program
+        check_free(program, request.axes)
+        if given.data is None:
+            return program, []
+        module, most = program.module(), fixed_batch(program)
+        samples = in_order(module, samples_of(given, module, most or SAMPLES))
+        return program, as_arrays(samples, most)
+    assert loaded.model is not None
+    inputs = inputs_of(given, request.inputs, loaded.model)
+    program = traced(loaded.model, inputs, request.axes)
+    used = inputs if given.data is not None else ()
+    return program, as_arrays(used, fixed_batch(program))
+
+
+def _notes(program: ExportedProgram, axes: Axes) -> list[str]:
+    from bncheck.shipping.samples import fixed_batch
+
+    size = fixed_batch(program)
+    if size is None or axes.batch is False:
+        return []
+    return [f"the model fixes its batch at {size}, and so does the file"]
+
+
+def _source(path: Path) -> dict[str, str]:
+    """The checkpoint's digest; a folder has none."""
+    if not path.is_file():
+        return {}
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"source.sha256": digest.hexdigest()}

@@ -1,0 +1,152 @@
+"""Two files, one function? Checkpoints with their model, .pt2 and ONNX, in every combination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncheck import usercode
+from bncheck.errors import BncheckError
+from bncheck.inputs import SAMPLES, InputShape, example_inputs, inputs_of
+from bncheck.limits import MAX_ONNX_BYTES
+from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.shipping.proof import prove
+from bncheck.shipping.report import CompareReport
+from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bncheck.measured import Measuring
+
+#: Of a free axis that is no batch, where the other file is all that is known of the inputs.
+_SIZE = 16
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What a user asks for on the command line; `given` holds the model and the data."""
+
+    first: Path
+    second: Path
+    given: Measuring
+    inputs: Sequence[str] = ()
+    key: str | None = None
+    tolerance: float | None = None
+
+
+def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) -> CompareReport:
+    """Hold the second against the first in float64. Raises BncheckError."""
+    if request.inputs and request.given.data is not None:
+        raise BncheckError("--input and --data exclude each other", "give one of them")
+    if request.given.device != "cpu":
+        raise BncheckError(
+            "--device has no use here: files are compared on the CPU", "leave it out"
+        )
+    with usercode.exporting():
+        say("opening")
+        sides, samples = _sides(request)
+        say("comparing")
+        try:
+            proof = prove(*sides, request.tolerance, samples)
+        except BncheckError as error:
+            raise (error if error.subject else error.about(str(request.second))) from None
+    return CompareReport(str(request.first), str(request.second), proof)
+
+
+def _sides(request: CompareRequest) -> tuple[tuple[Side, Side], list[Array]]:
+    """Both sides; programs first, because a module may need to know what they take."""
+    from bncheck.reading.opening import open_checkpoint
+
+    paths = (request.first, request.second)
+    opened = [open_checkpoint(path, request.key) for path in paths]
+    sides = [_program_side(checkpoint) for checkpoint in opened]
+    known = next((side for side in sides if side is not None), None)
+    samples: list[Array] = []
+    for place, side in enumerate(sides):
+        if side is None:
+            try:
+                model, inputs = _module(request, opened[place], known)
+                made = _traced_side(model, inputs)
+            except BncheckError as error:
+                raise (error if error.subject else error.about(str(paths[place]))) from None
+            sides[place] = made
+            if request.given.data is not None:
+                samples = as_arrays(inputs, fixed_batch(made.program))
+    if request.given.data is not None and not samples:
+        samples = _samples(request, known)
+    first, second = sides
+    assert first is not None
+    assert second is not None
+    return (first, second), samples
+
+
+def _program_side(checkpoint: Checkpoint) -> Side | None:
+    if checkpoint.container is Container.ONNX:
+        from bncheck.folding.onnx_fold import load_onnx
+        from bncheck.shipping.onnx_side import OnnxSide
+        from bncheck.shipping.writing import fits_one_file
+
+        model = load_onnx(checkpoint.path)
+        whole = fits_one_file(model, MAX_ONNX_BYTES)
+        return OnnxSide(model, None if whole else checkpoint.path)
+    if checkpoint.container is Container.EXPORTED_PROGRAM:
+        from bncheck.folding.program_file import load_program
+
+        return TorchSide(load_program(checkpoint.path))
+    return None
+
+
+def _module(
+    request: CompareRequest, checkpoint: Checkpoint, known: Side | None
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    from bncheck.measured import module_for
+
+    if request.given.model is None and not request.given.trust:
+        raise BncheckError(
+            "holds no program, so it needs its model", "give --model TARGET:CALLABLE, or --trust"
+        )
+    model = module_for(request.given, checkpoint)[0].eval()
+    if request.inputs or request.given.data is not None:
+        return model, inputs_of(request.given, request.inputs, model)
+    if known is None:
+        raise BncheckError(
+            "--input or --data is missing",
+            "give one sample's shape, e.g. --input 3,224,224, or samples",
+        )
+    return model, example_inputs(model, [_sample_of(port) for port in known.inputs])
+
+
+def _sample_of(port: Port) -> InputShape:
+    sizes = tuple(size if isinstance(size, int) else _SIZE for size in port.shape[1:])
+    return InputShape(None, sizes, None if "float" in port.dtype else port.dtype)
+
+
+def _traced_side(model: nn.Module, inputs: tuple[Any, ...]) -> TorchSide:
+    from bncheck.shipping.axes import Axes, traced
+
+    return TorchSide(traced(model, inputs, Axes()))
+
+
+def _samples(request: CompareRequest, known: Side | None) -> list[Array]:
+    """--data where both files are programs: by the names of their inputs, or in order."""
+    from bncheck.data import Batches
+
+    assert known is not None
+    data = request.given.batches()
+    batch = next((b for b in Batches(data.source, data.name, data.total, SAMPLES) if b.size), None)
+    if batch is None:
+        raise BncheckError("gives no samples", "check the data", data.name)
+    named = [batch.kwargs[p.name] for p in known.inputs if p.name in batch.kwargs]
+    tensors = [*batch.args, *named]
+    if len(tensors) != len(known.inputs):
+        raise BncheckError(
+            f"--data gives {len(tensors)} of {len(known.inputs)} inputs",
+            f"they are {', '.join(port.name for port in known.inputs)}",
+        )
+    sizes = [p.shape[0] for p in known.inputs if p.shape and isinstance(p.shape[0], int)]
+    arrays = as_arrays(tensors, min(sizes) if sizes else None)
+    return fitted(known.inputs, arrays) if arrays else []

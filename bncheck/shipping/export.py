@@ -1,0 +1,174 @@
+"""A model becomes an ONNX file: fold, export, scrub, check, prove, time, write; in this order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from bncheck._version import __version__
+from bncheck.errors import BncheckError
+from bncheck.folding.residual import Residual
+from bncheck.folding.result import FoldReport
+from bncheck.limits import MAX_ONNX_BYTES
+from bncheck.reporting.write import check_target
+from bncheck.shipping.naming import input_names, output_names
+from bncheck.shipping.onnx_side import OnnxSide, port_of
+from bncheck.shipping.proof import prove
+from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts, parity_failure_of
+from bncheck.shipping.scrubbing import set_metadata
+from bncheck.shipping.sessions import LEVELS, latency
+from bncheck.shipping.sides import Array, CannotRun, TorchSide
+from bncheck.shipping.torch_to_onnx import check_installed, opset_of, to_onnx
+from bncheck.shipping.writing import data_path, fits_one_file, pair, write
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user can set about the file. `facts` go into its metadata."""
+
+    opset: int | None = None
+    residual: Residual = Residual.CONV
+    fold: bool = True
+    tolerance: float | None = None
+    input_names: Sequence[str] = ()
+    output_names: Sequence[str] = ()
+    timing: bool = True
+    facts: dict[str, str] = field(default_factory=dict)
+    one_file_below: int = MAX_ONNX_BYTES
+
+
+def check(path: Path, options: ExportOptions) -> None:
+    """Refuse what cannot succeed before any time is spent on it."""
+    check_installed()
+    if path.suffix != ".onnx":
+        raise BncheckError("does not end in .onnx", "name an .onnx file", str(path))
+    check_target(path)
+    newest = onnx.defs.onnx_opset_version()
+    if options.opset is not None and not 7 <= options.opset <= newest:
+        raise BncheckError(
+            f"--opset {options.opset} is none that onnx {onnx.__version__} knows",
+            f"give 18 to {newest}",
+        )
+
+
+def export_program(
+    program: ExportedProgram,
+    path: Path,
+    options: ExportOptions,
+    data: Sequence[Array] = (),
+    say: Say = lambda _: None,
+) -> ExportReport:
+    """Write the program as ONNX. Nothing is written where the result is another function.
+
+    `data` are samples on which it is held against the original, too. Raises BncheckError.
+    """
+    from bncheck.folding.exporting import functional, refuse_random
+    from bncheck.folding.torch_fold import FoldOptions, fold
+
+    check(path, options)
+    refuse_random(program)
+    names = input_names(program, options.input_names)
+    outputs = output_names(program, names, options.output_names)
+    folded: FoldReport | None = None
+    plain = shipped = functional(program)
+    report = ExportReport()
+    if options.fold:
+        say("folding")
+        result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
+        folded, shipped = result.report, result.program
+        report = replace(report, fold=folded, findings=folded.findings)
+        if any(finding.rule == "BN404" for finding in folded.findings):
+            return report
+    say("writing ONNX")
+    model = to_onnx(shipped, names, outputs, options.opset)
+    unfolded = to_onnx(plain, names, outputs, options.opset) if options.fold else model
+    _check_model(model, options)
+    report = replace(
+        report,
+        inputs=tuple(map(port_of, model.graph.input)),
+        outputs=tuple(map(port_of, model.graph.output)),
+        before=node_counts(unfolded),
+        after=node_counts(model),
+    )
+    one_file = fits_one_file(model, options.one_file_below)
+    with _runnable(model, path, one_file) as place:
+        say("comparing")
+        proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data)
+        report = replace(report, proof=proof)
+        if not proof.holds:
+            failure = parity_failure_of(proof, "the ONNX file differs from the original")
+            return replace(report, findings=(*report.findings, failure))
+        if options.timing and options.fold and fits_one_file(unfolded):
+            say("timing")
+            timed = tuple(_timed(place or model, unfolded, TorchSide(program)))
+            report = replace(report, latency=timed)
+    set_metadata(model, {**_facts(report), **options.facts})
+    size, digest = write(model, path, one_file)
+    beside = None if one_file else str(data_path(path))
+    return replace(report, file=OnnxFile(str(path), opset_of(model), size, digest, beside))
+
+
+def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
+    """onnx itself must accept it, shapes included."""
+    if not fits_one_file(model, options.one_file_below):
+        return  # onnxruntime's own checks, from the files, have to do
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BncheckError(
+            f"becomes a model that onnx.checker refuses ({first[:160]})",
+            "please report it; nothing was written",
+        ) from None
+
+
+@contextlib.contextmanager
+def _runnable(model: onnx.ModelProto, path: Path, one_file: bool) -> Iterator[Path | None]:
+    """Where onnxruntime has to read it from; None for from memory."""
+    if one_file:
+        yield None
+    else:
+        with pair(model, path) as (made, _):
+            yield made
+
+
+def _timed(
+    ours: onnx.ModelProto | Path, unfolded: onnx.ModelProto, side: TorchSide
+) -> Iterator[Latency]:
+    import numpy as np
+
+    from bncheck.shipping.sides import fresh
+
+    arrays = fresh(side, 1, 1, np.random.default_rng(0))
+    for level in LEVELS:
+        with contextlib.suppress(CannotRun):
+            yield Latency(level, *latency(ours, unfolded, arrays, level))
+
+
+def _facts(report: ExportReport) -> dict[str, str]:
+    """What the file says about itself: bncheck.* in its metadata."""
+    facts = {"version": __version__, "batchnorm_nodes": str(report.batchnorm_nodes)}
+    if report.fold is not None:
+        counts: Any = report.to_dict()["fold"]
+        facts["fold"] = json.dumps(counts["summary"], sort_keys=True)
+    if report.proof is not None:
+        errors = {
+            level.level: float(f"{level.parity.max_relative_error:.3g}")
+            for level in report.proof.levels
+            if level.parity is not None
+        }
+        proof = {"reference": "float64", "tolerance": report.proof.tolerance}
+        facts["parity"] = json.dumps({**proof, "max_relative_error": errors}, sort_keys=True)
+    return facts

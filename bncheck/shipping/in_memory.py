@@ -1,0 +1,74 @@
+"""A module or program in memory becomes an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.export import ExportedProgram
+
+from bncheck import usercode
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity
+from bncheck.shipping.axes import Axes, check_free, traced
+from bncheck.shipping.export import ExportOptions, check, export_program
+from bncheck.shipping.report import ExportReport
+from bncheck.static_inspection import Options, static_findings
+
+
+def export_model(
+    model: nn.Module | ExportedProgram,
+    example_inputs: tuple[Any, ...] | None,
+    path: Path,
+    options: ExportOptions,
+    axes: Axes,
+    force: bool,
+) -> ExportReport:
+    """Export, or raise BncheckError for what would make the file useless."""
+    check(path, options)
+    with usercode.exporting():
+        if isinstance(model, ExportedProgram):
+            check_free(model, axes)
+            program = model
+        else:
+            if not force:
+                _refuse(model)
+            program = _traced_in_eval(model, example_inputs or (), axes)
+        report = export_program(program, path, options)
+    if report.file is None:
+        worst = next(f for f in report.findings if f.severity is Severity.ERROR)
+        where = worst.layer or "the model"
+        raise BncheckError(f"{where}: {worst.message}", worst.fix, str(path))
+    return report
+
+
+def _refuse(model: nn.Module) -> None:
+    from bncheck.measured import layers_of
+
+    norms = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
+    if any(norm.training for norm in norms):
+        raise BncheckError(
+            "BN401: the model is in training mode, so its BatchNorms normalise with the batch",
+            "call model.eval(), or give force=True to export it as in eval()",
+        )
+    found: Sequence[Finding] = static_findings(None, layers_of(model), Options()) if norms else ()
+    for finding in found:
+        if finding.severity is Severity.ERROR:
+            raise BncheckError(
+                f"{finding.rule} {finding.layer}: {finding.message}",
+                f"{finding.fix}, or give force=True",
+            )
+
+
+def _traced_in_eval(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedProgram:
+    from bncheck.measuring.norms import in_eval_mode
+
+    with in_eval_mode(model):
+        return traced(model, inputs, axes)
+
+
+def axes_of(dynamic_batch: bool | None, dynamic: Mapping[str, Sequence[int]] | None) -> Axes:
+    """From the arguments of bncheck.export."""
+    return Axes(dynamic_batch, {name: tuple(axes) for name, axes in (dynamic or {}).items()})

@@ -1,0 +1,224 @@
+"""Is it the same function? Every way to run one program against another computed in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bncheck.errors import BncheckError
+from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
+from bncheck.folding.result import Parity
+from bncheck.shipping.sides import (
+    BATCHES,
+    Array,
+    CannotRun,
+    Run,
+    Side,
+    free_axes,
+    fresh,
+    has_free_batch,
+)
+
+_SEED = 20261
+#: Other runs are drawn where a channel happens to be near zero, as in folding/parity.py.
+_MORE = 4
+
+
+@dataclass(frozen=True)
+class LevelParity:
+    """What one way of running showed; `parity` is None where it could not run, `refused` says why.
+
+    `outputs` are the largest relative errors by output.
+    """
+
+    level: str
+    parity: Parity | None
+    outputs: Mapping[str, float] = field(default_factory=dict)
+    refused: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data; figures that were not measured are null."""
+        figures: dict[str, object] = dict.fromkeys(
+            ("max_relative_error", "original_error", "tolerance", "reference", "batches",
+             "argmax_agreement")
+        )  # fmt: skip
+        if self.parity is not None:
+            figures = self.parity.to_dict()
+        named = {"outputs": dict(self.outputs), "refused": self.refused}
+        return {"level": self.level, **figures, **named}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All ways, and the first value, by name, at which the two part."""
+
+    levels: tuple[LevelParity, ...]
+    tolerance: float
+    parts_at: str | None = None
+
+    @property
+    def measured(self) -> list[Parity]:
+        """The figures of those that ran."""
+        return [level.parity for level in self.levels if level.parity is not None]
+
+    @property
+    def holds(self) -> bool:
+        """Whether something ran, and everything that ran agrees."""
+        return bool(self.measured) and all(parity.holds for parity in self.measured)
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error of all."""
+        return max((parity.max_relative_error for parity in self.measured), default=float("nan"))
+
+
+def prove(
+    reference: Side, other: Side, tolerance: float | None = None, data: Sequence[Array] = ()
+) -> Proof:
+    """Run both on fresh inputs at several batch sizes, and on the samples in `data`.
+
+    The reference in float64 is the judge; in its own dtype it shows what rounding costs. Where
+    no runtime has the kernels for `other`, its own float64 evaluation stands in. Raises
+    BncheckError where the two cannot be compared.
+    """
+    limit = max(reference.tolerance, other.tolerance) if tolerance is None else tolerance
+    _check_ports(reference, other)
+    trial = _Trial(reference, other, limit)
+    inputs = _inputs(reference, other)
+    usual = [next(inputs) for _ in range(len(BATCHES) if trial.free else 1)]
+    for arrays in [*usual, *([list(data)] if data else [])]:
+        trial.add(arrays)
+    for _ in range(_MORE):
+        if not trial.needs_more:
+            break
+        trial.add(next(inputs))
+    proof = Proof(tuple(trial.levels()), limit)
+    if proof.holds or not trial.accepted:
+        return proof
+    return replace(proof, parts_at=_where(reference, other, trial.accepted[0], limit))
+
+
+class _Trial:
+    def __init__(self, reference: Side, other: Side, limit: float) -> None:
+        self.reference, self.other, self.limit = reference, other, limit
+        self.free = has_free_batch(reference) and has_free_batch(other)
+        self.ways: dict[str, Run] = dict(other.runs)
+        self.differences = {name: Difference(limit) for name in self.ways}
+        self.refused: dict[str, str] = {}
+        self.accepted: list[Sequence[Array]] = []
+        self.own = next(iter(reference.runs.values()))
+
+    def add(self, arrays: Sequence[Array]) -> None:
+        precise = self.reference.precise(arrays)
+        try:
+            own = self.own(arrays)
+        except CannotRun:
+            own = precise
+        self.accepted.append(arrays)
+        for name, run in list(self.ways.items()):
+            if name not in self.refused:
+                try:
+                    self._take(name, arrays, precise, run(arrays), own)
+                except CannotRun as reason:
+                    self.refused[name] = str(reason)
+        if len(self.refused) == len(self.ways) and "reference" not in self.ways:
+            self.ways["reference"] = self.other.precise
+            self.differences["reference"] = Difference(self.limit)
+            for before in self.accepted[:-1]:
+                self.again(before)
+            self._take("reference", arrays, precise, self.other.precise(arrays), own)
+
+    def again(self, arrays: Sequence[Array]) -> None:
+        precise = self.reference.precise(arrays)
+        self._take("reference", arrays, precise, self.other.precise(arrays), precise)
+
+    def _take(
+        self, name: str, arrays: Sequence[Array], precise: list[Array], new: list[Array],
+        own: list[Array],
+    ) -> None:  # fmt: skip
+        if len(new) != len(precise):
+            raise BncheckError(
+                f"has {len(new)} floating outputs where the other has {len(precise)}",
+                "compare files of the same model",
+            )
+        batch = next((a.shape[0] for a in arrays if a.ndim), 0)
+        self.differences[name].add(batch, precise, new, own)
+
+    @property
+    def needs_more(self) -> bool:
+        return any(difference.needs_more for difference in self.differences.values())
+
+    def levels(self) -> Iterator[LevelParity]:
+        for name, difference in self.differences.items():
+            if name in self.refused:
+                yield LevelParity(name, None, refused=self.refused[name])
+            else:
+                errors = dict(zip(self.other.outputs, difference.errors(), strict=False))
+                yield LevelParity(name, difference.parity(), errors)
+
+
+def _check_ports(first: Side, second: Side) -> None:
+    if len(first.inputs) != len(second.inputs):
+        raise BncheckError(
+            f"takes {len(second.inputs)} inputs where the other takes {len(first.inputs)}",
+            "compare files of the same model",
+        )
+    for mine, its in zip(first.inputs, second.inputs, strict=True):
+        pairs = zip(mine.shape, its.shape, strict=False)
+        fixed = [(a, b) for a, b in pairs if isinstance(a, int) and isinstance(b, int)]
+        if len(mine.shape) != len(its.shape) or any(a != b for a, b in fixed):
+            raise BncheckError(
+                f"takes {its.name} of {_sizes(its.shape)} where the other takes "
+                f"{_sizes(mine.shape)}",
+                "compare files of the same model",
+            )
+        if mine.dtype != its.dtype and "int" in mine.dtype + its.dtype:
+            raise BncheckError(
+                f"takes {its.name} as {its.dtype} where the other takes {mine.dtype}",
+                "compare files of the same model",
+            )
+    if not first.outputs:
+        raise BncheckError("has no floating output to compare", "let the model return its scores")
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape)) or "no axes"
+
+
+def _inputs(reference: Side, other: Side) -> Iterator[list[Array]]:
+    """Fresh inputs that both take, at the usual batch sizes first.
+
+    Other free axes are twice as long in every second set, where the model can be run at that size.
+    """
+    generator = np.random.default_rng(_SEED)
+    stricter = min((reference, other), key=free_axes)
+    batches = [*BATCHES, *[ENOUGH_VALUES // 4] * _MORE]
+    for place, batch in enumerate(batches):
+        if place % 2:
+            try:
+                arrays = fresh(stricter, batch, 2, generator)
+                reference.precise(arrays)
+                yield arrays
+                continue
+            except (RuntimeError, ValueError, BncheckError):
+                pass
+        yield fresh(stricter, batch, 1, generator)
+
+
+def _where(reference: Side, other: Side, arrays: Sequence[Array], limit: float) -> str | None:
+    """The first value at which the two part for good: the first after the last that agrees.
+
+    Between a convolution and the BatchNorm that was folded into it they differ by intention.
+    """
+    known = {name: (shown, value) for name, shown, value in reference.values(arrays)}
+    parting: str | None = None
+    for name, shown, value in other.values(arrays):
+        if name in known:
+            own, expected = known[name]
+            if relative_error(expected, value) <= limit:
+                parting = None
+            elif parting is None:
+                parting = own if shown == name else shown
+    return parting

@@ -1,0 +1,85 @@
+"""onnxruntime: sessions at its optimisation levels, and how long they take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from bncheck.shipping.sides import Array, CannotRun, is_float
+
+#: In the order in which onnxruntime does more and more to a graph.
+LEVELS = {"disable_all": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED",
+          "all": "ORT_ENABLE_ALL"}  # fmt: skip
+#: Seconds that timing one pair of sessions may take, and the least number of rounds.
+_BUDGET = 0.4
+_ROUNDS = 5
+
+
+def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
+    """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise CannotRun(_reason(error)) from None
+
+
+class Runner:
+    """A model at one level, ready when it is first called."""
+
+    def __init__(self, model: onnx.ModelProto | Path, level: str) -> None:
+        self._model, self._level = model, level
+        self._session: Any = None
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        """The floating outputs."""
+        self._session = self._session or session(self._model, self._level)
+        names = [info.name for info in self._session.get_inputs()]
+        try:
+            results = self._session.run(None, dict(zip(names, arrays, strict=True)))
+        except Exception as error:
+            raise CannotRun(_reason(error)) from None
+        return [result for result in results if is_float(result)]
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without its own file names."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text.rpartition(" : ")[2].strip()[:160] or text[:160]
+
+
+def latency(
+    ours: onnx.ModelProto | Path, other: onnx.ModelProto, feed: Sequence[Array], level: str
+) -> tuple[float, float]:
+    """Milliseconds a run, of both, on one thread and in turns, the quickest of many runs each.
+
+    The quickest is what the model costs; everything above is what else the machine does.
+    """
+    sessions = [session(model, level, threads=1) for model in (ours, other)]
+    feeds = []
+    for one in sessions:
+        names = [info.name for info in one.get_inputs()]
+        feeds.append(dict(zip(names, feed, strict=True)))
+        one.run(None, feeds[-1])
+    times: list[list[float]] = [[], []]
+    begin = time.perf_counter()
+    while len(times[0]) < _ROUNDS or time.perf_counter() - begin < _BUDGET:
+        turn = len(times[0]) % 2
+        for place in (turn, 1 - turn):
+            start = time.perf_counter()
+            sessions[place].run(None, feeds[place])
+            times[place].append(time.perf_counter() - start)
+    quickest = [statistics.median(sorted(own)[: max(3, len(own) // 4)]) * 1e3 for own in times]
+    return quickest[0], quickest[1]

@@ -1,0 +1,211 @@
+"""Programs of either kind as something to run on the same inputs and to hold against another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+Array: TypeAlias = NDArray[Any]
+Run: TypeAlias = Callable[[Sequence[Array]], list[Array]]
+
+#: Fresh inputs at these batch sizes: one sample, and two numbers that no model is made for.
+BATCHES = (1, 3, 5)
+#: Of another free axis where the program does not tell the size in its example.
+_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output: its dtype, and its shape in which a free axis is a name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data."""
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+
+class Side(Protocol):
+    """A program; inputs and outputs are NumPy arrays in order, outputs the floating ones only."""
+
+    @property
+    def inputs(self) -> Sequence[Port]:
+        """What it takes."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of its floating outputs."""
+
+    @property
+    def tolerance(self) -> float:
+        """By the narrowest floating dtype in it: folding/result.py."""
+
+    @property
+    def runs(self) -> Mapping[str, Run]:
+        """Ways to run it as it is, by name. A way may raise CannotRun when it is called."""
+
+    def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
+        """Sizes of its inputs: free first axes `batch`, other free ones `factor` examples long."""
+
+    def precise(self, arrays: Sequence[Array]) -> list[Array]:
+        """Its outputs computed in float64."""
+
+    def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
+        """Every floating value on the way in float64: its name, and whom to show for it."""
+
+
+class CannotRun(Exception):  # noqa: N818
+    """A runtime has no kernel for something; the message says what."""
+
+
+def free_axes(side: Side) -> int:
+    """How many axes of its inputs may have any size."""
+    return sum(isinstance(size, str) for port in side.inputs for size in port.shape)
+
+
+def has_free_batch(side: Side) -> bool:
+    """Whether it takes any number of samples."""
+    return any(port.shape and isinstance(port.shape[0], str) for port in side.inputs)
+
+
+def is_float(array: Array) -> bool:
+    """float64 to bfloat16, which NumPy does not count among its floats."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def fresh(side: Side, batch: int, factor: int, generator: np.random.Generator) -> list[Array]:
+    """Signed inputs, not of variance 1 about 0: nothing may rest on inputs that look normalised."""
+    made = []
+    for port, shape in zip(side.inputs, side.shapes(batch, factor), strict=True):
+        dtype = numpy_dtype(port.dtype)
+        if np.dtype(dtype).kind in "iub":
+            made.append(generator.integers(0, 2, shape).astype(dtype))
+        else:
+            made.append((generator.standard_normal(shape) * 1.5 - 0.25).astype(dtype))
+    return made
+
+
+def fitted(ports: Sequence[Port], arrays: Sequence[Array]) -> list[Array]:
+    """Inputs in the dtype that a side takes, which may differ from the other's."""
+    return [
+        array.astype(numpy_dtype(port.dtype)) for port, array in zip(ports, arrays, strict=True)
+    ]
+
+
+def numpy_dtype(name: str) -> Any:
+    """NumPy's dtype of that name, or ml_dtypes'."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return np.dtype(name)
+
+
+class TorchSide:
+    """A torch.export program; `exemplars` are the sizes that it was made with."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        from bncheck.folding.parity import default_tolerance, user_inputs
+
+        self.program = program
+        self.tolerance = default_tolerance(program)
+        self._nodes = [n for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
+        self.inputs = [_port(node.name, node.meta["val"]) for node in self._nodes]
+        self.outputs = _float_outputs(program)
+        self.runs = {"torch": self.run}
+
+    def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
+        """See Side."""
+        values = [node.meta["val"] for node in self._nodes]
+        firsts = {str(v.shape[0].node.expr) for v in values if v.ndim and _is_free(v.shape[0])}
+        return [tuple(_size(s, firsts, batch, factor) for s in v.shape) for v in values]
+
+    def precise(self, arrays: Sequence[Array]) -> list[Array]:
+        """See Side."""
+        from bncheck.folding.parity import arrays as wide
+        from bncheck.folding.precise import run_in_float64
+
+        return wide(run_in_float64(self.program, self._flat(arrays)))
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """In its own dtypes, by torch."""
+        from bncheck.folding.parity import arrays as wide
+        from bncheck.folding.parity import run_graph
+
+        return wide(run_graph(self.program, self._flat(fitted(self.inputs, arrays))))
+
+    def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
+        """See Side."""
+        import torch
+
+        from bncheck.folding.export_calls import module_path
+        from bncheck.folding.precise import run_in_float64
+
+        seen: list[tuple[str, str, Array]] = []
+
+        def watch(node: torch.fx.Node, value: Any) -> None:
+            is_tensor = node.op == "call_function" and isinstance(value, torch.Tensor)
+            if is_tensor and value.is_floating_point():
+                shown = module_path(node) or node.name
+                seen.append((node.name, shown, value.detach().cpu().double().numpy()))
+
+        run_in_float64(self.program, self._flat(arrays), watch)
+        yield from seen
+
+    def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
+        """All inputs of the graph: the tensors, between them what is no tensor."""
+        from bncheck.folding.parity import user_inputs
+        from bncheck.model import to_tensor
+
+        rest = iter(arrays)
+        return tuple(
+            to_tensor(next(rest)) if node in self._nodes else node.meta.get("val")
+            for node in user_inputs(self.program)
+        )
+
+
+def _port(name: str, value: torch.Tensor) -> Port:
+    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return Port(name, str(value.dtype).removeprefix("torch."), shape)
+
+
+def _is_free(size: Any) -> bool:
+    return not isinstance(size, int)
+
+
+def _size(size: Any, firsts: set[str], batch: int, factor: int) -> int:
+    """A size with its symbols replaced; what is derived from a symbol follows it."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    hint = int(size.node.hint) if size.node.has_hint() and size.node.hint else _SIZE
+    values = {
+        symbol: batch if str(symbol) in firsts else factor * hint
+        for symbol in expression.free_symbols
+    }
+    return int(expression.subs(values))
+
+
+def _float_outputs(program: ExportedProgram) -> list[str]:
+    from torch.export.graph_signature import OutputKind
+
+    results = program.graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+    pairs = zip(results, program.graph_signature.output_specs, strict=True)
+    return [
+        node.name
+        for node, spec in pairs
+        if spec.kind == OutputKind.USER_OUTPUT
+        and hasattr(node, "meta")
+        and node.meta["val"].is_floating_point()
+    ]

@@ -1,0 +1,138 @@
+"""torch.export program -> ONNX, by torch's own exporter, in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from bncheck.errors import BncheckError
+from bncheck.shipping.naming import name_axes
+from bncheck.shipping.scrubbing import scrub
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_HIDDEN = "bncheck.hidden"
+_NO_FORM = re.compile(
+    r"No (?:ONNX function found|decompositions registered) for [^'\"]*?([\w:]+\.\w+)"
+)
+
+
+def check_installed() -> None:
+    """One line for what is missing, before any work."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise BncheckError(
+            f"export needs {' and '.join(missing)}", "install them: pip install 'bncheck[export]'"
+        )
+
+
+def to_onnx(
+    program: ExportedProgram,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    opset: int | None = None,
+) -> onnx.ModelProto:
+    """The program as a model without metadata. Raises BncheckError in one line.
+
+    torch's optimisation folds a BatchNormalization by its running statistics even in training
+    mode, and a float one into a half convolution; so none is shown to it: folding is done before.
+    """
+    import torch
+
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=list(outputs),
+            )
+            assert made is not None
+            hidden = [n for n in made.model.graph.all_nodes() if n.op_type == "BatchNormalization"]
+            for node in hidden:
+                node.domain = _HIDDEN
+            made.optimize()
+            for node in hidden:
+                node.domain = ""
+            model = made.model_proto
+    except BncheckError:
+        raise
+    except Exception as error:
+        raise _inexpressible(error) from None
+    scrub(model)
+    name_axes(model)
+    _check_opset(model, opset)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Its progress, its advice and its warnings are nothing that a user of ours could act on."""
+    before = logging.root.manager.disable
+    nothing = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _inexpressible(error: BaseException) -> BncheckError:
+    """The innermost reason of an export that failed."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    text = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(e)) for e in reversed(chain))
+    found = _NO_FORM.search(text)
+    if found:
+        return BncheckError(
+            f"calls {found[1]}, for which torch {_version()} has no ONNX form",
+            "write it with other operators",
+        )
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return BncheckError(
+        f"cannot be written as ONNX ({type(chain[-1]).__name__}: {first[:160]})",
+        "write what the message names with other operators",
+    )
+
+
+def _version() -> str:
+    import torch
+
+    return str(torch.__version__).partition("+")[0]
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators."""
+    versions: list[Any] = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    return int(max(versions, default=0))
+
+
+def _check_opset(model: onnx.ModelProto, wanted: int | None) -> None:
+    written = opset_of(model)
+    if wanted is not None and written != wanted:
+        raise BncheckError(
+            f"torch wrote opset {written} where {wanted} was asked for",
+            "ask for 18 or newer; 17 works for some models",
+            "--opset",
+        )
