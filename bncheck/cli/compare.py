@@ -10,10 +10,10 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.export import InputOption, ToleranceOption
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import KeyOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import ExitCode
 
 
 @expanded
@@ -26,6 +26,7 @@ def compare(
     input_: InputOption = None,
     key: KeyOption = None,
     tolerance: ToleranceOption = None,
+    judging: JudgingOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -38,8 +39,9 @@ def compare(
     from bncheck.shipping.compare import CompareRequest, run
 
     delivery = reporting.delivery(spare=[first, second])
+    judge = judging.judge()
     request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
     with console.status() as say:
-        done = run(request, say)
-    delivery.deliver(CompareView(done))
-    return ExitCode.OK if done.equal else ExitCode.FINDINGS
+        done = judge.report(run(request, say))
+    delivery.deliver(CompareView(done), judge.limit)
+    return judge.finish(done.findings)

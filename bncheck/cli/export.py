@@ -11,9 +11,11 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import FailOn, FailOnOption, KeyOption, exit_code
+from bncheck.cli.options import KeyOption
 from bncheck.cli.reporting import ReportOptions
+from bncheck.errors import ExitCode
 
 InputOption = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -89,7 +91,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Export in spite of findings about the statistics.")
     ] = False,
-    fail_on: FailOnOption = FailOn.ERROR,
+    judging: JudgingOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -105,6 +107,7 @@ def export(
     from bncheck.shipping.export import ExportOptions
 
     delivery = reporting.delivery(spare=[checkpoint, output])
+    judge = judging.judge()
     options = ExportOptions(
         file.opset,
         Residual(file.residual.value),
@@ -117,8 +120,9 @@ def export(
     inputs = tuple(input_ or ())
     request = ExportRequest(checkpoint, output, given.parts(), inputs, key, axes, options, force)
     with console.status() as say:
-        done = run(request, console.note, say)
+        done = judge.report(run(request, console.note, say))
     for note in done.notes:
         console.note(note)
-    delivery.deliver(ExportView(str(checkpoint), done))
-    return exit_code(done.findings, fail_on)
+    delivery.deliver(ExportView(str(checkpoint), done), judge.limit)
+    code = judge.finish(done.findings)
+    return code if done.file is not None else max(code, ExitCode.FINDINGS)

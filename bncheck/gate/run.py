@@ -18,7 +18,7 @@ from bncheck.gate.check import Check
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.regression import Previous
 from bncheck.gate.report import GateReport, ModelResult, Outcome
-from bncheck.gate.subject import Subject, code_of, files_of
+from bncheck.gate.subject import Subject, code_of, files_of, refuse_several
 from bncheck.judging import Judged, Policy
 
 #: Findings of one model, judged.
@@ -73,6 +73,7 @@ class Gate:
         errors: list[BncheckError] = []
         try:
             paths = list(files_of(self.configuration, name, model.checkpoint, "checkpoint"))
+            refuse_several(self.configuration, name, paths)
         except BncheckError as error:
             return ModelResult(name, (), (error,))
         for path in paths:
@@ -81,7 +82,9 @@ class Gate:
                 if not check.wanted(model):
                     continue
                 try:
-                    outcomes.append(self._outcome(check, subject))
+                    outcome = self._outcome(check, subject)
+                    outcomes.append(outcome)
+                    errors += outcome.view.errors
                 except Exception as error:
                     errors.append(_said(error, path))
                     if check is CHECKS[0]:  # what cannot be read cannot be folded, either

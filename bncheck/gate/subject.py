@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +100,18 @@ def files_of(
                 ("models", name, key), f"{key} {pattern!r} matches no file", "check the pattern"
             )
         yield from map(Path, found)
+
+
+def refuse_several(configuration: Configuration, name: str, paths: Sequence[Path]) -> None:
+    """One ONNX file belongs to one checkpoint."""
+    model = configuration.settings.models[name]
+    for key, value in (("export", model.export), ("compare", model.compare)):
+        if value is not None and len(paths) > 1:
+            raise configuration.error(
+                ("models", name, key),
+                f"{key} is one file, and {len(paths)} checkpoints would share it",
+                "declare a model for each",
+            )
 
 
 def located(configuration: Configuration, path: str) -> Path:

@@ -13,7 +13,7 @@ from bncheck.inputs import SAMPLES, InputShape, example_inputs, inputs_of
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
-from bncheck.shipping.report import CompareReport
+from bncheck.shipping.report import CompareReport, compared
 from bncheck.shipping.samples import as_arrays, fixed_batch
 from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
 
@@ -54,7 +54,7 @@ def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) ->
             proof = prove(*sides, request.tolerance, samples)
         except BncheckError as error:
             raise (error if error.subject else error.about(str(request.second))) from None
-    return CompareReport(str(request.first), str(request.second), proof)
+    return compared(str(request.first), str(request.second), proof)
 
 
 def _sides(request: CompareRequest) -> tuple[tuple[Side, Side], list[Array]]:

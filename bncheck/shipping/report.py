@@ -118,16 +118,12 @@ class CompareReport:
     first: str
     second: str
     proof: Proof
+    findings: tuple[Finding, ...] = ()
 
     @property
     def equal(self) -> bool:
         """Within the tolerance, in every way to run the second."""
         return self.proof.holds
-
-    @property
-    def finding(self) -> Finding | None:
-        """BN404 where they are not."""
-        return None if self.equal else parity_failure_of(self.proof, f"differs from {self.first}")
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.compare/1 of its JSON."""
@@ -146,6 +142,12 @@ class CompareReport:
             "batches": list(batches),
             "levels": [level.to_dict() for level in self.proof.levels],
         }
+
+
+def compared(first: str, second: str, proof: Proof) -> CompareReport:
+    """The report of a comparison, with BN404 where the two are not one function."""
+    failure = () if proof.holds else (parity_failure_of(proof, f"differs from {first}"),)
+    return CompareReport(first, second, proof, failure)
 
 
 def parity_failure_of(proof: Proof, sentence: str) -> Finding:

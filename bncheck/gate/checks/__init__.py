@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from bncheck.gate.check import Check
+from bncheck.gate.checks.compare import compare
+from bncheck.gate.checks.drift import drift
+from bncheck.gate.checks.export import export
 from bncheck.gate.checks.fold import fold
 from bncheck.gate.checks.inspect import inspect
 
-CHECKS: Final[tuple[Check, ...]] = (inspect, fold)
+CHECKS: Final[tuple[Check, ...]] = (inspect, drift, fold, export, compare)

@@ -43,7 +43,7 @@ class CompareView:
                 "equal" if report.equal else "differs",
                 None if report.equal else Severity.ERROR,
                 (f"against {report.first}", *compare_lines(report)),
-                (report.finding,) if report.finding else (),
+                report.findings,
                 (levels_table(report.proof),),
             )
         ]

@@ -1,0 +1,33 @@
+"""How did the activations move since earlier snapshots?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncheck.gate.check import Check
+from bncheck.gate.subject import Subject
+
+if TYPE_CHECKING:
+    from bncheck.drifting.report import DriftReport
+    from bncheck.reporting.views.drift import DriftView
+
+
+def _run(subject: Subject) -> DriftReport:
+    from bncheck.drifting.command import DriftOptions, drift
+
+    model, options = subject.model, subject.options
+    paths = [*subject.files(model.drift, "drift"), subject.path]
+    asked = DriftOptions(
+        key=options.key, eps=options.eps, select=options.select, ignore=options.ignore
+    )
+    with_data = model.model is not None and model.data is not None
+    return drift(paths, asked, subject.measuring() if with_data else None)
+
+
+def _view(subject: Subject, report: DriftReport) -> DriftView:
+    from bncheck.reporting.views.drift import DriftView
+
+    return DriftView(report)
+
+
+drift = Check("drift", lambda model: bool(model.drift), _run, _view)

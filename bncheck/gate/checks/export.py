@@ -1,0 +1,36 @@
+"""Can it be shipped as ONNX?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bncheck.gate.check import Check
+from bncheck.gate.subject import Subject, located
+
+if TYPE_CHECKING:
+    from bncheck.reporting.views.export import ExportView
+    from bncheck.shipping.report import ExportReport
+
+
+def _run(subject: Subject) -> ExportReport:
+    from bncheck.shipping.command import ExportRequest, run
+
+    assert subject.model.export is not None
+    return run(
+        ExportRequest(
+            subject.path,
+            located(subject.configuration, subject.model.export),
+            subject.measuring(data=not subject.inputs),
+            subject.inputs,
+            subject.model.key,
+        )
+    )
+
+
+def _view(subject: Subject, report: ExportReport) -> ExportView:
+    from bncheck.reporting.views.export import ExportView
+
+    return ExportView(str(subject.path), report)
+
+
+export = Check("export", lambda model: model.export is not None, _run, _view)
