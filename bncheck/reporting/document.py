@@ -34,7 +34,13 @@ class Document:
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
+    path: str = ""
     limit: Severity | None = Severity.ERROR
+
+    @property
+    def file(self) -> str:
+        """The file that findings are about: `path`, where the subject is no file itself."""
+        return self.path or self.subject
 
     def fails(self, finding: Finding) -> bool:
         """Whether this finding is among those that make the command fail."""

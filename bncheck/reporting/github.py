@@ -60,7 +60,7 @@ def _of_findings(documents: Sequence[Document]) -> list[_Annotation]:
             finding.severity.value,
             f"{finding.rule} {finding.name}",
             f"{sentence(finding.layer, finding.message)}\nfix: {visible(finding.fix, None)}",
-            document.subject,
+            document.file,
         )
         for document in documents
         for finding in document.findings

@@ -31,7 +31,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
             f"{finding.rule} {finding.name}",
             _SEVERITIES[finding.severity],
             sentence(finding.layer, finding.message),
-            document.subject,
+            document.file,
             finding.fingerprint,
         )
         for document in documents

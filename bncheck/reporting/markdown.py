@@ -81,7 +81,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Ite
     """Tables of at most so many rows; the first `names` columns are code."""
     rule = "|" + "---|" * len(head)
     for start in range(0, len(rows), _ROWS):
-        lines = [f"|{'|'.join(head)}|", rule]
+        lines = [f"|{'|'.join(map(text, head))}|", rule]
         for cells in rows[start : start + _ROWS]:
             shown = [
                 code(cell) if place < names else text(cell) for place, cell in enumerate(cells)

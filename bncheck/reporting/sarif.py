@@ -64,7 +64,7 @@ def _rule(rule: Rule) -> dict[str, object]:
 def _result(document: Document, finding: Finding, index: dict[str, int]) -> dict[str, object]:
     place: dict[str, object] = {
         "physicalLocation": {
-            "artifactLocation": {"uri": uri(document.subject)},
+            "artifactLocation": {"uri": uri(document.file)},
             "region": {"startLine": 1},  # a checkpoint has no lines, and GitHub wants one
         }
     }

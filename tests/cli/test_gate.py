@@ -254,3 +254,31 @@ def test_relative_code_and_files_are_found_from_any_folder_below(
         )
         assert stale.run("gate", "--json") == 0
         assert len(stale.json["models"][0]["reports"]) == 2
+
+
+def test_every_check_is_made_of_a_real_model(project: Project) -> None:
+    samples = ROOT / "sample_models"
+    model = f'model = "{samples / "nets.py"}:DigitNet"\ndata = "{samples / "digits-test.npz"}"\n'
+    project.configure(
+        MODEL.format("net", samples / "healthy.pt")
+        + model
+        + f'export = "net.onnx"\ncompare = "net.onnx"\n'
+        f'drift = "{samples / "snapshots" / "*.pt"}"\n'
+        + MODEL.format("other", samples / "one-layer-reset.pt")
+        + f'{model}compare = "net.onnx"\nsamples = 128\n'
+    )
+    assert project.run("gate", "--json") == 1
+    net, other = project.json["models"]
+    kinds = [report["schema"].split("/")[0] for report in net["reports"]]
+    assert kinds == [f"bncheck.{word}" for word in ("inspect", "drift", "export", "compare")]
+    assert net["status"] == "healthy"
+    assert net["reports"][3]["equal"] is True
+    assert (project.folder / "net.onnx").stat().st_size == net["reports"][2]["onnx"]["bytes"]
+    assert other["status"] == "broken"
+    assert other["reports"][1]["equal"] is False
+
+
+def test_one_onnx_file_is_not_shared_by_several_checkpoints(project: Project) -> None:
+    project.configure(MODEL.format("net", "*.safetensors") + 'export = "net.onnx"\n')
+    assert project.run("gate") == 2
+    assert "pyproject.toml:4: export is one file, and 3 checkpoints would share it" in project.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -30,6 +31,9 @@ def _junit() -> Any:
 
 def check(format_: str, text: str) -> None:
     """Assert that `text` is valid, and that no character in it steers a terminal."""
+    if format_ == "html":  # it brings its scripts along
+        _check_html(text)
+        return
     assert text.endswith("\n")
     for line in text.split("\n"):
         assert line.isprintable() or not line, repr(line)
@@ -62,6 +66,30 @@ def _check_junit(text: str) -> None:
         number = len(root.findall(f".//testcase/{kind}"))
         assert root.get(f"{kind}s") == str(number)
     assert root.get("tests") == str(len(root.findall(".//testcase")))
+
+
+class _Tags(HTMLParser):
+    """Every tag with its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def _check_html(text: str) -> None:
+    """No tag, event handler or address that a name brought along."""
+    parser = _Tags()
+    parser.feed(text)
+    for tag, attributes in parser.tags:
+        assert tag not in ("img", "iframe", "object", "embed", "form")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("href", "src"):
+            assert not (attributes.get(name) or "").startswith(("http:", "javascript:"))
+    for character in "\x1b\u202e\x00":
+        assert character not in text
 
 
 def _check_gitlab(text: str) -> None:

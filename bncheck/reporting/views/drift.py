@@ -67,6 +67,7 @@ class DriftView:
                 report.findings,
                 tuple(_tables(report)),
                 tuple(_figures(movement)) if movement.layers else (),
+                str(movement.snapshots[-1].path),
             )
         ]
 
