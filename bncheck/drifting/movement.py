@@ -141,9 +141,9 @@ class Movement:
         order = sorted(range(len(self.layers)), key=lambda row: (-late[row], -furthest[row], row))
         return order[:number]
 
-    def weights_moved(self, place: int) -> bool:
-        """Whether any weight at all differs between a snapshot and the one before."""
-        before, after = self.snapshots[place - 1], self.snapshots[place]
+    def weights_moved(self, first: int, last: int) -> bool:
+        """Whether any weight at all differs between two snapshots."""
+        before, after = self.snapshots[first], self.snapshots[last]
         known = before.states.keys() & after.states.keys()
         if any(before.states[n].parameters != after.states[n].parameters for n in known):
             return True
