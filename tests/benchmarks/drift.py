@@ -1,8 +1,8 @@
 """What `drift` costs: 500 snapshots from their buffers; and with data, beside load and forward.
 
-The first part runs each command in a process of its own, whose peak memory begins at its parent's (no torch here); memory must not grow with the number of
-snapshots by more than their statistics. The second takes ratios within rounds, as
-`benchmarks.measuring`.
+The first part runs each command in a process of its own (whose peak memory begins at its parent's,
+so there is no torch here); memory must not grow with the number of snapshots by more than their
+statistics. The second takes ratios within rounds, as `benchmarks.measuring`.
 """
 
 from __future__ import annotations
