@@ -135,7 +135,7 @@ def to_tensor(array: Array) -> Tensor:
     if array.dtype.kind == "V" or array.dtype.name.startswith(("bfloat", "float8")):
         raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
         return torch.from_numpy(raw.copy()).view(getattr(torch, array.dtype.name))
-    return torch.from_numpy(np.array(array))
+    return torch.from_numpy(array if array.flags.owndata else np.array(array))
 
 
 def _read(checkpoint: Checkpoint, name: str) -> Array:

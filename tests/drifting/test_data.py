@@ -21,8 +21,9 @@ PLAIN = f"{SAMPLES / 'nets.py'}:PlainNet"
 DATA = SAMPLES / "digits-train.npz"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def images() -> torch.Tensor:
+    torch.set_num_threads(1)  # two that wait for each other on a busy machine take ten times longer
     return torch.from_numpy(np.load(DATA)["x"])
 
 

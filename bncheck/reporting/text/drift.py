@@ -26,6 +26,7 @@ _ROWS: Final = 30  # layers shown without --verbose
 _NAME: Final = 32  # widest column of names
 _SPARK: Final = 12
 _NAMED: Final = 4
+_TRAILS: Final = 0.05  # a predicted lag worth a sentence
 
 _STANDING: Final = {
     "suspect": STYLES[Severity.WARNING],
@@ -94,17 +95,20 @@ def _settled(movement: Movement) -> str:
 
 
 def _lag(movement: Movement) -> list[str]:
-    """How far the running statistics are behind, where both are known."""
-    if not np.isfinite(movement.lag).any():
+    """How far the running statistics are behind the weights: measured, or from their own speed."""
+    if movement.source is Source.DATA:
+        lag, start = movement.lag, "the running statistics are up to W2 {:.2f} from what is seen"
+    else:
+        lag, start = movement.predicted_lag, "running averages trail the weights by up to W2 {:.2f}"
+    worst = np.nan_to_num(lag, nan=-1.0)
+    if worst.size == 0 or worst.max() < (0.0 if movement.source is Source.DATA else _TRAILS):
         return []
-    worst = np.nanmax(np.nan_to_num(movement.lag, nan=-1.0), axis=0)
-    place = int(worst.argmax())
-    name = movement.layers[int(np.nan_to_num(movement.lag[:, place], nan=-1.0).argmax())]
-    label = visible(movement.snapshots[place].label)
-    return [
-        f"the running statistics are W2 {worst[-1]:.2f} from what the layers see at the end, and "
-        f"at most {worst[place]:.2f} ({layer_name(name)} at {label})"
-    ]
+    row, column = np.unravel_index(int(worst.argmax()), worst.shape)
+    label = visible(movement.snapshots[int(column)].label)
+    name = layer_name(movement.layers[int(row)])
+    end = max(0.0, float(worst[:, -1].max()))
+    told = "" if movement.source is Source.DATA else ", by the speed at which they move"
+    return [f"{start.format(worst.max())} ({name} at {label}), {end:.2f} at the end{told}"]
 
 
 def _dead(movement: Movement) -> list[str]:

@@ -1,0 +1,190 @@
+"""The HTML page: what is in it, what no name can do to it, and how a real Chromium shows it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from bncheck.cli import run
+from bncheck.drifting.command import DriftOptions, drift
+from bncheck.inspection import inspect
+from bncheck.reporting.formats import Format, render
+from bncheck.reporting.views.drift import DriftView
+from bncheck.reporting.views.inspect import InspectView
+from tests.chromium import CHROMIUM, Page, browser
+from tests.drifting.planted import SNAPSHOTS
+from tests.networks import SAMPLES
+
+NET = f"{SAMPLES / 'nets.py'}:DigitNet"
+DATA = str(SAMPLES / "digits-train.npz")
+HOSTILE = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;\u2028\u202e{{7*7}}<!--"
+)
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+
+
+def series(folder: Path, name: str) -> list[Path]:
+    """Two snapshots whose one layer bears the name."""
+    rng = np.random.default_rng(0)
+    paths = [folder / f"epoch-{number}.pkl" for number in (1, 2)]
+    for path in paths:
+        tensors = {
+            f"{layer}.{role}": rng.uniform(1, 2, 6).astype(np.float32)
+            for layer in (name, "b")
+            for role in ("running_mean", "running_var")
+        }
+        path.write_bytes(pickle.dumps(tensors))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the sample snapshots, everything on it."""
+    torch.set_num_threads(1)  # two that wait for each other on a busy machine take ten times longer
+    path = tmp_path_factory.mktemp("page") / "drift.html"
+    data = ("--model", NET, "--data", DATA, "--layers", "all", "--shape")
+    files = [str(snapshot) for snapshot in SNAPSHOTS]
+    assert run(["drift", *files, *data, "--format", "html", "-o", str(path)]) == 0
+    return path
+
+
+def test_it_is_one_file_of_at_most_6_mb_that_loads_nothing(page: Path) -> None:
+    text = page.read_text()
+    assert len(text.encode()) < 6_000_000
+    ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)=(?!"data:,")', ours)
+    assert "default-src 'none'" in ours
+
+
+def test_the_same_input_gives_the_same_page() -> None:
+    pages = {render(Format.HTML, DriftView(drift(SNAPSHOTS, DriftOptions()))) for _ in range(2)}
+    assert len(pages) == 1
+
+
+def test_no_name_leaves_its_place(tmp_path: Path) -> None:
+    view = DriftView(drift(series(tmp_path, HOSTILE), DriftOptions()))
+    text = render(Format.HTML, view)
+    scripts = text.count("<script")
+    harmless = render(Format.HTML, DriftView(drift(series(tmp_path, "a"), DriftOptions())))
+    assert scripts == harmless.count("<script")
+    assert "<img" not in text.split('<script type="application/json"')[0]
+    (data,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', text)
+    assert not set(data) & {"<", ">", "&", "\u2028", "\u202e"}
+    assert "alert(1)" in json.loads(data)[0]["rows"][0]
+    ElementTree.fromstring(render(Format.SVG, view))
+
+
+def test_documents_without_figures_carry_no_plotly() -> None:
+    view = InspectView([inspect(SAMPLES / "one-layer-reset.pt")])
+    text = render(Format.HTML, view)
+    assert len(text) < 50_000
+    assert "What BN101 means" in text
+    assert "<script" not in text
+
+
+def test_a_missing_library_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    out = tmp_path / "x.html"
+    code = run(["inspect", str(SAMPLES / "healthy.pt"), "--format", "html", "-o", str(out)])
+    assert code == 2
+    assert "needs jinja2" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_svg_is_well_formed_and_says_every_value() -> None:
+    tree = ElementTree.fromstring(render(Format.SVG, DriftView(drift(SNAPSHOTS, DriftOptions()))))
+    titles = [title.text for title in tree.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == 4 * 6
+    assert "bn4, epoch 1: W2 0.917" in titles
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
+    with browser() as tab:
+        yield tab
+
+
+def hovered(tab: Page, row: int, column: int) -> str:
+    """Point at a cell of the first heatmap; what is shown beside the mouse."""
+    box = tab.evaluate(
+        "(() => { const plot = document.getElementById('plot-0'), l = plot._fullLayout;"
+        "plot.scrollIntoView(); const r = plot.getBoundingClientRect();"
+        f"return [r.left + l._size.l + l.xaxis.d2p({column}),"
+        f" r.top + l._size.t + l.yaxis.d2p({row})]; }})()"
+    )
+    tab.point_at(*box)
+    tab.wait("document.querySelector('#plot-0 .hoverlayer .hovertext')", 5)
+    return str(tab.evaluate("document.querySelector('#plot-0 .hoverlayer').textContent"))
+
+
+@needs_chromium
+def test_it_loads_without_errors_and_hovering_shows_values(page: Path, chromium: Page) -> None:
+    chromium.look(1200, 900)
+    chromium.open(page)
+    chromium.wait("document.querySelectorAll('.plot .main-svg').length >= 6")
+    shown = hovered(chromium, 7, 0)
+    assert "bn4" in shown
+    assert "epoch 1" in shown
+    assert re.search(r"W2 0\.8\d", shown)
+    assert chromium.problems == []
+
+
+@needs_chromium
+def test_it_fits_a_phone_and_follows_dark_mode(page: Path, chromium: Page) -> None:
+    colours = set()
+    for dark in (False, True):
+        chromium.look(390, 800, dark)
+        chromium.open(page)
+        chromium.wait("document.querySelector('#plot-0 .xtick text')")
+        assert chromium.evaluate("document.documentElement.scrollWidth") == 390
+        letters = "getComputedStyle(document.querySelector('#plot-0 .xtick text')).fill"
+        ground = "getComputedStyle(document.body).backgroundColor"
+        colours.add((chromium.evaluate(letters), chromium.evaluate(ground)))
+    assert len({ink for ink, _ in colours}) == len({ground for _, ground in colours}) == 2
+    assert chromium.problems == []
+
+
+@needs_chromium
+def test_everything_is_reached_with_the_keyboard(page: Path, chromium: Page) -> None:
+    chromium.look(1200, 900)
+    chromium.open(page)
+    chromium.wait("document.querySelector('#plot-4 .main-svg')")
+    reached = []
+    for _ in range(12):
+        chromium.press("Tab")
+        reached.append(chromium.evaluate("document.activeElement.tagName"))
+        if reached[-1] == "SELECT":
+            before = chromium.evaluate("document.querySelector('#plot-4').data[2].y[0]")
+            chromium.press("ArrowDown")  # bn4, which sees what fc1 gives: the same figures
+            chromium.press("ArrowDown")
+            chromium.wait(f"document.querySelector('#plot-4').data[2].y[0] !== {before}", 5)
+    assert {"SELECT", "SUMMARY"} <= set(reached)
+    assert chromium.problems == []
+
+
+@needs_chromium
+def test_a_hostile_name_runs_nothing(tmp_path: Path, chromium: Page) -> None:
+    path = tmp_path / "hostile.html"
+    path.write_text(
+        render(Format.HTML, DriftView(drift(series(tmp_path, HOSTILE), DriftOptions())))
+    )
+    chromium.look(1200, 900)
+    chromium.open(path)
+    chromium.wait("document.querySelector('#plot-0 .main-svg')")
+    shown = hovered(chromium, 0, 0)
+    assert "alert(1)" in shown  # as text
+    assert chromium.evaluate("document.querySelectorAll('img').length") == 0
+    assert chromium.problems == []
