@@ -82,7 +82,7 @@ def export_program(
     outputs = output_names(program, names, options.output_names)
     folded: FoldReport | None = None
     plain = shipped = functional(program)
-    report = ExportReport()
+    report = ExportReport(notes=tuple(_lost(plain)))
     if options.fold:
         say("folding")
         result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
@@ -117,6 +117,14 @@ def export_program(
     size, digest = write(model, path, one_file)
     beside = None if one_file else str(data_path(path))
     return replace(report, file=OnnxFile(str(path), opset_of(model), size, digest, beside))
+
+
+def _lost(program: ExportedProgram) -> Iterator[str]:
+    """What a file without state cannot do."""
+    changed = program.graph_signature.buffers_to_mutate.values()
+    if changed:
+        names = ", ".join(sorted(changed)[:3])
+        yield f"the model changes its buffers ({names}) at every call; an ONNX file does not"
 
 
 def _usual(opset: int | None) -> int | None:

@@ -45,8 +45,8 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """The program as a model without metadata. Raises BncheckError in one line.
 
-    torch's optimisation folds a BatchNormalization by its running statistics even in training
-    mode, and a float one into a half convolution; so none is shown to it: folding is done before.
+    torch's optimisation folds a float BatchNormalization into a half convolution, and one in
+    training mode by its running statistics; so none is shown to it: folding is done before.
     """
     import torch
 
