@@ -214,7 +214,8 @@ def test_an_unexportable_model_is_one_line_with_the_user_s_code(
 def test_an_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
     class Decomposes(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.linalg.qr(x)[1].abs()
+            size: torch.Tensor = torch.linalg.qr(x)[1].abs()
+            return size
 
     program = torch.export.export(Decomposes(), (torch.eye(3),))
     with pytest.raises(BncheckError, match=r"calls aten\.linalg_qr, for which torch") as caught:
