@@ -49,6 +49,7 @@ def check(
             break
         try:
             precise = run_in_float64(original, flat)
+            new = _run_module(module, folded, flat)
         except RuntimeError as error:
             # A size that is written into the model, as in x.view(2, -1), need not show in the
             # program: fresh inputs of another are left out where others are accepted.
@@ -58,7 +59,7 @@ def check(
         difference.add(
             _batch_of(flat),
             arrays(precise),
-            arrays(_run_module(module, folded, flat)),
+            arrays(new),
             arrays(run_graph(original, flat)),
         )
     if refused is not None and not accepted:

@@ -46,9 +46,14 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
     from torch.export import Dim
 
     from bncheck.folding.exporting import export_program, export_shaped
+    from bncheck.folding.parity import user_inputs
 
     if axes.usual:
         program = export_program(model, inputs)
+        values = [node.meta.get("val") for node in user_inputs(program)]
+        if any(_pins(value) for value in values):
+            shapes = tuple({} if _pins(value) else {0: Dim.AUTO} for value in values)
+            program = export_shaped(model, inputs, shapes)
     else:
         names = forward_names(model, len(inputs))
         _check_names(axes, names, inputs)
@@ -60,6 +65,22 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
         program = export_shaped(model, inputs, shapes)
     check_free(program, axes)
     return program
+
+
+def _pins(value: Any) -> bool:
+    """Whether torch gives the first axis a symbol, and then one size that it may have.
+
+    Such an axis is fixed, but reads as free.
+    """
+    first = value.shape[0] if getattr(value, "ndim", 0) else 0
+    return not isinstance(first, int) and fixed_size(first) is not None
+
+
+def fixed_size(size: Any) -> int | None:
+    """A size that is a number, whether torch calls it one or not; None for a free one."""
+    if isinstance(size, int):
+        return size
+    return int(size.node.expr) if size.node.expr.is_number else None
 
 
 def forward_names(model: nn.Module, number: int) -> list[str]:
@@ -109,7 +130,7 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
                 f"--dynamic {name}={axis} names no axis of an input",
                 f"the inputs are {', '.join(sizes)}",
             )
-        if isinstance(shape[axis], int):
+        if fixed_size(shape[axis]) is not None:
             raise BncheckError(
                 f"axis {axis} of the input {name} cannot be dynamic: the model fixes it at "
                 f"{shape[axis]}",

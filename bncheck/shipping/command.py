@@ -83,7 +83,7 @@ def run(
             facts = {**request.options.facts, **_source(request.source)}
             options = replace(request.options, facts=facts)
             report = export_program(program, request.output, options, samples, say)
-            return replace(report, notes=tuple(_notes(program, request.axes)))
+            return replace(report, notes=(*report.notes, *_notes(program, request.axes)))
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None
 

@@ -24,7 +24,7 @@ from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts
 from bncheck.shipping.scrubbing import set_metadata
 from bncheck.shipping.sessions import LEVELS, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
-from bncheck.shipping.torch_to_onnx import check_installed, opset_of, to_onnx
+from bncheck.shipping.torch_to_onnx import OLDEST, check_installed, opset_of, to_onnx
 from bncheck.shipping.writing import data_path, fits_one_file, pair, write
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def export_program(
     outputs = output_names(program, names, options.output_names)
     folded: FoldReport | None = None
     plain = shipped = functional(program)
-    report = ExportReport()
+    report = ExportReport(notes=tuple(_lost(plain)))
     if options.fold:
         say("folding")
         result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
@@ -92,7 +92,7 @@ def export_program(
             return report
     say("writing ONNX")
     model = to_onnx(shipped, names, outputs, options.opset)
-    unfolded = to_onnx(plain, names, outputs, options.opset) if options.fold else model
+    unfolded = to_onnx(plain, names, outputs, _usual(options.opset)) if options.fold else model
     _check_model(model, options)
     report = replace(
         report,
@@ -119,6 +119,19 @@ def export_program(
     return replace(report, file=OnnxFile(str(path), opset_of(model), size, digest, beside))
 
 
+def _lost(program: ExportedProgram) -> Iterator[str]:
+    """What a file without state cannot do."""
+    changed = program.graph_signature.buffers_to_mutate.values()
+    if changed:
+        names = ", ".join(sorted(changed)[:3])
+        yield f"the model changes its buffers ({names}) at every call; an ONNX file does not"
+
+
+def _usual(opset: int | None) -> int | None:
+    """An opset that torch writes itself, for the model that is only looked at."""
+    return None if opset is None else max(opset, OLDEST)
+
+
 def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
     """onnx itself must accept it, shapes included."""
     if not fits_one_file(model, options.one_file_below):
@@ -128,9 +141,10 @@ def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
+        newer = options.opset is None and "unsupported type" in first  # bfloat16 before 22
         raise BncheckError(
             f"becomes a model that onnx.checker refuses ({first[:160]})",
-            "please report it; nothing was written",
+            "newer operators may take that: try --opset 22" if newer else "please report it",
         ) from None
 
 

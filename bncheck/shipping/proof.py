@@ -213,12 +213,14 @@ def _where(reference: Side, other: Side, arrays: Sequence[Array], limit: float) 
     Between a convolution and the BatchNorm that was folded into it they differ by intention.
     """
     known = {name: (shown, value) for name, shown, value in reference.values(arrays)}
+    results = dict(zip(other.outputs, reference.outputs, strict=False))
     parting: str | None = None
-    for name, shown, value in other.values(arrays):
+    for own_name, shown, value in other.values(arrays):
+        name = results.get(own_name, own_name)
         if name in known:
             own, expected = known[name]
             if relative_error(expected, value) <= limit:
                 parting = None
             elif parting is None:
-                parting = own if shown == name else shown
+                parting = own if shown == own_name else shown
     return parting

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bncheck.shipping.axes import fixed_size
 from bncheck.shipping.sides import Array
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ def fixed_batch(program: ExportedProgram) -> int | None:
     """How many samples a program takes where that cannot be chosen."""
     from bncheck.folding.parity import user_inputs
 
-    values = [node.meta.get("val") for node in user_inputs(program)]
+    values = [node.meta["val"] for node in user_inputs(program) if "val" in node.meta]
     sizes = [value.shape[0] for value in values if hasattr(value, "dtype") and value.ndim]
-    fixed = [size for size in sizes if isinstance(size, int)]
+    fixed = [known for size in sizes if (known := fixed_size(size)) is not None]
     return fixed[0] if fixed and len(fixed) == len(sizes) else None
 
 

@@ -16,7 +16,7 @@ from bncheck.shipping.sides import Array, CannotRun, is_float
 LEVELS = {"disable_all": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED",
           "all": "ORT_ENABLE_ALL"}  # fmt: skip
 #: Seconds that timing one pair of sessions may take, and the least number of rounds.
-_BUDGET = 0.4
+_BUDGET = 0.2
 _ROUNDS = 5
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.shipping.axes import fixed_size
+
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
@@ -127,7 +129,7 @@ class TorchSide:
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
         values = [node.meta["val"] for node in self._nodes]
-        firsts = {str(v.shape[0].node.expr) for v in values if v.ndim and _is_free(v.shape[0])}
+        firsts = {str(v.shape[0]) for v in values if v.ndim and fixed_size(v.shape[0]) is None}
         return [tuple(_size(s, firsts, batch, factor) for s in v.shape) for v in values]
 
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
@@ -175,18 +177,16 @@ class TorchSide:
 
 
 def _port(name: str, value: torch.Tensor) -> Port:
-    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    known = [fixed_size(size) for size in value.shape]
+    shape = tuple(str(s) if k is None else k for s, k in zip(value.shape, known, strict=True))
     return Port(name, str(value.dtype).removeprefix("torch."), shape)
-
-
-def _is_free(size: Any) -> bool:
-    return not isinstance(size, int)
 
 
 def _size(size: Any, firsts: set[str], batch: int, factor: int) -> int:
     """A size with its symbols replaced; what is derived from a symbol follows it."""
-    if isinstance(size, int):
-        return size
+    known = fixed_size(size)
+    if known is not None:
+        return known
     expression = size.node.expr
     hint = int(size.node.hint) if size.node.has_hint() and size.node.hint else _SIZE
     values = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bncheck.errors import BncheckError
+from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.scrubbing import scrub
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _HIDDEN = "bncheck.hidden"
-_NO_FORM = re.compile(
-    r"No (?:ONNX function found|decompositions registered) for [^'\"]*?([\w:]+\.\w+)"
-)
+#: The oldest opset that torch writes; to older ones it converts, or does not and keeps silent.
+OLDEST = 18
+_NO_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
 def check_installed() -> None:
@@ -44,8 +45,8 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """The program as a model without metadata. Raises BncheckError in one line.
 
-    torch's optimisation folds a BatchNormalization by its running statistics even in training
-    mode, and a float one into a half convolution; so none is shown to it: folding is done before.
+    torch's optimisation folds a float BatchNormalization into a half convolution, and one in
+    training mode by its running statistics; so none is shown to it: folding is done before.
     """
     import torch
 
@@ -56,7 +57,7 @@ def to_onnx(
                 dynamo=True,
                 optimize=False,
                 verbose=False,
-                opset_version=opset,
+                opset_version=None if opset is None else max(opset, OLDEST),
                 input_names=list(inputs),
                 output_names=list(outputs),
             )
@@ -67,15 +68,45 @@ def to_onnx(
             made.optimize()
             for node in hidden:
                 node.domain = ""
-            model = made.model_proto
+            model = _at_opset(made.model_proto, opset)
     except BncheckError:
         raise
     except Exception as error:
         raise _inexpressible(error) from None
     scrub(model)
     name_axes(model)
-    _check_opset(model, opset)
     return model
+
+
+def _at_opset(model: onnx.ModelProto, wanted: int | None) -> onnx.ModelProto:
+    """The model at an older opset than torch writes: for 11 and 13 it leaves 18, and only logs it.
+
+    https://github.com/pytorch/pytorch/issues/161056
+    """
+    if wanted is not None and wanted < opset_of(model):
+        try:
+            model = onnx.version_converter.convert_version(model, wanted)
+        except Exception as error:
+            reason = str(error).rpartition("failed: ")[2].partition("\n")[0]
+            raise BncheckError(
+                f"--opset {wanted} is too old for this model ({reason[:120]})",
+                f"give {OLDEST} or newer, which torch writes itself",
+            ) from None
+        _drop_leftovers(model)
+    written = opset_of(model)
+    if wanted is not None and written != wanted:
+        raise BncheckError(f"--opset {wanted} became {written}", f"give {OLDEST} to {written}")
+    return model
+
+
+def _drop_leftovers(model: onnx.ModelProto) -> None:
+    """onnx 1.23's conversion leaves an attribute of opset 18 where it has no effect."""
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
+            if len(kept) < len(node.attribute) and any(a.name == "axes" for a in kept):
+                del node.attribute[:]
+                node.attribute.extend(kept)
 
 
 @contextlib.contextmanager
@@ -126,13 +157,3 @@ def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators."""
     versions: list[Any] = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     return int(max(versions, default=0))
-
-
-def _check_opset(model: onnx.ModelProto, wanted: int | None) -> None:
-    written = opset_of(model)
-    if wanted is not None and written != wanted:
-        raise BncheckError(
-            f"torch wrote opset {written} where {wanted} was asked for",
-            "ask for 18 or newer; 17 works for some models",
-            "--opset",
-        )

@@ -20,7 +20,7 @@ from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reporting.write import check_target, replacing
 
 #: Tensors below this stay in the model, so that its shapes can be inferred without the data.
-_SMALL = 1024
+_SMALL = 256
 
 
 def data_path(path: Path) -> Path:

@@ -1,0 +1,89 @@
+"""Small models, each with something that an exporter gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tests.architectures import randomised
+
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+class Unit(nn.Module):
+    """Convolution, BatchNorm, pooling, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
+        return scores
+
+
+class Dicts(Unit):
+    """Two inputs, a dict with keys like other values' names, a list in it, integers, None."""
+
+    def forward(self, image: Tensor, scale: Tensor) -> dict[str, object]:  # type: ignore[override]
+        features = torch.relu(self.bn(self.conv(image)))
+        scores = self.head(features.mean((2, 3))) * scale
+        return {"logits": scores, "conv2d": [features, scores.argmax(1)], "image": None}
+
+
+class HalfConv(Unit):
+    """A half convolution before a float BatchNorm: torch's own export is an invalid graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.half()
+        self.head.half()
+
+
+class FixedBatch(Unit):
+    """Its batch is written into its forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).view(2, -1)
+
+
+class Counting(Unit):
+    """Changes a buffer at every call."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Stays(nn.Module):
+    """A BatchNorm behind a ReLU, with no linear layer behind it, of inputs of rank `rank`."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.bn = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[
+            rank
+        ](6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.bn(torch.tanh(x)))
+
+
+def made(kind: type[nn.Module], seed: int = 0) -> nn.Module:
+    """In eval mode, with statistics as training leaves them."""
+    torch.manual_seed(seed)
+    return randomised(kind(), seed)
+
+
+def listing(folder: Path) -> list[str]:
+    """All files, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

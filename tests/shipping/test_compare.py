@@ -1,0 +1,124 @@
+"""Two files, one function: every pair of kinds, and what differs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import bncheck
+from bncheck.cli import run
+from bncheck.errors import BncheckError
+from bncheck.shipping.axes import Axes, traced
+from bncheck.shipping.onnx_side import OnnxSide
+from bncheck.shipping.proof import prove
+from bncheck.shipping.sides import TorchSide
+from bncheck.shipping.torch_to_onnx import to_onnx
+from tests.folding.test_command import DATA, SAMPLES
+from tests.shipping.nets import IMAGES, Unit, made
+
+torch.set_num_threads(1)
+
+KINDS = ("healthy.pt", "healthy.pt2", "healthy.onnx")
+MODEL = ["--model", f"{SAMPLES / 'nets.py'}:DigitNet"]
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(KINDS, KINDS)))
+def test_every_pair_of_kinds(first: str, second: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = [*(MODEL if "pt" in (first[-2:], second[-2:]) else [])]
+    more += ["--input", "1,8,8"] if first == second == "healthy.pt" else []
+    arguments = [str(SAMPLES / first), str(SAMPLES / second), *more, "--json"]
+    assert run(["compare", *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["schema"] == "bncheck.compare/1"
+    assert report["equal"] is True
+    assert report["max_relative_error"] <= report["tolerance"] == 1e-5
+    assert report["first_difference"] is None
+    assert report["batches"][:3] == [1, 3, 5]
+
+
+def test_other_weights_differ_and_the_layer_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pair = [str(SAMPLES / "one-layer-reset.pt"), str(SAMPLES / "healthy.pt")]
+    assert run(["compare", *pair, *MODEL, "--input", "1,8,8", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["equal"] is False
+    assert report["first_difference"] == "bn2"
+    assert run(["compare", *pair, *MODEL, "--input", "1,8,8", "--quiet"]) == 1
+    assert "BN404 bn2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [("healthy.pt2", "healthy.onnx"), ("healthy.pt", "healthy.onnx")])
+def test_data_are_compared_on(names: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(SAMPLES / name) for name in names]
+    assert run(["compare", *paths, *MODEL, *DATA, "--json"]) == 0
+    assert max(json.loads(capsys.readouterr().out)["batches"]) >= 60
+
+
+def test_what_cannot_be_compared_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.pt2"
+    torch.export.save(torch.export.export(made(Unit), (IMAGES,)), other)
+    healthy = str(SAMPLES / "healthy.onnx")
+    for arguments, words in (
+        ([healthy, str(other)], "where the other takes"),
+        ([healthy, str(SAMPLES / "healthy.pt")], "needs its model"),
+        ([str(SAMPLES / "healthy.pt"), str(SAMPLES / "stale.pt"), *MODEL], "--input or --data"),
+        ([healthy, str(tmp_path / "missing.onnx")], "missing.onnx"),
+    ):
+        assert run(["compare", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 1
+        assert words in captured.err
+
+
+def test_in_python() -> None:
+    report = bncheck.compare(SAMPLES / "healthy.pt2", SAMPLES / "healthy.onnx")
+    assert report.equal
+    with pytest.raises(BncheckError, match="needs its model"):
+        bncheck.compare(SAMPLES / "healthy.pt2", SAMPLES / "healthy.pt")
+
+
+def _model() -> tuple[TorchSide, onnx.ModelProto]:
+    program = traced(made(Unit), (IMAGES,), Axes())
+    return TorchSide(program), to_onnx(program, ["x"], ["y"])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "part"), [("conv.weight", "conv"), ("bn.running_mean", "bn"), ("head.bias", "head")]
+)
+def test_one_wrong_number_is_found_and_placed(tensor: str, part: str) -> None:
+    side, model = _model()
+    assert prove(side, OnnxSide(model)).holds
+    stored = next(t for t in model.graph.initializer if t.name == tensor)
+    numbers = onnx.numpy_helper.to_array(stored).copy()
+    numbers.flat[0] += 0.01
+    stored.CopyFrom(onnx.numpy_helper.from_array(numbers, tensor))
+    proof = prove(side, OnnxSide(model))
+    assert not proof.holds
+    assert proof.worst > 1e-4
+    # A BatchNorm's value has another name in ONNX than in torch, so the next one is named.
+    assert proof.parts_at in (part, {"bn": "relu"}.get(part))
+
+
+def test_what_only_negative_inputs_show_is_found() -> None:
+    side, model = _model()
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Abs"
+    assert not prove(side, OnnxSide(model)).holds
+
+
+def test_float64_files_are_held_to_their_own_tolerance() -> None:
+    program = traced(made(Unit).double(), (IMAGES.double(),), Axes())
+    proof = prove(TorchSide(program), TorchSide(program))
+    assert proof.tolerance == 1e-12
+    assert proof.holds
+    assert np.isfinite(proof.worst)

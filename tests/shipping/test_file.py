@@ -1,0 +1,118 @@
+"""The file that an export writes: free of BatchNorm, of traces of this machine, and the same."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import bncheck
+from bncheck.shipping.report import ExportReport
+from tests.architectures import ARCHITECTURES, randomised
+from tests.shipping.nets import listing
+
+torch.set_num_threads(1)
+
+
+def _model(name: str) -> nn.Module:
+    torch.manual_seed(1)
+    return randomised(ARCHITECTURES[name][0]())
+
+
+@pytest.fixture(scope="module", params=["densenet", "resnet, preactivated"])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, ExportReport]:
+    name: str = request.param
+    path = tmp_path_factory.mktemp("shipped") / "net.onnx"
+    shape = ARCHITECTURES[name][1]
+    report = bncheck.export(_model(name), (torch.randn(shape),), path)
+    return name, path, report
+
+
+def test_no_batchnorm_is_left_and_it_is_one_file(exported: tuple[str, Path, ExportReport]) -> None:
+    _, path, report = exported
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert "BatchNormalization" not in kinds
+    assert report.batchnorm_nodes == 0
+    assert report.before["BatchNormalization"] >= 5
+    assert listing(path.parent) == ["net.onnx"]
+
+
+def test_it_runs_at_any_batch_size_within_1e5_of_float64(
+    exported: tuple[str, Path, ExportReport],
+) -> None:
+    name, path, _ = exported
+    precise = _model(name).double()
+    generator = torch.Generator().manual_seed(3)
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for batch in (1, 2, 7, 16):
+            x = torch.randn(batch, 3, 32, 32, generator=generator)
+            (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            expected = precise(x.double()).detach().numpy()
+            assert np.abs(y - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_strings_shows_nothing_of_this_machine(exported: tuple[str, Path, ExportReport]) -> None:
+    _, path, _ = exported
+    strings = b"\n".join(re.findall(rb"[\x20-\x7e]{4,}", path.read_bytes())).decode()
+    machine = [
+        str(Path.cwd()),
+        str(Path(torch.__file__).parent),
+        str(path.parent),
+        "site-packages",
+        socket.gethostname(),
+        ".py",
+        "/home/",
+        "/root/",
+        "pkg.torch",
+        "torch.nn",
+        "forward",
+    ]
+    if len(getpass.getuser()) > 3:
+        machine.append(getpass.getuser())
+    assert [trace for trace in machine if trace in strings] == []
+
+
+def test_its_metadata_say_what_was_done(exported: tuple[str, Path, ExportReport]) -> None:
+    _, path, report = exported
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts["bncheck.version"] == bncheck.__version__
+    assert facts["bncheck.batchnorm_nodes"] == "0"
+    assert report.fold is not None
+    counts = json.loads(facts["bncheck.fold"])
+    assert counts["folded"] == report.fold.folded
+    assert counts["folded"] + counts["rewritten"] == counts["total"]
+    assert max(json.loads(facts["bncheck.parity"])["max_relative_error"].values()) < 1e-5
+
+
+def test_names_and_shapes_are_the_model_s(exported: tuple[str, Path, ExportReport]) -> None:
+    _, path, report = exported
+    model = onnx.load(path)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, 32, 32]
+    assert [port.to_dict()["shape"] for port in report.outputs] == [["batch", 10]]
+    stored = {tensor.name for tensor in model.graph.initializer}
+    own = set(_model(exported[0]).state_dict())
+    assert len(stored & own) >= len([name for name in own if name.endswith("conv1.weight")])
+
+
+def test_latency_is_measured_at_every_level(exported: tuple[str, Path, ExportReport]) -> None:
+    _, _, report = exported
+    assert [timed.level for timed in report.latency] == ["disable_all", "extended", "all"]
+    assert all(timed.folded_ms > 0 and timed.unfolded_ms > 0 for timed in report.latency)

@@ -1,0 +1,301 @@
+"""What torch's exporter and its users fall into, one test each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import bncheck
+from bncheck.cli import run
+from bncheck.errors import BncheckError
+from bncheck.shipping.axes import Axes, traced
+from bncheck.shipping.export import ExportOptions, export_program
+from bncheck.shipping.naming import input_names, output_names
+from bncheck.shipping.onnx_side import OnnxSide
+from bncheck.shipping.proof import prove
+from bncheck.shipping.sides import TorchSide
+from bncheck.shipping.torch_to_onnx import opset_of, to_onnx
+from tests.folding.test_command import SAMPLES, USER
+from tests.shipping.nets import (
+    IMAGES,
+    Counting,
+    Dicts,
+    FixedBatch,
+    HalfConv,
+    Stays,
+    Unit,
+    listing,
+    made,
+)
+
+torch.set_num_threads(1)
+
+HEALTHY = [str(SAMPLES / "healthy.pt"), "--model", f"{SAMPLES / 'nets.py'}:DigitNet"]
+
+
+@pytest.fixture
+def training_module(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "net.pt"
+    module = torch.load(SAMPLES / "healthy-module.pt", weights_only=False)
+    torch.save(module.train(), path)
+    return path
+
+
+def test_a_module_saved_in_training_mode_stops_the_export(
+    training_module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = ["export", str(training_module), "--trust", "--input", "1,8,8"]
+    assert run([*arguments, "-o", str(out / "net.onnx")]) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("STOPPED")
+    assert "BN401" in printed
+    assert "--force" in printed
+    assert listing(out) == []
+    with pytest.raises(BncheckError, match="training mode"):
+        bncheck.export(made(Unit).train(), (IMAGES,), out / "net.onnx")
+
+
+def test_force_exports_it_as_in_eval_mode(
+    training_module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    arguments = ["export", str(training_module), "--trust", "--input", "1,8,8", "--force"]
+    assert run([*arguments, "-o", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert "BN401" in captured.err
+    assert captured.out.startswith("exported")
+    same = ["compare", str(SAMPLES / "healthy.pt2"), str(out)]
+    assert run(same) == 0
+
+
+def test_broken_statistics_stop_the_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    arguments = [str(SAMPLES / "never-updated.pt"), *HEALTHY[1:], "--input", "1,8,8"]
+    assert run(["export", *arguments, "-o", str(out), "--json"]) == 1
+    assert '"BN101"' in capsys.readouterr().out
+    assert listing(tmp_path) == []
+
+
+def test_a_program_in_training_mode_is_stopped_and_forced_it_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch 2.13 writes a BatchNorm in training mode as one in eval mode, without a word."""
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(made(Unit).train(), (IMAGES,)), path)
+    arguments = ["export", str(path), "-o", str(tmp_path / "net.onnx")]
+    assert run(arguments) == 1
+    assert "BN401" in capsys.readouterr().out
+    assert run([*arguments, "--force"]) == 1
+    printed = capsys.readouterr().out
+    assert "BN404" in printed
+    assert "relu: the ONNX file differs from the original" in " ".join(printed.split())
+    assert listing(tmp_path) == ["net.pt2"]
+
+
+def test_a_half_convolution_before_a_float_batchnorm(tmp_path: Path) -> None:
+    report = bncheck.export(made(HalfConv), (IMAGES.half(),), tmp_path / "n.onnx", timing=False)
+    assert report.batchnorm_nodes == 0
+    assert report.proof is not None
+    assert [level.refused for level in report.proof.levels] == [None, None, None]
+    assert report.proof.worst < 5e-3
+
+
+def test_what_onnxruntime_has_no_kernel_for_is_said_and_judged_by_the_reference(
+    tmp_path: Path,
+) -> None:
+    model = made(Unit).double()
+    report = bncheck.export(model, (IMAGES.double(),), tmp_path / "net.onnx", timing=False)
+    assert report.proof is not None
+    *levels, reference = report.proof.levels
+    assert all("Conv" in str(level.refused) for level in levels)
+    assert reference.level == "reference"
+    assert reference.parity is not None
+    assert reference.parity.max_relative_error < 1e-12
+    assert reference.parity.batches == (1, 3, 5)
+
+
+def test_a_small_model_has_no_empty_data_file_and_a_large_pair_can_be_moved(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a").mkdir()
+    program = traced(made(Unit), (IMAGES,), Axes())
+    options = ExportOptions(timing=False, one_file_below=100)
+    report = export_program(program, tmp_path / "a" / "net.onnx", options)
+    assert report.file is not None
+    assert report.file.data == str(tmp_path / "a" / "net.onnx.data")
+    assert listing(tmp_path / "a") == ["net.onnx", "net.onnx.data"]
+    (tmp_path / "a").rename(tmp_path / "b")
+    session = onnxruntime.InferenceSession(tmp_path / "b" / "net.onnx")
+    (y,) = session.run(None, {"x": IMAGES.numpy()})
+    np.testing.assert_allclose(y, made(Unit)(IMAGES).detach().numpy(), atol=1e-5)
+
+
+def test_names_of_dicts_lists_and_several_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    example = (IMAGES, torch.randn(2, 4))
+    report = bncheck.export(made(Dicts), example, path, timing=False)
+    assert [port.name for port in report.inputs] == ["image", "scale"]
+    assert [(p.name, p.dtype) for p in report.outputs] == [
+        ("logits", "float32"),
+        ("conv2d_0", "float32"),
+        ("conv2d_1", "int64"),
+    ]
+    expected = made(Dicts)(*example)
+    session = onnxruntime.InferenceSession(path)
+    feed = {"image": example[0].numpy(), "scale": example[1].numpy()}
+    logits, classes = session.run(["logits", "conv2d_1"], feed)
+    np.testing.assert_allclose(logits, expected["logits"].detach().numpy(), atol=1e-5)
+    assert classes.tolist() == expected["conv2d"][1].tolist()
+
+
+def test_names_can_be_given_and_must_fit() -> None:
+    program = traced(made(Unit), (IMAGES,), Axes())
+    assert input_names(program, ["image"]) == ["image"]
+    assert output_names(program, ["output"]) == ["output_out"]
+    with pytest.raises(BncheckError, match="2 names for 1 outputs"):
+        output_names(program, [], ["a", "b"])
+
+
+def test_the_opset_is_the_one_asked_for_or_an_error(tmp_path: Path) -> None:
+    """torch writes 18 where 11 or 13 is asked for (pytorch#161056)."""
+    report = bncheck.export(made(Unit), (IMAGES,), tmp_path / "a.onnx", opset=17, timing=False)
+    assert report.file is not None
+    assert report.file.opset == opset_of(onnx.load(tmp_path / "a.onnx")) == 17
+    with pytest.raises(BncheckError, match="opset 11 is too old"):
+        bncheck.export(made(Unit), (IMAGES,), tmp_path / "b.onnx", opset=11, timing=False)
+    with pytest.raises(BncheckError, match="opset 99"):
+        bncheck.export(made(Unit), (IMAGES,), tmp_path / "b.onnx", opset=99)
+    assert listing(tmp_path) == ["a.onnx"]
+
+
+def test_the_target_is_checked_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "user.py").write_text("raise RuntimeError('the model was built')")
+    model = ["--model", f"{tmp_path / 'user.py'}:build", "--input", "1,8,8"]
+    for target in ("missing/net.onnx", "net.pt2", "."):
+        arguments = [HEALTHY[0], *model, "-o", str(tmp_path / target)]
+        assert run(["export", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert "the model was built" not in error
+        assert len(error.splitlines()) == 1
+
+
+def test_an_unexportable_model_is_one_line_with_the_user_s_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "user.py").write_text(USER)
+    (tmp_path / "out").mkdir()
+    model = ["--model", f"{tmp_path / 'in' / 'user.py'}:Branches", "--input", "1,8,8"]
+    assert run(["export", HEALTHY[0], *model, "-o", str(tmp_path / "out" / "net.onnx")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert "user.py:" in captured.err
+    assert "if y.sum() > 0" in captured.err
+    assert "\x1b" not in captured.err
+    assert listing(tmp_path / "out") == []
+
+
+def test_an_operator_without_onnx_form_is_named(tmp_path: Path) -> None:
+    class Decomposes(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            size: torch.Tensor = torch.linalg.qr(x)[1].abs()
+            return size
+
+    program = torch.export.export(Decomposes(), (torch.eye(3),))
+    with pytest.raises(BncheckError, match=r"calls aten\.linalg_qr, for which torch") as caught:
+        to_onnx(program, ["x"], ["y"])
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "user.py").write_text(
+        USER.replace("class Branches", "import os, signal\nclass Interrupted(DigitNet):\n"
+        "    def forward(self, x):\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return super().forward(x)\n\nclass Branches")
+    )  # fmt: skip
+    model = ["--model", f"{tmp_path / 'user.py'}:Interrupted", "--input", "1,8,8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bncheck", "export", HEALTHY[0], *model, "-o",
+         str(out / "net.onnx")],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert listing(out) == []
+
+
+def test_a_batch_that_the_model_fixes_is_fixed_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = bncheck.export(made(FixedBatch), (IMAGES,), tmp_path / "net.onnx", timing=False)
+    assert report.inputs[0].shape == (2, 3, 8, 8)
+    assert report.proof is not None
+    assert report.proof.measured[0].batches == (2,)
+    with pytest.raises(BncheckError, match="axis 0 of the input x cannot be dynamic"):
+        traced(made(FixedBatch), (IMAGES,), Axes(batch=True))
+
+
+def test_axes_are_free_as_asked_for() -> None:
+    free = traced(made(Unit), (IMAGES,), Axes(more={"x": (0, 2, 3)}))
+    (port,) = TorchSide(free).inputs
+    assert [isinstance(size, str) for size in port.shape] == [True, False, True, True]
+    assert TorchSide(free).shapes(5, 2) == [(5, 3, 16, 16)]
+    (port,) = TorchSide(traced(made(Unit), (IMAGES,), Axes(batch=False))).inputs
+    assert port.shape == (1, 3, 8, 8)
+    for axes, words in (
+        (Axes(more={"x": (1,)}), "cannot be dynamic"),
+        (Axes(more={"y": (1,)}), "no input"),
+        (Axes(more={"x": (7,)}), "no axis 7"),
+        (Axes(batch=False, more={"x": (0,)}), "contradict"),
+    ):
+        with pytest.raises(BncheckError, match=words):
+            traced(made(Unit), (IMAGES,), axes)
+
+
+def test_a_buffer_that_changes_is_mentioned(tmp_path: Path) -> None:
+    report = bncheck.export(made(Counting), (IMAGES,), tmp_path / "net.onnx", timing=False)
+    assert "calls" in report.notes[0]
+
+
+def test_no_fold_keeps_batchnorm_although_the_exporter_would_not() -> None:
+    program = traced(made(Unit), (IMAGES,), Axes())
+    kept = to_onnx(program, ["x"], ["y"])
+    assert [n.op_type for n in kept.graph.node].count("BatchNormalization") == 1
+    changed = onnx.ModelProto()
+    changed.CopyFrom(kept)
+    head = next(t for t in changed.graph.initializer if t.name == "head.bias")
+    numbers = onnx.numpy_helper.to_array(head) + 0.01
+    head.CopyFrom(onnx.numpy_helper.from_array(numbers, "head.bias"))
+    same, other = (prove(TorchSide(program), OnnxSide(model)) for model in (kept, changed))
+    assert same.holds
+    assert not other.holds
+    assert other.parts_at == "head"
+
+
+def test_what_stays_is_rewritten_at_every_rank(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = bncheck.export(
+        Stays(3).eval(), (torch.randn(2, 6, 4),), tmp_path / "net.onnx", timing=False
+    )
+    assert report.after == {"Tanh": 2, "Add": 1, "Mul": 1}
