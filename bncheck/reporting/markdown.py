@@ -10,6 +10,7 @@ from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.reporting.document import Document, Table
 from bncheck.reporting.visible import visible
+from bncheck.rules.rule import count
 
 #: $GITHUB_STEP_SUMMARY takes 1 MiB a step, and others may write into it, too.
 _LIMIT: Final = 900_000
@@ -32,7 +33,7 @@ def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> 
         yield "\n".join(f"- **could not be done**: {text(str(error))}" for error in errors)
     if len(documents) > 1:
         rows = [(d.subject, d.command, d.verdict, _counts(d.findings)) for d in documents]
-        head = ("", "check", "verdict", "findings")
+        head = ("file", "check", "verdict", "findings")
         yield from _rows(head, rows, names=1)
 
 
@@ -133,9 +134,9 @@ def _layer(finding: Finding) -> str:
 
 def _counts(findings: Sequence[Finding]) -> str:
     counts = [(sum(f.severity is s for f in findings), s.value) for s in Severity]
-    return ", ".join(f"{number} {word}" for number, word in counts if number) or "none"
+    return ", ".join(count(number, word) for number, word in counts if number) or "none"
 
 
 def _noted(notes: Sequence[Finding]) -> str:
     rules = ", ".join(dict.fromkeys(f"{f.rule} {f.name}" for f in notes))
-    return f"{len(notes)} notes: {text(rules)}"
+    return f"{count(len(notes), 'note')}: {text(rules)}"
