@@ -13,12 +13,11 @@ from bncheck.cli import console
 from bncheck.cli.options import exit_code
 from bncheck.errors import BncheckError, ExitCode
 from bncheck.findings import FailOn, Finding, Severity
-from bncheck.judging import Judged, Policy
-from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
-    from bncheck.baseline import Known
+    from bncheck.baseline import Baseline, Known
     from bncheck.config.load import Configuration
+    from bncheck.judging import Judged, Policy
 
 #: A frozen report with a field `findings`.
 Report = TypeVar("Report", bound=Any)
@@ -59,7 +58,9 @@ class JudgingOptions:
     def judge(self) -> Judge:
         """The options over the configuration. Raises BncheckError."""
         from bncheck.config.load import load
+        from bncheck.judging import Policy
         from bncheck.rules.registry import choose_rules
+        from bncheck.thresholds import DEFAULT
 
         if self.config is not None and self.isolated:
             raise BncheckError("--config and --isolated exclude each other", "give one of them")
@@ -70,7 +71,7 @@ class JudgingOptions:
             tuple(self.ignore or settings.ignored_rules),
             settings.severity,
             settings.exceptions,
-            settings.thresholds.over(Policy().thresholds),
+            settings.thresholds.over(DEFAULT),
             self.fail_on or settings.fail_on or FailOn.ERROR,
             self._baseline(configuration),
         )
@@ -81,7 +82,7 @@ class JudgingOptions:
             check_target(self.write_baseline)
         return Judge(policy, configuration, self.write_baseline)
 
-    def _baseline(self, configuration: Configuration) -> Any:
+    def _baseline(self, configuration: Configuration) -> Baseline | None:
         path = self.baseline
         if path is None and configuration.settings.baseline is not None:
             path = configuration.resolve(configuration.settings.baseline)
@@ -140,12 +141,15 @@ class Judge:
             return exit_code(findings, self.policy.fail_on)
         from bncheck.baseline import render_baseline
         from bncheck.reporting.write import write_text
+        from bncheck.rules.rule import count
 
         write_text(self.target, render_baseline(self.counted))
         console.note(f"{self.target}: {count(len(set(self.counted)), 'finding')} written as known")
         return ExitCode.OK
 
     def _say_left_out(self) -> None:
+        from bncheck.rules.rule import count
+
         baseline = self.policy.baseline
         if self.excepted:
             console.note(
