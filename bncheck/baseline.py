@@ -6,7 +6,6 @@ changes nothing. One that has become worse than it was is new.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Final
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
+from bncheck.reading.text_file import read_json
 
 SCHEMA: Final = "bncheck.baseline/1"
 
@@ -77,21 +77,12 @@ def known_of(finding: Finding, model: str | None) -> Known:
 
 def read_baseline(path: Path) -> Baseline:
     """Read a file that `render_baseline` made. Raises BncheckError."""
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BncheckError(
-            f"cannot be read ({reason})", "make it with --write-baseline", str(path)
-        ) from None
-    except ValueError:
-        raise _not_a_baseline(path) from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise _not_a_baseline(path)
+    what, hint = "baseline of bncheck", "make it with --write-baseline"
+    data = read_json(path, SCHEMA, what, hint)
     try:
         return Baseline(path, tuple(_known(entry) for entry in data["findings"]))
     except (KeyError, TypeError, ValueError):
-        raise _not_a_baseline(path) from None
+        raise BncheckError(f"is no {what}", hint, str(path)) from None
 
 
 def render_baseline(known: Iterable[Known]) -> str:
@@ -125,7 +116,3 @@ def _known(entry: Any) -> Known:
         str(entry["fingerprint"]),
         entry["model"],
     )
-
-
-def _not_a_baseline(path: Path) -> BncheckError:
-    return BncheckError("is no baseline of bncheck", "make it with --write-baseline", str(path))

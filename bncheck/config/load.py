@@ -14,6 +14,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from bncheck.config.settings import Ignored, Settings, kebab
 from bncheck.errors import BncheckError
+from bncheck.reading.text_file import read_text
 from bncheck.rules.registry import choose_rules
 
 if sys.version_info >= (3, 11):
@@ -23,6 +24,7 @@ else:
 
 FILE = "pyproject.toml"
 _TABLE = ("tool", "bncheck")
+_ELSEWHERE = "name another with --config, or leave it out with --isolated"
 #: What pydantic calls a key that is no field.
 _UNKNOWN: Final = {"unexpected_keyword_argument", "extra_forbidden"}
 
@@ -41,7 +43,7 @@ class Configuration:
     def error(self, path: Sequence[str | int], sentence: str, hint: str) -> BncheckError:
         """What is wrong at this key below [tool.bncheck]."""
         assert self.file is not None
-        return _error(self.file, self.file.read_text("utf-8"), path, sentence, hint)
+        return _error(self.file, read_text(self.file, _ELSEWHERE), path, sentence, hint)
 
 
 def load(explicit: Path | None, isolated: bool) -> Configuration:
@@ -54,7 +56,7 @@ def load(explicit: Path | None, isolated: bool) -> Configuration:
     for folder in (here, *here.parents):
         file = folder / FILE
         # Cheaper than to parse the pyproject.toml of every project in which bncheck is run.
-        if file.is_file() and b"bncheck" in file.read_bytes():
+        if file.is_file() and "bncheck" in read_text(file, _ELSEWHERE):
             found = read(Path(FILE) if folder == here else file, required=False)
             if found.file is not None:
                 return found
@@ -71,13 +73,10 @@ def schema() -> dict[str, Any]:
 
 def read(file: Path, required: bool) -> Configuration:
     """The configuration in this file; an empty one where it has none and need not."""
+    text = read_text(file, _ELSEWHERE)
     try:
-        text = file.read_text("utf-8")
         data = tomllib.loads(text)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BncheckError(f"cannot be read ({reason})", "check --config", str(file)) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 5000 digits
         raise BncheckError(f"is no TOML ({error})", "mend it there", str(file)) from None
     table: Any = data
     for name in _TABLE:

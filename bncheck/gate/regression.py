@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
+from bncheck.reading.text_file import read_json
 from bncheck.rules.regression import fewer_folded, grown_w2
 
 
@@ -67,17 +67,14 @@ class Previous:
 
 def read_previous(path: Path, growth: float) -> Previous:
     """Read the JSON that `bncheck gate` wrote earlier. Raises BncheckError."""
-    hint = "write one with `bncheck gate --report json:FILE`"
+    what, hint = "report of `bncheck gate`", "write one with `bncheck gate --report json:FILE`"
+    data = read_json(path, "bncheck.gate/1", what, hint)
     try:
-        data = json.loads(path.read_text("utf-8"))
-        if not isinstance(data, dict) or data.get("schema") != "bncheck.gate/1":
-            raise ValueError
         reports = {entry["name"]: list(entry["reports"]) for entry in data["models"]}
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BncheckError(f"cannot be read ({reason})", hint, str(path)) from None
-    except (ValueError, KeyError, TypeError):
-        raise BncheckError("is no report of `bncheck gate`", hint, str(path)) from None
+        for report in (report for known in reports.values() for report in known):
+            _w2(report), _folded(report)  # a report that lacks its keys is found now
+    except (KeyError, TypeError, AttributeError):
+        raise BncheckError(f"is no {what}", hint, str(path)) from None
     return Previous(path, reports, growth)
 
 

@@ -237,8 +237,11 @@ def test_against_an_earlier_report_no_layer_may_be_worse(stale: Project) -> None
     assert stale.run("gate", "--against", str(previous), "--select", "BN5", "--json") == 1
     found = [f for r in stale.json["models"][0]["reports"] for f in r["findings"]]
     assert [(f["rule"], f["layer"]) for f in found] == [("BN501", "bn1"), ("BN502", None)]
-    previous.write_text("{}")
-    assert stale.run("gate", "--against", str(previous)) == 2
+    bad = {"name": "stale", "reports": [{"schema": "bncheck.inspect/1", "layers": [3]}]}
+    for broken in ({}, {"models": 3}, {"models": [bad]}):
+        previous.write_text(json.dumps({"schema": "bncheck.gate/1", **broken}))
+        assert stale.run("gate", "--against", str(previous)) == 2
+        assert "previous.json: is no report" in stale.err
 
 
 def test_relative_code_and_files_are_found_from_any_folder_below(

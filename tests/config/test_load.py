@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bncheck.cli import run
 from bncheck.config.lines import line_of
 from bncheck.config.load import load, schema
 from bncheck.config.settings import Ignored
@@ -120,6 +122,39 @@ def test_a_named_file_must_have_the_table(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(BncheckError, match=r"other\.toml"):
         load(path, isolated=False)
+
+
+DEEP = "[" * 100_000
+
+
+def test_hostile_files_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests import small
+
+    small.healthy(tmp_path / "net.safetensors")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    contents = {
+        "deep.toml": f"[tool.bncheck]\nselect = {DEEP}",
+        "number.toml": f"[tool.bncheck]\nselect = {'1' * 5000}",
+        "latin.toml": "[tool.bncheck]\n# \xe9",
+        "deep.json": DEEP,
+        "number.json": "1" * 5000,
+        "steering.toml": '[tool.bncheck]\n"\\u001b]0;x\\u0007\\n::error::y" = 1\n',
+    }
+    for name, text in contents.items():
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
+    for path in (*contents, "pipe", "/dev/zero", "."):
+        option = "--baseline" if path.endswith(".json") else "--config"
+        assert run(["inspect", "net.safetensors", "--quiet", option, path]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert err.removesuffix("\n").isprintable()
+        assert err.startswith("bncheck: error: ")
+        assert Path(path).name in err
+        assert "bug" not in err
 
 
 KEYS = st.text("abc-", min_size=1, max_size=3)

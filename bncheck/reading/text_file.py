@@ -1,0 +1,41 @@
+"""Small text files that a user names: configuration, baseline, an earlier report."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from bncheck.errors import BncheckError
+
+#: No configuration or report is larger; /dev/zero is.
+_MOST: Final = 256 << 20
+
+
+def read_text(path: Path, hint: str) -> str:
+    """The file's text. Raises BncheckError with this hint where it cannot be read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BncheckError("is no file", hint, str(path))
+        if status.st_size > _MOST:
+            raise BncheckError(f"is larger than {_MOST >> 20} MiB", hint, str(path))
+        return path.read_text("utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BncheckError(f"cannot be read ({reason})", hint, str(path)) from None
+    except UnicodeDecodeError:
+        raise BncheckError("is not UTF-8", hint, str(path)) from None
+
+
+def read_json(path: Path, schema: str, what: str, hint: str) -> dict[str, Any]:
+    """The object in a JSON file of this schema, which is `what`. Raises BncheckError."""
+    text = read_text(path, hint)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        raise BncheckError(f"is no {what}", hint, str(path))
+    return data
