@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from bncheck.baseline import Baseline
-from bncheck.config.settings import Ignored
 from bncheck.findings import FailOn, Finding, Severity
 from bncheck.rules.registry import choose_rules
 from bncheck.thresholds import DEFAULT, Thresholds
+
+if TYPE_CHECKING:
+    from bncheck.config.settings import Ignored
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_without_checkpoints_it_is_the_gate(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({}, "pyproject.toml: no model is declared"),
+        ({}, "pyproject.toml: there is no [tool.bncheck]"),
         ({"checkpoints": "nowhere/*.pt"}, "nowhere/*.pt: does not exist"),
         ({"checkpoints": "$(touch owned); `touch owned`"}, "$(touch: does not exist"),
         ({"args": "--fail-on $(touch owned)"}, "could not be run"),

@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 import bncheck
-from bncheck.config.load import load
+from bncheck.config.find import load
 from bncheck.testing import assert_sound
 from tests import small
 
@@ -80,7 +80,9 @@ def test_the_page_s_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / "pyproject.toml").write_text(
             variant.replace("Instead of the plain list above, for some layers only:", "")
         )
-        assert load(None, isolated=False).settings.models["net"].fold is not None
+        found = load(None, isolated=False)
+        assert found is not None
+        assert found.settings.models["net"].fold is not None
 
 
 def test_readme_and_page_have_the_same_workflow_of_known_inputs() -> None:

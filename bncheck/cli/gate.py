@@ -12,7 +12,7 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.options import OutputOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import ExitCode
+from bncheck.errors import BncheckError, ExitCode
 
 
 @expanded
@@ -61,28 +61,34 @@ def _run(
     judging: JudgingOptions,
     reporting: ReportOptions,
 ) -> int:
+    from bncheck.config.find import FILE
     from bncheck.gate.regression import read_previous
     from bncheck.gate.run import Gate
     from bncheck.reporting.views.gate import GateView
 
     judge = judging.judge()
-    delivery = reporting.delivery(output, spare=[against, judge.configuration.file])
-    growth = judge.configuration.settings.against.w2_growth
+    configuration = judge.configuration
+    if configuration is None:
+        raise BncheckError(
+            "there is no [tool.bncheck] in this folder or above it",
+            "`bncheck gate --init` writes one to begin with",
+            FILE,
+        )
+    delivery = reporting.delivery(output, spare=[against, configuration.file])
+    growth = configuration.settings.against.w2_growth
     previous = None if against is None else read_previous(against, growth)
-    report = Gate(judge.configuration, judge.policy, judge.findings, console.note, previous).run(
-        names
-    )
+    report = Gate(configuration, judge.policy, judge.findings, console.note, previous).run(names)
     for error in report.errors:
         console.error(str(error))
     if not names:
-        _say_unused(judge)
+        _say_unused(judge, configuration.file)
     delivery.deliver(GateView(report), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 
-def _say_unused(judge: Judge) -> None:
+def _say_unused(judge: Judge, file: Path) -> None:
     """An exception that excepts nothing would one day hide something new."""
     for place, entry in enumerate(judge.policy.exceptions):
         if place not in judge.used:
             where = f"{entry.rule} in {entry.layers!r}"
-            console.note(f"{judge.configuration.file}: nothing to ignore for {where}; remove it")
+            console.note(f"{file}: nothing to ignore for {where}; remove it")

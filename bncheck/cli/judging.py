@@ -57,23 +57,20 @@ class JudgingOptions:
 
     def judge(self) -> Judge:
         """The options over the configuration. Raises BncheckError."""
-        from bncheck.config.load import load
+        from bncheck.config.find import load
         from bncheck.judging import Policy
         from bncheck.rules.registry import choose_rules
-        from bncheck.thresholds import DEFAULT
 
         if self.config is not None and self.isolated:
             raise BncheckError("--config and --isolated exclude each other", "give one of them")
         configuration = load(self.config, self.isolated)
-        settings = configuration.settings
-        policy = Policy(
-            tuple(self.select or settings.select),
-            tuple(self.ignore or settings.ignored_rules),
-            settings.severity,
-            settings.exceptions,
-            settings.thresholds.over(DEFAULT),
-            self.fail_on or settings.fail_on or FailOn.ERROR,
-            self._baseline(configuration),
+        policy = Policy() if configuration is None else configuration.policy
+        policy = replace(
+            policy,
+            select=tuple(self.select or policy.select),
+            ignore=tuple(self.ignore or policy.ignore),
+            fail_on=self.fail_on or policy.fail_on,
+            baseline=self._baseline(configuration),
         )
         choose_rules(policy.select, policy.ignore)  # a misspelt rule is said before any work
         if self.write_baseline is not None:
@@ -82,10 +79,10 @@ class JudgingOptions:
             check_target(self.write_baseline)
         return Judge(policy, configuration, self.write_baseline)
 
-    def _baseline(self, configuration: Configuration) -> Baseline | None:
+    def _baseline(self, configuration: Configuration | None) -> Baseline | None:
         path = self.baseline
-        if path is None and configuration.settings.baseline is not None:
-            path = configuration.resolve(configuration.settings.baseline)
+        if path is None and configuration is not None:
+            path = configuration.baseline
         if path is None or self.write_baseline is not None:  # everything is to be written anew
             return None
         from bncheck.baseline import read_baseline
@@ -98,7 +95,7 @@ class Judge:
     """Judges what a command finds and remembers it, to be written or summed up at the end."""
 
     policy: Policy
-    configuration: Configuration
+    configuration: Configuration | None
     target: Path | None = None
     known: int = 0
     excepted: int = 0
@@ -152,10 +149,7 @@ class Judge:
 
         baseline = self.policy.baseline
         if self.excepted:
-            console.note(
-                f"{count(self.excepted, 'finding')} left out: [[tool.bncheck.ignore]] in "
-                f"{self.configuration.file}"
-            )
+            console.note(f"{count(self.excepted, 'finding')} left out: [[tool.bncheck.ignore]]")
         if baseline is None:
             return
         if self.known:

@@ -1,4 +1,4 @@
-"""Find pyproject.toml, read `[tool.bncheck]`, refuse what nobody knows."""
+"""Read `[tool.bncheck]`, refuse what nobody knows."""
 
 from __future__ import annotations
 
@@ -7,60 +7,62 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
+from bncheck.config.find import ELSEWHERE
 from bncheck.config.settings import Ignored, Settings, kebab
 from bncheck.errors import BncheckError
+from bncheck.findings import FailOn
+from bncheck.judging import Policy
 from bncheck.reading.text_file import read_text
 from bncheck.rules.registry import choose_rules
+from bncheck.thresholds import DEFAULT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-FILE = "pyproject.toml"
 _TABLE = ("tool", "bncheck")
-_ELSEWHERE = "name another with --config, or leave it out with --isolated"
 #: What pydantic calls a key that is no field.
 _UNKNOWN: Final = {"unexpected_keyword_argument", "extra_forbidden"}
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Settings and the file that they come from; None where there is no such file."""
+    """Settings and the file that they come from."""
 
-    settings: Settings = field(default_factory=Settings)
-    file: Path | None = None
+    settings: Settings
+    file: Path
+
+    @property
+    def policy(self) -> Policy:
+        """How findings are judged, but for the baseline."""
+        settings = self.settings
+        return Policy(
+            settings.select,
+            settings.ignored_rules,
+            settings.severity,
+            settings.exceptions,
+            settings.thresholds.over(DEFAULT),
+            settings.fail_on or FailOn.ERROR,
+        )
+
+    @property
+    def baseline(self) -> Path | None:
+        """The file of known findings."""
+        return None if self.settings.baseline is None else self.resolve(self.settings.baseline)
 
     def resolve(self, path: str) -> Path:
         """A path of the file, which is relative to the file's folder."""
-        return Path(path) if self.file is None else self.file.parent / path
+        return self.file.parent / path
 
     def error(self, path: Sequence[str | int], sentence: str, hint: str) -> BncheckError:
         """What is wrong at this key below [tool.bncheck]."""
-        assert self.file is not None
-        return _error(self.file, read_text(self.file, _ELSEWHERE), path, sentence, hint)
-
-
-def load(explicit: Path | None, isolated: bool) -> Configuration:
-    """The configuration that governs the working directory. Raises BncheckError."""
-    if explicit is not None:
-        return read(explicit, required=True)
-    if isolated:
-        return Configuration()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        file = folder / FILE
-        # Cheaper than to parse the pyproject.toml of every project in which bncheck is run.
-        if file.is_file() and "bncheck" in read_text(file, _ELSEWHERE):
-            found = read(Path(FILE) if folder == here else file, required=False)
-            if found.file is not None:
-                return found
-    return Configuration()
+        return _error(self.file, read_text(self.file, ELSEWHERE), path, sentence, hint)
 
 
 def schema() -> dict[str, Any]:
@@ -71,9 +73,9 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
-def read(file: Path, required: bool) -> Configuration:
-    """The configuration in this file; an empty one where it has none and need not."""
-    text = read_text(file, _ELSEWHERE)
+def read(file: Path, required: bool) -> Configuration | None:
+    """The configuration in this file; None where it has none and need not. Raises BncheckError."""
+    text = read_text(file, ELSEWHERE)
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 5000 digits
@@ -84,7 +86,7 @@ def read(file: Path, required: bool) -> Configuration:
     if table is None:
         if required:
             raise BncheckError("has no [tool.bncheck]", "see `bncheck gate --init`", str(file))
-        return Configuration()
+        return None
     found = Configuration(_validated(file, text, table), file)
     _check_rules(found)
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from bncheck.config.load import FILE, read
+from bncheck.config.find import FILE
+from bncheck.config.load import read
 from bncheck.errors import BncheckError
 from bncheck.reporting.write import write_text
 
@@ -48,7 +49,7 @@ def write_template(target: Path | None) -> str:
     if not path.exists():
         write_text(path, TEMPLATE)
         return f"written {path}; say in it which models there are"
-    if read(path, required=False).file is not None:
+    if read(path, required=False) is not None:
         raise BncheckError("has a [tool.bncheck] already", "edit it", str(path))
     text = path.read_text("utf-8")
     separator = "" if text.endswith("\n\n") or not text else "\n" if text[-1] == "\n" else "\n\n"

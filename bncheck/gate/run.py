@@ -45,7 +45,7 @@ class Gate:
             raise BncheckError(
                 "no model is declared",
                 "`bncheck gate --init` writes a [tool.bncheck.models.NAME] to begin with",
-                str(self.configuration.file or "pyproject.toml"),
+                str(self.configuration.file),
             )
         for name in names:
             if name not in declared:

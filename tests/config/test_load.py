@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncheck.cli import run
+from bncheck.config.find import load
 from bncheck.config.lines import line_of
-from bncheck.config.load import load, schema
+from bncheck.config.load import schema
 from bncheck.config.settings import Ignored
 from bncheck.errors import BncheckError
 from bncheck.findings import FailOn, Severity
@@ -59,6 +60,7 @@ def test_a_full_table_becomes_settings(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")
     found = load(None, isolated=False)
+    assert found is not None
     assert found.file == tmp_path / "pyproject.toml"
     assert found.resolve("a.pt") == tmp_path / "a.pt"
     s = found.settings
@@ -71,7 +73,7 @@ def test_a_full_table_becomes_settings(tmp_path: Path, monkeypatch: pytest.Monke
     assert net.model_args == {"depth": 20, "kind": "x", "wide": True, "rate": 0.5}
     assert net.fold is not None
     assert net.fold.keep == ("stem.*",)
-    assert load(None, isolated=True).file is None
+    assert load(None, isolated=True) is None
     jsonschema.validate(tomllib.loads(FULL)["tool"]["bncheck"], schema())
 
 
