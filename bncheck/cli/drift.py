@@ -10,18 +10,11 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
-from bncheck.cli.options import (
-    EpsOption,
-    FailOn,
-    FailOnOption,
-    KeyOption,
-    OutputOption,
-    RuleOptions,
-    exit_code,
-)
+from bncheck.cli.options import EpsOption, KeyOption, OutputOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     from bncheck.measured import Measuring
@@ -67,9 +60,8 @@ def drift(
     ] = Order.AUTO,
     key: KeyOption = None,
     eps: EpsOption = None,
-    fail_on: FailOnOption = FailOn.ERROR,
     output: OutputOption = None,
-    rules: RuleOptions,
+    judging: JudgingOptions,
     model_options: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -83,19 +75,21 @@ def drift(
     from bncheck.reporting.views.drift import DriftView
 
     delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
+    judge = judging.judge()
+    policy = judge.policy
     measuring = _measuring(model_options)
     with progress_bar(not reporting.quiet, "snapshots") as progress:
         options = DriftOptions(
             reference, order.value, layers is Layers.ALL, shape, key, eps,
-            rules.select or (), rules.ignore or (), progress,
+            policy.select, policy.ignore, policy.thresholds, progress,
         )  # fmt: skip
-        report = run(snapshots, options, measuring)
+        report = judge.report(run(snapshots, options, measuring))
     for error in report.errors:
         console.error(str(error))
     for note in report.notes:
         console.note(note)
-    delivery.deliver(DriftView(report))
-    return ExitCode.ERROR if report.errors else exit_code(report.findings, fail_on)
+    delivery.deliver(DriftView(report), judge.limit)
+    return judge.finish(report.findings, failed=bool(report.errors))
 
 
 def _measuring(options: ModelOptions) -> Measuring | None:
