@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from bncheck.baseline import Baseline
 from bncheck.findings import FailOn, Finding, Severity
-from bncheck.rules.registry import choose_rules
 from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     from bncheck.config.settings import Ignored
+    from bncheck.rules.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,17 @@ class Policy:
 
     @cached_property
     def _codes(self) -> frozenset[str]:
-        return frozenset(rule.code for rule in choose_rules(self.select, self.ignore))
+        return frozenset(rule.code for rule in _chosen(self.select, self.ignore))
 
     @cached_property
     def _severities(self) -> dict[str, Severity]:
         """By code; a longer word is more particular, so it comes last and wins."""
         by_length = sorted(self.severity.items(), key=lambda item: len(item[0]))
-        return {
-            rule.code: severity for word, severity in by_length for rule in choose_rules([word], ())
-        }
+        return {rule.code: severity for word, severity in by_length for rule in _chosen([word])}
 
     @cached_property
     def _excepted(self) -> list[frozenset[str]]:
-        return [
-            frozenset(rule.code for rule in choose_rules([entry.rule], ()))
-            for entry in self.exceptions
-        ]
+        return [frozenset(rule.code for rule in _chosen([entry.rule])) for entry in self.exceptions]
 
     def judge(self, findings: Iterable[Finding], model: str | None = None) -> Judged:
         """The findings, sorted into what counts and what does not, worst first."""
@@ -83,3 +78,9 @@ class Policy:
     def _excepts(self, place: int, finding: Finding) -> bool:
         pattern = self.exceptions[place].layers
         return finding.rule in self._excepted[place] and fnmatchcase(finding.layer or "", pattern)
+
+
+def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> list[Rule]:
+    from bncheck.rules.registry import choose_rules  # NumPy, which no --help needs
+
+    return choose_rules(select, ignore)

@@ -76,11 +76,12 @@ def drift(
 
     delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
     judge = judging.judge()
+    policy = judge.policy
     measuring = _measuring(model_options)
     with progress_bar(not reporting.quiet, "snapshots") as progress:
         options = DriftOptions(
             reference, order.value, layers is Layers.ALL, shape, key, eps,
-            judge.policy.select, judge.policy.ignore, progress,
+            policy.select, policy.ignore, policy.thresholds, progress,
         )  # fmt: skip
         report = judge.report(run(snapshots, options, measuring))
     for error in report.errors:

@@ -17,6 +17,7 @@ from bncheck.errors import BncheckError
 from bncheck.layers import Assumptions
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import SeriesRule
+from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     from bncheck.drifting.measuring import Measured
@@ -39,6 +40,7 @@ class DriftOptions:
     eps: float | None = None
     select: Sequence[str] = ()
     ignore: Sequence[str] = ()
+    thresholds: Thresholds = DEFAULT
     tell: Tell = field(default=lambda done, total: None)
 
 
@@ -105,7 +107,14 @@ def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> 
         held = {name: s for name in history if (s := statistics_in(base, name)) is not None}
         _refuse_other_width(held, history, reference.path, series)
     return Movement(
-        series, tuple(history), history, reference, held, Source.BUFFERS, key=options.key
+        series,
+        tuple(history),
+        history,
+        reference,
+        held,
+        Source.BUFFERS,
+        options.thresholds,
+        key=options.key,
     )
 
 
@@ -150,7 +159,7 @@ def _of_data(
     history = {name: stacked(kept) for name, kept in parts.items() if any(kept)}
     return Movement(
         series, tuple(history), history, reference, {} if reference.path is None else base,
-        Source.DATA, key=options.key, samples=meter.samples,
+        Source.DATA, options.thresholds, key=options.key, samples=meter.samples,
         w1=shapes.w1(tuple(history)) if options.shape else None,
         outlines=shapes.outlines if options.shape else None,
     )  # fmt: skip

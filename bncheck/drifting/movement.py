@@ -18,7 +18,7 @@ import numpy as np
 from bncheck.drifting.distance import Statistics, distance, stacked
 from bncheck.drifting.snapshots import Series, Snapshot, other_weights_differ
 from bncheck.layers import DEFAULT_MOMENTUM
-from bncheck.thresholds import W2_WARNING
+from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +68,7 @@ class Movement:
     reference: Reference
     held: Mapping[str, Statistics]
     source: Source
+    thresholds: Thresholds = DEFAULT
     key: str | None = None
     samples: int | None = None
     w1: Floats | None = None
@@ -124,15 +125,16 @@ class Movement:
         steps = np.array([np.nan if s.position is None else s.position for s in self.snapshots])
         gaps = np.diff(steps.astype(np.float64), prepend=np.nan)
         ages = [_age(self.snapshots[-1], name) for name in self.layers]
-        speed = self.to_previous / np.where(gaps > 0, gaps, np.nan)
-        return speed * np.minimum(np.array(ages)[:, None], gaps)
+        speed: Floats = self.to_previous / np.where(gaps > 0, gaps, np.nan)
+        lag: Floats = speed * np.minimum(np.array(ages)[:, None], gaps)
+        return lag
 
     @cached_property
     def settled(self) -> tuple[int | None, ...]:
         """Per layer the first snapshot from which W2 to the last stays below the warning level."""
         places: list[int | None] = []
         for row in self.to_last:
-            moving = np.flatnonzero(~(row < W2_WARNING))
+            moving = np.flatnonzero(~(row < self.thresholds.w2_warning))
             place = int(moving[-1]) + 1 if moving.size else 0
             places.append(place if place < row.size else None)
         return tuple(places)

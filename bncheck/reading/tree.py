@@ -61,19 +61,19 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
     return found
 
 
-def _is_full(value: Value) -> TypeGuard[Node | list[Value] | tuple[Value, ...]]:
-    """Whether something can be in it."""
-    if isinstance(value, Node):
-        return bool(value.args or value.entries or value.items or value.state is not None)
-    return isinstance(value, (list, tuple)) and bool(value)
-
-
 def plain_numbers(pickled: Pickled) -> dict[str, float]:
     """The numbers at the root of a file, and in the `meta` that OpenMMLab keeps them in."""
     root = by_name(pickled.root)
     found = {**by_name(root.get("meta")), **root}
     numbers = {name: as_number(value) for name, value in found.items()}
     return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _is_full(value: Value) -> TypeGuard[Node | list[Value] | tuple[Value, ...]]:
+    """Whether something can be in it."""
+    if isinstance(value, Node):
+        return bool(value.args or value.entries or value.items or value.state is not None)
+    return isinstance(value, (list, tuple)) and bool(value)
 
 
 def too_deep() -> BncheckError:

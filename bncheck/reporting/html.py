@@ -39,7 +39,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
     page: str = template.render(
         title=visible(", ".join(document.subject for document in documents[:3]) or "report"),
         documents=[_document(document, places) for document in documents],
-        errors=[visible(str(error), None) for error in errors],
+        errors=[str(error) for error in errors],
         figures=_json([_figure_data(figure) for figure in figures]) if figures else "",
         plotly=plotly,
         style=_part("style.css"),
@@ -54,7 +54,12 @@ def _libraries(with_figures: bool) -> tuple[Any, str]:
         import jinja2
 
         environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+            autoescape=True,
+            finalize=_safe,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            undefined=jinja2.StrictUndefined,
         )
         template = environment.from_string(_part("report.html.j2"))
         if not with_figures:
@@ -67,6 +72,11 @@ def _libraries(with_figures: bool) -> tuple[Any, str]:
             f"the HTML report needs {error.name}, which is not installed",
             "pip install 'bncheck[html]'",
         ) from None
+
+
+def _safe(value: object) -> object:
+    """Every text on the page made visible; what is marked safe is this page's own."""
+    return visible(value, None) if type(value) is str else value
 
 
 def _part(name: str) -> str:
@@ -84,8 +94,8 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
     return {
         "verdict": document.verdict,
         "standing": "good" if document.standing is None else document.standing.value,
-        "subject": visible(document.subject, None),
-        "summary": [visible(line, None) for text in document.summary for line in text.split("\n")],
+        "subject": document.subject,
+        "summary": [line for text in document.summary for line in text.split("\n")],
         "findings": list(_findings(document.findings)),
         "figures": [_figure(figure, next(places)) for figure in document.figures],
         "tables": [_table(table, first=not i) for i, table in enumerate(document.tables)],
@@ -106,20 +116,24 @@ def _findings(findings: Iterable[Finding]) -> Iterator[dict[str, object]]:
             "messages": [
                 {
                     "layer": None if finding.layer is None else layer_name(finding.layer),
-                    "text": visible(finding.message, None),
+                    "text": finding.message,
                 }
                 for finding in same
             ],
-            "fixes": [visible(fix, None) for fix in dict.fromkeys(f.fix for f in same)],
-            "explanation": explanations.get(code, ""),
+            "fixes": list(dict.fromkeys(f.fix for f in same)),
+            "explanation": _paragraphs(explanations.get(code, "")),
         }
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [part.replace("\n", " ") for part in text.split("\n\n") if part]
 
 
 def _table(table: Table, first: bool) -> dict[str, object]:
     return {
         "title": table.title,
-        "columns": [visible(column) for column in table.columns],
-        "rows": [[visible(cell, None) for cell in row] for row in table.rows],
+        "columns": table.columns,
+        "rows": table.rows,
         "open": first and len(table.rows) <= _OPEN_ROWS,
     }
 
@@ -129,7 +143,7 @@ def _figure(figure: Figure, place: int) -> dict[str, object]:
     layers = () if isinstance(figure, Heatmap) else figure.layers
     return {
         "title": figure.title,
-        "caption": visible(figure.caption, None),
+        "caption": figure.caption,
         "place": place,
         "layers": [visible(layer.layer) for layer in layers],
         "spoken": "the numbers are in the tables below",

@@ -32,7 +32,7 @@ def build(folder: str, number: int) -> None:
     torch.manual_seed(0)
     state = ResNet(20).state_dict()
     for step in range(number):
-        for name, tensor in state.items():
+        for tensor in state.values():
             if tensor.is_floating_point():
                 tensor.add_(0.01 * torch.rand_like(tensor))
         torch.save({"state_dict": state, "step": step}, Path(folder) / f"step-{step}.pt")

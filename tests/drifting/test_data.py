@@ -28,12 +28,12 @@ def images() -> torch.Tensor:
 
 
 def batches(x: torch.Tensor) -> list[torch.Tensor]:
-    return list(x.split(64))
+    return list(torch.split(x, 64))
 
 
 def test_moments_are_those_of_plain_torch(images: torch.Tensor) -> None:
     """Of every layer, BatchNorm normalising with the batch, from its own forward in float64."""
-    from sample_models.nets import DigitNet
+    from tests.planted import DigitNet
 
     path = SNAPSHOTS[3]
     measured = Meter(Measuring(NET, batches(images)), None, True).measure(path)
@@ -107,7 +107,7 @@ def test_shapes_are_nothing_apart_from_themselves_and_grow() -> None:
 
 
 def test_the_user_s_model_is_left_as_it_was(images: torch.Tensor) -> None:
-    from sample_models.nets import DigitNet
+    from tests.planted import DigitNet
 
     model = DigitNet().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -18,7 +18,11 @@ def _run(subject: Subject) -> DriftReport:
     model, options = subject.model, subject.options
     paths = [*subject.files(model.drift, "drift"), subject.path]
     asked = DriftOptions(
-        key=options.key, eps=options.eps, select=options.select, ignore=options.ignore
+        key=options.key,
+        eps=options.eps,
+        select=options.select,
+        ignore=options.ignore,
+        thresholds=options.thresholds,
     )
     with_data = model.model is not None and model.data is not None
     return drift(paths, asked, subject.measuring() if with_data else None)

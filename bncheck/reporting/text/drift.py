@@ -19,7 +19,6 @@ from bncheck.reporting.layout import STYLES, layer_name, print_all, row
 from bncheck.reporting.text.inspect import finding_rows
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
-from bncheck.thresholds import W2_WARNING
 
 _FIRST: Final = 5  # layers that matter first
 _ROWS: Final = 30  # layers shown without --verbose
@@ -75,7 +74,7 @@ def _settled(movement: Movement) -> str:
     places = [place for place in movement.settled if place is not None]
     if len(labels) < 2 or not places:
         return ""
-    limit = f"W2 to the last snapshot below {W2_WARNING:.2f}"
+    limit = f"W2 to the last snapshot below {movement.thresholds.w2_warning:.2f}"
     first, last = min(places), max(places)
     if movement.moving:
         late = [movement.layers[index] for index in movement.moving]

@@ -16,7 +16,6 @@ from bncheck.errors import BncheckError
 from bncheck.reporting import heat
 from bncheck.reporting.document import Document, Table, standing_of
 from bncheck.reporting.figures import Band, Distribution, Distributions, Figure, Heatmap
-from bncheck.thresholds import W2_ERROR, W2_WARNING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,7 +114,7 @@ def _figures(movement: Movement) -> list[Figure]:
     places = heat.chosen(len(movement.snapshots), columns)
     labels = tuple(movement.snapshots[place].label for place in places)
     rows = tuple(name or "(root)" for name in movement.layers)
-    grid = movement.grid
+    grid, limits = movement.grid, movement.thresholds
     binned = len(movement.snapshots) > columns
     note = " Each column is the largest of several snapshots." if binned else ""
     against = {
@@ -127,7 +126,7 @@ def _figures(movement: Movement) -> list[Figure]:
             "How far each layer was from the reference",
             f"W2 to {against}, in standard deviations of the reference.{note}",
             rows, labels, _cells(heat.binned(grid.w2, columns)), "W2", heat.LEVELS[0],
-            heat.LEVELS[-1], marks=((W2_WARNING, "warning"), (W2_ERROR, "error")),
+            heat.LEVELS[-1], marks=((limits.w2_warning, "warning"), (limits.w2_error, "error")),
         )
     ]  # fmt: skip
     signed = (

@@ -9,7 +9,6 @@ import numpy as np
 
 from bncheck.findings import Finding, Severity
 from bncheck.rules.rule import SeriesRule, series_rule
-from bncheck.thresholds import W2_ERROR
 
 if TYPE_CHECKING:
     from bncheck.drifting.movement import Floats, Movement
@@ -39,7 +38,7 @@ def late_shift(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
     for name, row in zip(movement.layers, movement.to_previous, strict=True):
         for place in range(1 + _BEFORE, row.size):
             usual = _usual(row, gaps, place)
-            if row[place] >= W2_ERROR and row[place] > _FACTOR * usual:
+            if row[place] >= movement.thresholds.w2_error and row[place] > _FACTOR * usual:
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
                 yield self.finding(
                     Severity.WARNING,
