@@ -11,9 +11,11 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import FailOn, FailOnOption, KeyOption, exit_code
+from bncheck.cli.options import KeyOption
 from bncheck.cli.reporting import ReportOptions
+from bncheck.errors import ExitCode
 
 InputOption = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -89,7 +91,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Export in spite of findings about the statistics.")
     ] = False,
-    fail_on: FailOnOption = FailOn.ERROR,
+    judging: JudgingOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -115,10 +117,24 @@ def export(
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
-    request = ExportRequest(checkpoint, output, given.parts(), inputs, key, axes, options, force)
+    judge = judging.judge()
+    request = ExportRequest(
+        checkpoint,
+        output,
+        given.parts(),
+        inputs,
+        key,
+        axes,
+        options,
+        force,
+        lambda findings: judge.findings(findings).findings,
+    )
     with console.status() as say:
         done = run(request, console.note, say)
+    if not done.stopped:
+        done = judge.report(done)
     for note in done.notes:
         console.note(note)
-    delivery.deliver(ExportView(str(checkpoint), done))
-    return exit_code(done.findings, fail_on)
+    delivery.deliver(ExportView(str(checkpoint), done), judge.limit)
+    code = judge.finish(done.findings)
+    return max(code, ExitCode.FINDINGS) if done.file is None else code
