@@ -22,8 +22,10 @@ _ROUNDS = 5
 
 def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CannotRun("onnxruntime is not installed") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = threads
