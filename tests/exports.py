@@ -40,11 +40,11 @@ from tests.networks import REAL
 from tests.resnet import ResNet
 
 Made = tuple[str, Callable[[], nn.Module], tuple[int, ...]]
-_TORCHVISION = {
-    "resnet18": (2, 3, 96, 96), "densenet121": (2, 3, 96, 96), "mobilenet_v3_small": (2, 3, 96, 96),
-    "efficientnet_b0": (2, 3, 96, 96), "shufflenet_v2_x1_0": (2, 3, 96, 96),
-    "regnet_y_400mf": (2, 3, 96, 96), "vgg11_bn": (2, 3, 64, 64),
-}  # fmt: skip
+_TORCHVISION = (
+    "resnet18", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0",
+    "regnet_y_400mf", "vgg11_bn",
+)  # fmt: skip
+_IMAGENET = (2, 3, 224, 224)
 
 
 def models() -> Iterator[Made]:
@@ -57,9 +57,9 @@ def models() -> Iterator[Made]:
             yield f"trained resnet{depth}", lambda p=path, d=depth: _trained(p, d), RGB  # type: ignore[misc]
     library = _torchvision()
     if library is not None:
-        for name, shape in _TORCHVISION.items():
+        for name in _TORCHVISION:
             build = getattr(library, name)
-            yield f"torchvision {name}", lambda build=build: randomised(build()), shape  # type: ignore[misc]
+            yield f"torchvision {name}", lambda build=build: randomised(build()), _IMAGENET  # type: ignore[misc]
 
 
 def _trained(path: Path, depth: int) -> nn.Module:
