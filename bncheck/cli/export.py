@@ -107,7 +107,6 @@ def export(
     from bncheck.shipping.export import ExportOptions
 
     delivery = reporting.delivery(spare=[checkpoint, output])
-    judge = judging.judge()
     options = ExportOptions(
         file.opset,
         Residual(file.residual.value),
@@ -118,11 +117,24 @@ def export(
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
-    request = ExportRequest(checkpoint, output, given.parts(), inputs, key, axes, options, force)
+    judge = judging.judge()
+    request = ExportRequest(
+        checkpoint,
+        output,
+        given.parts(),
+        inputs,
+        key,
+        axes,
+        options,
+        force,
+        lambda findings: judge.findings(findings).findings,
+    )
     with console.status() as say:
-        done = judge.report(run(request, console.note, say))
+        done = run(request, console.note, say)
+    if not done.stopped:
+        done = judge.report(done)
     for note in done.notes:
         console.note(note)
     delivery.deliver(ExportView(str(checkpoint), done), judge.limit)
     code = judge.finish(done.findings)
-    return code if done.file is not None else max(code, ExitCode.FINDINGS)
+    return max(code, ExitCode.FINDINGS) if done.file is None else code

@@ -31,7 +31,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What a user asks for on the command line; `given` holds the model and the data."""
+    """What a user asks for on the command line; `given` holds the model and the data.
+
+    `judged` leaves of the findings on the statistics those that count for the user's project.
+    """
 
     source: Path
     output: Path
@@ -41,6 +44,7 @@ class ExportRequest:
     axes: Axes = field(default_factory=Axes)
     options: ExportOptions = field(default_factory=ExportOptions)
     force: bool = False
+    judged: Callable[[Sequence[Finding]], Sequence[Finding]] = lambda findings: findings
 
     @property
     def has_model(self) -> bool:
@@ -71,7 +75,9 @@ def run(
     try:
         with usercode.exporting():
             loaded = _loaded(request, checkpoint)
-            serious = tuple(f for f in loaded.findings if f.severity is Severity.ERROR)
+            serious = tuple(
+                f for f in request.judged(loaded.findings) if f.severity is Severity.ERROR
+            )
             if serious and not request.force:
                 return ExportReport(findings=serious)
             for finding in serious:

@@ -76,6 +76,11 @@ class ExportReport:
     notes: tuple[str, ...] = ()
 
     @property
+    def stopped(self) -> bool:
+        """Whether findings on the statistics kept it from being made at all."""
+        return self.fold is None and self.proof is None
+
+    @property
     def batchnorm_nodes(self) -> int | None:
         """How many BatchNormalizations are left; None before there was a graph."""
         return self.after.get("BatchNormalization", 0) if self.after else None

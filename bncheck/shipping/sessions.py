@@ -22,8 +22,10 @@ _ROUNDS = 5
 
 def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CannotRun("onnxruntime is not installed") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = threads
@@ -61,7 +63,11 @@ def _reason(error: Exception) -> str:
 
 
 def latency(
-    ours: onnx.ModelProto | Path, other: onnx.ModelProto, feed: Sequence[Array], level: str
+    ours: onnx.ModelProto | Path,
+    other: onnx.ModelProto,
+    feed: Sequence[Array],
+    level: str,
+    budget: float = _BUDGET,
 ) -> tuple[float, float]:
     """Milliseconds a run, of both, on one thread and in turns, the quickest of many runs each.
 
@@ -75,7 +81,7 @@ def latency(
         one.run(None, feeds[-1])
     times: list[list[float]] = [[], []]
     begin = time.perf_counter()
-    while len(times[0]) < _ROUNDS or time.perf_counter() - begin < _BUDGET:
+    while len(times[0]) < _ROUNDS or time.perf_counter() - begin < budget:
         turn = len(times[0]) % 2
         for place in (turn, 1 - turn):
             start = time.perf_counter()

@@ -114,7 +114,7 @@ def numpy_dtype(name: str) -> Any:
 
 
 class TorchSide:
-    """A torch.export program; `exemplars` are the sizes that it was made with."""
+    """A torch.export program, run by torch."""
 
     def __init__(self, program: ExportedProgram) -> None:
         from bncheck.folding.parity import default_tolerance, user_inputs

@@ -33,7 +33,8 @@ def check_installed() -> None:
     missing = [name for name in ("onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise BncheckError(
-            f"export needs {' and '.join(missing)}", "install them: pip install 'bncheck[export]'"
+            f"export needs {' and '.join(missing)}",
+            f"install {'it' if len(missing) == 1 else 'them'}: pip install 'bncheck[export]'",
         )
 
 

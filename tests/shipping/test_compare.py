@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_what_cannot_be_compared_is_one_line(
         assert captured.out == ""
         assert len(captured.err.splitlines()) == 1
         assert words in captured.err
+
+
+def test_without_onnxruntime_the_float64_evaluation_judges_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
+    report = bncheck.compare(SAMPLES / "healthy.pt2", SAMPLES / "healthy.onnx")
+    assert report.equal
+    *levels, reference = report.proof.levels
+    assert {level.refused for level in levels} == {"onnxruntime is not installed"}
+    assert reference.level == "reference"
+    assert reference.parity is not None
 
 
 def test_in_python() -> None:

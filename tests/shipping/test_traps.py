@@ -181,6 +181,28 @@ def test_the_opset_is_the_one_asked_for_or_an_error(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["a.onnx"]
 
 
+def test_a_missing_library_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as where it is not installed
+    arguments = [*HEALTHY, "--input", "1,8,8", "-o", str(tmp_path / "net.onnx")]
+    assert run(["export", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error
+        == "bncheck: error: export needs onnxscript; install it: pip install 'bncheck[export]'\n"
+    )
+
+
+def test_the_project_s_configuration_judges_the_statistics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--input", "1,8,8", "-o", str(tmp_path / "net.onnx")]
+    arguments = ["export", str(SAMPLES / "never-updated.pt"), *HEALTHY[1:], *out]
+    assert run([*arguments, "--ignore", "BN1"]) == 0
+    assert capsys.readouterr().out.startswith("exported")
+
+
 def test_the_target_is_checked_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ def _run(subject: Subject) -> ExportReport:
             subject.model.key,
             # Milliseconds of a CI machine say nothing, and are others each time.
             options=ExportOptions(timing=False),
+            judged=lambda found: subject.policy.judge(found, subject.name).findings,
         )
     )
 
