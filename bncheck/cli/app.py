@@ -10,7 +10,7 @@ import typer
 from bncheck._version import __version__
 
 #: In the order of the help; each is the function of its own name in the module of its own name.
-COMMANDS: Final = ("inspect", "recalibrate", "fold", "rule")
+COMMANDS: Final = ("inspect", "recalibrate", "fold", "gate", "rule")
 
 
 def build_app(first_word: str) -> typer.Typer:

@@ -11,15 +11,13 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, mended_path, progress_bar
 from bncheck.cli.options import (
     EpsOption,
-    FailOn,
-    FailOnOption,
     KeyOption,
     MomentumOption,
     OutputOption,
-    RuleOptions,
     exit_code,
 )
 from bncheck.cli.reporting import ReportOptions
@@ -50,9 +48,8 @@ def inspect(
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,
-    fail_on: FailOnOption = FailOn.ERROR,
     output: OutputOption = None,
-    rules: RuleOptions,
+    judging: JudgingOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -68,7 +65,11 @@ def inspect(
     from bncheck.static_inspection import Options
 
     delivery = reporting.delivery(output, spare=checkpoints)
-    options = Options(key, eps, momentum, train_batch_size, rules.select or (), rules.ignore or ())
+    judge = judging.judge()
+    policy = judge.policy
+    options = Options(
+        key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
+    )
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
     asked = [("--key", key), ("--eps", eps), ("--momentum", momentum)]
@@ -80,26 +81,21 @@ def inspect(
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:
-                reports.append(run(path, options, measuring))
+                reports.append(judge.report(run(path, options, measuring)))
             except BncheckError as error:
                 if error.subject != str(path):  # not about the file: no other will fare better
                     raise
                 console.error(str(error))
                 errors.append(error)
+    findings = [finding for done in reports for finding in done.findings]
     if processes.rank:  # rank 0 reports
-        return _code(reports, errors, fail_on)
+        return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
     for done in reports:
         _say_choices(done, options)
     several = len(checkpoints) > 1
     if reports or several:
-        delivery.deliver(InspectView(reports, errors, several))
-    return _code(reports, errors, fail_on)
-
-
-def _code(reports: list[InspectReport], errors: list[BncheckError], fail_on: FailOn) -> ExitCode:
-    if errors:
-        return ExitCode.ERROR
-    return exit_code([finding for done in reports for finding in done.findings], fail_on)
+        delivery.deliver(InspectView(reports, errors, several), judge.limit)
+    return judge.finish(findings, failed=bool(errors))
 
 
 def _filled(command: str, path: Path) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from bncheck.cli import console
 from bncheck.errors import BncheckError
+from bncheck.findings import Severity
 from bncheck.reporting.formats import Format, View, render
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How stdout reports.")]
@@ -71,14 +72,17 @@ class Delivery:
     verbose: bool
     no_color: bool
 
-    def deliver(self, view: View) -> None:
-        """Write the files, each whole or not at all, then show the result."""
+    def deliver(self, view: View, limit: Severity | None = Severity.ERROR) -> None:
+        """Write the files, each whole or not at all, then show the result.
+
+        Findings of `limit` and worse are failures, where a format has a word for that.
+        """
         from bncheck.reporting.write import write_text
 
         for format_, path in self.files:
-            write_text(path, render(format_, view))
+            write_text(path, render(format_, view, limit))
         if self.shown is not Format.TEXT:
-            typer.echo(render(self.shown, view), nl=False)
+            typer.echo(render(self.shown, view, limit), nl=False)
         elif self.quiet:
             from bncheck.reporting.brief import show_findings
 
