@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 # (PYTHONDONTWRITEBYTECODE), every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q bncheck
 
-.PHONY: demo test lint types unit benchmark clean
+.PHONY: demo test lint types unit benchmark fuzz hostile audit lower-bounds clean
 
 # A demo that finds faults is a demo that works: exit code 1 means "findings", 2 is a failure.
 demo: $(VENV)/.demo
@@ -28,8 +28,32 @@ unit: $(VENV)/.dev
 benchmark: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
 
+# Coverage-guided fuzzing, so many seconds a reader.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev
+	$(PIP) --editable '.[fuzz]'
+	for reader in $$($(BIN)/python -m tests.fuzz); do \
+		echo "$$reader"; $(BIN)/python -m tests.fuzz $$reader $(FUZZ_SECONDS) || exit 1; done
+
+# Every hostile file through the console script: some minutes.
+hostile: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile
+
+# Known faults in what is installed.
+audit: $(VENV)/.dev
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --skip-editable
+
+# The oldest dependencies that pyproject.toml admits, without torch, read what they should.
+LOWEST := .venv-lowest
+lower-bounds:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check --quiet install \
+		--constraint tests/lower-bounds.txt --editable .
+	$(LOWEST)/bin/python -m tests.lower_bounds
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)

@@ -16,6 +16,10 @@ def check_target(path: Path) -> None:
     """Refuse, before any work is done, a target that cannot be written."""
     if path.is_dir():
         raise BncheckError("is a folder", "name a file to write", str(path))
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+        raise BncheckError("is no regular file", "name another, or leave it out", str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise BncheckError("is write-protected", "name another file", str(path))
     if not path.parent.is_dir():
         raise BncheckError("lies in a folder that does not exist", "create it first", str(path))
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -42,3 +42,20 @@ def test_a_failure_leaves_the_old_file_and_no_other(
         write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.txt"]
+
+
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BncheckError, match="no regular file"):
+        write_text(tmp_path / "pipe", "x")
+    with pytest.raises(BncheckError, match="no regular file"):
+        write_text(Path("/dev/null"), "x")
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    """A stranger's folder may hold `report.json -> ~/.bashrc`."""
+    (tmp_path / "private").write_text("mine")
+    (tmp_path / "report.txt").symlink_to("private")
+    write_text(tmp_path / "report.txt", "new")
+    assert (tmp_path / "private").read_text() == "mine"
+    assert (tmp_path / "report.txt").read_text() == "new"

@@ -1,0 +1,31 @@
+"""Files that mean harm, or that harm by accident, each built by a few lines of code.
+
+`CASES` maps an id to what it is, the exit codes that are right for it, and its builder, which
+gets an empty folder and returns the path to hand to bncheck. `PAYLOADS` are pickles that create the
+file $BNCHECK_MARKER when they are really unpickled (a test makes sure that they would).
+`python -m tests.hostile` runs them all through the console script.
+"""
+
+from tests.hostile import (
+    abundance,
+    containers,
+    folders,
+    names,
+    onnx_models,
+    pickles,
+    programs,
+    safetensors_files,
+    surroundings,
+    tensors,
+)
+from tests.hostile.case import CASES, Case, mark_long
+from tests.hostile.payloads import PAYLOADS
+
+mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain",
+          "pickle-too-many-operations", "pickle-ten-million-dicts", "pickle-deeper-lists",
+          "torchscript-code-bomb", "nested-file-shared", "abundant-tuples",
+          "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
+
+__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "containers", "folders", "names",
+           "onnx_models", "pickles", "programs", "safetensors_files", "surroundings",
+           "tensors"]  # fmt: skip

@@ -1,0 +1,79 @@
+"""What holds after a run on a hostile file, whatever it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import unicodedata
+from pathlib import Path
+
+from bncheck.reporting.visible import visible
+from tests.batch import Outcome
+from tests.hostile.case import Case
+from tests.hostile.door import Door
+
+#: No file may make bncheck take more; most take 0.2 s and 40 MB.
+MOST_SECONDS = 10.0
+MOST_BYTES = 300 << 20
+
+
+def run_case(case: Case, folder: Path, door: Door, *options: str) -> Outcome:
+    """Build a case in an empty folder, inspect it through the console script, check the run."""
+    from tests.hostile.case import SCRIPT
+
+    inside, marker = folder / "case", folder / "marker"
+    inside.mkdir()
+    path = case.build(inside)
+    before = fingerprint(inside)
+    command = [*(case.door or SCRIPT), "inspect", *options, *case.options, str(path)]
+    done = Outcome(**door.run(command, str(inside), str(marker)))  # type: ignore[arg-type]
+    assert not marker.exists(), "a payload was executed"
+    assert fingerprint(inside) == before, "the folder has changed"
+    check(done, case.codes)
+    torch_is_needed = "--model" in case.options  # and takes more than the limit by itself
+    assert done.seconds < MOST_SECONDS, f"{done.seconds:.1f} s"
+    assert torch_is_needed or done.peak_bytes < MOST_BYTES, f"{done.peak_bytes >> 20} MiB"
+    if done.code == 2 and "--model" not in case.options:
+        assert visible(str(path), None) in done.stderr, "the line does not name the file"
+    return done
+
+
+def check(done: Outcome, codes: frozenset[int]) -> None:
+    """The right code, and streams that hold what they should and nothing that steers."""
+    assert done.code in codes, (done.code, done.seconds, done.stderr[-300:])
+    assert "Traceback" not in done.stderr
+    assert "bug in bncheck" not in done.stderr, done.stderr
+    lines = done.stderr.splitlines()
+    for text in (done.stdout, done.stderr):
+        assert not hidden(text)
+        assert "##[" not in text
+        assert "##vso[" not in text
+        assert not any(line.lstrip().startswith("::") for line in text.splitlines())
+    if done.code == 2:
+        assert [line[:16] for line in lines if "error" in line] == ["bncheck: error: "]
+        assert done.stdout == ""
+    assert all(line.startswith("bncheck: ") or line == "{" for line in lines), lines
+    assert all(len(line) < 6000 for line in [*lines, *done.stdout.splitlines()])
+
+
+def hidden(text: str) -> set[str]:
+    """The characters that steer a terminal, a CI runner or the reader's eye."""
+    return {
+        c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    }
+
+
+def fingerprint(folder: Path) -> str:
+    """All that is in a folder: names, kinds, link targets and contents."""
+    digest = hashlib.sha256()
+    for place, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = os.path.join(place, name)
+            mode = os.lstat(path).st_mode
+            digest.update(os.fsencode(path) + mode.to_bytes(4, "little"))
+            if stat.S_ISLNK(mode):
+                digest.update(os.fsencode(os.readlink(path)))
+            elif stat.S_ISREG(mode):
+                digest.update(Path(path).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""ONNX models, and where they say that their data lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from tests import zoo
+from tests.hostile.case import ANY, READ, REFUSED, add, file
+from tests.hostile.names import NAMES
+from tests.hostile.safetensors_files import MEAN
+
+
+def _onnx(folder: Path, edit: Callable[[onnx.ModelProto], object]) -> Path:
+    model = zoo.onnx_model([zoo.onnx_norm("bn", "x", "y")], zoo.onnx_values("bn"))
+    edit(model)
+    return file(folder, model.SerializeToString(), "model.onnx")
+
+
+def _mean(model: onnx.ModelProto) -> TensorProto:
+    found: TensorProto = next(i for i in model.graph.initializer if i.name == MEAN)
+    return found
+
+
+def _external(location: str, more: Mapping[str, str]) -> Callable[[onnx.ModelProto], None]:
+    def edit(model: onnx.ModelProto) -> None:
+        mean = _mean(model)
+        mean.ClearField("raw_data")
+        mean.data_location = TensorProto.EXTERNAL
+        for key, value in ({"location": location, **more}).items():
+            mean.external_data.add(key=key, value=value)
+
+    return edit
+
+
+def _onnx_external(folder: Path, location: str, more: Mapping[str, str] | None = None) -> Path:
+    inside = folder / "inside"
+    inside.mkdir()
+    for place in (folder, inside):
+        file(place, np.ones(3, np.float32).tobytes(), "data.bin")
+    (inside / "link").symlink_to("../data.bin")
+    (inside / "zero").symlink_to("/dev/zero")
+    (inside / "loop").symlink_to("loop")
+    (inside / "folder").mkdir()
+    os.mkfifo(inside / "pipe")
+    os.link(folder / "data.bin", inside / "hard")
+    return _onnx(inside, _external(location.replace("FOLDER", str(folder)), more or {}))
+
+
+for _name, _location in {
+    "traversal": "../data.bin",
+    "hidden-traversal": "folder/../../data.bin",
+    "absolute": "FOLDER/data.bin",
+    "symlink": "link",
+    "hard-link": "hard",
+    "device": "zero",
+    "pipe": "pipe",
+    "folder": "folder",
+    "link-loop": "loop",
+    "itself-dot": ".",
+    "nothing": "",
+    "absent": "absent.bin",
+    "too-long": "a" * 5000,
+    "nul": "data.bin\0",
+    "ansi": "\x1b[31m\n::error::x",
+}.items():
+    add(f"onnx-external-{_name}", REFUSED, f"external data in {_location[:20]!r}",
+        partial(_onnx_external, location=_location))  # fmt: skip
+
+add("onnx-external-intact", READ, "none: that the places above differ from a good one",
+    partial(_onnx_external, location="data.bin"))  # fmt: skip
+for _name, _entries in {
+    "negative-offset": {"offset": "-4"},
+    "offset-beyond": {"offset": "4000"},
+    "offset-not-a-number": {"offset": "x"},
+    "offset-huge": {"offset": "9" * 5000},
+    "length-differs": {"length": "4"},
+    "length-negative": {"length": "-12"},
+}.items():
+    add(f"onnx-external-{_name}", REFUSED, f"external data with {_name}",
+        partial(_onnx_external, location="data.bin", more=_entries))  # fmt: skip
+
+
+def _set_dims(model: onnx.ModelProto, *dims: int) -> None:
+    _mean(model).dims[:] = dims
+
+
+def _text_mean(model: onnx.ModelProto) -> None:
+    words = np.array(["a", "b", "c"], dtype=object)
+    _mean(model).CopyFrom(numpy_helper.from_array(words, MEAN))
+
+
+def _retyped(model: onnx.ModelProto, data_type: int) -> None:
+    _mean(model).data_type = data_type
+
+
+def _nest(model: onnx.ModelProto, depth: int) -> None:
+    inner = model.graph
+    for _ in range(depth):
+        node = inner.node.add(op_type="If")
+        inner = node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g
+
+
+def _no_inputs(model: onnx.ModelProto) -> None:
+    del model.graph.node[0].input[:]
+
+
+def _epsilon(model: onnx.ModelProto, value: float) -> None:
+    model.graph.node[0].attribute.add(name="epsilon", f=value, type=onnx.AttributeProto.FLOAT)
+    model.graph.node[0].attribute.add(name="momentum", f=value, type=onnx.AttributeProto.FLOAT)
+
+
+for _name, _codes, _what, _edit in (
+    ("no-graph", REFUSED, "a model without a graph", lambda m: m.ClearField("graph")),
+    ("no-nodes", REFUSED, "a graph without nodes", lambda m: m.graph.ClearField("node")),
+    ("huge-dims", REFUSED, "an initialiser of 2^60", lambda m: _set_dims(m, 1 << 60)),
+    ("negative-dims", REFUSED, "an initialiser of -3", lambda m: _set_dims(m, -3)),
+    ("dims-differ", REFUSED, "an initialiser of 4 in the bytes of 3", lambda m: _set_dims(m, 4)),
+    ("rows-of-nothing", REFUSED, "2^62 rows of nothing", lambda m: _set_dims(m, 1 << 62, 0)),
+    ("text", ANY, "a mean of texts", _text_mean),
+    ("no-type", REFUSED, "an initialiser without a type", lambda m: _retyped(m, 0)),
+    ("unknown-type", REFUSED, "a type that nobody has", lambda m: _retyped(m, 99)),
+    ("nested-graphs", ANY, "25 graphs in each other", lambda m: _nest(m, 25)),
+    ("no-inputs", ANY, "a BatchNormalization of nothing", _no_inputs),
+    ("epsilon-nan", ANY, "an epsilon of NaN", lambda m: _epsilon(m, float("nan"))),
+    ("epsilon-infinite", ANY, "an infinite epsilon", lambda m: _epsilon(m, float("inf"))),
+    ("name-workflow", READ, "a node whose name speaks to the CI runner",
+     lambda m: setattr(m.graph.node[0], "name", NAMES["workflow"])),
+):  # fmt: skip
+    add(f"onnx-{_name}", _codes, _what, partial(_onnx, edit=_edit))
