@@ -68,6 +68,7 @@ class Backwards(Draft):
             self._pull_once(candidate, half, into_norms, {}, step, beside)
         except Stuck:
             return None
+        step.altered.add(output)
         return step
 
     @staticmethod
@@ -115,7 +116,8 @@ class Backwards(Draft):
                 assert name is not None
                 want(name, Use(index, slot), map_)
             step.altered.update(op.outputs)
-        step.altered.add(self.graph.ops[candidate.last].outputs[0])
+        # What comes out of the normalisation itself is from now on what comes in, and as it was.
+        step.altered.update(n for i in candidate.ops[:-1] for n in self.graph.ops[i].outputs)
 
     def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None) -> Affine:
         """What all readers of a value want of it; readers that are not asked want no change."""
@@ -183,7 +185,7 @@ class Backwards(Draft):
 
     def _absorb_after(self, index: int, op: Op, map_: Affine, axis: int, step: Step) -> None:
         self._fixed(op)
-        vector = channel_map(self.graph, op, op.outputs[0], settled(map_), axis)
+        vector = channel_map(self.graph, op, op.outputs[0], map_, axis)
         fold = self.folds.get(index, Fold())
         after = vector.after(fold.after) if fold.after else vector
         step.folds[index] = replace(fold, after=after)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bncheck.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.commute import Stuck
-from bncheck.folding.dataflow import Add, Graph, Mul, Norm, Op
+from bncheck.folding.dataflow import Add, Floats, Graph, Mul, Norm, Op
+
+_INSPECT = "see `bncheck inspect`"
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,28 @@ def affine_of(graph: Graph, candidate: Candidate) -> Affine:
     gamma, beta, mean, var = given
     assert mean is not None
     assert var is not None
-    if not (np.all(np.isfinite(var)) and np.all(var >= 0) and np.all(np.isfinite(mean))):
+    if _is_corrupt(mean, var):
         raise Stuck(
-            "its running statistics hold a NaN, an infinity or a negative variance",
-            "see `bncheck inspect`",
+            "its running statistics hold a NaN, an infinity or a negative variance", _INSPECT
         )
     scale, shift = norm_affine(gamma, beta, mean, var, op.spec.eps)
     if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
-        raise Stuck("its scale or shift is not a finite number", "see `bncheck inspect`")
+        raise Stuck("its scale or shift is not a finite number", _INSPECT)
     sizes = (1, -1, *(1,) * (len(shape) - 2))
     return Affine(scale.reshape(sizes), shift.reshape(sizes))
+
+
+def _is_corrupt(mean: Floats, var: Floats) -> bool:
+    return not (np.all(np.isfinite(mean)) and np.all(np.isfinite(var)) and np.all(var >= 0))
+
+
+def refuse_corrupt(graph: Graph) -> None:
+    """Raise for statistics with which the model computes nothing worth folding."""
+    for _, op in graph.norms():
+        mean, var = graph.constant(op.input(3)), graph.constant(op.input(4))
+        if mean is not None and var is not None and _is_corrupt(mean, var):
+            raise BncheckError(
+                f"{op.label}: its running statistics hold a NaN, an infinity or a negative "
+                "variance",
+                f"mend it first; {_INSPECT}",
+            )

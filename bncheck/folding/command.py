@@ -198,7 +198,7 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> Fold
 
 def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOptions) -> FoldResult:
     """A .pt2 brings its graph along."""
-    from bncheck.folding import parity
+    from bncheck.folding.exporting import user_inputs
     from bncheck.folding.program_file import load_program
     from bncheck.folding.torch_fold import fold
 
@@ -210,7 +210,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOpt
     program = load_program(request.source)
     if request.given.data is None:
         return fold(program, None, options)
-    sizes = [size for node in parity.user_inputs(program)[:1] for size in node.meta["val"].shape]
+    sizes = [size for node in user_inputs(program)[:1] for size in node.meta["val"].shape]
     fixed = sizes and isinstance(sizes[0], int)  # a batch of another size is refused
     module = program.module()
     batch = _data_of(request, module, sizes[0] if fixed else _SAMPLES)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.candidates import Candidate, elementwise_map
-from bncheck.folding.commute import Stuck, collapsed
+from bncheck.folding.commute import Stuck, collapsed, settled
 from bncheck.folding.dataflow import (
     Graph,
     Linear,
@@ -101,6 +101,7 @@ def channel_map(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int)
     small = collapsed(
         map_, others, f"its numbers do not lie on the {what} of {op.label} ({op.kind})"
     )
+    small = settled(small)
     size = shape[axis]
     if not isinstance(size, int):
         raise Stuck(f"the number of {what} of {op.label} ({op.kind}) is not known")

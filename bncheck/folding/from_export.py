@@ -115,7 +115,8 @@ class _Reader:
                     pairs = zip(reversed(holders), reversed(given), strict=False)
                     known = {h.name: labels[n.name] for h, n in pairs if n.name in labels}
                     for inside in inner.graph.nodes:
-                        if operator_name(inside) in (*BATCH_NORMS, "instance_norm"):
+                        called = inside.op == "call_function"
+                        if called and operator_name(inside) in (*BATCH_NORMS, "instance_norm"):
                             label = self._owner(inside, known) or module_path(inside) or inside.name
                             yield Enclosed(label, operator_name(inside), operator_name(node))
                     yield from self._enclosed(inner, known)

@@ -62,10 +62,16 @@ def fold_onnx(
     if dry_run:
         findings = findings_of(decisions, None, fail_unfolded)
         return FoldReport(decisions, findings=findings), original
-    rewrite(folded, scopes, solutions)
+    renamed = rewrite(folded, scopes, solutions)
     _check_model(original, folded)
     altered = frozenset(name for solution in solutions for name in solution.plan.altered)
-    parity = check(original, folded, altered, tolerance)
+    twins = {
+        name: renamed.get(name, name)
+        for node in original.graph.node
+        for name in node.output
+        if name and name not in altered
+    }
+    parity = check(original, folded, twins, tolerance)
     report = FoldReport(
         decisions,
         parity,

@@ -7,6 +7,8 @@ it, too, the call gets a parameter of its own, named after the module that made 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,22 @@ _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None)}
 
 
-def rewrite(program: ExportedProgram, solution: Solution) -> ExportedProgram:
+@dataclass(frozen=True)
+class Rewritten:
+    """A new program; `twins` names, for each call of the old one, the call that now stands for it.
+
+    A normalisation's twin is the call that made its input.
+    """
+
+    program: ExportedProgram
+    twins: Mapping[str, str]
+
+
+def rewrite(program: ExportedProgram, solution: Solution) -> Rewritten:
     """Carry out the plan on a copy of the graph."""
-    return _Rewriter(program, solution).run()
+    rewriter = _Rewriter(program, solution)
+    new = rewriter.run()
+    return Rewritten(new, {old: node.name for old, node in rewriter.nodes.items()})
 
 
 class _Rewriter:

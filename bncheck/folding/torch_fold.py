@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from bncheck.errors import BncheckError
 from bncheck.findings import Severity
 from bncheck.folding import parity
+from bncheck.folding.candidates import refuse_corrupt
 from bncheck.folding.exporting import export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
 from bncheck.folding.plan import Decision
@@ -84,7 +85,9 @@ def fold(
         program = export_program(model, example_inputs or ())
     given, program = program, functional(program)
     refuse_random(program)
-    solution = solve(read_program(program), options.keep)
+    graph = read_program(program)
+    refuse_corrupt(graph)
+    solution = solve(graph, options.keep)
     decisions = solution.plan.decisions
     if options.dry_run:
         report = FoldReport(decisions, findings=findings_of(decisions, None, options.fail_unfolded))
@@ -99,4 +102,4 @@ def fold(
         flushed=solution.flushed,
         findings=findings_of(decisions, found, options.fail_unfolded),
     )
-    return FoldResult(folded, report, solution)
+    return FoldResult(folded.program, report, solution)

@@ -185,7 +185,7 @@ def _overflow() -> nn.Module:
     return model
 
 
-def _corrupt(value: float) -> Callable[[], nn.Module]:
+def corrupt(value: float) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         model = randomised(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)))
         model[1].running_var[2] = value
@@ -488,6 +488,4 @@ PATTERNS: dict[str, Pattern] = {
         _half(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))), (5,), dtype=torch.float16
     ),
     "fp16_overflow": Pattern(_overflow, kept=1, reason="largest float16", dtype=torch.float16),
-    "corrupt_var": Pattern(_corrupt(-0.5), kept=1, reason="negative variance"),
-    "corrupt_var_nan": Pattern(_corrupt(float("nan")), kept=1, reason="NaN"),
 }
