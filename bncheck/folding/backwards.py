@@ -11,7 +11,7 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.candidates import Candidate
-from bncheck.folding.commute import Stuck, fitted, merged, pull, settled
+from bncheck.folding.commute import pull
 from bncheck.folding.dataflow import (
     Add,
     Conv,
@@ -23,6 +23,7 @@ from bncheck.folding.dataflow import (
     Use,
 )
 from bncheck.folding.draft import Draft, Step, channel_map
+from bncheck.folding.maps import Stuck, fitted, merged, settled
 from bncheck.folding.plan import Fold
 
 #: Where several additions lie between, so many ways of sharing the shift among them are tried.
@@ -57,7 +58,7 @@ class Backwards(Draft):
             return None
         add = self.graph.ops[readers[0].op]
         slot = 1 - readers[0].slot
-        if not isinstance(add.spec, Add) or add.spec.signs != (1.0, 1.0):
+        if not isinstance(add.spec, Add) or add.spec.factors != (1.0, 1.0):
             return None
         if readers[0].op in self.bypassed or add.inputs[slot] != source:
             return None
@@ -162,7 +163,7 @@ class Backwards(Draft):
         if index in self.bypassed:
             return [(self._data_slot(op), maps[0])]
         if isinstance(spec, (Conv, ConvTranspose, Linear)):
-            axis = -1 if isinstance(spec, Linear) else 1
+            axis = spec.axes[1] if isinstance(spec, Linear) else 1
             self._absorb_after(index, op, maps[0], axis, step)
             return []
         if isinstance(spec, Norm):
@@ -211,22 +212,22 @@ class Backwards(Draft):
     def _sum(
         self, index: int, op: Op, map_: Affine, choices: Mapping[int, int], step: Step
     ) -> list[tuple[int, Affine]]:
-        """a (x + y) + t = (a x + t1) + (a y + t2), t1 + t2 = t."""
+        """a (x + f y) + t = (a x + t1) + f (a y + t2), t1 + f t2 = t."""
         assert isinstance(op.spec, Add)
         step.additions.append(index)
         fixed = [self.graph.is_constant(name) for name in op.inputs]
         shares = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)][choices.get(index, 0)]
-        if op.inputs[0] == op.inputs[1] and op.spec.signs == (1.0, 1.0):
+        if op.inputs[0] == op.inputs[1] and op.spec.factors == (1.0, 1.0):
             shares = (0.5, 0.5)
         if any(fixed):  # choice 0 dissolves the addition
             shares = (0.0, 1.0) if fixed[0] == (choices.get(index, 0) < 2) else (1.0, 0.0)
         out = self.graph.shape(op.outputs[0])
         wishes = []
-        for slot, (share, sign) in enumerate(zip(shares, op.spec.signs, strict=True)):
+        for slot, (share, factor) in enumerate(zip(shares, op.spec.factors, strict=True)):
             shape = self.graph.shape(op.inputs[slot])
             if shape is None or out is None:
                 raise Stuck("the shapes around it are not known")
-            shift = map_.shift * (share * sign)
+            shift = map_.shift * (share / factor)
             part = Affine(fitted(map_.scale, shape, out), fitted(shift, shape, out))
             if fixed[slot]:
                 whole = Affine(map_.scale, shift)

@@ -9,8 +9,8 @@ import numpy as np
 
 from bncheck.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
-from bncheck.folding.commute import Stuck
 from bncheck.folding.dataflow import Add, Floats, Graph, Mul, Norm, Op
+from bncheck.folding.maps import Stuck
 
 _INSPECT = "see `bncheck inspect`"
 
@@ -84,8 +84,8 @@ def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
     number = number.reshape((1,) * (len(shape) - number.ndim) + number.shape)
     one = identity(len(shape))
     if isinstance(op.spec, Add):
-        signs = op.spec.signs
-        return slot, Affine(one.scale * signs[slot], number * signs[1 - slot])
+        factors = op.spec.factors
+        return slot, Affine(one.scale * factors[slot], number * factors[1 - slot])
     if op.spec.divides and slot == 1:
         return None
     with np.errstate(divide="ignore"):
@@ -102,7 +102,7 @@ def affine_of(graph: Graph, candidate: Candidate) -> Affine:
         assert maps[1] is not None
         return maps[1][1].after(maps[0][1])
     if op.spec.uses_batch:
-        raise Stuck(op.spec.why)
+        raise Stuck(op.spec.why, op.spec.hint)
     shape = graph.shape(op.inputs[0])
     if shape is None or len(shape) < 2:
         raise Stuck("the rank of its input is not known")

@@ -9,7 +9,6 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.candidates import Candidate, elementwise_map
-from bncheck.folding.commute import Stuck, collapsed, settled
 from bncheck.folding.dataflow import (
     Graph,
     Linear,
@@ -17,6 +16,7 @@ from bncheck.folding.dataflow import (
     Op,
     Shape,
 )
+from bncheck.folding.maps import Stuck, collapsed, settled
 from bncheck.folding.plan import Decision, Fold
 
 

@@ -16,7 +16,6 @@ from dataclasses import replace
 from bncheck.folding.algebra import Affine
 from bncheck.folding.backwards import Backwards
 from bncheck.folding.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.commute import Stuck
 from bncheck.folding.dataflow import (
     Enclosed,
     Graph,
@@ -24,6 +23,7 @@ from bncheck.folding.dataflow import (
 )
 from bncheck.folding.draft import Step, on_channels
 from bncheck.folding.forwards import Forwards
+from bncheck.folding.maps import Stuck
 from bncheck.folding.plan import Decision, Fold, Plan, Status
 
 

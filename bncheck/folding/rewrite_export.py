@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from bncheck.folding.exporting import copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 
 _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None)}
+_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None),
+                 "einsum": ("tensors", None)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,23 @@ class _Rewriter:
         node = self.nodes[op.name]
         kind = op.kind
         weight_name, bias_name = _WEIGHT_NAMES.get(kind, ("weight", "bias"))
+        if kind == "matmul" and self.nodes[op.inputs[1] or ""] is node.args[0]:
+            weight_name = "self"
         weight = self._parameter(node, op, 1, "weight", new.weight)
-        bias = None if new.bias is None else self._parameter(node, op, 2, "bias", new.bias)
+        bias = None
+        if new.bias is not None:
+            added = replace(new.bias, array=_along(op, new.bias.array))
+            bias = self._parameter(node, op, 2, "bias", added)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op.spec, weight, bias)
             return
-        _set_argument(node, weight_name, weight)
+        if kind == "einsum":
+            old = self.nodes[op.inputs[0] or ""]
+            operands = [old if item is old else weight for item in node.args[1]]  # type: ignore[union-attr]
+            node.args = (node.args[0], operands)
+        else:
+            _set_argument(node, weight_name, weight)
         if bias_name is None and bias is not None:
             self._add_after(node, bias)
         elif bias_name is not None and (bias is not None or kind != "addmm"):
@@ -226,6 +237,13 @@ class _Rewriter:
         self.state.pop(target, None)
         self.constants.pop(target, None)
         self.graph.erase_node(node)
+
+
+def _along(op: Op, bias: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A bias of a product along another axis than the last, to be added behind it."""
+    if not isinstance(op.spec, Linear) or op.spec.axes[1] == -1:
+        return bias
+    return bias.reshape(-1, *(1,) * (-op.spec.axes[1] - 1))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -232,7 +232,7 @@ def add_pool(net: Net, draw: Any, x: str) -> None:
     )
     runs: dict[str, tuple[df.Spec, Run]] = {
         "avg": (df.Average((2, 3)), lambda a: F.avg_pool2d(a, 2)),
-        "avg_pad": (df.Average((2, 3), True), lambda a: F.avg_pool2d(a, 3, 1, 1)),
+        "avg_pad": (df.Average((2, 3), None), lambda a: F.avg_pool2d(a, 3, 1, 1)),
         "avg_uncounted": (
             df.Average((2, 3)),
             lambda a: F.avg_pool2d(a, 3, 1, 1, count_include_pad=False),
@@ -259,7 +259,7 @@ def add_view(net: Net, draw: Any, x: str) -> None:
     elif kind == "swap":
         net.call(df.Transpose((0, 1, 3, 2)), [x], lambda a: a.transpose(2, 3))
     elif kind == "flip":
-        net.call(df.Flip((3,)), [x], lambda a: a.flip(3))
+        net.call(df.Gather(((3, None),)), [x], lambda a: a.flip(3))
     elif kind == "shuffle" and channels % 4 == 0:
         net.call(df.PixelShuffle(2), [x], lambda a: F.pixel_shuffle(a, 2))
     elif kind == "pad":
