@@ -47,6 +47,10 @@ def fold(
     fail_unfolded: Annotated[
         bool, typer.Option("--fail-unfolded", help="A BatchNorm that stays is an error.")
     ] = False,
+    freeze_inputs: Annotated[
+        bool,
+        typer.Option("--freeze-inputs", help="Nobody overrides an ONNX model's stored weights."),
+    ] = False,
     fail_on: FailOnOption = FailOn.ERROR,
     given: ModelOptions,
     reporting: ReportOptions,
@@ -71,6 +75,7 @@ def fold(
         tolerance=tolerance,
         dry_run=dry_run,
         fail_unfolded=fail_unfolded,
+        freeze_inputs=freeze_inputs,
     )
     done = run(request, console.note)
     if not done.batchnorms:

@@ -93,6 +93,16 @@ def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
     return (slot, Affine(scale, one.shift)) if np.all(np.isfinite(scale)) else None
 
 
+def not_constant(graph: Graph, name: str, what: str) -> Stuck:
+    """Why a weight that a fold would change cannot be changed."""
+    if graph.values[name].overridable:
+        return Stuck(
+            f"{what} is an input of the model, too, which a caller may override",
+            "--freeze-inputs says that nobody does",
+        )
+    return Stuck(f"{what} is computed from the input")
+
+
 def affine_of(graph: Graph, candidate: Candidate) -> Affine:
     """The map of a normalisation, with its channels on axis 1; Stuck where it has none."""
     op = graph.ops[candidate.first]
@@ -108,8 +118,9 @@ def affine_of(graph: Graph, candidate: Candidate) -> Affine:
         raise Stuck("the rank of its input is not known")
     given = [graph.constant(op.input(slot)) for slot in (1, 2, 3, 4)]
     for slot, role in enumerate(("weight", "bias", "running mean", "running variance"), 1):
-        if op.input(slot) is not None and given[slot - 1] is None:
-            raise Stuck(f"its {role} is computed from the input")
+        name = op.input(slot)
+        if name is not None and given[slot - 1] is None:
+            raise not_constant(graph, name, f"its {role}")
     gamma, beta, mean, var = given
     assert mean is not None
     assert var is not None

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase as fnmatch
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.folding.plan import Status
 from bncheck.folding.result import FoldReport
+from bncheck.folding.samples import SAMPLES, first_samples
 from bncheck.inputs import batch_inputs, example_inputs, in_order, parse_input
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reporting.write import check_target
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from bncheck.measured import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
-#: Parity is checked on so many samples of the data.
-_SAMPLES: Final = 64
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
 _CORRUPT = ("BN102", "BN103")
 
@@ -52,6 +52,7 @@ class FoldRequest:
     tolerance: float | None = None
     dry_run: bool = False
     fail_unfolded: bool = False
+    freeze_inputs: bool = False
 
     @property
     def has_model(self) -> bool:
@@ -146,6 +147,7 @@ def _refuse_corrupt(findings: Sequence[Finding]) -> None:
 
 def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     from bncheck.folding.onnx_fold import fold_onnx, save_onnx
+    from bncheck.folding.onnx_samples import samples_for
 
     output = request.output
     if output is not None and output.suffix != ".onnx":
@@ -154,7 +156,6 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     for option, value in (
         ("--model", given.model),
         ("--trust", given.trust),
-        ("--data", given.data),
         ("--input", request.inputs),
         ("--device", given.device != "cpu"),
     ):
@@ -168,6 +169,8 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
             tolerance=request.tolerance,
             dry_run=request.dry_run,
             fail_unfolded=request.fail_unfolded,
+            freeze_inputs=request.freeze_inputs,
+            samples=None if given.data is None else partial(samples_for, given.batches()),
         )
     _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
@@ -181,6 +184,8 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> Fold
     from bncheck.measured import checked_device
 
     output = request.output
+    if request.freeze_inputs:
+        raise BncheckError("--freeze-inputs is for ONNX models", "leave it out")
     if output is not None and output.suffix == ".onnx":
         raise BncheckError(
             "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
@@ -213,7 +218,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOpt
     sizes = [size for node in user_inputs(program)[:1] for size in node.meta["val"].shape]
     fixed = sizes and isinstance(sizes[0], int)  # a batch of another size is refused
     module = program.module()
-    batch = _data_of(request, module, sizes[0] if fixed else _SAMPLES)
+    batch = _data_of(request, module, sizes[0] if fixed else SAMPLES)
     return fold(program, None, options, [in_order(module, batch)])
 
 
@@ -284,22 +289,16 @@ def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
 def _inputs(request: FoldRequest, model: nn.Module) -> tuple[torch.Tensor, ...]:
     if request.given.data is None:
         return example_inputs(model, [parse_input(word) for word in request.inputs])
-    return batch_inputs(model, _data_of(request, model, _SAMPLES))
+    return batch_inputs(model, _data_of(request, model, SAMPLES))
 
 
 def _data_of(request: FoldRequest, model: nn.Module, most: int) -> Batch:
     """The first samples of the data, which the model is seen to accept."""
     import torch
 
-    from bncheck.data import Batches
     from bncheck.measuring.forward import forward, prepared
 
-    data = request.given.batches()
-    cut = Batches(data.source, data.name, data.total, most)
-    batch = next((batch for batch in cut if batch.size), None)
-    if batch is None:
-        raise BncheckError("gives no samples", "check the data", data.name)
-    fitted = prepared(model, batch, 0, "cpu")
+    fitted = prepared(model, first_samples(request.given.batches(), most), 0, "cpu")
     with torch.no_grad():
         forward(model, fitted, 0)
     return fitted

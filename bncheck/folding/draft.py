@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.candidates import Candidate, elementwise_map
+from bncheck.folding.candidates import Candidate, elementwise_map, not_constant
 from bncheck.folding.dataflow import (
     Graph,
     Linear,
@@ -69,7 +69,7 @@ class Draft:
             name = op.input(slot)
             if name is not None and not self.graph.is_constant(name):
                 role = "weight" if slot == 1 else "bias"
-                raise Stuck(f"the {role} of {op.label} ({op.kind}) is computed from the input")
+                raise not_constant(self.graph, name, f"the {role} of {op.label} ({op.kind})")
 
     def _data_slot(self, op: Op) -> int:
         """Where a bypassed call, a normalisation or x + c or x * c, has its x."""

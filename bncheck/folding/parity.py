@@ -30,14 +30,14 @@ def check(
     original: ExportedProgram,
     planned: ExportedProgram,
     folded: Rewritten,
-    altered: Collection[str],
+    boundary: Collection[str],
     tolerance: float | None = None,
     extra: Sequence[tuple[Any, ...]] = (),
 ) -> Parity:
     """Compare on fresh inputs, and on the flat inputs in `extra`.
 
-    `planned` is the original without calls in place, the one that the fold began with; `altered`
-    names its values that differ by intention. All others are compared, too.
+    `planned` is the original without calls in place, the one that the fold began with; `boundary`
+    names its values that are compared beside the outputs.
     """
     limit = default_tolerance(original) if tolerance is None else tolerance
     outputs, inside = Difference(limit), Inside(Difference(limit))
@@ -58,7 +58,7 @@ def check(
         results = (run_as_written(program, flat) for program in (folded.program, original))
         outputs.add(batch, arrays(precise), *map(arrays, results))
         if inside.wants_more:
-            inside.add(batch, *_values(planned, folded, altered, flat))
+            inside.add(batch, *_values(planned, folded, boundary, flat))
     if refused is not None and not outputs.batches:
         raise refused
     parity = inside.judge(outputs.parity())
@@ -66,14 +66,14 @@ def check(
 
 
 def _values(
-    planned: ExportedProgram, folded: Rewritten, altered: Collection[str], flat: Sequence[Any]
+    planned: ExportedProgram, folded: Rewritten, boundary: Collection[str], flat: Sequence[Any]
 ) -> Iterator[dict[str, Output]]:
     """What should be equal, by its name in the original: see Inside.add."""
     there = {node.name for node in folded.program.graph.nodes}
     twins = {
         node.name: folded.twins[node.name]
         for node in planned.graph.nodes
-        if _is_compared(node) and node.name not in altered and folded.twins[node.name] in there
+        if _is_compared(node) and node.name in boundary and folded.twins[node.name] in there
     }
     yield _seen(run_in_float64, planned, flat, twins)
     new = _seen(run_in_float64, folded.program, flat, set(twins.values()))

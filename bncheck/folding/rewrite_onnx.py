@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -70,11 +71,12 @@ class _Rewriter:
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[int(op.name)]
-        self._set(node, 1, f"{op.label}.weight", new.weight)
+        place = list(node.input).index(op.inputs[1] or "")
+        self._set(node, place, f"{op.label}.weight", new.weight)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op, op.spec)
-        if new.bias is not None and node.op_type == "MatMul":
+        if new.bias is not None and node.op_type in ("MatMul", "Einsum"):
             self._add_after(node, op, new.bias)
         elif new.bias is not None:
             self._set(node, 2, f"{op.label}.bias", new.bias)
@@ -114,7 +116,9 @@ class _Rewriter:
     def _add_after(self, node: onnx.NodeProto, op: Op, bias: Cast) -> None:
         result = node.output[0]
         node.output[0] = self._unused(f"{result}.product")
-        name = self._add(f"{op.label}.bias", bias)
+        assert isinstance(op.spec, Linear)
+        sizes = (-1, *(1,) * (-op.spec.axes[1] - 1))
+        name = self._add(f"{op.label}.bias", replace(bias, array=bias.array.reshape(sizes)))
         added = helper.make_node("Add", [node.output[0], name], [result])
         self.after.setdefault(int(op.name), []).append(added)
 

@@ -94,8 +94,8 @@ def fold(
         return FoldResult(program, report, solution)
     folded = rewrite(program, solution)
     say("comparing")
-    altered = solution.plan.altered
-    found = parity.check(given, program, folded, altered, options.tolerance, more_inputs)
+    boundary = solution.boundary
+    found = parity.check(given, program, folded, boundary, options.tolerance, more_inputs)
     report = FoldReport(
         decisions,
         found,

@@ -49,6 +49,22 @@ class Solution:
         """How many subnormal numbers became zero."""
         return sum(c.flushed for c in self._casts())
 
+    @property
+    def boundary(self) -> frozenset[str]:
+        """The values that must be as they were although what makes them is changed.
+
+        All others follow from these, and are worse to compare: an activation cuts a channel down to
+        a few small values, of which rounding is a large part.
+        """
+        altered, changed = self.plan.altered, self.plan.bypassed | set(self.plan.folds)
+        return frozenset(
+            name
+            for index, op in enumerate(self.graph.ops)
+            if index in changed or not altered.isdisjoint(name for name in op.inputs if name)
+            for name in op.outputs
+            if name not in altered
+        )
+
     def _casts(self) -> list[Cast]:
         pairs = [c for new in self.weights.values() for c in (new.weight, new.bias)]
         return [c for c in (*pairs, *self.constants.values()) if c is not None]

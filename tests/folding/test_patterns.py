@@ -8,6 +8,7 @@ import torch
 from bncheck import BncheckError
 from bncheck.folding.plan import Status
 from bncheck.folding.torch_fold import FoldResult, fold
+from tests.folding.passing import PASSING
 from tests.folding.patterns import PATTERNS, Branch, Pattern, corrupt
 
 torch.set_num_threads(1)
@@ -35,9 +36,12 @@ def _largest_error(pattern: Pattern, result: FoldResult) -> float:
     )
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+_ALL = PATTERNS | PASSING
+
+
+@pytest.mark.parametrize("name", _ALL)
 def test_pattern(name: str) -> None:
-    pattern = PATTERNS[name]
+    pattern = _ALL[name]
     model = _build(pattern)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = fold(model, (torch.randn(2, *pattern.shape).to(pattern.dtype),))
