@@ -53,12 +53,14 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then.
+    position. `stride` is given then. `shuffles`: a 1 x 1 convolution and moves of its results can
+    do the same (algebra.tiling_as_conv).
     """
 
     groups: int
     tiles: bool
     stride: tuple[int, ...] = ()
+    shuffles: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,11 +131,12 @@ def _check_shift(op: Op) -> bool:
         if not spec.tiles:
             raise Stuck(
                 f"the windows of {op.label} ({op.kind}) overlap or are cut, so its shift would "
-                "not reach every output alike"
+                "not reach every output alike",
+                "a kernel_size equal to the stride, without padding, would let it be folded",
             )
         if all(step == 1 for step in spec.stride):
             return False
-        if len(spec.stride) != 2 or len(set(spec.stride)) != 1:
+        if not spec.shuffles:
             raise Stuck(
                 f"each place within the stride of {op.label} ({op.kind}) would need its own bias"
             )

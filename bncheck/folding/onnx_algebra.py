@@ -70,9 +70,10 @@ def _transposed(scope: Scope, a: Attributes, kernel: tuple[Dim, ...]) -> Spec:
         and a("output_shape") is None
         and a("auto_pad", "NOTSET") in ("NOTSET", "VALID")
         and set(a("dilations", [1])) == {1}
-        and (scope.opset >= 11 or set(kernel) == {1})  # DepthToSpace knows CRD from there on
     )
-    return ConvTranspose(int(a("group", 1)), tiles, stride if tiles else ())
+    # DepthToSpace knows squares, and the order that is needed from opset 11 on.
+    shuffles = scope.opset >= 11 and len(kernel) == 2 and len(set(kernel)) == 1
+    return ConvTranspose(int(a("group", 1)), tiles, stride if tiles else (), shuffles)
 
 
 def norms(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:

@@ -6,6 +6,7 @@ it, too, the call gets a parameter of its own, named after the module that made 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -196,20 +197,33 @@ class _Rewriter:
 
     def _as_shuffle(self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None) -> None:
         """See algebra.tiling_as_conv."""
-        aten = torch.ops.aten
-        source = node.args[0]
-        assert isinstance(source, Node)
+        aten, tile = torch.ops.aten, list(spec.stride)
+        dims = len(tile)
+        ones, zeros = [1] * dims, [0] * dims
+        conv = getattr(aten, f"conv{dims}d").default
+        arguments = (node.args[0], weight, bias, ones, zeros, ones, spec.groups)
+        last = self._call_like(node, conv, arguments)
+        if dims == 2 and tile[0] == tile[1]:
+            last = self._call_like(node, aten.pixel_shuffle.default, (last, tile[0]))
+        else:  # (N, C*r*s, H, W) -> (N, C, r, s, H, W) -> (N, C, H, r, W, s) -> (N, C, H*r, W*s)
+            outer = weight.meta["val"].shape[0] // math.prod(tile)
+            last = self._call_like(node, aten.unflatten.int, (last, 1, [outer, *tile]))
+            pairs = [axis for i in range(2, dims + 2) for axis in (i + dims, i)]
+            last = self._call_like(node, aten.permute.default, (last, [0, 1, *pairs]))
+            for axis in range(2, dims + 2):
+                last = self._call_like(node, aten.flatten.using_ints, (last, axis, axis + 1))
+        node.replace_all_uses_with(last)
+        self.nodes[node.name] = last
+
+    def _call_like(self, node: Node, target: Any, args: tuple[Any, ...]) -> Node:
+        """A new call before a node, as of the same module."""
         with self.graph.inserting_before(node):
-            args = (source, weight, bias, [1, 1], [0, 0], [1, 1], spec.groups)
-            conv = self.graph.call_function(aten.conv2d.default, args)
-            tiles = self.graph.call_function(aten.pixel_shuffle.default, (conv, spec.stride[0]))
-        for new in (conv, tiles):
-            new.meta = {k: v for k, v in node.meta.items() if k != "val"}
-            fakes = [a.meta["val"] if isinstance(a, Node) else a for a in new.args]
-            with self.mode:
-                new.meta["val"] = new.target(*fakes)  # type: ignore[operator]
-        node.replace_all_uses_with(tiles)
-        self.nodes[node.name] = tiles
+            new = self.graph.call_function(target, args)
+        new.meta = {k: v for k, v in node.meta.items() if k != "val"}
+        fakes = [a.meta["val"] if isinstance(a, Node) else a for a in args]
+        with self.mode:
+            new.meta["val"] = target(*fakes)
+        return new
 
     def _sweep(self) -> None:
         """Remove calls and parameters that nobody reads any more."""

@@ -317,6 +317,15 @@ PATTERNS: dict[str, Pattern] = {
     "bn_convT_k_eq_s_grouped": Pattern(
         chain(nn.BatchNorm2d(6), _T(6, 4, 3, stride=3, groups=2)), (6, 4, 5)
     ),
+    "bn_convT1d_k_eq_s": Pattern(
+        chain(nn.BatchNorm1d(3), nn.ConvTranspose1d(3, 6, 3, stride=3)), (3, 7)
+    ),
+    "bn_convT3d_k_eq_s": Pattern(
+        chain(nn.BatchNorm3d(4), nn.ConvTranspose3d(4, 6, 2, stride=2, groups=2)), (4, 2, 3, 4)
+    ),
+    "bn_convT_oblong": Pattern(
+        chain(nn.BatchNorm2d(4), _T(4, 6, (2, 3), stride=(2, 3), groups=2, bias=False)), (4, 5, 3)
+    ),
     "bn_two_convs_pad0": Pattern(
         net(
             lambda s, x: (lambda y: s.a(y) * s.b(y))(s.bn(x)),

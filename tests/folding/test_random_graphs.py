@@ -44,7 +44,7 @@ def _best_fit(net: Net, graph: df.Graph, norm: int, call: int, x: torch.Tensor) 
     weight = net.constants[str(op.inputs[1])].clone()
     bias_name = op.input(2)
     sample = net.samples[op.outputs[0]]
-    wide = sample.shape[1] if not isinstance(op.spec, df.Linear) else sample.shape[-1]
+    wide = sample.shape[op.spec.axes[1] if isinstance(op.spec, df.Linear) else 1]
     bias = (
         net.constants[bias_name].clone()
         if bias_name is not None
