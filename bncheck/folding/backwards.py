@@ -50,7 +50,7 @@ class Backwards(Draft):
         raise failure
 
     def _residual(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step | None:
-        """v + norm(v) with nothing else between is 2 ((1 + a) / 2 v + t / 2): pull that into v."""
+        """f v + g norm(v) is (f + g) u with u = ((f + g a) v + g t) / (f + g): pull that into v."""
         source = self.graph.ops[candidate.first].inputs[0]
         output = self.graph.ops[candidate.last].outputs[0]
         readers = self.graph.uses.get(output, [])
@@ -58,15 +58,16 @@ class Backwards(Draft):
             return None
         add = self.graph.ops[readers[0].op]
         slot = 1 - readers[0].slot
-        if not isinstance(add.spec, Add) or add.spec.factors != (1.0, 1.0):
+        if not isinstance(add.spec, Add) or not add.spec.total:
             return None
         if readers[0].op in self.bypassed or add.inputs[slot] != source:
             return None
-        half = Affine((1.0 + affine.scale) / 2.0, affine.shift / 2.0)
+        f, g = add.spec.factors[slot], add.spec.factors[1 - slot]
+        share = Affine((f + g * affine.scale) / (f + g), g * affine.shift / (f + g))
         step = Step()
         try:
             beside = Use(readers[0].op, slot)
-            self._pull_once(candidate, half, into_norms, {}, step, beside)
+            self._pull_once(candidate, share, into_norms, {}, step, beside)
         except Stuck:
             return None
         step.altered.add(output)
@@ -138,14 +139,20 @@ class Backwards(Draft):
         if name in self.graph.outputs:
             both = merged(result, unchanged)
             if both is None:
-                raise Stuck("its input is also an output of the model")
+                raise Stuck(
+                    "its input is also an output of the model",
+                    "without that output it could be folded",
+                )
             result = both
         for use in uses:
             if use not in wishes:
                 both = merged(result, unchanged)
                 if both is None:
                     other = self.graph.ops[use.op]
-                    raise Stuck(f"its input is also used by {other.label} ({other.kind})")
+                    raise Stuck(
+                        f"its input is also used by {other.label} ({other.kind})",
+                        "with its result used there, or another layer's, it could be folded",
+                    )
                 result = both
         return result
 
@@ -206,7 +213,10 @@ class Backwards(Draft):
                 step.bypassed.add(index)
                 return [(own[0], map_.after(own[1]))]
         if whole:
-            raise Stuck(f"{op.label} ({op.kind}) lies between, a product of two activations")
+            raise Stuck(
+                f"{op.label} ({op.kind}) lies between, a product of two activations",
+                "before that product it could be folded",
+            )
         return self._sum(index, op, map_, choices, step)
 
     def _sum(

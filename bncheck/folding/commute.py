@@ -102,7 +102,10 @@ def _same_shape(op: Op, affine: Affine) -> Affine:
                 "the BatchNorm between the convolution and the activation would let it be folded",
             )
         return affine
-    raise Stuck(f"{op.label} ({op.kind}) lies between, which no affine map passes through")
+    raise Stuck(
+        f"{op.label} ({op.kind}) lies between, which no affine map passes through",
+        "next to a convolution or linear layer it could be folded",
+    )
 
 
 def _reduced(op: Op, affine: Affine, *, backwards: bool) -> Affine:

@@ -96,6 +96,11 @@ class Add:
 
     factors: tuple[float, float]
 
+    @property
+    def total(self) -> float:
+        """What x becomes a multiple of where y is x, too."""
+        return self.factors[0] + self.factors[1]
+
 
 @dataclass(frozen=True, slots=True)
 class Mul:

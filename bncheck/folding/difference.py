@@ -28,8 +28,10 @@ FLOOR = 1e-3
 #: So many values let a channel's largest one say how large the channel is.
 ENOUGH_VALUES = 64
 #: The original in its own dtype is off by so much; the fold, which rounds otherwise, may be off by
-#: twice that, but never by more than so many tolerances: beyond, the comparison says nothing.
-_EXCUSE = 2.0
+#: a multiple of that, but never by more than so many tolerances: beyond, the comparison says
+#: nothing. Of a thousand channels of right folds, the largest such multiple is 3 to 6 (networks of
+#: torchvision with random weights). That the new numbers are right is seen in float64 beside this.
+EXCUSE = 10.0
 _LARGEST_EXCUSE = 100.0
 
 
@@ -110,7 +112,7 @@ class Difference:
     def _excess(self, channels: _Channels) -> float:
         """The largest error of a channel in parts of what that channel is allowed."""
         errors, owns = channels.fold / channels.measure, channels.own / channels.measure
-        excuse = np.minimum(_EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
+        excuse = np.minimum(EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
         allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
         return float((errors / allowed).max(initial=0.0))
 

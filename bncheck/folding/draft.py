@@ -98,9 +98,13 @@ def channel_map(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int)
     axis %= len(shape)
     others = [i for i in range(len(shape)) if i != axis]
     what = "features" if isinstance(op.spec, Linear) else "channels"
-    small = collapsed(
-        map_, others, f"its numbers do not lie on the {what} of {op.label} ({op.kind})"
-    )
+    try:
+        small = collapsed(map_, others, "")
+    except Stuck:
+        raise Stuck(
+            f"its numbers do not lie on the {what} of {op.label} ({op.kind})",
+            f"with a transpose between, so that it normalises the {what}, it could be folded",
+        ) from None
     small = settled(small)
     size = shape[axis]
     if not isinstance(size, int):

@@ -97,9 +97,12 @@ class Forwards(Draft):
         if isinstance(op.spec, Mul):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
         assert isinstance(op.spec, Add)
-        if set(op.inputs) == set(step.pair) and op.spec.factors == (1.0, 1.0):
-            (map_,) = given.values()  # x + (a x + t) = (1 + a) / 2 (x + x) + t
-            return Affine((1.0 + map_.scale) / 2.0, map_.shift)
+        if set(op.inputs) == set(step.pair) and op.spec.total:
+            ((slot, map_),) = (
+                given.items()
+            )  # f x + g (a x + t) = (f + g a) / (f + g) (f + g) x + g t
+            f, g = op.spec.factors[1 - slot], op.spec.factors[slot]
+            return Affine((f + g * map_.scale) / (f + g), g * map_.shift)
         return self._push_sum(op, given)
 
     def _push_sum(self, op: Op, given: dict[int, Affine]) -> Affine:

@@ -81,6 +81,7 @@ def fold_onnx(
     _check_model(original, folded)
     # What lies in the graphs inside nodes, nobody can see.
     twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
+    twins |= {output.name: output.name for output in original.graph.output}
     parity = check(original, folded, twins, tolerance, extra)
     report = FoldReport(
         decisions,

@@ -77,7 +77,7 @@ def _values(
     }
     yield _seen(run_in_float64, planned, flat, twins)
     new = _seen(run_in_float64, folded.program, flat, set(twins.values()))
-    yield {name: new[twin] for name, twin in twins.items()}
+    yield new | {name: new[twin] for name, twin in twins.items()}
     yield _seen(run_as_written, planned, flat, twins)
 
 
@@ -88,7 +88,7 @@ def _is_compared(node: Node) -> bool:
 
 
 def _seen(
-    run: Callable[..., object],
+    run: Callable[..., list[torch.Tensor]],
     program: ExportedProgram,
     flat: Sequence[Any],
     names: Collection[str],
@@ -99,8 +99,8 @@ def _seen(
         if node.name in names:
             seen[node.name] = thinned(*arrays([value]))
 
-    run(program, flat, keep)
-    return seen
+    results = arrays(run(program, flat, keep))
+    return seen | {f"output {place}": thinned(result) for place, result in enumerate(results)}
 
 
 def _owner(program: ExportedProgram, name: str | None) -> str | None:

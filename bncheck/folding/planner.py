@@ -73,7 +73,12 @@ class _Planner(Backwards, Forwards):
         if any(fnmatch.fnmatchcase(candidate.name, pattern) for pattern in self.keep):
             return replace(kept, reason="--keep asks for it")
         if candidate.name in self.forbidden:
-            return replace(kept, reason=self.forbidden[candidate.name], overflow=True)
+            return replace(
+                kept,
+                reason=self.forbidden[candidate.name],
+                hint="in a dtype of a larger range (float32, bfloat16) it could be folded",
+                overflow=True,
+            )
         try:
             affine_of(self.graph, candidate)
         except Stuck as stuck:

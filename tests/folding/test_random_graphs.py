@@ -88,6 +88,9 @@ def test_what_is_kept_could_not_be_folded(net: Net) -> None:
         wanted, _ = net.evaluate(graph, x)
         without, _ = net.evaluate(graph, x, skip=norms[0][0])
     assume(any(not torch.allclose(wanted[name], without[name]) for name in wanted))
+    # Of a norm some of whose channels nobody reads, the rest may fit where the whole does not.
+    readers = [graph.ops[use.op].spec for use in graph.uses.get(norms[0][1].outputs[0], [])]
+    assume(not any(isinstance(spec, (df.Gather, df.Split)) for spec in readers))
     for call in calls:
         assume(net.constants[str(graph.ops[call].inputs[1])].numel() <= 160)
         fit = _best_fit(net, graph, norms[0][0], call, x)
