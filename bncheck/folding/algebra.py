@@ -153,6 +153,18 @@ def linear_before(w: Weights, output_first: bool, scale: Floats, shift: Floats) 
     return Weights(weight if output_first else weight.T, _plus(w.bias, matrix @ shift))
 
 
+def conv_beside(w: Weights, centre: tuple[int, ...], scale: Floats, shift: Floats) -> Weights:
+    """Add scale * x + shift to a convolution of x, weight [out, in/groups, ...] with out = in."""
+    weight, out = w.weight.copy(), np.arange(w.weight.shape[0])
+    weight[(out, out % w.weight.shape[1], *centre)] += scale
+    return Weights(weight, _plus(w.bias, shift))
+
+
+def linear_beside(w: Weights, scale: Floats, shift: Floats) -> Weights:
+    """Add scale * x + shift to a product of x with a square matrix."""
+    return Weights(w.weight + np.diag(scale), _plus(w.bias, shift))
+
+
 @dataclass(frozen=True)
 class Cast:
     """Numbers in their final dtype, and what happened to them on the way."""

@@ -42,10 +42,15 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A convolution of inputs x, weight [out, in/groups, ...], bias."""
+    """A convolution of inputs x, weight [out, in/groups, ...], bias.
+
+    `centre` is the place of the kernel that reads the very position of the output, where there is
+    one: with steps of 1, an odd kernel and as much padding on either side.
+    """
 
     groups: int
     pads_with_zeros: bool
+    centre: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

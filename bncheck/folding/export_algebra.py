@@ -23,6 +23,7 @@ from bncheck.folding.export_calls import (
     shape_and_dtype,
     sizes_of,
 )
+from bncheck.folding.geometry import centre_of
 
 _CONVS = {"conv1d", "conv2d", "conv3d"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
@@ -51,7 +52,13 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         if rank_of(source) != rank_of(a("weight")):
             return None
         pads = pads and not (padding == "same" and set(_kernel(a("weight"))) == {1})
-        return Conv(int(a("groups")), pads), (source, a("weight"), a("bias"))
+        centre = centre_of(
+            _kernel(a("weight")),
+            a("stride"),
+            a("dilation"),
+            None if padding == "same" else 0 if padding == "valid" else padding,
+        )
+        return Conv(int(a("groups")), pads, centre), (source, a("weight"), a("bias"))
     if name in _TRANSPOSED or name == "convolution":
         return _transposed(a)
     if name == "linear" and rank_of(a("weight")) == 2:

@@ -98,9 +98,8 @@ class Forwards(Draft):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
         assert isinstance(op.spec, Add)
         if set(op.inputs) == set(step.pair) and op.spec.total:
-            ((slot, map_),) = (
-                given.items()
-            )  # f x + g (a x + t) = (f + g a) / (f + g) (f + g) x + g t
+            # f x + g (a x + t) = (f + g a) / (f + g) * (f + g) x + g t
+            ((slot, map_),) = given.items()
             f, g = op.spec.factors[1 - slot], op.spec.factors[slot]
             return Affine((f + g * map_.scale) / (f + g), g * map_.shift)
         return self._push_sum(op, given)

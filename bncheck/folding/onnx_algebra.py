@@ -18,6 +18,7 @@ from bncheck.folding.dataflow import (
     Spec,
 )
 from bncheck.folding.einsum import einsum_spec
+from bncheck.folding.geometry import centre_of
 from bncheck.folding.onnx_calls import Attributes
 from bncheck.reading.onnx_file import round_to_decimal
 
@@ -41,7 +42,7 @@ def linear_algebra(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | 
         if kind == "ConvTranspose":
             return _transposed(scope, a, kernel)
         same = str(a("auto_pad", "NOTSET")).startswith("SAME") and set(kernel) != {1}
-        return Conv(int(a("group", 1)), bool(same or any(a("pads", ()))))
+        return Conv(int(a("group", 1)), bool(same or any(a("pads", ()))), _centre(a, kernel))
     if kind == "Gemm" and not a("transA", 0):
         bias = scope.shape(node.input[2]) if len(node.input) > 2 and node.input[2] else ()
         if bias is None or (len(bias) > 1 and bias[0] != 1):
@@ -59,6 +60,17 @@ def linear_algebra(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | 
             if spec is not None and scope.rank(node.input[place]) == 2:
                 return spec
     return None
+
+
+def _centre(a: Attributes, kernel: tuple[Dim, ...]) -> tuple[int, ...] | None:
+    sizes = tuple(size for size in kernel if isinstance(size, int))
+    number = len(kernel)
+    pads = list(a("pads") or [0] * 2 * number)
+    if len(sizes) != number or pads[:number] != pads[number:]:
+        return None
+    same = str(a("auto_pad", "NOTSET")).startswith("SAME")
+    steps, gaps = a("strides") or [1], a("dilations") or [1]
+    return centre_of(sizes, steps, gaps, None if same else pads[:number])
 
 
 def _transposed(scope: Scope, a: Attributes, kernel: tuple[Dim, ...]) -> Spec:

@@ -14,9 +14,11 @@ from bncheck.folding.algebra import (
     cast,
     conv_after,
     conv_before,
+    conv_beside,
     limits_of,
     linear_after,
     linear_before,
+    linear_beside,
     scaled,
     tiling_as_conv,
     transposed_after,
@@ -135,7 +137,13 @@ def _new_weights(graph: Graph, op: Op, fold: Fold) -> NewWeights:
 def _only_scaled(graph: Graph, op: Op, fold: Fold) -> NewWeights | None:
     """The usual case, a convolution before its normalisation, without a copy of it in float64."""
     stored = graph.stored(op.input(1))
-    if stored is None or not isinstance(op.spec, Conv) or fold.before or not fold.after:
+    if (
+        stored is None
+        or not isinstance(op.spec, Conv)
+        or fold.before
+        or not fold.after
+        or fold.beside
+    ):
         return None
     scale, shift = fold.after.scale, fold.after.shift
     weight = scaled(stored, scale.reshape(-1, *(1,) * (stored.ndim - 1)), _dtype(graph, op))
@@ -157,6 +165,10 @@ def _linear(graph: Graph, op: Op, fold: Fold) -> Weights:
         new = _after(op, new, fold.after.scale, fold.after.shift)
     if fold.before:
         new = _before(op, new, fold)
+    if fold.beside:
+        scale, shift = fold.beside.scale, fold.beside.shift
+        centre = op.spec.centre if isinstance(op.spec, Conv) else None
+        new = conv_beside(new, centre, scale, shift) if centre else linear_beside(new, scale, shift)
     return new
 
 

@@ -77,6 +77,15 @@ def product(run: Callable[..., object], weight: tuple[int, ...], channels: int,
     return Pattern(build, shape)
 
 
+def repvgg(kept: int = 0, reason: str = "", small: int = 1, **options: Any) -> Pattern:
+    """RepVGG's block in training: 3 x 3, 1 x 1 and nothing, each with BatchNorm, added up."""
+    run = lambda s, x: s.a(s.big(x)) + s.b(s.small(x)) + s.c(x)  # noqa: E731
+    return Pattern(
+        net(run, big=conv(4, 4, 3, padding=1, **options), small=conv(4, 4, small, **options),
+            a=bn(4), b=bn(4), c=bn(4)), (4, 6, 6), kept, reason,
+    )  # fmt: skip
+
+
 _PLACES = torch.tensor([4, 0, 2])
 _FLAT = nn.BatchNorm1d
 
@@ -116,6 +125,20 @@ PASSING: dict[str, Pattern] = {
     "product_of_two": two(torch.mul, kept=1),
     "chunk_half": behind(lambda y: y.chunk(2, 1)[1], 3),
     "unbind": behind(lambda y: y.view(y.shape[0], 2, 3, 7, 7).unbind(1)[1], 3),
+    "repvgg": repvgg(),
+    "repvgg_grouped": repvgg(groups=2, bias=False),
+    "repvgg_without_a_centre": Pattern(
+        net(lambda s, x: s.conv(x) - s.bn(x), conv=conv(4, 4, 2, padding="same"), bn=bn(4)),
+        (4, 6, 6), 1, "not the same scale",
+    ),
+    "linear_beside": product(lambda s, x: x @ s.w - s.bn(x), (5, 5), 5, (5,)),
+    "beside_twice": Pattern(
+        net(lambda s, x: s.a(x) - (s.b(x) - s.conv(x)), conv=conv(4, 4, 1), a=bn(4), b=bn(4)),
+        (4, 6, 6),
+    ),
+    "sum_with_its_input_twice": Pattern(
+        net(lambda s, x: torch.add(s.conv(x), s.bn(s.conv(x)), alpha=3), conv=conv(), bn=bn()),
+    ),
     # reducing
     "sum": behind(lambda y: y.sum((2, 3)), 6, _FLAT),
     "bn_sum": before(lambda _, y: y.sum((2, 3), keepdim=True), size=1),

@@ -140,7 +140,8 @@ def add_conv(net: Net, draw: Any, x: str) -> None:
     weight = draw(st.sampled_from(same)) if same and draw(st.booleans()) else net.numbers(*shape)
     bias = net.numbers(out) if draw(st.booleans()) else None
     run = lambda a, w, b=None: F.conv2d(a, w, b, padding=padding, groups=groups)  # noqa: E731
-    net.call(df.Conv(groups, padding > 0), [x, weight, bias], run)
+    centre = (kernel // 2,) * 2 if padding == kernel // 2 and kernel % 2 else None
+    net.call(df.Conv(groups, padding > 0, centre), [x, weight, bias], run)
 
 
 def add_transposed(net: Net, draw: Any, x: str) -> None:
@@ -348,7 +349,10 @@ LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product)
 
 
 @st.composite
-def nets(draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None) -> Net:
+def nets(
+    draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None,
+    stacks: bool = True,
+) -> Net:  # fmt: skip
     """A graph of up to `depth` calls, with branches, shared weights and outputs anywhere."""
     net = Net(draw(st.integers(0, 2**32 - 1)))
     for _ in range(draw(st.integers(2, depth))):
@@ -358,6 +362,8 @@ def nets(draw: Any, depth: int = 12, norms: int | None = None, linears: int | No
         if sample.numel() > 20_000:
             continue
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else [add_constant])
+        if not stacks:
+            options = [o for o in options if o is not add_stack_sum]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(df.Norm) >= norms:
             options = [o for o in options if o is not add_norm]

@@ -73,7 +73,8 @@ def _best_fit(net: Net, graph: df.Graph, norm: int, call: int, x: torch.Tensor) 
 
 
 @settings(max_examples=_EXAMPLES // 3, deadline=None, suppress_health_check=_SLOW)
-@given(nets(depth=6, norms=1, linears=3))
+# A sum that is written as a stack is none to the planner where it would have to take it apart.
+@given(nets(depth=6, norms=1, linears=3, stacks=False))
 def test_what_is_kept_could_not_be_folded(net: Net) -> None:
     graph = net.graph()
     norms = list(graph.norms())
@@ -88,7 +89,14 @@ def test_what_is_kept_could_not_be_folded(net: Net) -> None:
         wanted, _ = net.evaluate(graph, x)
         without, _ = net.evaluate(graph, x, skip=norms[0][0])
     assume(any(not torch.allclose(wanted[name], without[name]) for name in wanted))
-    # Of a norm some of whose channels nobody reads, the rest may fit where the whole does not.
+    # Three kinds of fold are left out: v * c + norm(v) is one map of v, for which the planner looks
+    # without the constant alone; v + conv(v) is a convolution, too, which the planner uses where
+    # the norm is beside it alone; and of a norm some of whose channels nobody reads, the rest may
+    # fit where the whole does not.
+    siblings = [graph.ops[use.op].spec for use in graph.uses[str(norms[0][1].inputs[0])]]
+    assume(not any(isinstance(spec, (df.Mul, df.Add)) for spec in siblings))
+    sums = [op for op in graph.ops if isinstance(op.spec, df.Add)]
+    assume(all(len(graph.uses[str(name)]) == 1 for op in sums for name in op.inputs))
     readers = [graph.ops[use.op].spec for use in graph.uses.get(norms[0][1].outputs[0], [])]
     assume(not any(isinstance(spec, (df.Gather, df.Split)) for spec in readers))
     for call in calls:
