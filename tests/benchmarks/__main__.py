@@ -1,7 +1,8 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import folding, measuring, reading
+from tests.benchmarks import folded, folding, measuring, reading
 
 reading.main()
 measuring.main()
 folding.main()
+folded.main()
