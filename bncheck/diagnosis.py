@@ -25,11 +25,10 @@ from bncheck.rules.data.bn206_dropout import dropout_shift
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
-from bncheck.rules.data.case import Case, severity_of
+from bncheck.rules.data.case import Case
 from bncheck.rules.rule import MeasuredRule, Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
-from bncheck.thresholds import W2_WARNING
 
 #: The order of the tests. Noise first, because a noisy first layer looks like a wrong input; the
 #: dropout shift before merged models, because both have running variances that are too large.
@@ -201,8 +200,8 @@ def _revised(finding: Finding, case: Case, found: Sequence[Finding]) -> Finding:
 
 def _refuted(measured: MeasuredLayer | None, case: Case) -> bool:
     if measured is None or measured.eval is None:
-        return severity_of(case.measurement.w2) is None
-    return measured.eval.w2 < W2_WARNING
+        return case.severity is None
+    return case.thresholds.severity(measured.eval.w2) is None
 
 
 def _serves_well(measured: MeasuredLayer | None, case: Case) -> bool:
@@ -210,4 +209,4 @@ def _serves_well(measured: MeasuredLayer | None, case: Case) -> bool:
     if measured is None or measured.eval is None:
         return False
     alone = measured.batch or measured.eval
-    return alone.w2 < W2_WARNING or case.direction is Direction.WORSE
+    return case.thresholds.severity(alone.w2) is None or case.direction is Direction.WORSE

@@ -24,6 +24,19 @@ class Severity(str, Enum):
         return list(Severity).index(self)
 
 
+class FailOn(str, Enum):
+    """The mildest severity that makes the exit code 1."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NEVER = "never"
+
+    @property
+    def limit(self) -> Severity | None:
+        """The same as a severity; None where nothing fails."""
+        return None if self is FailOn.NEVER else Severity(self.value)
+
+
 class Verdict(str, Enum):
     """What a report says in one word."""
 

@@ -10,7 +10,6 @@ from bncheck.findings import Finding, Severity, Verdict, cause_of, verdict_of
 from bncheck.layers import NormLayer, Setting, common
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.static.bn109_dead_channels import dead_channels
-from bncheck.thresholds import W2_WARNING
 
 if TYPE_CHECKING:
     from bncheck.measuring.measurement import MeasuredLayer, Measurement
@@ -164,7 +163,7 @@ def _measurement_data(measurement: Measurement) -> dict[str, object]:
         "preprocessing": [{"name": c.name, "w2": c.w2} for c in measurement.candidates],
         "input_features": measurement.features.to_dict() if measurement.features else None,
         "batch_size_advice": {
-            "smallest": measurement.smallest_batch(W2_WARNING),
+            "smallest": measurement.smallest_batch(measurement.thresholds.w2_warning),
             "noise": {str(size): noise for size, noise in measurement.batch_noise().items()},
         },
     }

@@ -13,6 +13,8 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from bncheck.errors import BncheckError
+from bncheck.limits import MAX_LAYERS
 from bncheck.reading.checkpoint import Checkpoint, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
 
@@ -135,6 +137,11 @@ class Assumptions:
 def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
     """All normalisation layers of a checkpoint, in its own order, with their numbers read."""
     groups = _with_modules(_group(checkpoint), checkpoint.modules)
+    if len(groups) > MAX_LAYERS:
+        raise BncheckError(
+            f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
+            "take a part of it with --key",
+        )
     layers = []
     for name, roles in groups.items():
         module = checkpoint.modules.get(name)

@@ -165,9 +165,8 @@ def _judged(
     if serious:
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
         return InspectReport(checkpoint, layers, stopped)
-    measurement = measure(
-        model, layers, measuring.batches(), measuring.plan(options.train_batch_size), prefix
-    )
+    plan = replace(measuring.plan(options.train_batch_size), thresholds=options.thresholds)
+    measurement = measure(model, layers, measuring.batches(), plan, prefix)
     judged = diagnose(measurement, findings, rules, command)
     return InspectReport(checkpoint, layers, tuple(judged), measurement, options.train_batch_size)
 

@@ -14,6 +14,7 @@ from bncheck.layers import Assumptions, NormLayer, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import Network
+from bncheck.thresholds import DEFAULT, Thresholds
 
 _PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
 
@@ -28,6 +29,7 @@ class Options:
     train_batch_size: int | None = None
     select: Sequence[str] = ()
     ignore: Sequence[str] = ()
+    thresholds: Thresholds = DEFAULT
 
 
 def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
@@ -49,6 +51,7 @@ def static_findings(
         is_program=container in _PROGRAMS,
         eps=options.eps,
         train_batch_size=options.train_batch_size,
+        thresholds=options.thresholds,
     )
     rules = choose_rules(options.select, options.ignore)
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
-from bncheck.cli import console
+from bncheck.cli import console, streams
 from bncheck.errors import BncheckError, ExitCode
+
+#: So much of an exception's own text is shown: it may quote a file.
+_SHOWN: Final = 300
 
 
 def main() -> None:
     """The console script."""
+    streams.prepare()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; nothing but SystemExit's kin escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name may hold what the terminal cannot encode
-            stream.reconfigure(errors="backslashreplace")
+    """Run one command line and return its exit code; nothing is raised.
+
+    Whatever fails is 2 and one line, never 1, which says that a checkpoint has findings.
+    """
     try:
         code = _dispatch(arguments)
         if sys.stdout is not None:
@@ -26,15 +31,23 @@ def run(arguments: list[str]) -> int:
         return code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`| head`). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except BncheckError as error:
         console.error(str(error))
-        return ExitCode.ERROR
-    except Exception as error:
-        return _crash(error)
+    except MemoryError:
+        console.error("ran out of memory; close other programs, or take a part with --key")
+    except SystemExit as error:
+        if error.code in (None, 0) and _completes(arguments):
+            return ExitCode.OK
+        console.error(f"something called sys.exit({_text(error)}); let the model raise instead")
+    except BaseException as error:
+        _crash(error)
+    return ExitCode.ERROR
+
+
+def _completes(arguments: list[str]) -> bool:
+    """Whether typer was asked for shell completion, which it answers and exits."""
+    options = ("--show-completion", "--install-completion")
+    return "_BNCHECK_COMPLETE" in os.environ or any(a.startswith(options) for a in arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -58,11 +71,25 @@ def _dispatch(arguments: list[str]) -> int:
         raise BncheckError(message, f"see `{command} --help`") from None
 
 
-def _crash(error: Exception) -> int:
-    if os.environ.get("BNCHECK_DEBUG"):
+def _crash(error: BaseException) -> None:
+    """One line that names the bug and what to do about it; with BNCHECK_DEBUG=1 the traceback."""
+    if debugging := bool(os.environ.get("BNCHECK_DEBUG")):
         import traceback
 
-        traceback.print_exc()
-    where = "" if os.environ.get("BNCHECK_DEBUG") else "; BNCHECK_DEBUG=1 shows where"
-    console.error(f"this is a bug in bncheck ({type(error).__name__}: {error}){where}")
-    return ExitCode.ERROR
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            console.line(line)
+    text = _text(error)
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    console.error(
+        f"this is a bug in bncheck ({what}); please report it to whom you have bncheck from, with "
+        "what `bncheck --version --verbose` says"
+        + ("" if debugging else " and with what BNCHECK_DEBUG=1 shows")
+    )
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says, on one line, whatever its own code does."""
+    try:
+        return " ".join(str(error)[:_SHOWN].split())
+    except Exception:
+        return ""

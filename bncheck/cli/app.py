@@ -10,7 +10,7 @@ import typer
 from bncheck._version import __version__
 
 #: In the order of the help; each is the function of its own name in the module of its own name.
-COMMANDS: Final = ("inspect", "recalibrate", "fold", "rule")
+COMMANDS: Final = ("inspect", "recalibrate", "fold", "gate", "rule")
 
 
 def build_app(first_word: str) -> typer.Typer:
@@ -28,24 +28,23 @@ def build_app(first_word: str) -> typer.Typer:
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"bncheck {__version__}")
-        raise typer.Exit
-
-
 def _root(
     context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --version: what it runs on, too.")
     ] = False,
 ) -> None:
     """Are the BatchNorm layers of a trained model sound?
 
     Exit codes: 0 sound, 1 findings at or above --fail-on, 2 could not be done.
     """
+    if version:
+        typer.echo(f"bncheck {__version__}")
+        if verbose:
+            from bncheck.cli.about import platform_lines
+
+            typer.echo("\n".join(platform_lines()))
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -36,15 +36,16 @@ def result_console(no_color: bool) -> Console:
 
 def note(message: str) -> None:
     """Something worth knowing beside the result."""
-    _line(f"note: {message}")
+    line(f"note: {message}")
 
 
 def error(message: str) -> None:
     """Why something could not be done."""
-    _line(f"error: {message}")
+    line(f"error: {message}")
 
 
-def _line(message: str) -> None:
+def line(message: str) -> None:
+    """One line on stderr, without anything that steers a terminal or a CI runner."""
     from bncheck.reporting.visible import visible
 
     if sys.stderr is not None:

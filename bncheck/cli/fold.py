@@ -9,9 +9,11 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import FailOn, FailOnOption, KeyOption, exit_code
+from bncheck.cli.options import KeyOption
 from bncheck.cli.reporting import ReportOptions
+from bncheck.errors import ExitCode
 
 
 @expanded
@@ -51,7 +53,7 @@ def fold(
         bool,
         typer.Option("--freeze-inputs", help="Nobody overrides an ONNX model's stored weights."),
     ] = False,
-    fail_on: FailOnOption = FailOn.ERROR,
+    judging: JudgingOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -65,6 +67,7 @@ def fold(
     from bncheck.reporting.views.fold import FoldView
 
     delivery = reporting.delivery(spare=[checkpoint, output])
+    judge = judging.judge()
     request = FoldRequest(
         checkpoint,
         output,
@@ -77,8 +80,11 @@ def fold(
         fail_unfolded=fail_unfolded,
         freeze_inputs=freeze_inputs,
     )
-    done = run(request, console.note)
+    made = run(request, console.note)
+    done = judge.report(made)
     if not done.batchnorms:
         console.note(f"{checkpoint}: holds no BatchNorm")
-    delivery.deliver(FoldView(str(checkpoint), done, dry_run))
-    return exit_code(done.findings, fail_on)
+    delivery.deliver(FoldView(str(checkpoint), done, dry_run), judge.limit)
+    code = judge.finish(done.findings)
+    unwritten = output is not None and not dry_run and made.output is None
+    return max(code, ExitCode.FINDINGS) if unwritten else code

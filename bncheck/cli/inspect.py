@@ -11,15 +11,13 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, mended_path, progress_bar
 from bncheck.cli.options import (
     EpsOption,
-    FailOn,
-    FailOnOption,
     KeyOption,
     MomentumOption,
     OutputOption,
-    RuleOptions,
     exit_code,
 )
 from bncheck.cli.reporting import ReportOptions
@@ -27,6 +25,7 @@ from bncheck.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
     from bncheck.inspect_report import InspectReport
+    from bncheck.reading.checkpoint import Checkpoint, Subtree
     from bncheck.static_inspection import Options
 
 #: How many other parts of a file are looked at to say what they are.
@@ -49,9 +48,8 @@ def inspect(
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,
-    fail_on: FailOnOption = FailOn.ERROR,
     output: OutputOption = None,
-    rules: RuleOptions,
+    judging: JudgingOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -67,7 +65,11 @@ def inspect(
     from bncheck.static_inspection import Options
 
     delivery = reporting.delivery(output, spare=checkpoints)
-    options = Options(key, eps, momentum, train_batch_size, rules.select or (), rules.ignore or ())
+    judge = judging.judge()
+    policy = judge.policy
+    options = Options(
+        key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
+    )
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
     asked = [("--key", key), ("--eps", eps), ("--momentum", momentum)]
@@ -79,26 +81,21 @@ def inspect(
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:
-                reports.append(run(path, options, measuring))
+                reports.append(judge.report(run(path, options, measuring)))
             except BncheckError as error:
                 if error.subject != str(path):  # not about the file: no other will fare better
                     raise
                 console.error(str(error))
                 errors.append(error)
+    findings = [finding for done in reports for finding in done.findings]
     if processes.rank:  # rank 0 reports
-        return _code(reports, errors, fail_on)
+        return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
     for done in reports:
         _say_choices(done, options)
     several = len(checkpoints) > 1
     if reports or several:
-        delivery.deliver(InspectView(reports, errors, several))
-    return _code(reports, errors, fail_on)
-
-
-def _code(reports: list[InspectReport], errors: list[BncheckError], fail_on: FailOn) -> ExitCode:
-    if errors:
-        return ExitCode.ERROR
-    return exit_code([finding for done in reports for finding in done.findings], fail_on)
+        delivery.deliver(InspectView(reports, errors, several), judge.limit)
+    return judge.finish(findings, failed=bool(errors))
 
 
 def _filled(command: str, path: Path) -> str:
@@ -117,7 +114,7 @@ def _say_choices(report: InspectReport, options: Options) -> None:
     assert checkpoint is not None  # the command inspects files
     if checkpoint.alternatives:
         judged = checkpoint.alternatives[:_JUDGED]
-        others = [_judge(checkpoint.path, tree.path, options) for tree in judged]
+        others = [_judge(checkpoint, tree, options) for tree in judged]
         more = len(checkpoint.alternatives) - len(judged)
         others += [f"{more} more"] if more else []
         console.note(
@@ -128,13 +125,16 @@ def _say_choices(report: InspectReport, options: Options) -> None:
         console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
 
 
-def _judge(path: Path, key: str, options: Options) -> str:
+def _judge(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
     """Another part of the file with its verdict: broken averages must not hide behind a choice."""
-    from bncheck.inspection import inspect as run
+    from bncheck.reading.tensors import TensorMap
     from bncheck.reporting.visible import visible
+    from bncheck.static_inspection import judge
 
+    tensors = TensorMap(tree.tensors)
+    other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
     try:
-        verdict = run(path, replace(options, key=key)).summary.verdict.value
+        verdict = judge(other, options).summary.verdict.value
     except BncheckError as error:
         verdict = error.sentence
-    return f"{visible(key) or 'the root'} ({verdict})"
+    return f"{visible(tree.path) or 'the root'} ({verdict})"

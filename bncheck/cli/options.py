@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from bncheck.errors import ExitCode
-from bncheck.findings import Finding, Severity
-
-
-class FailOn(str, Enum):
-    """The mildest severity that makes the exit code 1."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    NEVER = "never"
-
+from bncheck.findings import FailOn, Finding
 
 # typer reads these annotations at run time, and on Python 3.10 needs Optional spelled out.
 OutputOption = Annotated[
@@ -44,28 +33,11 @@ MomentumOption = Annotated[
         help="Momentum in PyTorch's convention, where the file has none.",
     ),
 ]
-FailOnOption = Annotated[FailOn, typer.Option("--fail-on", help="What makes the exit code 1.")]
 NoColorOption = Annotated[bool, typer.Option("--no-color", help="Plain text on a terminal, too.")]
-
-
-@dataclass(frozen=True)
-class RuleOptions:
-    """Which rules run."""
-
-    select: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--select", metavar="RULES", help="Only these rules: BN101,BN102 or BN1."),
-    ] = None
-    ignore: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--ignore", metavar="RULES", help="All but these rules."),
-    ] = None
 
 
 def exit_code(findings: Iterable[Finding], fail_on: FailOn) -> ExitCode:
     """FINDINGS where something is at or above the threshold."""
-    if fail_on is FailOn.NEVER:
-        return ExitCode.OK
-    limit = Severity(fail_on.value).rank
-    bad = any(finding.severity.rank <= limit for finding in findings)
+    limit = fail_on.limit
+    bad = limit and any(finding.severity.rank <= limit.rank for finding in findings)
     return ExitCode.FINDINGS if bad else ExitCode.OK

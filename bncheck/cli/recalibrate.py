@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli.groups import expanded
+from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
 from bncheck.cli.reporting import ReportOptions
@@ -24,6 +25,7 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    judging: JudgingOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -41,7 +43,8 @@ def recalibrate(
 
     check_target(output)
     delivery = reporting.delivery(spare=[checkpoint, output])
-    options = Options(key, eps, momentum)
+    judge = judging.judge()
+    options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
         measuring = measuring_options.measuring(processes, progress, "")
@@ -49,5 +52,7 @@ def recalibrate(
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
         done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)
     if processes.rank == 0:
-        delivery.deliver(RecalibrateView(str(checkpoint), done))
+        judged = judge.report(done)
+        delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
+        judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from bncheck.cli import console
 from bncheck.errors import BncheckError
+from bncheck.findings import Severity
 from bncheck.reporting.formats import Format, View, render
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How stdout reports.")]
@@ -52,9 +54,9 @@ class ReportOptions:
         if output is not None:
             files.append((shown, output))
             shown = Format.TEXT
-        taken = {other.resolve() for other in spare if other is not None}
+        taken = {os.path.realpath(other) for other in spare if other is not None}
         for _, path in files:
-            if path.resolve() in taken:
+            if os.path.realpath(path) in taken:
                 raise BncheckError("is no place for a report", "name another file", str(path))
             check_target(path)
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
@@ -70,14 +72,17 @@ class Delivery:
     verbose: bool
     no_color: bool
 
-    def deliver(self, view: View) -> None:
-        """Write the files, each whole or not at all, then show the result."""
+    def deliver(self, view: View, limit: Severity | None = Severity.ERROR) -> None:
+        """Write the files, each whole or not at all, then show the result.
+
+        Findings of `limit` and worse are failures, where a format has a word for that.
+        """
         from bncheck.reporting.write import write_text
 
         for format_, path in self.files:
-            write_text(path, render(format_, view))
+            write_text(path, render(format_, view, limit))
         if self.shown is not Format.TEXT:
-            typer.echo(render(self.shown, view), nl=False)
+            typer.echo(render(self.shown, view, limit), nl=False)
         elif self.quiet:
             from bncheck.reporting.brief import show_findings
 

@@ -19,6 +19,7 @@ from bncheck.folding.rewrite_onnx import rewrite
 from bncheck.folding.weights import solve
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.onnx_file import graphs_of, load_tensor
+from bncheck.reading.protobuf import check_size
 from bncheck.reading.source import Source
 from bncheck.reporting.write import replacing
 
@@ -31,8 +32,10 @@ def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
     source = Source.open(path)
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
+    data = source.read(0, source.size)
+    check_size(data)
     model = onnx.ModelProto()
-    model.ParseFromString(source.read(0, source.size))
+    model.ParseFromString(data)
     for graph in graphs_of(model.graph):
         tensors = list(graph.initializer)
         tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]

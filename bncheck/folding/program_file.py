@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch.export import ExportedProgram
 
 from bncheck.errors import BncheckError
+from bncheck.folding.program_guard import AGAIN, check_record
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
 from bncheck.reporting.write import replacing
 
 _SAMPLES: Final = "data/sample_inputs/"
-_AGAIN: Final = "export it again with torch.export.save"
+_EXTRA: Final = "extra/"
 #: Frames of the exporting machine's files, which would name its folders.
 _TRACES: Final = ("stack_trace", "source_fn_stack", "torch_fn", "from_node", "custom")
 
@@ -28,7 +28,8 @@ _TRACES: Final = ("stack_trace", "source_fn_stack", "torch_fn", "from_node", "cu
 def load_program(path: Path) -> ExportedProgram:
     """Read a program. torch.export.load unpickles sample inputs and weights marked `use_pickle`:
 
-    the former are replaced by none before torch sees them, the latter are refused.
+    the former are replaced by none before torch sees them, the latter are refused, and so is
+    whatever else torch would run (program_guard).
     """
     try:
         clean = _without_pickles(ZipArchive(Source.open(path)))
@@ -44,23 +45,22 @@ def load_program(path: Path) -> ExportedProgram:
         first = (str(error).splitlines() or [""])[0]
         raise BncheckError(
             f"cannot be read by torch {torch.__version__} ({type(error).__name__}: {first[:120]})",
-            _AGAIN,
+            AGAIN,
             str(path),
         ) from None
 
 
 def _without_pickles(archive: ZipArchive) -> io.BytesIO:
     if "archive_format" not in archive:
-        raise BncheckError("is a .pt2 of torch before 2.7, which only unpickling can read", _AGAIN)
+        raise BncheckError("is a .pt2 of torch before 2.7, which only unpickling can read", AGAIN)
     nothing = io.BytesIO()
     torch.save(((), {}), nothing)
     clean = io.BytesIO()
     with zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as out:
         for name in archive.names:
-            if name.endswith(("_config.json",)):
-                _refuse_pickles(json.loads(archive.text(name)))
-            if "custom_obj" in name or name.endswith((".so", ".py", ".pkl")):
-                raise BncheckError(f"holds code or objects ({name[:60]!r})", _AGAIN)
+            if name.startswith(_EXTRA):  # what users pack along; a fold does not keep it
+                continue
+            check_record(name, archive.text(name) if name.endswith(".json") else None)
             if name.startswith(_SAMPLES):
                 data = nothing.getvalue()
             else:
@@ -68,20 +68,6 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
             out.writestr(f"{archive.folder}{name}", data)
     clean.seek(0)
     return clean
-
-
-def _refuse_pickles(config: Any) -> None:
-    if isinstance(config, dict):
-        if config.get("use_pickle"):
-            raise BncheckError(
-                "keeps a weight as a pickle (use_pickle), which loading would have to execute",
-                _AGAIN,
-            )
-        for value in config.values():
-            _refuse_pickles(value)
-    elif isinstance(config, list):
-        for value in config:
-            _refuse_pickles(value)
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:

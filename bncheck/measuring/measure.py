@@ -20,7 +20,7 @@ from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import find_norms
 from bncheck.measuring.preprocessing import search
 from bncheck.measuring.results import Candidate, Comparison, fits_better
-from bncheck.thresholds import W2_STEM, W2_WARNING
+from bncheck.thresholds import DEFAULT, W2_STEM, Thresholds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,7 @@ class Plan:
     train_batch_size: int | None = None
     everything: bool = False  # the batch cascade and the comparison even where all is well
     shape: bool = False
+    thresholds: Thresholds = DEFAULT
 
 
 def measure(
@@ -59,7 +60,7 @@ def measure(
     measured = _layers(known, names, seen, shapes)
     result = Measurement(
         measured, seen.samples, data.total, seen.batch_size, plan.train_batch_size,
-        features=input_features(model, first, plan.setting.device),
+        features=input_features(model, first, plan.setting.device), thresholds=plan.thresholds,
     )  # fmt: skip
     if not (plan.everything or _deserves_more(result)):
         return result
@@ -95,7 +96,7 @@ def refuse_few_samples(samples: int, name: str) -> None:
 
 def _deserves_more(result: Measurement) -> bool:
     stem = result.reached[0].eval if result.reached else None
-    return result.w2 >= W2_WARNING or (stem is not None and stem.w2 >= W2_STEM)
+    return result.w2 >= result.thresholds.w2_warning or (stem is not None and stem.w2 >= W2_STEM)
 
 
 def _in_depth(

@@ -12,6 +12,7 @@ from bncheck.measuring.deviation import Deviation, averaging_noise
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.kinds import NormKind
+from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +83,7 @@ class Measurement:
     candidates: tuple[Candidate, ...] = ()
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
     features: InputFeatures | None = None
+    thresholds: Thresholds = DEFAULT
     single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property

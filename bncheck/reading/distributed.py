@@ -69,7 +69,9 @@ def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
     files: dict[str, Source] = {}
     tensors = entries(metadata["state_dict_metadata"]) or []
     if len(tensors) > MAX_TENSORS:
-        raise BncheckError(f"names more than {MAX_TENSORS:,} tensors", "split the model")
+        raise BncheckError(
+            f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
+        )
     for key, entry in tensors:
         if not isinstance(key, str) or not _is_tensor(entry):
             continue

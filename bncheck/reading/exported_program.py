@@ -7,12 +7,12 @@ Archives of torch 2.1 to 2.6 hold the state dict as a torch file within the arch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
 from bncheck.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
+from bncheck.reading.json_text import parse
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, StridedTensor
 from bncheck.reading.torch_files import read_zip
@@ -95,7 +95,7 @@ def _read_old(archive: ZipArchive) -> Subtree:
 
 
 def _json(archive: ZipArchive, name: str) -> dict[str, Any]:
-    value = json.loads(archive.text(name))
+    value = parse(archive.text(name))
     if not isinstance(value, dict):
         raise TypeError
     return value

@@ -21,7 +21,12 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
 from bncheck.errors import BncheckError
-from bncheck.limits import INLINE_BYTES, MAX_PICKLE_OPERATIONS
+from bncheck.limits import (
+    CONTAINER_OPERATIONS,
+    INLINE_BYTES,
+    MAX_PICKLE_OPERATIONS,
+    MAX_PICKLE_TEXT_BYTES,
+)
 
 #: Anything in the graph described above. Consumers narrow it with isinstance.
 Value: TypeAlias = object
@@ -112,11 +117,12 @@ class _Machine:
         self.refer = refer
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
-        self.memo: dict[int, Value] = {}
+        self.memo = _Memo()
+        self.text_bytes = MAX_PICKLE_TEXT_BYTES
 
     def run(self) -> Value:
-        read = self.stream.read
-        for _ in range(MAX_PICKLE_OPERATIONS):
+        read, left = self.stream.read, MAX_PICKLE_OPERATIONS
+        while left > 0:
             opcode = read(1)
             if opcode == b".":
                 return self.stack.pop()
@@ -126,6 +132,7 @@ class _Machine:
             if handler is None:
                 raise _malformed(f"unknown opcode {opcode!r}")
             handler(self)
+            left -= CONTAINER_OPERATIONS if opcode in _CONTAINERS else 1
         raise BncheckError(
             f"holds a pickle of more than {MAX_PICKLE_OPERATIONS:,} operations "
             "(limit MAX_PICKLE_OPERATIONS)",
@@ -140,6 +147,16 @@ class _Machine:
             raise BncheckError("ends in the middle of a pickle", "download or copy it again")
         return data
 
+    def keep(self, size: int) -> None:
+        """Count the memory of a text or a byte string."""
+        self.text_bytes -= size
+        if self.text_bytes < 0:
+            raise BncheckError(
+                f"holds a pickle with more than {MAX_PICKLE_TEXT_BYTES:,} bytes of text "
+                "(limit MAX_PICKLE_TEXT_BYTES)",
+                "save the weights alone, as a state dict",
+            )
+
     def number(self, layout: str) -> int:
         value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
         return value
@@ -148,10 +165,12 @@ class _Machine:
         line = self.stream.readline(INLINE_BYTES)
         if not line.endswith(b"\n"):
             raise _malformed("a line without an end")
+        self.keep(len(line))
         return line[:-1].rstrip(b"\r")
 
     def byte_string(self, length: int) -> bytes | Span:
         if length <= INLINE_BYTES:
+            self.keep(length)
             return self.take(length)
         span = Span(self.stream.tell(), length)
         self.stream.seek(length, 1)
@@ -160,7 +179,9 @@ class _Machine:
     def text(self, length: int) -> str:
         if length > 1 << 24:
             raise _malformed(f"a text of {length} bytes")
-        return self.take(length).decode("utf-8", "surrogatepass")
+        text = self.take(length).decode("utf-8", "surrogatepass")
+        self.keep(length if text.isascii() else 4 * len(text))
+        return text
 
     # -- the stack -----------------------------------------------------------------------------
 
@@ -246,7 +267,29 @@ class _Machine:
     def put(self, index: int) -> None:
         if not 0 <= index < 1 << 32:
             raise _malformed("a memo index out of range")
-        self.memo[index] = self.stack[-1]
+        self.memo.put(index, self.stack[-1])
+
+
+class _Memo:
+    """Numbered values: a list where they are numbered in order, as picklers do, else a dict."""
+
+    def __init__(self) -> None:
+        self._ordered: list[Value] = []
+        self._others: dict[int, Value] = {}
+
+    def __len__(self) -> int:
+        return len(self._ordered) + len(self._others)
+
+    def __getitem__(self, index: int) -> Value:
+        return self._ordered[index] if index < len(self._ordered) else self._others[index]
+
+    def put(self, index: int, value: Value) -> None:
+        if index < len(self._ordered):
+            self._ordered[index] = value
+        elif index == len(self._ordered) and index not in self._others:
+            self._ordered.append(value)
+        else:
+            self._others[index] = value
 
 
 def _ascii(line: bytes) -> str:
@@ -372,3 +415,11 @@ _HANDLERS: Final[dict[bytes, _Handler]] = {
     b"P": lambda m: m.push(m.refer(_ascii(m.line()))),
     b"Q": lambda m: m.push(m.refer(m.stack.pop())),
 }
+
+#: What makes a container: a list, a tuple, a node or (MARK) a stack of its own.
+_CONTAINERS: Final = frozenset(
+    (
+        *(b"(", b"t", b"\x85", b"\x86", b"\x87", b"]", b"l", b"}", b"d", b"\x8f", b"\x91"),
+        *(b"c", b"\x93", b"\x82", b"\x83", b"\x84", b"R", b"\x81", b"\x92", b"i", b"o", b"P", b"Q"),
+    )
+)

@@ -19,6 +19,7 @@ from bncheck.errors import BncheckError
 from bncheck.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.protobuf import check_size, has_graph
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
 
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     import onnx
 
     from bncheck.reading.tensors import Array
-
-#: ModelProto's fields: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
-_GRAPH: Final = 7
-_LAST_FIELD: Final = 30
-
-_MOST_NAMESAKES: Final = 1000
 
 #: Names in a graph to names in the file.
 Scope: TypeAlias = "ChainMap[str, str]"
@@ -47,24 +42,27 @@ _INPUTS: Final = {
 
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
-    if source.size > MAX_ONNX_BYTES or not _has_graph(source):
+    if source.size > MAX_ONNX_BYTES or not has_graph(source):
         return None
     import onnx
     from google.protobuf.message import DecodeError
 
+    data = source.read(0, source.size)
+    check_size(data)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(source.read(0, source.size))
+        model.ParseFromString(data)
     except DecodeError:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
+    unused = _Names()
     opset = max([o.version for o in model.opset_import if o.domain in ("", "ai.onnx")], default=1)
     for graph, scope in _graphs(model.graph):
         for name, tensor in _constants(graph):
-            scope[name] = _unused(name, tensors)
+            scope[name] = unused.name(name, tensors)
             tensors[scope[name]] = LoadedTensor(
                 partial(load_tensor, tensor, path), tuple(tensor.dims)
             )
@@ -76,7 +74,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
                     scope[_text(node.output[0])] = scope[source_name]
             if is_norm_class(_text(node.op_type)):
                 layer = _norm_module(node, scope, opset)
-                modules[_unused(_layer_name(node, layer), modules)] = layer
+                modules[unused.name(_layer_name(node, layer), modules)] = layer
     return [Subtree("", tensors, modules)]
 
 
@@ -94,34 +92,6 @@ def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]
             for attribute in node.attribute:
                 if attribute.name == "value" and attribute.HasField("t"):
                     yield _text(node.output[0]), attribute.t
-
-
-def _has_graph(source: Source) -> bool:
-    """Walk a protobuf's top-level fields, a few bytes each, and look for ModelProto's graph.
-
-    Nothing marks an ONNX file, and reading gigabytes of something else to find out is no way.
-    """
-    position, graph = 0, False
-    while position < source.size:
-        head = source.read(position, min(20, source.size - position))
-        tag, used = _varint(head, 0)
-        field, kind = tag >> 3, tag & 7
-        value, end = _varint(head, used)
-        if not 1 <= field <= _LAST_FIELD or kind not in (0, 2) or end == 0:
-            return False
-        graph |= field == _GRAPH and kind == 2
-        position += end + (value if kind == 2 else 0)
-    return graph and position == source.size
-
-
-def _varint(data: bytes, start: int) -> tuple[int, int]:
-    """A protobuf number and where it ends; the end is 0 where there is none."""
-    value = 0
-    for index, byte in enumerate(data[start : start + 10]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, start + index + 1
-    return 0, 0
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -186,13 +156,20 @@ def _layer_name(node: onnx.NodeProto, layer: NormModule) -> str:
     return next(_text(name) for name in names if name)
 
 
-def _unused(name: str, taken: Container[str]) -> str:
+class _Names:
     """Two nodes may share their statistics, and two branches a name: each is there."""
-    for number in range(2, _MOST_NAMESAKES):
-        if name not in taken:
-            return name
-        name = f"{name.rpartition(' (')[0] or name} ({number})"
-    raise BncheckError("uses one name too often", "export it again")
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+
+    def name(self, wanted: str, taken: Container[str]) -> str:
+        """`wanted`, or `wanted (2)`, `wanted (3)`... where that is taken."""
+        name = wanted
+        while name in taken:
+            number = self._next.get(wanted, 2)
+            self._next[wanted] = number + 1
+            name = f"{wanted} ({number})"
+        return name
 
 
 def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:

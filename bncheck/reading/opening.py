@@ -53,6 +53,10 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
+    except OSError as error:
+        raise BncheckError(
+            f"cannot be read ({error.strerror or error})", "check its permissions", str(path)
+        ) from None
     except RecursionError:
         raise BncheckError("nests its content too deeply", "save it again", str(path)) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_TENSORS, MAX_TEXT_RECORD_BYTES
+from bncheck.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
 from bncheck.reading.checkpoint import Subtree
+from bncheck.reading.json_text import parse
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
@@ -27,8 +27,8 @@ from bncheck.reading.tensors import (
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
-#: What safetensors' own limit on its header is, too.
-_MAX_HEADER: Final = 100_000_000
+#: safetensors' own limit on its header.
+_LONGEST_HEADER: Final = 100_000_000
 
 _DTYPES: Final = {
     "BOOL": "bool",
@@ -54,7 +54,11 @@ _DTYPES: Final = {
 def looks_like_safetensors(source: Source) -> bool:
     """An unsigned 64-bit header length of at most 100 MB, then a JSON object."""
     head = source.head(9)
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_HEADER
+    return (
+        len(head) == 9
+        and head[8:] == b"{"
+        and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
+    )
 
 
 def read_safetensors(source: Source, path: Path) -> list[Subtree]:
@@ -65,17 +69,27 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     """
     from safetensors import SafetensorError, safe_open
 
+    length = int.from_bytes(source.read(0, 8), "little")
+    if length > MAX_SAFETENSORS_HEADER_BYTES:
+        raise BncheckError(
+            f"has a header of {length:,} bytes (limit MAX_SAFETENSORS_HEADER_BYTES)",
+            "check where it is from",
+        )
+    text = source.read(8, min(length, source.size - 8)).decode("utf-8", "replace")
     try:
         with safe_open(path, framework="numpy") as opened:
             names = set(opened.keys())
-    except (SafetensorError, OSError, ValueError) as error:
+        header = parse(text)
+        entries = {name: header[name] for name in header if name in names}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise BncheckError(
             f"is a damaged safetensors file ({str(error)[:80]})", "download or copy it again"
         ) from None
-    length = int.from_bytes(source.read(0, 8), "little")
-    header = json.loads(source.read(8, length))
+    if len(entries) > MAX_TENSORS:
+        raise BncheckError(
+            f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split it"
+        )
     data = Storage(source.window(8 + length, source.size - 8 - length))
-    entries = {name: entry for name, entry in header.items() if name in names}
     return [Subtree("", {name: _tensor(data, entry) for name, entry in entries.items()})]
 
 
@@ -123,9 +137,11 @@ def shard_names(path: Path) -> list[str]:
 def _shards(path: Path) -> dict[str, str]:
     source = Source.open(path)
     if source.size > MAX_TEXT_RECORD_BYTES:
-        raise BncheckError("is too long for an index of shards", "check the path")
+        raise BncheckError(
+            "is too long for an index of shards (limit MAX_TEXT_RECORD_BYTES)", "check the path"
+        )
     try:
-        index = json.loads(source.head(source.size))
+        index = parse(source.head(source.size).decode())
         weight_map = dict(index["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BncheckError(
@@ -133,7 +149,9 @@ def _shards(path: Path) -> dict[str, str]:
             "give bncheck the checkpoint or the *.index.json beside its shards",
         ) from None
     if len(weight_map) > MAX_TENSORS:
-        raise BncheckError(f"names more than {MAX_TENSORS:,} tensors", "split the model")
+        raise BncheckError(
+            f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
+        )
     for shard in set(map(str, weight_map.values())):
         # A bare name and nothing else: an index must not reach outside its folder.
         if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:

@@ -194,7 +194,13 @@ class TorchObjects:
         if code is None:
             return None
         sizes = checked_shape(_integers(shape))
-        return LoadedTensor(lambda: _to_array(self._raw(raw), code, sizes, bool(fortran)), sizes)
+        return LoadedTensor(lambda: _to_array(self._bytes(raw), code, sizes, bool(fortran)), sizes)
+
+    def _bytes(self, value: Value) -> bytes:
+        try:
+            return self._raw(value)
+        except ValueError:  # text whose letters are no bytes
+            raise BncheckError("holds an array without its bytes", "save it again") from None
 
 
 def storage_dtype(kind: Global) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from bncheck.reading.checkpoint import NormModule, Subtree
+from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.tensors import LazyTensor
@@ -135,8 +135,8 @@ def _constants(archive: ZipArchive, source: _Sources) -> Subtree:
                 modules[f"{call['op']}_{number}"] = NormModule(
                     call["op"],
                     roles,
-                    eps=float(call["eps"]),
-                    momentum=float(call["momentum"]),
+                    eps=as_number(_literal(call["eps"])),
+                    momentum=as_number(_literal(call["momentum"])),
                     momentum_known=True,
                     training=call["training"] == "True",
                     tracks_statistics=True,

@@ -8,7 +8,8 @@ module is a subtree of its own, and choosing one is left to `selection`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias
+from itertools import chain
+from typing import TypeAlias, TypeGuard
 
 from bncheck.errors import BncheckError
 from bncheck.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
@@ -30,12 +31,16 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
     found: list[Subtree] = []
     budget = Budget()
     seen: set[int] = set()
-    stack: list[tuple[Path, int, Value]] = [(None, 0, pickled.root)]
+    # Iterators rather than lists of children: a pickle may have a million of them.
+    stack: list[Iterator[tuple[Path, Value]]] = [iter([(None, pickled.root)])]
     while stack:
-        path, depth, value = stack.pop()
-        if depth > MAX_DEPTH:
+        if (step := next(stack[-1], None)) is None:
+            stack.pop()
+            continue
+        path, value = step
+        if len(stack) > MAX_DEPTH:
             raise too_deep()
-        if not isinstance(value, (Node, list, tuple)) or id(value) in seen:
+        if not _is_full(value) or id(value) in seen:
             continue
         seen.add(id(value))
         if (tensor := pickled.objects.tensor(value)) is not None:
@@ -52,9 +57,15 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
         }
         if tensors:
             found.append(Subtree(budget.name(path), tensors))
-        children = [(name, depth + 1, child) for name, child in _children(path, value)]
-        stack.extend(reversed(children))
+        stack.append(_children(path, value))
     return found
+
+
+def _is_full(value: Value) -> TypeGuard[Node | list[Value] | tuple[Value, ...]]:
+    """Whether something can be in it."""
+    if isinstance(value, Node):
+        return bool(value.args or value.entries or value.items or value.state is not None)
+    return isinstance(value, (list, tuple)) and bool(value)
 
 
 def too_deep() -> BncheckError:
@@ -72,12 +83,14 @@ def _children(
     if isinstance(value, (list, tuple)):
         pairs: Iterable[tuple[str, Value]] = ((str(i), item) for i, item in enumerate(value))
     else:
-        pairs = [(_key(key), item) for key, item in entries(value) or ()]
-        pairs += [(str(index), item) for index, item in enumerate(value.items)]
+        pairs = chain(
+            ((_key(key), item) for key, item in entries(value) or ()),
+            ((str(index), item) for index, item in enumerate(value.items)),
+        )
         states = value.state if isinstance(value.state, tuple) else (value.state,)
         yield from ((path, state) for state in states if isinstance(state, Node))
     for key, item in pairs:
-        if isinstance(item, (Node, list, tuple)):
+        if _is_full(item):
             yield (path, key), item
 
 

@@ -122,9 +122,11 @@ class ZipArchive:
         """A record of source code or JSON, inflated within the limits."""
         record = self._record(name)
         self._text_bytes += record.size
-        if record.size > MAX_TEXT_RECORD_BYTES or self._text_bytes > MAX_TEXT_BYTES:
+        longest = max(record.size, record.stored)
+        if longest > MAX_TEXT_RECORD_BYTES or self._text_bytes > MAX_TEXT_BYTES:
             raise BncheckError(
-                "holds more source code or JSON than MAX_TEXT_BYTES allows",
+                f"holds {longest:,} bytes of source code or JSON (limits MAX_TEXT_RECORD_BYTES, "
+                "MAX_TEXT_BYTES)",
                 "check where it is from",
             )
         if not record.compressed:
@@ -134,6 +136,8 @@ class ZipArchive:
             text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.size or 1)
         except zlib.error:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
+        if zlib.crc32(text) != record.crc:
+            raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED)
         return text.decode("utf-8", "replace")
 
     def _record(self, name: str) -> _Record:

@@ -21,7 +21,8 @@ class Document:
     """What one command says about one file.
 
     `verdict` is its word for it (healthy, broken, folded), `standing` how bad that is (None where
-    nothing is wrong), `summary` the sentences beneath it. Nothing in here is escaped.
+    nothing is wrong), `summary` the sentences beneath it. Findings of `limit` and worse make the
+    command fail; None where nothing does. Nothing in here is escaped.
     """
 
     command: str
@@ -31,6 +32,11 @@ class Document:
     summary: tuple[str, ...]
     findings: tuple[Finding, ...]
     tables: tuple[Table, ...] = ()
+    limit: Severity | None = Severity.ERROR
+
+    def fails(self, finding: Finding) -> bool:
+        """Whether this finding is among those that make the command fail."""
+        return self.limit is not None and finding.severity.rank <= self.limit.rank
 
 
 def standing_of(findings: tuple[Finding, ...]) -> Severity | None:

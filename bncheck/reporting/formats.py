@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
+
+from bncheck.findings import Severity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,8 +48,8 @@ class View(Protocol):
         """A document for each input that could be reported on."""
 
 
-def render(format_: Format, view: View) -> str:
-    """The whole report as the text of a file."""
+def render(format_: Format, view: View, limit: Severity | None = Severity.ERROR) -> str:
+    """The whole report as the text of a file; findings of `limit` and worse are failures."""
     if format_ is Format.TEXT:
         from bncheck.reporting.layout import file_console
 
@@ -58,5 +61,6 @@ def render(format_: Format, view: View) -> str:
 
         return dump(view.data())
     module = import_module(f"bncheck.reporting.{format_.value}")
-    text: str = module.render(view.documents(), view.errors)
+    documents = [replace(document, limit=limit) for document in view.documents()]
+    text: str = module.render(documents, view.errors)
     return text

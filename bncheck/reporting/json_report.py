@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from bncheck._version import __version__
@@ -32,8 +33,12 @@ def render_rules(rules: Sequence[Rule]) -> str:
 
 
 def dump(value: object) -> str:
-    """ASCII JSON with a newline at its end, so that no name can leave its string."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    """ASCII JSON with a newline at its end, so that no name can leave its string.
+
+    `##[add-mask]` in a name would be a command to a CI runner that reads stdout.
+    """
+    text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    return re.sub("#(?=#)", r"\\u0023", text) + "\n"
 
 
 def errors_data(errors: Sequence[BncheckError]) -> list[dict[str, object]]:

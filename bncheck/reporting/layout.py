@@ -45,10 +45,10 @@ def print_all(console: Console, parts: Sequence[RenderableType]) -> None:
     console.file.write(re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get()))
 
 
-def row(label: Text, content: RenderableType) -> RenderableType:
+def row(label: Text, content: RenderableType, width: int = _LABEL) -> RenderableType:
     """A label in the first column, and what there is to say about it in the second."""
     grid = Grid.grid(padding=0)
-    grid.add_column(width=_LABEL)
+    grid.add_column(width=width)
     grid.add_column(overflow="fold")
     grid.add_row(label, content)
     return grid

@@ -6,25 +6,34 @@ the terminal, the CI runner or the reader's eye (bidirectional overrides). They 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
 #: Longer names are cut in the middle of nowhere by their authors; 200 characters tell enough.
 MAX_NAME: Final = 200
 
-#: Control, format (bidi, zero width), surrogate, private use, unassigned, line separators.
-_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: Control, format (bidi, zero width), surrogate, private use, unassigned, line separators, spaces
+#: but the usual one, and marks that are drawn over their neighbours.
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Me"})
+#: Letters and symbols that are drawn as nothing: Hangul fillers, the empty Braille cell.
+_BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+#: CI runners obey lines that begin with `::` (GitHub; a long line may be wrapped so that one does)
+#: and, anywhere in a line, `##[` (GitHub, Azure), `##vso[` (Azure) and `##teamcity[`.
+_COMMAND: Final = re.compile(r":(?=:)|#(?=#)")
 
 
 def visible(text: str, limit: int | None = MAX_NAME) -> str:
     """`text` with every invisible or steering character as its escape, at most `limit` long."""
     shown = "".join(_escape(character) for character in text[: limit and limit + 1])
+    shown = _COMMAND.sub(lambda match: f"\\x{ord(match[0]):02x}", shown)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def _escape(character: str) -> str:
     if character.isascii() and character.isprintable():
         return character
-    if unicodedata.category(character) in _HIDDEN:
+    if unicodedata.category(character) in _HIDDEN or character in _BLANK:
         return character.encode("unicode_escape").decode("ascii")
     return character

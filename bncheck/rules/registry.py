@@ -16,6 +16,7 @@ from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
+from bncheck.rules.regression import fewer_folded, grown_w2
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn102_non_finite import non_finite
@@ -66,6 +67,8 @@ RULES: tuple[Rule, ...] = (
     not_folded,
     fold_overflow,
     parity_failure,
+    grown_w2,
+    fewer_folded,
 )
 
 

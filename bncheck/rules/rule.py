@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.findings import Evidence, Finding, Severity
 from bncheck.layers import NormLayer, split_name
+from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     from bncheck.rules.data.case import Case
@@ -30,6 +31,7 @@ class Network:
     is_program: bool = False
     eps: float | None = None
     train_batch_size: int | None = None
+    thresholds: Thresholds = DEFAULT
 
     @property
     def weights(self) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -7,8 +7,9 @@ back and compared before it gets its name.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -55,7 +56,7 @@ def write_copy(checkpoint: Checkpoint, values: Mapping[str, Array], out: Path) -
     edits = [edit for name, array in values.items() for edit in _edits(checkpoint, name, array)]
     if checkpoint.path.is_dir():
         with creating_folder(out) as temporary:
-            shutil.copytree(checkpoint.path, temporary, dirs_exist_ok=True)
+            copy_folder(checkpoint.path, temporary, [edit.path for edit in edits])
             _apply(edits, checkpoint.path, temporary)
             _verify(checkpoint, values, temporary)
         return
@@ -70,6 +71,37 @@ def write_copy(checkpoint: Checkpoint, values: Mapping[str, Array], out: Path) -
         shutil.copyfile(checkpoint.path, temporary)
         _apply(edits, checkpoint.path, temporary)
         _verify(checkpoint, values, temporary)
+
+
+def copy_folder(folder: Path, target: Path, weights: Iterable[Path]) -> None:
+    """Copy the regular files of a folder.
+
+    Links are followed where they lead into the folder itself or to where those of the weights do
+    (the Hugging Face cache keeps files in a folder of blobs). A stranger's folder may also hold
+    links to private files, to endless devices and to itself: these are refused.
+    """
+    home = os.path.realpath(folder)
+    blobs = {os.path.dirname(os.path.realpath(path)) for path in weights}
+    for place, folders, files in os.walk(folder):
+        there = target / os.path.relpath(place, folder)
+        for name in folders:
+            if os.path.islink(os.path.join(place, name)):
+                raise _stray(name)
+            (there / name).mkdir()
+        for name in files:
+            real = os.path.realpath(os.path.join(place, name))
+            parent = os.path.dirname(real)
+            inside = parent in blobs or os.path.commonpath([home, parent]) == home
+            if not inside or not os.path.isfile(real):
+                raise _stray(name)
+            shutil.copyfile(real, there / name)
+
+
+def _stray(name: str) -> BncheckError:
+    return BncheckError(
+        f"holds {name[:60]!r}, a link out of the folder or no file at all, which is not copied",
+        "remove it from the folder",
+    )
 
 
 def _edits(checkpoint: Checkpoint, name: str, values: Array) -> list[_Edit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -108,3 +109,35 @@ def test_an_index_is_refused_in_favour_of_its_folder(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path / "in" / "model.safetensors.index.json")
     with pytest.raises(BncheckError, match="give bncheck the folder"):
         write_copy(checkpoint, new_values(""), tmp_path / "out.json")
+
+
+@pytest.mark.parametrize("target", [".", "..", "/dev/zero", "private", "absent", "fifo"])
+def test_a_folder_with_stray_links_is_not_copied(target: str, tmp_path: Path) -> None:
+    """A link to itself would be copied for ever, /dev/zero without end, a private file into what
+    is then uploaded.
+    """
+    (tmp_path / "private").write_text("secret")
+    folder = tmp_path / "model"
+    shutil.copytree(SAMPLES / "healthy-sharded", folder)
+    if target == "fifo":
+        os.mkfifo(folder / "extra")
+    else:
+        (folder / "extra").symlink_to("../private" if target == "private" else target)
+    checkpoint = open_checkpoint(folder)
+    with pytest.raises(BncheckError, match="'extra'"):
+        write_copy(checkpoint, new_values(checkpoint.prefix), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["model", "private"]
+
+
+def test_a_folder_of_the_hugging_face_cache_is_copied(tmp_path: Path) -> None:
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "0123"
+    shutil.copytree(SAMPLES / "healthy-sharded", blobs)
+    (folder / "onnx").mkdir(parents=True)
+    for path in blobs.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "onnx" / "config.json").write_text("{}")
+    checkpoint = open_checkpoint(folder)
+    write_copy(checkpoint, new_values(checkpoint.prefix), tmp_path / "out")
+    written = open_checkpoint(tmp_path / "out")
+    assert written.tensors[checkpoint.prefix + COUNTER] == 4711
+    assert (tmp_path / "out" / "onnx" / "config.json").read_text() == "{}"

@@ -10,19 +10,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bncheck.reporting.layout import layer_name
+from bncheck.reporting.layout import STYLES, layer_name
 from bncheck.reporting.text.recalibrate import side_by_side
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
-from bncheck.thresholds import W2_ERROR, W2_WARNING
+from bncheck.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from bncheck.measuring.features import InputFeatures
     from bncheck.measuring.measurement import MeasuredLayer, Measurement
 
 _BAR: Final = 12
-#: A bar is full at this W2.
-_FULL: Final = 2 * W2_ERROR
 #: Layers shown without --verbose.
 _ROWS: Final = 10
 _SIZES: Final = (1, 4, 16, 64, 256, 1024)
@@ -36,9 +34,10 @@ def summary(measurement: Measurement, verbose: bool) -> Text:
     worst = measurement.worst
     if worst is None:
         return text.append(": no layer was reached")
-    text.append(f": largest W2 {measurement.w2:.2f}", _style(measurement.w2))
+    limits = measurement.thresholds
+    text.append(f": largest W2 {measurement.w2:.2f}", _style(limits, measurement.w2))
     text.append(f" at {layer_name(worst.layer.name)}")
-    text.append(f" (warning from {W2_WARNING:.2f}, error from {W2_ERROR:.2f})", "dim")
+    text.append(f" (warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f})", "dim")
     if measurement.comparison is not None and verbose:
         line = side_by_side(measurement.comparison, "with the running statistics", "with measured")
         text.append(f"\n{line}" if line else "")
@@ -57,6 +56,7 @@ def table(measurement: Measurement, verbose: bool) -> RenderableType:
     grid.add_column("by itself", justify="right", no_wrap=True)
     grid.add_column("mean off by", justify="right", no_wrap=True)
     grid.add_column("variance is", justify="right", no_wrap=True)
+    limits = measurement.thresholds
     for m in layers:
         name = Text(layer_name(m.layer.name))
         if m.eval is None:
@@ -67,9 +67,9 @@ def table(measurement: Measurement, verbose: bool) -> RenderableType:
         times = math.exp(alone.signed)
         grid.add_row(
             name,
-            Text(f"{m.eval.w2:.3f}", _style(m.eval.w2)),
-            Text(_bar(m.eval.w2), _style(m.eval.w2)),
-            "" if m.batch is None else Text(f"{m.batch.w2:.3f}", _style(m.batch.w2)),
+            Text(f"{m.eval.w2:.3f}", _style(limits, m.eval.w2)),
+            Text(_bar(limits, m.eval.w2), _style(limits, m.eval.w2)),
+            "" if m.batch is None else Text(f"{m.batch.w2:.3f}", _style(limits, m.batch.w2)),
             f"{mean:.2f} sd",
             f"{times:.2f} x seen",
         )
@@ -96,13 +96,14 @@ def _w2(measured: MeasuredLayer) -> float:
 def details(measurement: Measurement) -> RenderableType:
     """Batch size advice and the scales of the input features."""
     noise = measurement.batch_noise()
-    smallest = measurement.smallest_batch(W2_WARNING)
+    limit = measurement.thresholds.w2_warning
+    smallest = measurement.smallest_batch(limit)
     lines = [
         Text.assemble(
             ("batch size: ", "bold"),
             f"statistics of a batch are noise of W2 "
             f"{', '.join(f'{noise[size]:.2f} at {size}' for size in _SIZES)}; below "
-            f"{W2_WARNING:.2f} from {smallest} on",
+            f"{limit:.2f} from {smallest} on",
         )
     ]
     if measurement.features is not None:
@@ -132,10 +133,12 @@ def _features(features: InputFeatures) -> Text:
     return text
 
 
-def _style(w2: float) -> str:
-    return "bold red" if w2 >= W2_ERROR else "bold yellow" if w2 >= W2_WARNING else ""
+def _style(limits: Thresholds, w2: float) -> str:
+    severity = limits.severity(w2)
+    return "" if severity is None else STYLES[severity]
 
 
-def _bar(w2: float) -> str:
-    filled = min(_BAR, round(w2 / _FULL * _BAR))
+def _bar(limits: Thresholds, w2: float) -> str:
+    """Full at twice an error."""
+    filled = min(_BAR, round(w2 / (2 * limits.w2_error) * _BAR))
     return "█" * filled + "·" * (_BAR - filled)

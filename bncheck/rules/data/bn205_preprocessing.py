@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.findings import Finding, Severity
 from bncheck.measuring.results import Candidate, Direction, fits_better
-from bncheck.rules.data.case import Case, severity_of
+from bncheck.rules.data.case import Case
 from bncheck.rules.rule import MeasuredRule, measured_rule
 
 #: The first layer alone: this share of the worst of the others, this many times their median. In
@@ -43,7 +43,7 @@ def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     assert stem is not None
     if best is None and (case.severity is None or not _alone(case)):
         return
-    severity = severity_of(stem.w2) or Severity.WARNING
+    severity = case.thresholds.severity(stem.w2) or Severity.WARNING
     if case.direction is Direction.WORSE and best is None:
         severity = Severity.WARNING
     what = f"the first layer alone deviates (W2 {stem.w2:.2f}): the data are not prepared as "

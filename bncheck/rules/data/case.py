@@ -14,7 +14,7 @@ from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
-from bncheck.thresholds import W2_ERROR, W2_WARNING
+from bncheck.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Case:
 
     measurement: Measurement
     recalibrate: str
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What a W2 is judged by."""
+        return self.measurement.thresholds
 
     @cached_property
     def layers(self) -> list[MeasuredLayer]:
@@ -61,7 +66,7 @@ class Case:
     @property
     def severity(self) -> Severity | None:
         """By the largest W2 of the eval cascade, what deployment sees."""
-        return severity_of(self.measurement.w2)
+        return self.thresholds.severity(self.measurement.w2)
 
     @property
     def direction(self) -> Direction:
@@ -74,7 +79,9 @@ class Case:
         return [
             m
             for m in self.layers
-            if at_initial_statistics(m.layer) and m.batch is not None and m.batch.w2 >= W2_WARNING
+            if at_initial_statistics(m.layer)
+            and m.batch is not None
+            and self.thresholds.severity(m.batch.w2)
         ]
 
     def results(self) -> str:
@@ -117,13 +124,6 @@ class Case:
             figures |= {"metric": comparison.metric, "flips": comparison.flips}
         layer = None if measured is None else measured.layer.name
         return rule.finding(severity, layer, message, fix, **{**figures, **evidence})
-
-
-def severity_of(w2: float) -> Severity | None:
-    """Warning from 0.20, error from 0.40."""
-    if w2 >= W2_ERROR:
-        return Severity.ERROR
-    return Severity.WARNING if w2 >= W2_WARNING else None
 
 
 def names(layers: Sequence[MeasuredLayer], shown: int = 4) -> str:

@@ -11,7 +11,6 @@ from bncheck.layers import NormLayer
 from bncheck.rules.rule import Network, Rule, count, rule
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 from bncheck.rules.static.bn106_batch_counter import contradicted_counters
-from bncheck.thresholds import W2_ERROR, W2_WARNING
 
 
 @rule("BN105", "under-warmed-statistics", Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -37,9 +36,9 @@ def under_warmed(self: Rule, network: Network) -> Iterator[Finding]:
         if layer.statistics is None or not 0 < w0 < 1:
             continue
         w2 = predicted_w2(layer, w0)
-        if w2 < W2_WARNING:
+        severity = network.thresholds.severity(w2)
+        if severity is None:
             continue
-        severity = Severity.ERROR if w2 >= W2_ERROR else Severity.WARNING
         momentum = f"momentum {layer.momentum.value:g}"
         if not layer.momentum.known:
             severity, momentum = Severity.INFO, f"{momentum} (assumed)"

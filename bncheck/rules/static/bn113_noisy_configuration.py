@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from bncheck.findings import Finding, Severity
 from bncheck.layers import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
-from bncheck.thresholds import W2_ERROR, W2_WARNING
 
 
 @rule("BN113", "noisy-configuration", Severity.ERROR, Severity.WARNING)
@@ -20,7 +19,7 @@ def noisy_configuration(self: Rule, network: Network) -> Iterator[Finding]:
     k = m / (2 - m) * (1 - (1 - m)^(2t)) and B the batch size (Wu and Johnson 2021, arXiv
     2105.07576). Convolutions have many values a sample and fare better: this is the upper bound.
 
-    Criterion: that bound above 0.20 a warning, above 0.40 an error; only where the momentum is in
+    Criterion: that bound from 0.20 a warning, from 0.40 an error; only where the momentum is in
     the file or given, and --train-batch-size (of one device, without accumulation) is given.
 
     Fix: recalibrate with data; for training, a smaller momentum, larger batches, SyncBatchNorm or
@@ -30,14 +29,14 @@ def noisy_configuration(self: Rule, network: Network) -> Iterator[Finding]:
     if batch is None:
         return
     noisy = {layer.name: bound for layer in network.tracked if (bound := noise_bound(layer, batch))}
-    worst = {name: bound for name, bound in noisy.items() if bound > W2_WARNING}
+    worst = {name: bound for name, bound in noisy.items() if network.thresholds.severity(bound)}
     if not worst:
         return
     everywhere = len(worst) == len(network.tracked)
     shown = {None: max(worst.values())} if everywhere else worst
     for name, bound in shown.items():
         yield self.finding(
-            Severity.ERROR if bound > W2_ERROR else Severity.WARNING,
+            network.thresholds.severity(bound) or Severity.WARNING,
             name,
             f"batches of {batch} with this momentum leave running statistics with an expected W2 "
             f"of up to {bound:.2f} from noise alone",

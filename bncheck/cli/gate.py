@@ -1,0 +1,88 @@
+"""`bncheck gate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.groups import expanded
+from bncheck.cli.judging import Judge, JudgingOptions
+from bncheck.cli.options import OutputOption
+from bncheck.cli.reporting import ReportOptions
+from bncheck.errors import ExitCode
+
+
+@expanded
+def gate(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[NAME]...", help="Only these models."),
+    ] = None,
+    *,
+    init: Annotated[
+        bool, typer.Option("--init", help="Write a [tool.bncheck] to begin with.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of [tool.bncheck].")
+    ] = False,
+    against: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--against", metavar="REPORT", help="Be no worse than this earlier JSON."),
+    ] = None,
+    output: OutputOption = None,
+    judging: JudgingOptions,
+    reporting: ReportOptions,
+) -> int:
+    """Check every model that [tool.bncheck] in pyproject.toml declares; for CI.
+
+    One report, and the worst exit code. What code it will run is said first.
+    """
+    if init:
+        from bncheck.config.template import write_template
+
+        console.note(write_template(judging.config))
+        return ExitCode.OK
+    if schema:
+        from bncheck.config.load import schema as schema_of
+        from bncheck.reporting.json_report import dump
+
+        typer.echo(dump(schema_of()), nl=False)
+        return ExitCode.OK
+    return _run(names or [], against, output, judging, reporting)
+
+
+def _run(
+    names: list[str],
+    against: Path | None,
+    output: Path | None,
+    judging: JudgingOptions,
+    reporting: ReportOptions,
+) -> int:
+    from bncheck.gate.regression import read_previous
+    from bncheck.gate.run import Gate
+    from bncheck.reporting.views.gate import GateView
+
+    judge = judging.judge()
+    delivery = reporting.delivery(output, spare=[against, judge.configuration.file])
+    growth = judge.configuration.settings.against.w2_growth
+    previous = None if against is None else read_previous(against, growth)
+    report = Gate(judge.configuration, judge.policy, judge.findings, console.note, previous).run(
+        names
+    )
+    for error in report.errors:
+        console.error(str(error))
+    if not names:
+        _say_unused(judge)
+    delivery.deliver(GateView(report), judge.limit)
+    return judge.finish(report.findings, failed=bool(report.errors))
+
+
+def _say_unused(judge: Judge) -> None:
+    """An exception that excepts nothing would one day hide something new."""
+    for place, entry in enumerate(judge.policy.exceptions):
+        if place not in judge.used:
+            where = f"{entry.rule} in {entry.layers!r}"
+            console.note(f"{judge.configuration.file}: nothing to ignore for {where}; remove it")

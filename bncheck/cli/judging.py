@@ -1,0 +1,165 @@
+"""The options about findings that every command has, and what the configuration adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.options import exit_code
+from bncheck.errors import BncheckError, ExitCode
+from bncheck.findings import FailOn, Finding, Severity
+from bncheck.judging import Judged, Policy
+from bncheck.rules.rule import count
+
+if TYPE_CHECKING:
+    from bncheck.baseline import Known
+    from bncheck.config.load import Configuration
+
+#: A frozen report with a field `findings`.
+Report = TypeVar("Report", bound=Any)
+
+
+@dataclass(frozen=True)
+class JudgingOptions:
+    """Which rules count, and what makes the exit code 1."""
+
+    select: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--select", metavar="RULES", help="Only these rules: BN101,BN102 or BN1."),
+    ] = None
+    ignore: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--ignore", metavar="RULES", help="All but these rules."),
+    ] = None
+    fail_on: Annotated[
+        Optional[FailOn],  # noqa: UP045
+        typer.Option("--fail-on", help="What makes the exit code 1; error if not given."),
+    ] = None
+    baseline: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--baseline", metavar="FILE", help="Findings in this file do not count."),
+    ] = None
+    write_baseline: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--write-baseline", metavar="FILE", help="Write what is found as known."),
+    ] = None
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--config", metavar="FILE", help="Instead of the pyproject.toml around here."),
+    ] = None
+    isolated: Annotated[bool, typer.Option("--isolated", help="Without any pyproject.toml.")] = (
+        False
+    )
+
+    def judge(self) -> Judge:
+        """The options over the configuration. Raises BncheckError."""
+        from bncheck.config.load import load
+        from bncheck.rules.registry import choose_rules
+
+        if self.config is not None and self.isolated:
+            raise BncheckError("--config and --isolated exclude each other", "give one of them")
+        configuration = load(self.config, self.isolated)
+        settings = configuration.settings
+        policy = Policy(
+            tuple(self.select or settings.select),
+            tuple(self.ignore or settings.ignored_rules),
+            settings.severity,
+            settings.exceptions,
+            settings.thresholds.over(Policy().thresholds),
+            self.fail_on or settings.fail_on or FailOn.ERROR,
+            self._baseline(configuration),
+        )
+        choose_rules(policy.select, policy.ignore)  # a misspelt rule is said before any work
+        if self.write_baseline is not None:
+            from bncheck.reporting.write import check_target
+
+            check_target(self.write_baseline)
+        return Judge(policy, configuration, self.write_baseline)
+
+    def _baseline(self, configuration: Configuration) -> Any:
+        path = self.baseline
+        if path is None and configuration.settings.baseline is not None:
+            path = configuration.resolve(configuration.settings.baseline)
+        if path is None or self.write_baseline is not None:  # everything is to be written anew
+            return None
+        from bncheck.baseline import read_baseline
+
+        return read_baseline(path)
+
+
+@dataclass
+class Judge:
+    """Judges what a command finds and remembers it, to be written or summed up at the end."""
+
+    policy: Policy
+    configuration: Configuration
+    target: Path | None = None
+    known: int = 0
+    excepted: int = 0
+    used: set[int] = field(default_factory=set)
+    met: list[tuple[Finding, str | None]] = field(default_factory=list)
+    counted: list[Known] = field(default_factory=list)
+
+    @property
+    def limit(self) -> Severity | None:
+        """The mildest severity that fails."""
+        return None if self.target is not None else self.policy.fail_on.limit
+
+    def report(self, report: Report, model: str | None = None) -> Report:
+        """The report with the findings that count."""
+        return replace(report, findings=self.findings(report.findings, model).findings)
+
+    def findings(self, findings: Iterable[Finding], model: str | None = None) -> Judged:
+        """The findings, judged and remembered."""
+        from bncheck.baseline import known_of
+
+        judged = self.policy.judge(findings, model)
+        self.known += len(judged.known)
+        self.excepted += len(judged.excepted)
+        self.used |= judged.used
+        self.met += [(finding, model) for finding in (*judged.known, *judged.findings)]
+        self.counted += [
+            known_of(f, model) for f in judged.findings if f.severity is not Severity.INFO
+        ]
+        return judged
+
+    def finish(self, findings: Iterable[Finding], failed: bool = False) -> ExitCode:
+        """Say what was left out, write the baseline, and choose the exit code.
+
+        With `failed`, something could not be done: no baseline is written.
+        """
+        self._say_left_out()
+        if failed:
+            return ExitCode.ERROR
+        if self.target is None:
+            return exit_code(findings, self.policy.fail_on)
+        from bncheck.baseline import render_baseline
+        from bncheck.reporting.write import write_text
+
+        write_text(self.target, render_baseline(self.counted))
+        console.note(f"{self.target}: {count(len(set(self.counted)), 'finding')} written as known")
+        return ExitCode.OK
+
+    def _say_left_out(self) -> None:
+        baseline = self.policy.baseline
+        if self.excepted:
+            console.note(
+                f"{count(self.excepted, 'finding')} left out: [[tool.bncheck.ignore]] in "
+                f"{self.configuration.file}"
+            )
+        if baseline is None:
+            return
+        if self.known:
+            console.note(f"{count(self.known, 'known finding')} left out: {baseline.path}")
+        gone = baseline.gone(self.met, {model for _, model in self.met})
+        if gone:
+            names = ", ".join(f"{k.rule} {k.layer or 'whole model'}" for k in gone[:4])
+            more = f" and {len(gone) - 4} more" if len(gone) > 4 else ""
+            console.note(
+                f"{baseline.path}: gone since: {names}{more}; --write-baseline forgets them"
+            )

@@ -1,0 +1,1 @@
+"""`[tool.bncheck]` in pyproject.toml: found, validated, and handed over as frozen settings."""

@@ -1,0 +1,145 @@
+"""What a stranger's `.pt2` may ask of torch.export.load, judged before torch sees it.
+
+torch evaluates more of a program than its tensors: it hands sizes to sympy.sympify, which runs
+them as Python; it writes the names of inputs and submodules into source code that it executes; it
+imports what an input specification names as an enum; it compiles or loads what lies below
+data/aotinductor. So only the records that a program needs pass, sizes have to be arithmetic, names
+have to be names, and operators have to compute.
+Schema: torch/_export/serde/schema.py, serialize.py; torch/export/pt2_archive.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from bncheck.errors import BncheckError
+from bncheck.reading.json_text import parse
+
+AGAIN: Final = "export it again with torch.export.save"
+
+#: The records that torch.export.save writes, and no others: no native code, no objects.
+_RECORDS: Final = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/\w+|models/[\w.-]+\.json"
+    r"|data/(weights|constants|sample_inputs)/[\w.-]+"
+)
+_OPERATOR: Final = re.compile(
+    r"torch\.ops\.(aten|prims|quantized|quantized_decomposed|torchvision)\.\w+\.\w+"
+    r"|torch\.ops\.higher_order\.\w+|_operator\.\w+|math\.\w+|torch\.(sym_\w+|_sym_\w+)"
+)
+#: They read or write files, or print.
+_SIDE_EFFECTS: Final = ("from_file", "._print", ".save", ".load")
+#: As module and parameter names are in practice; nothing that ends a string or starts a call.
+_NAME: Final = re.compile(r"[\w.@:/+<>\[\], -]{0,1000}")
+#: torch refers to these by getattr or writes them out with repr.
+_FREE: Final = {"as_string", "metadata", "in_spec", "out_spec", "expr_str", "target"}
+#: What sizes are made of: torch/utils/_sympy/functions.py, and sympy's own.
+_FUNCTIONS: Final = frozenset(
+    {
+        *("Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Mod", "Max", "Min", "Abs"),
+        *("Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "Equality", "Unequality"),
+        *("StrictLessThan", "StrictGreaterThan", "LessThan", "GreaterThan", "Where", "Identity"),
+        *("FloorDiv", "CeilDiv", "CleanDiv", "IntTrueDiv", "FloatTrueDiv", "PythonMod"),
+        *("CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "ModularIndexing"),
+        *("Pow", "PowByNatural", "floor", "ceiling"),
+    }
+)
+_ARITHMETIC: Final = (
+    ast.Expression, ast.Load, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name,
+    ast.Constant, ast.keyword, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod,
+    ast.USub, ast.UAdd, ast.Not, ast.And, ast.Or, ast.cmpop,
+)  # fmt: skip
+_LONGEST: Final = 4000
+_LARGEST_EXPONENT: Final = 8
+
+
+def check_record(name: str, text: str | None) -> None:
+    """Refuse a record (its JSON as `text`) that could make torch run something.
+
+    Raises BncheckError; RecursionError for JSON without end.
+    """
+    if not _RECORDS.fullmatch(name):
+        raise BncheckError(f"holds code or objects ({name[:60]!r})", AGAIN)
+    if text is None:
+        return
+    try:
+        value = parse(text)
+    except ValueError:
+        raise BncheckError(f"holds malformed JSON ({name[:60]!r})", AGAIN) from None
+    for key, item in _leaves(value):
+        _check(key, item)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every text and truth value with the key it stands under, and every key as a name."""
+    if isinstance(value, dict):
+        for own, item in value.items():
+            yield "key", own
+            if own != "metadata":
+                yield from _leaves(item, own)
+            elif isinstance(item, dict):
+                yield from (("metadata", text) for text in item.values())
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, key)
+    else:
+        yield key, value
+
+
+def _check(key: str, value: Any) -> None:
+    if key == "use_pickle" and value:
+        raise BncheckError(
+            "keeps a weight as a pickle (use_pickle), which loading would have to execute", AGAIN
+        )
+    if not isinstance(value, str):
+        return
+    if key == "expr_str" and not is_arithmetic(value):
+        raise BncheckError(f"has a size that is no arithmetic: {value[:60]!r}", AGAIN)
+    if key == "target" and not _is_operator(value):
+        raise BncheckError(f"calls {value[:60]!r}, which is no operator of a model", AGAIN)
+    if key in ("in_spec", "out_spec") and ("__enum__" in value or "\\u" in value):
+        raise BncheckError(f"takes inputs of a type that is to be imported ({key})", AGAIN)
+    if key not in _FREE and not _NAME.fullmatch(value):
+        raise BncheckError(f"has a name that is none: {value[:60]!r}", AGAIN)
+    if key in ("name", "forward_arg_names", "as_name") and value and not value.isidentifier():
+        raise BncheckError(f"has an input that is no identifier: {value[:60]!r}", AGAIN)
+
+
+def _is_operator(target: str) -> bool:
+    return bool(_OPERATOR.fullmatch(target)) and not any(s in target for s in _SIDE_EFFECTS)
+
+
+def is_arithmetic(text: str) -> bool:
+    """Whether a text is a size: `Add(Symbol('s0', integer=True), Integer(-2))`, `2*s0 + 1`."""
+    if len(text) > _LONGEST:
+        return False
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return all(map(_is_arithmetic_node, ast.walk(tree)))
+
+
+def _is_arithmetic_node(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        endless = name in ("Pow", "PowByNatural") and not _is_small(node.args[1:])
+        return name in _FUNCTIONS and not endless
+    if isinstance(node, ast.Name):
+        return (
+            node.id in _FUNCTIONS
+            or re.fullmatch(r"[a-z]{1,4}\d{1,6}|true|false", node.id) is not None
+        )
+    if isinstance(node, ast.Constant):  # text: the name of a symbol
+        return not isinstance(node.value, str) or node.value.isidentifier()
+    return isinstance(node, _ARITHMETIC)
+
+
+def _is_small(exponent: list[ast.expr]) -> bool:
+    """A power of a power would be computed for ever."""
+    if len(exponent) == 1 and isinstance(exponent[0], ast.Call):
+        exponent = exponent[0].args  # Integer(2)
+    value = exponent[0].value if exponent and isinstance(exponent[0], ast.Constant) else None
+    return isinstance(value, int) and 0 <= value <= _LARGEST_EXPONENT

@@ -1,0 +1,47 @@
+"""Can BatchNorm disappear for inference, and is the result the same function?"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncheck.gate.check import Check
+from bncheck.gate.subject import Subject, refuse_without_layers
+
+if TYPE_CHECKING:
+    from bncheck.folding.result import FoldReport
+    from bncheck.reporting.views.fold import FoldView
+
+
+def _run(subject: Subject) -> FoldReport:
+    """Fold for real, into a folder that is thrown away: a plan alone proves nothing."""
+    from bncheck.folding.command import FoldRequest, run
+
+    settings = subject.model.fold
+    assert settings is not None
+    with tempfile.TemporaryDirectory() as folder:
+        ending = ".onnx" if subject.path.suffix == ".onnx" else ".pt2"
+        request = FoldRequest(
+            subject.path,
+            Path(folder) / f"folded{ending}",
+            subject.measuring(data=not subject.inputs),
+            inputs=subject.inputs,
+            key=subject.model.key,
+            keep=settings.keep,
+            tolerance=settings.tolerance,
+            fail_unfolded=settings.fail_unfolded,
+        )
+        report = run(request)
+    refuse_without_layers(subject, len(report.batchnorms))
+    return replace(report, output=None)
+
+
+def _view(subject: Subject, report: FoldReport) -> FoldView:
+    from bncheck.reporting.views.fold import FoldView
+
+    return FoldView(str(subject.path), report)
+
+
+fold = Check("fold", lambda model: model.fold is not None, _run, _view)

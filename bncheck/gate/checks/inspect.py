@@ -1,0 +1,25 @@
+"""Are the statistics sound?"""
+
+from __future__ import annotations
+
+from bncheck.gate.check import Check
+from bncheck.gate.subject import Subject, refuse_without_layers
+from bncheck.inspect_report import InspectReport
+from bncheck.reporting.views.inspect import InspectView
+
+
+def _run(subject: Subject) -> InspectReport:
+    from bncheck.inspection import inspect as run
+
+    # Without data the file says all there is: a model would only cost an import of torch.
+    measuring = subject.measuring() if subject.model.data is not None else None
+    report = run(subject.path, subject.options, measuring)
+    refuse_without_layers(subject, len(report.layers))
+    return report
+
+
+def _view(subject: Subject, report: InspectReport) -> InspectView:
+    return InspectView([report])
+
+
+inspect = Check("inspect", lambda model: True, _run, _view)

@@ -1,0 +1,99 @@
+"""What a gate found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bncheck._version import __version__
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity, Verdict, verdict_of
+from bncheck.reporting.formats import View
+from bncheck.reporting.json_report import errors_data
+
+#: The word for a model one of whose checks could not be made.
+UNCHECKED = "unchecked"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check of one checkpoint."""
+
+    check: str
+    view: View
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """All checks of one declared model, and what could not be checked."""
+
+    name: str
+    outcomes: tuple[Outcome, ...]
+    errors: tuple[BncheckError, ...] = ()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the checks found."""
+        return [finding for outcome in self.outcomes for finding in outcome.findings]
+
+    @property
+    def status(self) -> str:
+        """healthy, suspect, broken, or unchecked where something could not be done."""
+        return UNCHECKED if self.errors else verdict_of(self.findings).value
+
+    def to_dict(self) -> dict[str, object]:
+        """The model's part of schema bncheck.gate/1."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "reports": [outcome.view.data() for outcome in self.outcomes],
+            "errors": errors_data(self.errors),
+        }
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """All declared models, in the order in which they are declared."""
+
+    models: tuple[ModelResult, ...]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What all checks found."""
+        return [finding for model in self.models for finding in model.findings]
+
+    @property
+    def errors(self) -> list[BncheckError]:
+        """What could not be checked."""
+        return [error for model in self.models for error in model.errors]
+
+    def counts(self) -> Iterator[tuple[int, str]]:
+        """How many models there are of each status, the best first."""
+        for status in (*(verdict.value for verdict in Verdict), UNCHECKED):
+            number = sum(model.status == status for model in self.models)
+            if number:
+                yield number, status
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data: schema bncheck.gate/1."""
+        return {
+            "schema": "bncheck.gate/1",
+            "bncheck": __version__,
+            "models": [model.to_dict() for model in self.models],
+            "summary": {
+                "models": len(self.models),
+                **{f"{s.value}s": _count(self.findings, s) for s in Severity},
+                "unchecked": len(self.errors),
+                "status": _worst(self.models),
+            },
+        }
+
+
+def _count(findings: Sequence[Finding], severity: Severity) -> int:
+    return sum(finding.severity is severity for finding in findings)
+
+
+def _worst(models: Sequence[ModelResult]) -> str:
+    order = [*(verdict.value for verdict in Verdict), UNCHECKED]
+    return max((model.status for model in models), key=order.index)

@@ -1,0 +1,119 @@
+"""Run the checks; one failing model does not hide the others."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bncheck.config.load import Configuration
+from bncheck.config.settings import Model
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding
+from bncheck.gate.check import Check
+from bncheck.gate.checks import CHECKS
+from bncheck.gate.regression import Previous
+from bncheck.gate.report import GateReport, ModelResult, Outcome
+from bncheck.gate.subject import Subject, code_of, files_of
+from bncheck.judging import Judged, Policy
+
+#: Findings of one model, judged.
+Judging = Callable[[Iterable[Finding], str], Judged]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The configuration, how findings are judged, and who is told what.
+
+    `say` is told what will be imported and run, before it is.
+    """
+
+    configuration: Configuration
+    policy: Policy
+    judge: Judging
+    say: Callable[[str], None]
+    previous: Previous | None = None
+
+    def models(self, names: Sequence[str]) -> dict[str, Model]:
+        """The declared models, or those named. Raises BncheckError."""
+        declared = self.configuration.settings.models
+        if not declared:
+            raise BncheckError(
+                "no model is declared",
+                "`bncheck gate --init` writes a [tool.bncheck.models.NAME] to begin with",
+                str(self.configuration.file or "pyproject.toml"),
+            )
+        for name in names:
+            if name not in declared:
+                near = difflib.get_close_matches(name, declared, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(declared)}"
+                raise BncheckError(
+                    f"no model {name!r} is declared", hint, str(self.configuration.file)
+                )
+        return {name: model for name, model in declared.items() if not names or name in names}
+
+    def run(self, names: Sequence[str] = ()) -> GateReport:
+        """Check the models."""
+        models = self.models(names)
+        self._say_code(models)
+        with _importing_from(self.configuration.resolve(".")):
+            return GateReport(tuple(self._model(name, model) for name, model in models.items()))
+
+    def _say_code(self, models: Mapping[str, Model]) -> None:
+        for name, model in models.items():
+            if code := code_of(model):
+                self.say(f"{name} runs the code of {' and '.join(code)}")
+
+    def _model(self, name: str, model: Model) -> ModelResult:
+        outcomes: list[Outcome] = []
+        errors: list[BncheckError] = []
+        try:
+            paths = list(files_of(self.configuration, name, model.checkpoint, "checkpoint"))
+        except BncheckError as error:
+            return ModelResult(name, (), (error,))
+        for path in paths:
+            subject = Subject(name, model, path, self.configuration, self.policy)
+            for check in CHECKS:
+                if not check.wanted(model):
+                    continue
+                try:
+                    outcomes.append(self._outcome(check, subject))
+                except Exception as error:
+                    errors.append(_said(error, path))
+                    if check is CHECKS[0]:  # what cannot be read cannot be folded, either
+                        break
+        return ModelResult(name, tuple(outcomes), tuple(errors))
+
+    def _outcome(self, check: Check, subject: Subject) -> Outcome:
+        report = check.run(subject)
+        found: tuple[Finding, ...] = tuple(report.findings)
+        if self.previous is not None:
+            found += self.previous.regressions(subject.name, check.view(subject, report).data())
+        judged = self.judge(found, subject.name)
+        view = check.view(subject, replace(report, findings=judged.findings))
+        return Outcome(check.name, view, judged.findings)
+
+
+def _said(error: Exception, path: Path) -> BncheckError:
+    """What stopped one check, our own bugs included: they must not hide the other models."""
+    if isinstance(error, BncheckError):
+        return error if error.subject else error.about(str(path))
+    if os.environ.get("BNCHECK_DEBUG"):
+        raise error
+    sentence = f"this is a bug in bncheck ({type(error).__name__}: {error})"
+    return BncheckError(sentence, "BNCHECK_DEBUG=1 shows where", str(path))
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Dotted modules of the configuration are found from its folder, wherever we are."""
+    before = list(sys.path)
+    sys.path.insert(0, os.path.abspath(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before

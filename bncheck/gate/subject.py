@@ -1,0 +1,133 @@
+"""One declared model with one of its checkpoints, as the checks need it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncheck.config.load import Configuration
+from bncheck.config.settings import Model, words
+from bncheck.errors import BncheckError
+from bncheck.judging import Policy
+from bncheck.static_inspection import Options
+
+if TYPE_CHECKING:
+    from bncheck.measured import Measuring
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What one check of one checkpoint is given. Paths are relative to the working directory."""
+
+    name: str
+    model: Model
+    path: Path
+    configuration: Configuration
+    policy: Policy
+
+    @property
+    def options(self) -> Options:
+        """What the model's settings say about inspections."""
+        model, policy = self.model, self.policy
+        return Options(
+            model.key,
+            model.eps,
+            model.momentum,
+            model.train_batch_size,
+            policy.select,
+            policy.ignore,
+            model.inspect.over(policy.thresholds),
+        )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The shapes of a sample's inputs."""
+        return words(self.model.input)
+
+    def measuring(self, *, data: bool = True) -> Measuring:
+        """Model and data; without the data where a check has no use for them."""
+        from bncheck.data import DEFAULT_BATCH_SIZE, DataOptions
+        from bncheck.measured import Measuring
+
+        model = self.model
+        options = DataOptions(
+            model.batch_size or DEFAULT_BATCH_SIZE,
+            scale=model.scale,
+            mean=model.mean,
+            std=model.std,
+            size=model.size,
+        )
+        if model.samples is not None:
+            options = replace(options, max_samples=model.samples)
+        given = located_spec(self.configuration, model.data) if data and model.data else None
+        return Measuring(
+            located_spec(self.configuration, model.model) if model.model else None,
+            given,
+            tuple(f"{key}={value!r}" for key, value in model.model_args.items()),
+            options,
+            recalibrate=self._recalibrate(),
+        )
+
+    def files(self, patterns: str | tuple[str, ...], key: str) -> list[Path]:
+        """The files that patterns of the configuration name. Raises BncheckError for none."""
+        return list(files_of(self.configuration, self.name, patterns, key))
+
+    def _recalibrate(self) -> str:
+        mended = self.path.with_name(f"{self.path.stem}-recalibrated{self.path.suffix}")
+        pairs = [("--model", self.model.model), ("--data", self.model.data)]
+        options = " ".join(f"{o} {shlex.quote(v)}" for o, v in pairs if v)
+        source, target = shlex.quote(str(self.path)), shlex.quote(str(mended))
+        return f"bncheck recalibrate {source} {options} -o {target}"
+
+
+def files_of(
+    configuration: Configuration, name: str, patterns: str | tuple[str, ...], key: str
+) -> Iterator[Path]:
+    """Files as the configuration names them: paths and patterns, relative to its folder."""
+    for pattern in words(patterns):
+        path = located(configuration, pattern)
+        if path.exists() or not glob.has_magic(pattern):
+            yield path
+            continue
+        found = sorted(glob.glob(str(path), recursive=True))
+        if not found:
+            raise configuration.error(
+                ("models", name, key), f"{key} {pattern!r} matches no file", "check the pattern"
+            )
+        yield from map(Path, found)
+
+
+def located(configuration: Configuration, path: str) -> Path:
+    """A path of the configuration, from here."""
+    if os.path.isabs(path):
+        return Path(path)
+    return Path(os.path.relpath(configuration.resolve(path)))
+
+
+def located_spec(configuration: Configuration, spec: str) -> str:
+    """A path, or the .py file before the colon of TARGET:CALLABLE, from here."""
+    target, colon, name = spec.rpartition(":")
+    if not colon:
+        return str(located(configuration, spec))
+    is_file = target.endswith(".py") or os.sep in target
+    return f"{located(configuration, target)}:{name}" if is_file else spec
+
+
+def code_of(model: Model) -> list[str]:
+    """What checking the model imports and runs."""
+    return [spec for spec in (model.model, model.data) if spec is not None and ":" in spec]
+
+
+def refuse_without_layers(subject: Subject, layers: int) -> None:
+    """A gate that checks nothing must not pass."""
+    if not layers:
+        raise BncheckError(
+            "holds no normalisation layer with running statistics",
+            f"check the key, or take {subject.name} out of [tool.bncheck.models]",
+            str(subject.path),
+        )

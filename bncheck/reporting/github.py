@@ -1,0 +1,77 @@
+"""Annotations on a pull request: GitHub's workflow commands, one a line.
+
+https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bncheck.errors import BncheckError
+from bncheck.findings import Severity
+from bncheck.reporting.document import Document
+from bncheck.reporting.places import repository_path, sentence
+from bncheck.reporting.visible import visible
+
+#: GitHub shows so many errors and so many warnings of a step, and drops the rest unsaid.
+_SHOWN: Final = 10
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    level: str
+    title: str
+    message: str
+    file: str = ""
+
+    def __str__(self) -> str:
+        places = f"file={_property(repository_path(self.file))}," if self.file else ""
+        return f"::{self.level} {places}title={_property(self.title)}::{_data(self.message)}"
+
+
+def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+    """The annotations, worst first, and a line for each document that no runner obeys."""
+    found = [_of_error(error) for error in errors] + _of_findings(documents)
+    lines: list[str] = []
+    for level in ("error", "warning"):
+        lines += _capped([annotation for annotation in found if annotation.level == level], level)
+    lines += [f"{d.command} {visible(d.subject, None)}: {d.verdict}" for d in documents]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _capped(annotations: Sequence[_Annotation], level: str) -> list[str]:
+    """As many as GitHub shows; the last says how many are left out."""
+    if len(annotations) <= _SHOWN:
+        return [str(annotation) for annotation in annotations]
+    shown = [str(annotation) for annotation in annotations[: _SHOWN - 1]]
+    more = f"+{len(annotations) - len(shown)} more {level}s; the job's report has them all"
+    return [*shown, str(_Annotation(level, "bncheck", more))]
+
+
+def _of_error(error: BncheckError) -> _Annotation:
+    return _Annotation("error", "bncheck could not do it", visible(str(error), None))
+
+
+def _of_findings(documents: Sequence[Document]) -> list[_Annotation]:
+    return [
+        _Annotation(
+            finding.severity.value,
+            f"{finding.rule} {finding.name}",
+            f"{sentence(finding.layer, finding.message)}\nfix: {visible(finding.fix, None)}",
+            document.subject,
+        )
+        for document in documents
+        for finding in document.findings
+        if finding.severity is not Severity.INFO
+    ]
+
+
+def _data(text: str) -> str:
+    """The runner's own escapes. A command must not begin inside of another, either."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(visible(text, None)).replace(":", "%3A").replace(",", "%2C")

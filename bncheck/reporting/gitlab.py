@@ -1,0 +1,68 @@
+"""GitLab's code quality report.
+
+https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from bncheck.errors import BncheckError
+from bncheck.findings import Severity
+from bncheck.reporting.document import Document
+from bncheck.reporting.json_report import dump
+from bncheck.reporting.places import repository_path, sentence
+from bncheck.reporting.visible import visible
+
+_SEVERITIES: Final = {
+    Severity.ERROR: "critical",
+    Severity.WARNING: "minor",
+    Severity.INFO: "info",
+}
+
+
+def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+    """An issue for each finding, and one for whatever could not be done."""
+    issues = [_issue("bncheck", "blocker", str(e), e.subject or "bncheck", "error") for e in errors]
+    issues += [
+        _issue(
+            f"{finding.rule} {finding.name}",
+            _SEVERITIES[finding.severity],
+            sentence(finding.layer, finding.message),
+            document.subject,
+            finding.fingerprint,
+        )
+        for document in documents
+        for finding in document.findings
+    ]
+    return dump(_distinct(issues))
+
+
+def _issue(
+    check: str, severity: str, description: str, subject: str, fingerprint: str
+) -> dict[str, object]:
+    path = repository_path(subject)
+    return {
+        "description": visible(description, None),
+        "check_name": check,
+        "fingerprint": _hash(path, fingerprint),
+        "severity": severity,
+        "location": {"path": path, "lines": {"begin": 1}},
+    }
+
+
+def _distinct(issues: list[dict[str, object]]) -> list[dict[str, object]]:
+    """GitLab shows only the first of equal fingerprints, so the second is another."""
+    seen: dict[object, int] = {}
+    for issue in issues:
+        mark = issue["fingerprint"]
+        seen[mark] = seen.get(mark, 0) + 1
+        if seen[mark] > 1:
+            issue["fingerprint"] = _hash(str(mark), str(seen[mark]))
+    return issues
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()

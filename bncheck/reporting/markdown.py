@@ -1,0 +1,141 @@
+"""Markdown for a job's summary or a comment on a pull request, in GitHub's dialect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity
+from bncheck.reporting.document import Document, Table
+from bncheck.reporting.visible import visible
+
+#: $GITHUB_STEP_SUMMARY takes 1 MiB a step, and others may write into it, too.
+_LIMIT: Final = 900_000
+_PUNCTUATION: Final = re.compile(r"""([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])""")
+#: Of these, what is markup, a link, a mention or an emoji where it stands in prose.
+_MARKUP: Final = re.compile(r"([!#$&*+<>@\[\\\]^_`{|}~]|:(?! ))")
+
+
+def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+    """Verdicts first, then what could not be done, then each document; within a megabyte."""
+    blocks = [*_overview(documents, errors)]
+    for document in documents:
+        blocks += _document(document)
+    return _within_limit(blocks)
+
+
+def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> Iterator[str]:
+    yield "## bncheck"
+    if errors:
+        yield "\n".join(f"- **could not be done**: {text(str(error))}" for error in errors)
+    if len(documents) > 1:
+        rows = [(d.subject, d.command, d.verdict, _counts(d.findings)) for d in documents]
+        head = ("", "check", "verdict", "findings")
+        yield from _rows(head, rows, names=1)
+
+
+def _document(document: Document) -> Iterator[str]:
+    yield f"### {code(document.subject)}: {text(document.verdict)}"
+    yield "\\\n".join(text(line) for line in document.summary)
+    serious = [f for f in document.findings if f.severity is not Severity.INFO]
+    notes = [f for f in document.findings if f.severity is Severity.INFO]
+    if serious:
+        yield from _findings(serious)
+    if notes:
+        yield f"<details><summary>{_noted(notes)}</summary>"
+        yield from _findings(notes)
+        yield "</details>"
+    for table in document.tables:
+        if table.rows:
+            yield from _folded(table)
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+    head = ("layer", "severity", "rule", "message", "fix")
+    rows = [
+        (
+            _layer(f),
+            f.severity.value,
+            f"{f.rule} {f.name}",
+            f.message,
+            f.fix,
+        )
+        for f in findings
+    ]
+    yield from _rows(head, rows, names=1)
+
+
+def _folded(table: Table) -> Iterator[str]:
+    yield f"<details><summary>{text(table.title)}</summary>"
+    yield from _rows(table.columns, table.rows, names=1)
+    yield "</details>"
+
+
+#: Rows in a block: a table that does not fit is cut between two.
+_ROWS: Final = 50
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Iterator[str]:
+    """Tables of at most so many rows; the first `names` columns are code."""
+    rule = "|" + "---|" * len(head)
+    for start in range(0, len(rows), _ROWS):
+        lines = [f"|{'|'.join(head)}|", rule]
+        for cells in rows[start : start + _ROWS]:
+            shown = [
+                code(cell) if place < names else text(cell) for place, cell in enumerate(cells)
+            ]
+            lines.append(f"|{'|'.join(shown)}|")
+        yield "\n".join(lines)
+
+
+def _within_limit(blocks: Sequence[str]) -> str:
+    """As many blocks as fit, every <details> closed, and a line that says what is missing."""
+    size, shown, inside = 0, [], False
+    for number, block in enumerate(blocks):
+        size += len(block.encode()) + 2
+        if size > _LIMIT:
+            left = len(blocks) - number
+            shown += ["</details>"] * inside
+            shown.append(f"+{left} more tables, left out because GitHub takes one megabyte")
+            break
+        inside = block.startswith("<details>") or (inside and block != "</details>")
+        shown.append(block)
+    return "\n\n".join(shown) + "\n"
+
+
+def code(name: str) -> str:
+    """A name as a code span; one that the span's own characters cannot leave.
+
+    Backticks and pipes mean something inside of one in a table, so such a name goes into an HTML
+    element, where entities are safe.
+    """
+    shown = visible(name, None)
+    if not shown.strip() or re.search(r"[`|\\<&]", shown):
+        return f"<code>{_entities(shown) or '(root)'}</code>"
+    return f"`{shown}`"
+
+
+def text(sentence: str) -> str:
+    """Prose in which no character is markup, a link or a mention."""
+    return _MARKUP.sub(lambda match: _entities(match[1]), visible(sentence, None))
+
+
+def _entities(characters: str) -> str:
+    """Every punctuation character as its number: no parser takes that for markup."""
+    return _PUNCTUATION.sub(lambda match: f"&#{ord(match[1])};", characters)
+
+
+def _layer(finding: Finding) -> str:
+    return "whole model" if finding.layer is None else finding.layer or "(root)"
+
+
+def _counts(findings: Sequence[Finding]) -> str:
+    counts = [(sum(f.severity is s for f in findings), s.value) for s in Severity]
+    return ", ".join(f"{number} {word}" for number, word in counts if number) or "none"
+
+
+def _noted(notes: Sequence[Finding]) -> str:
+    rules = ", ".join(dict.fromkeys(f"{f.rule} {f.name}" for f in notes))
+    return f"{len(notes)} notes: {text(rules)}"

@@ -1,0 +1,39 @@
+"""Where a file is, as CI systems name it: relative to the root of the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from bncheck.reporting.visible import visible
+
+#: Where GitHub's and GitLab's runners say that the repository is.
+_ROOTS: Final = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")
+
+
+def repository_path(subject: str) -> str:
+    """The path from the root of the repository, with slashes; absolute where it lies outside.
+
+    Off CI the root is the working directory.
+    """
+    root = next((os.environ[name] for name in _ROOTS if os.environ.get(name)), os.getcwd())
+    absolute = Path(os.path.abspath(subject))
+    try:
+        return absolute.relative_to(os.path.abspath(root)).as_posix()
+    except ValueError:
+        return absolute.as_posix()
+
+
+def uri(subject: str) -> str:
+    """The same as a URI reference."""
+    path = repository_path(subject)
+    encoded = quote(path, errors="surrogatepass")
+    return f"file://{encoded}" if path.startswith("/") else encoded
+
+
+def sentence(layer: str | None, message: str) -> str:
+    """Layer and message in a line, safe to show."""
+    where = "whole model" if layer is None else visible(layer) or "(root)"
+    return f"{where}: {visible(message, None)}"

@@ -1,0 +1,89 @@
+"""SARIF 2.1.0, which GitHub's code scanning and many editors read.
+
+https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bncheck._version import __version__
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity
+from bncheck.reporting.document import Document
+from bncheck.reporting.json_report import dump
+from bncheck.reporting.places import sentence, uri
+from bncheck.reporting.visible import visible
+from bncheck.rules.registry import RULES
+from bncheck.rules.rule import Rule
+
+_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+_LEVELS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+    """One run: the rules that found something, a result for each finding, what went wrong."""
+    found = {finding.rule for document in documents for finding in document.findings}
+    rules = [rule for rule in RULES if rule.code in found]
+    index = {rule.code: number for number, rule in enumerate(rules)}
+    run = {
+        "tool": {
+            "driver": {
+                "name": "bncheck",
+                "version": __version__,
+                "rules": [_rule(rule) for rule in rules],
+            }
+        },
+        "invocations": [
+            {
+                "executionSuccessful": not errors,
+                "toolExecutionNotifications": [_notification(error) for error in errors],
+            }
+        ],
+        "results": [
+            _result(document, finding, index)
+            for document in documents
+            for finding in document.findings
+        ],
+        "columnKind": "unicodeCodePoints",
+    }
+    return dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _rule(rule: Rule) -> dict[str, object]:
+    return {
+        "id": rule.code,
+        "name": "".join(word.capitalize() for word in rule.name.split("-")),
+        "shortDescription": {"text": rule.summary},
+        "fullDescription": {"text": rule.explanation},
+        "defaultConfiguration": {"level": _LEVELS[rule.severities[0]]},
+    }
+
+
+def _result(document: Document, finding: Finding, index: dict[str, int]) -> dict[str, object]:
+    place: dict[str, object] = {
+        "physicalLocation": {
+            "artifactLocation": {"uri": uri(document.subject)},
+            "region": {"startLine": 1},  # a checkpoint has no lines, and GitHub wants one
+        }
+    }
+    if finding.layer is not None:
+        place["logicalLocations"] = [{"fullyQualifiedName": finding.layer, "kind": "module"}]
+    text = f"{sentence(finding.layer, finding.message)}. Fix: {visible(finding.fix, None)}"
+    return {
+        "ruleId": finding.rule,
+        "ruleIndex": index[finding.rule],
+        "level": _LEVELS[finding.severity],
+        "message": {"text": text},
+        "locations": [place],
+        # GitHub tells old alerts from new ones by the name that its own hash of a line has.
+        "partialFingerprints": {
+            "bncheck/v1": finding.fingerprint,
+            "primaryLocationLineHash": f"{finding.fingerprint[:16]}:1",
+        },
+    }
+
+
+def _notification(error: BncheckError) -> dict[str, object]:
+    return {"level": "error", "message": {"text": visible(str(error), None)}}

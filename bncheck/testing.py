@@ -1,0 +1,43 @@
+"""For test suites: `assert_sound(model, loader)`, whose failure message is the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bncheck.findings import FailOn
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bncheck.inspect_report import InspectReport
+
+
+def assert_sound(
+    model: str | Path | nn.Module,
+    data: object = None,
+    *,
+    fail_on: FailOn | str = FailOn.ERROR,
+    **options: Any,
+) -> InspectReport:
+    """Raise AssertionError, with the report as its message, unless the statistics are sound.
+
+    Takes what `bncheck.inspect` takes: a module or a checkpoint, and data to hold the statistics
+    against. `fail_on` is the mildest severity that fails, "error" or "warning". Returns the report;
+    raises BncheckError where the model cannot be inspected, or has no normalisation layer.
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line, not this one
+    import bncheck
+    from bncheck.reporting.formats import Format, render
+    from bncheck.reporting.views.inspect import InspectView
+
+    limit = FailOn(fail_on).limit
+    report = bncheck.inspect(model, data, **options)
+    if not report.layers:
+        raise bncheck.BncheckError(
+            f"{report.subject} has no normalisation layer with running statistics",
+            "check that this is the model to test",
+        )
+    if limit and any(finding.severity.rank <= limit.rank for finding in report.findings):
+        raise AssertionError(f"\n{render(Format.TEXT, InspectView([report]))}")
+    return report

@@ -1,0 +1,127 @@
+"""A stranger's `.pt2` is folded without running anything but its operators."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bncheck.errors import BncheckError
+from bncheck.folding.program_file import load_program
+from bncheck.folding.program_guard import is_arithmetic
+
+_CALL = "__import__('os').system('echo pwned > $BNCHECK_MARKER')"
+_EXPRESSION = re.compile(r'"expr_str": "[^"]*"')
+_IN_SPEC = re.compile(r'"in_spec": "(?:[^"\\]|\\.)*"')
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    path = tmp_path_factory.mktemp("program") / "good.pt2"
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(model, (torch.rand(2, 3, 8, 8),), dynamic_shapes=shapes)
+    torch.export.save(program, path, extra_files={"notes.txt": "mine"})
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _packed(
+    path: Path, records: Mapping[str, bytes], edit: Callable[[str], str], more: str = ""
+) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            if name.endswith("models/model.json"):
+                changed = edit(data.decode())
+                assert changed != data.decode() or more
+                data = changed.encode()
+            archive.writestr(name, data)
+        if more:
+            archive.writestr(f"{next(iter(records)).partition('/')[0]}/{more}", b"{}")
+    return path
+
+
+def _size(expression: str) -> Callable[[str], str]:
+    return lambda text: _EXPRESSION.sub(f'"expr_str": {json.dumps(expression)}', text, count=1)
+
+
+def _spec(context: object) -> Callable[[str], str]:
+    spec = json.dumps([1, {"type": "builtins.tuple", "context": context, "children_spec": []}])
+    return lambda text: _IN_SPEC.sub(lambda _: f'"in_spec": {json.dumps(spec)}', text, count=1)
+
+
+#: What each would make torch do if it got that far.
+ATTACKS: dict[str, Callable[[str], str]] = {
+    "size-evaluated": _size(_CALL),
+    "size-of-attributes": _size("Integer(1).__class__.__mro__"),
+    "size-symbol-executed": _size(f"Symbol({_CALL!r})"),
+    "size-tower-of-powers": _size("Pow(Integer(9), Pow(Integer(9), Integer(9)))"),
+    "name-executed": lambda t: t.replace('"input"', json.dumps(f"input={_CALL}")),
+    "module-executed": lambda t: t.replace('"0.weight"', json.dumps(f'0.weight")+{_CALL}#')),
+    "enum-imported": _spec({"__enum__": True, "fqn": "antigravity:Enum"}),
+    "operator-of-files": lambda t: t.replace("aten.relu.default", "aten.from_file.default"),
+    "operator-of-system": lambda t: t.replace("torch.ops.aten.relu.default", "torch.os.system"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_are_refused(name: str, records: dict[str, bytes], tmp_path: Path) -> None:
+    path = _packed(tmp_path / "bad.pt2", records, ATTACKS[name])
+    with pytest.raises(BncheckError, match="export it again"):
+        load_program(path)
+
+
+@pytest.mark.parametrize("record", ["data/aotinductor/m/m.wrapper.cpp", "data/constants/../x",
+                                    "data/constants/custom_obj_0.so/x"])  # fmt: skip
+def test_native_code_is_refused(record: str, records: dict[str, bytes], tmp_path: Path) -> None:
+    path = _packed(tmp_path / "bad.pt2", records, lambda text: text, record)
+    with pytest.raises(BncheckError, match="code or objects"):
+        load_program(path)
+
+
+def test_a_good_one_is_read(records: dict[str, bytes], tmp_path: Path) -> None:
+    program = load_program(_packed(tmp_path / "good.pt2", records, str, "extra/more.bin"))
+    assert program.module()(torch.rand(5, 3, 8, 8)).shape == (5, 4, 6, 6)
+
+
+_UNGUARDED = "import sys, torch\ntry: torch.export.load(sys.argv[1])\nexcept Exception: pass"
+
+
+def test_the_attack_is_live(records: dict[str, bytes], tmp_path: Path) -> None:
+    """torch itself runs a size; the day it does not, this module may go."""
+    path = _packed(tmp_path / "bad.pt2", records, ATTACKS["size-evaluated"])
+    environment = {**os.environ, "BNCHECK_MARKER": str(tmp_path / "marker")}
+    command = [sys.executable, "-c", _UNGUARDED, str(path)]
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Symbol('s31', positive=True, integer=True)",
+        "Mul(Integer(7), Max(Integer(1), Add(Symbol('s53', integer=True), Integer(-2))))",
+        "2*s0 + 1",
+        "Pow(Symbol('s0'), Integer(2))",
+        "Ne(u0, 3)",
+        "FloorDiv(s0, 2)",
+    ],
+)
+def test_sizes_are_arithmetic(text: str) -> None:
+    assert is_arithmetic(text)
+
+
+@pytest.mark.parametrize(
+    "text", [_CALL, "exec('x')", "s0.x", "[1]", "lambda: 0", "9**9", "(" * 9000, "Pow(s0, s1)", ""]
+)
+def test_others_are_not(text: str) -> None:
+    assert not is_arithmetic(text)

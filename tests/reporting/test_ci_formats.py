@@ -1,0 +1,238 @@
+"""Every way that a gate can end, in every format: exit code, document, layer, streams."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bncheck.cli import run
+from bncheck.errors import BncheckError
+from bncheck.findings import Finding, Severity
+from bncheck.reporting.document import Document, Table
+from bncheck.reporting.formats import Format, render
+from tests import small
+from tests.reporting import validity
+
+FORMATS = [
+    f.value
+    for f in Format
+    if f in (Format.TEXT, Format.JSON) or importlib.util.find_spec(f"bncheck.reporting.{f.value}")
+]
+#: Name: exit codes for --fail-on error, warning, never without a baseline, and the layer at fault.
+CASES = {
+    "healthy": ((0, 0, 0), None),
+    "warning": ((0, 1, 0), "bn2"),
+    "broken": ((1, 1, 0), "bn2"),
+    "missing": ((2, 2, 2), None),
+    "unreadable": ((2, 2, 2), None),
+    "crash": ((2, 2, 2), None),
+}
+CONFIGURATION = """
+[tool.bncheck.severity]
+BN109 = "warning"
+[tool.bncheck.models.net]
+checkpoint = "net.safetensors"
+"""
+CRASH = 'model = "nets.py:build"\ndata = "nets.py:build"\n'
+
+
+def write_case(name: str, folder: Path) -> None:
+    """A folder in which `bncheck gate` ends like this."""
+    path = folder / "net.safetensors"
+    extra = ""
+    if name == "warning":
+        small.dead(path)
+    elif name == "broken":
+        small.broken(path)
+    elif name == "unreadable":
+        path.write_bytes(b"<html>not found</html>")
+    elif name != "missing":
+        small.healthy(path)
+    if name == "crash":
+        extra = CRASH
+        (folder / "nets.py").write_text(
+            'def build():\n    raise ValueError("no\\n::error::luck")\n'
+        )
+    (folder / "pyproject.toml").write_text(CONFIGURATION + extra)
+
+
+@pytest.mark.parametrize(("case", "format_"), list(itertools.product(CASES, FORMATS)))
+def test_every_ending_in_every_format(
+    case: str,
+    format_: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_case(case, tmp_path)
+    codes, layer = CASES[case]
+    written = run(["gate", "--write-baseline", "known.json", "--format", format_])
+    assert written == (2 if codes[0] == 2 else 0)
+    assert (tmp_path / "known.json").exists() == (written == 0)
+    if written == 2:  # nothing is written on an error: here is one that knows nothing
+        empty = {"schema": "bncheck.baseline/1", "findings": []}
+        (tmp_path / "known.json").write_text(json.dumps(empty))
+    capsys.readouterr()
+    for (fail_on, code), known in itertools.product(
+        zip(("error", "warning", "never"), codes, strict=True), (False, True)
+    ):
+        options = ["--baseline", "known.json"] if known else []
+        outputs = set()
+        for _ in range(2):
+            got = run(["gate", "--format", format_, "--fail-on", fail_on, *options])
+            out, err = capsys.readouterr()
+            assert got == (0 if known and code == 1 else code)
+            validity.check(format_, out)
+            outputs.add(out)
+        assert len(outputs) == 1  # the same input, the same bytes
+        if layer and not known:
+            assert layer in out
+            assert ("BN102" if case == "broken" else "BN109") in out
+        errors = [line for line in err.splitlines() if "error:" in line]
+        assert len(errors) == (code == 2)
+        assert all(line.startswith("bncheck: ") for line in err.splitlines())
+        if code == 2:
+            assert "net.safetensors" in errors[0] or "nets.py:build" in errors[0]
+
+
+@pytest.mark.parametrize("fail_on", ["error", "warning", "never"])
+def test_a_junit_failure_is_what_fails(
+    fail_on: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_case("warning", tmp_path)
+    code = run(["gate", "--format", "junit", "--fail-on", fail_on])
+    assert ("<failure" in capsys.readouterr().out) == (code == 1)
+
+
+EVIL = [
+    "a\n::error::forged",
+    "::stop-commands::x",
+    "##[error]forged",
+    "x\r\n::add-mask::bn",
+    "\x1b]0;owned\x07\x1b[31mred",
+    "\u202egpj.exe",
+    "| a | b |",
+    "`code` <img src=x onerror=alert(1)>",
+    "</code></details><script>alert(1)</script>",
+    "[link](http://evil.example) ![pic](http://evil.example/x.png)",
+    "http://evil.example @everyone #1 :smile:",
+    "]]></failure><!-- & -->",
+    '"},{"severity":"info',
+    "=cmd|' /C calc'!A0",
+    "\ud800lone",
+    "%0A::error::x,title=y::z",
+    "",
+    " ",
+    "\\",
+    "$x$ ~~y~~ **z** __w__",
+]
+
+
+def documents_of(name: str) -> list[Document]:
+    """Documents that say this name wherever a name can be."""
+    found = [
+        Finding("BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"mend {name}")
+        for severity in Severity
+    ]
+    table = Table(name, ("layer", "value"), ((name, name),))
+    one = Document("inspect", name, "broken", Severity.ERROR, (name,), tuple(found), (table,))
+    return [one, one]
+
+
+@dataclass(frozen=True)
+class Evil:
+    """A view of such documents."""
+
+    name: str
+
+    @property
+    def errors(self) -> list[BncheckError]:
+        return [BncheckError(f"{self.name} is odd", f"try {self.name}", self.name)]
+
+    def show(self, console: object, *, verbose: bool) -> None:
+        """The views of commands have their own tests."""
+
+    def data(self) -> dict[str, object]:
+        return {self.name: [finding.to_dict() for finding in documents_of(self.name)[0].findings]}
+
+    def documents(self) -> list[Document]:
+        return documents_of(self.name)
+
+
+RENDERED = [format_ for format_ in FORMATS if format_ != "text"]
+
+
+@pytest.mark.parametrize("format_", RENDERED)
+@pytest.mark.parametrize("name", EVIL, ids=ascii)
+def test_no_name_forges_anything(name: str, format_: str) -> None:
+    validity.check(format_, render(Format(format_), Evil(name)))
+
+
+@pytest.mark.parametrize("format_", RENDERED)
+@given(st.lists(st.sampled_from([*"\n\r`|<>&%:#[]()!*_\\\"'@$~ab \x1b\x00\u2028", "::", "##["])))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+def test_nor_does_any_mixture_of_their_characters(format_: str, parts: list[str]) -> None:
+    validity.check(format_, render(Format(format_), Evil("".join(parts))))
+
+
+def test_annotations_are_capped_and_say_how_many_are_left_out() -> None:
+    findings = tuple(
+        Finding("BN102", "non-finite-statistics", severity, f"bn{i}", "bad", "mend")
+        for severity in (Severity.ERROR, Severity.WARNING)
+        for i in range(30)
+    )
+    document = Document("inspect", "net.pt", "broken", Severity.ERROR, (), findings)
+
+    class Many(Evil):
+        errors = []  # type: ignore[assignment]
+
+        def documents(self) -> list[Document]:
+            return [document]
+
+    text = render(Format.GITHUB, Many(""))
+    assert text.count("::error ") == text.count("::warning ") == 10
+    assert text.count("+21 more") == 2
+
+
+def test_markdown_stays_within_a_megabyte_and_says_what_is_missing() -> None:
+    finding = Finding("BN102", "non-finite-statistics", Severity.ERROR, "n" * 190, "m" * 900, "f")
+
+    class Huge(Evil):
+        def documents(self) -> list[Document]:
+            return [Document("inspect", "net.pt", "broken", Severity.ERROR, (), (finding,) * 3000)]
+
+    text = render(Format.MARKDOWN, Huge("x"))
+    validity.check("markdown", text)
+    assert len(text.encode()) > 800_000
+    assert "more tables" in text
+
+
+def test_paths_are_relative_to_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ml").mkdir()
+    small.broken(tmp_path / "ml" / "a b.safetensors")
+    monkeypatch.chdir(tmp_path / "ml")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    found = {}
+    for format_ in ("sarif", "gitlab", "github"):
+        assert run(["inspect", "a b.safetensors", "--format", format_]) == 1
+        found[format_] = capsys.readouterr().out
+    (result,) = json.loads(found["sarif"])["runs"][0]["results"]
+    place = result["locations"][0]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "ml/a%20b.safetensors"
+    assert place["logicalLocations"][0]["fullyQualifiedName"] == "bn2"
+    assert json.loads(found["gitlab"])[0]["location"]["path"] == "ml/a b.safetensors"
+    assert "file=ml/a b.safetensors," in found["github"]
