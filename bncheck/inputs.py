@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bncheck.data import Batch
+    from bncheck.data import Batch, Batches
     from bncheck.measured import Measuring
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
@@ -89,18 +89,23 @@ def samples_of(given: Measuring, model: nn.Module, most: int) -> Batch:
     """The first samples of the data, which the model is seen to accept."""
     import torch
 
-    from bncheck.data import Batches
     from bncheck.measuring.forward import forward, prepared
 
-    data = given.batches()
+    fitted = prepared(model, first_samples(given.batches(), most), 0, "cpu")
+    with torch.no_grad():
+        forward(model, fitted, 0)
+    return fitted
+
+
+def first_samples(data: Batches, most: int) -> Batch:
+    """The first batch, cut to so many samples."""
+    from bncheck.data import Batches
+
     cut = Batches(data.source, data.name, data.total, most)
     batch = next((batch for batch in cut if batch.size), None)
     if batch is None:
         raise BncheckError("gives no samples", "check the data", data.name)
-    fitted = prepared(model, batch, 0, "cpu")
-    with torch.no_grad():
-        forward(model, fitted, 0)
-    return fitted
+    return batch
 
 
 def in_order(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:

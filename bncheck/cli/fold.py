@@ -49,6 +49,10 @@ def fold(
     fail_unfolded: Annotated[
         bool, typer.Option("--fail-unfolded", help="A BatchNorm that stays is an error.")
     ] = False,
+    freeze_inputs: Annotated[
+        bool,
+        typer.Option("--freeze-inputs", help="Nobody overrides an ONNX model's stored weights."),
+    ] = False,
     judging: JudgingOptions,
     given: ModelOptions,
     reporting: ReportOptions,
@@ -74,6 +78,7 @@ def fold(
         tolerance=tolerance,
         dry_run=dry_run,
         fail_unfolded=fail_unfolded,
+        freeze_inputs=freeze_inputs,
     )
     made = run(request, console.note)
     done = judge.report(made)

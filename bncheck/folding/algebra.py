@@ -123,6 +123,8 @@ def transposed_before(w: Weights, scale: Floats) -> Weights:
 def tiling_as_conv(w: Weights, groups: int, scale: Floats, shift: Floats) -> Weights:
     """A 1 x 1 convolution to r*r as many channels whose pixel shuffle is the same map.
 
+    In other numbers of dimensions alike, and for tiles that are not square.
+
     A transposed convolution whose kernel is its stride turns each input position into a tile of
     outputs. A preceding shift adds to each place within the tile its own constant,
     sum_i shift_i W[i, o, k], for which a transposed convolution has no parameter.
@@ -133,7 +135,7 @@ def tiling_as_conv(w: Weights, groups: int, scale: Floats, shift: Floats) -> Wei
     places = grouped.shape[-1]
     added = np.einsum("giok,gi->gok", grouped, shift.reshape(groups, inner)).reshape(-1)
     scaled = grouped * scale.reshape(groups, inner, 1, 1)
-    weight = scaled.transpose(0, 2, 3, 1).reshape(groups * outer * places, inner, 1, 1)
+    weight = scaled.transpose(0, 2, 3, 1).reshape(-1, inner, *(1,) * (w.weight.ndim - 2))
     bias = None if w.bias is None else np.repeat(w.bias, places)
     return Weights(weight, _plus(bias, added))
 
@@ -149,6 +151,18 @@ def linear_before(w: Weights, output_first: bool, scale: Floats, shift: Floats) 
     matrix = w.weight if output_first else w.weight.T
     weight = matrix * scale
     return Weights(weight if output_first else weight.T, _plus(w.bias, matrix @ shift))
+
+
+def conv_beside(w: Weights, centre: tuple[int, ...], scale: Floats, shift: Floats) -> Weights:
+    """Add scale * x + shift to a convolution of x, weight [out, in/groups, ...] with out = in."""
+    weight, out = w.weight.copy(), np.arange(w.weight.shape[0])
+    weight[(out, out % w.weight.shape[1], *centre)] += scale
+    return Weights(weight, _plus(w.bias, shift))
+
+
+def linear_beside(w: Weights, scale: Floats, shift: Floats) -> Weights:
+    """Add scale * x + shift to a product of x with a square matrix."""
+    return Weights(w.weight + np.diag(scale), _plus(w.bias, shift))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.candidates import Candidate
-from bncheck.folding.commute import Stuck, fitted, merged, pull, settled
+from bncheck.folding.commute import pull
 from bncheck.folding.dataflow import (
     Add,
     Conv,
@@ -23,6 +23,7 @@ from bncheck.folding.dataflow import (
     Use,
 )
 from bncheck.folding.draft import Draft, Step, channel_map
+from bncheck.folding.maps import Stuck, fitted, merged, settled
 from bncheck.folding.plan import Fold
 
 #: Where several additions lie between, so many ways of sharing the shift among them are tried.
@@ -49,7 +50,7 @@ class Backwards(Draft):
         raise failure
 
     def _residual(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step | None:
-        """v + norm(v) with nothing else between is 2 ((1 + a) / 2 v + t / 2): pull that into v."""
+        """f v + g norm(v) is (f + g) u with u = ((f + g a) v + g t) / (f + g): pull that into v."""
         source = self.graph.ops[candidate.first].inputs[0]
         output = self.graph.ops[candidate.last].outputs[0]
         readers = self.graph.uses.get(output, [])
@@ -57,17 +58,19 @@ class Backwards(Draft):
             return None
         add = self.graph.ops[readers[0].op]
         slot = 1 - readers[0].slot
-        if not isinstance(add.spec, Add) or add.spec.signs != (1.0, 1.0):
+        if not isinstance(add.spec, Add) or not add.spec.total:
             return None
         if readers[0].op in self.bypassed or add.inputs[slot] != source:
             return None
-        half = Affine((1.0 + affine.scale) / 2.0, affine.shift / 2.0)
+        f, g = add.spec.factors[slot], add.spec.factors[1 - slot]
+        share = Affine((f + g * affine.scale) / (f + g), g * affine.shift / (f + g))
         step = Step()
         try:
             beside = Use(readers[0].op, slot)
-            self._pull_once(candidate, half, into_norms, {}, step, beside)
+            self._pull_once(candidate, share, into_norms, {}, step, beside)
         except Stuck:
             return None
+        step.altered.add(output)
         return step
 
     @staticmethod
@@ -115,7 +118,8 @@ class Backwards(Draft):
                 assert name is not None
                 want(name, Use(index, slot), map_)
             step.altered.update(op.outputs)
-        step.altered.add(self.graph.ops[candidate.last].outputs[0])
+        # What comes out of the normalisation itself is from now on what comes in, and as it was.
+        step.altered.update(n for i in candidate.ops[:-1] for n in self.graph.ops[i].outputs)
 
     def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None) -> Affine:
         """What all readers of a value want of it; readers that are not asked want no change."""
@@ -135,14 +139,20 @@ class Backwards(Draft):
         if name in self.graph.outputs:
             both = merged(result, unchanged)
             if both is None:
-                raise Stuck("its input is also an output of the model")
+                raise Stuck(
+                    "its input is also an output of the model",
+                    "without that output it could be folded",
+                )
             result = both
         for use in uses:
             if use not in wishes:
                 both = merged(result, unchanged)
                 if both is None:
                     other = self.graph.ops[use.op]
-                    raise Stuck(f"its input is also used by {other.label} ({other.kind})")
+                    raise Stuck(
+                        f"its input is also used by {other.label} ({other.kind})",
+                        "with its result used there, or another layer's, it could be folded",
+                    )
                 result = both
         return result
 
@@ -160,7 +170,7 @@ class Backwards(Draft):
         if index in self.bypassed:
             return [(self._data_slot(op), maps[0])]
         if isinstance(spec, (Conv, ConvTranspose, Linear)):
-            axis = -1 if isinstance(spec, Linear) else 1
+            axis = spec.axes[1] if isinstance(spec, Linear) else 1
             self._absorb_after(index, op, maps[0], axis, step)
             return []
         if isinstance(spec, Norm):
@@ -183,7 +193,7 @@ class Backwards(Draft):
 
     def _absorb_after(self, index: int, op: Op, map_: Affine, axis: int, step: Step) -> None:
         self._fixed(op)
-        vector = channel_map(self.graph, op, op.outputs[0], settled(map_), axis)
+        vector = channel_map(self.graph, op, op.outputs[0], map_, axis)
         fold = self.folds.get(index, Fold())
         after = vector.after(fold.after) if fold.after else vector
         step.folds[index] = replace(fold, after=after)
@@ -203,28 +213,31 @@ class Backwards(Draft):
                 step.bypassed.add(index)
                 return [(own[0], map_.after(own[1]))]
         if whole:
-            raise Stuck(f"{op.label} ({op.kind}) lies between, a product of two activations")
+            raise Stuck(
+                f"{op.label} ({op.kind}) lies between, a product of two activations",
+                "before that product it could be folded",
+            )
         return self._sum(index, op, map_, choices, step)
 
     def _sum(
         self, index: int, op: Op, map_: Affine, choices: Mapping[int, int], step: Step
     ) -> list[tuple[int, Affine]]:
-        """a (x + y) + t = (a x + t1) + (a y + t2), t1 + t2 = t."""
+        """a (x + f y) + t = (a x + t1) + f (a y + t2), t1 + f t2 = t."""
         assert isinstance(op.spec, Add)
         step.additions.append(index)
         fixed = [self.graph.is_constant(name) for name in op.inputs]
         shares = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)][choices.get(index, 0)]
-        if op.inputs[0] == op.inputs[1] and op.spec.signs == (1.0, 1.0):
+        if op.inputs[0] == op.inputs[1] and op.spec.factors == (1.0, 1.0):
             shares = (0.5, 0.5)
         if any(fixed):  # choice 0 dissolves the addition
             shares = (0.0, 1.0) if fixed[0] == (choices.get(index, 0) < 2) else (1.0, 0.0)
         out = self.graph.shape(op.outputs[0])
         wishes = []
-        for slot, (share, sign) in enumerate(zip(shares, op.spec.signs, strict=True)):
+        for slot, (share, factor) in enumerate(zip(shares, op.spec.factors, strict=True)):
             shape = self.graph.shape(op.inputs[slot])
             if shape is None or out is None:
                 raise Stuck("the shapes around it are not known")
-            shift = map_.shift * (share * sign)
+            shift = map_.shift * (share / factor)
             part = Affine(fitted(map_.scale, shape, out), fitted(shift, shape, out))
             if fixed[slot]:
                 whole = Affine(map_.scale, shift)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bncheck.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
-from bncheck.folding.commute import Stuck
-from bncheck.folding.dataflow import Add, Graph, Mul, Norm, Op
+from bncheck.folding.dataflow import Add, Floats, Graph, Mul, Norm, Op
+from bncheck.folding.maps import Stuck
+
+_INSPECT = "see `bncheck inspect`"
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,23 @@ def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
     number = number.reshape((1,) * (len(shape) - number.ndim) + number.shape)
     one = identity(len(shape))
     if isinstance(op.spec, Add):
-        signs = op.spec.signs
-        return slot, Affine(one.scale * signs[slot], number * signs[1 - slot])
+        factors = op.spec.factors
+        return slot, Affine(one.scale * factors[slot], number * factors[1 - slot])
     if op.spec.divides and slot == 1:
         return None
     with np.errstate(divide="ignore"):
         scale = 1.0 / number if op.spec.divides else number
     return (slot, Affine(scale, one.shift)) if np.all(np.isfinite(scale)) else None
+
+
+def not_constant(graph: Graph, name: str, what: str) -> Stuck:
+    """Why a weight that a fold would change cannot be changed."""
+    if graph.values[name].overridable:
+        return Stuck(
+            f"{what} is an input of the model, too, which a caller may override",
+            "--freeze-inputs says that nobody does",
+        )
+    return Stuck(f"{what} is computed from the input")
 
 
 def affine_of(graph: Graph, candidate: Candidate) -> Affine:
@@ -99,24 +112,40 @@ def affine_of(graph: Graph, candidate: Candidate) -> Affine:
         assert maps[1] is not None
         return maps[1][1].after(maps[0][1])
     if op.spec.uses_batch:
-        raise Stuck(op.spec.why)
+        raise Stuck(op.spec.why, op.spec.hint)
     shape = graph.shape(op.inputs[0])
     if shape is None or len(shape) < 2:
         raise Stuck("the rank of its input is not known")
     given = [graph.constant(op.input(slot)) for slot in (1, 2, 3, 4)]
     for slot, role in enumerate(("weight", "bias", "running mean", "running variance"), 1):
-        if op.input(slot) is not None and given[slot - 1] is None:
-            raise Stuck(f"its {role} is computed from the input")
+        name = op.input(slot)
+        if name is not None and given[slot - 1] is None:
+            raise not_constant(graph, name, f"its {role}")
     gamma, beta, mean, var = given
     assert mean is not None
     assert var is not None
-    if not (np.all(np.isfinite(var)) and np.all(var >= 0) and np.all(np.isfinite(mean))):
+    if _is_corrupt(mean, var):
         raise Stuck(
-            "its running statistics hold a NaN, an infinity or a negative variance",
-            "see `bncheck inspect`",
+            "its running statistics hold a NaN, an infinity or a negative variance", _INSPECT
         )
     scale, shift = norm_affine(gamma, beta, mean, var, op.spec.eps)
     if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
-        raise Stuck("its scale or shift is not a finite number", "see `bncheck inspect`")
+        raise Stuck("its scale or shift is not a finite number", _INSPECT)
     sizes = (1, -1, *(1,) * (len(shape) - 2))
     return Affine(scale.reshape(sizes), shift.reshape(sizes))
+
+
+def _is_corrupt(mean: Floats, var: Floats) -> bool:
+    return not (np.all(np.isfinite(mean)) and np.all(np.isfinite(var)) and np.all(var >= 0))
+
+
+def refuse_corrupt(graph: Graph) -> None:
+    """Raise for statistics with which the model computes nothing worth folding."""
+    for _, op in graph.norms():
+        mean, var = graph.constant(op.input(3)), graph.constant(op.input(4))
+        if mean is not None and var is not None and _is_corrupt(mean, var):
+            raise BncheckError(
+                f"{op.label}: its running statistics hold a NaN, an infinity or a negative "
+                "variance",
+                f"mend it first; {_INSPECT}",
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase as fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class FoldRequest:
     tolerance: float | None = None
     dry_run: bool = False
     fail_unfolded: bool = False
+    freeze_inputs: bool = False
 
     @property
     def has_model(self) -> bool:
@@ -122,6 +124,7 @@ def _refuse_corrupt(findings: Sequence[Finding]) -> None:
 
 def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     from bncheck.folding.onnx_fold import fold_onnx, save_onnx
+    from bncheck.folding.onnx_samples import samples_for
 
     output = request.output
     if output is not None and output.suffix != ".onnx":
@@ -130,7 +133,6 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     for option, value in (
         ("--model", given.model),
         ("--trust", given.trust),
-        ("--data", given.data),
         ("--input", request.inputs),
         ("--device", given.device != "cpu"),
     ):
@@ -144,6 +146,8 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
             tolerance=request.tolerance,
             dry_run=request.dry_run,
             fail_unfolded=request.fail_unfolded,
+            freeze_inputs=request.freeze_inputs,
+            samples=None if given.data is None else partial(samples_for, given.batches()),
         )
     _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
@@ -157,6 +161,8 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> Fold
     from bncheck.measured import checked_device
 
     output = request.output
+    if request.freeze_inputs:
+        raise BncheckError("--freeze-inputs is for ONNX models", "leave it out")
     if output is not None and output.suffix == ".onnx":
         raise BncheckError(
             "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
@@ -174,7 +180,7 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> Fold
 
 def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOptions) -> FoldResult:
     """A .pt2 brings its graph along."""
-    from bncheck.folding import parity
+    from bncheck.folding.exporting import user_inputs
     from bncheck.folding.program_file import load_program
     from bncheck.folding.torch_fold import fold
 
@@ -186,7 +192,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOpt
     program = load_program(request.source)
     if request.given.data is None:
         return fold(program, None, options)
-    sizes = [size for node in parity.user_inputs(program)[:1] for size in node.meta["val"].shape]
+    sizes = [size for node in user_inputs(program)[:1] for size in node.meta["val"].shape]
     fixed = sizes and isinstance(sizes[0], int)  # a batch of another size is refused
     module = program.module()
     batch = samples_of(request.given, module, sizes[0] if fixed else SAMPLES)

@@ -27,7 +27,8 @@ class Value:
     """A tensor between calls. `constant` computes its numbers in float64 where they are fixed.
 
     `label` is the name that a parameter has in the user's model; `stored` gives its numbers in
-    their own dtype where they need not be computed.
+    their own dtype where they need not be computed. `overridable`: it has numbers, but a caller of
+    the model may give others.
     """
 
     name: str
@@ -36,14 +37,20 @@ class Value:
     constant: Callable[[], Floats] | None = None
     label: str = ""
     stored: Callable[[], NDArray[np.generic]] | None = None
+    overridable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A convolution of inputs x, weight [out, in/groups, ...], bias."""
+    """A convolution of inputs x, weight [out, in/groups, ...], bias.
+
+    `centre` is the place of the kernel that reads the very position of the output, where there is
+    one: with steps of 1, an odd kernel and as much padding on either side.
+    """
 
     groups: int
     pads_with_zeros: bool
+    centre: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +58,53 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then.
+    position. `stride` is given then. `shuffles`: a 1 x 1 convolution and moves of its results can
+    do the same (algebra.tiling_as_conv).
     """
 
     groups: int
     tiles: bool
     stride: tuple[int, ...] = ()
+    shuffles: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """alpha * x @ weight + beta * bias; `output_first` where the weight is [out, in]."""
+    """alpha * x @ weight + beta * bias; `output_first` where the weight is [out, in].
+
+    `axes` are those of the features in its input and in its output, from the end.
+    """
 
     output_first: bool
     alpha: float = 1.0
     beta: float = 1.0
+    axes: tuple[int, int] = (-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
     """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.
 
-    `uses_batch` where it normalises with statistics of its input; `why` says why it does.
+    `uses_batch` where it normalises with statistics of its input; `why` says why it does, `hint`
+    what would change that.
     """
 
     eps: float
     uses_batch: bool
     why: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """signs[0] * x + signs[1] * y, broadcasting."""
+    """factors[0] * x + factors[1] * y, broadcasting."""
 
-    signs: tuple[float, float]
+    factors: tuple[float, float]
+
+    @property
+    def total(self) -> float:
+        """What x becomes a multiple of where y is x, too."""
+        return self.factors[0] + self.factors[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +137,22 @@ class Expand:
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
-    """Axes reversed."""
+class Gather:
+    """Elements picked along axes: flipped, rolled, repeated, selected, shuffled.
 
-    axes: tuple[int, ...]
+    `picks` has, for each such axis, which input position each output position shows; None where
+    that is not known, and only maps that do not vary along the axis can pass.
+    """
+
+    picks: tuple[tuple[int, tuple[int, ...] | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """All inputs joined along an axis."""
+    """All inputs joined along an axis; `stacks` where it is a new one."""
 
     axis: int
+    stacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +166,20 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """A weighted mean over these axes, with weights that sum to 1: pooling, mean, interpolation.
+    """A weighted mean over these axes, times `gain`: pooling, mean, sum, interpolation.
 
-    `counts_zeros` where padded zeros take part in it; `drops` where the axes disappear.
+    `gain` is what the weights sum to; None where that is not known or differs from place to place,
+    as where padded zeros take part. `drops` where the axes disappear.
     """
 
     axes: tuple[int, ...]
-    counts_zeros: bool = False
+    gain: float | None = 1.0
     drops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Maximum:
-    """The largest of some elements along these axes."""
+    """The largest, or the smallest, of some elements along these axes."""
 
     axes: tuple[int, ...]
     drops: bool = False
@@ -169,15 +195,20 @@ class Pad:
 
 @dataclass(frozen=True, slots=True)
 class PixelShuffle:
-    """(N, C*r*r, H, W) -> (N, C, H*r, W*r); `inverse` the other way round."""
+    """(N, C*r*r, H, W) -> (N, C, H*r, W*r); `inverse` the other way round.
+
+    Channel c of the small side is c*r*r to (c+1)*r*r of the large one, or every C-th one
+    (`depth_last`).
+    """
 
     factor: int
     inverse: bool = False
+    depth_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rectifier:
-    """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU."""
+    """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU, PReLU, the absolute value."""
 
     name: str
 
@@ -196,7 +227,8 @@ class Opaque:
 
 Spec: TypeAlias = (
     Conv | ConvTranspose | Linear | Norm | Add | Mul | Identity | Reshape | Transpose | Expand
-    | Flip | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf | Opaque
+    | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf
+    | Opaque
 )  # fmt: skip
 
 

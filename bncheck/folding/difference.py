@@ -28,8 +28,10 @@ FLOOR = 1e-3
 #: So many values let a channel's largest one say how large the channel is.
 ENOUGH_VALUES = 64
 #: The original in its own dtype is off by so much; the fold, which rounds otherwise, may be off by
-#: twice that, but never by more than so many tolerances: beyond, the comparison says nothing.
-_EXCUSE = 2.0
+#: a multiple of that, but never by more than so many tolerances: beyond, the comparison says
+#: nothing. Of a thousand channels of right folds, the largest such multiple is 3 to 6 (networks of
+#: torchvision with random weights). That the new numbers are right is seen in float64 beside this.
+EXCUSE = 10.0
 _LARGEST_EXCUSE = 100.0
 
 
@@ -43,9 +45,10 @@ class _Channels:
     values: int
 
     @property
-    def scale(self) -> Floats:
-        """What each channel's differences are relative to."""
-        return np.maximum(self.size, max(FLOOR * self.size.max(initial=0.0), _TINY))
+    def measure(self) -> Floats:
+        """What the errors of each channel are measured against."""
+        largest: Floats = np.maximum(self.size, max(FLOOR * self.size.max(initial=0.0), _TINY))
+        return largest
 
     def joined(self, other: _Channels) -> _Channels:
         """The larger of both; as one channel where axis 1 has another size with every input."""
@@ -86,7 +89,9 @@ class Difference:
                     self.agreement.append(float((wide.argmax(1) == new.argmax(1)).mean()))
 
     def _add(self, place: int, wide: Output, new: Output, old: Output) -> None:
-        seen = _Channels(_largest(wide), gaps(wide, new), gaps(wide, old), _per_channel(wide))
+        seen = _Channels(
+            _largest(wide), gaps(wide, new, old), gaps(wide, old, old), _per_channel(wide)
+        )
         if place < len(self.outputs):
             seen = self.outputs[place].joined(seen)
             self.outputs[place] = seen
@@ -96,27 +101,34 @@ class Difference:
     @property
     def needs_more(self) -> bool:
         """Whether it looks bad, and that may be for lack of samples."""
-        few = any(channels.values < ENOUGH_VALUES for channels in self.outputs)
-        return few and not self.misshapen and self.parity().excess > 1
+        few = [channels for channels in self.outputs if channels.values < ENOUGH_VALUES]
+        return not self.misshapen and any(self._excess(channels) > 1 for channels in few)
+
+    def first_bad(self) -> int | None:
+        """The first of the outputs that is further off than it may be."""
+        bad = (i for i, channels in enumerate(self.outputs) if self._excess(channels) > 1)
+        return next(bad, None)
+
+    def _excess(self, channels: _Channels) -> float:
+        """The largest error of a channel in parts of what that channel is allowed."""
+        errors, owns = channels.fold / channels.measure, channels.own / channels.measure
+        excuse = np.minimum(EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
+        allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
+        return float((errors / allowed).max(initial=0.0))
 
     def errors(self) -> list[float]:
         """The largest relative error of each output."""
         if self.misshapen:
             return [float("inf")] * len(self.outputs)
-        return [float((c.fold / c.scale).max(initial=0.0)) for c in self.outputs]
+        return [float((c.fold / c.measure).max(initial=0.0)) for c in self.outputs]
 
     def parity(self, parts_at: str | None = None) -> Parity:
         """The figures."""
         worst = own = excess = 0.0
         for channels in self.outputs:
-            errors, owns = channels.fold / channels.scale, channels.own / channels.scale
-            excuse = np.minimum(_EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
-            allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
-            worst, own = (
-                max(worst, float(errors.max(initial=0.0))),
-                max(own, float(owns.max(initial=0.0))),
-            )
-            excess = max(excess, float((errors / allowed).max(initial=0.0)))
+            worst = max(worst, float((channels.fold / channels.measure).max(initial=0.0)))
+            own = max(own, float((channels.own / channels.measure).max(initial=0.0)))
+            excess = max(excess, self._excess(channels))
         if self.misshapen:
             worst = excess = float("inf")
         share = min(self.agreement) if self.agreement else None
@@ -137,10 +149,15 @@ def relative_error(reference: Output, given: Output) -> float:
     return float((gaps(reference, given) / np.maximum(size, floor)).max())
 
 
-def gaps(reference: Output, given: Output) -> Floats:
-    """The largest difference in each channel; infinite where only one side is a number."""
+def gaps(reference: Output, given: Output, original: Output | None = None) -> Floats:
+    """The largest difference in each channel; infinite where only one side is a number.
+
+    Where the original overflows its own dtype, so may the other: that is no difference.
+    """
     first, second = _by_channel(reference), _by_channel(given)
     same = (first == second) | (np.isnan(first) & np.isnan(second))
+    if original is not None:
+        same |= ~np.isfinite(_by_channel(original)) & ~np.isfinite(second)
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(first - second)).max(1, initial=0.0)
     return np.where(np.isfinite(difference), difference, np.inf)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.candidates import Candidate, elementwise_map
-from bncheck.folding.commute import Stuck, collapsed
+from bncheck.folding.candidates import Candidate, elementwise_map, not_constant
 from bncheck.folding.dataflow import (
     Graph,
     Linear,
@@ -17,6 +16,7 @@ from bncheck.folding.dataflow import (
     Op,
     Shape,
 )
+from bncheck.folding.maps import Stuck, collapsed, settled
 from bncheck.folding.plan import Decision, Fold
 
 
@@ -69,7 +69,7 @@ class Draft:
             name = op.input(slot)
             if name is not None and not self.graph.is_constant(name):
                 role = "weight" if slot == 1 else "bias"
-                raise Stuck(f"the {role} of {op.label} ({op.kind}) is computed from the input")
+                raise not_constant(self.graph, name, f"the {role} of {op.label} ({op.kind})")
 
     def _data_slot(self, op: Op) -> int:
         """Where a bypassed call, a normalisation or x + c or x * c, has its x."""
@@ -98,9 +98,14 @@ def channel_map(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int)
     axis %= len(shape)
     others = [i for i in range(len(shape)) if i != axis]
     what = "features" if isinstance(op.spec, Linear) else "channels"
-    small = collapsed(
-        map_, others, f"its numbers do not lie on the {what} of {op.label} ({op.kind})"
-    )
+    try:
+        small = collapsed(map_, others, "")
+    except Stuck:
+        raise Stuck(
+            f"its numbers do not lie on the {what} of {op.label} ({op.kind})",
+            f"with a transpose between, so that it normalises the {what}, it could be folded",
+        ) from None
+    small = settled(small)
     size = shape[axis]
     if not isinstance(size, int):
         raise Stuck(f"the number of {what} of {op.label} ({op.kind}) is not known")

@@ -15,6 +15,7 @@ from bncheck.folding.dataflow import (
     Norm,
     Rectifier,
 )
+from bncheck.folding.einsum import einsum_spec
 from bncheck.folding.export_calls import (
     Arguments,
     Described,
@@ -22,6 +23,7 @@ from bncheck.folding.export_calls import (
     shape_and_dtype,
     sizes_of,
 )
+from bncheck.folding.geometry import centre_of
 
 _CONVS = {"conv1d", "conv2d", "conv3d"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
@@ -34,7 +36,9 @@ BATCH_NORMS = {
 _NO_TRAINING = {"_native_batch_norm_legit_no_training", "_batch_norm_no_update"}
 _TRAINS = "it normalises with the statistics of the batch: it is in training mode"
 _UNTRACKED = "it normalises with the statistics of the batch: it tracks none"
-_EVAL_HINT = "call model.eval() before"
+_ALONE = "it normalises each image with its own statistics"
+_EVAL_HINT = "call model.eval() before folding"
+_TRACK_HINT = "train it with track_running_stats=True"
 
 
 def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
@@ -48,13 +52,23 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         if rank_of(source) != rank_of(a("weight")):
             return None
         pads = pads and not (padding == "same" and set(_kernel(a("weight"))) == {1})
-        return Conv(int(a("groups")), pads), (source, a("weight"), a("bias"))
+        centre = centre_of(
+            _kernel(a("weight")),
+            a("stride"),
+            a("dilation"),
+            None if padding == "same" else 0 if padding == "valid" else padding,
+        )
+        return Conv(int(a("groups")), pads, centre), (source, a("weight"), a("bias"))
     if name in _TRANSPOSED or name == "convolution":
         return _transposed(a)
     if name == "linear" and rank_of(a("weight")) == 2:
         return Linear(output_first=True), (a("input"), a("weight"), a("bias"))
     if name in ("matmul", "mm") and rank_of(node.args[1]) == 2:
         return Linear(output_first=False), (node.args[0], node.args[1], None)
+    if name == "matmul" and rank_of(node.args[0]) == 2 and rank_of(node.args[1]) > 2:
+        return Linear(output_first=True, axes=(-2, -2)), (node.args[1], node.args[0], None)
+    if name == "einsum":
+        return _einsum(a("equation"), a("tensors"))
     if name == "addmm":
         alpha, beta = a("alpha", 1), a("beta", 1)
         if not isinstance(alpha, (int, float)) or not isinstance(beta, (int, float)):
@@ -62,6 +76,17 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         if rank_of(a("self")) > 1 and shape_and_dtype(a("self").meta["val"])[0][0] != 1:  # type: ignore[index]
             return None
         return Linear(False, float(alpha), float(beta)), (a("mat1"), a("mat2"), a("self"))
+    return None
+
+
+def _einsum(equation: str, operands: Any) -> Described | None:
+    """A product with a matrix, along whichever axis."""
+    if len(operands) != 2:
+        return None
+    for place in (1, 0):
+        spec = einsum_spec(equation, place)
+        if spec is not None and rank_of(operands[place]) == 2:
+            return spec, (operands[1 - place], operands[place], None)
     return None
 
 
@@ -96,27 +121,33 @@ def norms(node: Node, name: str, a: Arguments) -> Described | None:
     else:
         return None
     mean, var = a("running_mean"), a("running_var")
-    why = _UNTRACKED if mean is None or var is None else f"{_TRAINS}. {_EVAL_HINT}"
+    untracked = mean is None or var is None
+    why, hint = (_UNTRACKED, _TRACK_HINT) if untracked else (_TRAINS, _EVAL_HINT)
     if name == "instance_norm" and trains:
-        why = "it normalises each image with its own statistics"
-    eps = a.first("eps", "epsilon")
-    spec = Norm(float(eps), trains or mean is None or var is None, why)
+        why = _ALONE
+    spec = Norm(float(a.first("eps", "epsilon")), trains or untracked, why, hint)
     return spec, (a("input"), a("weight"), a("bias"), mean, var)
 
 
 def elementwise(node: Node, name: str, a: Arguments) -> Described | None:
     """Sums, products and rectifiers."""
     first, second = (*node.args, None, None)[:2]
-    if name in ("add", "sub", "rsub") and a("alpha", 1) == 1:
-        signs = {"add": (1.0, 1.0), "sub": (1.0, -1.0), "rsub": (-1.0, 1.0)}[name]
-        return Add(signs), (first, second)
+    if name in ("add", "sub", "rsub"):
+        alpha = a("alpha", 1)
+        if not isinstance(alpha, (int, float)) or not alpha:
+            return None
+        factors = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[name]
+        return Add(factors), (first, second)
+    if name == "lerp" and isinstance(a("weight"), float) and a("weight") not in (0.0, 1.0):
+        return Add((1.0 - a("weight"), a("weight"))), (first, second)
     if name in ("mul", "multiply"):
         return Mul(), (first, second)
     if name in ("div", "divide", "true_divide") and a("rounding_mode") is None:
         return Mul(divides=True), (first, second)
     if name == "neg":
         return Mul(), (first, -1)
-    if name in ("relu", "leaky_relu"):
-        slope = a("negative_slope", 0.0)
-        return (Rectifier(name), (first,)) if isinstance(slope, (int, float)) else None
+    if name in ("relu", "leaky_relu", "prelu", "abs") or (
+        name == "rrelu" and a("training") is False
+    ):
+        return Rectifier(name), (first,)
     return None

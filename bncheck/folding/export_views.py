@@ -13,7 +13,6 @@ from torch.fx import Node
 from bncheck.folding.dataflow import (
     Concat,
     Expand,
-    Flip,
     Identity,
     PixelShuffle,
     Reshape,
@@ -73,8 +72,6 @@ def views(node: Node, name: str, a: Arguments) -> Described | None:
         return _moved(node, a, rank)
     if name in ("expand", "expand_copy", "broadcast_to", "expand_as"):
         return Expand(), (source,)
-    if name == "flip":
-        return Flip(tuple(int(d) % rank for d in a("dims"))), (source,)
     if name in ("pixel_shuffle", "pixel_unshuffle") and rank == 4:
         factor = int(a.first("upscale_factor", "downscale_factor"))
         return PixelShuffle(factor, name == "pixel_unshuffle"), (source,)
@@ -105,6 +102,10 @@ def joins(node: Node, name: str, a: Arguments) -> Described | None:
         if len({rank_of(part) for part in parts}) != 1:  # torch.cat skips empty 1-D tensors
             return None
         return Concat(int(a("dim", 0)) % rank_of(parts[0])), tuple(parts)
+    if name == "stack":
+        parts = node.args[0]
+        assert isinstance(parts, Sequence)
+        return Concat(int(a("dim", 0)) % (rank_of(parts[0]) + 1), stacks=True), tuple(parts)
     source = node.args[0] if node.args else None
     rank = rank_of(source)
     if not rank:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -33,23 +34,68 @@ _FRESH = {
 
 
 def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
-    """Export a module; raises BncheckError with the user's line where that is impossible."""
-    shapes = pytree.tree_map(_free_batch, example_inputs)
-    try:
-        with _quiet(), torch.no_grad():
-            return torch.export.export(model, example_inputs, dynamic_shapes=shapes)
-    except Exception as first:
-        try:  # a model that fixes its batch, or inputs whose first axis is none
-            with _quiet(), torch.no_grad():
-                return torch.export.export(model, example_inputs)
-        except Exception:
-            raise _unexportable(first) from None
+    """Export a module; raises BncheckError with the user's line where that is impossible.
+
+    The first axis of every input is left free where the model allows it. An example of one sample
+    would fix it, so it is doubled for the export.
+    """
+    failure: Exception | None = None
+    doubled = _doubled(example_inputs)
+    for inputs in [example_inputs] if doubled is None else [doubled, example_inputs]:
+        try:
+            program = _export(model, inputs, _free_batch(inputs))
+        except Exception as error:
+            failure = error
+            continue
+        if inputs is example_inputs or has_free_batch(program):
+            return program
+    try:  # inputs whose first axis is no batch
+        return _export(model, example_inputs, None)
+    except Exception as error:
+        raise _unexportable(failure or error) from None
 
 
-def _free_batch(item: Any) -> Any:
-    if isinstance(item, torch.Tensor) and item.dim():
-        return {0: Dim.AUTO}
-    return None
+def _export(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> ExportedProgram:
+    with _quiet(), torch.no_grad():
+        return torch.export.export(model, inputs, dynamic_shapes=shapes)
+
+
+def _free_batch(inputs: tuple[Any, ...]) -> ShapesCollection:
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    for item in pytree.tree_leaves(inputs):
+        if isinstance(item, torch.Tensor) and item.dim():
+            shapes[item] = {0: Dim.AUTO}
+    return shapes
+
+
+def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Two samples of the same, where there is one."""
+    tensors = [t for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.dim()]
+    if not tensors or any(t.shape[0] != 1 for t in tensors):
+        return None
+    twice: tuple[Any, ...] = pytree.tree_map(
+        lambda t: torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.dim() else t, inputs
+    )
+    return twice
+
+
+def user_inputs(program: ExportedProgram) -> list[Node]:
+    """The graph inputs that the caller gives."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    return [
+        nodes[spec.arg.name]
+        for spec in program.graph_signature.input_specs
+        if spec.kind == InputKind.USER_INPUT
+    ]
+
+
+def has_free_batch(program: ExportedProgram) -> bool:
+    """Whether some input may have any number of samples."""
+    values = [node.meta.get("val") for node in user_inputs(program)]
+    return any(
+        isinstance(v, torch.Tensor) and v.dim() and isinstance(v.shape[0], torch.SymInt)
+        for v in values
+    )
 
 
 @contextmanager
@@ -125,9 +171,35 @@ def functional(program: ExportedProgram) -> ExportedProgram:
         return rebuilt(program, graph)
     # Without decomposing them, torch takes what calls like einsum return for new memory.
     untold = any(_is_composed(node) for node in program.graph.nodes)
-    with _quiet():
-        decomposed: ExportedProgram = program.run_decompositions(None if untold else {})
+    try:
+        with _quiet():
+            decomposed: ExportedProgram = untied(program).run_decompositions(None if untold else {})
+    except Exception as error:
+        raise BncheckError(
+            f"changes tensors in place in a way that torch cannot express otherwise "
+            f"({type(error).__name__})",
+            "write the calls in place (x.add_(y), x[i] = y) out of place",
+        ) from None
     return decomposed
+
+
+def untied(program: ExportedProgram) -> ExportedProgram:
+    """The program with a tensor of its own for every name under which nobody reads a shared one.
+
+    Two names of one buffer that is changed in place are more than torch's decomposition takes.
+    """
+    holders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    read = {
+        spec.target
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None and holders[spec.arg.name].users
+    }
+    state = dict(program.state_dict)
+    shared = {id(tensor) for name, tensor in state.items() if name in read}
+    for name, tensor in state.items():
+        if name not in read and id(tensor) in shared and type(tensor) is torch.Tensor:
+            state[name] = tensor.clone()
+    return rebuilt(program, copied(program.graph), state)
 
 
 def copied(graph: torch.fx.Graph) -> torch.fx.Graph:
@@ -251,7 +323,10 @@ def refuse_random(program: ExportedProgram) -> None:
 
 
 def _draws(node: Node) -> bool:
-    """Dropout is tagged as random in eval mode, too."""
+    """Whether a call with that tag draws: dropout in eval mode and attention without it do not."""
     schema = node.target._schema.arguments  # type: ignore[union-attr]
-    given = {a.name: v for a, v in zip(schema, node.args, strict=False)} | node.kwargs
-    return bool(given.get("train", given.get("training", True)))
+    given = {a.name: a.default_value for a in schema if a.has_default_value()}
+    given |= {a.name: v for a, v in zip(schema, node.args, strict=False)} | node.kwargs
+    switches = [given[name] for name in ("train", "training") if name in given]
+    shares = [given[name] for name in ("p", "dropout_p", "dropout") if name in given]
+    return all(switches) and not (shares and all(share == 0 for share in shares))

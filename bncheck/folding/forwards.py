@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.candidates import Candidate
-from bncheck.folding.commute import Stuck, merged, push
+from bncheck.folding.commute import push
 from bncheck.folding.dataflow import (
     Add,
     Conv,
@@ -18,6 +18,7 @@ from bncheck.folding.dataflow import (
     Op,
 )
 from bncheck.folding.draft import Draft, Step, channel_map
+from bncheck.folding.maps import Stuck, merged
 from bncheck.folding.plan import Fold
 
 
@@ -76,7 +77,7 @@ class Forwards(Draft):
         if isinstance(spec, Norm) and (not into_norms or index in self.held or spec.uses_batch):
             raise Stuck(f"{op.label} follows, itself a normalisation that stays")
         self._fixed(op)
-        axis = -1 if isinstance(spec, Linear) else 1
+        axis = spec.axes[0] if isinstance(spec, Linear) else 1
         vector = channel_map(self.graph, op, op.inputs[0], given[0], axis)
         fold = self.folds.get(index, Fold())
         before = fold.before.after(vector) if fold.before else vector
@@ -96,9 +97,11 @@ class Forwards(Draft):
         if isinstance(op.spec, Mul):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
         assert isinstance(op.spec, Add)
-        if set(op.inputs) == set(step.pair) and op.spec.signs == (1.0, 1.0):
-            (map_,) = given.values()  # x + (a x + t) = (1 + a) / 2 (x + x) + t
-            return Affine((1.0 + map_.scale) / 2.0, map_.shift)
+        if set(op.inputs) == set(step.pair) and op.spec.total:
+            # f x + g (a x + t) = (f + g a) / (f + g) * (f + g) x + g t
+            ((slot, map_),) = given.items()
+            f, g = op.spec.factors[1 - slot], op.spec.factors[slot]
+            return Affine((f + g * map_.scale) / (f + g), g * map_.shift)
         return self._push_sum(op, given)
 
     def _push_sum(self, op: Op, given: dict[int, Affine]) -> Affine:
@@ -114,8 +117,8 @@ class Forwards(Draft):
             raise Stuck(
                 f"{op.label} ({op.kind}) adds it to an activation that has not the same scale"
             )
-        signs = op.spec.signs
-        return Affine(maps[0].scale, signs[0] * maps[0].shift + signs[1] * maps[1].shift)
+        first, second = op.spec.factors
+        return Affine(maps[0].scale, first * maps[0].shift + second * maps[1].shift)
 
 
 def _check_shift(op: Op) -> bool:
@@ -130,11 +133,12 @@ def _check_shift(op: Op) -> bool:
         if not spec.tiles:
             raise Stuck(
                 f"the windows of {op.label} ({op.kind}) overlap or are cut, so its shift would "
-                "not reach every output alike"
+                "not reach every output alike",
+                "a kernel_size equal to the stride, without padding, would let it be folded",
             )
         if all(step == 1 for step in spec.stride):
             return False
-        if len(spec.stride) != 2 or len(set(spec.stride)) != 1:
+        if not spec.shuffles:
             raise Stuck(
                 f"each place within the stride of {op.label} ({op.kind}) would need its own bias"
             )

@@ -7,7 +7,7 @@ as a weight under weight_norm, is a constant; its numbers are computed in float6
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from bncheck.folding.export_calls import (
     operator_name,
     shape_and_dtype,
 )
+from bncheck.folding.export_picks import picks
 from bncheck.folding.export_pooling import pooling
 from bncheck.folding.export_views import joins, views
 
@@ -115,7 +116,8 @@ class _Reader:
                     pairs = zip(reversed(holders), reversed(given), strict=False)
                     known = {h.name: labels[n.name] for h, n in pairs if n.name in labels}
                     for inside in inner.graph.nodes:
-                        if operator_name(inside) in (*BATCH_NORMS, "instance_norm"):
+                        called = inside.op == "call_function"
+                        if called and operator_name(inside) in (*BATCH_NORMS, "instance_norm"):
                             label = self._owner(inside, known) or module_path(inside) or inside.name
                             yield Enclosed(label, operator_name(inside), operator_name(node))
                     yield from self._enclosed(inner, known)
@@ -148,7 +150,9 @@ class _Reader:
             self._value(node)
             return
         self._value(node)
-        spec, inputs = _describe(node, name)
+        if node.target is operator.getitem and not node.users:
+            return  # one of several results, which nobody takes
+        spec, inputs = _describe(node, name, self._constant)
         names = tuple(self._input(node, i, item, spec) for i, item in enumerate(inputs))
         known = {n for n in names if n}
         known |= {item[0].name for item in inputs if isinstance(item, tuple)}
@@ -192,6 +196,9 @@ class _Reader:
         names = [labels.get(n.name, "") for n in node.args[1:5] if isinstance(n, Node)]
         return next((owner for name in names if (owner := name.rpartition(".")[0])), "")
 
+    def _constant(self, node: Node) -> torch.Tensor | None:
+        return self._numbers(node) if node in self.constants else None
+
     def _evaluate(self, node: Node) -> torch.Tensor:
         if node.name in self.fixed:
             return self.fixed[node.name]
@@ -220,27 +227,27 @@ def _is_elementwise(spec: Spec) -> bool:
     return isinstance(spec, (Add, Mul))
 
 
-def _describe(node: Node, name: str) -> Described:
+def _describe(node: Node, name: str, constant: Callable[[Node], torch.Tensor | None]) -> Described:
     arguments = Arguments(node)
     if node.target is operator.getitem:
-        return _getitem(node)
+        return _getitem(node, constant)
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         return _opaque(node, name)
     for family in (linear_algebra, norms, elementwise, views, joins, pooling):
         found = family(node, name, arguments)
         if found is not None:
             return found
-    return _opaque(node, name)
+    return picks(node, name, arguments, constant) or _opaque(node, name)
 
 
 def _opaque(node: Node, name: str) -> Described:
     return Opaque(name), tuple(node.all_input_nodes)
 
 
-def _getitem(node: Node) -> Described:
+def _getitem(node: Node, constant: Callable[[Node], torch.Tensor | None]) -> Described:
     source, index = node.args
     assert isinstance(source, Node)
-    spec, _ = _describe(source, operator_name(source))
+    spec, _ = _describe(source, operator_name(source), constant)
     if isinstance(spec, Split):
         return Identity(), ((source, index),)
     return (Identity() if index == 0 else Opaque("getitem")), (source,)

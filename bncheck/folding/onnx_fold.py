@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from onnx import numpy_helper
 from bncheck.errors import BncheckError
 from bncheck.folding.from_onnx import read_model
 from bncheck.folding.onnx_parity import check
+from bncheck.folding.onnx_reference import user_inputs
 from bncheck.folding.result import FoldReport, findings_of
 from bncheck.folding.rewrite_onnx import rewrite
 from bncheck.folding.weights import solve
@@ -22,8 +24,11 @@ from bncheck.reading.source import Source
 from bncheck.reporting.write import replacing
 
 
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read a model with its external data, which may lie in its own folder only."""
+def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
+    """Read a model with its external data, which may lie in its own folder only.
+
+    `freeze_inputs`: inputs that have a value already are no inputs any more.
+    """
     source = Source.open(path)
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
@@ -38,6 +43,10 @@ def load_onnx(path: Path) -> onnx.ModelProto:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 array = np.asarray(load_tensor(tensor, path))
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    if freeze_inputs and model.ir_version >= 4:
+        needed = list(user_inputs(model))
+        del model.graph.input[:]
+        model.graph.input.extend(needed)
     return model
 
 
@@ -54,9 +63,15 @@ def fold_onnx(
     tolerance: float | None = None,
     dry_run: bool = False,
     fail_unfolded: bool = False,
+    freeze_inputs: bool = False,
+    samples: Callable[[onnx.ModelProto], dict[str, Any]] | None = None,
 ) -> tuple[FoldReport, onnx.ModelProto]:
-    """The folded model and the report about it. Raises BncheckError."""
-    original = load_onnx(path)
+    """The folded model and the report about it; `samples` are compared on, too.
+
+    Raises BncheckError.
+    """
+    original = load_onnx(path, freeze_inputs=freeze_inputs)
+    extra = [] if samples is None else [samples(original)]
     folded = onnx.ModelProto()
     folded.CopyFrom(original)
     scopes = read_model(folded)
@@ -65,10 +80,12 @@ def fold_onnx(
     if dry_run:
         findings = findings_of(decisions, None, fail_unfolded)
         return FoldReport(decisions, findings=findings), original
-    rewrite(folded, scopes, solutions)
+    renamed = rewrite(folded, scopes, solutions)
     _check_model(original, folded)
-    altered = frozenset(name for solution in solutions for name in solution.plan.altered)
-    parity = check(original, folded, altered, tolerance)
+    # What lies in the graphs inside nodes, nobody can see.
+    twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
+    twins |= {output.name: output.name for output in original.graph.output}
+    parity = check(original, folded, twins, tolerance, extra)
     report = FoldReport(
         decisions,
         parity,

@@ -6,7 +6,8 @@ As in folding/parity.py: fresh, signed inputs at two batch sizes where the model
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import onnx
 from onnx import helper
 
 from bncheck.errors import BncheckError
-from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, relative_error
+from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output
+from bncheck.folding.inside import Inside, thinned
 from bncheck.folding.onnx_reference import evaluator, in_float64, user_inputs
 from bncheck.folding.result import TOLERANCES, Parity
 from bncheck.reading.onnx_file import graphs_of
@@ -29,15 +31,16 @@ Run = Callable[[dict[str, Any]], list[Any]]
 def check(
     original: onnx.ModelProto,
     folded: onnx.ModelProto,
-    altered: Collection[str],
+    twins: Mapping[str, str],
     tolerance: float | None,
+    extra: Sequence[dict[str, Any]] = (),
 ) -> Parity:
-    """Compare on fresh inputs, by onnxruntime where it is installed.
+    """Compare on fresh inputs and on those in `extra`, by onnxruntime where it is installed.
 
-    `altered` names the values that differ by intention; where the two part is looked for elsewhere.
+    `twins` names the values on the way that must be equal, in the original and in the folded model.
     """
     try:
-        return _checked(original, folded, altered, tolerance)
+        return _checked(original, folded, twins, tolerance, extra)
     except (
         RuntimeError,
         NotImplementedError,
@@ -54,56 +57,83 @@ def check(
 def _checked(
     original: onnx.ModelProto,
     folded: onnx.ModelProto,
-    altered: Collection[str],
+    twins: Mapping[str, str],
     tolerance: float | None,
+    extra: Sequence[dict[str, Any]],
 ) -> Parity:
-    precise = in_float64(original)
-    run_original, run_folded = _runner(original), _runner(folded)
-    difference = Difference(default_tolerance(original) if tolerance is None else tolerance)
+    limit = default_tolerance(original) if tolerance is None else tolerance
+    outputs, inside = Difference(limit), Inside(Difference(limit))
+    precise, run_original, run_folded = in_float64(original), _runner(original), _runner(folded)
+    values = _Values(original, folded, twins)
     fresh = _fresh(original)
     usual = list(itertools.islice(fresh, len(_BATCHES) if _has_free_batch(original) else 1))
+    usual += extra
     for inputs in itertools.chain(usual, itertools.islice(fresh, ENOUGH_VALUES)):
-        if len(difference.batches) >= len(usual) and not difference.needs_more:
+        enough = len(outputs.batches) >= len(usual)
+        if enough and not outputs.needs_more and not inside.wants_more:
             break
-        difference.add(
-            _batch_of(inputs),
+        outputs.add(
+            batch_of(inputs),
             _floats(precise.run(None, _widened(inputs))),
             _floats(run_folded(inputs)),
             _floats(run_original(inputs)),
         )
-    parity = difference.parity()
-    if parity.holds:
-        return parity
-    return difference.parity(_where(original, folded, usual[0], altered, difference.tolerance))
-
-
-def _where(
-    original: onnx.ModelProto,
-    folded: onnx.ModelProto,
-    inputs: dict[str, Any],
-    altered: Collection[str],
-    tolerance: float,
-) -> str | None:
-    """The first node, by name, whose results differ although they should not."""
-    values = [everything(model, inputs) for model in (original, folded)]
-    for node in folded.graph.node:
-        for name in node.output:
-            pair = [found.get(name) for found in values]
-            if name in altered or not all(_is_float(item) for item in pair):
-                continue
-            if relative_error(pair[0], pair[1]) > tolerance:  # type: ignore[arg-type]
-                return str(node.name or name)
-    return None
+        if inside.wants_more:
+            inside.add(batch_of(inputs), *values.of(inputs))
+    parity = inside.judge(outputs.parity())
+    return parity if parity.holds else replace(parity, parts_at=_maker(original, inside.first))
 
 
 def everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Every value of the model's graph in float64, by making it an output."""
+    """Every value of the model's graph in float64."""
     names = [name for node in model.graph.node for name in node.output if name]
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    del wide.graph.output[:]
-    wide.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    return dict(zip(names, in_float64(wide).run(None, _widened(inputs)), strict=True))
+    results = in_float64(_watched(model, names)).run(None, _widened(inputs))
+    return dict(zip(names, results, strict=True))
+
+
+class _Values:
+    """Both models with the values on the way as outputs."""
+
+    def __init__(
+        self, original: onnx.ModelProto, folded: onnx.ModelProto, twins: Mapping[str, str]
+    ) -> None:
+        there = {name for node in folded.graph.node for name in node.output}
+        self.names = {name: twin for name, twin in twins.items() if twin in there}
+        if self.names:  # a model without outputs is none
+            watched = _watched(original, self.names)
+            self.precise, self.as_written = in_float64(watched), _runner(watched)
+            self.folded = in_float64(_watched(folded, dict.fromkeys(self.names.values())))
+
+    def of(self, inputs: dict[str, Any]) -> Iterator[dict[str, Output]]:
+        """What should be equal, by its name in the original: see Inside.add."""
+        if not self.names:
+            yield from ({}, {}, {})
+            return
+        wide = _widened(inputs)
+        yield self._named(self.names, self.precise.run(None, wide))
+        twins = dict.fromkeys(self.names.values())
+        new = self._named(twins, self.folded.run(None, wide))
+        yield {name: new[twin] for name, twin in self.names.items() if twin in new}
+        yield self._named(self.names, self.as_written(inputs))
+
+    @staticmethod
+    def _named(names: Iterable[str], results: Iterable[Any]) -> dict[str, Output]:
+        pairs = zip(names, results, strict=True)
+        return {name: thinned(value) for name, value in pairs if _is_float(value)}
+
+
+def _watched(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    del new.graph.output[:]
+    new.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return new
+
+
+def _maker(model: onnx.ModelProto, name: str | None) -> str | None:
+    """The node that makes a value."""
+    found = next((node for node in model.graph.node if name in node.output), None)
+    return name if found is None else found.name or name
 
 
 def _runner(model: onnx.ModelProto) -> Run:
@@ -136,7 +166,8 @@ def _has_free_batch(model: onnx.ModelProto) -> bool:
     return any(shape.dim and not shape.dim[0].HasField("dim_value") for shape in shapes)
 
 
-def _batch_of(inputs: dict[str, Any]) -> int:
+def batch_of(inputs: dict[str, Any]) -> int:
+    """How many samples these inputs hold."""
     first = next(iter(inputs.values()), np.zeros(0))
     return int(first.shape[0]) if first.ndim else 0
 

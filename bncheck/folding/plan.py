@@ -47,12 +47,15 @@ class Decision:
 class Fold:
     """Maps that a call absorbs: one on its input channels, one on its output channels.
 
+    `beside`: what is added to it, a multiple of its own input and a shift (folding/beside.py).
+
     `as_shuffle`: it becomes a 1 x 1 convolution and a pixel shuffle (algebra.tiling_as_conv).
     """
 
     before: Affine | None = None
     after: Affine | None = None
     as_shuffle: bool = False
+    beside: Affine | None = None
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ All or nothing: a map that cannot be absorbed whole, on every path, stays where 
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.backwards import Backwards
+from bncheck.folding.beside import Beside
 from bncheck.folding.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.commute import Stuck
 from bncheck.folding.dataflow import (
     Enclosed,
     Graph,
@@ -24,6 +25,7 @@ from bncheck.folding.dataflow import (
 )
 from bncheck.folding.draft import Step, on_channels
 from bncheck.folding.forwards import Forwards
+from bncheck.folding.maps import Stuck
 from bncheck.folding.plan import Decision, Fold, Plan, Status
 
 
@@ -40,7 +42,7 @@ def plan(
     return _Planner(graph, keep, forbidden or {}).run()
 
 
-class _Planner(Backwards, Forwards):
+class _Planner(Backwards, Forwards, Beside):
     def run(self) -> Plan:
         candidates = list(find_candidates(self.graph))
         self.units.update(i for c in candidates if len(c.ops) > 1 for i in c.ops)
@@ -59,6 +61,8 @@ class _Planner(Backwards, Forwards):
             for into_norms in (False, True):
                 waiting = [c for c in waiting if not self._move(c, into_norms)]
             progress = len(waiting) < before
+        for candidate in waiting:
+            self._move_beside(candidate)
         return Plan(
             (*(self._final(c) for c in candidates), *map(_enclosed, self.graph.enclosed)),
             self.folds,
@@ -73,7 +77,12 @@ class _Planner(Backwards, Forwards):
         if any(fnmatch.fnmatchcase(candidate.name, pattern) for pattern in self.keep):
             return replace(kept, reason="--keep asks for it")
         if candidate.name in self.forbidden:
-            return replace(kept, reason=self.forbidden[candidate.name], overflow=True)
+            return replace(
+                kept,
+                reason=self.forbidden[candidate.name],
+                hint="in a dtype of a larger range (float32, bfloat16) it could be folded",
+                overflow=True,
+            )
         try:
             affine_of(self.graph, candidate)
         except Stuck as stuck:
@@ -103,6 +112,11 @@ class _Planner(Backwards, Forwards):
             return True
         self._keep(candidate, *reasons)
         return False
+
+    def _move_beside(self, candidate: Candidate) -> None:
+        """The last resort; why it fails is of no interest beside the reasons before."""
+        with contextlib.suppress(Stuck):
+            self._accept(candidate, self._put_beside(candidate, self._affine(candidate)))
 
     def _affine(self, candidate: Candidate) -> Affine:
         """The candidate's own map, between those that it has taken over from others."""

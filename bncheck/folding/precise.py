@@ -7,7 +7,7 @@ that still is narrower is widened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,8 @@ from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+Watch = Callable[[Node, Any], None]
 
 _NARROW = {torch.float16, torch.bfloat16, torch.float32}
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range")
@@ -45,12 +47,10 @@ def _call(target: Any, args: Any, kwargs: Any) -> Any:
     return pytree.tree_map(widened, target(*args, **kwargs))
 
 
-class _Precise(Interpreter):
-    """Runs a graph in float64; `watch` sees every result."""
+class _Watched(Interpreter):
+    """Runs a graph; `watch` sees every result."""
 
-    def __init__(
-        self, module: torch.fx.GraphModule, watch: Callable[[Node, Any], None] | None
-    ) -> None:
+    def __init__(self, module: torch.fx.GraphModule, watch: Watch | None) -> None:
         super().__init__(module)
         self._watch = watch
 
@@ -60,6 +60,10 @@ class _Precise(Interpreter):
             self._watch(n, result)
         return result
 
+
+class _Precise(_Watched):
+    """Runs a graph in float64."""
+
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if any(name in str(target) for name in _ASSERTIONS):
             return None
@@ -67,32 +71,42 @@ class _Precise(Interpreter):
 
 
 def run_in_float64(
-    program: ExportedProgram,
-    inputs: tuple[Any, ...],
-    watch: Callable[[Node, Any], None] | None = None,
+    program: ExportedProgram, inputs: Sequence[Any], watch: Watch | None = None
 ) -> list[torch.Tensor]:
     """The program's outputs that the user sees, computed in float64 from flat inputs."""
+    everything = [widened(item) for item in graph_inputs(program, inputs)]
+    return _run(program, _Precise(program.graph_module, watch), everything)
+
+
+def run_as_written(
+    program: ExportedProgram, inputs: Sequence[Any], watch: Watch | None = None
+) -> list[torch.Tensor]:
+    """The program's outputs that the user sees, in its own dtypes; its buffers stay unchanged."""
     everything = graph_inputs(program, inputs)
+    return _run(program, _Watched(program.graph_module, watch), everything)
+
+
+def _run(
+    program: ExportedProgram, runner: Interpreter, everything: list[Any]
+) -> list[torch.Tensor]:
     with torch.no_grad():
-        results = _Precise(program.graph_module, watch).run(
-            *[widened(item) for item in everything], enable_io_processing=False
-        )
+        results = runner.run(*everything, enable_io_processing=False)
     return user_outputs(program, results)
 
 
-def graph_inputs(program: ExportedProgram, inputs: tuple[Any, ...]) -> list[Any]:
+def graph_inputs(program: ExportedProgram, inputs: Sequence[Any]) -> list[Any]:
     """Parameters, buffers, constants and the user's inputs in the order of the graph."""
     stored: Mapping[str, Any] = {**program.constants, **program.state_dict}
     rest = iter(inputs)
     found = []
     for spec in program.graph_signature.input_specs:
         if spec.kind == torch.export.graph_signature.InputKind.USER_INPUT:
-            found.append(next(rest))
+            value = next(rest)
         else:
             assert spec.target is not None
             value = stored[spec.target]
-            # Calls in place must not reach the program's own buffers.
-            found.append(value.clone() if isinstance(value, torch.Tensor) else value)
+        # Calls in place must not reach the program's own buffers, nor the caller's inputs.
+        found.append(value.clone() if isinstance(value, torch.Tensor) else value)
     return found
 
 

@@ -101,6 +101,10 @@ def _check(key: str, value: Any) -> None:
         raise BncheckError(f"calls {value[:60]!r}, which is no operator of a model", AGAIN)
     if key in ("in_spec", "out_spec") and ("__enum__" in value or "\\u" in value):
         raise BncheckError(f"takes inputs of a type that is to be imported ({key})", AGAIN)
+    if key == "guards_code":
+        if not is_guard(value):
+            raise BncheckError(f"checks its inputs by more than sizes: {value[:60]!r}", AGAIN)
+        return
     if key not in _FREE and not _NAME.fullmatch(value):
         raise BncheckError(f"has a name that is none: {value[:60]!r}", AGAIN)
     if key in ("name", "forward_arg_names", "as_name") and value and not value.isidentifier():
@@ -120,6 +124,55 @@ def is_arithmetic(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return all(map(_is_arithmetic_node, ast.walk(tree)))
+
+
+def is_guard(text: str) -> bool:
+    """Whether a text compares sizes of inputs: `L['x'].size()[2] >= 3`. torch executes it."""
+    if len(text) > _LONGEST:
+        return False
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return _is_comparison(tree.body)
+
+
+def _is_comparison(node: ast.expr) -> bool:
+    """Numbers, sizes, sums, products, max and min of them, and how they compare; nothing else."""
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (int, float))
+    if isinstance(node, ast.Subscript):
+        return _is_size(node)
+    if isinstance(node, ast.Call):
+        known = isinstance(node.func, ast.Name) and node.func.id in ("max", "min")
+        return known and not node.keywords and all(map(_is_comparison, node.args))
+    if not isinstance(node, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.BinOp)):
+        return False
+    parts = list(ast.iter_child_nodes(node))
+    operands = [part for part in parts if isinstance(part, ast.expr)]
+    signs = [part for part in parts if not isinstance(part, ast.expr)]
+    return all(isinstance(sign, _ARITHMETIC) for sign in signs) and all(
+        map(_is_comparison, operands)
+    )
+
+
+def _is_size(node: ast.Subscript) -> bool:
+    """`L['x'].size()[0]`, where `L['x']` may be longer: `L['x'][0]['y']`."""
+    if not _is_index(node.slice, int) or not isinstance(node.value, ast.Call):
+        return False
+    call = node.value
+    if call.args or call.keywords or not isinstance(call.func, ast.Attribute):
+        return False
+    place = call.func.value
+    if call.func.attr not in ("size", "stride"):
+        return False
+    while isinstance(place, ast.Subscript) and _is_index(place.slice, (int, str)):
+        place = place.value
+    return isinstance(place, ast.Name) and place.id == "L"
+
+
+def _is_index(node: ast.expr, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, kinds)
 
 
 def _is_arithmetic_node(node: ast.AST) -> bool:

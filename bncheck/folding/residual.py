@@ -12,9 +12,9 @@ from enum import Enum
 
 from bncheck.folding.algebra import Affine, cast
 from bncheck.folding.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.commute import Stuck
 from bncheck.folding.dataflow import Graph, Norm
 from bncheck.folding.draft import on_channels
+from bncheck.folding.maps import Stuck
 from bncheck.folding.plan import Decision, Fold, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
 

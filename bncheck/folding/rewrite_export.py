@@ -6,7 +6,11 @@ it, too, the call gets a parameter of its own, named after the module that made 
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +25,26 @@ from bncheck.folding.exporting import copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 
 _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None)}
+_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None),
+                 "einsum": ("tensors", None)}  # fmt: skip
 
 
-def rewrite(program: ExportedProgram, solution: Solution) -> ExportedProgram:
+@dataclass(frozen=True)
+class Rewritten:
+    """A new program; `twins` names, for each call of the old one, the call that now stands for it.
+
+    A normalisation's twin is the call that made its input.
+    """
+
+    program: ExportedProgram
+    twins: Mapping[str, str]
+
+
+def rewrite(program: ExportedProgram, solution: Solution) -> Rewritten:
     """Carry out the plan on a copy of the graph."""
-    return _Rewriter(program, solution).run()
+    rewriter = _Rewriter(program, solution)
+    new = rewriter.run()
+    return Rewritten(new, {old: node.name for old, node in rewriter.nodes.items()})
 
 
 class _Rewriter:
@@ -74,13 +92,23 @@ class _Rewriter:
         node = self.nodes[op.name]
         kind = op.kind
         weight_name, bias_name = _WEIGHT_NAMES.get(kind, ("weight", "bias"))
+        if kind == "matmul" and self.nodes[op.inputs[1] or ""] is node.args[0]:
+            weight_name = "self"
         weight = self._parameter(node, op, 1, "weight", new.weight)
-        bias = None if new.bias is None else self._parameter(node, op, 2, "bias", new.bias)
+        bias = None
+        if new.bias is not None:
+            added = replace(new.bias, array=_along(op, new.bias.array))
+            bias = self._parameter(node, op, 2, "bias", added)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op.spec, weight, bias)
             return
-        _set_argument(node, weight_name, weight)
+        if kind == "einsum":
+            old = self.nodes[op.inputs[0] or ""]
+            operands = [old if item is old else weight for item in node.args[1]]  # type: ignore[union-attr]
+            node.args = (node.args[0], operands)
+        else:
+            _set_argument(node, weight_name, weight)
         if bias_name is None and bias is not None:
             self._add_after(node, bias)
         elif bias_name is not None and (bias is not None or kind != "addmm"):
@@ -201,20 +229,35 @@ class _Rewriter:
 
     def _as_shuffle(self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None) -> None:
         """See algebra.tiling_as_conv."""
-        aten = torch.ops.aten
-        source = node.args[0]
-        assert isinstance(source, Node)
+        aten, tile = torch.ops.aten, list(spec.stride)
+        dims = len(tile)
+        ones, zeros = [1] * dims, [0] * dims
+        conv = getattr(aten, f"conv{dims}d").default
+        arguments = (node.args[0], weight, bias, ones, zeros, ones, spec.groups)
+        last = self._call_like(node, conv, arguments)
+        if dims == 2 and tile[0] == tile[1]:
+            last = self._call_like(node, aten.pixel_shuffle.default, (last, tile[0]))
+        else:  # (N, C*r*s, H, W) -> (N, C, r, s, H, W) -> (N, C, H, r, W, s) -> (N, C, H*r, W*s)
+            outer = weight.meta["val"].shape[0] // math.prod(tile)
+            last = self._call_like(node, aten.unflatten.int, (last, 1, [outer, *tile]))
+            pairs = [axis for i in range(2, dims + 2) for axis in (i + dims, i)]
+            last = self._call_like(node, aten.permute.default, (last, [0, 1, *pairs]))
+            for axis in range(2, dims + 2):
+                last = self._call_like(node, aten.flatten.using_ints, (last, axis, axis + 1))
+        node.replace_all_uses_with(last)
+        self.nodes[node.name] = last
+
+    def _call_like(self, node: Node, target: Any, args: tuple[Any, ...]) -> Node:
+        """A new call before a node, as of the same module."""
         with self.graph.inserting_before(node):
-            args = (source, weight, bias, [1, 1], [0, 0], [1, 1], spec.groups)
-            conv = self.graph.call_function(aten.conv2d.default, args)
-            tiles = self.graph.call_function(aten.pixel_shuffle.default, (conv, spec.stride[0]))
-        for new in (conv, tiles):
-            new.meta = {k: v for k, v in node.meta.items() if k != "val"}
-            fakes = [a.meta["val"] if isinstance(a, Node) else a for a in new.args]
-            with self.mode:
-                new.meta["val"] = new.target(*fakes)  # type: ignore[operator]
-        node.replace_all_uses_with(tiles)
-        self.nodes[node.name] = tiles
+            new = self.graph.call_function(target, args)
+        new.meta = {k: v for k, v in node.meta.items() if k != "val"}
+        fakes = [a.meta["val"] if isinstance(a, Node) else a for a in args]
+        shapes = self.mode.shape_env
+        # Which kernel would run, torch asks by the batch size, and would forbid the other sizes.
+        with self.mode, shapes.suppress_guards() if shapes else contextlib.nullcontext():
+            new.meta["val"] = target(*fakes)
+        return new
 
     def _sweep(self) -> None:
         """Remove calls and parameters that nobody reads any more."""
@@ -242,6 +285,13 @@ class _Rewriter:
         self.state.pop(target, None)
         self.constants.pop(target, None)
         self.graph.erase_node(node)
+
+
+def _along(op: Op, bias: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A bias of a product along another axis than the last, to be added behind it."""
+    if not isinstance(op.spec, Linear) or op.spec.axes[1] == -1:
+        return bias
+    return bias.reshape(-1, *(1,) * (-op.spec.axes[1] - 1))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,13 +16,20 @@ from bncheck.folding.weights import NewWeights, Solution
 from bncheck.reading.onnx_file import graphs_of
 
 
-def rewrite(model: onnx.ModelProto, scopes: Sequence[Scope], solutions: Sequence[Solution]) -> None:
-    """Carry out the plans in place; `scopes` are those of this very model."""
+def rewrite(
+    model: onnx.ModelProto, scopes: Sequence[Scope], solutions: Sequence[Solution]
+) -> Mapping[str, str]:
+    """Carry out the plans in place; `scopes` are those of this very model.
+
+    Returns the values of the outermost graph that are there under another name now.
+    """
     before = set(names_in(model.graph))
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
+    renamed: Mapping[str, str] = {}
     for scope, solution in reversed(list(zip(scopes, solutions, strict=True))):
-        _Rewriter(model, scope, solution).run()
+        renamed = _Rewriter(model, scope, solution).run()
     _sweep(model, before)
+    return renamed
 
 
 class _Rewriter:
@@ -33,8 +41,9 @@ class _Rewriter:
         self.readers = names_in(model.graph)
         self.taken = set(_all_names(model.graph))
         self.after: dict[int, list[onnx.NodeProto]] = {}
+        self.renamed: dict[str, str] = {}
 
-    def run(self) -> None:
+    def run(self) -> Mapping[str, str]:
         ops = self.solution.graph.ops
         for index, new in self.solution.weights.items():
             fold = self.solution.plan.folds[index]
@@ -45,6 +54,7 @@ class _Rewriter:
         self._insert()
         for index in sorted(self.solution.plan.bypassed):
             self._bypass(ops[index])
+        return self.renamed
 
     def _insert(self) -> None:
         """Put new nodes behind those that they belong to; protobuf copies what it is given."""
@@ -61,11 +71,12 @@ class _Rewriter:
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[int(op.name)]
-        self._set(node, 1, f"{op.label}.weight", new.weight)
+        place = list(node.input).index(op.inputs[1] or "")
+        self._set(node, place, f"{op.label}.weight", new.weight)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op, op.spec)
-        if new.bias is not None and node.op_type == "MatMul":
+        if new.bias is not None and node.op_type in ("MatMul", "Einsum"):
             self._add_after(node, op, new.bias)
         elif new.bias is not None:
             self._set(node, 2, f"{op.label}.bias", new.bias)
@@ -105,7 +116,9 @@ class _Rewriter:
     def _add_after(self, node: onnx.NodeProto, op: Op, bias: Cast) -> None:
         result = node.output[0]
         node.output[0] = self._unused(f"{result}.product")
-        name = self._add(f"{op.label}.bias", bias)
+        assert isinstance(op.spec, Linear)
+        sizes = (-1, *(1,) * (-op.spec.axes[1] - 1))
+        name = self._add(f"{op.label}.bias", replace(bias, array=bias.array.reshape(sizes)))
         added = helper.make_node("Add", [node.output[0], name], [result])
         self.after.setdefault(int(op.name), []).append(added)
 
@@ -135,6 +148,7 @@ class _Rewriter:
         del self.proto.node[index]
         old, new = (source, result) if result in outputs else (result, source)
         _rename(self.proto, old, new)
+        self.renamed = {k: new if v == old else v for k, v in self.renamed.items()} | {old: new}
         self.nodes = [_renamed(other, old, new) for other in self.nodes]
 
 

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from bncheck.errors import BncheckError
 from bncheck.findings import Severity
 from bncheck.folding import parity
+from bncheck.folding.candidates import refuse_corrupt
 from bncheck.folding.exporting import export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
 from bncheck.folding.plan import Decision
@@ -86,7 +87,9 @@ def fold(
         program = export_program(model, example_inputs or ())
     given, program = program, functional(program)
     refuse_random(program)
-    solution = solve(read_program(program), options.keep)
+    graph = read_program(program)
+    refuse_corrupt(graph)
+    solution = solve(graph, options.keep)
     solution = rewritten(solution, options.residual)
     decisions = solution.plan.decisions
     if options.dry_run:
@@ -94,12 +97,12 @@ def fold(
         return FoldResult(program, report, solution)
     folded = rewrite(program, solution)
     say("comparing")
-    altered = solution.plan.altered
-    found = parity.check(given, program, folded, altered, options.tolerance, more_inputs)
+    boundary = solution.boundary
+    found = parity.check(given, program, folded, boundary, options.tolerance, more_inputs)
     report = FoldReport(
         decisions,
         found,
         flushed=solution.flushed,
         findings=findings_of(decisions, found, options.fail_unfolded),
     )
-    return FoldResult(folded, report, solution)
+    return FoldResult(folded.program, report, solution)

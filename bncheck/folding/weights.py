@@ -14,9 +14,11 @@ from bncheck.folding.algebra import (
     cast,
     conv_after,
     conv_before,
+    conv_beside,
     limits_of,
     linear_after,
     linear_before,
+    linear_beside,
     scaled,
     tiling_as_conv,
     transposed_after,
@@ -54,6 +56,23 @@ class Solution:
     @property
     def _new(self) -> list[NewWeights]:
         return [*self.weights.values(), *self.rewritten.values()]
+
+    @property
+    def boundary(self) -> frozenset[str]:
+        """The values that must be as they were although what makes them is changed.
+
+        All others follow from these, and are worse to compare: an activation cuts a channel down to
+        a few small values, of which rounding is a large part.
+        """
+        altered = self.plan.altered
+        changed = self.plan.bypassed | set(self.plan.folds) | set(self.rewritten)
+        return frozenset(
+            name
+            for index, op in enumerate(self.graph.ops)
+            if index in changed or not altered.isdisjoint(name for name in op.inputs if name)
+            for name in op.outputs
+            if name not in altered
+        )
 
     def _casts(self) -> list[Cast]:
         pairs = [c for new in self._new for c in (new.weight, new.bias)]
@@ -125,7 +144,13 @@ def _new_weights(graph: Graph, op: Op, fold: Fold) -> NewWeights:
 def _only_scaled(graph: Graph, op: Op, fold: Fold) -> NewWeights | None:
     """The usual case, a convolution before its normalisation, without a copy of it in float64."""
     stored = graph.stored(op.input(1))
-    if stored is None or not isinstance(op.spec, Conv) or fold.before or not fold.after:
+    if (
+        stored is None
+        or not isinstance(op.spec, Conv)
+        or fold.before
+        or not fold.after
+        or fold.beside
+    ):
         return None
     scale, shift = fold.after.scale, fold.after.shift
     weight = scaled(stored, scale.reshape(-1, *(1,) * (stored.ndim - 1)), _dtype(graph, op))
@@ -147,6 +172,10 @@ def _linear(graph: Graph, op: Op, fold: Fold) -> Weights:
         new = _after(op, new, fold.after.scale, fold.after.shift)
     if fold.before:
         new = _before(op, new, fold)
+    if fold.beside:
+        scale, shift = fold.beside.scale, fold.beside.shift
+        centre = op.spec.centre if isinstance(op.spec, Conv) else None
+        new = conv_beside(new, centre, scale, shift) if centre else linear_beside(new, scale, shift)
     return new
 
 

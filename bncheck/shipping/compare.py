@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck import usercode
 from bncheck.errors import BncheckError
-from bncheck.inputs import SAMPLES, InputShape, example_inputs, inputs_of
+from bncheck.inputs import SAMPLES, InputShape, example_inputs, first_samples, inputs_of
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
@@ -133,13 +133,8 @@ def _traced_side(model: nn.Module, inputs: tuple[Any, ...]) -> TorchSide:
 
 def _samples(request: CompareRequest, known: Side | None) -> list[Array]:
     """--data where both files are programs: by the names of their inputs, or in order."""
-    from bncheck.data import Batches
-
     assert known is not None
-    data = request.given.batches()
-    batch = next((b for b in Batches(data.source, data.name, data.total, SAMPLES) if b.size), None)
-    if batch is None:
-        raise BncheckError("gives no samples", "check the data", data.name)
+    batch = first_samples(request.given.batches(), SAMPLES)
     named = [batch.kwargs[p.name] for p in known.inputs if p.name in batch.kwargs]
     tensors = [*batch.args, *named]
     if len(tensors) != len(known.inputs):

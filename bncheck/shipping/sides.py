@@ -117,7 +117,8 @@ class TorchSide:
     """A torch.export program, run by torch."""
 
     def __init__(self, program: ExportedProgram) -> None:
-        from bncheck.folding.parity import default_tolerance, user_inputs
+        from bncheck.folding.exporting import user_inputs
+        from bncheck.folding.parity import default_tolerance
 
         self.program = program
         self.tolerance = default_tolerance(program)
@@ -142,9 +143,9 @@ class TorchSide:
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """In its own dtypes, by torch."""
         from bncheck.folding.parity import arrays as wide
-        from bncheck.folding.parity import run_graph
+        from bncheck.folding.precise import run_as_written
 
-        return wide(run_graph(self.program, self._flat(fitted(self.inputs, arrays))))
+        return wide(run_as_written(self.program, self._flat(fitted(self.inputs, arrays))))
 
     def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
         """See Side."""
@@ -166,7 +167,7 @@ class TorchSide:
 
     def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
         """All inputs of the graph: the tensors, between them what is no tensor."""
-        from bncheck.folding.parity import user_inputs
+        from bncheck.folding.exporting import user_inputs
         from bncheck.model import to_tensor
 
         rest = iter(arrays)

@@ -1,8 +1,9 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import drift, folding, measuring, reading
+from tests.benchmarks import drift, folded, folding, measuring, reading
 
 reading.main()
 measuring.main()
 folding.main()
+folded.main()
 drift.main()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -62,28 +66,73 @@ def resnet50() -> nn.Module:
     return nn.Sequential(*layers).eval()
 
 
-def main() -> None:
-    """Print CPU time, median of interleaved runs, and the ratio to bncheck."""
-    torch.set_num_threads(1)
-    model = resnet50()
-    program = functional(export_program(model, (torch.randn(2, 3, 64, 64),)))
+def in_turns(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The median CPU seconds of each way, all run in turns."""
+    costs: dict[str, list[float]] = {name: [] for name in ways}
     with torch.no_grad():
-        ways: dict[str, Callable[[], object]] = {
-            "bncheck: read, plan, rewrite": lambda: rewrite(program, solve(read_program(program))),
-            "bncheck: read, plan": lambda: solve(read_program(program)),
-            "torch.fx fuse": lambda: fuse(model),
-        }
-        costs: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(RUNS + 1):
             for name, way in ways.items():
                 begin = time.process_time()
                 way()
                 if turn:  # the first one warms up
                     costs[name].append(time.process_time() - begin)
-    medians = {name: statistics.median(times) for name, times in costs.items()}
+    return {name: statistics.median(times) for name, times in costs.items()}
+
+
+def times() -> None:
+    """CPU time of planning and rewriting, beside torch.fx."""
+    model = resnet50()
+    program = functional(export_program(model, (torch.randn(2, 3, 64, 64),)))
+    medians = in_turns(
+        {
+            "bncheck: read, plan, rewrite": lambda: rewrite(program, solve(read_program(program))),
+            "bncheck: read, plan": lambda: solve(read_program(program)),
+            "torch.fx fuse": lambda: fuse(model),
+        }
+    )
     base = next(iter(medians.values()))
     rows = [(name, f"{cpu:.3f}", f"{cpu / base:.2f}") for name, cpu in medians.items()]
     show("folding a ResNet-50 (the export apart)", ("", "CPU s", "ratio"), rows)
+
+
+def peak(way: str) -> None:
+    """In a process of its own: print the resident memory in MiB before, and its peak during."""
+    model = resnet50()
+    program = functional(export_program(model, (torch.randn(2, 3, 64, 64),)))
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _memory("VmRSS")
+    if way == "bncheck":
+        rewrite(program, solve(read_program(program)))
+    else:
+        fuse(model)
+    print(before, _memory("VmHWM"))
+
+
+def _memory(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def memory() -> None:
+    """The largest addition to a process that holds the model and its exported program."""
+    if not Path("/proc/self/clear_refs").exists():
+        print("memory: left out, this system does not tell it")
+        return
+    rows = []
+    for way in ("bncheck", "torch.fx fuse"):
+        code = f"from tests.benchmarks import folding; folding.peak({way!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        before, most = map(float, done.stdout.split())
+        rows.append((way, f"{before:.0f}", f"+{most - before:.0f}"))
+    show("memory while folding a ResNet-50", ("", "MiB before", "MiB more"), rows)
+
+
+def main() -> None:
+    """Print CPU time and memory."""
+    torch.set_num_threads(1)
+    times()
+    memory()
 
 
 if __name__ == "__main__":

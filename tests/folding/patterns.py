@@ -185,7 +185,7 @@ def _overflow() -> nn.Module:
     return model
 
 
-def _corrupt(value: float) -> Callable[[], nn.Module]:
+def corrupt(value: float) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         model = randomised(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)))
         model[1].running_var[2] = value
@@ -316,6 +316,15 @@ PATTERNS: dict[str, Pattern] = {
     "bn_convT_k_eq_s": Pattern(chain(nn.BatchNorm2d(3), _T(3, 6, 2, stride=2))),
     "bn_convT_k_eq_s_grouped": Pattern(
         chain(nn.BatchNorm2d(6), _T(6, 4, 3, stride=3, groups=2)), (6, 4, 5)
+    ),
+    "bn_convT1d_k_eq_s": Pattern(
+        chain(nn.BatchNorm1d(3), nn.ConvTranspose1d(3, 6, 3, stride=3)), (3, 7)
+    ),
+    "bn_convT3d_k_eq_s": Pattern(
+        chain(nn.BatchNorm3d(4), nn.ConvTranspose3d(4, 6, 2, stride=2, groups=2)), (4, 2, 3, 4)
+    ),
+    "bn_convT_oblong": Pattern(
+        chain(nn.BatchNorm2d(4), _T(4, 6, (2, 3), stride=(2, 3), groups=2, bias=False)), (4, 5, 3)
     ),
     "bn_two_convs_pad0": Pattern(
         net(
@@ -488,6 +497,4 @@ PATTERNS: dict[str, Pattern] = {
         _half(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))), (5,), dtype=torch.float16
     ),
     "fp16_overflow": Pattern(_overflow, kept=1, reason="largest float16", dtype=torch.float16),
-    "corrupt_var": Pattern(_corrupt(-0.5), kept=1, reason="negative variance"),
-    "corrupt_var_nan": Pattern(_corrupt(float("nan")), kept=1, reason="NaN"),
 }

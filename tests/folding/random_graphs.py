@@ -140,7 +140,8 @@ def add_conv(net: Net, draw: Any, x: str) -> None:
     weight = draw(st.sampled_from(same)) if same and draw(st.booleans()) else net.numbers(*shape)
     bias = net.numbers(out) if draw(st.booleans()) else None
     run = lambda a, w, b=None: F.conv2d(a, w, b, padding=padding, groups=groups)  # noqa: E731
-    net.call(df.Conv(groups, padding > 0), [x, weight, bias], run)
+    centre = (kernel // 2,) * 2 if padding == kernel // 2 and kernel % 2 else None
+    net.call(df.Conv(groups, padding > 0, centre), [x, weight, bias], run)
 
 
 def add_transposed(net: Net, draw: Any, x: str) -> None:
@@ -188,7 +189,7 @@ def add_sum(net: Net, draw: Any, x: str) -> None:
     same = [n for n in net.activations if net.samples[n].shape == shape]
     other = draw(st.sampled_from(same))
     # x - x is 0 whatever x is scaled by: true, and of no interest
-    sign = 1.0 if other == x else draw(st.sampled_from([1.0, -1.0]))
+    sign = 1.0 if other == x else draw(st.sampled_from([1.0, -1.0, 2.5]))
     net.call(df.Add((1.0, sign)), [x, other], lambda a, b: a + sign * b)
 
 
@@ -226,19 +227,62 @@ def add_split(net: Net, draw: Any, x: str) -> None:
     net.call(df.Split(1, parts), [x], lambda a: (a[:, :cut], a[:, cut:]), pieces=2)
 
 
+def add_stack_sum(net: Net, draw: Any, x: str) -> None:
+    shape = net.samples[x].shape
+    same = [n for n in net.activations if net.samples[n].shape == shape]
+    axis = draw(st.integers(1, len(shape)))
+    other = draw(st.sampled_from(same))
+    (stacked,) = net.call(
+        df.Concat(axis, stacks=True), [x, other], lambda a, b: torch.stack([a, b], axis)
+    )
+    spec = df.Average((axis,), 2.0, drops=True)
+    net.call(spec, [stacked], lambda a: a.sum(axis))
+
+
+def add_picks(net: Net, draw: Any, x: str) -> None:
+    """Channels and positions: some dropped, some shown twice, others moved."""
+    axis = draw(st.sampled_from([1, net.samples[x].dim() - 1]))
+    size = net.samples[x].shape[axis]
+    indices = draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size + 2))
+    if draw(st.booleans()):
+        indices = draw(st.permutations(range(size)))
+    place = torch.tensor(indices)
+    spec = df.Gather(((axis, tuple(indices)),))
+    net.call(spec, [x], lambda a: a.index_select(axis, place))
+
+
+def add_product(net: Net, draw: Any, x: str) -> None:
+    """A matrix along an axis, from the left or as einsum writes it."""
+    dims = net.samples[x].dim()
+    axis = draw(st.integers(1, dims - 1))
+    out = draw(st.integers(1, dims - 1))
+    weight = net.numbers(3, net.samples[x].shape[axis])
+    spec = df.Linear(output_first=True, axes=(axis - dims, out - dims))
+
+    def run(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y: Tensor = torch.tensordot(a, w, ([axis], [1]))
+        return (y if b is None else y + b).movedim(-1, out)
+
+    net.call(spec, [x, weight, None], run)
+
+
 def add_pool(net: Net, draw: Any, x: str) -> None:
     kind = draw(
-        st.sampled_from(["avg", "avg_pad", "avg_uncounted", "max", "mean", "nearest", "lin"])
+        st.sampled_from(
+            ["avg", "avg_pad", "avg_uncounted", "max", "mean", "sum", "min", "nearest", "lin"]
+        )
     )
     runs: dict[str, tuple[df.Spec, Run]] = {
         "avg": (df.Average((2, 3)), lambda a: F.avg_pool2d(a, 2)),
-        "avg_pad": (df.Average((2, 3), True), lambda a: F.avg_pool2d(a, 3, 1, 1)),
+        "avg_pad": (df.Average((2, 3), None), lambda a: F.avg_pool2d(a, 3, 1, 1)),
         "avg_uncounted": (
             df.Average((2, 3)),
             lambda a: F.avg_pool2d(a, 3, 1, 1, count_include_pad=False),
         ),
         "max": (df.Maximum((2, 3)), lambda a: F.max_pool2d(a, 3, 1, 1)),
         "mean": (df.Average((2, 3), drops=True), lambda a: a.mean((2, 3))),
+        "sum": (df.Average((3,), float(net.samples[x].shape[3])), lambda a: a.sum(3, True)),
+        "min": (df.Maximum((2, 3), drops=True), lambda a: a.amin((2, 3))),
         "nearest": (df.Average((2, 3)), lambda a: F.interpolate(a, scale_factor=2)),
         "lin": (
             df.Average((2, 3)),
@@ -251,7 +295,9 @@ def add_pool(net: Net, draw: Any, x: str) -> None:
 
 def add_view(net: Net, draw: Any, x: str) -> None:
     kind = draw(
-        st.sampled_from(["flatten", "swap", "flip", "shuffle", "pad", "mirror", "identity"])
+        st.sampled_from(
+            ["flatten", "swap", "flip", "shuffle", "depth", "deep", "pad", "mirror", "identity"]
+        )
     )
     channels = net.samples[x].shape[1]
     if kind == "flatten":
@@ -259,9 +305,13 @@ def add_view(net: Net, draw: Any, x: str) -> None:
     elif kind == "swap":
         net.call(df.Transpose((0, 1, 3, 2)), [x], lambda a: a.transpose(2, 3))
     elif kind == "flip":
-        net.call(df.Flip((3,)), [x], lambda a: a.flip(3))
+        net.call(df.Gather(((3, None),)), [x], lambda a: a.flip(3))
     elif kind == "shuffle" and channels % 4 == 0:
         net.call(df.PixelShuffle(2), [x], lambda a: F.pixel_shuffle(a, 2))
+    elif kind == "depth" and channels % 4 == 0:
+        net.call(df.PixelShuffle(2, depth_last=True), [x], _depth_to_space)
+    elif kind == "deep" and net.samples[x].shape[2] % 2 == net.samples[x].shape[3] % 2 == 0:
+        net.call(df.PixelShuffle(2, inverse=True), [x], lambda a: F.pixel_unshuffle(a, 2))
     elif kind == "pad":
         net.call(df.Pad((3,), 0.0), [x], lambda a: F.pad(a, (1, 0)))
     elif kind == "mirror":
@@ -270,22 +320,44 @@ def add_view(net: Net, draw: Any, x: str) -> None:
         net.call(df.Identity(), [x], lambda a: a.clone())
 
 
+def _depth_to_space(x: Tensor) -> Tensor:
+    """ONNX' DCR: the place within a block before the channel."""
+    blocks = x.reshape(x.shape[0], 4, -1, *x.shape[2:]).transpose(1, 2)
+    result: Tensor = F.pixel_shuffle(blocks.reshape(x.shape), 2)
+    return result
+
+
 def add_nonlinear(net: Net, draw: Any, x: str) -> None:
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": F.relu,
+        "leaky_relu": lambda a: F.leaky_relu(a, 0.2),
+        "abs": torch.abs,
+    }
     if draw(st.booleans()):
-        net.call(df.Rectifier("relu"), [x], F.relu)
+        kind = draw(st.sampled_from(sorted(kinds)))
+        net.call(df.Rectifier(kind), [x], kinds[kind])
     else:
         net.call(df.Opaque("sigmoid"), [x], torch.sigmoid)
 
 
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
-           add_concat, add_split, add_pool, add_view, add_nonlinear]  # fmt: skip
-FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear]
-LINEAR_CALLS = (add_conv, add_transposed, add_linear)
+           add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
+           add_product]  # fmt: skip
+FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
+        add_picks]  # fmt: skip
+LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product)
 
 
 @st.composite
-def nets(draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None) -> Net:
-    """A graph of up to `depth` calls, with branches, shared weights and outputs anywhere."""
+def nets(
+    draw: Any, depth: int = 12, norms: int | None = None, linears: int | None = None,
+    plain: bool = False,
+) -> Net:  # fmt: skip
+    """A graph of up to `depth` calls, with branches, shared weights and outputs anywhere.
+
+    `plain`: without sums that are written as stacks, which the planner does not take apart, and
+    without products along inner axes, which a scale on another axis could pass.
+    """
     net = Net(draw(st.integers(0, 2**32 - 1)))
     for _ in range(draw(st.integers(2, depth))):
         recent = net.activations[-4:]
@@ -294,6 +366,8 @@ def nets(draw: Any, depth: int = 12, norms: int | None = None, linears: int | No
         if sample.numel() > 20_000:
             continue
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else [add_constant])
+        if plain:
+            options = [o for o in options if o not in (add_stack_sum, add_product)]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(df.Norm) >= norms:
             options = [o for o in options if o is not add_norm]

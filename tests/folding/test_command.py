@@ -16,6 +16,7 @@ import torch
 import bncheck
 from bncheck.cli import run
 from bncheck.folding.program_file import load_program, moved
+from tests.folding.onnx_patterns import conv_bn
 from tests.planted import DigitNet
 
 torch.set_num_threads(1)
@@ -269,7 +270,11 @@ def test_a_tolerance_that_nothing_meets_writes_nothing(
         (["healthy-torchscript.pt", "-o", "OUT.pt2"], "is TorchScript"),
         (["healthy.pt2", "--input", "1,8,8", "-o", "OUT.pt2"], "leave --input out"),
         (["healthy.pt2", "--key", "ema", "-o", "OUT.pt2"], "under the key"),
-        (["healthy.onnx", *DATA, "-o", "OUT.onnx"], "--data has nothing"),
+        (
+            ["healthy.onnx", "--data", "WIDE.npz", "-o", "OUT.onnx"],
+            "is ?x1x8x8, and the data gives",
+        ),
+        (["healthy.pt2", "--freeze-inputs", "-o", "OUT.pt2"], "is for ONNX models"),
         (["healthy.pt2", "-o", "OUT.pt2", "--report", "json:OUT.pt2"], "no place for a report"),
         (["nowhere.pt2", "-o", "OUT.pt2"], "nowhere.pt2"),
         (["nets.py", "-o", "OUT.pt2"], "nets.py"),
@@ -502,3 +507,27 @@ def test_quiet_verbose_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(["fold", source, "-o", out, "--verbose", "--quiet"]) == 2
     assert run(["fold", source, "-o", out, "--keep", "bn1", "--fail-unfolded", "-q"]) == 1
     assert "error BN402 bn1: kept: --keep asks for it" in capsys.readouterr().out
+
+
+def test_an_onnx_model_is_compared_on_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    data = str(SAMPLES / "digits-test.npz")
+    command = ["fold", str(SAMPLES / "healthy.onnx"), "--data", data, "-o", str(out), "--json"]
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["parity"]["batches"][:3] == [2, 3, 60]
+    assert out.exists()
+
+
+def test_weights_that_a_caller_may_override_are_folded_where_nobody_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(conv_bn(listed=True)(), source)
+    assert run(["fold", str(source), "--dry-run"]) == 0
+    assert "--freeze-inputs says that nobody does" in capsys.readouterr().out
+    assert run(["fold", str(source), "--freeze-inputs", "-o", str(out), "--quiet"]) == 0
+    model = onnx.load(out)
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
+    assert [info.name for info in model.graph.input] == ["x"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.commute import Stuck, constant_along, merged, reshaped, settled
+from bncheck.folding.maps import Stuck, constant_along, merged, settled
+from bncheck.folding.reshaping import reshaped
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import nn
 from torch.export import ExportedProgram
 
 from bncheck.cli import run
@@ -47,9 +48,9 @@ def test_a_wrong_program_is_refused(
 ) -> None:
     right = rewrite_export.rewrite
 
-    def wrong(program: ExportedProgram, solution: Solution) -> ExportedProgram:
+    def wrong(program: ExportedProgram, solution: Solution) -> rewrite_export.Rewritten:
         folded = right(program, solution)
-        for name, tensor in folded.state_dict.items():
+        for name, tensor in folded.program.state_dict.items():
             damage(name, tensor.detach().numpy())
         return folded
 
@@ -57,7 +58,7 @@ def test_a_wrong_program_is_refused(
     out = tmp_path / "net.pt2"
     assert run(["fold", str(SAMPLES / "healthy.pt2"), "-o", str(out), "--json"]) == 1
     assert '"rule": "BN404"' in (text := capsys.readouterr().out)
-    assert "relu" in text.partition('"layer": ')[2][:40]
+    assert text.partition('"layer": ')[2][:5] in ('"bn2"', '"bn4"')
     assert not out.exists()
 
 
@@ -70,18 +71,19 @@ def test_a_wrong_onnx_model_is_refused(
 ) -> None:
     right = rewrite_onnx.rewrite
 
-    def wrong(model: onnx.ModelProto, *arguments: object) -> None:
-        right(model, *arguments)  # type: ignore[arg-type]
+    def wrong(model: onnx.ModelProto, *arguments: object) -> object:
+        renamed = right(model, *arguments)  # type: ignore[arg-type]
         for tensor in model.graph.initializer:
             numbers = numpy_helper.to_array(tensor).copy()
             damage(tensor.name, numbers)
             tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
+        return renamed
 
     monkeypatch.setattr(onnx_fold, "rewrite", wrong)
     out = tmp_path / "net.onnx"
     assert run(["fold", str(SAMPLES / "healthy.onnx"), "-o", str(out), "--json"]) == 1
     assert '"rule": "BN404"' in (text := capsys.readouterr().out)
-    assert "elu" in text.partition('"layer": ')[2][:40]
+    assert "norm" in text.partition('"layer": ')[2][:40]
     assert not out.exists()
 
 
@@ -130,3 +132,22 @@ def test_what_is_no_number_on_one_side_only_is_no_match() -> None:
     assert relative_error(array, array) == 0.0
     assert relative_error(array, np.ones((2, 3))) == float("inf")
     assert relative_error(np.ones((0, 3)), np.ones((0, 3))) == 0.0
+
+
+def test_a_wrong_weight_of_a_unit_that_never_opens_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    with torch.no_grad():
+        model.get_submodule("1").bias[2] = -50.0  # type: ignore[operator]
+    right = rewrite_export.rewrite
+
+    def wrong(program: ExportedProgram, solution: Solution) -> rewrite_export.Rewritten:
+        folded = right(program, solution)
+        folded.program.state_dict["0.weight"][2] *= 1.5
+        return folded
+
+    monkeypatch.setattr(torch_fold, "rewrite", wrong)
+    result = torch_fold.fold(model, (torch.randn(2, 3, 8, 8),))
+    assert result.parity is not None
+    assert result.parity.max_relative_error < 1e-6
+    assert not result.parity.holds
+    assert result.parity.parts_at == "1"

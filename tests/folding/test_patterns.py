@@ -8,7 +8,8 @@ import torch
 from bncheck import BncheckError
 from bncheck.folding.plan import Status
 from bncheck.folding.torch_fold import FoldResult, fold
-from tests.folding.patterns import PATTERNS, Branch, Pattern
+from tests.folding.passing import PASSING
+from tests.folding.patterns import PATTERNS, Branch, Pattern, corrupt
 
 torch.set_num_threads(1)
 
@@ -35,9 +36,12 @@ def _largest_error(pattern: Pattern, result: FoldResult) -> float:
     )
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+_ALL = PATTERNS | PASSING
+
+
+@pytest.mark.parametrize("name", _ALL)
 def test_pattern(name: str) -> None:
-    pattern = PATTERNS[name]
+    pattern = _ALL[name]
     model = _build(pattern)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = fold(model, (torch.randn(2, *pattern.shape).to(pattern.dtype),))
@@ -49,13 +53,10 @@ def test_pattern(name: str) -> None:
     if pattern.reason:
         assert any(pattern.reason in f"{d.reason} {d.hint}" for d in kept), kept
     assert result.parity is not None
-    if "nan" not in name and "corrupt" not in name:
-        assert result.parity.holds, result.parity
+    assert result.parity.holds, result.parity
     after = model.state_dict()
-    assert all(
-        torch.equal(value, after[key]) or value.isnan().any() for key, value in before.items()
-    )
-    skip = ("corrupt_var", "corrupt_var_nan", "conv16_bn32", "fp16_overflow", "spectral_norm_param")
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    skip = ("conv16_bn32", "fp16_overflow", "spectral_norm_param")
     if name not in skip and not any(module.training for module in model.modules()):
         limits = {torch.float16: 5e-3, torch.bfloat16: 4e-2, torch.float64: 1e-13}
         assert _largest_error(pattern, result) < limits.get(pattern.dtype, 2e-6)
@@ -64,3 +65,9 @@ def test_pattern(name: str) -> None:
 def test_data_dependent_control_flow_is_refused_with_its_line() -> None:
     with pytest.raises(BncheckError, match=r"branches on the values.*patterns\.py:\d+ `if y\.sum"):
         fold(Branch().eval(), (torch.randn(2, 3, 8, 8),))
+
+
+@pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf")])
+def test_corrupt_statistics_are_refused(value: float) -> None:
+    with pytest.raises(BncheckError, match="1: its running statistics hold a NaN"):
+        fold(corrupt(value)(), (torch.randn(2, 3, 8, 8),))

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from bncheck.cli import run
 from bncheck.errors import BncheckError
 from bncheck.folding.program_file import load_program
-from bncheck.folding.program_guard import is_arithmetic
+from bncheck.folding.program_guard import is_arithmetic, is_guard
 
 _CALL = "__import__('os').system('echo pwned > $BNCHECK_MARKER')"
 _EXPRESSION = re.compile(r'"expr_str": "[^"]*"')
@@ -125,3 +126,53 @@ def test_sizes_are_arithmetic(text: str) -> None:
 )
 def test_others_are_not(text: str) -> None:
     assert not is_arithmetic(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "L['x'].size()[2] >= 3",
+        "((-2) + L['x'].size()[3]) != 1",
+        "(max(1, (-2) + L['x'].size()[3])*max(1, L['y'][0].size()[2])) % 2 == 0 and True",
+    ],
+)
+def test_guards_compare_sizes(text: str) -> None:
+    assert is_guard(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('x')",
+        "L['x'].size(print())[0] > 1",
+        "L['x'].__class__()[0] > 1",
+        "L['x'].size()[0] > 1 if print() else 2",
+        "[print() for L['x'] in [1]]",
+        "max(1, key=print)",
+        "L[print()].size()[0] > 1",
+        "(lambda: 1)() > 1",
+        "9 ** 9 ** 9 > 1",
+        "L['x'].size()[0] > 1; print()",
+    ],
+)
+def test_what_does_more_is_no_guard(text: str) -> None:
+    assert not is_guard(text)
+
+
+def test_a_program_of_free_sizes_is_folded_and_read_again(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(4), torch.nn.ConvTranspose2d(4, 6, 2, stride=2),
+        torch.nn.Conv2d(6, 4, 3),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        model.get_submodule("0").bias.fill_(0.3)  # type: ignore[operator]
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(
+        model, (torch.randn(3, 4, 9, 9),), dynamic_shapes=({0: auto, 2: auto, 3: auto},)
+    )
+    torch.export.save(program, tmp_path / "in.pt2")
+    command = ["fold", str(tmp_path / "in.pt2"), "-o", str(tmp_path / "out.pt2"), "--quiet"]
+    assert run(command) == 0
+    folded = load_program(tmp_path / "out.pt2").module()
+    x = torch.randn(40, 4, 5, 12)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)

@@ -90,6 +90,90 @@ def test_statistics_that_another_call_updates_are_not_folded() -> None:
     assert "computed" in decisions[1].reason
 
 
+def test_statistics_shared_with_a_norm_in_training_mode_are_not_folded() -> None:
+    model = randomised(Fn(lambda net, x: net.bn(net.back(net.trains(net.conv(x)))),
+                          conv=_conv(), trains=nn.BatchNorm2d(6), back=nn.Conv2d(6, 6, 1),
+                          bn=nn.BatchNorm2d(6)))  # fmt: skip
+    model.trains.running_mean, model.trains.running_var = (
+        model.bn.running_mean,
+        model.bn.running_var,
+    )
+    model.trains.train()
+    decisions = fold(model, (torch.randn(2, 4, 9, 9),)).batchnorms
+    assert [d.status for d in decisions] == [Status.KEPT] * 2
+
+
+def test_a_buffer_that_every_call_changes_is_compared_from_its_first_value() -> None:
+    class Counting(Fn):
+        calls: Tensor
+
+    def run(net: Fn, x: Tensor) -> Tensor:
+        net.calls.add_(1)
+        return net.bn(net.conv(x)) * net.calls
+
+    model = randomised(Counting(run, conv=_conv(), bn=nn.BatchNorm2d(6)))
+    model.register_buffer("calls", torch.zeros(()))
+    result = fold(model, (torch.randn(2, 4, 9, 9),))
+    assert result.report.folded == 1
+    assert result.parity is not None
+    assert result.parity.holds
+    assert result.program.state_dict["calls"] == 0
+    assert model.calls == 0
+
+
+def test_attention_without_dropout_draws_nothing() -> None:
+    def run(net: Fn, x: Tensor) -> Tensor:
+        y = net.bn(net.conv(x)).flatten(2).transpose(1, 2)
+        return nn.functional.rrelu(nn.functional.scaled_dot_product_attention(y, y, y))
+
+    assert _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6)).report.folded == 1
+
+
+def test_attention_with_dropout_is_refused() -> None:
+    def run(net: Fn, x: Tensor) -> Tensor:
+        y = net.bn(net.conv(x)).flatten(2)
+        return nn.functional.scaled_dot_product_attention(y, y, y, dropout_p=0.1)
+
+    with pytest.raises(BncheckError, match="draws random numbers"):
+        _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_batch_is_free_whatever_the_example(batch: int) -> None:
+    class Variadic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = _conv(), nn.BatchNorm2d(6)
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            y: Tensor = self.bn(self.conv(inputs[0]))
+            return y
+
+    result = fold(randomised(Variadic()), (torch.randn(batch, 4, 9, 9),))
+    assert result.parity is not None
+    assert result.parity.batches[:2] == (2, 3)
+    assert [len(result.module()(torch.randn(n, 4, 9, 9))) for n in (1, 2, 5)] == [1, 2, 5]
+
+
+def test_what_overflows_before_may_overflow_after() -> None:
+    model = randomised(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1)))
+    with torch.no_grad():
+        model.get_submodule("2").weight.mul_(3e4)
+    result = fold(model.half(), (torch.randn(2, 4, 9, 9).half(),))
+    assert not result.module()(torch.randn(2, 4, 9, 9).half()).isfinite().all()
+    assert result.report.folded == 1
+    assert result.parity is not None
+    assert result.parity.holds
+
+
+def test_branches_without_a_norm_hold_none() -> None:
+    def run(net: Fn, x: Tensor) -> object:
+        y = net.bn(net.conv(x))
+        return torch.cond(y.sum() > 0, lambda y: y + 1, lambda y: y * 2, (y,))
+
+    assert _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6)).report.folded == 1
+
+
 def _cond(net: Fn, x: Tensor) -> Tensor:
     return torch.cond(x.sum() > 0, lambda x: net.bn(net.conv(x)), lambda x: net.conv(x) * 2, (x,))
 

@@ -81,7 +81,7 @@ def parity_text(parity: Parity) -> Text:
     )
     if parity.max_relative_error > parity.tolerance:
         text.append(f"; the original's own rounding makes {parity.original_error:.1e}")
-        text.append(" (twice that is allowed)" if parity.holds else "")
+        text.append(" (ten times that is allowed)" if parity.holds else "")
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
         text.append(f"; the same class is largest for {parity.argmax_agreement:.1%}")
     return text

@@ -1,0 +1,102 @@
+"""What can be done with an affine map alone: compare, merge and shrink it.
+
+A map is a pair of arrays that broadcast against the value they belong to, NaN where nobody cares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bncheck.folding.algebra import Affine
+from bncheck.folding.dataflow import Floats, Graph, Shape
+
+#: Maps larger than this (in numbers) are not worth carrying: one per element of a feature map.
+MAX_SIZE = 1 << 24
+
+
+class Stuck(Exception):
+    """A map can go no further: why, and what would have to change in the model."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+def each(affine: Affine, change: Callable[[Floats], Floats]) -> Affine:
+    """The map with both arrays changed alike."""
+    scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
+    return Affine(change(scale), change(shift))
+
+
+def shapes_of(graph: Graph, first: str | None, second: str | None) -> tuple[Shape, Shape]:
+    """The shapes of two values, where both are known."""
+    shapes = graph.shape(first), graph.shape(second)
+    if shapes[0] is None or shapes[1] is None:
+        raise Stuck("the shapes around it are not known")
+    return shapes[0], shapes[1]
+
+
+def constant_along(array: Floats, axes: Sequence[int]) -> Floats | None:
+    """`array` with these axes reduced to size 1, or None where its numbers differ along them."""
+    for axis in axes:
+        if array.shape[axis] == 1:
+            continue
+        free = np.isnan(array)
+        first = np.take_along_axis(array, np.argmin(free, axis, keepdims=True), axis)
+        if not np.all(free | (array == first)):
+            return None
+        array = first
+    return array
+
+
+def collapsed(affine: Affine, axes: Sequence[int], complaint: str) -> Affine:
+    """The map with these axes reduced to size 1."""
+    scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
+    small = constant_along(scale, axes), constant_along(shift, axes)
+    if small[0] is None or small[1] is None:
+        raise Stuck(complaint)
+    return Affine(small[0], small[1])
+
+
+def is_even(affine: Affine, axis: int) -> bool:
+    """Whether a map does not know how long that axis is."""
+    return bool(affine.scale.shape[axis] == 1 and affine.shift.shape[axis] == 1)
+
+
+def same(first: Affine, second: Affine) -> bool:
+    """Whether two maps are equal wherever both care."""
+    return merged(first, second) is not None
+
+
+def merged(first: Affine, second: Affine) -> Affine | None:
+    """What both maps want, each filling the places where the other does not care."""
+    if first is second:
+        return first
+    arrays = np.broadcast_arrays(first.scale, first.shift, second.scale, second.shift)
+    free, other_free = np.isnan(arrays[0]), np.isnan(arrays[2])
+    both = ~free & ~other_free
+    if np.any(both & ((arrays[0] != arrays[2]) | (arrays[1] != arrays[3]))):
+        return None
+    return Affine(np.where(free, arrays[2], arrays[0]), np.where(free, arrays[3], arrays[1]))
+
+
+def settled(affine: Affine) -> Affine:
+    """The map with the identity wherever nobody cares."""
+    free = np.isnan(affine.scale)
+    if not np.any(free):
+        return affine
+    shift = np.broadcast_to(affine.shift, free.shape)
+    return Affine(np.where(free, 1.0, affine.scale), np.where(free, 0.0, shift))
+
+
+def fitted(array: Floats, shape: Shape, out: Shape) -> Floats:
+    """A map of a broadcast result, as a map of the operand of that (smaller) shape."""
+    more = len(out) - len(shape)
+    repeated = [i for i, size in enumerate(out) if i < more or shape[i - more] != size]
+    small = constant_along(array, repeated)
+    if small is None:
+        raise Stuck("an operand of the addition before it is broadcast over its channels")
+    return small.reshape(small.shape[more:])

@@ -1,0 +1,184 @@
+"""Networks with one call between a convolution and a BatchNorm, or the other way round.
+
+What a map passes is folded; each call that it cannot pass in all cases has its trap beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from tests.folding.patterns import IMAGE, Fn, Pattern, bn, conv, net, randomised
+
+Step = Callable[[Tensor], Tensor]
+
+
+def behind(
+    step: Step, channels: int = 6, norm: type[nn.Module] = nn.BatchNorm2d, kept: int = 0,
+    reason: str = "", like: Step | None = None, positive: bool = False,
+) -> Pattern:  # fmt: skip
+    """Conv, step, BatchNorm, whose channels are `like` those of six where that is given."""
+
+    def build() -> nn.Module:
+        model = randomised(Fn(lambda s, x: s.bn(step(s.conv(x))), conv=conv()(), bn=norm(channels)))
+        own = model.get_submodule("bn")
+        with torch.no_grad():
+            for tensor in (*own.parameters(), *own.buffers()):
+                if like is not None and tensor.dim():
+                    tensor.copy_(like(tensor[:6]))
+            if positive:
+                own.weight.abs_().add_(0.1)  # type: ignore[operator]
+        return model
+
+    return Pattern(build, kept=kept, reason=reason)
+
+
+def before(step: Callable[[Any, Tensor], Tensor], inputs: int = 3, kept: int = 0,
+           reason: str = "", scale_only: bool = False, size: int = 3,
+           more: Callable[[], nn.Module] = nn.Identity) -> Pattern:  # fmt: skip
+    """BatchNorm, step, Conv."""
+
+    def build() -> nn.Module:
+        model = randomised(
+            Fn(lambda s, x: s.conv(step(s, s.bn(x))), conv=conv(inputs, 6, size)(), bn=bn(3)(),
+               more=more())
+        )  # fmt: skip
+        own = model.get_submodule("bn")
+        if scale_only:
+            with torch.no_grad():
+                own.weight.abs_().add_(0.1)  # type: ignore[operator]
+                own.bias.zero_()  # type: ignore[operator]
+                own.running_mean.zero_()  # type: ignore[operator]
+        return model
+
+    return Pattern(build, kept=kept, reason=reason)
+
+
+def two(join: Callable[[Tensor, Tensor], Tensor], norm: type[nn.Module] = nn.BatchNorm2d,
+        kept: int = 0) -> Pattern:  # fmt: skip
+    """Two convolutions, joined, and BatchNorm."""
+    run = lambda s, x: s.bn(join(s.a(x), s.b(x)))  # noqa: E731
+    return Pattern(net(run, a=conv(), b=conv(), bn=lambda: norm(6)), kept=kept)
+
+
+def product(run: Callable[..., object], weight: tuple[int, ...], channels: int,
+            shape: tuple[int, ...], norm: type[nn.Module] = nn.BatchNorm1d) -> Pattern:  # fmt: skip
+    """A product with a constant matrix `net.w` before or after BatchNorm."""
+
+    def build() -> nn.Module:
+        model = Fn(run, bn=norm(channels))
+        model.register_parameter("w", nn.Parameter(torch.randn(weight)))
+        return randomised(model)
+
+    return Pattern(build, shape)
+
+
+def repvgg(kept: int = 0, reason: str = "", small: int = 1, **options: Any) -> Pattern:
+    """RepVGG's block in training: 3 x 3, 1 x 1 and nothing, each with BatchNorm, added up."""
+    run = lambda s, x: s.a(s.big(x)) + s.b(s.small(x)) + s.c(x)  # noqa: E731
+    return Pattern(
+        net(run, big=conv(4, 4, 3, padding=1, **options), small=conv(4, 4, small, **options),
+            a=bn(4), b=bn(4), c=bn(4)), (4, 6, 6), kept, reason,
+    )  # fmt: skip
+
+
+_PLACES = torch.tensor([4, 0, 2])
+_FLAT = nn.BatchNorm1d
+
+PASSING: dict[str, Pattern] = {
+    # picking
+    "repeat": behind(lambda y: y.repeat(1, 1, 2, 3)),
+    "tile": behind(lambda y: torch.tile(y, (2, 2))),
+    "repeat_channels": behind(lambda y: y.repeat(1, 2, 1, 1), 12, kept=1, reason="repeats its"),
+    "repeat_channels_alike": behind(
+        lambda y: y.repeat(1, 2, 1, 1), 12, like=lambda t: t.repeat(2)
+    ),
+    "repeat_interleave_alike": behind(
+        lambda y: y.repeat_interleave(2, 1), 12, like=lambda t: t.repeat_interleave(2)
+    ),
+    "bn_repeat_channels": before(lambda _, y: y.repeat(1, 2, 1, 1), 6),
+    "bn_repeat_interleave": before(lambda _, y: y.repeat_interleave(2, 1), 6),
+    "channel_shuffle": behind(lambda y: F.channel_shuffle(y, 2)),
+    "channel_shuffle_by_hand": behind(
+        lambda y: y.view(y.shape[0], 2, 3, 7, 7).transpose(1, 2).reshape(y.shape)
+    ),
+    "roll": behind(lambda y: torch.roll(y, (1, 2), (2, 1))),
+    "flip_channels": behind(lambda y: y.flip(1)),
+    "index_select": behind(lambda y: y.index_select(1, _PLACES), 3),
+    "index": behind(lambda y: y[:, [4, 0, -1]], 3),
+    "bn_index_twice": before(lambda _, y: y[:, [2, 0, 0, 1]], 4),
+    "slice_both": behind(lambda y: y[:, 1:5, 1:-1, 2:], 4),
+    "slice_step": behind(lambda y: y[:, ::2], 3),
+    "narrow": behind(lambda y: y.narrow(1, 2, 3), 3),
+    "select": behind(lambda y: y[:, :, :, -1], 6, _FLAT),
+    "crop": behind(lambda y: F.pad(y, (-1, -1, -1, 0))),
+    # joining and cutting
+    "stack": two(lambda a, b: torch.stack([a, b], 2), nn.BatchNorm3d),
+    "stack_sum": two(lambda a, b: torch.stack([a, b], -1).sum(-1)),
+    "add_alpha": two(lambda a, b: torch.add(a, b, alpha=2)),
+    "sub_alpha": two(lambda a, b: torch.sub(a, b, alpha=-0.5)),
+    "lerp": two(lambda a, b: torch.lerp(a, b, 0.3)),
+    "product_of_two": two(torch.mul, kept=1),
+    "chunk_half": behind(lambda y: y.chunk(2, 1)[1], 3),
+    "unbind": behind(lambda y: y.view(y.shape[0], 2, 3, 7, 7).unbind(1)[1], 3),
+    "repvgg": repvgg(),
+    "repvgg_grouped": repvgg(groups=2, bias=False),
+    "repvgg_without_a_centre": Pattern(
+        net(lambda s, x: s.conv(x) - s.bn(x), conv=conv(4, 4, 2, padding="same"), bn=bn(4)),
+        (4, 6, 6), 1, "not the same scale",
+    ),
+    "linear_beside": product(lambda s, x: x @ s.w - s.bn(x), (5, 5), 5, (5,)),
+    "beside_twice": Pattern(
+        net(lambda s, x: s.a(x) - (s.b(x) - s.conv(x)), conv=conv(4, 4, 1), a=bn(4), b=bn(4)),
+        (4, 6, 6),
+    ),
+    "sum_with_its_input_twice": Pattern(
+        net(lambda s, x: torch.add(s.conv(x), s.bn(s.conv(x)), alpha=3), conv=conv(), bn=bn()),
+    ),
+    # reducing
+    "sum": behind(lambda y: y.sum((2, 3)), 6, _FLAT),
+    "bn_sum": before(lambda _, y: y.sum((2, 3), keepdim=True), size=1),
+    "mean_over_channels": behind(lambda y: y.mean(1, keepdim=True), 1),
+    "amax": behind(lambda y: y.amax((2, 3)), 6, _FLAT, positive=True),
+    "amin": behind(lambda y: y.amin((2, 3)), 6, _FLAT, positive=True),
+    "max_values": behind(lambda y: y.max(3)[0].min(2)[0], 6, _FLAT, positive=True),
+    "max_values_negative": behind(
+        lambda y: y.max(3)[0], 6, _FLAT, kept=1, reason="scales are negative"
+    ),
+    "max_and_where": behind(
+        lambda y: y.max(3)[0] + y.max(3)[1], 6, _FLAT, kept=1, positive=True
+    ),
+    "divisor_override": behind(
+        lambda y: F.avg_pool2d(y, 2, divisor_override=3), kept=1, reason="count_include_pad"
+    ),
+    "antialiased": behind(
+        lambda y: F.interpolate(y, size=(4, 4), mode="bilinear", antialias=True)
+    ),
+    "bicubic": behind(
+        lambda y: F.interpolate(y, size=(9, 5), mode="bicubic", align_corners=True)
+    ),
+    # constants
+    "constants": behind(lambda y: -(2 - y / 3) * 0.5 + 1),
+    "one_by_it": behind(lambda y: 2 / (y * y + 1), kept=1, reason="lies between"),
+    # activations
+    "relu": before(lambda _, y: F.relu(y), scale_only=True),
+    "prelu": before(lambda s, y: s.more(y), scale_only=True, more=lambda: nn.PReLU(3)),
+    "leaky_relu": before(lambda _, y: F.leaky_relu(y, 0.1), scale_only=True),
+    "rrelu": before(lambda _, y: F.rrelu(y), scale_only=True),
+    "abs": before(lambda _, y: y.abs(), scale_only=True),
+    "relu6": before(lambda _, y: F.relu6(y), scale_only=True, kept=1),
+    "relu_with_shift": before(lambda _, y: F.relu(y), kept=1, reason="positive scale without"),
+    # products
+    "matmul_left": product(lambda s, x: s.bn(s.w @ x), (7, 3), 7, (3, 5)),
+    "bn_matmul_left": product(lambda s, x: s.w @ s.bn(x), (7, 3), 3, (3, 5)),
+    "einsum": product(
+        lambda s, x: s.bn(torch.einsum("nchw,co->nohw", x, s.w)), (3, 6), 6, IMAGE, nn.BatchNorm2d
+    ),
+    "bn_einsum_weight_first": product(
+        lambda s, x: torch.einsum("oc,nchw->nhwo", s.w, s.bn(x)), (6, 3), 3, IMAGE, nn.BatchNorm2d
+    ),
+}  # fmt: skip
