@@ -108,7 +108,11 @@ def _with_object(records: Mapping[str, bytes], path: Path) -> Path:
     """A constant that torch unpickles, whatever its use_pickle says."""
     weights = next(data for name, data in records.items() if name.endswith("weights_config.json"))
     meta = json.loads(weights)["config"]["0.bias"]["tensor_meta"]
-    meta |= {"dtype": 1, "sizes": [{"as_int": len(_PICKLE)}]}  # bytes, like the record
+    meta |= {
+        "dtype": 1,
+        "requires_grad": False,
+        "sizes": [{"as_int": len(_PICKLE)}],
+    }  # bytes, like the record
     config = {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False,
                     "tensor_meta": meta}}  # fmt: skip
     with zipfile.ZipFile(path, "w") as archive:
