@@ -93,5 +93,7 @@ def _w2(report: Mapping[str, Any]) -> dict[str, float]:
 def _folded(report: Mapping[str, Any]) -> int | None:
     if report.get("schema") != "bncheck.fold/1":
         return None
-    folded: int = report["summary"]["folded"]
+    folded = report["summary"]["folded"]
+    if not isinstance(folded, int):
+        raise TypeError
     return folded

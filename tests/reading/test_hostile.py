@@ -30,6 +30,8 @@ THROUGH_THE_DOOR = (
     *("statistics-nan", "name-ansi-title", "name-workflow", "name-surrogate", "name-of-a-bad-file"),
     *("safetensors-overlap", "safetensors-deep-json", "index-parent", "onnx-external-traversal"),
     *("exported-intact", "distributed-payload-beside-weights", "abundant-dicts"),
+    *("config-many-lines", "config-steering-key", "config-pipe", "config-runs-nothing"),
+    *("baseline-deep", "baseline-types", "baseline-many-values", "baseline-endless"),
     *("cwd-shadow-script", "cwd-shadow-module", "spec-exits", "spec-prints"),
 )
 _FORMATS = [
