@@ -19,7 +19,6 @@ COMMANDS = {
     "report": ["inspect", str(SAMPLES / "healthy.pt"), "--report", "json:OUT"],
     "recalibrate": ["recalibrate", str(SAMPLES / "under-warmed-module.pt"), "-o", "OUT"],
     "fold": ["fold", str(SAMPLES / "healthy.onnx"), "-o", "OUT"],
-    "drift": ["drift", str(SAMPLES / "healthy.pt"), str(SAMPLES / "healthy.pt"), "-o", "OUT"],
 }
 
 
