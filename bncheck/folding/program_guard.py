@@ -138,8 +138,8 @@ def _is_operator(target: str) -> bool:
 def is_container(text: str) -> bool:
     """Whether a pytree specification is made of plain containers; torch writes keys into code."""
     try:
-        version, spec = parse(text) if text else (1, {"type": None})
-        todo = [spec]
+        version, root = parse(text) if text else (1, {"type": None})
+        todo: list[Any] = [root]
         while todo:
             spec = todo.pop()
             if spec["type"] not in _CONTAINERS or not _is_plain_context(spec.get("context")):
