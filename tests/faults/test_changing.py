@@ -25,7 +25,7 @@ def test_a_file_that_changes(name: str, command: str, tmp_path: Path) -> None:
     changing = max((p for p in (path, *path.rglob("*")) if p.is_file()), key=_size)
     words = [command, str(path)]
     if command == "drift":
-        words.append(shutil.copy(str(path), tmp_path / "other.pt"))
+        words.append(shutil.copy(str(path), str(tmp_path / "other.pt")))
     script = [sys.executable, "-m", "tests.faults.changing", str(changing)]
     done = subprocess.run([*script, *words], capture_output=True, text=True, timeout=120)
     results = [json.loads(line) for line in done.stdout.splitlines()]
