@@ -151,7 +151,7 @@ class Backwards(Draft):
                     other = self.graph.ops[use.op]
                     raise Stuck(
                         f"its input is also used by {other.label} ({other.kind})",
-                        f"if {other.label} read its result instead of its input, it could be folded",
+                        f"if {other.label} read its result instead, it could be folded",
                     )
                 result = both
         return result
