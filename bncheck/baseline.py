@@ -109,6 +109,8 @@ def render_baseline(known: Iterable[Known]) -> str:
 
 
 def _known(entry: Any) -> Known:
+    if not all(isinstance(entry[key], str | None) for key in ("layer", "model")):
+        raise TypeError
     return Known(
         str(entry["rule"]),
         entry["layer"],

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+#: Room for the longest path; a configuration may hold words of a megabyte.
+_LONGEST = 5000
+
+
 def result_console(no_color: bool) -> Console:
     """A console on stdout without markup, highlighting or emoji: names are shown as they are.
 
@@ -63,4 +67,4 @@ def line(message: str) -> None:
     from bncheck.reporting.visible import visible
 
     if sys.stderr is not None:
-        print(f"bncheck: {visible(message, None)}", file=sys.stderr)  # noqa: T201
+        print(f"bncheck: {visible(message, _LONGEST)}", file=sys.stderr)  # noqa: T201

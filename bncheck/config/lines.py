@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+#: A value of many lines is parsed again with each; a line number is not worth more than a second.
+_MOST_LETTERS: Final = 2_000_000
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
@@ -48,10 +51,13 @@ def _keys(text: str) -> Iterator[tuple[Path, int]]:
 
 def _statements(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
     """A TOML text is headers and `key = value`: each is the fewest lines that parse alone."""
-    start, collected = 1, ""
+    start, collected, work = 1, "", 0
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         start = start if collected else number
         collected += line
+        work += len(collected)
+        if work > _MOST_LETTERS:
+            return
         try:
             data = tomllib.loads(collected)
         except tomllib.TOMLDecodeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,38 @@ def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 array = np.asarray(load_tensor(tensor, path))
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
+        raise BncheckError(
+            "keeps the data of an attribute or a function in another file",
+            "export it again with its data in one file",
+            str(path),
+        )
     if freeze_inputs and model.ir_version >= 4:
         needed = list(user_inputs(model))
         del model.graph.input[:]
         model.graph.input.extend(needed)
     return model
+
+
+def _other_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Where models have no external data, and onnxruntime would look for it all the same."""
+    holders = [graph.node for graph in graphs_of(model.graph)]
+    for graph in graphs_of(model.graph):
+        yield from (t for sparse in graph.sparse_initializer for t in _parts(sparse))
+    for function in model.functions:
+        held = onnx.GraphProto(node=function.node)
+        for inner in graphs_of(held):
+            holders.append(inner.node)
+            yield from inner.initializer
+            yield from (a.t for node in inner.node for a in node.attribute)
+    for attribute in (a for nodes in holders for node in nodes for a in node.attribute):
+        yield from attribute.tensors
+        sparse_ones = [attribute.sparse_tensor, *attribute.sparse_tensors]
+        yield from (t for sparse in sparse_ones for t in _parts(sparse))
+
+
+def _parts(sparse: onnx.SparseTensorProto) -> tuple[onnx.TensorProto, onnx.TensorProto]:
+    return sparse.values, sparse.indices
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:

@@ -60,7 +60,8 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
         for name in archive.names:
             if name.startswith(_EXTRA):  # what users pack along; a fold does not keep it
                 continue
-            check_record(name, archive.text(name) if name.endswith(".json") else None)
+            # torch finds records whatever the case of their names
+            check_record(name, archive.text(name) if name.lower().endswith(".json") else None)
             if name.startswith(_SAMPLES):
                 data = nothing.getvalue()
             else:

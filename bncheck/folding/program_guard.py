@@ -2,9 +2,10 @@
 
 torch evaluates more of a program than its tensors: it hands sizes to sympy.sympify, which runs
 them as Python; it writes the names of inputs and submodules into source code that it executes; it
-imports what an input specification names as an enum; it compiles or loads what lies below
-data/aotinductor. So only the records that a program needs pass, sizes have to be arithmetic, names
-have to be names, and operators have to compute.
+imports what an input specification names as an enum or a defaultdict's factory; it compiles or
+loads what lies below data/aotinductor; it unpickles opaque objects, and weights in one .pt (the
+format of torch 2.7). So only the records that a program needs pass, sizes have to be arithmetic,
+guards have to compare sizes, names have to be names, and operators have to compute.
 Schema: torch/_export/serde/schema.py, serialize.py; torch/export/pt2_archive.
 """
 
@@ -23,11 +24,15 @@ AGAIN: Final = "export it again with torch.export.save"
 #: The records that torch.export.save writes, and no others: no native code, no objects.
 _RECORDS: Final = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/[\w.-]+\.json"
-    r"|data/(weights|constants|sample_inputs)/[\w.-]+"
+    r"|data/weights/(weight_\d+|[\w.-]+\.json)|data/constants/(tensor_\d+|[\w.-]+\.json)"
+    r"|data/sample_inputs/[\w.-]+"
 )
 _OPERATOR: Final = re.compile(
     r"torch\.ops\.(aten|prims|quantized|quantized_decomposed|torchvision)\.\w+\.\w+"
-    r"|torch\.ops\.higher_order\.\w+|_operator\.\w+|math\.\w+|torch\.(sym_\w+|_sym_\w+)"
+    r"|torch\.ops\.higher_order\.(cond|while_loop|scan|map_impl|associative_scan|invoke_subgraph"
+    r"|wrap_with_set_grad_enabled|wrap_with_autocast|flex_attention)"
+    r"|_operator\.(getitem|add|sub|mul|mod|pow|neg|pos|abs|truediv|floordiv|eq|ne|lt|le|gt|ge"
+    r"|and_|or_|xor|not_|lshift|rshift)|math\.\w+|torch\.(sym_\w+|_sym_\w+)"
 )
 #: They read or write files, or print.
 _SIDE_EFFECTS: Final = ("from_file", "._print", ".save", ".load")
@@ -35,6 +40,16 @@ _SIDE_EFFECTS: Final = ("from_file", "._print", ".save", ".load")
 _NAME: Final = re.compile(r"[\w.@:/+<>\[\], -]{0,1000}")
 #: torch refers to these by getattr or writes them out with repr.
 _FREE: Final = {"as_string", "metadata", "in_spec", "out_spec", "expr_str", "target"}
+#: Judged as texts, so nothing else may stand there: sympify looks into dicts, too.
+_TEXTS: Final = {"expr_str", "in_spec", "out_spec", "guards_code"}
+_PLAIN: Final = (int, float, type(None))
+#: Containers of inputs and outputs that need no import.
+_CONTAINERS: Final = {
+    None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict",
+    "collections.namedtuple", "collections.deque", "torch.Size",
+    "torch.fx.immutable_collections.immutable_list",
+    "torch.fx.immutable_collections.immutable_dict",
+}  # fmt: skip
 #: What sizes are made of: torch/utils/_sympy/functions.py, and sympy's own.
 _FUNCTIONS: Final = frozenset(
     {
@@ -52,6 +67,7 @@ _ARITHMETIC: Final = (
     ast.USub, ast.UAdd, ast.Not, ast.And, ast.Or, ast.cmpop,
 )  # fmt: skip
 _LONGEST: Final = 4000
+_POWERS: Final = ("Pow", "PowByNatural")
 _LARGEST_EXPONENT: Final = 8
 
 
@@ -73,8 +89,9 @@ def check_record(name: str, text: str | None) -> None:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every text and truth value with the key it stands under, and every key as a name."""
+    """Every value with the key it stands under, and every key as a name."""
     if isinstance(value, dict):
+        yield key, value
         for own, item in value.items():
             yield "key", own
             if own != "metadata":
@@ -82,6 +99,7 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             elif isinstance(item, dict):
                 yield from (("metadata", text) for text in item.values())
     elif isinstance(value, list):
+        yield key, value
         for item in value:
             yield from _leaves(item, key)
     else:
@@ -89,17 +107,19 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _check(key: str, value: Any) -> None:
-    if key == "use_pickle" and value:
+    if key == "use_pickle" and value is not False:
         raise BncheckError(
             "keeps a weight as a pickle (use_pickle), which loading would have to execute", AGAIN
         )
     if not isinstance(value, str):
+        if key in _TEXTS and isinstance(value, dict):
+            raise BncheckError(f"has no text as {key}", AGAIN)
         return
     if key == "expr_str" and not is_arithmetic(value):
         raise BncheckError(f"has a size that is no arithmetic: {value[:60]!r}", AGAIN)
     if key == "target" and not _is_operator(value):
         raise BncheckError(f"calls {value[:60]!r}, which is no operator of a model", AGAIN)
-    if key in ("in_spec", "out_spec") and ("__enum__" in value or "\\u" in value):
+    if key in ("in_spec", "out_spec") and not is_container(value):
         raise BncheckError(f"takes inputs of a type that is to be imported ({key})", AGAIN)
     if key == "guards_code":
         if not is_guard(value):
@@ -115,6 +135,31 @@ def _is_operator(target: str) -> bool:
     return bool(_OPERATOR.fullmatch(target)) and not any(s in target for s in _SIDE_EFFECTS)
 
 
+def is_container(text: str) -> bool:
+    """Whether a pytree specification is made of plain containers; torch writes keys into code."""
+    try:
+        version, spec = parse(text) if text else (1, {"type": None})
+        todo = [spec]
+        while todo:
+            spec = todo.pop()
+            if spec["type"] not in _CONTAINERS or not _is_plain_context(spec.get("context")):
+                return False
+            todo += spec.get("children_spec", ())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
+    return version == 1
+
+
+def _is_plain_context(context: Any) -> bool:
+    """Keys of a dict, as JSON in a text; a length; the name of a registered type."""
+    value = parse(context) if isinstance(context, str) and context[:1] in '["{' else context
+    entries = value if isinstance(value, list) else [value]
+    return all(
+        bool(_NAME.fullmatch(entry)) if isinstance(entry, str) else isinstance(entry, _PLAIN)
+        for entry in entries
+    )
+
+
 def is_arithmetic(text: str) -> bool:
     """Whether a text is a size: `Add(Symbol('s0', integer=True), Integer(-2))`, `2*s0 + 1`."""
     if len(text) > _LONGEST:
@@ -127,14 +172,16 @@ def is_arithmetic(text: str) -> bool:
 
 
 def is_guard(text: str) -> bool:
-    """Whether a text compares sizes of inputs: `L['x'].size()[2] >= 3`. torch executes it."""
-    if len(text) > _LONGEST:
+    """Whether a text compares sizes of inputs: `L['x'].size()[2] >= 3`.
+
+    torch executes it, and once more between double quotes.
+    """
+    if len(text) > _LONGEST or any(c in '"#\\' or not c.isprintable() for c in text):
         return False
     try:
-        tree = ast.parse(text, mode="eval")
+        return _is_comparison(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return _is_comparison(tree.body)
 
 
 def _is_comparison(node: ast.expr) -> bool:
@@ -172,22 +219,37 @@ def _is_size(node: ast.Subscript) -> bool:
 
 
 def _is_index(node: ast.expr, kinds: type | tuple[type, ...]) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, kinds)
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, kinds):
+        return False
+    return not isinstance(node.value, str) or _NAME.fullmatch(node.value) is not None
 
 
 def _is_arithmetic_node(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ""
-        endless = name in ("Pow", "PowByNatural") and not _is_small(node.args[1:])
-        return name in _FUNCTIONS and not endless
+        endless = name in _POWERS and not (_is_small(node.args[1:]) and _is_flat(node.args[0]))
+        texts = sum(isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                    for argument in node.args)  # fmt: skip
+        return name in _FUNCTIONS and not endless and texts == (name == "Symbol")
     if isinstance(node, ast.Name):
         return (
             node.id in _FUNCTIONS
             or re.fullmatch(r"[a-z]{1,4}\d{1,6}|true|false", node.id) is not None
         )
     if isinstance(node, ast.Constant):  # text: the name of a symbol
-        return not isinstance(node.value, str) or node.value.isidentifier()
+        if isinstance(node.value, str):
+            return node.value.isidentifier()
+        return isinstance(node.value, (int, float))
+    if isinstance(node, ast.BinOp):  # a text times a number would fill the memory
+        return not any(
+            isinstance(part, ast.Constant) and isinstance(part.value, str)
+            for part in (node.left, node.right)
+        )
     return isinstance(node, _ARITHMETIC)
+
+
+def _is_flat(base: ast.expr) -> bool:
+    return not any(isinstance(n, ast.Name) and n.id in _POWERS for n in ast.walk(base))
 
 
 def _is_small(exponent: list[ast.expr]) -> bool:

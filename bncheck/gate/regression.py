@@ -73,7 +73,7 @@ def read_previous(path: Path, growth: float) -> Previous:
         reports = {entry["name"]: list(entry["reports"]) for entry in data["models"]}
         for report in (report for known in reports.values() for report in known):
             _w2(report), _folded(report)  # a report that lacks its keys is found now
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, OverflowError):
         raise BncheckError(f"is no {what}", hint, str(path)) from None
     return Previous(path, reports, growth)
 
@@ -87,11 +87,13 @@ def _w2(report: Mapping[str, Any]) -> dict[str, float]:
     if report.get("schema") != "bncheck.inspect/1":
         return {}
     found = {layer["name"]: layer["w2"]["eval"] for layer in report["layers"]}
-    return {name: w2 for name, w2 in found.items() if isinstance(w2, (int, float))}
+    return {name: float(w2) for name, w2 in found.items() if isinstance(w2, (int, float))}
 
 
 def _folded(report: Mapping[str, Any]) -> int | None:
     if report.get("schema") != "bncheck.fold/1":
         return None
-    folded: int = report["summary"]["folded"]
+    folded = report["summary"]["folded"]
+    if not isinstance(folded, int):
+        raise TypeError
     return folded

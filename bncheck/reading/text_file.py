@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 from typing import Any, Final
 
 from bncheck.errors import BncheckError
+from bncheck.reading.json_text import parse
 
 #: No configuration or report is larger; /dev/zero is.
-_MOST: Final = 256 << 20
+_MOST: Final = 64 << 20
 
 
 def read_text(path: Path, hint: str) -> str:
@@ -33,7 +33,9 @@ def read_json(path: Path, schema: str, what: str, hint: str) -> dict[str, Any]:
     """The object in a JSON file of this schema, which is `what`. Raises BncheckError."""
     text = read_text(path, hint)
     try:
-        data = json.loads(text)
+        data = parse(text)
+    except BncheckError as error:
+        raise error.about(str(path)) from None
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or data.get("schema") != schema:

@@ -22,6 +22,12 @@ from bncheck.folding.program_guard import is_arithmetic, is_guard
 
 _CALL = "__import__('os').system('echo pwned > $BNCHECK_MARKER')"
 _EXPRESSION = re.compile(r'"expr_str": "[^"]*"')
+_GUARDS = re.compile(r'"guards_code": \[[^\]]*\]')
+_FACTORY = json.dumps([1, {
+    "type": "collections.defaultdict", "children_spec": [],
+    "context": {"default_factory_module": "antigravity", "default_factory_name": "fly",
+                "dict_context": []},
+}])  # fmt: skip
 _IN_SPEC = re.compile(r'"in_spec": "(?:[^"\\]|\\.)*"')
 
 
@@ -60,6 +66,10 @@ def _spec(context: object) -> Callable[[str], str]:
     return lambda text: _IN_SPEC.sub(lambda _: f'"in_spec": {json.dumps(spec)}', text, count=1)
 
 
+def _guard(text: str) -> Callable[[str], str]:
+    return lambda t: _GUARDS.sub(lambda _: f'"guards_code": [{json.dumps(text)}]', t)
+
+
 #: What each would make torch do if it got that far.
 ATTACKS: dict[str, Callable[[str], str]] = {
     "size-evaluated": _size(_CALL),
@@ -69,6 +79,16 @@ ATTACKS: dict[str, Callable[[str], str]] = {
     "name-executed": lambda t: t.replace('"input"', json.dumps(f"input={_CALL}")),
     "module-executed": lambda t: t.replace('"0.weight"', json.dumps(f'0.weight")+{_CALL}#')),
     "enum-imported": _spec({"__enum__": True, "fqn": "antigravity:Enum"}),
+    "enum-imported-below": _spec(json.dumps([[{"__enum__": True, "fqn": "antigravity:Enum"}]])),
+    "factory-imported": lambda t: _IN_SPEC.sub(lambda _: f'"in_spec": {json.dumps(_FACTORY)}', t),
+    "input-name-executed": _spec(json.dumps([f"x={_CALL}"])),
+    "size-in-a-dict": lambda t: _EXPRESSION.sub(
+        f'"expr_str": {json.dumps({"as_string": _CALL})}', t, count=1
+    ),
+    "operator-that-calls": lambda t: t.replace("torch.ops.aten.relu.default", "_operator.call"),
+    "guard-executed": _guard(_CALL),
+    "guard-leaves-its-message": _guard(f"L['a\"+{_CALL}+\"'].size()[0] > 1"),
+    "guard-commented-out": _guard("1 > 0 #"),
     "operator-of-files": lambda t: t.replace("aten.relu.default", "aten.from_file.default"),
     "operator-of-system": lambda t: t.replace("torch.ops.aten.relu.default", "torch.os.system"),
 }
@@ -79,6 +99,83 @@ def test_attacks_are_refused(name: str, records: dict[str, bytes], tmp_path: Pat
     path = _packed(tmp_path / "bad.pt2", records, ATTACKS[name])
     with pytest.raises(BncheckError, match="export it again"):
         load_program(path)
+
+
+_PICKLE = f"cposix\nsystem\n(V{'echo pwned > $BNCHECK_MARKER'}\ntR.".encode()
+
+
+def _with_object(records: Mapping[str, bytes], path: Path) -> Path:
+    """A constant that torch unpickles, whatever its use_pickle says."""
+    weights = next(data for name, data in records.items() if name.endswith("weights_config.json"))
+    meta = json.loads(weights)["config"]["0.bias"]["tensor_meta"]
+    meta |= {
+        "dtype": 1,
+        "requires_grad": False,
+        "sizes": [{"as_int": len(_PICKLE)}],
+    }  # bytes, like the record
+    config = {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False,
+                    "tensor_meta": meta}}  # fmt: skip
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            if name.endswith("_constants_config.json"):
+                archive.writestr(name, json.dumps({"config": config}))
+            else:
+                archive.writestr(name, data)
+        archive.writestr(f"{next(iter(records)).partition('/')[0]}/data/constants/opaque_obj_0",
+                         _PICKLE)  # fmt: skip
+    return path
+
+
+def _with_weights(records: Mapping[str, bytes], path: Path) -> Path:
+    """All weights as one pickle, as torch 2.7 wrote them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+        folder = next(iter(records)).partition("/")[0]
+        archive.writestr(f"{folder}/data/weights/model.pt", _PICKLE)
+    return path
+
+
+def _with_capitals(records: Mapping[str, bytes], path: Path) -> Path:
+    """A configuration under a name that no guard of *.json sees."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            text = data.replace(b'"use_pickle": false', b'"use_pickle": [0]')
+            config = name.endswith("weights_config.json")
+            assert text != data or not config
+            archive.writestr(name.replace(".json", ".JSON") if config else name,
+                             text if config else data)  # fmt: skip
+    return path
+
+
+def _with_odd_flag(records: Mapping[str, bytes], path: Path) -> Path:
+    """A list is true for torch."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(name, data.replace(b'"use_pickle": false', b'"use_pickle": [0]'))
+    return path
+
+
+@pytest.mark.parametrize("build", [_with_object, _with_weights, _with_capitals, _with_odd_flag])
+def test_pickles_are_refused(
+    build: Callable[[Mapping[str, bytes], Path], Path], records: dict[str, bytes], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("BNCHECK_MARKER", str(tmp_path / "marker"))
+    with pytest.raises(BncheckError, match="export it again"):
+        load_program(build(records, tmp_path / "bad.pt2"))
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("build", [_with_object, _with_weights])
+def test_those_pickles_are_live(
+    build: Callable[[Mapping[str, bytes], Path], Path], records: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = build(records, tmp_path / "bad.pt2")
+    environment = {**os.environ, "BNCHECK_MARKER": str(tmp_path / "marker")}
+    command = [sys.executable, "-c", _UNGUARDED, str(path)]
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
+    assert (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize("record", ["data/aotinductor/m/m.wrapper.cpp", "data/constants/../x",
@@ -122,7 +219,23 @@ def test_sizes_are_arithmetic(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [_CALL, "exec('x')", "s0.x", "[1]", "lambda: 0", "9**9", "(" * 9000, "Pow(s0, s1)", ""]
+    "text",
+    [
+        _CALL,
+        "exec('x')",
+        "s0.x",
+        "[1]",
+        "lambda: 0",
+        "9**9",
+        "(" * 9000,
+        "Pow(s0, s1)",
+        "",
+        "Pow(Pow(9, 8), 8)",
+        "'a' * 9",
+        "Mul('a', 9)",
+        "b'a' * 9",
+        "Symbol('a' * 9)",
+    ],
 )
 def test_others_are_not(text: str) -> None:
     assert not is_arithmetic(text)
@@ -152,6 +265,8 @@ def test_guards_compare_sizes(text: str) -> None:
         "L[print()].size()[0] > 1",
         "(lambda: 1)() > 1",
         "9 ** 9 ** 9 > 1",
+        "L['a\"+print()+\"'].size()[0] > 1",
+        "-" * 3999 + "1",
         "L['x'].size()[0] > 1; print()",
     ],
 )

@@ -8,6 +8,7 @@ file $BNCHECK_MARKER when they are really unpickled (a test makes sure that they
 
 from tests.hostile import (
     abundance,
+    configurations,
     containers,
     folders,
     names,
@@ -26,6 +27,6 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "torchscript-code-bomb", "nested-file-shared", "abundant-tuples",
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
-__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "containers", "folders", "names",
-           "onnx_models", "pickles", "programs", "safetensors_files", "surroundings",
+__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers", "folders",
+           "names", "onnx_models", "pickles", "programs", "safetensors_files", "surroundings",
            "tensors"]  # fmt: skip

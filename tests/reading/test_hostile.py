@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ THROUGH_THE_DOOR = (
     *("statistics-nan", "name-ansi-title", "name-workflow", "name-surrogate", "name-of-a-bad-file"),
     *("safetensors-overlap", "safetensors-deep-json", "index-parent", "onnx-external-traversal"),
     *("exported-intact", "distributed-payload-beside-weights", "abundant-dicts"),
+    *("config-many-lines", "config-steering-key", "config-pipe", "config-runs-nothing"),
+    *("baseline-deep", "baseline-types", "baseline-many-values", "baseline-endless"),
     *("cwd-shadow-script", "cwd-shadow-module", "spec-exits", "spec-prints"),
 )
 _FORMATS = [format_ for format_ in Format if format_ is not Format.SVG]  # which is drift's alone
@@ -89,6 +92,20 @@ def test_names_in_every_format(name: str, format_: Format, batch: Batch, tmp_pat
     assert not any(c in done.stdout for c in ("##[", "##vso["))
     if format_.value != "github":  # which is made of such lines
         assert not any(line.lstrip().startswith("::") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "megabyte"])
+def test_names_in_drift(name: str, batch: Batch, tmp_path: Path) -> None:
+    """As in inspect; two snapshots in which the layer has such a name."""
+    path = CASES[f"name-{name}"].build(tmp_path)
+    other = shutil.copy(path, tmp_path / "other.pt")
+    for format_ in (Format.TEXT, Format.GITLAB, Format.MARKDOWN):
+        command = ["drift", "--format", format_.value, str(path), str(other)]
+        done = batch.run(command, tmp_path / "marker")
+        assert done.code in (0, 1), done.stderr
+        assert not hidden(done.stdout + done.stderr)
+        lines = (done.stdout + done.stderr).splitlines()
+        assert not any(line.lstrip().startswith("::") or "##[" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", THROUGH_THE_DOOR)
