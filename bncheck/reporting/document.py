@@ -23,7 +23,8 @@ class Document:
 
     `verdict` is its word for it (healthy, broken, folded), `standing` how bad that is (None where
     nothing is wrong), `summary` the sentences beneath it. Findings of `limit` and worse make the
-    command fail; None where nothing does. Nothing in here is escaped.
+    command fail; None where nothing does. `model` is what a gate's configuration calls it, and empty
+    elsewhere. Nothing in here is escaped.
     """
 
     command: str
@@ -36,11 +37,17 @@ class Document:
     figures: tuple[Figure, ...] = ()
     path: str = ""
     limit: Severity | None = Severity.ERROR
+    model: str = ""
 
     @property
     def file(self) -> str:
         """The file that findings are about: `path`, where the subject is no file itself."""
         return self.path or self.subject
+
+    @property
+    def title(self) -> str:
+        """The subject, with the model that it belongs to where there may be several."""
+        return f"{self.model}: {self.subject}" if self.model else self.subject
 
     def fails(self, finding: Finding) -> bool:
         """Whether this finding is among those that make the command fail."""

@@ -64,6 +64,9 @@ def sentences(report: DriftReport) -> list[str]:
     """When the layers settled, which still move, how noise and lag stand, who died."""
     movement = report.movement
     lines = [_settled(movement), *_lag(movement), *_dead(movement), *_still(movement)]
+    if movement.lost:
+        names = _names([movement.layers[index] for index in movement.lost])
+        lines.append(f"without usable statistics at the end: {names}; `bncheck inspect` says why")
     if movement.source is Source.DATA and movement.noise:
         lines.append(f"sampling alone would show W2 {movement.noise:.3f}; it is taken off")
     return [line for line in lines if line]
