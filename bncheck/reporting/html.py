@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
+from bncheck.reporting.document import severity_counts
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import layer_name
 from bncheck.reporting.visible import visible
@@ -92,6 +93,8 @@ def _json(value: object) -> str:
 
 def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
     return {
+        "command": document.command,
+        "counts": severity_counts(document.findings),
         "verdict": document.verdict,
         "standing": "good" if document.standing is None else document.standing.value,
         "subject": document.title,
