@@ -201,6 +201,8 @@ def _prefix_hint(wanted: Sequence[str], file: Sequence[str]) -> str:
                 inner = prefix.rstrip(".")
                 return f"the names would match with the prefix {prefix!r}: build only its {inner}"
     prefix = matching_prefix(file, wanted)
-    if prefix and sum(prefix + n in held for n in wanted) * 2 > len(wanted):
+    # A prefix that all names have is taken off without being asked for.
+    partial = not all(name.startswith(prefix) for name in file)
+    if prefix and partial and sum(prefix + n in held for n in wanted) * 2 > len(wanted):
         return f"with --key {prefix.rstrip('.')} only that part of the file is taken"
     return "check --model, --model-arg and --key"

@@ -39,5 +39,8 @@ def assert_sound(
             "check that this is the model to test",
         )
     if limit and any(finding.severity.rank <= limit.rank for finding in report.findings):
-        raise AssertionError(f"\n{render(Format.TEXT, InspectView([report]))}")
+        summary = report.summary
+        # The first line is all that pytest's summary shows.
+        first = f"BatchNorm statistics are {summary.verdict.value}: {summary.cause}"
+        raise AssertionError(f"{first}\n{render(Format.TEXT, InspectView([report]))}")
     return report

@@ -40,6 +40,9 @@ checkpoint = "models/*.pt"     # relative to this file; a list is fine, too
 # samples = 1024
 # input = "3,32,32"            # one sample's shape, where there are no data
 # fold = { fail-unfolded = true }  # every BatchNorm must fold, and exactly
+# export = "net.onnx"          # is written, and held against the model
+# compare = "net.onnx"         # a file that was written before: still the same function?
+# drift = "runs/*.pt"          # earlier snapshots: half frozen layers, late jumps
 """
 
 

@@ -105,6 +105,13 @@ def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> 
     if reference.path is not None:
         base = _snapshot_at(reference.path, series, options)
         held = {name: s for name in history if (s := statistics_in(base, name)) is not None}
+        if not held:
+            raise BncheckError(
+                "has no layer with usable statistics to hold the others against",
+                "`bncheck inspect` says what is wrong with it; leave it out or take another "
+                "--reference",
+                str(reference.path),
+            )
         _refuse_other_width(held, history, reference.path, series)
     return Movement(
         series,

@@ -146,6 +146,11 @@ class Movement:
         return [row for row, place in enumerate(self.settled) if last and place == last]
 
     @property
+    def lost(self) -> list[int]:
+        """Layers without usable statistics in the last snapshot: nobody knows where they are."""
+        return [row for row, place in enumerate(self.settled) if place is None]
+
+    @property
     def noise(self) -> float:
         """The largest W2 that sampling alone would show, taken off; 0 for buffers."""
         return float(max((held.noise for held in self.held.values()), default=0.0) ** 0.5)

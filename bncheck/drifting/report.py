@@ -36,8 +36,9 @@ class DriftReport:
 
     @property
     def verdict(self) -> str:
-        """Suspect (warnings), moving (some layer until the end), or settled."""
-        if any(finding.severity is not Severity.INFO for finding in self.findings):
+        """Suspect (warnings, or statistics lost at the end), moving (until the end), or settled."""
+        serious = any(finding.severity is not Severity.INFO for finding in self.findings)
+        if serious or self.movement.lost:
             return "suspect"
         return "moving" if self.movement.moving else "settled"
 

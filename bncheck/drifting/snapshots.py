@@ -235,9 +235,10 @@ def _notes(snapshots: Sequence[Snapshot], how: str) -> Iterable[str]:
             yield f"{snapshot.path} is a copy of {seen[digests].path}: every layer is the same"
         seen.setdefault(digests, snapshot)
     if how in ("step", "epoch"):
-        by_name = sorted(snapshots, key=lambda s: natural_key(str(s.path)))
-        for named, told in zip(by_name, snapshots, strict=True):
-            if named is not told and numbers_in(named.path.name) and numbers_in(told.path.name):
+        numbered = [s for s in snapshots if numbers_in(s.path.name)]
+        by_name = sorted(numbered, key=lambda s: natural_key(str(s.path)))
+        for named, told in zip(by_name, numbered, strict=True):
+            if named is not told:
                 yield (
                     f"the names order the files differently ({named.path} before {told.path}): "
                     f"the {how} in the files decides; --order name takes the names"

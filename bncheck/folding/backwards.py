@@ -118,8 +118,6 @@ class Backwards(Draft):
                 assert name is not None
                 want(name, Use(index, slot), map_)
             step.altered.update(op.outputs)
-        # What comes out of the normalisation itself is from now on what comes in, and as it was.
-        step.altered.update(n for i in candidate.ops[:-1] for n in self.graph.ops[i].outputs)
 
     def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None) -> Affine:
         """What all readers of a value want of it; readers that are not asked want no change."""
@@ -151,7 +149,7 @@ class Backwards(Draft):
                     other = self.graph.ops[use.op]
                     raise Stuck(
                         f"its input is also used by {other.label} ({other.kind})",
-                        "with its result used there, or another layer's, it could be folded",
+                        f"if {other.label} read its result instead, it could be folded",
                     )
                 result = both
         return result

@@ -95,7 +95,8 @@ class Scope:
     def _read(self) -> Graph:
         ops: list[Op] = []
         labels: dict[str, int] = {}
-        for place, node in enumerate(self.proto.node):
+        for place, written in enumerate(self.proto.node):
+            node = self._plain(written)
             if self._is_fixed(node):
                 self._fix_outputs(node)
                 continue
@@ -110,6 +111,16 @@ class Scope:
             ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
         found = frozenset(o.name for o in self.proto.output)
         return Graph(tuple(ops), self.values, found)
+
+    def _plain(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """CastLike as the Cast that it is: of its second input, only the dtype counts."""
+        if node.op_type != "CastLike" or node.domain not in ("", "ai.onnx"):
+            return node
+        like = self.values.get(node.input[1])
+        kind = next((k for k, name in FLOATS.items() if like and name == like.dtype), None)
+        if kind is None:
+            return node
+        return helper.make_node("Cast", node.input[:1], node.output, node.name, to=kind)
 
     def _complete(self, node: onnx.NodeProto) -> None:
         """Rank and channels where onnx lost them behind a computed reshape: a weight tells them."""

@@ -142,9 +142,11 @@ class _Planner(Backwards, Forwards, Beside):
             self.folds[index] = fold
         self.constants.update(step.constants)
         self.bypassed |= step.bypassed | set(candidate.ops)
-        self.altered |= step.altered
-        self.folds.pop(candidate.last, None)
         ops = self.graph.ops
+        # What comes out of the normalisation itself is from now on what comes in, and as it was.
+        inner = {name for index in candidate.ops[:-1] for name in ops[index].outputs}
+        self.altered |= step.altered | inner
+        self.folds.pop(candidate.last, None)
         into = list(dict.fromkeys(step.into))
         self.targets[candidate.name] = tuple(into)
         self.dissolved.update(dict.fromkeys(step.bypassed, candidate.last))

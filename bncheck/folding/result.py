@@ -109,7 +109,7 @@ def findings_of(
                     severity,
                     decision.name,
                     f"kept: {decision.reason}",
-                    decision.hint or rule.summary,
+                    decision.hint or _usual_advice(decision),
                     op=decision.op,
                 )
             )
@@ -126,3 +126,9 @@ def findings_of(
             )
         )
     return tuple(found)
+
+
+def _usual_advice(decision: Decision) -> str:
+    if decision.overflow:
+        return "fold the float32 model and convert it afterwards"
+    return "leave it, or change what is in the way (`bncheck rule BN402` says what can be)"

@@ -82,6 +82,8 @@ class Node:
 DICT: Final = Global("builtins", "dict")
 SET: Final = Global("builtins", "set")
 
+_U1, _U2, _U4, _U8, _I4 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i"))
+
 
 def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Value:
     """Run one pickle from the stream's position and return what it describes.
@@ -157,8 +159,11 @@ class _Machine:
                 "save the weights alone, as a state dict",
             )
 
-    def number(self, layout: str) -> int:
-        value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def number(self, layout: struct.Struct) -> int:
+        value: int = layout.unpack(self.take(layout.size))[0]
         return value
 
     def line(self) -> bytes:
@@ -253,7 +258,7 @@ class _Machine:
         if isinstance(target, Node):
             target.state = state
 
-    def extension(self, layout: str) -> None:
+    def extension(self, layout: struct.Struct) -> None:
         self.push(Global("copyreg.extension", str(self.number(layout))))
 
     def stack_global(self) -> None:
@@ -327,7 +332,7 @@ def _decimal(digits: bytes) -> int:
     return int(digits)
 
 
-def _long_bytes(machine: _Machine, layout: str) -> None:
+def _long_bytes(machine: _Machine, layout: struct.Struct) -> None:
     length = machine.number(layout)
     if not 0 <= length <= INLINE_BYTES:
         raise _malformed(f"a number of {length} bytes")
@@ -351,37 +356,37 @@ _HANDLERS: Final[dict[bytes, _Handler]] = {
     b"1": _Machine.since_mark,
     b"2": lambda m: m.push(m.stack[-1]),
     b"p": lambda m: m.put(_decimal(m.line())),
-    b"q": lambda m: m.put(m.number("<B")),
-    b"r": lambda m: m.put(m.number("<I")),
+    b"q": lambda m: m.put(m.byte()),
+    b"r": lambda m: m.put(m.number(_U4)),
     b"\x94": lambda m: m.put(len(m.memo)),
     b"g": lambda m: m.push(m.memo[_decimal(m.line())]),
-    b"h": lambda m: m.push(m.memo[m.number("<B")]),
-    b"j": lambda m: m.push(m.memo[m.number("<I")]),
+    b"h": lambda m: m.push(m.memo[m.byte()]),
+    b"j": lambda m: m.push(m.memo[m.number(_U4)]),
     # constants and numbers
     b"N": _constant(None),
     b"\x88": _constant(True),
     b"\x89": _constant(False),
     b"I": _int,
-    b"J": lambda m: m.push(m.number("<i")),
-    b"K": lambda m: m.push(m.number("<B")),
-    b"M": lambda m: m.push(m.number("<H")),
+    b"J": lambda m: m.push(m.number(_I4)),
+    b"K": lambda m: m.push(m.byte()),
+    b"M": lambda m: m.push(m.number(_U2)),
     b"L": _long,
-    b"\x8a": lambda m: _long_bytes(m, "<B"),
-    b"\x8b": lambda m: _long_bytes(m, "<i"),
+    b"\x8a": lambda m: _long_bytes(m, _U1),
+    b"\x8b": lambda m: _long_bytes(m, _I4),
     b"F": lambda m: m.push(float(m.line())),
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
     # text and bytes
     b"S": _string,
-    b"T": lambda m: m.push(_python2_text(m.byte_string(m.number("<I")))),
-    b"U": lambda m: m.push(_python2_text(m.byte_string(m.number("<B")))),
+    b"T": lambda m: m.push(_python2_text(m.byte_string(m.number(_U4)))),
+    b"U": lambda m: m.push(_python2_text(m.byte_string(m.byte()))),
     b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-    b"X": lambda m: m.push(m.text(m.number("<I"))),
-    b"\x8c": lambda m: m.push(m.text(m.number("<B"))),
-    b"\x8d": lambda m: m.push(m.text(m.number("<Q"))),
-    b"B": lambda m: m.push(m.byte_string(m.number("<I"))),
-    b"C": lambda m: m.push(m.byte_string(m.number("<B"))),
-    b"\x8e": lambda m: m.push(m.byte_string(m.number("<Q"))),
-    b"\x96": lambda m: m.push(m.byte_string(m.number("<Q"))),
+    b"X": lambda m: m.push(m.text(m.number(_U4))),
+    b"\x8c": lambda m: m.push(m.text(m.byte())),
+    b"\x8d": lambda m: m.push(m.text(m.number(_U8))),
+    b"B": lambda m: m.push(m.byte_string(m.number(_U4))),
+    b"C": lambda m: m.push(m.byte_string(m.byte())),
+    b"\x8e": lambda m: m.push(m.byte_string(m.number(_U8))),
+    b"\x96": lambda m: m.push(m.byte_string(m.number(_U8))),
     b"\x98": lambda m: None,  # READONLY_BUFFER
     # containers
     b")": _constant(()),
@@ -403,9 +408,9 @@ _HANDLERS: Final[dict[bytes, _Handler]] = {
     # globals and calls
     b"c": lambda m: m.push(Global(_ascii(m.line()), _ascii(m.line()))),
     b"\x93": _Machine.stack_global,
-    b"\x82": lambda m: m.extension("<B"),
-    b"\x83": lambda m: m.extension("<H"),
-    b"\x84": lambda m: m.extension("<I"),
+    b"\x82": lambda m: m.extension(_U1),
+    b"\x83": lambda m: m.extension(_U2),
+    b"\x84": lambda m: m.extension(_U4),
     b"R": lambda m: m.call(*m.top(2)),
     b"\x81": lambda m: m.new_object(2),
     b"\x92": lambda m: m.new_object(3),

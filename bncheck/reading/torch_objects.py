@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.errors import BncheckError
@@ -203,6 +204,7 @@ class TorchObjects:
             raise BncheckError("holds an array without its bytes", "save it again") from None
 
 
+@lru_cache(maxsize=64)  # asked for every tensor, and there are a dozen
 def storage_dtype(kind: Global) -> str:
     """`torch.FloatStorage` -> float32."""
     name = kind.name

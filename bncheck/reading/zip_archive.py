@@ -20,6 +20,7 @@ from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_USUAL_NAME = 64  # bytes
 _DAMAGED = "download or copy it again"
 
 
@@ -146,13 +147,18 @@ class ZipArchive:
         return self._records[name]
 
     def _data_offset(self, name: str, record: _Record) -> int:
-        header = self._source.read(record.header, _LOCAL_HEADER.size)
+        size = _LOCAL_HEADER.size
+        # One read for the header and, nearly always, the name behind it: there are many records.
+        left = self._source.size - record.header
+        header = self._source.read(record.header, max(size, min(size + _USUAL_NAME, left)))
         magic: bytes
         name_length: int
         extra_length: int
-        magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        start = record.header + _LOCAL_HEADER.size
-        local = self._source.read(start, name_length)
+        magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(header)
+        start = record.header + size
+        local = header[size : size + name_length]
+        if len(local) < name_length:
+            local = self._source.read(start, name_length)
         if magic != b"PK\x03\x04" or not local.endswith(name.encode("utf-8", "replace")):
             raise BncheckError(
                 f"is damaged: the zip directory and the record {name[:60]!r} disagree", _DAMAGED

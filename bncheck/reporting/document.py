@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bncheck.findings import Finding, Severity
 from bncheck.reporting.figures import Figure
+from bncheck.rules.rule import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Document:
 
     `verdict` is its word for it (healthy, broken, folded), `standing` how bad that is (None where
     nothing is wrong), `summary` the sentences beneath it. Findings of `limit` and worse make the
-    command fail; None where nothing does. Nothing in here is escaped.
+    command fail; None where nothing does. `model` is what a gate's configuration calls it, empty
+    elsewhere. Nothing in here is escaped.
     """
 
     command: str
@@ -36,15 +39,27 @@ class Document:
     figures: tuple[Figure, ...] = ()
     path: str = ""
     limit: Severity | None = Severity.ERROR
+    model: str = ""
 
     @property
     def file(self) -> str:
         """The file that findings are about: `path`, where the subject is no file itself."""
         return self.path or self.subject
 
+    @property
+    def title(self) -> str:
+        """The subject, with the model that it belongs to where there may be several."""
+        return f"{self.model}: {self.subject}" if self.model else self.subject
+
     def fails(self, finding: Finding) -> bool:
         """Whether this finding is among those that make the command fail."""
         return self.limit is not None and finding.severity.rank <= self.limit.rank
+
+
+def severity_counts(findings: Sequence[Finding]) -> str:
+    """1 error, 2 warnings."""
+    counts = [(sum(f.severity is s for f in findings), s.value) for s in Severity]
+    return ", ".join(count(number, word) for number, word in counts if number) or "none"
 
 
 def standing_of(findings: tuple[Finding, ...]) -> Severity | None:

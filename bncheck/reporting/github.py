@@ -5,6 +5,7 @@ https://docs.github.com/actions/reference/workflows-and-actions/workflow-command
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from bncheck.errors import BncheckError
 from bncheck.findings import Severity
 from bncheck.reporting.document import Document
-from bncheck.reporting.places import repository_path, sentence
+from bncheck.reporting.places import file_and_line, repository_path, sentence
 from bncheck.reporting.visible import visible
 
 #: GitHub shows so many errors and so many warnings of a step, and drops the rest unsaid.
@@ -25,9 +26,11 @@ class _Annotation:
     title: str
     message: str
     file: str = ""
+    line: int = 0
 
     def __str__(self) -> str:
         places = f"file={_property(repository_path(self.file))}," if self.file else ""
+        places += f"line={self.line}," if self.line else ""
         return f"::{self.level} {places}title={_property(self.title)}::{_data(self.message)}"
 
 
@@ -37,7 +40,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
     lines: list[str] = []
     for level in ("error", "warning"):
         lines += _capped([annotation for annotation in found if annotation.level == level], level)
-    lines += [f"{d.command} {visible(d.subject, None)}: {d.verdict}" for d in documents]
+    lines += [f"{d.command} {visible(d.title, None)}: {d.verdict}" for d in documents]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -51,7 +54,9 @@ def _capped(annotations: Sequence[_Annotation], level: str) -> list[str]:
 
 
 def _of_error(error: BncheckError) -> _Annotation:
-    return _Annotation("error", "bncheck could not do it", visible(str(error), None))
+    path, line = file_and_line(error.subject)
+    file = path if os.path.isfile(path) else ""
+    return _Annotation("error", "bncheck could not do it", visible(str(error), None), file, line)
 
 
 def _of_findings(documents: Sequence[Document]) -> list[_Annotation]:

@@ -13,7 +13,7 @@ from bncheck.errors import BncheckError
 from bncheck.findings import Severity
 from bncheck.reporting.document import Document
 from bncheck.reporting.json_report import dump
-from bncheck.reporting.places import repository_path, sentence
+from bncheck.reporting.places import file_and_line, repository_path, sentence
 from bncheck.reporting.visible import visible
 
 _SEVERITIES: Final = {
@@ -43,13 +43,14 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
 def _issue(
     check: str, severity: str, description: str, subject: str, fingerprint: str
 ) -> dict[str, object]:
-    path = repository_path(subject)
+    file, line = file_and_line(subject)
+    path = repository_path(file)
     return {
         "description": visible(description, None),
         "check_name": check,
         "fingerprint": _hash(path, fingerprint),
         "severity": severity,
-        "location": {"path": path, "lines": {"begin": 1}},
+        "location": {"path": path, "lines": {"begin": max(line, 1)}},
     }
 
 

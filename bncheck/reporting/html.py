@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
+from bncheck.reporting.document import severity_counts
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import layer_name
 from bncheck.reporting.visible import visible
@@ -37,7 +38,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
     figures = [figure for document in documents for figure in document.figures]
     places = iter(range(len(figures)))
     page: str = template.render(
-        title=visible(", ".join(document.subject for document in documents[:3]) or "report"),
+        title=visible(", ".join(document.title for document in documents[:3]) or "report"),
         documents=[_document(document, places) for document in documents],
         errors=[str(error) for error in errors],
         figures=_json([_figure_data(figure) for figure in figures]) if figures else "",
@@ -92,9 +93,11 @@ def _json(value: object) -> str:
 
 def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
     return {
+        "command": document.command,
+        "counts": severity_counts(document.findings),
         "verdict": document.verdict,
         "standing": "good" if document.standing is None else document.standing.value,
-        "subject": document.subject,
+        "subject": document.title,
         "summary": [line for text in document.summary for line in text.split("\n")],
         "findings": list(_findings(document.findings)),
         "figures": [_figure(figure, next(places)) for figure in document.figures],

@@ -26,7 +26,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
 
 
 def _suite(document: Document) -> Xml.Element:
-    name = f"{document.command} {visible(document.subject, None)}"
+    name = _name(document)
     cases = [_case(document, finding) for finding in document.findings]
     if not cases:
         cases = [Xml.Element("testcase", name=document.verdict, classname=name)]
@@ -34,12 +34,18 @@ def _suite(document: Document) -> Xml.Element:
     return _filled(name, cases, failures=failures, errors=0)
 
 
+def _name(document: Document) -> str:
+    """The same at the next run, whose results a CI system compares: the file, not what was seen."""
+    model = f"{document.model}: " if document.model else ""
+    return visible(f"{model}{document.command} {document.file}", None)
+
+
 def _case(document: Document, finding: Finding) -> Xml.Element:
     where = "whole model" if finding.layer is None else visible(finding.layer) or "(root)"
     case = Xml.Element(
         "testcase",
         name=f"{finding.rule} {finding.name}: {where}",
-        classname=f"{document.command} {visible(document.subject, None)}",
+        classname=_name(document),
     )
     text = f"{sentence(finding.layer, finding.message)}\nfix: {visible(finding.fix, None)}"
     if document.fails(finding):

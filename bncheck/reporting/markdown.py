@@ -8,7 +8,7 @@ from typing import Final
 
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.reporting.document import Document, Table
+from bncheck.reporting.document import Document, Table, severity_counts
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 
@@ -32,14 +32,19 @@ def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> 
     if errors:
         yield "\n".join(f"- **could not be done**: {text(str(error))}" for error in errors)
     if len(documents) > 1:
-        rows = [(d.subject, d.command, d.verdict, _counts(d.findings)) for d in documents]
-        head = ("file", "check", "verdict", "findings")
-        yield from _rows(head, rows, names=1)
+        rows = [
+            (d.model, d.subject, d.command, d.verdict, severity_counts(d.findings))
+            for d in documents
+        ]
+        head = ("model", "file", "check", "verdict", "findings")
+        first = 0 if any(d.model for d in documents) else 1
+        yield from _rows(head[first:], [row[first:] for row in rows], names=2 - first)
 
 
 def _document(document: Document) -> Iterator[str]:
-    yield f"### {code(document.subject)}: {text(document.verdict)}"
-    yield "\\\n".join(text(line) for line in document.summary)
+    model = f"{code(document.model)} " if document.model else ""
+    yield f"### {model}{code(document.subject)}: {text(document.verdict)}"
+    yield "\\\n".join(text(line) for part in document.summary for line in part.split("\n"))
     serious = [f for f in document.findings if f.severity is not Severity.INFO]
     notes = [f for f in document.findings if f.severity is Severity.INFO]
     if serious:
@@ -130,11 +135,6 @@ def _entities(characters: str) -> str:
 
 def _layer(finding: Finding) -> str:
     return "whole model" if finding.layer is None else finding.layer or "(root)"
-
-
-def _counts(findings: Sequence[Finding]) -> str:
-    counts = [(sum(f.severity is s for f in findings), s.value) for s in Severity]
-    return ", ".join(count(number, word) for number, word in counts if number) or "none"
 
 
 def _noted(notes: Sequence[Finding]) -> str:

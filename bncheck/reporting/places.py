@@ -26,6 +26,14 @@ def repository_path(subject: str) -> str:
         return absolute.as_posix()
 
 
+def file_and_line(subject: str) -> tuple[str, int]:
+    """`pyproject.toml:16` -> its path and 16; line 0 where the subject names none."""
+    path, colon, number = subject.rpartition(":")
+    if colon and number.isascii() and number.isdigit() and os.path.isfile(path):
+        return path, int(number[:9])
+    return subject, 0
+
+
 def uri(subject: str) -> str:
     """The same as a URI reference."""
     path = repository_path(subject)

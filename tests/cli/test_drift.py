@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bncheck.cli import run
 from tests.drifting.planted import SNAPSHOTS, loaded, write
+from tests.networks import SAMPLES
 
 FILES = [str(path) for path in SNAPSHOTS]
 
@@ -135,3 +138,57 @@ def test_findings_decide_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_p
     assert out.startswith("SUSPECT")
     assert "BN302" in out
     assert typed(capsys, *paths, "--fail-on", "warning", "--ignore", "BN302")[0] == 0
+
+
+def test_many_layers_show_those_that_matter_in_the_order_of_the_network(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    names = [f"layer{place}" for place in range(53)]
+    moves = {name: (place * 17) % 53 + 1 for place, name in enumerate(names)}  # all different
+    files = []
+    for step in range(3):
+        state = {}
+        for name in names:
+            state[f"{name}.running_mean"] = torch.full((2,), 0.002 * moves[name] * (2 - step))
+            state[f"{name}.running_var"] = torch.ones(2)
+        files.append({"state_dict": state, "step": step})
+    paths = [str(path) for path in write(tmp_path, files, ["0.pt", "1.pt", "2.pt"])]
+
+    def rows(*more: str) -> tuple[list[str], str]:
+        _, out, _ = typed(capsys, *paths, *more)
+        return [line.split()[0] for line in out.splitlines() if line.startswith("layer")][1:], out
+
+    shown, out = rows()
+    furthest = sorted(names, key=lambda name: -moves[name])
+    assert shown[:5] == furthest[:5]
+    assert shown[5:] == [name for name in names if name in furthest[5:30]]
+    assert "23 layers left out" in out
+    assert "--verbose" in out
+    every, out = rows("--verbose")
+    assert sorted(every) == sorted(names)
+    assert "left out" not in out
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "import importlib.util, os, signal\n"
+        f"spec = importlib.util.spec_from_file_location('samples', {str(SAMPLES / 'nets.py')!r})\n"
+        "samples = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(samples)\n"
+        "class Net(samples.DigitNet):\n"
+        "    calls = 0\n"
+        "    def forward(self, x):\n"
+        "        Net.calls += 1\n"
+        "        if Net.calls == 9:  # in the midst of the series\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return super().forward(x)\n"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "bncheck", "drift", *FILES, "--model", "nets.py:Net", "--data",
+         str(SAMPLES / "digits-train.npz"), "--report", "html:drift.html", "-o", "drift.txt"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before

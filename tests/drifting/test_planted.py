@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from bncheck.drifting.command import DriftOptions, drift
 from bncheck.drifting.report import DriftReport
 from bncheck.errors import BncheckError
+from bncheck.reporting.text.drift import sentences
 from tests.drifting.planted import SNAPSHOTS, State, changed, loaded, write
 from tests.networks import REAL
 
@@ -215,3 +217,24 @@ def test_a_real_training_comes_to_rest() -> None:
     assert all(
         labels[place or 0] in ("epoch240", "epoch320", "epoch400") for place in movement.settled
     )
+
+
+def test_statistics_that_are_lost_at_the_end_are_not_settled(tmp_path: Path) -> None:
+    def spoil(place: int, state: State) -> None:
+        if place == len(SNAPSHOTS) - 1:
+            for name in layers:
+                state[f"{name}.running_var"].fill_(math.nan)
+
+    layers = ["bn2"]
+    report = drift(changed(tmp_path, spoil), DriftOptions())
+    assert report.verdict == "suspect"
+    assert any("bn2" in line and "usable" in line for line in sentences(report))
+    layers = ["bn1", "bn2", "bn3", "bn4"]
+    with pytest.raises(BncheckError, match="no layer with usable statistics"):
+        drift(changed(tmp_path, spoil), DriftOptions())
+
+
+def test_a_name_without_a_number_contradicts_no_order(tmp_path: Path) -> None:
+    files = loaded()
+    paths = write(tmp_path, [*files[:5], files[5]], [*[p.name for p in SNAPSHOTS[:5]], "a.pt"])
+    assert not [note for note in drift(paths, DriftOptions()).notes if "the names" in note]

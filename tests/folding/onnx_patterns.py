@@ -93,6 +93,19 @@ def constant_nodes() -> onnx.ModelProto:
     return model([*nodes, conv(), bn("c", "y")], {})
 
 
+def zero_bias() -> onnx.ModelProto:
+    """The bias that torch.onnx.export(optimize=False) gives a convolution without one."""
+    weights = {
+        "conv.weight": numbers(6, 3, 3, 3), **norm(6), "zero": np.float32(0), "six": np.array([6]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("CastLike", ["zero", "x"], ["z"]),
+        helper.make_node("Expand", ["z", "six"], ["bias"]),
+        helper.make_node("Conv", ["x", "conv.weight", "bias"], ["c"]), bn("c", "y"),
+    ]  # fmt: skip
+    return model(nodes, weights)
+
+
 def shared_parameters() -> onnx.ModelProto:
     weights = {"a.weight": numbers(6, 3, 3, 3), "b.weight": numbers(6, 3, 1, 3), **norm(6)}
     nodes = [
@@ -280,6 +293,7 @@ PATTERNS: dict[str, tuple[Build, int]] = {
     "conv_bn_opset17": (conv_bn(), 0),
     "conv_bn_ir3_listed": (conv_bn(8, 3, listed=True), 0),
     "constant_nodes": (constant_nodes, 0),
+    "zero_bias_of_the_input's_dtype": (zero_bias, 0),
     "shared_parameters": (shared_parameters, 0),
     "training_mode": (training, 1),
     "scale_is_input": (scale_is_input, 1),

@@ -478,6 +478,7 @@ PATTERNS: dict[str, Pattern] = {
     ),
     "timm_bnact": Pattern(chain(nn.Conv2d(3, 6, 3), NormAct(6))),
     "frozenbn": Pattern(chain(nn.Conv2d(3, 6, 3), FrozenBN(6))),
+    "frozenbn_conv": Pattern(chain(FrozenBN(3), nn.Conv2d(3, 6, 3))),
     "weight_norm_hook": Pattern(_weight_norm_hook),
     "weight_norm_param": Pattern(_parametrized("weight_norm")),
     "spectral_norm_param": Pattern(_parametrized("spectral_norm")),

@@ -217,6 +217,43 @@ def test_markdown_stays_within_a_megabyte_and_says_what_is_missing() -> None:
     assert "more tables" in text
 
 
+def test_an_error_of_the_configuration_is_at_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('\n[tool.bncheck.models.a]\ncheckpoint = "x*.pt"\n')
+    assert run(["gate", "--format", "gitlab"]) == 2
+    (issue,) = json.loads(capsys.readouterr().out)
+    assert issue["location"] == {"path": "pyproject.toml", "lines": {"begin": 3}}
+    assert run(["gate", "--format", "github"]) == 2
+    assert capsys.readouterr().out.startswith("::error file=pyproject.toml,line=3,title=")
+
+
+def test_several_models_are_told_apart_and_lines_are_lines() -> None:
+    documents = [
+        Document("inspect", "net.pt", "healthy", None, ("one\ntwo",), (), model=name)
+        for name in ("student", "teacher")
+    ]
+
+    class Both(Evil):
+        def documents(self) -> list[Document]:
+            return documents
+
+    for format_ in (Format.MARKDOWN, Format.HTML, Format.JUNIT, Format.GITHUB):
+        text = render(format_, Both("x"))
+        assert "student" in text
+        assert "teacher" in text
+    markdown = render(Format.MARKDOWN, Both("x"))
+    assert "|`student`|`net.pt`|inspect|healthy|none|" in markdown
+    assert "one\\\ntwo" in markdown
+    page = render(Format.HTML, Both("x"))
+    assert (
+        page.index("Could not be done")
+        < page.index('href="#report-2"')
+        < page.index('id="report-2"')
+    )
+
+
 def test_paths_are_relative_to_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,9 @@ def sentences(report: DriftReport) -> list[str]:
     """When the layers settled, which still move, how noise and lag stand, who died."""
     movement = report.movement
     lines = [_settled(movement), *_lag(movement), *_dead(movement), *_still(movement)]
+    if movement.lost:
+        names = _names([movement.layers[index] for index in movement.lost])
+        lines.append(f"without usable statistics at the end: {names}; `bncheck inspect` says why")
     if movement.source is Source.DATA and movement.noise:
         lines.append(f"sampling alone would show W2 {movement.noise:.3f}; it is taken off")
     return [line for line in lines if line]
@@ -141,8 +144,8 @@ def _names(names: Sequence[str]) -> str:
 def _picture(console: Console, movement: Movement, verbose: bool) -> RenderableType:
     number = len(movement.snapshots)
     first = movement.important(_FIRST) if len(movement.layers) > 2 * _FIRST else []
-    rest = [index for index in range(len(movement.layers)) if index not in first]
-    shown = rest if verbose else rest[: _ROWS - len(first)]
+    among = range(len(movement.layers)) if verbose else sorted(movement.important(_ROWS))
+    shown = [index for index in among if index not in first]
     names = [_short(movement.layers[index]) for index in (*first, *shown)]
     width = max(len("settled at"), *(len(name) for name in names))
     spark = min(_SPARK, number)
@@ -167,8 +170,14 @@ def _picture(console: Console, movement: Movement, verbose: bool) -> RenderableT
     lines: list[RenderableType] = [grid, _legend(movement, columns, colour)]
     if first:
         lines.append(Text(f"first the {len(first)} layers that settled last or moved furthest"))
-    if len(shown) < len(rest):
-        lines.append(Text(f"{len(rest) - len(shown)} more layers (--verbose shows all)"))
+    left = len(movement.layers) - len(first) - len(shown)
+    if left:
+        lines.append(
+            Text(
+                f"{count(left, 'layer')} left out that settled earlier or moved less "
+                "(--verbose shows all)"
+            )
+        )
     return Group(*lines)
 
 

@@ -76,11 +76,11 @@ def parity_text(parity: Parity) -> Text:
     else:
         where = f"in batches of {sizes[0]}, the only size it takes" if sizes else "on no input"
     text = Text(
-        f"parity: {parity.max_relative_error:.1e} is the largest relative error of an output "
+        f"parity: {parity.max_relative_error:.2g} is the largest relative error of an output "
         f"channel {where}, against the original in float64 (tolerance {parity.tolerance:.0e})"
     )
     if parity.max_relative_error > parity.tolerance:
-        text.append(f"; the original's own rounding makes {parity.original_error:.1e}")
+        text.append(f"; the original's own rounding makes {parity.original_error:.2g}")
         text.append(" (ten times that is allowed)" if parity.holds else "")
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
         text.append(f"; the same class is largest for {parity.argmax_agreement:.1%}")

@@ -108,7 +108,7 @@ def proof_line(proof: Proof) -> str:
     shares = [p.argmax_agreement for p in proof.measured if p.argmax_agreement is not None]
     share = f"; the same class is largest for {min(shares):.1%}" if shares else ""
     return (
-        f"parity: {proof.worst:.1e} is the largest relative error of an output channel in batches "
+        f"parity: {proof.worst:.2g} is the largest relative error of an output channel in batches "
         f"of {which}, against the original in float64 (tolerance {proof.tolerance:.0e}){share}"
     )
 
@@ -150,4 +150,4 @@ def _level_name(level: str) -> str:
 def _level_error(level: LevelParity) -> str:
     if level.parity is None:
         return f"cannot run it: {level.refused}"
-    return f"{level.parity.max_relative_error:.1e}"
+    return f"{level.parity.max_relative_error:.2g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bncheck.errors import BncheckError
@@ -36,6 +36,10 @@ class GateView:
         return self.report.to_dict()
 
     def documents(self) -> list[Document]:
-        """The documents of all checks."""
-        outcomes = [outcome for model in self.report.models for outcome in model.outcomes]
-        return [document for outcome in outcomes for document in outcome.view.documents()]
+        """The documents of all checks, each with the name of its model."""
+        return [
+            replace(document, model=model.name)
+            for model in self.report.models
+            for outcome in model.outcomes
+            for document in outcome.view.documents()
+        ]

@@ -36,8 +36,8 @@ def training_mode(self: Rule, network: Network) -> Iterator[Finding]:
             layer.name,
             "was exported in training mode: it normalises with the batch and ignores its statistics"
             if network.is_program
-            else "was saved in training mode",
+            else "is in training mode",
             "call model.eval() and export again"
             if network.is_program
-            else "call model.eval() after loading",
+            else "call model.eval() before it is used",
         )
