@@ -124,17 +124,18 @@ class _Machine:
 
     def run(self) -> Value:
         read, left = self.stream.read, MAX_PICKLE_OPERATIONS
+        handler_of, containers = _HANDLERS.get, _CONTAINERS  # the innermost loop of all reading
         while left > 0:
             opcode = read(1)
             if opcode == b".":
                 return self.stack.pop()
             if not opcode:
                 raise BncheckError("ends in the middle of a pickle", "download or copy it again")
-            handler = _HANDLERS.get(opcode)
+            handler = handler_of(opcode)
             if handler is None:
                 raise _malformed(f"unknown opcode {opcode!r}")
             handler(self)
-            left -= CONTAINER_OPERATIONS if opcode in _CONTAINERS else 1
+            left -= CONTAINER_OPERATIONS if opcode in containers else 1
         raise BncheckError(
             f"holds a pickle of more than {MAX_PICKLE_OPERATIONS:,} operations "
             "(limit MAX_PICKLE_OPERATIONS)",
@@ -289,10 +290,11 @@ class _Memo:
         return self._ordered[index] if index < len(self._ordered) else self._others[index]
 
     def put(self, index: int, value: Value) -> None:
-        if index < len(self._ordered):
-            self._ordered[index] = value
-        elif index == len(self._ordered) and index not in self._others:
+        known = len(self._ordered)
+        if index == known and index not in self._others:
             self._ordered.append(value)
+        elif index < known:
+            self._ordered[index] = value
         else:
             self._others[index] = value
 
