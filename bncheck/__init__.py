@@ -13,7 +13,7 @@ from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Literal
+    from typing import Literal
 
     from torch import nn
     from torch.export import ExportedProgram
@@ -43,7 +43,7 @@ __all__ = [
 
 def fold(
     model: nn.Module | ExportedProgram,
-    example_inputs: tuple[Any, ...] | None = None,
+    example_inputs: object = None,
     *,
     keep: Sequence[str] = (),
     tolerance: float | None = None,
@@ -51,9 +51,10 @@ def fold(
 ) -> FoldResult:
     """Fold every normalisation that can exactly be folded into its neighbours.
 
-    `model` is left as it is. The result's `.program` is a torch.export program, `.module()` calls
-    it, `.batchnorms` says what became of each, `.parity` how close it is to the original in
-    float64. Raises BncheckError where it cannot be done or is not the same function.
+    `model` is left as it is; `example_inputs` is a tuple, or the only input. The result's
+    `.program` is a torch.export program, `.module()` calls it, `.batchnorms` says what became of
+    each, `.parity` how close it is to the original in float64. Raises BncheckError where it cannot
+    be done or is not the same function.
     """
     from bncheck.folding.torch_fold import FoldOptions
     from bncheck.folding.torch_fold import fold as run
@@ -104,7 +105,7 @@ def drift(
 
 def export(
     model: nn.Module | ExportedProgram,
-    example_inputs: tuple[Any, ...] | None,
+    example_inputs: object,
     path: str | Path,
     *,
     opset: int | None = None,

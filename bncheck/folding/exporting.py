@@ -33,6 +33,13 @@ _FRESH = {
 }  # fmt: skip
 
 
+def as_arguments(example_inputs: object) -> tuple[Any, ...]:
+    """What a model is called with: a tuple or a list of inputs, or the only one."""
+    if example_inputs is None:
+        return ()
+    return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+
+
 def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
     """Export a module; raises BncheckError with the user's line where that is impossible.
 

@@ -149,7 +149,14 @@ def _runner(model: onnx.ModelProto) -> Run:
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
         slow = evaluator(model)
         return lambda inputs: list(slow.run(None, inputs))
-    return lambda inputs: list(session.run(None, inputs))
+
+    def run(inputs: dict[str, Any]) -> list[Any]:
+        try:
+            return list(session.run(None, inputs))
+        except Exception as error:  # onnxruntime's errors have no base class of their own
+            raise RuntimeError(str(error)) from None
+
+    return run
 
 
 def _fresh(model: onnx.ModelProto) -> Iterator[dict[str, Any]]:

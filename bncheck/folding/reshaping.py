@@ -19,7 +19,7 @@ def reshaped(array: Floats, source: Shape, target: Shape) -> Floats:
     """A map over `source` as one over `target`: rows of axes that hold the same elements."""
     wide: list[int] = []
     final: list[int] = []
-    for first, second in _groups(source, target):
+    for first, second in _groups(source, target) or _from_the_end(source, target):
         mine = array.shape[len(wide) : len(wide) + len(first)]
         if all(size == 1 for size in mine):
             wide += mine
@@ -49,8 +49,21 @@ def _integers(sizes: Sequence[int | str]) -> list[int]:
     return known
 
 
-def _groups(source: Shape, target: Shape) -> list[_Row]:
-    """Runs of source axes and of target axes that hold the same number of elements."""
+def _from_the_end(source: Shape, target: Shape) -> list[_Row]:
+    """The last axes, where they are the same, and the others, which then hold equally many."""
+    same = 0
+    for first, second in zip(reversed(source), reversed(target), strict=False):
+        if first != second or not isinstance(first, int):
+            break
+        same += 1
+    if not same:
+        raise Stuck("a reshape between is not understood")
+    heads = source[:-same], target[:-same]
+    return [heads, *(((size,), (size,)) for size in source[-same:])]
+
+
+def _groups(source: Shape, target: Shape) -> list[_Row] | None:
+    """Runs of source axes and of target axes that hold equally many elements, if sizes tell."""
     groups: list[_Row] = []
     i = j = 0
     while i < len(source) and j < len(target):
@@ -62,11 +75,11 @@ def _groups(source: Shape, target: Shape) -> list[_Row]:
             elif order > 0 and j < len(target):
                 j += 1
             else:
-                raise Stuck("a reshape between is not understood")
+                return None
         groups.append((source[start:i], target[begin:j]))
     rest = source[i:], target[j:]
     if any(size != 1 for size in (*rest[0], *rest[1])):
-        raise Stuck("a reshape between is not understood")
+        return None
     if groups and (rest[0] or rest[1]):
         last = groups.pop()
         groups.append(((*last[0], *rest[0]), (*last[1], *rest[1])))

@@ -13,7 +13,7 @@ from bncheck.errors import BncheckError
 from bncheck.findings import Severity
 from bncheck.folding import parity
 from bncheck.folding.candidates import refuse_corrupt
-from bncheck.folding.exporting import export_program, functional, refuse_random
+from bncheck.folding.exporting import as_arguments, export_program, functional, refuse_random
 from bncheck.folding.from_export import read_program
 from bncheck.folding.plan import Decision
 from bncheck.folding.residual import Residual, rewritten
@@ -70,7 +70,7 @@ class FoldOptions:
 
 def fold(
     model: nn.Module | ExportedProgram,
-    example_inputs: tuple[Any, ...] | None,
+    example_inputs: object,
     options: FoldOptions | None = None,
     more_inputs: Sequence[tuple[Any, ...]] = (),
     say: Callable[[str], None] = lambda _: None,
@@ -84,7 +84,7 @@ def fold(
         program = model
     else:
         say("exporting")
-        program = export_program(model, example_inputs or ())
+        program = export_program(model, as_arguments(example_inputs))
     given, program = program, functional(program)
     refuse_random(program)
     graph = read_program(program)

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from bncheck import usercode
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
+from bncheck.folding.exporting import as_arguments
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
@@ -20,7 +21,7 @@ from bncheck.static_inspection import Options, static_findings
 
 def export_model(
     model: nn.Module | ExportedProgram,
-    example_inputs: tuple[Any, ...] | None,
+    example_inputs: object,
     path: Path,
     options: ExportOptions,
     axes: Axes,
@@ -35,7 +36,7 @@ def export_model(
         else:
             if not force:
                 _refuse(model)
-            program = _traced_in_eval(model, example_inputs or (), axes)
+            program = _traced_in_eval(model, as_arguments(example_inputs), axes)
         report = export_program(program, path, options)
     if report.file is None:
         worst = next(f for f in report.findings if f.severity is Severity.ERROR)

@@ -324,6 +324,10 @@ PATTERNS: dict[str, tuple[Build, int]] = {
         matmul((4, 5, 5), [helper.make_node("Reshape", ["c", "shape"], ["r"])], "r", 7,
                {"shape": np.array([4, 7, 5], dtype=np.int64)}), 1,
     ),
+    "matmul_reshape_to_rows": (
+        matmul(("N", 4, 5), [helper.make_node("Reshape", ["c", "shape"], ["r"])], "r", 7,
+               {"shape": np.array([-1, 7])}), 0,
+    ),
     "matmul_transpose": (
         matmul(("N", 4, 5), [helper.make_node("Transpose", ["c"], ["r"], perm=[0, 2, 1])], "r"), 0,
     ),

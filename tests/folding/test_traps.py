@@ -155,6 +155,12 @@ def test_the_batch_is_free_whatever_the_example(batch: int) -> None:
     assert [len(result.module()(torch.randn(n, 4, 9, 9))) for n in (1, 2, 5)] == [1, 2, 5]
 
 
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: [x]])
+def test_a_single_input_needs_no_tuple(wrap: Callable[[Tensor], object]) -> None:
+    model = randomised(nn.Sequential(_conv(), nn.BatchNorm2d(6)))
+    assert fold(model, wrap(torch.randn(2, 4, 9, 9))).report.folded == 1
+
+
 def test_what_overflows_before_may_overflow_after() -> None:
     model = randomised(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1)))
     with torch.no_grad():
@@ -237,3 +243,13 @@ def test_an_onnx_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     onnx.save(onnx_patterns.model(nodes, weights), tmp_path / "net.onnx")
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         fold_onnx(tmp_path / "net.onnx")
+
+
+def test_an_onnx_model_that_onnxruntime_refuses_to_run_is_refused(tmp_path: Path) -> None:
+    weights = {"w": onnx_patterns.numbers(3, 6, 2, 2), **onnx_patterns.norm(6)}
+    upwards = helper.make_node(
+        "ConvTranspose", ["x", "w"], ["c"], strides=[2, 2], output_shape=[50, 50]
+    )
+    onnx.save(onnx_patterns.model([upwards, onnx_patterns.bn("c", "y")], weights), tmp_path / "net")
+    with pytest.raises(BncheckError, match="cannot be run for the comparison"):
+        fold_onnx(tmp_path / "net")
