@@ -89,6 +89,16 @@ def test_broken_statistics_stop_the_export(
     assert listing(tmp_path) == []
 
 
+def test_one_fault_in_many_layers_is_one_thing_to_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(SAMPLES / "nan.pt"), *HEALTHY[1:], "--input", "1,8,8"]
+    assert run(["export", *arguments, "-o", str(tmp_path / "net.onnx")]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("BN102") == 1
+    assert "in 4 layers" in printed
+
+
 def test_a_program_in_training_mode_is_stopped_and_forced_it_is_found_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from bncheck.findings import Finding, Severity
+from bncheck.findings import Severity
 from bncheck.reporting.document import Table
-from bncheck.reporting.layout import STYLES, layer_name, print_all, row
+from bncheck.reporting.layout import print_all, row
 from bncheck.reporting.layout import table as grid
+from bncheck.reporting.text.inspect import finding_rows
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 from bncheck.shipping.proof import LevelParity, Proof
@@ -27,9 +28,8 @@ def show_export(console: Console, path: str, report: ExportReport, *, verbose: b
         row(_word("exported" if good else "STOPPED", good), Text(visible(path, None), "bold"))
     ]
     parts += [row(Text(), Text(visible(line, None))) for line in export_lines(report)]
-    for finding in report.findings:
-        if verbose or finding.severity is not Severity.INFO:
-            parts += [Text(), _finding(finding)]
+    shown = [f for f in report.findings if verbose or f.severity is not Severity.INFO]
+    parts += finding_rows(shown, verbose)
     for table in export_tables(report, every=verbose):
         parts += [Text(), grid(table)]
     print_all(console, parts)
@@ -47,13 +47,6 @@ def show_compare(console: Console, report: CompareReport) -> None:
 
 def _word(word: str, good: bool) -> Text:
     return Text(word, "bold green" if good else "bold red")
-
-
-def _finding(finding: Finding) -> RenderableType:
-    text = Text.assemble((f"{finding.rule} {finding.name}\n", "bold"))
-    text.append(f"{layer_name(finding.layer)}: {visible(finding.message, None)}\n")
-    text.append("fix: ", "green").append(visible(finding.fix, None))
-    return row(Text(finding.severity.value, STYLES[finding.severity]), text)
 
 
 def export_lines(report: ExportReport) -> list[str]:
