@@ -78,6 +78,14 @@ def batch_inputs(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
     return inputs
 
 
+def check_inputs(given: Measuring, words: Sequence[str]) -> None:
+    """Refuse a misspelt --input, or one beside --data, before any time is spent on it."""
+    for word in words:
+        parse_input(word)
+    if words and given.data is not None:
+        raise BncheckError("--input and --data exclude each other", "give one of them")
+
+
 def inputs_of(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[torch.Tensor, ...]:
     """What --data or else --input gives."""
     if given.data is None:

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
-from bncheck.cli.export import InputOption, ToleranceOption
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import KeyOption
+from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
 from bncheck.cli.reporting import ReportOptions
 
 

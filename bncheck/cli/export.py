@@ -13,22 +13,9 @@ from bncheck.cli import console
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import KeyOption
+from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
 from bncheck.cli.reporting import ReportOptions
 from bncheck.errors import ExitCode
-
-InputOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--input",
-        metavar="SHAPE",
-        help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
-    ),
-]
-ToleranceOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--tolerance", min=0.0, help="Relative error allowed; by dtype if not given."),
-]
 
 
 class ResidualForm(str, Enum):

@@ -11,7 +11,7 @@ from bncheck.cli import console
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import KeyOption
+from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
 from bncheck.cli.reporting import ReportOptions
 from bncheck.errors import ExitCode
 
@@ -22,14 +22,7 @@ def fold(
         Path, typer.Argument(metavar="CKPT", help="A checkpoint, a .pt2 or an ONNX model.")
     ],
     *,
-    input_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--input",
-            metavar="SHAPE",
-            help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
-        ),
-    ] = None,
+    input_: InputOption = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", help="Where the folded model goes."),
@@ -39,10 +32,7 @@ def fold(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--keep", metavar="PATTERN", help="Leave these alone: 'stem.*'; repeatable."),
     ] = None,
-    tolerance: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--tolerance", min=0.0, help="Relative error allowed; by dtype if not given."),
-    ] = None,
+    tolerance: ToleranceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = (
         False
     ),

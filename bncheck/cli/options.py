@@ -20,6 +20,18 @@ KeyOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
 ]
+InputOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
+    ),
+]
+ToleranceOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--tolerance", min=0.0, help="Relative error allowed; by dtype if not given."),
+]
 EpsOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option("--eps", min=0.0, help="eps of the layers, where the file has none."),

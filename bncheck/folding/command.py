@@ -16,7 +16,7 @@ from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.folding.plan import Status
 from bncheck.folding.result import FoldReport
-from bncheck.inputs import SAMPLES, in_order, inputs_of, parse_input, samples_of
+from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reporting.write import check_target
 from bncheck.static_inspection import Options, judge, static_findings
@@ -76,10 +76,7 @@ def run(request: FoldRequest, note: Say = lambda _: None) -> FoldReport:
 
 def _check(request: FoldRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
-    for word in request.inputs:
-        parse_input(word)
-    if request.inputs and request.given.data is not None:
-        raise BncheckError("--input and --data exclude each other", "give one of them")
+    check_inputs(request.given, request.inputs)
     output = request.output
     if output is None:
         if request.dry_run:

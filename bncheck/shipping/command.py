@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck import usercode
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.inputs import SAMPLES, in_order, inputs_of, parse_input, samples_of
+from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.layers import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.axes import Axes, check_free, traced
@@ -96,10 +96,7 @@ def run(
 
 def _check(request: ExportRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
-    for word in request.inputs:
-        parse_input(word)
-    if request.inputs and request.given.data is not None:
-        raise BncheckError("--input and --data exclude each other", "give one of them")
+    check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
         raise BncheckError("--device has no use here: the file is made on the CPU", "leave it out")
     check(request.output, request.options)

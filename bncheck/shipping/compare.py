@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck import usercode
 from bncheck.errors import BncheckError
-from bncheck.inputs import SAMPLES, InputShape, example_inputs, first_samples, inputs_of
+from bncheck.inputs import (
+    SAMPLES,
+    InputShape,
+    check_inputs,
+    example_inputs,
+    first_samples,
+    inputs_of,
+)
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
@@ -40,8 +47,7 @@ class CompareRequest:
 
 def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) -> CompareReport:
     """Hold the second against the first in float64. Raises BncheckError."""
-    if request.inputs and request.given.data is not None:
-        raise BncheckError("--input and --data exclude each other", "give one of them")
+    check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
         raise BncheckError(
             "--device has no use here: files are compared on the CPU", "leave it out"
