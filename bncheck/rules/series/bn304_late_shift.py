@@ -36,9 +36,9 @@ def late_shift(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
     """
     gaps = _gaps(movement)
     for name, row in zip(movement.layers, movement.to_previous, strict=True):
-        for place in range(1 + _BEFORE, row.size):
-            usual = _usual(row, gaps, place)
-            if row[place] >= movement.thresholds.w2_error and row[place] > _FACTOR * usual:
+        for place in np.flatnonzero(row >= movement.thresholds.w2_error):
+            usual = _usual(row, gaps, place) if place > _BEFORE else float("inf")
+            if row[place] > _FACTOR * usual:
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
                 yield self.finding(
                     Severity.WARNING,
