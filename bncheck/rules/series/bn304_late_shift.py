@@ -36,7 +36,7 @@ def late_shift(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
     """
     gaps = _gaps(movement)
     for name, row in zip(movement.layers, movement.to_previous, strict=True):
-        for place in np.flatnonzero(row >= movement.thresholds.w2_error):
+        for place in np.flatnonzero(row >= movement.thresholds.w2_error).tolist():
             usual = _usual(row, gaps, place) if place > _BEFORE else float("inf")
             if row[place] > _FACTOR * usual:
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
