@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bncheck.drifting.distance import Statistics, histogram_distance, stacked
+from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.movement import Movement, Reference, Source, statistics_in
 from bncheck.drifting.report import DriftReport
 from bncheck.drifting.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
@@ -67,7 +68,8 @@ def drift(
     else:
         movement = _of_data(series, reference, options, measuring)
     with np.errstate(invalid="ignore"):
-        findings = [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
+        findings = list(lost_statistics(series, options.key, given, rules))
+        findings += [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 
 

@@ -49,6 +49,11 @@ class State:
     channels: int
     dead: int
 
+    @property
+    def usable(self) -> bool:
+        """Whether it has statistics that can be compared."""
+        return self.mean is not None and self.var is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
