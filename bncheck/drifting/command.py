@@ -31,7 +31,8 @@ ORDERS = ("auto", "name", "given")
 @dataclass(frozen=True, slots=True)
 class DriftOptions:
     """What a user can set. `reference` is first, last, previous or a file; `every_layer` adds the
-    outputs of convolutions, linear layers and activations, which takes a model and data."""
+    outputs of convolutions, linear layers and activations, which takes a model and data. `last` is
+    the snapshot that comes last, whatever the files and `order` say."""
 
     reference: str = "last"
     order: str = "auto"
@@ -43,6 +44,7 @@ class DriftOptions:
     ignore: Sequence[str] = ()
     thresholds: Thresholds = DEFAULT
     tell: Tell = field(default=lambda done, total: None)
+    last: Path | None = None
 
 
 def drift(
@@ -60,7 +62,7 @@ def drift(
         )
     given = Assumptions(options.eps)
     files = [Path(path) for path in dict.fromkeys(map(str, paths))]
-    series = read_series(files, options.key, given, options.tell, options.order)
+    series = read_series(files, options.key, given, options.tell, options.order, options.last)
     _refuse_too_few(series, len(files), measuring is not None)
     reference = _reference(options.reference, series)
     if measuring is None:
