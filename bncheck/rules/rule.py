@@ -81,6 +81,16 @@ class Rule:
         """A finding of this rule."""
         return Finding(self.code, self.name, severity, layer, message, fix, evidence)
 
+    def to_dict(self) -> dict[str, object]:
+        """The rule as plain data."""
+        return {
+            "code": self.code,
+            "name": self.name,
+            "severities": [severity.value for severity in self.severities],
+            "summary": self.summary,
+            "explanation": self.explanation,
+        }
+
 
 Judge = Callable[["MeasuredRule", "Case"], Iterable[Finding]]
 
