@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bncheck.data import DataOptions
     from bncheck.drifting.report import DriftReport
-    from bncheck.folding.torch_fold import FoldResult
+    from bncheck.folding.program.fold import FoldResult
     from bncheck.inspect_report import InspectReport
     from bncheck.measuring.comparison import Metric
     from bncheck.reading.checkpoint import Checkpoint
@@ -56,8 +56,8 @@ def fold(
     each, `.parity` how close it is to the original in float64. Raises BncheckError where it cannot
     be done or is not the same function.
     """
-    from bncheck.folding.torch_fold import FoldOptions
-    from bncheck.folding.torch_fold import fold as run
+    from bncheck.folding.program.fold import FoldOptions
+    from bncheck.folding.program.fold import fold as run
 
     result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))
     result.refuse_unsound()
@@ -127,7 +127,7 @@ def export(
     with nothing written, for a model in training mode or with broken statistics unless `force`,
     and where onnxruntime's results are not those of the original in float64.
     """
-    from bncheck.folding.residual import Residual
+    from bncheck.folding.planner.residual import Residual
     from bncheck.shipping.export import ExportOptions
     from bncheck.shipping.in_memory import axes_of, export_model
 
@@ -167,7 +167,7 @@ def load_folded(module: nn.Module, path: str | Path) -> nn.Module:
     The folded layers get their new weights and their normalisations become Identity; a file that
     belongs to another model is refused before anything is changed. Raises BncheckError.
     """
-    from bncheck.folding.state_file import load_folded as run
+    from bncheck.folding.program.state_file import load_folded as run
 
     return run(module, Path(path))
 

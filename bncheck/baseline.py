@@ -87,7 +87,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def render_baseline(known: Iterable[Known]) -> str:
     """The text of a baseline file: errors and warnings, sorted."""
-    from bncheck.reporting.json_report import dump
+    from bncheck.writing.json_text import dump
 
     entries = sorted(set(known), key=lambda entry: entry.sort_key)
     return dump(

@@ -34,6 +34,14 @@ class BncheckError(Exception):
         sentence = f"{self.subject} {self.sentence}" if self.subject else self.sentence
         return BncheckError(sentence, self.hint, subject)
 
+    @property
+    def message(self) -> str:
+        """The sentence and the hint."""
+        return f"{self.sentence}; {self.hint}" if self.hint else self.sentence
+
+    def to_dict(self) -> dict[str, object]:
+        """As the reports hold it: what could not be read, and why."""
+        return {"path": self.subject, "message": self.message}
+
     def __str__(self) -> str:
-        head = f"{self.subject}: {self.sentence}" if self.subject else self.sentence
-        return f"{head}; {self.hint}" if self.hint else head
+        return f"{self.subject}: {self.message}" if self.subject else self.message

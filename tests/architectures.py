@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import bncheck
-from bncheck.folding.torch_fold import FoldResult
+from bncheck.folding.program.fold import FoldResult
 from bncheck.reporting.text.fold import general, groups
 
 RGB = (2, 3, 32, 32)

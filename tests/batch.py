@@ -114,14 +114,6 @@ def main() -> None:
     import ml_dtypes  # noqa: F401
     import safetensors.numpy  # noqa: F401
 
-    import bncheck.cli.app
-    import bncheck.inspection
-    import bncheck.reading.exported_program
-    import bncheck.reading.onnx_file
-    import bncheck.reading.torchscript
-    import bncheck.reporting.json_report
-    import bncheck.reporting.text.inspect  # noqa: F401
-
     assert "torch" not in sys.modules
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line)).__dict__), flush=True)  # noqa: T201

@@ -51,7 +51,7 @@ def gate(
         return ExitCode.OK
     if schema:
         from bncheck.config.load import schema as schema_of
-        from bncheck.reporting.json_report import dump
+        from bncheck.writing.json_text import dump
 
         typer.echo(dump(schema_of()), nl=False)
         return ExitCode.OK

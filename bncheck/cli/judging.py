@@ -74,7 +74,7 @@ class JudgingOptions:
         )
         choose_rules(policy.select, policy.ignore)  # a misspelt rule is said before any work
         if self.write_baseline is not None:
-            from bncheck.reporting.write import check_target
+            from bncheck.writing.atomic import check_target
 
             check_target(self.write_baseline)
         return Judge(policy, configuration, self.write_baseline)
@@ -137,8 +137,8 @@ class Judge:
         if self.target is None:
             return exit_code(findings, self.policy.fail_on)
         from bncheck.baseline import render_baseline
-        from bncheck.reporting.write import write_text
         from bncheck.rules.rule import count
+        from bncheck.writing.atomic import write_text
 
         write_text(self.target, render_baseline(self.counted))
         console.note(f"{self.target}: {count(len(set(self.counted)), 'finding')} written as known")

@@ -38,8 +38,8 @@ def recalibrate(
     from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibration import recalibrate_file
     from bncheck.reporting.views.recalibrate import RecalibrateView
-    from bncheck.reporting.write import check_target
     from bncheck.static_inspection import Options
+    from bncheck.writing.atomic import check_target
 
     check_target(output)
     delivery = reporting.delivery(spare=[checkpoint, output])

@@ -50,7 +50,7 @@ class ReportOptions:
         no report may overwrite; `has_picture` is for commands with something to draw as SVG. Raises
         BncheckError.
         """
-        from bncheck.reporting.write import check_target
+        from bncheck.writing.atomic import check_target
 
         if self.quiet and self.verbose:
             raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
@@ -84,7 +84,7 @@ class Delivery:
 
         Findings of `limit` and worse are failures, where a format has a word for that.
         """
-        from bncheck.reporting.write import write_text
+        from bncheck.writing.atomic import write_text
 
         for format_, path in self.files:
             write_text(path, render(format_, view, limit))

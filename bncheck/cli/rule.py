@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from bncheck._version import __version__
 from bncheck.cli import console
 from bncheck.cli.options import NoColorOption
 from bncheck.cli.reporting import FormatOption, JsonOption
@@ -30,9 +31,12 @@ def rule(
         raise BncheckError("`bncheck rule` wants one CODE, or --all", "try `bncheck rule BN101`")
     rules = RULES if code is None else (find_rule(code),)
     if json or format_ is Format.JSON:
-        from bncheck.reporting import json_report
+        from bncheck.writing.json_text import dump
 
-        typer.echo(json_report.render_rules(rules), nl=False)
+        found = [rule.to_dict() for rule in rules]
+        typer.echo(
+            dump({"schema": "bncheck.rule/1", "bncheck": __version__, "rules": found}), nl=False
+        )
         return ExitCode.OK
     from bncheck.reporting.text.rules import show_rule, show_rules
 

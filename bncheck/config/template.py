@@ -8,7 +8,7 @@ from typing import Final
 from bncheck.config.find import FILE
 from bncheck.config.load import read
 from bncheck.errors import BncheckError
-from bncheck.reporting.write import write_text
+from bncheck.writing.atomic import write_text
 
 TEMPLATE: Final = """\
 # Are the BatchNorm layers of these models sound? `bncheck gate` says it.

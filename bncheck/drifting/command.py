@@ -17,7 +17,7 @@ from bncheck.drifting.snapshots import Series, Snapshot, Tell, read_series, read
 from bncheck.errors import BncheckError
 from bncheck.layers import Assumptions
 from bncheck.rules.registry import choose_rules
-from bncheck.rules.rule import SeriesRule
+from bncheck.rules.series.rule import SeriesRule
 from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:

@@ -43,8 +43,6 @@ class DriftReport:
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.drift/1 of its JSON."""
-        from bncheck.reporting.json_report import errors_data
-
         movement = self.movement
         grid, reference = movement.grid, movement.reference
         data: dict[str, object] = {
@@ -64,7 +62,7 @@ class DriftReport:
             },
             "source": movement.source.value,
             "findings": [finding.to_dict() for finding in self.findings],
-            "errors": errors_data(self.errors),
+            "errors": [error.to_dict() for error in self.errors],
         }
         if movement.samples is not None:
             data["data"] = {

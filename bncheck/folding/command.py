@@ -14,18 +14,18 @@ import numpy as np
 from bncheck import usercode
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.folding.plan import Status
+from bncheck.folding.planner.plan import Status
 from bncheck.folding.result import FoldReport
 from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.reporting.write import check_target
 from bncheck.static_inspection import Options, judge, static_findings
+from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bncheck.folding.torch_fold import FoldOptions, FoldResult
+    from bncheck.folding.program.fold import FoldOptions, FoldResult
     from bncheck.measured import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
@@ -120,8 +120,8 @@ def _refuse_corrupt(findings: Sequence[Finding]) -> None:
 
 
 def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
-    from bncheck.folding.onnx_fold import fold_onnx, save_onnx
-    from bncheck.folding.onnx_samples import samples_for
+    from bncheck.folding.onnx.fold import fold_onnx, save_onnx
+    from bncheck.folding.onnx.samples import samples_for
 
     output = request.output
     if output is not None and output.suffix != ".onnx":
@@ -154,7 +154,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
 
 
 def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> FoldReport:
-    from bncheck.folding.torch_fold import FoldOptions, fold
+    from bncheck.folding.program.fold import FoldOptions, fold
     from bncheck.measured import checked_device
 
     output = request.output
@@ -177,9 +177,9 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> Fold
 
 def _fold_program(request: FoldRequest, checkpoint: Checkpoint, options: FoldOptions) -> FoldResult:
     """A .pt2 brings its graph along."""
-    from bncheck.folding.exporting import user_inputs
-    from bncheck.folding.program_file import load_program
-    from bncheck.folding.torch_fold import fold
+    from bncheck.folding.program.exporting import user_inputs
+    from bncheck.folding.program.file import load_program
+    from bncheck.folding.program.fold import fold
 
     if request.output is not None and request.output.suffix == ".safetensors":
         raise BncheckError("a .pt2 names no modules", "write a .pt2, or give --model", "-o")
@@ -208,12 +208,12 @@ def _written(
     if request.dry_run or output is None or not _writable(report):
         return report
     if output.suffix == ".safetensors":
-        from bncheck.folding.state_file import save_folded
+        from bncheck.folding.program.state_file import save_folded
 
         assert model is not None
         save_folded(result, model, inputs, output, request.source)
     else:
-        from bncheck.folding.program_file import moved, save_program
+        from bncheck.folding.program.file import moved, save_program
 
         save_program(moved(result.program, request.given.device), output)
     return replace(report, output=str(output))

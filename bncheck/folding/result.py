@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bncheck._version import __version__
 from bncheck.findings import Finding, Severity
-from bncheck.folding.plan import Decision, Status
+from bncheck.folding.planner.plan import Decision, Status
 
 #: Relative error per output channel that a fold may have, by the dtype of its parameters.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}

@@ -25,8 +25,8 @@ from bncheck.folding.algebra import (
     transposed_before,
 )
 from bncheck.folding.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Norm, Op
-from bncheck.folding.plan import Fold, Plan
-from bncheck.folding.planner import plan
+from bncheck.folding.planner.plan import Fold, Plan
+from bncheck.folding.planner.planning import plan
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity, Verdict, verdict_of
 from bncheck.reporting.formats import View
-from bncheck.reporting.json_report import errors_data
 
 #: The word for a model one of whose checks could not be made.
 UNCHECKED = "unchecked"
@@ -48,7 +47,7 @@ class ModelResult:
             "name": self.name,
             "status": self.status,
             "reports": [outcome.view.data() for outcome in self.outcomes],
-            "errors": errors_data(self.errors),
+            "errors": [error.to_dict() for error in self.errors],
         }
 
 

@@ -58,7 +58,7 @@ def render(format_: Format, view: View, limit: Severity | None = Severity.ERROR)
         view.show(file_console(page), verbose=True)
         return page.getvalue()
     if format_ is Format.JSON:
-        from bncheck.reporting.json_report import dump
+        from bncheck.writing.json_text import dump
 
         return dump(view.data())
     module = import_module(f"bncheck.reporting.{format_.value}")

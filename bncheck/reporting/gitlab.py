@@ -12,9 +12,9 @@ from typing import Final
 from bncheck.errors import BncheckError
 from bncheck.findings import Severity
 from bncheck.reporting.document import Document
-from bncheck.reporting.json_report import dump
 from bncheck.reporting.places import file_and_line, repository_path, sentence
 from bncheck.reporting.visible import visible
+from bncheck.writing.json_text import dump
 
 _SEVERITIES: Final = {
     Severity.ERROR: "critical",

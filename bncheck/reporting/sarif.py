@@ -12,11 +12,11 @@ from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.reporting.document import Document
-from bncheck.reporting.json_report import dump
 from bncheck.reporting.places import sentence, uri
 from bncheck.reporting.visible import visible
 from bncheck.rules.registry import RULES
 from bncheck.rules.rule import Rule
+from bncheck.writing.json_text import dump
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}

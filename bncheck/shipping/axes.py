@@ -45,7 +45,7 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
     """The model as a program whose axes are free as asked for. Raises BncheckError."""
     from torch.export import Dim
 
-    from bncheck.folding.exporting import export_program, export_shaped, user_inputs
+    from bncheck.folding.program.exporting import export_program, export_shaped, user_inputs
 
     if axes.usual:
         program = export_program(model, inputs)
@@ -115,7 +115,7 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
     """Refuse a program that fixes an axis that the user wants free."""
     import torch
 
-    from bncheck.folding.exporting import user_inputs
+    from bncheck.folding.program.exporting import user_inputs
 
     sizes = {n.name: n.meta["val"].shape for n in user_inputs(program)
              if isinstance(n.meta.get("val"), torch.Tensor)}  # fmt: skip

@@ -108,7 +108,7 @@ def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
             "is an ONNX model already", f"`bncheck fold {request.source} -o OUT.onnx` folds it"
         )
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
-        from bncheck.folding.program_file import load_program
+        from bncheck.folding.program.file import load_program
 
         if request.inputs:
             raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")

@@ -92,7 +92,7 @@ def _sides(request: CompareRequest) -> tuple[tuple[Side, Side], list[Array]]:
 
 def _program_side(checkpoint: Checkpoint) -> Side | None:
     if checkpoint.container is Container.ONNX:
-        from bncheck.folding.onnx_fold import load_onnx
+        from bncheck.folding.onnx.fold import load_onnx
         from bncheck.shipping.onnx_side import OnnxSide
         from bncheck.shipping.writing import fits_one_file
 
@@ -100,7 +100,7 @@ def _program_side(checkpoint: Checkpoint) -> Side | None:
         whole = fits_one_file(model, MAX_ONNX_BYTES)
         return OnnxSide(model, None if whole else checkpoint.path)
     if checkpoint.container is Container.EXPORTED_PROGRAM:
-        from bncheck.folding.program_file import load_program
+        from bncheck.folding.program.file import load_program
 
         return TorchSide(load_program(checkpoint.path))
     return None

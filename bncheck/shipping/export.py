@@ -13,10 +13,9 @@ import onnx
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
-from bncheck.folding.residual import Residual
+from bncheck.folding.planner.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.limits import MAX_ONNX_BYTES
-from bncheck.reporting.write import check_target
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
 from bncheck.shipping.proof import prove
@@ -26,6 +25,7 @@ from bncheck.shipping.sessions import LEVELS, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
 from bncheck.shipping.torch_to_onnx import OLDEST, check_installed, opset_of, to_onnx
 from bncheck.shipping.writing import data_path, fits_one_file, pair, write
+from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -73,8 +73,8 @@ def export_program(
 
     `data` are samples on which it is held against the original, too. Raises BncheckError.
     """
-    from bncheck.folding.exporting import functional, refuse_random
-    from bncheck.folding.torch_fold import FoldOptions, fold
+    from bncheck.folding.program.exporting import functional, refuse_random
+    from bncheck.folding.program.fold import FoldOptions, fold
 
     check(path, options)
     refuse_random(program)

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from bncheck import usercode
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
-from bncheck.folding.exporting import as_arguments
+from bncheck.folding.program.exporting import as_arguments
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport

@@ -19,7 +19,7 @@ def input_names(program: ExportedProgram, given: Sequence[str] = ()) -> list[str
     """What forward calls them, or as given."""
     import torch
 
-    from bncheck.folding.exporting import user_inputs
+    from bncheck.folding.program.exporting import user_inputs
 
     nodes = user_inputs(program)
     own = [node.name for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)]

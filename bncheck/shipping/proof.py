@@ -22,7 +22,7 @@ from bncheck.shipping.sides import (
 )
 
 _SEED = 20261
-#: Other runs are drawn where a channel happens to be near zero, as in folding/parity.py.
+#: Other runs are drawn where a channel happens to be near zero, as in folding/program/parity.py.
 _MORE = 4
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def fixed_batch(program: ExportedProgram) -> int | None:
     """How many samples a program takes where that cannot be chosen."""
-    from bncheck.folding.exporting import user_inputs
+    from bncheck.folding.program.exporting import user_inputs
 
     values = [node.meta["val"] for node in user_inputs(program) if "val" in node.meta]
     sizes = [value.shape[0] for value in values if hasattr(value, "dtype") and value.ndim]

@@ -117,8 +117,8 @@ class TorchSide:
     """A torch.export program, run by torch."""
 
     def __init__(self, program: ExportedProgram) -> None:
-        from bncheck.folding.exporting import user_inputs
-        from bncheck.folding.parity import default_tolerance
+        from bncheck.folding.program.exporting import user_inputs
+        from bncheck.folding.program.parity import default_tolerance
 
         self.program = program
         self.tolerance = default_tolerance(program)
@@ -135,15 +135,15 @@ class TorchSide:
 
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """See Side."""
-        from bncheck.folding.parity import arrays as wide
-        from bncheck.folding.precise import run_in_float64
+        from bncheck.folding.program.parity import arrays as wide
+        from bncheck.folding.program.precise import run_in_float64
 
         return wide(run_in_float64(self.program, self._flat(arrays)))
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """In its own dtypes, by torch."""
-        from bncheck.folding.parity import arrays as wide
-        from bncheck.folding.precise import run_as_written
+        from bncheck.folding.program.parity import arrays as wide
+        from bncheck.folding.program.precise import run_as_written
 
         return wide(run_as_written(self.program, self._flat(fitted(self.inputs, arrays))))
 
@@ -151,8 +151,8 @@ class TorchSide:
         """See Side."""
         import torch
 
-        from bncheck.folding.export_calls import module_path
-        from bncheck.folding.precise import run_in_float64
+        from bncheck.folding.program.calls import module_path
+        from bncheck.folding.program.precise import run_in_float64
 
         seen: list[tuple[str, str, Array]] = []
 
@@ -167,7 +167,7 @@ class TorchSide:
 
     def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
         """All inputs of the graph: the tensors, between them what is no tensor."""
-        from bncheck.folding.exporting import user_inputs
+        from bncheck.folding.program.exporting import user_inputs
         from bncheck.model import to_tensor
 
         rest = iter(arrays)

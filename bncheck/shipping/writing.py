@@ -17,7 +17,7 @@ import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
 from bncheck.limits import MAX_ONNX_BYTES
-from bncheck.reporting.write import check_target, replacing
+from bncheck.writing.atomic import check_target, replacing
 
 #: Tensors below this stay in the model, so that its shapes can be inferred without the data.
 _SMALL = 256

@@ -21,8 +21,8 @@ from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, StridedTensor, numpy_dtype
-from bncheck.reporting.write import creating_folder, replacing
 from bncheck.writing import zip_checksums
+from bncheck.writing.atomic import creating_folder, replacing
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array

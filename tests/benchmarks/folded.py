@@ -16,7 +16,7 @@ import torch
 from torch.fx.experimental.optimization import fuse
 
 import bncheck
-from bncheck.folding.onnx_fold import fold_onnx
+from bncheck.folding.onnx.fold import fold_onnx
 from tests.benchmarks.folding import in_turns, resnet50
 from tests.benchmarks.table import show
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from bncheck.folding.exporting import export_program, functional
-from bncheck.folding.from_export import read_program
-from bncheck.folding.rewrite_export import rewrite
+from bncheck.folding.program.exporting import export_program, functional
+from bncheck.folding.program.read import read_program
+from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.weights import solve
 from tests.benchmarks.table import show
 

@@ -15,7 +15,7 @@ import torch
 
 import bncheck
 from bncheck.cli import run
-from bncheck.folding.program_file import load_program, moved
+from bncheck.folding.program.file import load_program, moved
 from tests.folding.onnx_patterns import conv_bn
 from tests.planted import DigitNet
 

@@ -14,8 +14,12 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bncheck.cli import run
-from bncheck.folding import onnx_fold, rewrite_export, rewrite_onnx, torch_fold
 from bncheck.folding.difference import Difference, relative_error
+from bncheck.folding.onnx import fold as onnx_fold
+from bncheck.folding.onnx import rewrite as onnx_rewrite
+from bncheck.folding.program import fold as program_fold
+from bncheck.folding.program import rewrite as program_rewrite
+from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.weights import Solution
 
 torch.set_num_threads(1)
@@ -46,15 +50,15 @@ def test_a_wrong_program_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = rewrite_export.rewrite
+    right = program_rewrite.rewrite
 
-    def wrong(program: ExportedProgram, solution: Solution) -> rewrite_export.Rewritten:
+    def wrong(program: ExportedProgram, solution: Solution) -> Rewritten:
         folded = right(program, solution)
         for name, tensor in folded.program.state_dict.items():
             damage(name, tensor.detach().numpy())
         return folded
 
-    monkeypatch.setattr(torch_fold, "rewrite", wrong)
+    monkeypatch.setattr(program_fold, "rewrite", wrong)
     out = tmp_path / "net.pt2"
     assert run(["fold", str(SAMPLES / "healthy.pt2"), "-o", str(out), "--json"]) == 1
     assert '"rule": "BN404"' in (text := capsys.readouterr().out)
@@ -69,7 +73,7 @@ def test_a_wrong_onnx_model_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = rewrite_onnx.rewrite
+    right = onnx_rewrite.rewrite
 
     def wrong(model: onnx.ModelProto, *arguments: object) -> object:
         renamed = right(model, *arguments)  # type: ignore[arg-type]
@@ -138,15 +142,15 @@ def test_a_wrong_weight_of_a_unit_that_never_opens_is_seen(monkeypatch: pytest.M
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     with torch.no_grad():
         model.get_submodule("1").bias[2] = -50.0  # type: ignore[operator]
-    right = rewrite_export.rewrite
+    right = program_rewrite.rewrite
 
-    def wrong(program: ExportedProgram, solution: Solution) -> rewrite_export.Rewritten:
+    def wrong(program: ExportedProgram, solution: Solution) -> Rewritten:
         folded = right(program, solution)
         folded.program.state_dict["0.weight"][2] *= 1.5
         return folded
 
-    monkeypatch.setattr(torch_fold, "rewrite", wrong)
-    result = torch_fold.fold(model, (torch.randn(2, 3, 8, 8),))
+    monkeypatch.setattr(program_fold, "rewrite", wrong)
+    result = program_fold.fold(model, (torch.randn(2, 3, 8, 8),))
     assert result.parity is not None
     assert result.parity.max_relative_error < 1e-6
     assert not result.parity.holds

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from bncheck.folding.onnx_fold import fold_onnx, load_onnx, save_onnx
+from bncheck.folding.onnx.fold import fold_onnx, load_onnx, save_onnx
 from bncheck.reading.onnx_file import graphs_of
 from tests.folding.onnx_patterns import PATTERNS, conv_bn
 

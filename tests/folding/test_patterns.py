@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bncheck import BncheckError
-from bncheck.folding.plan import Status
-from bncheck.folding.torch_fold import FoldResult, fold
+from bncheck.folding.planner.plan import Status
+from bncheck.folding.program.fold import FoldResult, fold
 from tests.folding.passing import PASSING
 from tests.folding.patterns import PATTERNS, Branch, Pattern, corrupt
 

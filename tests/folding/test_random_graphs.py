@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 
 from bncheck.folding import dataflow as df
-from bncheck.folding.plan import Status
+from bncheck.folding.planner.plan import Status
 from bncheck.folding.weights import solve
 from tests.folding.random_graphs import Net, nets
 

@@ -16,9 +16,9 @@ from onnx import helper
 from torch import Tensor, nn
 
 from bncheck import BncheckError
-from bncheck.folding.onnx_fold import fold_onnx
-from bncheck.folding.plan import Status
-from bncheck.folding.torch_fold import FoldResult, fold
+from bncheck.folding.onnx.fold import fold_onnx
+from bncheck.folding.planner.plan import Status
+from bncheck.folding.program.fold import FoldResult, fold
 from tests.folding import onnx_patterns
 from tests.folding.patterns import Fn, randomised
 

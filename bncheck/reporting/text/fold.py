@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.findings import Severity
-from bncheck.folding.plan import Decision, Status
+from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.reporting.layout import layer_name, print_all, row
 from bncheck.reporting.visible import visible

@@ -10,7 +10,6 @@ from bncheck._version import __version__
 from bncheck.errors import BncheckError
 from bncheck.inspect_report import InspectReport
 from bncheck.reporting.document import Document, Table, standing_of
-from bncheck.reporting.json_report import errors_data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +40,7 @@ class InspectView:
             "schema": "bncheck.inspect/1",
             "bncheck": __version__,
             "reports": [report.to_dict() for report in self.reports],
-            "errors": errors_data(self.errors),
+            "errors": [error.to_dict() for error in self.errors],
         }
 
     def documents(self) -> list[Document]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.findings import Finding, Severity
-from bncheck.rules.rule import SeriesRule, series_rule
+from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
     from bncheck.drifting.movement import Floats, Movement

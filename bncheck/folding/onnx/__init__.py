@@ -1,0 +1,1 @@
+"""Folding an ONNX model."""

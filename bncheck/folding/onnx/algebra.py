@@ -1,0 +1,118 @@
+"""ONNX nodes that compute with parameters, and sums and products, as the planner sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from bncheck.folding.dataflow import (
+    Add,
+    Conv,
+    ConvTranspose,
+    Dim,
+    Linear,
+    Mul,
+    Norm,
+    Rectifier,
+    Spec,
+)
+from bncheck.folding.einsum import einsum_spec
+from bncheck.folding.geometry import centre_of
+from bncheck.folding.onnx.nodes import Attributes
+from bncheck.reading.onnx_file import round_to_decimal
+
+if TYPE_CHECKING:
+    from bncheck.folding.onnx.scope import Scope
+
+
+_BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
+_BATCH_HINT = "call model.eval() before exporting"
+_ALONE = "it normalises each image with its own statistics"
+
+
+def linear_algebra(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
+    """Convolutions and products with a matrix."""
+    kind = node.op_type
+    if kind in ("Conv", "ConvTranspose"):
+        shape = scope.shape(node.input[1])
+        if shape is None:
+            return None
+        kernel = shape[2:]
+        if kind == "ConvTranspose":
+            return _transposed(scope, a, kernel)
+        same = str(a("auto_pad", "NOTSET")).startswith("SAME") and set(kernel) != {1}
+        return Conv(int(a("group", 1)), bool(same or any(a("pads", ()))), _centre(a, kernel))
+    if kind == "Gemm" and not a("transA", 0):
+        bias = scope.shape(node.input[2]) if len(node.input) > 2 and node.input[2] else ()
+        if bias is None or (len(bias) > 1 and bias[0] != 1):
+            return None
+        return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)))
+    if kind == "MatMul":
+        ranks = [scope.rank(name) for name in node.input]
+        if ranks[1] == 2 and ranks[0] >= 1:
+            return Linear(output_first=False)
+        if ranks[0] == 2 and ranks[1] > 2:
+            return Linear(output_first=True, axes=(-2, -2))
+    if kind == "Einsum" and len(node.input) == 2:
+        for place in (1, 0):
+            spec = einsum_spec(str(a("equation")), place)
+            if spec is not None and scope.rank(node.input[place]) == 2:
+                return spec
+    return None
+
+
+def _centre(a: Attributes, kernel: tuple[Dim, ...]) -> tuple[int, ...] | None:
+    sizes = tuple(size for size in kernel if isinstance(size, int))
+    number = len(kernel)
+    pads = list(a("pads") or [0] * 2 * number)
+    if len(sizes) != number or pads[:number] != pads[number:]:
+        return None
+    same = str(a("auto_pad", "NOTSET")).startswith("SAME")
+    steps, gaps = a("strides") or [1], a("dilations") or [1]
+    return centre_of(sizes, steps, gaps, None if same else pads[:number])
+
+
+def _transposed(scope: Scope, a: Attributes, kernel: tuple[Dim, ...]) -> Spec:
+    stride = tuple(a("strides", [1] * len(kernel)))
+    tiles = (
+        stride == kernel
+        and not any(a("pads", ()))
+        and not any(a("output_padding", ()))
+        and a("output_shape") is None
+        and a("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+        and set(a("dilations", [1])) == {1}
+    )
+    # DepthToSpace knows squares, and the order that is needed from opset 11 on.
+    shuffles = scope.opset >= 11 and len(kernel) == 2 and len(set(kernel)) == 1
+    return ConvTranspose(int(a("group", 1)), tiles, stride if tiles else (), shuffles)
+
+
+def norms(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
+    """BatchNorm and InstanceNorm."""
+    eps = round_to_decimal(a("epsilon", 1e-5))
+    if node.op_type == "InstanceNormalization":
+        return Norm(eps, True, _ALONE)
+    if node.op_type != "BatchNormalization" or a("spatial", 1) == 0:
+        return None
+    if scope.opset >= 14:
+        trains = bool(a("training_mode", 0))
+    elif scope.opset < 7:
+        trains = not a("is_test", 0)
+    else:
+        trains = len([name for name in node.output if name]) > 1
+    return Norm(eps, trains, _BATCH, _BATCH_HINT)
+
+
+def elementwise(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
+    """Sums, products and rectifiers."""
+    kind = node.op_type
+    if scope.opset < 7 and a("broadcast") is not None:
+        return None
+    if kind in ("Add", "Sub") or (kind == "Sum" and len(node.input) == 2):
+        return Add((1.0, -1.0 if kind == "Sub" else 1.0))
+    if kind in ("Mul", "Div"):
+        return Mul(divides=kind == "Div")
+    if kind == "Neg":
+        return Mul()
+    return Rectifier(kind) if kind in ("Relu", "LeakyRelu", "PRelu", "Abs") else None

@@ -1,0 +1,140 @@
+"""Fold an ONNX model: read, plan, rewrite, check, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from bncheck.errors import BncheckError
+from bncheck.folding.onnx.parity import check
+from bncheck.folding.onnx.read import read_model
+from bncheck.folding.onnx.reference import user_inputs
+from bncheck.folding.onnx.rewrite import rewrite
+from bncheck.folding.result import FoldReport, findings_of
+from bncheck.folding.weights import solve
+from bncheck.limits import MAX_ONNX_BYTES
+from bncheck.reading.onnx_file import graphs_of, load_tensor
+from bncheck.reading.protobuf import check_size
+from bncheck.reading.source import Source
+from bncheck.writing.atomic import replacing
+
+
+def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
+    """Read a model with its external data, which may lie in its own folder only.
+
+    `freeze_inputs`: inputs that have a value already are no inputs any more.
+    """
+    source = Source.open(path)
+    if source.size > MAX_ONNX_BYTES:
+        raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
+    data = source.read(0, source.size)
+    check_size(data)
+    model = onnx.ModelProto()
+    model.ParseFromString(data)
+    for graph in graphs_of(model.graph):
+        tensors = list(graph.initializer)
+        tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                array = np.asarray(load_tensor(tensor, path))
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
+        raise BncheckError(
+            "keeps the data of an attribute or a function in another file",
+            "export it again with its data in one file",
+            str(path),
+        )
+    if freeze_inputs and model.ir_version >= 4:
+        needed = list(user_inputs(model))
+        del model.graph.input[:]
+        model.graph.input.extend(needed)
+    return model
+
+
+def _other_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Where models have no external data, and onnxruntime would look for it all the same."""
+    holders = [graph.node for graph in graphs_of(model.graph)]
+    for graph in graphs_of(model.graph):
+        yield from (t for sparse in graph.sparse_initializer for t in _parts(sparse))
+    for function in model.functions:
+        held = onnx.GraphProto(node=function.node)
+        for inner in graphs_of(held):
+            holders.append(inner.node)
+            yield from inner.initializer
+            yield from (a.t for node in inner.node for a in node.attribute)
+    for attribute in (a for nodes in holders for node in nodes for a in node.attribute):
+        yield from attribute.tensors
+        sparse_ones = [attribute.sparse_tensor, *attribute.sparse_tensors]
+        yield from (t for sparse in sparse_ones for t in _parts(sparse))
+
+
+def _parts(sparse: onnx.SparseTensorProto) -> tuple[onnx.TensorProto, onnx.TensorProto]:
+    return sparse.values, sparse.indices
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model with all its data in one file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def fold_onnx(
+    path: Path,
+    *,
+    keep: Sequence[str] = (),
+    tolerance: float | None = None,
+    dry_run: bool = False,
+    fail_unfolded: bool = False,
+    freeze_inputs: bool = False,
+    samples: Callable[[onnx.ModelProto], dict[str, Any]] | None = None,
+) -> tuple[FoldReport, onnx.ModelProto]:
+    """The folded model and the report about it; `samples` are compared on, too.
+
+    Raises BncheckError.
+    """
+    original = load_onnx(path, freeze_inputs=freeze_inputs)
+    extra = [] if samples is None else [samples(original)]
+    folded = onnx.ModelProto()
+    folded.CopyFrom(original)
+    parts = read_model(folded)
+    solutions = [solve(part.graph, keep) for part in parts]
+    decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
+    if dry_run:
+        findings = findings_of(decisions, None, fail_unfolded)
+        return FoldReport(decisions, findings=findings), original
+    renamed = rewrite(folded, parts, solutions)
+    _check_model(original, folded)
+    # What lies in the graphs inside nodes, nobody can see.
+    twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
+    twins |= {output.name: output.name for output in original.graph.output}
+    parity = check(original, folded, twins, tolerance, extra)
+    report = FoldReport(
+        decisions,
+        parity,
+        flushed=sum(solution.flushed for solution in solutions),
+        findings=findings_of(decisions, parity, fail_unfolded),
+    )
+    return report, folded
+
+
+def _check_model(original: onnx.ModelProto, folded: onnx.ModelProto) -> None:
+    """onnx.checker must accept the result as it accepts the original."""
+    complaint = _complaint(folded)
+    if complaint and not _complaint(original):
+        raise BncheckError(
+            f"folds into a model that onnx.checker refuses ({complaint})",
+            "please report it; nothing was written",
+        )
+
+
+def _complaint(model: onnx.ModelProto) -> str:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return ""

@@ -1,0 +1,1 @@
+"""Folding a module or a torch.export program (`.pt2`)."""

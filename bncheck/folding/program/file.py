@@ -1,0 +1,94 @@
+"""`.pt2` files: read without running what is in them, written without traces of this machine."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch.export import ExportedProgram
+
+from bncheck.errors import BncheckError
+from bncheck.folding.program.guard import AGAIN, check_record
+from bncheck.limits import MAX_ONNX_BYTES
+from bncheck.reading.source import Source
+from bncheck.reading.zip_archive import ZipArchive
+from bncheck.writing.atomic import replacing
+
+_SAMPLES: Final = "data/sample_inputs/"
+_EXTRA: Final = "extra/"
+#: Frames of the exporting machine's files, which would name its folders.
+_TRACES: Final = ("stack_trace", "source_fn_stack", "torch_fn", "from_node", "custom")
+
+
+def load_program(path: Path) -> ExportedProgram:
+    """Read a program. torch.export.load unpickles sample inputs and weights marked `use_pickle`:
+
+    the former are replaced by none before torch sees them, the latter are refused, and so is
+    whatever else torch would run (guard.py).
+    """
+    try:
+        clean = _without_pickles(ZipArchive(Source.open(path)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.export").setLevel(logging.ERROR)
+            program = torch.export.load(clean)
+            program.example_inputs = None  # not the empty ones, which do not fit the program
+            return program
+    except BncheckError as error:
+        raise error.about(str(path)) from None
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise BncheckError(
+            f"cannot be read by torch {torch.__version__} ({type(error).__name__}: {first[:120]})",
+            AGAIN,
+            str(path),
+        ) from None
+
+
+def _without_pickles(archive: ZipArchive) -> io.BytesIO:
+    if "archive_format" not in archive:
+        raise BncheckError("is a .pt2 of torch before 2.7, which only unpickling can read", AGAIN)
+    nothing = io.BytesIO()
+    torch.save(((), {}), nothing)
+    clean = io.BytesIO()
+    with zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as out:
+        for name in archive.names:
+            if name.startswith(_EXTRA):  # what users pack along; a fold does not keep it
+                continue
+            # torch finds records whatever the case of their names
+            check_record(name, archive.text(name) if name.lower().endswith(".json") else None)
+            if name.startswith(_SAMPLES):
+                data = nothing.getvalue()
+            else:
+                data = archive.read(name, MAX_ONNX_BYTES)
+            out.writestr(f"{archive.folder}{name}", data)
+    clean.seek(0)
+    return clean
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write a program, whole or not at all, without paths and source lines of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for key in _TRACES:
+                    node.meta.pop(key, None)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def moved(program: ExportedProgram, device: str) -> ExportedProgram:
+    """The program for another device than the CPU, on which it was folded."""
+    if torch.device(device).type == "cpu":
+        return program
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, device)
