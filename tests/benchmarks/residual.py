@@ -57,11 +57,11 @@ def densenet121() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def ratios(models: dict[str, onnx.ModelProto], level: str) -> dict[str, float]:
+def ratios(models: dict[Form, onnx.ModelProto], level: str) -> dict[Form, float]:
     """The median over rounds of CPU time beside the first model's."""
     x = np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE), np.float32)
     sessions = {form: session(model, level, threads=1) for form, model in models.items()}
-    found: dict[str, list[float]] = {form: [] for form in models}
+    found: dict[Form, list[float]] = {form: [] for form in models}
     for round_ in range(ROUNDS + 1):
         costs = {}
         for form, one in sessions.items():
@@ -78,7 +78,8 @@ def main() -> None:
     """Print a row for each form."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model, models = randomised(densenet121()), {}
+    model = randomised(densenet121())
+    models: dict[Form, onnx.ModelProto] = {}
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMS:
             path = Path(folder) / f"{form}.onnx"
