@@ -16,8 +16,9 @@ from onnx import helper
 from bncheck.layers import Assumptions, NormLayer, Origin, find_layers
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
-from tests import zoo
-from tests.zoo import BUILDERS, Layout, Settings
+from tests.zoo import large, onnx_models, states
+from tests.zoo.layout import NET_SETTINGS, ROLES, Layout, Settings
+from tests.zoo.registry import BUILDERS
 
 NOTHING_GIVEN = Assumptions()
 
@@ -76,7 +77,7 @@ def test_layers_carry_their_own_numbers(name: str, menagerie: dict[str, Layout])
     }
     for tensor, numbers in expected.tensors.items():
         owner, _, role = tensor.rpartition(".")
-        if owner in layers and role in zoo.ONNX_ROLES:
+        if owner in layers and role in ROLES:
             part = {"running_mean": "mean", "running_var": "var"}.get(role, role)
             found = getattr(layers[owner], part)
             assert found is not None, tensor
@@ -90,7 +91,7 @@ def test_given_settings_fill_in_what_the_file_does_not_say(menagerie: dict[str, 
     for name, told in (("zip-bare", False), ("module-own-class", True)):
         for layer in find_layers(open_checkpoint(menagerie[name].path), given):
             if told:
-                assert settings_of(layer) == zoo.NET_SETTINGS[layer.name]
+                assert settings_of(layer) == NET_SETTINGS[layer.name]
             else:
                 assert (layer.eps.value, layer.momentum.value) == (0.5, 0.25)
                 assert layer.eps.origin is layer.momentum.origin is Origin.OPTION
@@ -100,20 +101,20 @@ def test_key_takes_another_subtree(menagerie: dict[str, Layout]) -> None:
     path = menagerie["zip-model-and-ema"].path
     assert [tree.path for tree in open_checkpoint(path).alternatives] == ["ema"]
     other = open_checkpoint(path, "ema")
-    for name, numbers in zoo.arrays(zoo.state(1)).items():
+    for name, numbers in states.arrays(states.state(1)).items():
         assert np.array_equal(other.tensors[name], numbers)
 
 
 def test_branches_of_an_if_may_use_the_same_names(tmp_path: Path) -> None:
     """ONNX scopes names by subgraph; its checker and onnxruntime take such a model."""
-    then, other = zoo.branch("a", 0, "then_y"), zoo.branch("a", 1, "else_y")
+    then, other = onnx_models.branch("a", 0, "then_y"), onnx_models.branch("a", 1, "else_y")
     node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
-    model = zoo.onnx_model([node], {"c": np.array(True)})
+    model = onnx_models.onnx_model([node], {"c": np.array(True)})
     onnx.checker.check_model(model)
     onnx.save(model, tmp_path / "model.onnx")
     layers = find_layers(open_checkpoint(tmp_path / "model.onnx"), NOTHING_GIVEN)
     means = [layer.mean.tolist() for layer in layers if layer.mean is not None]
-    expected = [zoo.onnx_values("a", seed)["a.running_mean"].tolist() for seed in (0, 1)]
+    expected = [onnx_models.onnx_values("a", seed)["a.running_mean"].tolist() for seed in (0, 1)]
     assert sorted(means) == sorted(expected)
 
 
@@ -142,7 +143,7 @@ def test_only_the_norm_layers_are_read(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "large"
-    expected = zoo.write_large(path, form, megabytes=200)
+    expected = large.write_large(path, form, megabytes=200)
     opened: list[SourceFile] = []
     original = SourceFile.__init__
 
@@ -153,7 +154,7 @@ def test_only_the_norm_layers_are_read(
     monkeypatch.setattr(SourceFile, "__init__", counting)
     (layer,) = find_layers(open_checkpoint(path), NOTHING_GIVEN)
     assert layer.mean is not None
-    assert np.array_equal(layer.mean, zoo.numpy_of(expected["bn.running_mean"]))
+    assert np.array_equal(layer.mean, states.numpy_of(expected["bn.running_mean"]))
     size = path.stat().st_size
     path.unlink()
     assert size > 200 << 20
