@@ -14,8 +14,8 @@ from bncheck.errors import BncheckError, ExitCode
 _SHOWN: Final = 300
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which is cleaned up after as Ctrl-C is."""
+class _TerminatedError(BaseException):
+    """SIGTERM, which is cleaned up after as Ctrl-C is; of that typer makes a 130 by itself."""
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
         app = build_app(arguments[0] if arguments else "")
         result = app(arguments, prog_name="bncheck", standalone_mode=False)
         return int(result or 0)
-    except typer.Abort as abort:  # how typer reports Ctrl-C, and an EOFError, too
+    except typer.Abort as abort:  # what typer makes of an EOFError, whosever it is
         raise (abort.__cause__ or KeyboardInterrupt()) from None
     except Exception as error:
         # typer carries its own copy of click and exports none of click's exceptions but

@@ -23,6 +23,7 @@ from pathlib import Path
 from bncheck import cli
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+LIBRARIES = ("typer", "rich", "numpy", "pydantic", "onnx", "onnxruntime", "onnxscript", "torch")
 _PATIENCE = 60  # seconds for one copy to end in
 
 
@@ -33,7 +34,7 @@ class Strikes:
         self.folder, self.out, self.process = folder, out, os.getpid()
         self._aside = Path(tempfile.mkdtemp(dir=folder.parent)) / "copy"
         self._step, self._busy = 0, False
-        self._seen: set[str] = set(sys.stdlib_module_names)
+        self._libraries = set(LIBRARIES)
 
     def hook(self, event: str, details: tuple[object, ...]) -> None:
         if self._busy:
@@ -44,10 +45,13 @@ class Strikes:
             self._step += 1
             for number in SIGNALS:
                 self._strike(number, f"{self._step} {event}")
-        elif event == "import" and (library := paths[0].split(".")[0]) not in self._seen:
-            self._seen.add(library)
-            self._strike(signal.SIGINT, f"import {library}")
+        elif event == "import" and paths[0] in self._libraries:
+            self._libraries.discard(paths[0])
+            self._strike(signal.SIGINT, f"import {paths[0]}")
         self._busy = os.getpid() != self.process  # a struck copy is not struck again
+
+    def end(self) -> None:
+        self._busy = True
 
     def _strike(self, number: signal.Signals, step: str) -> None:
         if os.getpid() != self.process:
@@ -106,6 +110,7 @@ def struck(target: Path, arguments: list[str]) -> None:
     except SystemExit as end:
         code = int(end.code or 0)
     finally:
+        strikes.end()
         if os.getpid() != strikes.process:
             sys.stderr.flush()
             os._exit(code)
