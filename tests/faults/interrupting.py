@@ -60,7 +60,6 @@ class Strikes:
         with tempfile.TemporaryFile("w+") as log:
             pid = os.fork()
             if not pid:
-                os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 signal.alarm(_PATIENCE)
                 os.kill(os.getpid(), number)
