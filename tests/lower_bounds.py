@@ -1,4 +1,4 @@
-"""`make lower-bounds`: the rooms that need no torch, on their oldest dependencies and without it."""
+"""`make lower-bounds`: what needs no torch, on the oldest dependencies and without torch."""
 
 from __future__ import annotations
 
