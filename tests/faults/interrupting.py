@@ -101,7 +101,7 @@ def struck(target: Path, arguments: list[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.argv = ["bncheck", *arguments]
     if arguments == ["pair"]:
-        cli._dispatch = lambda _: write_pair(target)
+        cli._dispatch = lambda arguments: write_pair(target)
     sys.addaudithook(strikes.hook)
     code = 97
     try:
