@@ -22,6 +22,7 @@ from bncheck.folding.program.exporting import (
     refuse_random,
 )
 from bncheck.folding.program.read import read_program
+from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
@@ -90,7 +91,7 @@ def fold(
     else:
         say("exporting")
         program = export_program(model, as_arguments(example_inputs))
-    given, program = program, functional(program)
+    given, program = program, functional(inlined(program))
     refuse_random(program)
     graph = read_program(program)
     refuse_corrupt(graph)

@@ -39,7 +39,10 @@ _RESHAPES = {
 }  # fmt: skip
 _SHAPE_ONLY = {
     "sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata", "numel", "dim",
+    "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
 }  # fmt: skip
+#: Of their second argument, only the shape counts.
+LIKE = {"view_as", "reshape_as", "expand_as"}
 
 
 def views(node: Node, name: str, a: Arguments) -> Described | None:
