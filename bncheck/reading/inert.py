@@ -120,6 +120,7 @@ class _Machine:
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
         self.memo = _Memo()
+        self.given: dict[int, list[Value]] = {}
         self.text_bytes = MAX_PICKLE_TEXT_BYTES
 
     def run(self) -> Value:
@@ -214,6 +215,8 @@ class _Machine:
     def append(self, values: list[Value]) -> None:
         target = self.stack[-1]
         if isinstance(target, list):
+            if id(target) in self.given:
+                raise _malformed("it appends to a list after its use")
             target.extend(values)
         elif isinstance(target, Node):
             items = target.items if isinstance(target.items, list) else []
@@ -239,6 +242,9 @@ class _Machine:
 
     def call(self, function: Value, args: Value) -> None:
         arguments = args if isinstance(args, tuple) else (args,)
+        for argument in arguments:
+            if isinstance(argument, list):  # the real call would have read it now
+                self.given[id(argument)] = argument
         self.push(Node(function, arguments))
 
     def new_object(self, count: int) -> None:
@@ -257,6 +263,8 @@ class _Machine:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Node):
+            if target.state is not None:  # what comes of two is for the class to say
+                raise _malformed("it sets the state of an object twice")
             target.state = state
 
     def extension(self, layout: struct.Struct) -> None:
