@@ -510,17 +510,6 @@ def quantized_beside(folder: Path) -> Layout:
     return Layout(path, "torch-zip", bits, silent(["bn"]))
 
 
-@layout
-def sparse_beside(folder: Path) -> Layout:
-    # A sparse tensor has no numbers of its own, only those of its indices and values.
-    return _zip(
-        folder,
-        {**statistics(), "embedding": torch.eye(3).to_sparse()},
-        statistics(),
-        layers=silent(["bn"]),
-    )
-
-
 # --- layers of every kind in state dicts ---------------------------------------------------------
 
 

@@ -60,7 +60,8 @@ class Persistent:
 class Node:
     """A dict, a set, or the result of a call that was not made.
 
-    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed.
+    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed
+    (a pair of the later and the earlier where it did so twice).
     `by_name` is for the reader's use: its entries that have names, once somebody looked them up.
     """
 
@@ -263,9 +264,8 @@ class _Machine:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Node):
-            if target.state is not None:  # what comes of two is for the class to say
-                raise _malformed("it sets the state of an object twice")
-            target.state = state
+            # A second state updates the first, as it does a module's __dict__.
+            target.state = state if target.state is None else (state, target.state)
 
     def extension(self, layout: struct.Struct) -> None:
         self.push(Global("copyreg.extension", str(self.number(layout))))

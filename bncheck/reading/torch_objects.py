@@ -235,7 +235,8 @@ def _refuse_other_data(call: Node) -> None:
     states = [call.state, *call.args[3:4]] if call.is_call_of(_WITH_STATE) else [call.state]
     for state in states:
         parts = state if isinstance(state, tuple) else (state,)
-        if len(parts) > _FLAGS or any("data" in by_name(part) for part in parts):
+        twice = any(isinstance(part, tuple) for part in parts)
+        if twice or len(parts) > _FLAGS or any("data" in by_name(part) for part in parts):
             raise BncheckError(
                 "holds a tensor whose numbers are replaced by a second description",
                 "do not trust it; save it again with torch.save",
@@ -332,7 +333,9 @@ def attributes(value: Value) -> Mapping[str, Value]:
     if not isinstance(value, Node):
         return {}
     state = value.state
-    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots) or (later, earlier)
+        if isinstance(state[1], tuple):
+            raise BncheckError("sets the state of an object over and over", "save it again")
         return ChainMap(by_name(state[0]), by_name(state[1]))
     if state is None and value.args and isinstance(value.function, Global):
         # torch.fx.GraphModule and packages pass the __dict__ as the first argument.

@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import helper
 
+from bncheck.errors import BncheckError
 from bncheck.layers import Assumptions, NormLayer, Origin, find_layers
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
@@ -158,3 +159,11 @@ def test_only_the_norm_layers_are_read(
     path.unlink()
     assert size > 200 << 20
     assert 0 < sum(file.bytes_read for file in opened) < size / 100
+
+
+def test_a_sparse_tensor_is_known_and_not_read(tmp_path: Path) -> None:
+    torch.save({**zoo.statistics(), "embedding": torch.eye(3).to_sparse()}, tmp_path / "model.pt")
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.tensors["bn.running_var"].size
+    with pytest.raises(BncheckError, match=r"does not read \(sparse tensor\)"):
+        _ = checkpoint.tensors["embedding"]
