@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from bncheck.errors import BncheckError
 from bncheck.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
