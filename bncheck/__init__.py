@@ -193,7 +193,7 @@ def inspect(
 
     Nothing in a file is executed. With `data` (and, for a file, `model`: TARGET:CALLABLE or a
     module that its tensors are loaded into) its statistics are held against what the layers see;
-    a module given as the first argument comes back as it was.
+    the model alone tells eps and momentum, and what the file lacks; a module given as the first argument comes back as it was.
 
     `data` is a spec as on the command line, or batches, a Dataset, a DataLoader or a function that
     returns one. `key` is the subtree to take; `eps` and `momentum` (PyTorch's convention) stand in
@@ -205,7 +205,7 @@ def inspect(
 
     options = Options(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
-    if data is not None:
+    if data is not None or (model is not None and isinstance(path_or_module, (str, Path))):
         from bncheck.measured import Measuring, device_of
 
         if not isinstance(path_or_module, (str, Path)):

@@ -126,6 +126,14 @@ def _bound(
 ) -> tuple[torch.Tensor, ...]:
     """The arguments by position, or one line that says which of them do not fit."""
     signature = inspect.signature(model.forward)
+    for parameter in signature.parameters.values():
+        needed = parameter.default is parameter.empty or parameter.name in named
+        if parameter.kind is parameter.KEYWORD_ONLY and needed:
+            raise BncheckError(
+                f"the model's forward takes {parameter.name!r} by keyword only, and an exported "
+                "program takes its inputs by position",
+                "name a module with --model that wraps it and takes them in order",
+            )
     try:
         bound = signature.bind(*args, **named)
     except TypeError as error:

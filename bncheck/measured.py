@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,10 @@ from bncheck.measuring.norms import find_norms
 from bncheck.model import build_model, load_trusted, load_weights, matching_prefix
 from bncheck.model import missing_statistics as missing_in
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
+from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive, same_eps
 from bncheck.static_inspection import Options, static_findings
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def inspect_with_data(
     """Inspect a file together with its model and data."""
     model, prefix = module_for(measuring, checkpoint)
     layers = described_by(layers, model, prefix)
-    findings = file_findings(checkpoint, layers, model, options, missing_statistics in rules)
+    findings = file_findings(checkpoint, layers, model, options)
     if measuring.data is None:  # the model alone tells eps, momentum and what the file lacks
         findings = sorted(findings, key=lambda finding: finding.severity.rank)
         return InspectReport(checkpoint, layers, tuple(findings))
@@ -141,11 +143,18 @@ def file_findings(
     layers: tuple[NormLayer, ...],
     model: nn.Module,
     options: Options,
-    missing: bool = True,
 ) -> list[Finding]:
     """What the rules say of a file and its layers as the model describes them, without data."""
+    rules = choose_rules(options.select, options.ignore)
     findings = static_findings(checkpoint, layers, options)
-    return [*_missing(model, checkpoint, findings), *findings] if missing else findings
+    prefix = matching_prefix(list(checkpoint.tensors), list(model.state_dict()))
+    if missing_statistics in rules:
+        findings = [*_missing(model, checkpoint, findings, prefix), *findings]
+    if eps_sensitive in rules:
+        other = list(_other_eps(model, layers, prefix))
+        told = {(finding.rule, finding.layer) for finding in other}
+        findings = [*(f for f in findings if (f.rule, f.layer) not in told), *other]
+    return findings
 
 
 def inspect_module_with_data(
@@ -188,11 +197,10 @@ def _with_command(finding: Finding, command: str) -> Finding:
 
 
 def _missing(
-    model: nn.Module, checkpoint: Checkpoint, findings: Sequence[Finding]
+    model: nn.Module, checkpoint: Checkpoint, findings: Sequence[Finding], prefix: str
 ) -> list[Finding]:
     """BN104 for layers of the model that the file does not know at all."""
     known = {finding.layer for finding in findings if finding.rule == "BN104"}
-    prefix = matching_prefix(list(checkpoint.tensors), list(model.state_dict()))
     return [
         missing_statistics.finding(
             Severity.ERROR,
@@ -204,6 +212,17 @@ def _missing(
         for name in missing_in(model, checkpoint)
         if prefix + name not in known
     ]
+
+
+def _other_eps(model: nn.Module, layers: tuple[NormLayer, ...], prefix: str) -> Iterator[Finding]:
+    """BN114 for layers that the model runs with another eps than the file or --eps says."""
+    modules = {prefix + norm.name: norm.module for norm in find_norms(model)}
+    for layer in layers:
+        ours, said = getattr(modules.get(layer.name), "eps", None), layer.eps
+        place = {Origin.FILE: "in the file", Origin.OPTION: "from --eps"}.get(said.origin)
+        if ours is None or said.value is None or place is None or same_eps(ours, said.value):
+            continue
+        yield eps_contradicted(layer, ("in the model", ours), (place, said.value))
 
 
 def described_by(

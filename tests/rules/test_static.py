@@ -9,12 +9,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import bncheck
 from bncheck.layers import Origin, Setting
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.data.rule import MeasuredRule
 from bncheck.rules.registry import RULES
 from bncheck.rules.series.rule import SeriesRule
-from tests.networks import ASSUMED_MOMENTUM, codes, findings, healthy_layer, network
+from tests.networks import ASSUMED_MOMENTUM, SAMPLES, codes, findings, healthy_layer, network
 
 
 def zeros(channels: int = 8) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -231,6 +232,18 @@ def test_noisy_configuration(momentum: float, batch: int, severity: str) -> None
 def test_noisy_configuration_needs_a_known_momentum() -> None:
     layer = replace(GOOD, momentum=ASSUMED_MOMENTUM)
     assert not codes(network(layer, train_batch_size=1))
+
+
+@pytest.mark.parametrize(("given", "model"), [(1e-5, 1e-3), (None, 1e-3)])
+def test_eps_of_the_model_against_file_and_option(given: float | None, model: float) -> None:
+    file = SAMPLES / ("healthy.pt" if given else "healthy-module.pt")
+    nets = f"{SAMPLES / 'nets.py'}:DigitNet"
+    report = bncheck.inspect(file, model=nets, model_args=[f"eps={model}"], eps=given)
+    found = [f for f in report.findings if f.rule == "BN114"]
+    assert [f.severity.value for f in found] == ["warning"] * 4
+    assert all(f.evidence["eps"] == model and f.evidence["expected"] == 1e-5 for f in found)
+    same = bncheck.inspect(file, model=nets, model_args=["eps=1e-5"], eps=given)
+    assert all(f.severity.value == "info" for f in same.findings if f.rule == "BN114")
 
 
 def test_eps_of_the_file_against_the_expected_one() -> None:

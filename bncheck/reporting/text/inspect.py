@@ -112,21 +112,23 @@ def assumptions(report: InspectReport) -> str:
             f"eps {eps.value:g} and momentum {momentum.value:g} assumed: this file holds neither "
             "(--eps, --momentum)"
         )
-    return f"eps {_setting(eps, '--eps')}, momentum {_setting(momentum, '--momentum')}"
+    cumulative = all(layer.momentum.value is None for layer in report.layers if layer.tracked)
+    return (
+        f"eps {_setting(eps, '--eps')}, "
+        f"momentum {'cumulative' if cumulative else _setting(momentum, '--momentum')}"
+    )
 
 
 def _setting(setting: Setting, option: str) -> str:
     if setting.value is None:
-        value = "differs between layers" if option == "--eps" else "cumulative or differing"
-    else:
-        value = f"{setting.value:g}"
+        return "differs between layers"
     origin = {
         "file": "from the file",
         "option": f"from {option}",
         "model": "from the model",
         "assumed": "assumed",
     }
-    return f"{value} {origin[setting.origin.value]}"
+    return f"{setting.value:g} {origin[setting.origin.value]}"
 
 
 def finding_rows(findings: Sequence[Finding], verbose: bool) -> list[RenderableType]:

@@ -71,7 +71,7 @@ def table(measurement: Measurement, verbose: bool) -> RenderableType:
             Text(_bar(limits, m.eval.w2), _style(limits, m.eval.w2)),
             "" if m.batch is None else Text(f"{m.batch.w2:.3f}", _style(limits, m.batch.w2)),
             f"{mean:.2f} sd",
-            f"{times:.2f} x seen",
+            f"{_times(times)} x seen",
         )
     if len(layers) == len(measurement.layers):
         return grid
@@ -79,6 +79,11 @@ def table(measurement: Measurement, verbose: bool) -> RenderableType:
         f"the {len(layers)} of {len(measurement.layers)} layers that deviate most (--verbose: all)"
     )
     return Group(grid, Text(left, "dim"))
+
+
+def _times(ratio: float) -> str:
+    """1.09, but 6.5e+04 and 1.5e-05: neither wide nor rounded to 0."""
+    return f"{ratio:.2f}" if 0.01 <= ratio < 1000 else f"{ratio:.1e}"
 
 
 def _worst(layers: Sequence[MeasuredLayer]) -> Sequence[MeasuredLayer]:

@@ -64,6 +64,8 @@ def is_noise(case: Case) -> bool:
         return False
     if float(implied.max()) <= _expected(case) * _SCATTER:
         return True
+    if all(m.layer.momentum.value is None and m.layer.batches for m in case.layers):
+        return False  # a cumulative average has a long memory, of weights that are gone
     uniform = implied.max() <= _UNIFORM * np.median(implied) and implied.max() <= _LARGEST
     return bool(uniform) and len(implied) >= _UNIFORM_LAYERS
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer
+from bncheck.layers import NormLayer, Origin
 from bncheck.rules.rule import Network, Rule, rule
 from bncheck.rules.static.bn109_dead_channels import dead_channels
 
@@ -26,23 +26,16 @@ def eps_sensitive(self: Rule, network: Network) -> Iterator[Finding]:
     with data can tell.
 
     Criterion: RMS over living channels of |sqrt((var + 1e-3) / (var + 1e-5)) - 1| from 0.05: info.
-    Warning where the eps in the file differs from the one that --eps expects.
+    Warning where the file, the model and --eps disagree about it.
 
     Fix: build the model with the eps it was trained with, and pass it to bncheck with --eps.
     """
     for layer in network.tracked:
         said = layer.eps.value if layer.eps.known else None
         effect = _effect(layer, _TENSORFLOW, _PYTORCH)
-        if said is not None and network.eps is not None and not _same(said, network.eps):
-            yield self.finding(
-                Severity.WARNING,
-                layer.name,
-                f"eps in the file is {said:g}, --eps expects {network.eps:g}",
-                "build the model with the eps that it was trained with",
-                eps=said,
-                expected=network.eps,
-                effect=_effect(layer, said, network.eps),
-            )
+        if said is not None and network.eps is not None and not same_eps(said, network.eps):
+            place = "in the model" if layer.eps.origin is Origin.MODEL else "in the file"
+            yield eps_contradicted(layer, (place, said), ("from --eps", network.eps))
         elif effect >= _FELT:
             known = "not in the file" if said is None else f"{said:g}"
             yield self.finding(
@@ -55,8 +48,23 @@ def eps_sensitive(self: Rule, network: Network) -> Iterator[Finding]:
             )
 
 
-def _same(one: float, other: float) -> bool:
+def same_eps(one: float, other: float) -> bool:
+    """Equal, but for rounding."""
     return math.isclose(one, other, rel_tol=1e-6)
+
+
+def eps_contradicted(layer: NormLayer, one: tuple[str, float], other: tuple[str, float]) -> Finding:
+    """The warning that two sources disagree; each is where it was found, and its value."""
+    (place, said), (elsewhere, expected) = one, other
+    return eps_sensitive.finding(
+        Severity.WARNING,
+        layer.name,
+        f"eps {place} is {said:g}, but {expected:g} {elsewhere}",
+        "build the model with the eps that it was trained with",
+        eps=said,
+        expected=expected,
+        effect=_effect(layer, said, expected),
+    )
 
 
 def _effect(layer: NormLayer, one: float, other: float) -> float:
