@@ -93,6 +93,8 @@ def drift(
     from bncheck.drifting.command import DriftOptions
     from bncheck.drifting.command import drift as run
 
+    if isinstance(paths, (str, Path)):
+        raise BncheckError("one snapshot is no series", "give a list of at least two paths")
     options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)
@@ -192,8 +194,9 @@ def inspect(
     """Inspect a checkpoint's normalisation layers, or those of a module in memory.
 
     Nothing in a file is executed. With `data` (and, for a file, `model`: TARGET:CALLABLE or a
-    module that its tensors are loaded into) its statistics are held against what the layers see;
-    the model alone tells eps and momentum, and what the file lacks; a module given as the first argument comes back as it was.
+    module that its tensors are loaded into) its statistics are held against what the layers see,
+    and the model alone tells eps, momentum and what the file lacks. A module given as the first
+    argument comes back as it was.
 
     `data` is a spec as on the command line, or batches, a Dataset, a DataLoader or a function that
     returns one. `key` is the subtree to take; `eps` and `momentum` (PyTorch's convention) stand in

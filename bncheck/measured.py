@@ -115,8 +115,20 @@ def module_for(measuring: Measuring, checkpoint: Checkpoint) -> tuple[nn.Module,
     return model.to(checked_device(measuring.device)), prefix
 
 
+def check_module(given: object) -> None:
+    """Refuse what is no module, such as a state dict."""
+    from torch import nn
+
+    if not isinstance(given, nn.Module):
+        raise BncheckError(
+            f"a {type(given).__name__} is no torch.nn.Module",
+            "give the path of a checkpoint, or the module that a state dict has been loaded into",
+        )
+
+
 def device_of(model: nn.Module) -> str:
     """Where a module in memory is, and stays."""
+    check_module(model)
     tensor = next(iter((*model.parameters(), *model.buffers())), None)
     return "cpu" if tensor is None else str(tensor.device)
 
@@ -251,6 +263,7 @@ def _from_module(setting: Setting, module: object, name: str) -> Setting:
 
 def layers_of(model: nn.Module) -> tuple[NormLayer, ...]:
     """The normalisation layers of a module in memory."""
+    check_module(model)
     found = []
     for norm in find_norms(model):
         module = norm.module

@@ -29,10 +29,11 @@ def compare(
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Do two files compute the same function? Exit code 1 where they do not.
+    """Do two files compute the same function?
 
-    A checkpoint needs --model, and --input or --data where the other file is one, too. A in
-    float64 is the judge; B runs as it is, an ONNX model at three levels of onnxruntime.
+    Exit code 1 where they do not. A checkpoint needs --model, and --input or --data where the
+    other file is one, too. A in float64 is the judge; B runs as it is, an ONNX model at three
+    levels of onnxruntime.
     """
     from bncheck.reporting.views.compare import CompareView
     from bncheck.shipping.compare import CompareRequest, run

@@ -65,7 +65,7 @@ def drift(
     model_options: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Show how every layer's distribution moved during training.
+    """Show how every layer's distribution moved in training.
 
     From the files alone: running statistics are statistics of activations. With --model and --data
     the distributions themselves are measured, on the same data for every snapshot.

@@ -70,7 +70,9 @@ class FileOptions:
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint or a .pt2.")],
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", help="The .onnx file to write.")
+    ],
     input_: InputOption = None,
     key: KeyOption = None,
     file: FileOptions,
@@ -82,7 +84,7 @@ def export(
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Fold, export to ONNX, scrub, check and compare; the file is written if all of it holds.
+    """Fold, export to ONNX and compare; written if all holds.
 
     A checkpoint needs --model (or --trust) and --input or --data; a .pt2 brings its graph along.
     onnxruntime runs the file at three optimisation levels against the original in float64.

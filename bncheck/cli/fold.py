@@ -25,7 +25,7 @@ def fold(
     input_: InputOption = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", help="Where the folded model goes."),
+        typer.Option("-o", "--output", metavar="OUT", help="Where the folded model goes."),
     ] = None,
     key: KeyOption = None,
     keep: Annotated[
@@ -47,11 +47,12 @@ def fold(
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Fold every BatchNorm into its neighbours where that is exact, and say why for the rest.
+    """Fold every BatchNorm into its neighbours where exact.
 
-    A checkpoint needs --model (or --trust) and --input or --data; a .pt2 and an ONNX model bring
-    their graphs along. The result is compared with the original in float64 before it is written:
-    as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX model.
+    Says why for the rest. A checkpoint needs --model (or --trust) and --input or --data; a .pt2
+    and an ONNX model bring their graphs along. The result is compared with the original in float64
+    before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
+    model.
     """
     from bncheck.folding.command import FoldRequest, run
     from bncheck.reporting.views.fold import FoldView

@@ -40,7 +40,7 @@ def gate(
     judging: JudgingOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Check every model that [tool.bncheck] in pyproject.toml declares; for CI.
+    """Check all models that pyproject.toml declares; for CI.
 
     One report, and the worst exit code. What code it will run is said first.
     """

@@ -43,7 +43,9 @@ def inspect(
     momentum: MomentumOption = None,
     train_batch_size: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--train-batch-size", min=1, help="Samples a device saw at once."),
+        typer.Option(
+            "--train-batch-size", min=1, metavar="N", help="Samples a device saw at once."
+        ),
     ] = None,
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
@@ -53,7 +55,7 @@ def inspect(
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Tell whether the running statistics in a checkpoint are sound.
+    """Are the running statistics in a checkpoint sound?
 
     Reads files of torch.save (old and new), whole pickled modules, TorchScript, .pt2, safetensors,
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model

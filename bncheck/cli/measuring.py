@@ -44,14 +44,18 @@ class ModelOptions:
         bool,
         typer.Option("--trust", help="Unpickle the checkpoint itself as the model: runs code."),
     ] = False
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1.")] = "cpu"
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.")] = (
+        "cpu"
+    )
     batch_size: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--batch-size", min=1, help="For files and folders; 64 if not given."),
+        typer.Option(
+            "--batch-size", min=1, metavar="N", help="For files and folders; 64 if not given."
+        ),
     ] = None
     scale: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option("--scale", help="Raw values are divided by this: 255."),
+        typer.Option("--scale", metavar="S", help="Raw values are divided by this: 255."),
     ] = None
     mean: Annotated[
         Optional[str],  # noqa: UP045
@@ -94,7 +98,9 @@ class MeasuringOptions(ModelOptions):
 
     max_samples: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--max-samples", min=1, help="Use at most so many; 4096 if not given."),
+        typer.Option(
+            "--max-samples", min=1, metavar="N", help="Use at most so many; 4096 if not given."
+        ),
     ] = None
     metric: Annotated[
         Optional[str],  # noqa: UP045

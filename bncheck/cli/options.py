@@ -14,11 +14,15 @@ from bncheck.findings import FailOn, Finding
 # typer reads these annotations at run time, and on Python 3.10 needs Optional spelled out.
 OutputOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("-o", "--output", help="Write the report in --format to this file."),
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Write the report in --format to this file."
+    ),
 ]
 KeyOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--key", help="Which part of the checkpoint, e.g. ema or state_dict."),
+    typer.Option(
+        "--key", metavar="PART", help="Which part of the checkpoint, e.g. ema or state_dict."
+    ),
 ]
 InputOption = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -30,16 +34,19 @@ InputOption = Annotated[
 ]
 ToleranceOption = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--tolerance", min=0.0, help="Relative error allowed; by dtype if not given."),
+    typer.Option(
+        "--tolerance", min=0.0, metavar="X", help="Relative error allowed; by dtype if not given."
+    ),
 ]
 EpsOption = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--eps", min=0.0, help="eps of the layers, where the file has none."),
+    typer.Option("--eps", min=0.0, metavar="X", help="eps of the layers, where the file has none."),
 ]
 MomentumOption = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
         "--momentum",
+        metavar="X",
         min=0.0,
         max=1.0,
         help="Momentum in PyTorch's convention, where the file has none.",

@@ -20,7 +20,8 @@ def recalibrate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     *,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The mended copy: a file, or a folder.")
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", help="The mended copy: a file, or a folder."),
     ],
     key: KeyOption = None,
     eps: EpsOption = None,
@@ -29,7 +30,7 @@ def recalibrate(
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
-    """Measure the running statistics anew and write a copy of the checkpoint that has them.
+    """Measure the running statistics anew, and write a copy.
 
     Only the BatchNorm buffers' bytes differ in the copy. Nothing is written where the new
     statistics serve the data worse (exit 1). Without --model and --data, averages that were

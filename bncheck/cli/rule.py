@@ -24,7 +24,7 @@ def rule(
     json: JsonOption = False,
     no_color: NoColorOption = False,
 ) -> int:
-    """Explain a rule: what it finds, why that matters, its criterion, and the fix."""
+    """Explain a rule: what it finds, its criterion and the fix."""
     from bncheck.rules.registry import RULES, find_rule
 
     if all_ == (code is not None):

@@ -111,7 +111,11 @@ class Arrays:
         self._name = name
         numeric = {key: value for key, value in arrays.items() if _is_numeric(value)}
         if not numeric:
-            raise BncheckError("holds no arrays of numbers", "it needs an array x", name)
+            raise BncheckError(
+                "holds no arrays of numbers",
+                "it needs an array x; batches come from --data TARGET:CALLABLE",
+                name,
+            )
         label = next((key for key in LABELS if key in numeric), None)
         inputs = {key: value for key, value in numeric.items() if key != label}
         preferred = next((key for key in INPUTS if key in inputs), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 from bncheck.errors import BncheckError
@@ -85,9 +86,10 @@ def find_rule(word: str) -> Rule:
     for rule in RULES:
         if word.upper() == rule.code or word.lower() == rule.name:
             return rule
-    known = [name for rule in RULES for name in (rule.code, rule.name)]
-    near = difflib.get_close_matches(word, [*known, *(n.lower() for n in known)], 1)
-    hint = f"did you mean {near[0]}?" if near else "see `bncheck rule --all`"
+    known = [rule.name for rule in RULES]
+    is_code = re.fullmatch(r"bn\d+", word.lower())  # a number that is near means nothing
+    near = [] if is_code else difflib.get_close_matches(word.lower(), known, 1)
+    hint = f"did you mean {near[0]}?" if near else "`bncheck rule --all` lists them"
     raise BncheckError(f"there is no rule {word!r}", hint)
 
 

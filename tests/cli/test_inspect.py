@@ -8,7 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import bncheck
 from bncheck._version import __version__
 from bncheck.cli import run
+from bncheck.cli.app import COMMANDS
 from tests.networks import SAMPLES
 
 HEALTHY = str(SAMPLES / "healthy.pt")
@@ -73,7 +75,7 @@ ERRORS = [
     (["inpsect"], "inpsect", "inspect"),
     (["inspect", "nowhere.pt"], "nowhere.pt", "check the path"),
     (["inspect", HEALTHY, "--key", "statedict"], "statedict", "did you mean state_dict?"),
-    (["inspect", HEALTHY, "--select", "BN991"], "BN991", "did you mean"),
+    (["inspect", HEALTHY, "--select", "BN991"], "BN991", "rule --all"),
     (["inspect", HEALTHY, "--report", "yaml:x"], "yaml", "text, json"),
     (["inspect", HEALTHY, "--report", "json"], "json", "write e.g."),
     (["inspect", HEALTHY, "-o", "/no/such/folder/x.json"], "/no/such/folder", "create it first"),
@@ -295,3 +297,27 @@ def test_a_name_from_a_file_cannot_steer_the_terminal(
 
 def test_the_console_script_is_installed() -> None:
     assert shutil.which("bncheck", path=str(Path(sys.executable).parent))
+
+
+def test_every_command_is_told_in_one_whole_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in told] == list(COMMANDS)
+    assert not [line for line in told if line.endswith("...")]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bncheck.inspect({"bn.running_mean": 0}),  # type: ignore[arg-type]
+        lambda: bncheck.inspect({"bn.running_mean": 0}, "x.npz"),  # type: ignore[arg-type]
+        lambda: bncheck.recalibrate({"bn.running_mean": 0}, "x.npz"),  # type: ignore[arg-type]
+        lambda: bncheck.drift(HEALTHY),
+    ],
+)
+def test_a_wrong_argument_in_python_is_one_sentence(call: Callable[[], object]) -> None:
+    with pytest.raises(bncheck.BncheckError, match=r"is no torch.nn.Module|is no series"):
+        call()

@@ -80,11 +80,11 @@ def test_a_full_table_becomes_settings(tmp_path: Path, monkeypatch: pytest.Monke
 NET = "[tool.bncheck.models.net]\n"
 REFUSED = [
     ("[tool.bncheck]\nfial-on = 'error'\n", 2, "fial-on", "did you mean fail-on?"),
-    ("[tool.bncheck]\nselect = ['BN1',\n'BN991']\n", 2, "BN991", "did you mean BN"),
+    ("[tool.bncheck]\nselect = ['BN1',\n'BN991']\n", 2, "BN991", "rule --all"),
     ("[tool.bncheck]\nignore = ['dead-chanels']\n", 2, "dead-chanels", "dead-channels"),
     ("[tool.bncheck]\nselect = 'BN1'\n", 2, "select", "a list"),
     ("[tool.bncheck]\nfail-on = 'warn'\n", 2, "fail-on", "'error', 'warning' or 'never'"),
-    ("[tool.bncheck]\n[tool.bncheck.severity]\n# x\nBN999 = 'error'\n", 4, "BN999", "did you mean"),
+    ("[tool.bncheck]\n[tool.bncheck.severity]\n# x\nBN999 = 'error'\n", 4, "BN999", "rule --all"),
     ("[tool.bncheck.severity]\nBN101 = 'bad'\n", 2, "severity.BN101", "'info'"),
     ("[tool.bncheck.thresholds]\nw2-warning = -1\n", 2, "w2-warning", "greater than 0"),
     (NET + "checkpiont = 'a'\n", 2, "checkpiont", "did you mean checkpoint?"),

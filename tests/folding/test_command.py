@@ -44,6 +44,10 @@ class Exits(DigitNet):
     def forward(self, x):
         sys.exit(0)
 
+class Keyword(DigitNet):
+    def forward(self, x, *, scale):
+        return super().forward(x * scale)
+
 class Other(DigitNet):
     def __init__(self):
         super().__init__()
@@ -264,6 +268,7 @@ def test_a_tolerance_that_nothing_meets_writes_nothing(
         (["healthy.pt", "--model", "USER.py:Branches", *SMALL, "-o", "OUT.pt2"], "USER.py:10"),
         (["healthy.pt", "--model", "USER.py:Exits", *SMALL, "-o", "OUT.pt2"], "sys.exit(0)"),
         (["healthy.pt", "--model", "USER.py:Other", *SMALL, "-o", "OUT.pt2"], "lacks"),
+        (["healthy.pt", "--model", "USER.py:Keyword", *SMALL, "-o", "OUT.pt2"], "by keyword only"),
         (["nan.pt", *MODEL, "-o", "OUT.pt2"], "BN102"),
         (["negative-variance.pt", *MODEL, "-o", "OUT.pt2"], "BN103"),
         (["healthy-module.pt", "--input", "1,8,8", "-o", "OUT.pt2"], "or --trust"),

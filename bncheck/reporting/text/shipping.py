@@ -68,13 +68,18 @@ def export_lines(report: ExportReport) -> list[str]:
     if report.proof is not None:
         lines.append(proof_line(report.proof))
     if report.file is None:
-        lines.append("nothing was written")
+        lines.append("nothing was written" + _overriding(report))
     else:
         file = report.file
         beside = f", its data in {file.data}" if file.data else ""
         size = f"{file.bytes / 1024:,.0f} KiB, opset {file.opset}"
         lines.append(f"written {file.path}: {size}{beside}")
     return lines
+
+
+def _overriding(report: ExportReport) -> str:
+    """The way on, where only the findings on the statistics stopped it."""
+    return "" if report.proof else "; --force exports it all the same"
 
 
 def compare_lines(report: CompareReport) -> list[str]:
