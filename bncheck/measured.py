@@ -18,7 +18,7 @@ from bncheck.measuring.cascades import Setting as RunSetting
 from bncheck.measuring.comparison import Metric
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.measure import Plan, measure
-from bncheck.measuring.norms import find_norms
+from bncheck.measuring.norms import find_norms, norms_of
 from bncheck.model import build_model, load_trusted, load_weights, matching_prefix
 from bncheck.model import missing_statistics as missing_in
 from bncheck.reading.checkpoint import Checkpoint
@@ -262,10 +262,10 @@ def _from_module(setting: Setting, module: object, name: str) -> Setting:
 
 
 def layers_of(model: nn.Module) -> tuple[NormLayer, ...]:
-    """The normalisation layers of a module in memory."""
+    """The normalisation layers of a module in memory, which may be none."""
     check_module(model)
     found = []
-    for norm in find_norms(model):
+    for norm in norms_of(model):
         module = norm.module
         counter = getattr(module, "num_batches_tracked", None)
         tensors = {

@@ -68,8 +68,11 @@ def run(request: FoldRequest, note: Say = lambda _: None) -> FoldReport:
     try:
         with usercode.exporting():
             if checkpoint.container is Container.ONNX:
-                return _fold_onnx(request, checkpoint)
-            return _fold_torch(request, checkpoint, note)
+                report = _fold_onnx(request, checkpoint)
+            else:
+                report = _fold_torch(request, checkpoint, note)
+            _tell_broken(request.source, judge(checkpoint, Options()).findings, note)
+            return report
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None
 
@@ -105,6 +108,14 @@ def _check_keep(request: FoldRequest, report: FoldReport) -> None:
                 f"--keep {pattern!r} matches no BatchNorm",
                 f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}",
             )
+
+
+def _tell_broken(source: Path, findings: Sequence[Finding], note: Say) -> None:
+    """Statistics that make a bad model still make an exact fold, so they are only said."""
+    bad = [f for f in findings if f.severity is Severity.ERROR]
+    if bad:
+        layers = ", ".join(sorted({f"{f.rule} {f.name}" for f in bad}))
+        note(f"{source}: the statistics are broken ({layers}); `bncheck inspect` says where")
 
 
 def _refuse_corrupt(findings: Sequence[Finding]) -> None:

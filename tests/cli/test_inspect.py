@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 import bncheck
 from bncheck._version import __version__
 from bncheck.cli import run
 from bncheck.cli.app import COMMANDS
+from bncheck.findings import Verdict
 from tests.networks import SAMPLES
 
 HEALTHY = str(SAMPLES / "healthy.pt")
@@ -297,6 +299,12 @@ def test_a_name_from_a_file_cannot_steer_the_terminal(
 
 def test_the_console_script_is_installed() -> None:
     assert shutil.which("bncheck", path=str(Path(sys.executable).parent))
+
+
+def test_a_module_without_norms_is_healthy_like_a_file_without() -> None:
+    report = bncheck.inspect(torch.nn.Linear(2, 2))
+    assert not report.layers
+    assert report.summary.verdict is Verdict.HEALTHY
 
 
 def test_every_command_is_told_in_one_whole_line(

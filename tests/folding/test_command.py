@@ -76,6 +76,16 @@ def test_a_checkpoint_becomes_a_program_that_runs_at_any_batch_size(
         torch.testing.assert_close(module(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+def test_a_fold_of_broken_statistics_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fold", str(SAMPLES / "one-layer-reset.pt"), *MODEL, "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("plan ")
+    assert told.err.count("\n") == 1
+    assert "BN101 never-updated-statistics" in told.err
+    assert run(["fold", str(SAMPLES / "healthy.pt"), *MODEL, "--dry-run"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_json_has_the_promised_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "net.pt2"
     assert run(["fold", str(SAMPLES / "healthy.pt2"), "-o", str(out), "--json"]) == 0

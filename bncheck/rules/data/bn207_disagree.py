@@ -37,5 +37,8 @@ def disagree(self: MeasuredRule, case: Case) -> Iterator[Finding]:
             f"`{case.recalibrate}` with labels, so that it can prove that it helps"
         )
     else:
-        fix = "check that the data are prepared as in training; measured statistics do not help"
+        fix = (
+            "check that the data are prepared as in training; results are as good with measured "
+            f"statistics, so if they are, run `{case.recalibrate}`"
+        )
     yield case.finding(self, severity, culprit, case.with_results(message), fix)
