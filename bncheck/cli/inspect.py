@@ -75,6 +75,8 @@ def inspect(
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
     asked = [("--key", key), ("--eps", eps), ("--momentum", momentum)]
+    if shape and measuring_options.data is None:
+        raise BncheckError("--shape is about data", "give --data, or leave it out")
     command = measuring_options.command(asked)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:

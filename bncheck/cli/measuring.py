@@ -118,16 +118,32 @@ class MeasuringOptions(ModelOptions):
     def command(self, extra: Sequence[tuple[str, object]]) -> str:
         """`bncheck recalibrate` with the same model and data; {path} and {out} are left open."""
         pairs: list[tuple[str, object]] = [("--model", self.model)]
+        pairs += [("--device", self.device)] if self.device != "cpu" else []
         pairs += [("--model-arg", argument) for argument in self.model_arg or ()]
         pairs += [("--trust", "")] if self.trust else []
-        pairs += [("--data", self.data), ("--scale", self.scale), ("--mean", self.mean)]
-        pairs += [("--std", self.std), ("--size", self.size), ("--metric", self.metric)]
-        pairs += [("--batch-size", self.batch_size), ("--max-samples", self.max_samples), *extra]
+        pairs += [("--data", self.data), *self._about_data(), *extra]
         words = []
         for option, value in pairs:
             if value is not None:
                 words.append(option if value == "" else f"{option} {shlex.quote(_text(value))}")
         return f"bncheck recalibrate {{path}} {' '.join(words)} -o {{out}}"
+
+    def _about_data(self) -> list[tuple[str, object]]:
+        return [
+            ("--scale", self.scale),
+            ("--mean", self.mean),
+            ("--std", self.std),
+            ("--size", self.size),
+            ("--metric", self.metric),
+            ("--batch-size", self.batch_size),
+            ("--max-samples", self.max_samples),
+        ]
+
+    def _check_idle(self) -> None:
+        """Without data, what is said of them would do nothing, which nobody would notice."""
+        for option, value in self._about_data():
+            if value is not None:
+                raise BncheckError(f"{option} is about data", "give --data, or leave it out")
 
     def measuring(
         self, processes: Processes, progress: Callable[[int, int | None], None], command: str
@@ -138,6 +154,8 @@ class MeasuringOptions(ModelOptions):
                 "--data needs the model that it is for",
                 "add --model TARGET:CALLABLE, or --trust for a pickled module",
             )
+        if self.data is None:
+            self._check_idle()
         if self.model is None and not self.trust:
             return None
         return replace(
@@ -150,7 +168,7 @@ class MeasuringOptions(ModelOptions):
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bncheck.cli import run
+from bncheck.cli.measuring import MeasuringOptions
 from tests.planted import SAMPLES
 
 MODEL = ("--model", f"{SAMPLES / 'nets.py'}:DigitNet")
@@ -43,6 +44,15 @@ def test_the_command_that_is_shown_mends_it(
     code, out, _ = typed(capsys, "inspect", mended, *MODEL, *DATA)
     assert code == 0
     assert out.startswith("healthy")
+
+
+def test_the_command_that_is_shown_keeps_every_digit_and_the_device() -> None:
+    options = MeasuringOptions("nets.py:A b", data="x.npz", device="cuda:1", scale=1 / 255)
+    words = shlex.split(options.command([("--eps", 1e-5)]))
+    assert float(words[words.index("--scale") + 1]) == 1 / 255
+    assert words[words.index("--device") + 1] == "cuda:1"
+    assert words[words.index("--model") + 1] == "nets.py:A b"
+    assert words[words.index("--eps") + 1] == "1e-05"
 
 
 def test_json_of_both_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -93,6 +103,9 @@ def test_refusing_to_make_it_worse_is_exit_1(
         ((*MODEL, "--data", "nowhere.npz"), "nowhere.npz: does not exist"),
         ((*MODEL, *DATA, "--mean", "a,b"), "is no list of numbers"),
         ((*MODEL, *DATA, "--max-samples", "20"), "20 samples are too few"),
+        ((*MODEL, "--mean", "0.5"), "--mean is about data"),
+        (("--max-samples", "20"), "--max-samples is about data"),
+        (("--shape",), "--shape is about data"),
         ((*MODEL, *DATA, "--device", "cuda:99"), "--device cuda:99 cannot be used"),
         ((*MODEL, *DATA, "--model-arg", "width=3"), "unexpected keyword argument"),
     ],
