@@ -277,10 +277,10 @@ def _worse(report: RecalibrationReport) -> str | None:
     c = report.comparison
     assert c is not None
     if c.direction is Direction.WORSE:
-        change = f"{c.metric} would fall from {c.before:.3f} to {c.after:.3f}"
-        if c.by_loss and c.loss is not None:
-            change = f"the loss would grow from {c.loss[0]:.3g} to {c.loss[1]:.3g}"
-        return f"{change}; the running statistics serve these data better than measured ones"
+        return (
+            f"{c.metric} would fall from {c.before:.3f} to {c.after:.3f}; the running statistics "
+            "serve these data better than measured ones"
+        )
     old = max((w2 for w2 in report.before.values() if w2 is not None), default=math.inf)
     new = max((w2 for w2 in report.after.values() if w2 is not None), default=0.0)
     if new >= W2_WARNING and new >= old:

@@ -106,7 +106,9 @@ def _check_keep(request: FoldRequest, report: FoldReport) -> None:
         if not any(d.status is Status.KEPT and fnmatch(d.name, pattern) for d in report.batchnorms):
             raise BncheckError(
                 f"--keep {pattern!r} matches no BatchNorm",
-                f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}",
+                f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}"
+                if names
+                else "there is none in it",
             )
 
 

@@ -32,9 +32,6 @@ Metric: TypeAlias = Callable[[Any, Any], Any]
 
 #: Differences within so many standard errors are chance.
 _SIGMAS = 2.0
-#: Where as many predictions are right, so much more loss than before means that it is worse: a
-#: network is surer with the statistics that it was trained with. Less could be scale alone.
-_LOSS_GROWTH = 1.5
 
 
 @dataclass
@@ -51,7 +48,6 @@ class _Sums:
     labelled: int = 0
     loss_before: float = 0.0
     loss_after: float = 0.0
-    loss_gain_square: float = 0.0
     confidence_before: float = 0.0
     confidence_after: float = 0.0
     change: float = 0.0
@@ -144,10 +140,8 @@ def _judge(sums: _Sums, before: Any, after: Any, target: Tensor | None, samples:
     from torch.nn.functional import cross_entropy
 
     if all(finite):
-        losses = [cross_entropy(s, target, reduction="none").double() for s in (first, second)]
-        sums.loss_before += float(losses[0].sum())
-        sums.loss_after += float(losses[1].sum())
-        sums.loss_gain_square += float((losses[1] - losses[0]).square().sum())
+        sums.loss_before += float(cross_entropy(first, target, reduction="sum"))
+        sums.loss_after += float(cross_entropy(second, target, reduction="sum"))
 
 
 def _are_labels(target: Tensor, scores: Tensor) -> bool:
@@ -189,18 +183,8 @@ def _comparison(sums: _Sums, has_metric: bool, metric_name: str) -> Comparison:
     if sums.labelled:
         before, after = sums.right_before / sums.labelled, sums.right_after / sums.labelled
         direction = _direction(sums.gained - sums.lost, math.sqrt(sums.gained + sums.lost))
-        common["by_loss"] = both and direction is Direction.SAME and _loses(sums)
-        if common["by_loss"]:
-            direction = Direction.WORSE
         return Comparison("accuracy", before, after, direction, **common)
     return Comparison(None, None, None, Direction.UNKNOWN, **common)
-
-
-def _loses(sums: _Sums) -> bool:
-    """Whether the loss of a prediction grows, by more than chance and enough to matter."""
-    grown = sums.loss_after - sums.loss_before
-    chance = math.sqrt(sums.loss_gain_square)  # of a sum of independent gains about 0
-    return grown > _SIGMAS * chance and sums.loss_after > _LOSS_GROWTH * sums.loss_before
 
 
 def _metric_direction(sums: _Sums) -> Direction:

@@ -39,7 +39,6 @@ class Comparison:
     confidence: tuple[float, float] | None = None
     output_change: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
-    by_loss: bool = False  # the metric does not tell the two apart, and the loss does
 
 
 @dataclass(frozen=True, slots=True)

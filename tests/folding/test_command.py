@@ -69,6 +69,8 @@ def test_a_checkpoint_becomes_a_program_that_runs_at_any_batch_size(
     out = tmp_path / "net.pt2"
     assert run(["fold", str(SAMPLES / "healthy.pt"), *MODEL, "-o", str(out)]) == 0
     assert capsys.readouterr().out.startswith("folded   ")
+    assert run(["fold", str(out), "--keep", "bn1", "--dry-run"]) == 2
+    assert "there is none in it" in capsys.readouterr().err
     module = torch.export.load(out).module()
     model = _healthy()
     for batch in (1, 2, 7):

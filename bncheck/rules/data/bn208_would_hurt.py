@@ -19,8 +19,7 @@ def would_hurt(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     data are not what the network was trained on.
 
     Criterion: with labels or --metric, the results with measured statistics are worse than with the
-    running ones, by more than chance (two standard errors); where as many predictions are right,
-    the loss counts if it grows by half. A warning in inspect; in recalibrate
+    running ones, by more than chance (two standard errors). A warning in inspect; in recalibrate
     an error, and nothing is written. Without labels, recalibrate goes by how sure the model is of
     its predictions.
 

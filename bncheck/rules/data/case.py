@@ -90,12 +90,9 @@ class Case:
         if c is None:
             return ""
         if c.metric is not None and c.before is not None and c.after is not None:
-            before, after = (
-                f" (loss {loss:.3g})" if c.by_loss else "" for loss in c.loss or (0, 0)
-            )
             return (
-                f"{c.metric} {c.before:.3f}{before} with the running statistics, "
-                f"{c.after:.3f}{after} with measured ones"
+                f"{c.metric} {c.before:.3f} with the running statistics, {c.after:.3f} with "
+                "measured ones"
             )
         if c.flips is not None:
             return f"{c.flips:.1%} of predictions change with measured statistics"
