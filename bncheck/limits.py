@@ -74,4 +74,4 @@ MAX_INFLATED_DATA_BYTES: Final = 1024 * MIB
 
 #: Files and folders that a pattern of [tool.bncheck.models] may meet on its way: `/**/*` meets the
 #: whole disk.
-MAX_PATTERN_ENTRIES: Final = 100_000
+MAX_PATTERN_ENTRIES: Final = 250_000
