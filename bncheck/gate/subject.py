@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.config.load import Configuration
 from bncheck.config.settings import Model, words
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, quoted
 from bncheck.gate.patterns import is_pattern, matching
 from bncheck.judging import Policy
 from bncheck.static_inspection import Options
@@ -98,11 +98,11 @@ def files_of(
         try:
             found = matching(str(path))
         except BncheckError as error:
-            sentence = f"{key} {pattern!r} {error.sentence}"
+            sentence = f"{key} {quoted(pattern)} {error.sentence}"
             raise configuration.error(where, sentence, error.hint) from None
         if not found:
             raise configuration.error(
-                where, f"{key} {pattern!r} matches no file", "check the pattern"
+                where, f"{key} {quoted(pattern)} matches no file", "check the pattern"
             )
         yield from map(Path, found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, quoted
 from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn202_stale import stale
 from bncheck.rules.data.bn203_merged import merged
@@ -88,7 +88,7 @@ def find_rule(word: str) -> Rule:
     known = [name for rule in RULES for name in (rule.code, rule.name)]
     near = difflib.get_close_matches(word, [*known, *(n.lower() for n in known)], 1)
     hint = f"did you mean {near[0]}?" if near else "see `bncheck rule --all`"
-    raise BncheckError(f"there is no rule {word!r}", hint)
+    raise BncheckError(f"there is no rule {quoted(word)}", hint)
 
 
 def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:

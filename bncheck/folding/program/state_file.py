@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +127,7 @@ def _shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def _digest(path: Path) -> str | None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
         return (
