@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 from bncheck.cli import run
@@ -13,6 +15,8 @@ from tests import small
 from tests.hostile.check import hidden
 from tests.hostile.names import NAMES
 from tests.planted import SAMPLES
+from tests.reporting import validity
+from tests.zoo.onnx_models import onnx_model, onnx_norm, onnx_values
 
 #: All that is evil in one word, and one that is too long.
 EVIL = "\n::error::x\r##[group]\x1b]0;owned\x07\x1b[31m\u202e\u2066[red]\u2028\x85z"
@@ -132,3 +136,30 @@ def test_names_of_layers_in_other_commands(
         text = said(capsys)
         assert text
         assert "bug in bncheck" not in text
+
+
+_MARKUP = "]]></x><script>alert(1)</script>&lt;`|`[l](http://evil)![p](http://evil/x.png)'\"<!--%0A"
+_FORMATS = ("json", "sarif", "junit", "gitlab", "github", "markdown", "html")
+
+
+@pytest.mark.parametrize(
+    ("command", "format_"),
+    [*itertools.product(("inspect", "drift", "fold", "compare"), _FORMATS), ("drift", "svg")],
+)
+def test_documents_about_evil_names_are_valid(
+    command: str, format_: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = _MARKUP + EVIL
+    file = tmp_path / "model.onnx"
+    onnx.save(onnx_model([onnx_norm(name, "x", "y")], onnx_values(name)), file)
+    if command in ("inspect", "drift"):
+        file = small.broken(tmp_path / "1.safetensors", name)
+    other = shutil.copy(file, tmp_path / f"2{file.suffix}")
+    rest = {"inspect": [], "fold": ["-o", str(tmp_path / "x.onnx")]}
+    files = [str(file), *rest.get(command, [str(other)])]
+    assert run([command, *files, "--format", format_]) in (0, 1)
+    out, err = capsys.readouterr()
+    assert not [line for line in err.splitlines() if not line.startswith("bncheck: note: ")]
+    assert not hidden(err)
+    validity.check(format_, out)
+    assert "alert" in out or format_ == "github" or command == "compare"
