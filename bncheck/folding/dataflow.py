@@ -58,14 +58,12 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then. `shuffles`: a 1 x 1 convolution and moves of its results can
-    do the same (algebra.tiling_as_conv).
+    position. `stride` is given then.
     """
 
     groups: int
     tiles: bool
     stride: tuple[int, ...] = ()
-    shuffles: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +271,8 @@ class Graph:
     values: Mapping[str, Value]
     outputs: frozenset[str]
     enclosed: tuple[Enclosed, ...] = field(default=())
+    #: "inner graph" for one inside a call, whose inputs may be values of the graph around it.
+    what: str = "model"
 
     @cached_property
     def producers(self) -> dict[str, int]:

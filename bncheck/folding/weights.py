@@ -166,7 +166,8 @@ def _linear(graph: Graph, op: Op, fold: Fold) -> Weights:
     if isinstance(op.spec, Linear):
         outputs = weight.shape[0 if op.spec.output_first else 1]
         if bias is not None:
-            bias = np.broadcast_to(bias.reshape(-1) * op.spec.beta, (outputs,))
+            # By row, too, where the number of rows is fixed.
+            bias = np.broadcast_to(bias * op.spec.beta, (*bias.shape[:-1], outputs))
         new = Weights(weight * op.spec.alpha, bias)
     if fold.after:
         new = _after(op, new, fold.after.scale, fold.after.shift)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import numpy_helper
 
 from bncheck.errors import BncheckError
@@ -98,6 +99,8 @@ def fold_onnx(
     Raises BncheckError.
     """
     original = load_onnx(path, freeze_inputs=freeze_inputs)
+    if original.functions:
+        original = onnx.inliner.inline_local_functions(original)
     extra = [] if samples is None else [samples(original)]
     folded = onnx.ModelProto()
     folded.CopyFrom(original)

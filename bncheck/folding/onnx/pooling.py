@@ -74,9 +74,11 @@ def _pad(node: onnx.NodeProto, scope: Scope, a: Attributes, rank: int) -> Spec |
         amounts = scope.fixed(node.input[1])
     if len(node.input) > 2 and node.input[2]:
         value = scope.fixed(node.input[2])
-    if amounts is None or value is None or (len(node.input) > 3 and node.input[3]):
+    given = scope.fixed(node.input[3]) if len(node.input) > 3 and node.input[3] else range(rank)
+    if amounts is None or value is None or given is None:
         return None
-    axes = tuple(i for i in range(rank) if amounts[i] != 0 or amounts[i + rank] != 0)
+    pairs = zip(given, amounts[: len(given)], amounts[len(given) :], strict=True)
+    axes = tuple(int(axis) % rank for axis, *pair in pairs if any(pair))
     # A negative amount cuts, which an affine map passes as it does a copy.
     fills = a("mode", "constant") == "constant" and any(amount > 0 for amount in amounts)
     return Pad(axes, float(np.asarray(value).reshape(-1)[0]) if fills else None)

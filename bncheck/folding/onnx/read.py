@@ -6,8 +6,10 @@ around it is an input there, and so stays as it is.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import helper
@@ -59,7 +61,8 @@ def _parts(
     proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
 ) -> Iterator[Part]:
     scope = Scope(known, model, outer)
-    yield Part(proto, _read(known, scope))
+    what = "model" if outer is None else "inner graph"
+    yield Part(proto, _read(known, scope, what))
     for node, twin in zip(proto.node, known.node, strict=True):
         for mine, other in zip(node.attribute, twin.attribute, strict=True):
             pairs = [(mine.g, other.g)] if mine.HasField("g") else []
@@ -68,7 +71,7 @@ def _parts(
                 yield from _parts(inner, its_twin, model, scope)
 
 
-def _read(proto: onnx.GraphProto, scope: Scope) -> Graph:
+def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
     ops: list[Op] = []
     labels: dict[str, int] = {}
     for place, written in enumerate(proto.node):
@@ -86,7 +89,7 @@ def _read(proto: onnx.GraphProto, scope: Scope) -> Graph:
         labels[label] = labels.get(label, 0) + 1
         ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
     found = frozenset(o.name for o in proto.output)
-    return Graph(tuple(ops), scope.values, found)
+    return Graph(tuple(ops), scope.values, found, what=what)
 
 
 def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
@@ -102,6 +105,8 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
 
 def _complete(node: onnx.NodeProto, scope: Scope) -> None:
     """Rank and channels where onnx lost them behind a computed reshape: a weight tells them."""
+    if node.op_type == "Reshape":
+        _complete_reshape(node, scope)
     if not node.output or scope.shape(node.output[0]) is not None:
         return
     source = scope.values.get(node.input[0]) if node.input else None
@@ -121,6 +126,29 @@ def _complete(node: onnx.NodeProto, scope: Scope) -> None:
     if shape is not None and known is not None:
         name = node.output[0]
         scope.values[name] = Value(name, shape, scope.values[name].dtype or known.dtype)
+
+
+def _complete_reshape(node: onnx.NodeProto, scope: Scope) -> None:
+    """The one size that is written as -1: both sides hold equally many elements."""
+    name = node.output[0]
+    source, shape = scope.shape(node.input[0]), scope.shape(name)
+    if source is None or shape is None:
+        return
+    symbols = Counter(size for size in source if isinstance(size, str))
+    unknown = [i for i, size in enumerate(shape) if isinstance(size, str) and size not in symbols]
+    if len(unknown) != 1:
+        return
+    rest = [size for i, size in enumerate(shape) if i not in unknown]
+    used = Counter(size for size in rest if isinstance(size, str))
+    number = math.prod(size for size in source if isinstance(size, int))
+    known = math.prod(size for size in rest if isinstance(size, int))
+    if used - symbols or not known or number % known:
+        return
+    quotient, left = number // known, list((symbols - used).elements())
+    factors = [str(quotient)] if quotient != 1 else []
+    solved: Dim = "*".join([*factors, *left]) if left else quotient
+    new = tuple(solved if i in unknown else size for i, size in enumerate(shape))
+    scope.values[name] = replace(scope.values[name], shape=new)
 
 
 def _label(node: onnx.NodeProto, spec: Spec) -> str:

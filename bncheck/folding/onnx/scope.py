@@ -115,6 +115,10 @@ class Scope:
         """The numbers of a constant, None where it is none."""
         return self.numbers[name]() if name in self.numbers else None
 
+    def is_stored(self, name: str) -> bool:
+        """Whether a value has numbers, even ones that a caller may replace."""
+        return name in self.numbers or name in self.overridable
+
     def shape(self, name: str) -> tuple[Dim, ...] | None:
         """A value's shape, None where nothing is known."""
         value = self.values.get(name)

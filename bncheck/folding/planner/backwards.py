@@ -97,7 +97,7 @@ class Backwards(Draft):
         def want(value: str, use: Use, map_: Affine) -> None:
             producer = self.graph.producers.get(value)
             if producer is None:
-                raise Stuck("its input is an input of the model")
+                raise Stuck(f"its input is an input of the {self.graph.what}")
             wanted.setdefault(value, {})[use] = map_
             heapq.heappush(heap, -producer)
 
@@ -138,7 +138,7 @@ class Backwards(Draft):
             both = merged(result, unchanged)
             if both is None:
                 raise Stuck(
-                    "its input is also an output of the model",
+                    f"its input is also an output of the {self.graph.what}",
                     "without that output it could be folded",
                 )
             result = both

@@ -21,7 +21,6 @@ from bncheck.folding.program.calls import (
     Arguments,
     Described,
     rank_of,
-    shape_and_dtype,
     sizes_of,
 )
 
@@ -72,8 +71,6 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
     if name == "addmm":
         alpha, beta = a("alpha", 1), a("beta", 1)
         if not isinstance(alpha, (int, float)) or not isinstance(beta, (int, float)):
-            return None
-        if rank_of(a("self")) > 1 and shape_and_dtype(a("self").meta["val"])[0][0] != 1:  # type: ignore[index]
             return None
         return Linear(False, float(alpha), float(beta)), (a("mat1"), a("mat2"), a("self"))
     return None
