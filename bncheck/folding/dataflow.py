@@ -80,6 +80,11 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Norm:
     """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.
 
@@ -224,8 +229,8 @@ class Opaque:
 
 
 Spec: TypeAlias = (
-    Conv | ConvTranspose | Linear | Norm | Add | Mul | Identity | Reshape | Transpose | Expand
-    | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf
+    Conv | ConvTranspose | Linear | Lookup | Norm | Add | Mul | Identity | Reshape | Transpose
+    | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf
     | Opaque
 )  # fmt: skip
 

@@ -19,12 +19,14 @@ from bncheck.folding.algebra import (
     linear_after,
     linear_before,
     linear_beside,
+    norm_affine,
     scaled,
     tiling_as_conv,
     transposed_after,
     transposed_before,
 )
-from bncheck.folding.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Norm, Op
+from bncheck.folding.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Lookup, Norm, Op
+from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.plan import Fold, Plan
 from bncheck.folding.planner.planning import plan
 
@@ -186,6 +188,8 @@ def _after(op: Op, new: Weights, scale: Floats, shift: Floats) -> Weights:
         return transposed_after(new, spec.groups, scale, shift)
     if isinstance(spec, Linear):
         return linear_after(new, spec.output_first, scale, shift)
+    if isinstance(spec, Lookup):
+        return Weights(new.weight * scale + shift, None)
     return conv_after(new, scale, shift)
 
 
@@ -213,13 +217,7 @@ def _norm_weights(graph: Graph, op: Op, fold: Fold) -> Weights:
     assert mean is not None
     assert var is not None
     deviation = np.sqrt(var + op.spec.eps)
-    scale = np.ones_like(mean) / deviation if gamma is None else gamma / deviation
-    shift = -mean * scale if beta is None else beta - mean * scale
-    whole = Affine(scale, shift)
-    if fold.before:
-        whole = whole.after(fold.before)
-    if fold.after:
-        whole = fold.after.after(whole)
+    whole = with_merged(Affine(*norm_affine(gamma, beta, mean, var, op.spec.eps)), fold)
     return Weights(whole.scale * deviation, whole.shift + mean * whole.scale)
 
 

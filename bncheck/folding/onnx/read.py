@@ -20,6 +20,7 @@ from bncheck.folding.dataflow import (
     Dim,
     Graph,
     Linear,
+    Lookup,
     Norm,
     Op,
     Opaque,
@@ -179,6 +180,8 @@ def _data_first(node: onnx.NodeProto, spec: Spec, scope: Scope) -> list[str]:
     given = list(node.input)
     if node.op_type == "Neg":
         return [*given, scope.minus_one(node.output[0])]
+    if isinstance(spec, Lookup):
+        return given[::-1]
     if isinstance(spec, Linear) and node.op_type in ("MatMul", "Einsum"):
         matrix_first = scope.rank(given[0]) == 2 and spec.axes != (-1, -1)
         if matrix_first and spec != einsum_spec(str(Attributes(node)("equation", "")), 1):

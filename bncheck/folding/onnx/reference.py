@@ -104,7 +104,8 @@ class Pad(OpRun):
         for axis, *pair in zip(given, sizes[: len(given)], sizes[len(given) :], strict=True):
             margins[axis] = (max(pair[0], 0), max(pair[1], 0))
             cuts[axis] = slice(max(-pair[0], 0), x.shape[axis] + min(pair[1], 0))
-        x, kind = x[tuple(cuts)], mode or "constant"
+        x = x[tuple(cuts)]
+        kind: Any = mode or "constant"
         if kind == "constant":
             filling = 0 if value is None else np.asarray(value).reshape(-1)[0]
             return (np.pad(x, margins, constant_values=filling),)
@@ -159,7 +160,8 @@ def _cut(
     end = [n - p for n, p in zip(sizes, (pads or [0] * 2 * axes)[axes:], strict=True)]
     wanted = list(output_shape)[-axes:] if output_shape else None
     if auto_pad in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
-        wanted = [n * s for n, s in zip(inputs, steps, strict=True)]
+        # Kernels shorter than their steps do not reach that far, and onnxruntime adds nothing.
+        wanted = [min(n * s, size) for n, s, size in zip(inputs, steps, sizes, strict=True)]
     if wanted is not None:
         # What is asked for beyond the windows is zeros at the end, as with output_padding.
         more = [max(w - n, 0) for n, w in zip(sizes, wanted, strict=True)]

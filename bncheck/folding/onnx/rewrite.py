@@ -136,8 +136,9 @@ class _Rewriter:
         tile = spec.stride
         # DepthToSpace knows squares, and the order that is needed from opset 11 on.
         if opset_of(self.model) >= 11 and len(tile) == 2 and tile[0] == tile[1]:
-            square = {"blocksize": tile[0], "mode": "CRD"}
-            behind.append(helper.make_node("DepthToSpace", [last], [result], **square))
+            behind.append(
+                helper.make_node("DepthToSpace", [last], [result], blocksize=tile[0], mode="CRD")
+            )
             return
         for kind, numbers in moves(tile):
             moved = self._unused(f"{result}.tiles")

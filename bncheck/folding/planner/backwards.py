@@ -15,6 +15,7 @@ from bncheck.folding.dataflow import (
     Conv,
     ConvTranspose,
     Linear,
+    Lookup,
     Mul,
     Norm,
     Op,
@@ -22,7 +23,7 @@ from bncheck.folding.dataflow import (
 )
 from bncheck.folding.planner.candidates import Candidate
 from bncheck.folding.planner.commute import pull
-from bncheck.folding.planner.draft import Draft, Step, channel_map
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
 from bncheck.folding.planner.maps import Stuck, fitted, merged, settled
 from bncheck.folding.planner.plan import Fold
 
@@ -58,19 +59,19 @@ class Backwards(Draft):
             return None
         add = self.graph.ops[readers[0].op]
         slot = 1 - readers[0].slot
-        if not isinstance(add.spec, Add) or not add.spec.total:
+        if not isinstance(add.spec, Add) or not add.spec.total or readers[0].op in self.bypassed:
             return None
-        if readers[0].op in self.bypassed or add.inputs[slot] != source:
+        beside, passed = self._origin(Use(readers[0].op, slot))
+        if self.graph.ops[beside.op].inputs[beside.slot] != source:
             return None
         f, g = add.spec.factors[slot], add.spec.factors[1 - slot]
         share = Affine((f + g * affine.scale) / (f + g), g * affine.shift / (f + g))
         step = Step()
         try:
-            beside = Use(readers[0].op, slot)
             self._pull_once(candidate, share, into_norms, {}, step, beside)
         except Stuck:
             return None
-        step.altered.add(output)
+        step.altered.update([output, *passed])
         return step
 
     @staticmethod
@@ -146,7 +147,7 @@ class Backwards(Draft):
             if use not in wishes:
                 both = merged(result, unchanged)
                 if both is None:
-                    other = self.graph.ops[use.op]
+                    other = self.graph.ops[self._final_reader(use.op)]
                     raise Stuck(
                         f"its input is also used by {other.label} ({other.kind})",
                         f"if {other.label} read its result instead, it could be folded",
@@ -167,14 +168,13 @@ class Backwards(Draft):
         spec = op.spec
         if index in self.bypassed:
             return [(self._data_slot(op), maps[0])]
-        if isinstance(spec, (Conv, ConvTranspose, Linear)):
-            axis = spec.axes[1] if isinstance(spec, Linear) else 1
-            self._absorb_after(index, op, maps[0], axis, step)
+        if isinstance(spec, (Conv, ConvTranspose, Linear, Lookup)):
+            self._absorb_after(index, op, maps[0], step)
             return []
         if isinstance(spec, Norm):
             if not into_norms or index in self.held or spec.uses_batch:
                 raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
-            self._absorb_after(index, op, maps[0], 1, step)
+            self._absorb_after(index, op, maps[0], step)
             return []
         step.through.append(index)
         if isinstance(spec, (Add, Mul)):
@@ -189,8 +189,9 @@ class Backwards(Draft):
             if not self.graph.is_constant(op.inputs[slot])
         ]
 
-    def _absorb_after(self, index: int, op: Op, map_: Affine, axis: int, step: Step) -> None:
+    def _absorb_after(self, index: int, op: Op, map_: Affine, step: Step) -> None:
         self._fixed(op)
+        axis = channel_axis(self.graph, op, 1)
         vector = channel_map(self.graph, op, op.outputs[0], map_, axis)
         fold = self.folds.get(index, Fold())
         after = vector.after(fold.after) if fold.after else vector

@@ -14,10 +14,11 @@ from bncheck.folding.dataflow import (
     Mul,
     Norm,
     Op,
+    Use,
 )
 from bncheck.folding.planner.candidates import Candidate
 from bncheck.folding.planner.commute import push
-from bncheck.folding.planner.draft import Draft, Step, channel_map
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
 from bncheck.folding.planner.maps import Stuck, merged
 from bncheck.folding.planner.plan import Fold
 
@@ -77,7 +78,7 @@ class Forwards(Draft):
         if isinstance(spec, Norm) and (not into_norms or index in self.held or spec.uses_batch):
             raise Stuck(f"{op.label} follows, itself a normalisation that stays")
         self._fixed(op)
-        axis = spec.axes[0] if isinstance(spec, Linear) else 1
+        axis = channel_axis(self.graph, op, 0)
         vector = channel_map(self.graph, op, op.inputs[0], given[0], axis)
         fold = self.folds.get(index, Fold())
         before = fold.before.after(vector) if fold.before else vector
@@ -97,7 +98,9 @@ class Forwards(Draft):
         if isinstance(op.spec, Mul):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
         assert isinstance(op.spec, Add)
-        if set(op.inputs) == set(step.pair) and op.spec.total:
+        uses = [self._origin(Use(index, slot))[0] for slot in (0, 1)]
+        summands = {self.graph.ops[use.op].inputs[use.slot] for use in uses}
+        if summands == set(step.pair) and op.spec.total:
             # f x + g (a x + t) = (f + g a) / (f + g) * (f + g) x + g t
             ((slot, map_),) = given.items()
             f, g = op.spec.factors[1 - slot], op.spec.factors[slot]

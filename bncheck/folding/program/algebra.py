@@ -11,6 +11,7 @@ from bncheck.folding.dataflow import (
     Conv,
     ConvTranspose,
     Linear,
+    Lookup,
     Mul,
     Norm,
     Rectifier,
@@ -48,7 +49,7 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         pads = padding == "same" or (
             padding != "valid" and any(size != 0 for size in sizes_of(padding, 1))
         )
-        if rank_of(source) != rank_of(a("weight")):
+        if rank_of(a("weight")) - rank_of(source) not in (0, 1):  # 1: an image without a batch
             return None
         pads = pads and not (padding == "same" and set(_kernel(a("weight"))) == {1})
         centre = centre_of(
@@ -66,6 +67,8 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         return Linear(output_first=False), (node.args[0], node.args[1], None)
     if name == "matmul" and rank_of(node.args[0]) == 2 and rank_of(node.args[1]) > 2:
         return Linear(output_first=True, axes=(-2, -2)), (node.args[1], node.args[0], None)
+    if name == "embedding" and rank_of(a("weight")) == 2:
+        return Lookup(), (a("indices"), a("weight"))
     if name == "einsum":
         return _einsum(a("equation"), a("tensors"))
     if name == "addmm":
@@ -143,6 +146,8 @@ def elementwise(node: Node, name: str, a: Arguments) -> Described | None:
         return Mul(divides=True), (first, second)
     if name == "neg":
         return Mul(), (first, -1)
+    if name in ("clamp", "clamp_min") and a("min") == 0 and a("max") is None:
+        return Rectifier(name), (first,)
     if name in ("relu", "leaky_relu", "prelu", "abs") or (
         name == "rrelu" and a("training") is False
     ):

@@ -52,6 +52,13 @@ def pooling(node: Node, name: str, a: Arguments) -> Described | None:
         counts = any(sizes_of(a("padding"), number)) and bool(a("count_include_pad"))
         uneven = counts or a("divisor_override") is not None
         return Average(last(number), None if uneven else 1.0), (source,)
+    if name == "rot90":  # each place takes another one's number: all its weight is there
+        return Average(tuple(sorted(d % rank for d in a("dims")))), (source,)
+    if name == "grid_sampler":  # padding_mode 0 is "zeros"
+        return Average(last(rank - 2), None if a("padding_mode") == 0 else 1.0), (
+            source,
+            node.args[1],
+        )
     if name in _RESIZES:
         return Average(last(_RESIZES[name])), (source,)
     if name in _MAXIMA:

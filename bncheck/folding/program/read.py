@@ -22,6 +22,7 @@ from bncheck.folding.dataflow import (
     Floats,
     Graph,
     Identity,
+    Linear,
     Mul,
     Norm,
     Op,
@@ -40,10 +41,15 @@ from bncheck.folding.program.calls import (
 )
 from bncheck.folding.program.picks import picks
 from bncheck.folding.program.pooling import pooling
-from bncheck.folding.program.views import joins, views
+from bncheck.folding.program.views import LIKE_ANOTHER, joins, views
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+
+#: What makes numbers of nothing but sizes.
+_FACTORIES = {"arange", "eye", "full", "linspace", "logspace", "ones", "scalar_tensor", "tri",
+              "tril_indices", "triu_indices", "zeros"}  # fmt: skip
 
 
 def read_program(program: ExportedProgram) -> Graph:
@@ -145,7 +151,8 @@ class _Reader:
     def _call(self, node: Node) -> None:
         sources = node.all_input_nodes
         name = operator_name(node)
-        if sources and all(n in self.constants for n in sources) and _is_pure(node):
+        known = bool(sources) or name in _FACTORIES
+        if known and all(n in self.constants for n in sources) and _is_pure(node):
             self.constants.add(node)
             self._value(node)
             return
@@ -153,15 +160,18 @@ class _Reader:
         if node.target is operator.getitem and not node.users:
             return  # one of several results, which nobody takes
         spec, inputs = _describe(node, name, self._constant)
+        if name in ("matmul", "mm") and isinstance(spec, Linear) and inputs[0] in self.constants:
+            spec, inputs = Linear(True, axes=(-2, -2)), (inputs[1], inputs[0], None)  # W @ x
         names = tuple(self._input(node, i, item, spec) for i, item in enumerate(inputs))
-        known = {n for n in names if n}
-        known |= {item[0].name for item in inputs if isinstance(item, tuple)}
+        read = {n for n in names if n}
+        read |= {item[0].name for item in inputs if isinstance(item, tuple)}
         # Whoever reads a tensor in a way that is not described still reads it.
-        rest = tuple(n.name for n in sources if n.name not in known)
+        rest = tuple(n.name for n in sources if n.name not in read and name not in LIKE_ANOTHER)
         outputs: tuple[str, ...] = (node.name,)
         if isinstance(spec, Split):
             outputs = tuple(self._piece(node, i) for i in range(len(spec.parts)))
-        self.ops.append(Op(node.name, spec, names + rest, outputs, self._label(node, spec), name))
+        kind = "batch_norm" if name in BATCH_NORMS else name
+        self.ops.append(Op(node.name, spec, names + rest, outputs, self._label(node, spec), kind))
 
     def _piece(self, node: Node, index: int) -> str:
         """Output `index` of a call with several: the node that takes it, where there is one."""
