@@ -230,8 +230,8 @@ class Opaque:
 
 Spec: TypeAlias = (
     Conv | ConvTranspose | Linear | Lookup | Norm | Add | Mul | Identity | Reshape | Transpose
-    | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf
-    | Opaque
+    | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier
+    | ShapeOf | Opaque
 )  # fmt: skip
 
 

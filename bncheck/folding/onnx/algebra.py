@@ -116,4 +116,15 @@ def elementwise(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | Non
         return Mul(divides=kind == "Div")
     if kind == "Neg":
         return Mul()
+    if kind == "Clip" and _clips_at_zero(node, scope, a):
+        return Rectifier(kind)
     return Rectifier(kind) if kind in ("Relu", "LeakyRelu", "PRelu", "Abs") else None
+
+
+def _clips_at_zero(node: onnx.NodeProto, scope: Scope, a: Attributes) -> bool:
+    """Whether it is a ReLU."""
+    if scope.opset < 11:
+        return a("min") == 0 and a("max") is None
+    low, high = (*node.input[1:3], "", "")[:2]
+    number = scope.fixed(low) if low else None
+    return not high and number is not None and float(number) == 0

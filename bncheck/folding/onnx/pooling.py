@@ -24,6 +24,8 @@ def pooling(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
     spatial = tuple(range(2, rank))
     if kind in ("GlobalAveragePool", "GlobalMaxPool"):
         return Average(spatial) if kind == "GlobalAveragePool" else Maximum(spatial)
+    if kind == "GridSample":
+        return Average(spatial, None if a("padding_mode", "zeros") == "zeros" else 1.0)
     if kind == "AveragePool":
         padded = any(a("pads", ())) or str(a("auto_pad", "NOTSET")).startswith("SAME")
         # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.

@@ -118,7 +118,7 @@ def with_merged(affine: Affine, fold: Fold) -> Affine:
 
 def on_channels(vectors: Affine, rank: int) -> Affine:
     """What a call has absorbed, one number a channel, as a map of a value of that rank."""
-    sizes = (1, -1, *(1,) * (rank - 2))
+    sizes = (1, -1, *(1,) * (rank - 2)) if rank > 1 else (-1,)
     return Affine(vectors.scale.reshape(sizes), vectors.shift.reshape(sizes))
 
 
