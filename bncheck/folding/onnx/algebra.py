@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 
 from bncheck.folding.dataflow import (
@@ -116,6 +117,8 @@ def elementwise(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | Non
         return Mul(divides=kind == "Div")
     if kind == "Neg":
         return Mul()
+    if kind == "Max" and len(node.input) == 2 and _is_zero(scope, node.input[1]):
+        return Rectifier(kind)
     if kind == "Clip" and _clips_at_zero(node, scope, a):
         return Rectifier(kind)
     return Rectifier(kind) if kind in ("Relu", "LeakyRelu", "PRelu", "Abs") else None
@@ -126,5 +129,9 @@ def _clips_at_zero(node: onnx.NodeProto, scope: Scope, a: Attributes) -> bool:
     if scope.opset < 11:
         return a("min") == 0 and a("max") is None
     low, high = (*node.input[1:3], "", "")[:2]
-    number = scope.fixed(low) if low else None
-    return not high and number is not None and float(number) == 0
+    return not high and _is_zero(scope, low)
+
+
+def _is_zero(scope: Scope, name: str) -> bool:
+    number = scope.fixed(name)
+    return number is not None and not np.any(number)

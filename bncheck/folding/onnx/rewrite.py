@@ -96,7 +96,8 @@ class _Rewriter:
         for tensor in self.proto.initializer:
             if tensor.name == old and self.readers.get(old, 0) == 1:
                 tensor.CopyFrom(_tensor(old, number))
-                for info in self.proto.input:  # before IR 4, where it is listed as an input, too
+                # Before IR 4 it is listed as an input, too.
+                for info in (*self.proto.input, *self.proto.value_info):
                     if info.name == old:
                         info.CopyFrom(_info(old, number))
                 return

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.dataflow import Dim, Floats, Value
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD
+from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
            "Multinomial"}  # fmt: skip
@@ -67,7 +67,7 @@ class Scope:
 
     def is_fixed(self, node: onnx.NodeProto) -> bool:
         """Whether a node's results are numbers that can be known now."""
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" or self._sizes(node) is not None:
             return True
         inner = any(a.HasField("g") or a.graphs for a in node.attribute)
         return (
@@ -77,6 +77,15 @@ class Scope:
             and bool(node.input)
             and all(not name or name in self.numbers for name in node.input)
         )
+
+    def _sizes(self, node: onnx.NodeProto) -> tuple[Dim, ...] | None:
+        """What a Shape node reads, where these sizes are known."""
+        shape = self.shape(node.input[0]) if node.op_type == "Shape" else None
+        if shape is None or node.domain not in STANDARD:
+            return None
+        attributes = Attributes(node)
+        sizes = shape[attributes("start", 0) : attributes("end")]
+        return sizes if all(isinstance(size, int) for size in sizes) else None
 
     def fix_outputs(self, node: onnx.NodeProto) -> None:
         """Keep a fixed node's results, computed when they are asked for."""
@@ -93,6 +102,9 @@ class Scope:
     def _run(self, node: onnx.NodeProto) -> list[Any]:
         from onnx.reference import ReferenceEvaluator
 
+        sizes = self._sizes(node)
+        if sizes is not None:
+            return [np.array(sizes, dtype=np.int64)]
         names = list(dict.fromkeys(name for name in node.input if name))
         inputs = [helper.make_empty_tensor_value_info(name) for name in names]
         outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]

@@ -61,12 +61,13 @@ def views(node: Node, name: str, a: Arguments) -> Described | None:
         return Reshape(), (source,)
     if name in ("permute", "permute_copy"):
         return Transpose(tuple(int(d) % rank for d in a("dims"))), (source,)
-    if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T"):
+    if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T",
+                "mT"):  # fmt: skip
         if rank < 2:
             return Identity(), (source,)
         if name == "numpy_T":
             return Transpose(tuple(range(rank))[::-1]), (source,)
-        given: tuple[Any, ...] = (*node.args[1:3], 0, 1)
+        given: tuple[Any, ...] = (-1, -2) if name == "mT" else (*node.args[1:3], 0, 1)
         pair = [int(d) % rank for d in given[:2]]
         order = list(range(rank))
         order[pair[0]], order[pair[1]] = pair[1], pair[0]
