@@ -6,8 +6,6 @@ around it is an input there, and so stays as it is.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -32,6 +30,7 @@ from bncheck.folding.onnx.algebra import elementwise, linear_algebra, norms
 from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes, captured
 from bncheck.folding.onnx.pooling import pooling
 from bncheck.folding.onnx.scope import Scope
+from bncheck.folding.onnx.sizes import shape_of
 from bncheck.folding.onnx.views import views
 
 _SAME_SHAPE = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Identity",
@@ -77,6 +76,7 @@ def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
     labels: dict[str, int] = {}
     for place, written in enumerate(proto.node):
         node = _plain(written, scope)
+        scope.follow(node)
         if scope.is_fixed(node):
             scope.fix_outputs(node)
             continue
@@ -106,9 +106,12 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
 
 def _complete(node: onnx.NodeProto, scope: Scope) -> None:
     """Rank and channels where onnx lost them behind a computed reshape: a weight tells them."""
-    if node.op_type == "Reshape":
-        _complete_reshape(node, scope)
-    if not node.output or scope.shape(node.output[0]) is not None:
+    if not node.output:
+        return
+    known = shape_of(node, scope)
+    if known is not None:
+        scope.values[node.output[0]] = replace(scope.values[node.output[0]], shape=known)
+    if scope.shape(node.output[0]) is not None:
         return
     source = scope.values.get(node.input[0]) if node.input else None
     shape: tuple[Dim, ...] | None = None
@@ -123,33 +126,10 @@ def _complete(node: onnx.NodeProto, scope: Scope) -> None:
     elif node.op_type in _SAME_SHAPE and source is not None:
         shape = source.shape
     weighs = node.op_type in ("Conv", "ConvTranspose") and node.input[1] in scope.values
-    known = scope.values[node.input[1]] if weighs else source
-    if shape is not None and known is not None:
+    like = scope.values[node.input[1]] if weighs else source
+    if shape is not None and like is not None:
         name = node.output[0]
-        scope.values[name] = Value(name, shape, scope.values[name].dtype or known.dtype)
-
-
-def _complete_reshape(node: onnx.NodeProto, scope: Scope) -> None:
-    """The one size that is written as -1: both sides hold equally many elements."""
-    name = node.output[0]
-    source, shape = scope.shape(node.input[0]), scope.shape(name)
-    if source is None or shape is None:
-        return
-    symbols = Counter(size for size in source if isinstance(size, str))
-    unknown = [i for i, size in enumerate(shape) if isinstance(size, str) and size not in symbols]
-    if len(unknown) != 1:
-        return
-    rest = [size for i, size in enumerate(shape) if i not in unknown]
-    used = Counter(size for size in rest if isinstance(size, str))
-    number = math.prod(size for size in source if isinstance(size, int))
-    known = math.prod(size for size in rest if isinstance(size, int))
-    if used - symbols or not known or number % known:
-        return
-    quotient, left = number // known, list((symbols - used).elements())
-    factors = [str(quotient)] if quotient != 1 else []
-    solved: Dim = "*".join([*factors, *left]) if left else quotient
-    new = tuple(solved if i in unknown else size for i, size in enumerate(shape))
-    scope.values[name] = replace(scope.values[name], shape=new)
+        scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
 
 
 def _label(node: onnx.NodeProto, spec: Spec) -> str:

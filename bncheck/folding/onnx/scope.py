@@ -12,7 +12,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.dataflow import Dim, Floats, Value
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes
+from bncheck.folding.onnx.nodes import FLOATS, STANDARD
+from bncheck.folding.onnx.sizes import followed
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
            "Multinomial"}  # fmt: skip
@@ -28,6 +29,7 @@ class Scope:
         self._model = model
         self.values: dict[str, Value] = dict(outer.values) if outer else {}
         self.numbers: dict[str, Callable[[], Any]] = dict(outer.numbers) if outer else {}
+        self.sizes: dict[str, tuple[Dim, ...]] = dict(outer.sizes) if outer else {}
         # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
         # a default that the caller may replace.
         listed = {i.name for i in proto.input} if model.ir_version >= 4 else set()
@@ -78,14 +80,32 @@ class Scope:
             and all(not name or name in self.numbers for name in node.input)
         )
 
-    def _sizes(self, node: onnx.NodeProto) -> tuple[Dim, ...] | None:
-        """What a Shape node reads, where these sizes are known."""
-        shape = self.shape(node.input[0]) if node.op_type == "Shape" else None
-        if shape is None or node.domain not in STANDARD:
+    def _sizes(self, node: onnx.NodeProto) -> Any:
+        """What a node reads off a shape, where these sizes are known; else None."""
+        sizes = self.sizes.get(node.output[0]) if node.op_type in ("Shape", "Gather") else None
+        if sizes is None or not all(isinstance(size, int) for size in sizes):
             return None
-        attributes = Attributes(node)
-        sizes = shape[attributes("start", 0) : attributes("end")]
-        return sizes if all(isinstance(size, int) for size in sizes) else None
+        numbers = np.array(sizes, dtype=np.int64)
+        return (
+            numbers
+            if node.op_type == "Shape"
+            else numbers.reshape(np.shape(self.fixed(node.input[1])))
+        )
+
+    def follow(self, node: onnx.NodeProto) -> None:
+        """Keep the sizes that a node computes (sizes.py)."""
+        sizes = followed(node, self)
+        if sizes is not None:
+            self.sizes[node.output[0]] = sizes
+
+    def sizes_in(self, name: str) -> tuple[Dim, ...] | None:
+        """The sizes that a value holds, be it fixed or followed."""
+        if name in self.sizes:
+            return self.sizes[name]
+        numbers = self.fixed(name)
+        if numbers is None or np.asarray(numbers).dtype.kind != "i" or np.size(numbers) > 64:
+            return None
+        return tuple(int(number) for number in np.ravel(numbers))
 
     def fix_outputs(self, node: onnx.NodeProto) -> None:
         """Keep a fixed node's results, computed when they are asked for."""
@@ -104,7 +124,7 @@ class Scope:
 
         sizes = self._sizes(node)
         if sizes is not None:
-            return [np.array(sizes, dtype=np.int64)]
+            return [sizes]
         names = list(dict.fromkeys(name for name in node.input if name))
         inputs = [helper.make_empty_tensor_value_info(name) for name in names]
         outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]

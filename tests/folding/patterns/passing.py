@@ -132,7 +132,8 @@ PASSING: dict[str, Pattern] = {
     "sub_alpha": two(lambda a, b: torch.sub(a, b, alpha=-0.5)),
     "lerp": two(lambda a, b: torch.lerp(a, b, 0.3)),
     "two_norms_of_one_value": Pattern(
-        net(lambda s, x: (lambda y: torch.add(s.a(y), s.b(y), alpha=3))(s.conv(x)), conv=conv(), a=bn(), b=bn())
+        net(lambda s, x: (lambda y: torch.add(s.a(y), s.b(y), alpha=3))(s.conv(x)),
+            conv=conv(), a=bn(), b=bn()),
     ),
     "three_norms_of_the_input": Pattern(
         net(lambda s, x: s.conv(s.a(x) + s.b(x) + s.c(x)), conv=conv(), a=bn(3), b=bn(3), c=bn(3)),
