@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.dataflow import Dim, Floats, Value
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD
+from bncheck.folding.onnx.nodes import FLOATS, STANDARD, dim_of
 from bncheck.folding.onnx.sizes import followed
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
@@ -51,7 +51,7 @@ class Scope:
         kind = info.type.tensor_type
         shape: tuple[Dim, ...] | None = None
         if kind.HasField("shape"):
-            shape = tuple(_dim(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
+            shape = tuple(dim_of(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
         self.values[info.name] = Value(info.name, shape, FLOATS.get(kind.elem_type, ""))
 
     def _fix(self, name: str, numbers: Callable[[], Any]) -> None:
@@ -114,7 +114,7 @@ class Scope:
             self._fix(name, lambda i=i: results()[i])  # type: ignore[misc]
             known = self.values.get(name)
             shape, dtype = (known.shape, known.dtype) if known else (None, "")
-            if shape is None:
+            if shape is None or not all(isinstance(size, int) for size in shape):
                 array = np.asarray(self.numbers[name]())
                 shape, dtype = array.shape, array.dtype.name
             self.values[name] = self._value(name, shape, dtype)
@@ -165,9 +165,3 @@ def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators."""
     found = [o.version for o in model.opset_import if o.domain in STANDARD]
     return int(max(found, default=1))
-
-
-def _dim(dim: Any, unknown: str) -> Dim:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) if dim.dim_param else unknown

@@ -5,19 +5,28 @@ It is followed size by size, each a number or the name of one that is not known.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from bncheck.folding.dataflow import Dim, Shape
-from bncheck.folding.onnx.nodes import STANDARD, Attributes
+from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes, dim_of
 
 if TYPE_CHECKING:
     from bncheck.folding.onnx.scope import Scope
 
+_INTEGER = onnx.TensorProto.INT64
+_SMALL = 64  # numbers that can be a shape
+_REFUSALS = (
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+)
 _SAME = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"}
 
 
@@ -56,29 +65,42 @@ def _product(sizes: list[Dim]) -> Dim:
 
 
 def shape_of(node: onnx.NodeProto, scope: Scope) -> Shape | None:
-    """The shape of a node's result, where its sizes were followed; None where they were not."""
-    source = scope.shape(node.input[0]) if node.input else None
-    if source is None or node.domain not in STANDARD:
+    """The shape of a node's result as far as its inputs tell, None where they tell nothing new."""
+    known = [scope.shape(name) for name in node.input if name]
+    if node.domain not in STANDARD or not known or known[0] is None:
         return None
     if node.op_type == "Reshape":
-        return _reshaped(node, scope, source)
-    if node.op_type == "Pad" and len(node.input) == 3 and not node.input[2]:
-        node = onnx.helper.make_node("Pad", node.input[:2], node.output)
-    if node.op_type == "Pad" and len(node.input) < 4:
-        amounts = scope.fixed(node.input[1]) if len(node.input) > 1 else Attributes(node)("pads")
-        if amounts is None:
-            return None
-        rank = len(source)
-        more = [int(amounts[i] + amounts[i + rank]) for i in range(rank)]
-        return tuple(
-            size + extra
-            if isinstance(size, int)
-            else size
-            if not extra
-            else f"?{node.output[0]}.{i}"
-            for i, (size, extra) in enumerate(zip(source, more, strict=True))
-        )
-    return None
+        return _reshaped(node, scope, known[0])
+    shape = scope.shape(node.output[0])
+    names = {size for sizes in known for size in sizes or ()}
+    if shape is not None and all(isinstance(size, int) or size in names for size in shape):
+        return None
+    return _inferred(node, scope)
+
+
+def _inferred(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+    """onnx' own inference for one node, which now knows more than when it saw the whole model."""
+    types, data = {}, {}
+    for name in filter(None, node.input):
+        shape = scope.shape(name)
+        if shape is not None and math.prod(map(_number, shape)) <= _SMALL:
+            numbers = scope.fixed(name)
+            if numbers is not None:
+                data[name] = numpy_helper.from_array(np.asarray(numbers))
+        value = scope.values.get(name)
+        kind = next((k for k, d in FLOATS.items() if value and d == value.dtype), _INTEGER)
+        types[name] = helper.make_tensor_type_proto(kind, shape)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, scope.opset, node.domain)
+        found = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
+    except (*_REFUSALS, ValueError):  # an integer where it wants a truth value, for one
+        return None
+    result = found.get(node.output[0])
+    if result is None or not result.tensor_type.HasField("shape"):
+        return None
+    unknown = (f"?{node.output[0]}.{place}" for place in itertools.count())
+    pairs = zip(result.tensor_type.shape.dim, unknown, strict=False)
+    return tuple(dim_of(dim, name) for dim, name in pairs)
 
 
 def _reshaped(node: onnx.NodeProto, scope: Scope, source: Shape) -> Shape | None:

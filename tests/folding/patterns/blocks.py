@@ -1,4 +1,5 @@
 # mypy: disable-error-code="operator,union-attr,index,arg-type,no-any-return,no-untyped-call"
+# mypy: disable-error-code="call-overload"
 """Blocks of well-known networks, written as their authors write them, that fold completely."""
 
 from __future__ import annotations
