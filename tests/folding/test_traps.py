@@ -253,3 +253,21 @@ def test_an_onnx_model_that_onnxruntime_refuses_to_run_is_refused(tmp_path: Path
     onnx.save(graphs.model([upwards, graphs.bn("c", "y")], weights), tmp_path / "net")
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         fold_onnx(tmp_path / "net")
+
+
+def test_what_a_branch_takes_from_outside_is_told_apart(tmp_path: Path) -> None:
+    shape = ("N", 6, 7, 7)
+    branches = {
+        name: helper.make_graph(
+            [node], name, [], [helper.make_tensor_value_info(node.output[0], 1, shape)]
+        )
+        for name, node in (
+            ("then_branch", graphs.bn("c", "t")),
+            ("else_branch", helper.make_node("Identity", ["c"], ["e"])),
+        )
+    }
+    nodes = [graphs.conv(), helper.make_node("If", ["flag"], ["y"], **branches)]
+    weights = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6), "flag": np.array(True)}
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert "its input is an input of the inner graph" in report.batchnorms[0].reason

@@ -146,6 +146,79 @@ def product(kind: str, inputs: Sequence[str], weight: Sequence[int], channels: i
     return build
 
 
+def transposed_gemm(bias: Any = 0.5, **attributes: Any) -> Build:
+    """A matrix whose rows are the features, times a weight, and a bias of any shape."""
+
+    def build() -> onnx.ModelProto:
+        weights = {"fc.weight": numbers(5, 7), "fc.bias": np.asarray(bias, np.float32), **norm(7)}
+        node = helper.make_node("Gemm", ["x", "fc.weight", "fc.bias"], ["c"], **attributes)
+        shape = (5, 4) if attributes.get("transA") else (4, 5)
+        return model([node, bn("c", "y")], weights, shape)
+
+    return build
+
+
+def tiles(kernel: Sequence[int], group: int = 1, opset: int = 17, **attributes: Any) -> Build:
+    """BatchNormalization before a ConvTranspose whose kernel is its stride, of unknown sizes."""
+
+    def build() -> onnx.ModelProto:
+        weights = {"up.weight": numbers(4, 3, *kernel), "up.bias": numbers(3 * group), **norm(4)}
+        node = helper.make_node("ConvTranspose", ["b", "up.weight", "up.bias"], ["y"], group=group,
+                                strides=kernel, **attributes)  # fmt: skip
+        places = [f"size{axis}" for axis in range(len(kernel))]
+        return model([bn("x", "b"), node], weights, ("N", 4, *places), opset=opset)
+
+    return build
+
+
+def function() -> onnx.ModelProto:
+    """A convolution and its BatchNormalization in a function of the model."""
+    roles = ["a", "w", "scale", "bias", "mean", "var"]
+    inner = [
+        helper.make_node("Conv", ["a", "w"], ["t"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["t", *roles[2:]], ["out"]),
+    ]
+    opsets = [helper.make_opsetid("", 17)]
+    weights = {"conv.weight": numbers(6, 3, 3, 3), **norm(6)}
+    made = model([helper.make_node("Relu", ["x"], ["y"])], weights)
+    called = helper.make_node("ConvBN", ["x", *weights], ["y"], domain="own")
+    made.functions.append(helper.make_function("own", "ConvBN", roles, ["out"], inner, opsets))
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    made.graph.node[0].CopyFrom(called)
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 6
+    return made
+
+
+def embedding() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Clip", ["i", "zero", "four"], ["rows"]),
+        helper.make_node("Gather", ["table", "rows"], ["c"]), bn("c", "n"),
+        helper.make_node("Relu", ["n"], ["y"]),
+    ]  # fmt: skip
+    weights = {"table": numbers(5, 4), "zero": np.array(0), "four": np.array(4), **norm(4)}
+    return model(nodes, weights, ("N",))
+
+
+def two_of_one_value() -> onnx.ModelProto:
+    weights = {"conv.weight": numbers(6, 3, 3, 3), **norm(6), **norm(6, prefix="other")}
+    nodes = [
+        conv(), bn("c", "a"), bn("c", "b", "other"), helper.make_node("Add", ["a", "b"], ["y"]),
+    ]  # fmt: skip
+    return model(nodes, weights)
+
+
+def sum_of_three() -> onnx.ModelProto:
+    sizes = zip("abc", (1, 3, 3), strict=True)
+    weights = {f"{name}.weight": numbers(6, 3, 3, size) for name, size in sizes}
+    pads = [[1, 0, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+    nodes = [
+        conv(y=name, w=f"{name}.weight", pads=pad) for name, pad in zip("abc", pads, strict=True)
+    ]
+    nodes += [helper.make_node("Sum", ["a", "b", "c"], ["s"]), bn("s", "y")]
+    return model(nodes, weights | norm(6))
+
+
 _RESHAPE = {"shape": np.array([0, 5, 7], dtype=np.int64)}
 
 CALLS: Table = {
@@ -169,6 +242,25 @@ CALLS: Table = {
     "gemm": (gemm(), 0),
     "gemm_transposed": (gemm(transB=1), 0),
     "gemm_alpha_beta": (gemm(alpha=0.5, beta=2.0), 0),
+    "gemm_transposed_input": (transposed_gemm(transA=1, alpha=0.5, beta=2.0), 0),
+    "gemm_bias_by_row": (transposed_gemm([[1.0], [-2.0], [0.5], [3.0]]), 0),
+    "gemm_bias_of_each": (transposed_gemm(numbers(4, 7), beta=0.5), 0),
+    "matmul_left_of_a_matrix": (
+        product("MatMul", ["W", "x"], (7, 4), 5, (4, 5), False), 1,  # its rows are the features
+    ),
+    "tiles_of_one_axis": (tiles([3], group=2), 0),
+    "tiles_of_three_axes": (tiles([1, 2, 3]), 0),
+    "tiles_oblong": (tiles([2, 3], group=2), 0),
+    "tiles_before_opset_11": (tiles([2, 2], opset=9), 0),
+    "tiles_same": (tiles([2, 2], auto_pad="SAME_UPPER"), 0),
+    "tiles_and_more": (tiles([2, 2], output_padding=[1, 1]), 1),
+    "conv_transpose_larger_than_its_windows": (
+        transposed(1, 4, 6, strides=[2, 2], output_shape=[20, 19]), 0,
+    ),
+    "function": (function, 0),
+    "embedding": (embedding, 0),
+    "two_of_one_value": (two_of_one_value, 0),
+    "sum_of_three": (sum_of_three, 0),
     "matmul": (matmul(("N", 5)), 0),
     "bn_conv": (before(), 0),
     "bn_conv_same": (before(auto_pad="SAME_UPPER"), 1),

@@ -14,7 +14,7 @@ from tests.folding.onnx.graphs.parts import Build, Table, bn, conv, model, norm,
 
 def between(
     *steps: tuple[str, dict[str, Any], Sequence[Any]], channels: int = 6, sign: bool = True,
-    shape: Sequence[Any] = ("N", 3, 9, 9), out: int = 6,
+    shape: Sequence[Any] = ("N", 3, 9, 9), out: int = 6, opset: int = 17,
 ) -> Build:  # fmt: skip
     """Conv, some nodes (kind, attributes, constant inputs), BatchNormalization."""
 
@@ -31,7 +31,7 @@ def between(
                     weights[names[-1]] = np.asarray(array)
             nodes.append(helper.make_node(kind, [last, *names], [f"s{place}"], **attributes))
             last = f"s{place}"
-        return model([*nodes, bn(last, "y")], weights, shape)
+        return model([*nodes, bn(last, "y")], weights, shape, opset=opset)
 
     return build
 
@@ -75,6 +75,49 @@ def two_norms_of_a_split() -> onnx.ModelProto:
         helper.make_node("Concat", ["nb", "na"], ["y"], axis=1),
     ]  # fmt: skip
     return model(nodes, weights)
+
+
+def pooled_as_many() -> onnx.ModelProto:
+    """x.view(x.shape[0], -1), as the exporter of TorchScript writes it."""
+    weights = {"conv.weight": numbers(6, 3, 3, 3), **norm(6), "zero": np.array(0),
+               "axis": np.array([0]), "rest": np.array([-1])}  # fmt: skip
+    nodes = [
+        conv(), helper.make_node("GlobalAveragePool", ["c"], ["g"]),
+        helper.make_node("Shape", ["c"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "zero"], ["n"]),
+        helper.make_node("Unsqueeze", ["n", "axis"], ["row"]),
+        helper.make_node("Concat", ["row", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["g", "shape"], ["r"]), bn("r", "y"),
+    ]  # fmt: skip
+    return model(nodes, weights)
+
+
+def frames() -> onnx.ModelProto:
+    """Of (N, T, C, H, W), frames among the samples; behind the convolution (N, C, T, H, W)."""
+    weights = {"conv.weight": numbers(6, 3, 3, 3), **norm(6), "axis": np.array([0]),
+               "one": np.array(1), "zero": np.array(0), "two": np.array([2]),
+               "nine": np.array([9])}  # fmt: skip
+
+    def size(source: str, place: str, result: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("Shape", [source], [f"{result}.sizes"]),
+            helper.make_node("Gather", [f"{result}.sizes", place], [f"{result}.0"]),
+            helper.make_node("Unsqueeze", [f"{result}.0", "axis"], [result]),
+        ]
+
+    nodes = [
+        *size("x", "zero", "n"), *size("x", "one", "t"),
+        helper.make_node("Mul", ["n", "t"], ["nt"]),
+        helper.make_node("Shape", ["x"], ["image"], start=2),
+        helper.make_node("Concat", ["nt", "image"], ["flat"], axis=0),
+        helper.make_node("Reshape", ["x", "flat"], ["f"]), conv("f"),
+        helper.make_node("Shape", ["c"], ["small"]),
+        helper.make_node("Slice", ["small", "one_", "nine"], ["rest"]),
+        helper.make_node("Concat", ["n", "t", "rest"], ["back"], axis=0),
+        helper.make_node("Reshape", ["c", "back"], ["b"]),
+        helper.make_node("Transpose", ["b"], ["p"], perm=[0, 2, 1, 3, 4]), bn("p", "y"),
+    ]  # fmt: skip
+    return model(nodes, weights | {"one_": np.array([1])}, ("N", "T", 3, 9, 9))
 
 
 _HALF = np.array([1, 1, 2, 2], dtype=np.float32)
@@ -125,12 +168,30 @@ MOVES: Table = {
     "max_pool_positive": (between(("MaxPool", {"kernel_shape": [2, 2]}, ()), sign=False), 0),
     "resize_nearest": (between(("Resize", {"mode": "nearest"}, [None, _HALF])), 0),
     "resize_linear": (between(("Resize", {"mode": "linear"}, [None, _HALF])), 0),
+    "pad_that_cuts": (between(("Pad", {}, [np.array([0, 0, -1, 0, 0, 0, -2, -1])])), 0),
+    "pad_that_cuts_and_fills": (between(("Pad", {}, [np.array([0, 0, -1, 0, 0, 0, 2, 0])])), 1),
+    "pad_named_axes": (
+        between(("Pad", {"mode": "edge"}, [np.array([1, 2]), None, np.array([-1])]), opset=18), 0,
+    ),
+    "warped": (between(("GridSample", {"padding_mode": "border"}, [numbers(2, 4, 5, 2)]),
+                       shape=(2, 3, 9, 9)), 0),
+    "warped_into_zeros": (
+        between(("GridSample", {}, [numbers(2, 4, 5, 2)]), shape=(2, 3, 9, 9)), 1,
+    ),
+    "pooled_to_rows": (
+        between(("GlobalAveragePool", {}, ()), ("Reshape", {}, [np.array([-1, 6])])), 0,
+    ),
+    "pooled_to_as_many_rows": (pooled_as_many, 0),
+    "frames": (frames, 0),
     "pad_reflect": (
         between(("Pad", {"mode": "reflect"}, [np.array([0, 0, 1, 1, 0, 0, 2, 0])])), 0,
     ),
     "pad_zeros": (between(("Pad", {}, [np.array([0, 0, 1, 1, 0, 0, 2, 0])])), 1),
     "relu_between": (between(("Relu", {}, ())), 1),
     "leaky_relu_shiftless": (shiftless("LeakyRelu", alpha=0.2), 0),
+    "clip_at_zero_shiftless": (shiftless("Clip", {"low": np.float32(0)}), 0),
+    "clip_at_one_shiftless": (shiftless("Clip", {"low": np.float32(1)}), 1),
+    "max_with_zero_shiftless": (shiftless("Max", {"zero": np.float32(0)}), 0),
     "prelu_shiftless": (shiftless("PRelu", {"slope": numbers(3, 1, 1)}), 0),
     "sigmoid_shiftless": (shiftless("Sigmoid"), 1),
 }  # fmt: skip
