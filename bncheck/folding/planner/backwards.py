@@ -52,7 +52,7 @@ class Backwards(Draft):
 
     def _residual(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step | None:
         """f v + g norm(v) is (f + g) u with u = ((f + g a) v + g t) / (f + g): pull that into v."""
-        source = self.graph.ops[candidate.first].inputs[0]
+        source = self._source(candidate)
         output = self.graph.ops[candidate.last].outputs[0]
         readers = self.graph.uses.get(output, [])
         if len(readers) != 1 or output in self.graph.outputs:
@@ -90,8 +90,7 @@ class Backwards(Draft):
         step: Step,
         beside: Use | None = None,
     ) -> None:
-        source = self.graph.ops[candidate.first].inputs[0]
-        assert source is not None
+        source, entry = self._source(candidate), self._entry(candidate)
         wanted: dict[str, dict[Use, Affine]] = {}
         heap: list[int] = []
 
@@ -103,7 +102,7 @@ class Backwards(Draft):
             heapq.heappush(heap, -producer)
 
         self._same_dtype(candidate)
-        want(source, Use(candidate.first, 0), affine)
+        want(source, entry, affine)
         if beside is not None:
             want(source, beside, affine)
         done = -1

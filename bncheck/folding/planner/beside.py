@@ -24,8 +24,7 @@ class Beside(Draft):
 
     def _put_beside(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step:
         """Down the additions that the result goes into, until a branch can take it over."""
-        source = self.graph.ops[candidate.first].inputs[0]
-        assert source is not None
+        source = self._source(candidate)
         self._same_dtype(candidate)
         mean = self.graph.ops[candidate.first].input(3)
         if mean is not None and len(self.graph.uses.get(mean, [])) > 1:

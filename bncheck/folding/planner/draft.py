@@ -94,10 +94,20 @@ class Draft:
         before, passed = self._origin(Use(index, self._data_slot(self.graph.ops[index])))
         return before, [name, *passed]
 
-    def _same_dtype(self, candidate: Candidate) -> None:
-        source = self.graph.ops[candidate.first].inputs[0]
-        target = self.graph.ops[candidate.last].outputs[0]
+    def _entry(self, candidate: Candidate) -> Use:
+        """Where a normalisation reads its input, which in c * x is not what stands first."""
+        return Use(candidate.first, self._data_slot(self.graph.ops[candidate.first]))
+
+    def _source(self, candidate: Candidate) -> str:
+        """The value that a normalisation reads."""
+        entry = self._entry(candidate)
+        source = self.graph.ops[entry.op].inputs[entry.slot]
         assert source is not None
+        return source
+
+    def _same_dtype(self, candidate: Candidate) -> None:
+        source = self._source(candidate)
+        target = self.graph.ops[candidate.last].outputs[0]
         before, after = self.graph.values[source].dtype, self.graph.values[target].dtype
         if before != after:
             raise Stuck(f"it turns {before} into {after}")

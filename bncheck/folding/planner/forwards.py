@@ -29,7 +29,7 @@ class Forwards(Draft):
     def _push(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step:
         self._same_dtype(candidate)
         output = self.graph.ops[candidate.last].outputs[0]
-        step = Step(pair=(self.graph.ops[candidate.first].inputs[0], output))
+        step = Step(pair=(self._source(candidate), output))
         carried: dict[str, Affine] = {output: affine}
         heap = self._readers(output)
         if not heap:

@@ -96,13 +96,14 @@ def _kernel(weight: Any) -> tuple[int, ...]:
 
 def _transposed(a: Arguments) -> Described | None:
     source, weight = a("input"), a("weight")
-    if rank_of(source) != rank_of(weight):
+    if rank_of(weight) - rank_of(source) not in (0, 1):
         return None
     kernel = _kernel(weight)
     number = len(kernel)
     stride = sizes_of(a("stride"), number)
     tiles = (
-        stride == kernel
+        rank_of(source) == rank_of(weight)  # an image without a batch would need other moves
+        and stride == kernel
         and not any(sizes_of(a("padding"), number))
         and not any(sizes_of(a("output_padding"), number))
         and (set(sizes_of(a("dilation"), number)) == {1})

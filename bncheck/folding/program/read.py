@@ -37,6 +37,7 @@ from bncheck.folding.program.calls import (
     Described,
     module_path,
     operator_name,
+    rank_of,
     shape_and_dtype,
 )
 from bncheck.folding.program.picks import picks
@@ -160,7 +161,8 @@ class _Reader:
         if node.target is operator.getitem and not node.users:
             return  # one of several results, which nobody takes
         spec, inputs = _describe(node, name, self._constant)
-        if name in ("matmul", "mm") and isinstance(spec, Linear) and inputs[0] in self.constants:
+        left = inputs[0] if name in ("matmul", "mm") and isinstance(spec, Linear) else None
+        if left in self.constants and rank_of(left) == 2:
             spec, inputs = Linear(True, axes=(-2, -2)), (inputs[1], inputs[0], None)  # W @ x
         names = tuple(self._input(node, i, item, spec) for i, item in enumerate(inputs))
         read = {n for n in names if n}

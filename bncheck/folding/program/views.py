@@ -124,11 +124,8 @@ def joins(node: Node, name: str, a: Arguments) -> Described | None:
     if name in ("slice", "slice_copy", "narrow"):
         return _slice(a, name, source, axis)
     if name in ("select", "select_copy") and isinstance(a("index"), int):
-        size = source.meta["val"].shape[axis]  # type: ignore[union-attr]
-        if not isinstance(size, int):
-            return None
-        index = a("index") % size
-        return Split(axis, (slice(index, index + 1),), drops=True), (source,)
+        part = slice(a("index"), a("index") + 1 or None)
+        return Split(axis, (part,), drops=True), (source,)
     return None
 
 

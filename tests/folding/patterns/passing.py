@@ -223,6 +223,13 @@ PASSING: dict[str, Pattern] = {
     "image_without_a_batch": Pattern(
         net(lambda s, x: s.bn(torch.stack([s.conv(x[0]), s.conv(x[1])])), conv=conv(), bn=bn())
     ),
+    "transposed_image_without_a_batch": Pattern(
+        net(lambda s, x: s.bn(torch.stack([s.up(x[0]), s.up(x[-1])])), bn=bn(),
+            up=lambda: nn.ConvTranspose2d(3, 6, 2, 2)),
+    ),
+    "bn_one_of_the_batch": Pattern(
+        net(lambda s, x: s.conv(s.bn(x)[-1]).unsqueeze(0), conv=conv(), bn=bn(3))
+    ),
     "matmul_left": product(lambda s, x: s.bn(s.w @ x), (7, 3), 7, (3, 5)),
     "bn_matmul_left": product(lambda s, x: s.w @ s.bn(x), (7, 3), 3, (3, 5)),
     "einsum": product(

@@ -33,6 +33,15 @@ class FrozenBN(nn.Module):
         return x * scale + (b - m * scale)
 
 
+class FrozenScaleFirst(FrozenBN):
+    """The same sum and product with the constants first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return shift.view(-1, 1, 1) + scale.view(-1, 1, 1) * x
+
+
 class NormAct(nn.BatchNorm2d):
     """As timm's BatchNormAct2d: a BatchNorm with an activation inside."""
 
@@ -209,6 +218,8 @@ UNUSUAL: dict[str, Pattern] = {
     ),
     "timm_bnact": Pattern(chain(nn.Conv2d(3, 6, 3), NormAct(6))),
     "frozenbn": Pattern(chain(nn.Conv2d(3, 6, 3), FrozenBN(6))),
+    "frozenbn_scale_first": Pattern(chain(nn.Conv2d(3, 6, 3), FrozenScaleFirst(6))),
+    "frozenbn_scale_first_conv": Pattern(chain(FrozenScaleFirst(3), nn.Conv2d(3, 6, 3))),
     "frozenbn_conv": Pattern(chain(FrozenBN(3), nn.Conv2d(3, 6, 3))),
     "weight_norm_hook": Pattern(_weight_norm_hook),
     "weight_norm_param": Pattern(_parametrized("weight_norm")),
