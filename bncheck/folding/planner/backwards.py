@@ -24,7 +24,7 @@ from bncheck.folding.dataflow import (
 from bncheck.folding.planner.candidates import Candidate
 from bncheck.folding.planner.commute import pull
 from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
-from bncheck.folding.planner.maps import Stuck, fitted, merged, settled
+from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
 from bncheck.folding.planner.plan import Fold
 
 #: Where several additions lie between, so many ways of sharing the shift among them are tried.
@@ -48,7 +48,17 @@ class Backwards(Draft):
                 continue
             return step
         assert failure is not None
+        if isinstance(failure, Shared):
+            raise Stuck(failure.reason, self._hint(candidate, affine, into_norms, failure))
         raise failure
+
+    def _hint(self, candidate: Candidate, affine: Affine, into_norms: bool, shared: Shared) -> str:
+        """What would help: a reader less does not where something else is in the way, too."""
+        try:
+            self._pull_once(candidate, affine, into_norms, {}, Step(supposed=True))
+        except Stuck as stuck:
+            return stuck.hint
+        return shared.hint
 
     def _residual(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step | None:
         """f v + g norm(v) is (f + g) u with u = ((f + g a) v + g t) / (f + g): pull that into v."""
@@ -112,14 +122,14 @@ class Backwards(Draft):
                 continue
             done = index
             op = self.graph.ops[index]
-            maps = [self._agreed(name, wanted.get(name)) for name in op.outputs]
+            maps = [self._agreed(name, wanted.get(name), step.supposed) for name in op.outputs]
             for slot, map_ in self._inputs(index, op, maps, into_norms, choices, step):
                 name = op.inputs[slot]
                 assert name is not None
                 want(name, Use(index, slot), map_)
             step.altered.update(op.outputs)
 
-    def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None) -> Affine:
+    def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None, supposed: bool) -> Affine:
         """What all readers of a value want of it; readers that are not asked want no change."""
         uses = self.graph.uses.get(name, [])
         shape = self.graph.shape(name)
@@ -134,10 +144,12 @@ class Backwards(Draft):
             if both is None:
                 raise Stuck(f"the paths that meet at {name} want different scales of it")
             result = both
+        if supposed:
+            return result
         if name in self.graph.outputs:
             both = merged(result, unchanged)
             if both is None:
-                raise Stuck(
+                raise Shared(
                     f"its input is also an output of the {self.graph.what}",
                     "without that output it could be folded",
                 )
@@ -147,7 +159,7 @@ class Backwards(Draft):
                 both = merged(result, unchanged)
                 if both is None:
                     other = self.graph.ops[self._final_reader(use.op)]
-                    raise Stuck(
+                    raise Shared(
                         f"its input is also used by {other.label} ({other.kind})",
                         f"if {other.label} read its result instead, it could be folded",
                     )

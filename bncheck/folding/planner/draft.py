@@ -35,6 +35,7 @@ class Step:
     into: list[int] = field(default_factory=list)
     through: list[int] = field(default_factory=list)
     additions: list[int] = field(default_factory=list)
+    supposed: bool = False  # as if nobody else read what changes
     pair: tuple[str | None, str | None] = (None, None)  # a pushed norm's input and output
 
 
