@@ -44,13 +44,14 @@ audit: $(VENV)/.dev
 	$(PIP) pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-# The oldest dependencies that pyproject.toml admits, without torch, read what they should.
+# The oldest dependencies that pyproject.toml admits, without torch, read what torch has written.
 LOWEST := .venv-lowest
-lower-bounds:
+lower-bounds: $(VENV)/.dev
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip --disable-pip-version-check --quiet install \
-		--constraint tests/lower-bounds.txt --editable .
-	$(LOWEST)/bin/python -m tests.lower_bounds
+		--constraint tests/lower-bounds.txt --editable . pytest hypothesis jsonschema
+	$(BIN)/python -m tests.zoo $(LOWEST)/zoo
+	BNCHECK_ZOO=$(CURDIR)/$(LOWEST)/zoo $(LOWEST)/bin/python -m tests.lower_bounds
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,8 @@ from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.case import Case
-from bncheck.rules.rule import MeasuredRule, Rule
+from bncheck.rules.data.rule import MeasuredRule
+from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
 

@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     FINDINGS = 1
     ERROR = 2
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class BncheckError(Exception):

@@ -64,7 +64,7 @@ class Policy:
             if finding.rule not in self._codes:
                 continue
             judged = replace(finding, severity=self._severities.get(finding.rule, finding.severity))
-            places = [i for i in range(len(self.exceptions)) if self._excepts(i, judged)]
+            places = [i for i in range(len(self.exceptions)) if self._excepts(i, judged, model)]
             used.update(places)
             if places:
                 excepted.append(judged)
@@ -75,9 +75,13 @@ class Policy:
         counted.sort(key=lambda finding: finding.severity.rank)
         return Judged(tuple(counted), tuple(known), tuple(excepted), frozenset(used))
 
-    def _excepts(self, place: int, finding: Finding) -> bool:
-        pattern = self.exceptions[place].layers
-        return finding.rule in self._excepted[place] and fnmatchcase(finding.layer or "", pattern)
+    def _excepts(self, place: int, finding: Finding, model: str | None) -> bool:
+        entry = self.exceptions[place]
+        return (
+            finding.rule in self._excepted[place]
+            and fnmatchcase(finding.layer or "", entry.layers)
+            and fnmatchcase(model or "", entry.models)
+        )
 
 
 def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> list[Rule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Final
 
@@ -13,10 +14,24 @@ from bncheck.errors import BncheckError, ExitCode
 _SHOWN: Final = 300
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM, which is cleaned up after as Ctrl-C is; of that typer makes a 130 by itself."""
+
+
 def main() -> None:
     """The console script."""
     streams.prepare()
-    sys.exit(run(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, _terminate)
+    code = run(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C finds nothing to clean up
+        signal.signal(number, signal.SIG_DFL)
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+        console.line(ExitCode(code).name.lower())
+    sys.exit(code)
+
+
+def _terminate(*_: object) -> None:
+    raise _TerminatedError
 
 
 def run(arguments: list[str]) -> int:
@@ -29,6 +44,8 @@ def run(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
+    except _TerminatedError:
+        return ExitCode.TERMINATED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BncheckError as error:
@@ -59,8 +76,8 @@ def _dispatch(arguments: list[str]) -> int:
         app = build_app(arguments[0] if arguments else "")
         result = app(arguments, prog_name="bncheck", standalone_mode=False)
         return int(result or 0)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
+    except typer.Abort as abort:  # what typer makes of an EOFError, whosever it is
+        raise (abort.__cause__ or KeyboardInterrupt()) from None
     except Exception as error:
         # typer carries its own copy of click and exports none of click's exceptions but
         # BadParameter; all of them, and nothing else, can format a message for the user.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -13,6 +14,9 @@ from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.options import OutputOption
 from bncheck.cli.reporting import ReportOptions
 from bncheck.errors import BncheckError, ExitCode
+
+if TYPE_CHECKING:
+    from bncheck.config.load import Configuration
 
 
 @expanded
@@ -80,15 +84,19 @@ def _run(
     report = Gate(configuration, judge.policy, judge.findings, console.note, previous).run(names)
     for error in report.errors:
         console.error(str(error))
-    if not names:
-        _say_unused(judge, configuration.file)
+    _say_unused(judge, configuration, {m.name for m in report.models if not m.errors})
     delivery.deliver(GateView(report), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 
-def _say_unused(judge: Judge, file: Path) -> None:
-    """An exception that excepts nothing would one day hide something new."""
+def _say_unused(judge: Judge, configuration: Configuration, checked: set[str]) -> None:
+    """An exception that excepts nothing would one day hide something new.
+
+    It is said once all models that it is meant for were checked.
+    """
     for place, entry in enumerate(judge.policy.exceptions):
-        if place not in judge.used:
+        meant = {name for name in configuration.settings.models if fnmatchcase(name, entry.models)}
+        if place not in judge.used and meant <= checked:
             where = f"{entry.rule} in {entry.layers!r}"
-            console.note(f"{file}: nothing to ignore for {where}; remove it")
+            of = "" if entry.models == "*" else f" of {entry.models!r}"
+            console.note(f"{configuration.file}: nothing to ignore for {where}{of}; remove it")

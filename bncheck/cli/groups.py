@@ -15,11 +15,11 @@ def expanded(function: Callable[..., int]) -> Callable[..., int]:
     typer reads a function's signature and annotations; so both are those of the fields, and the
     groups are put together again when the command is called.
     """
-    hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type[Any]] = {}
     parameters: list[Parameter] = []
-    for parameter in signature(function).parameters.values():
-        hint = hints[parameter.name]
+    # Not get_type_hints: Python 3.10's hides the option of a parameter whose default is None.
+    for parameter in signature(function, eval_str=True).parameters.values():
+        hint = parameter.annotation
         if is_dataclass(hint) and isinstance(hint, type):
             groups[parameter.name] = hint
             parameters += _of_group(hint)

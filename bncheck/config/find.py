@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bncheck.reading.text_file import read_text
+from bncheck.config.text import text_of
 
 if TYPE_CHECKING:
     from bncheck.config.load import Configuration
 
 FILE: Final = "pyproject.toml"
-ELSEWHERE: Final = "name another with --config, or leave it out with --isolated"
 
 
 def load(explicit: Path | None, isolated: bool) -> Configuration | None:
@@ -24,7 +23,7 @@ def load(explicit: Path | None, isolated: bool) -> Configuration | None:
     for folder in (here, *here.parents):
         file = folder / FILE
         # Cheaper than to parse the pyproject.toml of every project in which bncheck is run.
-        if file.is_file() and "bncheck" in read_text(file, ELSEWHERE):
+        if file.is_file() and "bncheck" in text_of(file):
             found = _read(Path(FILE) if folder == here else file, required=False)
             if found is not None:
                 return found

@@ -12,12 +12,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from bncheck.config.find import ELSEWHERE
 from bncheck.config.settings import Ignored, Settings, kebab
+from bncheck.config.text import text_of
 from bncheck.errors import BncheckError
 from bncheck.findings import FailOn
 from bncheck.judging import Policy
-from bncheck.reading.text_file import read_text
 from bncheck.rules.registry import choose_rules
 from bncheck.thresholds import DEFAULT
 
@@ -62,7 +61,7 @@ class Configuration:
 
     def error(self, path: Sequence[str | int], sentence: str, hint: str) -> BncheckError:
         """What is wrong at this key below [tool.bncheck]."""
-        return _error(self.file, read_text(self.file, ELSEWHERE), path, sentence, hint)
+        return _error(self.file, text_of(self.file), path, sentence, hint)
 
 
 def schema() -> dict[str, Any]:
@@ -75,7 +74,7 @@ def schema() -> dict[str, Any]:
 
 def read(file: Path, required: bool) -> Configuration | None:
     """The configuration in this file; None where it has none and need not. Raises BncheckError."""
-    text = read_text(file, ELSEWHERE)
+    text = text_of(file)
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 5000 digits

@@ -61,6 +61,8 @@ class Ignored:
     """A pattern of layer names: 'aux.*'; '*' for all."""
     reason: str
     """Why; for those who come after you."""
+    models: str = "*"
+    """A pattern of the names of models that `gate` checks; other commands know '*' only."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bncheck.drifting.distance import Statistics, histogram_distance, stacked
+from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.movement import Movement, Reference, Source, statistics_in
 from bncheck.drifting.report import DriftReport
 from bncheck.drifting.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
 from bncheck.errors import BncheckError
 from bncheck.layers import Assumptions
 from bncheck.rules.registry import choose_rules
-from bncheck.rules.rule import SeriesRule
+from bncheck.rules.series.rule import SeriesRule
 from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ ORDERS = ("auto", "name", "given")
 @dataclass(frozen=True, slots=True)
 class DriftOptions:
     """What a user can set. `reference` is first, last, previous or a file; `every_layer` adds the
-    outputs of convolutions, linear layers and activations, which takes a model and data."""
+    outputs of convolutions, linear layers and activations, which takes a model and data. `last` is
+    the snapshot that comes last, whatever the files and `order` say."""
 
     reference: str = "last"
     order: str = "auto"
@@ -42,6 +44,7 @@ class DriftOptions:
     ignore: Sequence[str] = ()
     thresholds: Thresholds = DEFAULT
     tell: Tell = field(default=lambda done, total: None)
+    last: Path | None = None
 
 
 def drift(
@@ -59,7 +62,7 @@ def drift(
         )
     given = Assumptions(options.eps)
     files = [Path(path) for path in dict.fromkeys(map(str, paths))]
-    series = read_series(files, options.key, given, options.tell, options.order)
+    series = read_series(files, options.key, given, options.tell, options.order, options.last)
     _refuse_too_few(series, len(files), measuring is not None)
     reference = _reference(options.reference, series)
     if measuring is None:
@@ -67,7 +70,8 @@ def drift(
     else:
         movement = _of_data(series, reference, options, measuring)
     with np.errstate(invalid="ignore"):
-        findings = [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
+        findings = list(lost_statistics(series, options.key, given, rules))
+        findings += [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 
 

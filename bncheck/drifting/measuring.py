@@ -22,7 +22,7 @@ from bncheck.measuring.collector import channels_second
 from bncheck.measuring.histogram import BINS, Bins
 from bncheck.measuring.measure import refuse_few_samples
 from bncheck.measuring.norms import norms_of
-from bncheck.measuring.outputs import Output, find_outputs
+from bncheck.measuring.outputs import Outputs
 from bncheck.model import build_model
 from bncheck.reading.opening import open_checkpoint
 
@@ -67,7 +67,7 @@ class Meter:
     ) -> dict[str, Measured]:
         """Load the snapshot and run the data through it; by layer, in the order of execution."""
         model, _ = module_for(self._measuring, open_checkpoint(path, self._key))
-        outputs = find_outputs(model) if self._every else []
+        outputs = Outputs(model) if self._every else None
         counter = _Counter(model, outputs, coordinates or {})
         with counter.attached():
             seen = run_cascade(
@@ -97,12 +97,12 @@ class _Counter:
     """Counts the values of the layers whose coordinates are given."""
 
     def __init__(
-        self, model: nn.Module, outputs: list[Output], coordinates: Mapping[str, Statistics]
+        self, model: nn.Module, outputs: Outputs | None, coordinates: Mapping[str, Statistics]
     ) -> None:
         import torch
 
         self._inputs = [norm for norm in norms_of(model) if norm.name in coordinates]
-        self._outputs = [output for output in outputs if output.name in coordinates]
+        self._outputs = outputs
         self._bins = {
             name: Bins(torch.from_numpy(held.mean).double(), torch.from_numpy(held.sigma))
             for name, held in coordinates.items()
@@ -115,8 +115,8 @@ class _Counter:
             for norm in self._inputs:
                 handle = norm.module.register_forward_pre_hook(self._before(norm.name))
                 stack.callback(handle.remove)
-            for output in self._outputs:
-                stack.callback(output.module.register_forward_hook(self._after(output)).remove)
+            if self._outputs is not None:
+                stack.enter_context(self._outputs.watched(self._count))
             yield
 
     def counts(self, name: str) -> Floats | None:
@@ -126,15 +126,9 @@ class _Counter:
     def _before(self, name: str) -> Any:
         return lambda module, args: self._count(name, args[0], module.running_mean.numel())
 
-    def _after(self, output: Output) -> Any:
-        def after(module: Any, args: Any, result: Any) -> None:
-            x = output.tensor(result)
-            if x is not None:
-                self._count(output.name, x, output.channels(x))
-
-        return after
-
     def _count(self, name: str, x: Tensor, channels: int) -> None:
+        if name not in self._bins:
+            return
         images = channels_second(name, channels, x.detach()).cpu()
         total = self._totals.get(name)
         self._totals[name] = self._bins[name].count(images, (1, channels, 1), total)

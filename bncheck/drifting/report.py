@@ -36,9 +36,8 @@ class DriftReport:
 
     @property
     def verdict(self) -> str:
-        """Suspect (warnings, or statistics lost at the end), moving (until the end), or settled."""
-        serious = any(finding.severity is not Severity.INFO for finding in self.findings)
-        if serious or self.movement.lost:
+        """Suspect (errors or warnings), moving (until the end), or settled."""
+        if any(finding.severity is not Severity.INFO for finding in self.findings):
             return "suspect"
         return "moving" if self.movement.moving else "settled"
 

@@ -49,6 +49,11 @@ class State:
     channels: int
     dead: int
 
+    @property
+    def usable(self) -> bool:
+        """Whether it has statistics that can be compared."""
+        return self.mean is not None and self.var is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -96,9 +101,17 @@ class Series:
 
 
 def read_series(
-    paths: Sequence[Path], key: str | None, given: Assumptions, tell: Tell, order: str = "auto"
+    paths: Sequence[Path],
+    key: str | None,
+    given: Assumptions,
+    tell: Tell,
+    order: str = "auto",
+    last: Path | None = None,
 ) -> Series:
-    """Read every file once and put them in order. A file that cannot be read is an error beside."""
+    """Read every file once and put them in order, `last` behind all others.
+
+    A file that cannot be read is an error beside.
+    """
     read, errors = [], []
     for number, path in enumerate(paths):
         try:
@@ -107,12 +120,13 @@ def read_series(
             errors.append(error.about(str(path)))
         tell(number + 1, len(paths))
     snapshots, how = _ordered(read, order)
+    snapshots = sorted(snapshots, key=lambda s: s.path == last)
     main, ranks = _by_rank(snapshots)
     if main:
         _refuse_other_widths([*main, *(s for group in ranks.values() for s in group)])
     labels = _labels(main)
     main = [replace(s, label=label) for s, label in zip(main, labels, strict=True)]
-    notes = tuple(_notes(main, how))
+    notes = tuple(_notes(main, how, last))
     return Series(tuple(main), ranks, how, notes, tuple(errors))
 
 
@@ -226,7 +240,7 @@ def _labels(snapshots: Sequence[Snapshot]) -> list[str]:
     return short_labels([s.path for s in snapshots])
 
 
-def _notes(snapshots: Sequence[Snapshot], how: str) -> Iterable[str]:
+def _notes(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iterable[str]:
     """What is odd about the series: copies, an order that names or counters contradict."""
     seen: dict[tuple[tuple[str, bytes | None, bytes], ...], Snapshot] = {}
     for snapshot in snapshots:
@@ -235,7 +249,7 @@ def _notes(snapshots: Sequence[Snapshot], how: str) -> Iterable[str]:
             yield f"{snapshot.path} is a copy of {seen[digests].path}: every layer is the same"
         seen.setdefault(digests, snapshot)
     if how in ("step", "epoch"):
-        numbered = [s for s in snapshots if numbers_in(s.path.name)]
+        numbered = [s for s in snapshots if numbers_in(s.path.name) and s.path != last]
         by_name = sorted(numbered, key=lambda s: natural_key(str(s.path)))
         for named, told in zip(by_name, numbered, strict=True):
             if named is not told:

@@ -8,7 +8,7 @@ statistics do not reach the layers after it. It says where.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -21,7 +21,7 @@ from bncheck.measuring.distributed import Processes
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import find_norms, in_eval_mode, norms_of, spare_statistics
-from bncheck.measuring.outputs import Output
+from bncheck.measuring.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +65,7 @@ def run_cascade(
     cascade: Cascade,
     setting: Setting,
     watch: Watch = lambda batch, output: None,
-    outputs: Sequence[Output] = (),
+    outputs: Outputs | None = None,
 ) -> Pass:
     """Send the data through the model and measure; the model comes back as it was.
 
@@ -74,7 +74,7 @@ def run_cascade(
     """
     import torch
 
-    norms = norms_of(model) if outputs else find_norms(model)
+    norms = find_norms(model) if outputs is None else norms_of(model)
     collector = Collector(norms, cascade is Cascade.BATCH, outputs)
     spare = spare_statistics(norms) if cascade is Cascade.BATCH else contextlib.nullcontext()
     run = _Run(model, collector, setting, watch)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bncheck.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
 from bncheck.measuring.norms import Norm
-from bncheck.measuring.outputs import Output
+from bncheck.measuring.outputs import Outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ class Collector:
         self,
         norms: Sequence[Norm],
         normalise_by_batch: bool = False,
-        outputs: Sequence[Output] = (),
+        outputs: Outputs | None = None,
     ) -> None:
         self.moments: dict[str, Moments] = {}
         self.pivots: dict[str, Tensor] = {}
@@ -64,19 +64,14 @@ class Collector:
     @contextlib.contextmanager
     def attached(self) -> Iterator[Collector]:
         """Hooks on, and off again whatever happens."""
-        handles = []
-        try:
+        with contextlib.ExitStack() as stack:
             for norm in self._norms:
                 hook = self._hook(norm)
-                handles.append(norm.module.register_forward_pre_hook(hook, with_kwargs=True))
-            handles += [
-                output.module.register_forward_hook(self._output_hook(output))
-                for output in self._outputs
-            ]
+                handle = norm.module.register_forward_pre_hook(hook, with_kwargs=True)
+                stack.callback(handle.remove)
+            if self._outputs is not None:
+                stack.enter_context(self._outputs.watched(self._record))
             yield self
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
@@ -105,8 +100,7 @@ class Collector:
     def _hook(self, norm: Norm) -> Any:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
-            m, q, values = self._reduce(norm.name, norm.channels, x.detach())
-            self._calls.setdefault(norm.name, []).append((m, q, values))
+            m, q, values = self._record(norm.name, x, norm.channels)
             if self._normalise:
                 if m.shape[0] * values < 2:
                     raise SingleValueError(norm.name)
@@ -114,14 +108,10 @@ class Collector:
 
         return before
 
-    def _output_hook(self, output: Output) -> Any:
-        def after(module: Any, args: tuple[Any, ...], result: Any) -> None:
-            x = output.tensor(result)
-            if x is not None:
-                reduced = self._reduce(output.name, output.channels(x), x.detach())
-                self._calls.setdefault(output.name, []).append(reduced)
-
-        return after
+    def _record(self, name: str, x: Tensor, channels: int) -> tuple[Tensor, Tensor, int]:
+        reduced = self._reduce(name, channels, x.detach())
+        self._calls.setdefault(name, []).append(reduced)
+        return reduced
 
     def _reduce(self, name: str, channels: int, x: Tensor) -> tuple[Tensor, Tensor, int]:
         """Per image and channel the mean and the mean square about the pivot, in fp32."""

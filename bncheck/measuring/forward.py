@@ -21,7 +21,8 @@ def prepared(model: nn.Module, batch: Batch, number: int, device: str) -> Batch:
 
     def fit(tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
-            if not bool(torch.isfinite(tensor).all()):
+            # A sum is finite only if everything in it is, and one pass instead of five.
+            if not tensor.sum().isfinite() and not torch.isfinite(tensor).all():
                 raise BncheckError(
                     f"batch {number} of the data holds NaN or infinity",
                     "clean the data; one such batch in training ruins the statistics for good",

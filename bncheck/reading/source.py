@@ -24,6 +24,10 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def _unreadable(error: OSError) -> BncheckError:
+    return BncheckError(f"cannot be read ({error.strerror or error})", "check the disk")
+
+
 class SourceFile:
     """An open regular file, and how many of its bytes were read."""
 
@@ -54,11 +58,22 @@ class SourceFile:
                 parts.append(part)
                 length -= len(part)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise BncheckError(f"cannot be read ({reason})", "check the disk") from None
+            raise _unreadable(error) from None
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.bytes_read += len(data)
         return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer from `offset`; returns how many bytes were left to fill it with."""
+        done = 0
+        try:
+            self._file.seek(offset)
+            while done < len(buffer) and (count := self._file.readinto(buffer[done:])):
+                done += count
+        except OSError as error:
+            raise _unreadable(error) from None
+        self.bytes_read += done
+        return done
 
 
 class MemoryFile:
@@ -71,6 +86,12 @@ class MemoryFile:
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, or what is left."""
         return self._data[offset : offset + length]
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer from `offset`; returns how many bytes were left to fill it with."""
+        data = self.read_at(offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class Source:
@@ -90,16 +111,25 @@ class Source:
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset` of the window."""
+        self._check(offset, length)
+        data = self.file.read_at(self.start + offset, length)
+        if len(data) != length:
+            raise _became_shorter()
+        return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer, of bytes, from `offset` of the window."""
+        self._check(offset, len(buffer))
+        if self.file.read_into(self.start + offset, buffer) != len(buffer):
+            raise _became_shorter()
+
+    def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise BncheckError(
                 f"is cut off: bytes {offset} to {offset + length} are needed, "
                 f"{self.size} are there",
                 "download or copy it again",
             )
-        data = self.file.read_at(self.start + offset, length)
-        if len(data) != length:
-            raise BncheckError("became shorter while it was read", "wait for its writer to finish")
-        return data
 
     def head(self, length: int) -> bytes:
         """The first `length` bytes, or all there are."""
@@ -120,6 +150,10 @@ class Source:
         stream = io.BufferedReader(_Raw(self), buffer_size=1 << 16)
         stream.seek(offset)
         return stream
+
+
+def _became_shorter() -> BncheckError:
+    return BncheckError("became shorter while it was read", "wait for its writer to finish")
 
 
 class _Raw(io.RawIOBase):

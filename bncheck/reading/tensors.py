@@ -125,11 +125,20 @@ class Storage:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the storage; a complete read is held against the checksum."""
         data = self.source.read(offset, length)
-        if self.crc is not None and length == self.source.size and zlib.crc32(data) != self.crc:
+        self._check(data)
+        return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """The same into memory that is there: large tensors need not be copied."""
+        self.source.read_into(offset, buffer)
+        self._check(buffer)
+
+    def _check(self, data: bytes | memoryview) -> None:
+        whole = len(data) == self.source.size
+        if self.crc is not None and whole and zlib.crc32(data) != self.crc:
             raise BncheckError(
                 "is damaged: the checksum of a tensor's bytes is wrong", "download or copy it again"
             )
-        return data
 
     def part(self, offset: int, length: int, unit: int) -> Storage:
         """The storage that begins `offset` units of `unit` bytes into this one."""
@@ -198,13 +207,14 @@ class StridedTensor:
                 f"{length:,} (limit MAX_EXPANDED_BYTES)",
                 "save a contiguous copy of it",
             )
-        data = self.storage.read(start, length)
-        if self.storage.big_endian:
-            dtype = dtype.newbyteorder(">")
+        stored = dtype.newbyteorder(">") if self.storage.big_endian else dtype
         steps = tuple(step * dtype.itemsize for step in self.strides)
-        view: Array = np.ndarray(self.shape, dtype, data, 0, steps)
-        native = view.dtype.newbyteorder("=")
-        return np.array(view, dtype=native)  # contiguous, writable, owning its memory
+        array: Array = np.empty(self.shape, stored)
+        if array.strides == steps:  # as nearly all are: no second copy of what may be gigabytes
+            self.storage.read_into(start, array.reshape(-1).view(np.uint8).data)
+        else:
+            array[...] = np.ndarray(self.shape, stored, self.storage.read(start, length), 0, steps)
+        return array.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,11 +50,11 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
         if is_module(value):
             found.append(_module(pickled, budget.name(path), value, budget))
             continue
-        tensors = {
-            budget.name((None, name)): tensor
-            for name, item in by_name(value).items()
-            if (tensor := pickled.objects.tensor(item)) is not None
-        }
+        tensors = {}
+        for name, item in by_name(value).items():
+            if (tensor := pickled.objects.tensor(item)) is not None:
+                tensors[budget.name((None, name))] = tensor
+                seen.add(id(item))  # or it would be described once more, as a child
         if tensors:
             found.append(Subtree(budget.name(path), tensors))
         stack.append(_children(path, value))

@@ -19,6 +19,7 @@ from bncheck.errors import BncheckError
 from bncheck.reporting.document import severity_counts
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import layer_name
+from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import visible
 from bncheck.rules.registry import RULES
 
@@ -62,6 +63,7 @@ def _libraries(with_figures: bool) -> tuple[Any, str]:
             keep_trailing_newline=True,
             undefined=jinja2.StrictUndefined,
         )
+        environment.filters["spans"] = spans
         template = environment.from_string(_part("report.html.j2"))
         if not with_figures:
             return template, ""

@@ -9,6 +9,7 @@ from typing import Final
 from bncheck.errors import BncheckError
 from bncheck.findings import Finding, Severity
 from bncheck.reporting.document import Document, Table, severity_counts
+from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 
@@ -30,7 +31,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
 def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> Iterator[str]:
     yield "## bncheck"
     if errors:
-        yield "\n".join(f"- **could not be done**: {text(str(error))}" for error in errors)
+        yield "\n".join(f"- **could not be done**: {prose(str(error))}" for error in errors)
     if len(documents) > 1:
         rows = [
             (d.model, d.subject, d.command, d.verdict, severity_counts(d.findings))
@@ -44,7 +45,7 @@ def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> 
 def _document(document: Document) -> Iterator[str]:
     model = f"{code(document.model)} " if document.model else ""
     yield f"### {model}{code(document.subject)}: {text(document.verdict)}"
-    yield "\\\n".join(text(line) for part in document.summary for line in part.split("\n"))
+    yield "\\\n".join(prose(line) for part in document.summary for line in part.split("\n"))
     serious = [f for f in document.findings if f.severity is not Severity.INFO]
     notes = [f for f in document.findings if f.severity is Severity.INFO]
     if serious:
@@ -90,7 +91,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Ite
         lines = [f"|{'|'.join(map(text, head))}|", rule]
         for cells in rows[start : start + _ROWS]:
             shown = [
-                code(cell) if place < names else text(cell) for place, cell in enumerate(cells)
+                code(cell) if place < names else prose(cell) for place, cell in enumerate(cells)
             ]
             lines.append(f"|{'|'.join(shown)}|")
         yield "\n".join(lines)
@@ -126,6 +127,11 @@ def code(name: str) -> str:
 def text(sentence: str) -> str:
     """Prose in which no character is markup, a link or a mention."""
     return _MARKUP.sub(lambda match: _entities(match[1]), visible(sentence, None))
+
+
+def prose(sentence: str) -> str:
+    """The same, with the commands between backticks as code."""
+    return "".join(code(part) if is_code else text(part) for part, is_code in spans(sentence))
 
 
 def _entities(characters: str) -> str:

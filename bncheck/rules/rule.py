@@ -5,15 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from bncheck.findings import Evidence, Finding, Severity
 from bncheck.layers import NormLayer, split_name
 from bncheck.thresholds import DEFAULT, Thresholds
-
-if TYPE_CHECKING:
-    from bncheck.drifting.movement import Movement
-    from bncheck.rules.data.case import Case
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Network:
 Check = Callable[["Rule", Network], Iterable[Finding]]
 
 
-def _nothing(_rule: Rule, _given: object) -> Iterable[Finding]:
+def nothing(_rule: Rule, _given: object) -> Iterable[Finding]:
     """What a rule finds whose findings come from elsewhere."""
     return ()
 
@@ -68,7 +63,7 @@ class Rule:
     name: str
     severities: tuple[Severity, ...]
     explanation: str
-    check: Check = _nothing
+    check: Check = nothing
 
     @property
     def summary(self) -> str:
@@ -92,43 +87,9 @@ class Rule:
         }
 
 
-Judge = Callable[["MeasuredRule", "Case"], Iterable[Finding]]
-
-
-@dataclass(frozen=True)
-class MeasuredRule(Rule):
-    """A rule about a measurement. A file alone gives it nothing to check."""
-
-    judge: Judge = _nothing
-
-
-JudgeSeries = Callable[["SeriesRule", "Movement"], Iterable[Finding]]
-
-
-@dataclass(frozen=True)
-class SeriesRule(Rule):
-    """A rule about several snapshots. One file alone gives it nothing to check."""
-
-    judge: JudgeSeries = _nothing
-
-
 def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]:
     """Make a check function a rule; its docstring is the explanation."""
     return lambda check: Rule(code, name, severities, inspect.getdoc(check) or "", check)
-
-
-def measured_rule(code: str, name: str, *severities: Severity) -> Callable[[Judge], MeasuredRule]:
-    """Make a judge function a rule; its docstring is the explanation."""
-    return lambda judge: MeasuredRule(
-        code, name, severities, inspect.getdoc(judge) or "", judge=judge
-    )
-
-
-def series_rule(code: str, name: str, *severities: Severity) -> Callable[[JudgeSeries], SeriesRule]:
-    """Make a judge of a series a rule; its docstring is the explanation."""
-    return lambda judge: SeriesRule(
-        code, name, severities, inspect.getdoc(judge) or "", judge=judge
-    )
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

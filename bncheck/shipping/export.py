@@ -24,7 +24,7 @@ from bncheck.shipping.scrubbing import set_metadata
 from bncheck.shipping.sessions import LEVELS, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
 from bncheck.shipping.torch_to_onnx import OLDEST, check_installed, opset_of, to_onnx
-from bncheck.shipping.writing import data_path, fits_one_file, pair, write
+from bncheck.shipping.writing import fits_one_file, pair, write
 from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
@@ -114,9 +114,10 @@ def export_program(
             timed = tuple(_timed(place or model, unfolded, TorchSide(program)))
             report = replace(report, latency=timed)
     set_metadata(model, {**_facts(report), **options.facts})
-    size, digest = write(model, path, one_file)
-    beside = None if one_file else str(data_path(path))
-    return replace(report, file=OnnxFile(str(path), opset_of(model), size, digest, beside))
+    done = write(model, path, one_file)
+    beside = None if done.data is None else str(done.data)
+    file = OnnxFile(str(path), opset_of(model), done.size, done.sha256, beside)
+    return replace(report, file=file)
 
 
 def _lost(program: ExportedProgram) -> Iterator[str]:

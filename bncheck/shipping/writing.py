@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
+import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
 from bncheck.limits import MAX_ONNX_BYTES
-from bncheck.writing.atomic import check_target, replacing
+from bncheck.writing.atomic import check_target, explained, replacing
 
 #: Tensors below this stay in the model, so that its shapes can be inferred without the data.
 _SMALL = 256
 
 
-def data_path(path: Path) -> Path:
-    """Where the data of a model go that is too large for one file."""
-    return path.with_name(f"{path.name}.data")
+@dataclass(frozen=True)
+class Written:
+    """Bytes altogether, the sha256 of the model's file, and where its data are if not in it."""
+
+    size: int
+    sha256: str
+    data: Path | None = None
 
 
 def fits_one_file(model: onnx.ModelProto, limit: int = MAX_ONNX_BYTES) -> bool:
@@ -33,31 +40,68 @@ def fits_one_file(model: onnx.ModelProto, limit: int = MAX_ONNX_BYTES) -> bool:
     return int(model.ByteSize()) < limit
 
 
-def write(model: onnx.ModelProto, path: Path, one_file: bool) -> tuple[int, str]:
-    """Write it whole or not at all; bytes altogether, and the sha256 of the file at `path`."""
-    if one_file:
-        data = model.SerializeToString(deterministic=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
-        return len(data), hashlib.sha256(data).hexdigest()
-    beside = data_path(path)
-    with pair(model, path) as (made, made_data), replacing(path) as temporary:
-        digest = hashlib.sha256(made.read_bytes()).hexdigest()
-        size = made.stat().st_size + made_data.stat().st_size
-        os.replace(made, temporary)
+def write(model: onnx.ModelProto, path: Path, one_file: bool) -> Written:
+    """Write it whole or not at all; what was at `path` before stays usable until then."""
+    if not one_file:
+        return _write_pair(model, path)
+    data = model.SerializeToString(deterministic=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return Written(len(data), hashlib.sha256(data).hexdigest())
+
+
+def _write_pair(model: onnx.ModelProto, path: Path) -> Written:
+    """The old model keeps its data until the new one is there: two files never change at once.
+
+    So the data get a name that is free, net.onnx.data or else net.onnx.1.data, and those of
+    earlier models go at the end.
+    """
+    earlier = _data_of(path)
+    beside = next(name for name in _data_names(path) if name not in earlier)
+    with pair(model, path, beside.name) as (made, made_data):
+        digest, size = _digest(made), made.stat().st_size + made_data.stat().st_size
         check_target(beside)
-        os.replace(made_data, beside)
-    return size, digest
+        try:
+            with explained(beside):
+                os.replace(made_data, beside)
+            with replacing(path) as temporary:
+                os.replace(made, temporary)
+        except BaseException:
+            if not path.exists() or _digest(path) != digest:  # an interrupt may come after the end
+                beside.unlink(missing_ok=True)
+            raise
+    for name in earlier:
+        with contextlib.suppress(OSError):
+            name.unlink()
+    return Written(size, digest, beside)
+
+
+def _data_names(path: Path) -> Iterator[Path]:
+    yield path.with_name(f"{path.name}.data")
+    yield from (path.with_name(f"{path.name}.{n}.data") for n in itertools.count(1))
+
+
+def _data_of(path: Path) -> list[Path]:
+    """Data that earlier calls have written for a model at `path`."""
+    ours = re.compile(rf"{re.escape(path.name)}(\.\d+)?\.data")
+    return [other for other in path.parent.iterdir() if ours.fullmatch(other.name)]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
-def pair(model: onnx.ModelProto, path: Path) -> Iterator[tuple[Path, Path]]:
-    """The model and its data under their final names in a temporary folder beside `path`."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem[:40]}.", dir=path.parent) as folder:
-        split = onnx.ModelProto()
-        split.CopyFrom(model)
-        beside = data_path(path).name
-        convert_model_to_external_data(split, location=beside, size_threshold=_SMALL)
-        made = Path(folder) / path.name
-        onnx.save_model(split, made)
-        yield made, Path(folder) / beside
+def pair(
+    model: onnx.ModelProto, path: Path, data: str = "model.data"
+) -> Iterator[tuple[Path, Path]]:
+    """The model and its data, so named, in a temporary folder beside `path`."""
+    with contextlib.ExitStack() as stack:
+        with explained(path):
+            temporary = tempfile.TemporaryDirectory(prefix=f".{path.stem[:40]}.", dir=path.parent)
+            folder = Path(stack.enter_context(temporary))
+            split = onnx.ModelProto()
+            split.CopyFrom(model)
+            convert_model_to_external_data(split, location=data, size_threshold=_SMALL)
+            onnx.save_model(split, folder / path.name)
+        yield folder / path.name, folder / data

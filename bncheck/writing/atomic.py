@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
     It keeps the target's ending, because readers go by it.
     """
     check_target(path)
-    try:
+    with explained(path):
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent
         )
@@ -55,8 +55,6 @@ def replacing(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-    except OSError as error:
-        raise _unwritable(path, error) from None
 
 
 @contextlib.contextmanager
@@ -65,7 +63,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         raise BncheckError("exists already", "name a folder to create", str(path))
     check_target(path)
-    try:
+    with explained(path):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
         try:
             yield temporary
@@ -76,13 +74,16 @@ def creating_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What the system has against writing there, as a BncheckError."""
+    try:
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> BncheckError:
-    reason = error.strerror or str(error)
-    return BncheckError(f"cannot be written ({reason})", "choose another", str(path))
+        reason = error.strerror or str(error)
+        raise BncheckError(f"cannot be written ({reason})", "choose another", str(path)) from None
 
 
 def _mode(path: Path) -> int:

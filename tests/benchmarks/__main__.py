@@ -1,9 +1,10 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import drift, folded, folding, measuring, reading
+from tests.benchmarks import drift, folded, folding, measuring, reading, residual
 
 reading.main()
 measuring.main()
 folding.main()
 folded.main()
 drift.main()
+residual.main()

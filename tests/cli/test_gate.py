@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bncheck.cli import run
 from tests import small
@@ -113,6 +114,40 @@ def test_exceptions_apply_to_their_layers_and_unused_ones_are_said(project: Proj
     assert "1 finding left out" in project.err
     project.configure(exception.format("aux.*") + net)
     assert project.run("gate") == 1
+
+
+def test_exceptions_of_one_model_are_said_when_it_was_checked(project: Project) -> None:
+    exception = (
+        '[[tool.bncheck.ignore]]\nrule = "BN102"\nlayers = "bn*"\nreason = "x"\nmodels = "{}"\n'
+    )
+    bad, good = MODEL.format("bad", "bad.safetensors"), MODEL.format("good", "good.safetensors")
+    project.configure(exception.format("bad") + bad + good)
+    assert project.run("gate") == 0
+    assert "nothing to ignore" not in project.err
+    assert project.run("inspect", "bad.safetensors") == 1
+    assert project.run("gate", "good") == 0
+    assert "nothing to ignore" not in project.err  # bad was not looked at
+    project.configure(exception.format("go*") + bad + good)
+    assert project.run("gate", "good") == 0
+    assert "nothing to ignore for BN102 in 'bn*' of 'go*'; remove it" in project.err
+    assert project.run("gate", "bad") == 1
+    assert "nothing to ignore" not in project.err
+    (project.folder / "good.safetensors").write_bytes(b"")
+    assert project.run("gate", "good") == 2
+    assert "nothing to ignore" not in project.err
+
+
+@pytest.mark.parametrize("epoch", [8, 20, 30])
+def test_the_checkpoint_under_test_is_the_last_of_its_series(project: Project, epoch: int) -> None:
+    snapshots = sorted((ROOT / "sample_models" / "snapshots").glob("*.pt"))
+    content = {**torch.load(snapshots[-1]), "epoch": epoch, "step": 44 * epoch}
+    torch.save(content, project.folder / "a.pt")
+    project.configure(MODEL.format("net", "a.pt") + f'drift = "{snapshots[0].parent / "*.pt"}"\n')
+    assert project.run("gate", "--json") == 0
+    _, report = project.json["models"][0]["reports"]
+    names = [Path(snapshot["path"]).name for snapshot in report["snapshots"]]
+    assert names == [*(path.name for path in snapshots), "a.pt"]
+    assert report["reference"]["path"] == "a.pt"
 
 
 @pytest.mark.parametrize("command", [["inspect", "net.safetensors"], ["gate"]], ids=lambda c: c[0])

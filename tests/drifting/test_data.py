@@ -77,7 +77,9 @@ def test_a_net_without_batchnorm_moves_much_further() -> None:
     with_norm = bncheck.drift(SNAPSHOTS, NET, str(DATA), **options)  # type: ignore[arg-type]
     plain_files = sorted((SAMPLES / "snapshots-plain").glob("*.pt"))
     plain = bncheck.drift(plain_files, PLAIN, str(DATA), **options)  # type: ignore[arg-type]
-    assert plain.movement.layers == ("conv1", "conv2", "conv3", "fc1", "fc2")
+    assert plain.movement.layers == (
+        "conv1", "relu()", "conv2", "relu() 2", "conv3", "relu() 3", "fc1", "relu() 4", "fc2",
+    )  # fmt: skip
     assert with_norm.movement.grid.w2.max() < 1
     assert plain.movement.grid.w2.max() > 100
     assert with_norm.to_dict()["source"] == "data"

@@ -228,10 +228,28 @@ def test_statistics_that_are_lost_at_the_end_are_not_settled(tmp_path: Path) -> 
     layers = ["bn2"]
     report = drift(changed(tmp_path, spoil), DriftOptions())
     assert report.verdict == "suspect"
+    assert found(report) == {("BN102", "bn2")}
     assert any("bn2" in line and "usable" in line for line in sentences(report))
     layers = ["bn1", "bn2", "bn3", "bn4"]
     with pytest.raises(BncheckError, match="no layer with usable statistics"):
         drift(changed(tmp_path, spoil), DriftOptions())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_layer_that_the_last_snapshot_lacks_is_missing_statistics(
+    tmp_path: Path, whole: bool
+) -> None:
+    def drop(place: int, state: State) -> None:
+        if place == len(SNAPSHOTS) - 1:
+            for name in [n for n in state if n.startswith("bn2." if whole else "bn2.running")]:
+                del state[name]
+
+    paths = changed(tmp_path, drop)
+    report = drift(paths, DriftOptions())
+    assert (found(report), report.verdict) == ({("BN104", "bn2")}, "suspect")
+    ignoring = drift(paths, DriftOptions(ignore=["BN104"]))
+    assert (found(ignoring), ignoring.verdict) == (set(), "settled")
+    assert found(drift(paths[::-1], DriftOptions(order="given"))) == set()
 
 
 def test_a_name_without_a_number_contradicts_no_order(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import zoo
+from tests.zoo.registry import BUILDERS
 
 #: One of every container that is read in several steps.
 LAYOUTS = ("zip-bare", "legacy-bare", "safetensors-file", "exported-program", "distributed")
@@ -21,7 +21,7 @@ LAYOUTS = ("zip-bare", "legacy-bare", "safetensors-file", "exported-program", "d
 )
 def test_a_file_that_changes(name: str, command: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    path = zoo.BUILDERS[name](tmp_path / "in").path
+    path = BUILDERS[name](tmp_path / "in").path
     changing = max((p for p in (path, *path.rglob("*")) if p.is_file()), key=_size)
     words = [command, str(path)]
     if command == "drift":

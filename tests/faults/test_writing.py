@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hostile.case import SCRIPT
-from tests.planted import SAMPLES
+from tests.planted import ROOT, SAMPLES
 
+GATE = """
+[tool.bncheck.models.net]
+checkpoint = "CHECKPOINT"
+""".replace("CHECKPOINT", str(SAMPLES / "healthy.pt"))
+_DRIFT = ["drift", *(str(path) for path in sorted((SAMPLES / "snapshots").iterdir())[:2])]
+_MODULE = str(SAMPLES / "under-warmed-module.pt")
 #: Command lines that write OUT, and the file that is there before.
 COMMANDS = {
     "report": ["inspect", str(SAMPLES / "healthy.pt"), "--report", "json:OUT"],
-    "recalibrate": ["recalibrate", str(SAMPLES / "under-warmed-module.pt"), "-o", "OUT"],
+    "baseline": ["inspect", str(SAMPLES / "nan.pt"), "--write-baseline", "OUT"],
+    "html": [*_DRIFT, "--report", "html:OUT"],
+    "svg": [*_DRIFT, "--format", "svg", "-o", "OUT"],
+    "gate": ["gate", "--config", "gate.toml", "-o", "OUT", "--json"],
+    "recalibrate": ["recalibrate", _MODULE, "-o", "OUT"],
     "fold": ["fold", str(SAMPLES / "healthy.onnx"), "-o", "OUT"],
+    "export": ["export", str(SAMPLES / "healthy.pt2"), "-o", "OUT"],
 }
 
 
@@ -28,28 +42,62 @@ def _arguments(name: str, target: Path) -> list[str]:
 
 def _target(folder: Path, name: str) -> Path:
     (folder / "out").mkdir()
-    target = folder / "out" / ("model.onnx" if name == "fold" else "file.json")
+    (folder / "gate.toml").write_text(GATE)
+    target = folder / "out" / ("model.onnx" if name in ("fold", "export", "pair") else "file.json")
     target.write_bytes(b"old")
     return target
+
+
+def _struck(target: Path, arguments: list[str]) -> list[Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.interrupting", str(target)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True, text=True, timeout=300, env=environment, cwd=target.parent.parent,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_signals_at_every_step(name: str, tmp_path: Path) -> None:
     target = _target(tmp_path, name)
-    command = [sys.executable, "-m", "tests.faults.interrupting", str(target)]
-    done = subprocess.run(
-        [*command, *_arguments(name, target)], capture_output=True, text=True, timeout=300
-    )
-    first, *runs = [json.loads(line) for line in done.stdout.splitlines() if line[0] == "{"]
-    assert first["old"] != first["new"], done.stderr
-    struck = [r for r in runs if r["code"] not in (0, 1, 98)]
-    assert len({r["step"] for r in struck}) > 3, runs
+    first, *runs, last = _struck(target, _arguments(name, target))
+    assert first["state"] != last["state"]
+    assert len({r["step"] for r in runs}) > 3, runs
     for r in runs:
-        assert r["digest"] in first.values(), r
-        if r["signal"] == signal.SIGINT:
-            assert r["names"] == [target.name], r  # after kill -9 a temporary may stay
-    codes = {r["signal"]: {s["code"] for s in struck if s["signal"] == r["signal"]} for r in struck}
-    assert codes == {signal.SIGINT: {130}, signal.SIGKILL: {-9}}
+        found = {
+            k: v for k, v in r["state"].items() if r["signal"] != signal.SIGKILL or k[0] != "."
+        }
+        assert found in (first["state"], last["state"]), r
+        assert (r["code"], r["said"]) == ENDS[r["signal"]], r
+
+
+#: The exit code, and what is said.
+ENDS = {
+    signal.SIGINT: (130, "bncheck: interrupted\n"),
+    signal.SIGTERM: (143, "bncheck: terminated\n"),
+    signal.SIGKILL: (-9, ""),
+}
+
+
+def test_a_model_in_two_files_is_never_beside_the_data_of_another(tmp_path: Path) -> None:
+    target = _target(tmp_path, "pair")
+    data = target.with_name("model.onnx.data")
+    data.write_bytes(b"old data")
+    old = _digests(target, data)
+    _, *runs, last = _struck(target, ["pair"])
+    new = last["state"]
+    assert sorted(new) == ["model.onnx", "model.onnx.1.data"]
+    assert {r["state"]["model.onnx"] for r in runs} == {old["model.onnx"], new["model.onnx"]}
+    for r in runs:
+        whole = old if r["state"]["model.onnx"] == old["model.onnx"] else new
+        assert whole.items() <= r["state"].items(), r
+        assert (r["code"], r["said"]) == ENDS[r["signal"]], r
+
+
+def _digests(*paths: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -57,10 +105,12 @@ def test_a_full_disk(name: str, tmp_path: Path) -> None:
     target = _target(tmp_path, name)
 
     def small() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
     command = [*SCRIPT, *_arguments(name, target)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=small, timeout=60, cwd=tmp_path
+    )
     assert done.returncode == 2
     assert done.stderr == (
         f"bncheck: error: {target}: cannot be written (File too large); choose another\n"
@@ -73,10 +123,12 @@ def test_a_full_disk(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", [".", "/proc/x.onnx", "/dev/full", "absent/x.onnx"])
 def test_an_impossible_target(name: str, target: str, tmp_path: Path) -> None:
     arguments = _arguments(name, Path(target))
+    (tmp_path / "gate.toml").write_text(GATE)
     command = [*SCRIPT, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert not done.stdout or name == "baseline"  # which is written last
     assert done.stderr.count("\n") == 1
     assert target in done.stderr
     assert "bug" not in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["gate.toml"]

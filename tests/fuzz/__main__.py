@@ -6,6 +6,8 @@ and keeps the bytes in a file beside. Needs atheris: `pip install bncheck[fuzz]`
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,8 +15,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bncheck"]):
+    from bncheck import reading
     from bncheck.errors import BncheckError
     from bncheck.inspection import inspect
+
+    # bncheck imports most readers when it needs them: too late to be instrumented.
+    for module in pkgutil.iter_modules(reading.__path__, f"{reading.__name__}."):
+        importlib.import_module(module.name)
 
 from tests.fuzz.readers import READERS
 

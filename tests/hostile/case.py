@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests import zoo
+from tests.zoo import states as zoo
 
 Build = Callable[[Path], Path]
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from tests import zoo
 from tests.hostile.assembler import PROTO, call, dict_, get, integer, name, put, text, tuple_
 from tests.hostile.case import ANY, READ, REFUSED, add, case, file
 from tests.hostile.payloads import BODIES, PAYLOADS
 from tests.hostile.pickles import DEEP
 from tests.hostile.safetensors_files import MEAN
+from tests.zoo import states as zoo
+from tests.zoo.distributed import write_chunks
 
 
 def _index(folder: Path, content: object) -> Path:
@@ -56,7 +57,7 @@ for _name, _what, _content in (
 def _distributed(folder: Path, old: bytes = b"", new: bytes = b"") -> Path:
     """A good one, in whose pickled .metadata `old` is replaced by `new` (of any length)."""
     halves = [slice(0, 2), slice(2, 4)]
-    zoo.write_chunks(folder, {k: (v, halves) for k, v in zoo.statistics().items()})
+    write_chunks(folder, {k: (v, halves) for k, v in zoo.statistics().items()})
     path = folder / ".metadata"
     data = path.read_bytes()
     assert old in data

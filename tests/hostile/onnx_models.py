@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from tests import zoo
 from tests.hostile.case import ANY, READ, REFUSED, add, file
 from tests.hostile.names import NAMES
 from tests.hostile.safetensors_files import MEAN
+from tests.zoo import onnx_models as zoo
 
 
 def _onnx(folder: Path, edit: Callable[[onnx.ModelProto], object]) -> Path:

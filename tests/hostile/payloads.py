@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests import zoo
 from tests.hostile.assembler import PROTO, call, dict_, in_zip, integer, name, text, tuple_
 from tests.hostile.case import ANY, READ, add, case, file, pack, records_of, saved
+from tests.zoo import states as zoo
+from tests.zoo.legacy import end_of_pickle
 
 _COMMAND = text('echo pwned > "$BNCHECK_MARKER"')
 _SYSTEM = name("os", "system")
@@ -83,7 +84,7 @@ def _legacy_part(folder: Path, number: int) -> Path:
     """A legacy file whose pickle of this number (1 protocol, 2 system, 4 keys) is an attack."""
     data, parts = saved(folder, legacy=True).read_bytes(), []
     for _ in range(5):
-        end = zoo.end_of_pickle(data)
+        end = end_of_pickle(data)
         parts.append(data[:end])
         data = data[end:]
     parts[number] = PAYLOADS["reduce"]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests import zoo
 from tests.hostile.assembler import PROTO, call, dict_, name, tensor
 from tests.hostile.case import ANY, READ, REFUSED, add, case, pack, records_of
 from tests.hostile.payloads import PAYLOADS
 from tests.hostile.pickles import DEEP
+from tests.zoo import states as zoo
 
 _EXPORTED: list[dict[str, bytes]] = []
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tests import zoo
 from tests.hostile.assembler import (
     STATISTICS,
     call,
@@ -24,6 +23,7 @@ from tests.hostile.assembler import (
 )
 from tests.hostile.case import ANY, FOUND, REFUSED, add, case, saved
 from tests.hostile.pickles import DEEP
+from tests.zoo import states as zoo
 
 
 def _statistics_are(shown: bytes) -> bytes:

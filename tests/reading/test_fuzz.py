@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bncheck.errors import BncheckError
 from bncheck.layers import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
-from tests.zoo import BUILDERS
+from tests.zoo.registry import BUILDERS
 
 _MAX_EXAMPLES = int(os.environ.get("BNCHECK_FUZZ", "100"))  # raise it for a long run
 _SETTINGS = settings(

@@ -13,13 +13,15 @@ import pytest
 import torch
 
 from bncheck.reporting.formats import Format
-from tests import zoo
 from tests.batch import Batch
 from tests.hostile import CASES, PAYLOADS
 from tests.hostile.case import saved
 from tests.hostile.check import check, hidden, run_case
 from tests.hostile.door import Door
 from tests.hostile.names import NAMES
+from tests.zoo.layout import ROLES
+from tests.zoo.registry import BUILDERS
+from tests.zoo.states import statistics
 
 #: Those that also go through a process of their own; `python -m tests.hostile` does that with all.
 THROUGH_THE_DOOR = (
@@ -73,8 +75,8 @@ def test_case(name: str, batch: Batch, tmp_path: Path) -> None:
     report = json.loads(as_json.stdout, parse_constant=_refuse_constant)
     if case.weights:
         (layer,) = [layer for layer in report["layers"] if layer["name"] == "bn"]
-        for role in zoo.ONNX_ROLES:
-            numbers = zoo.statistics()[f"bn.{role}"]
+        for role in ROLES:
+            numbers = statistics()[f"bn.{role}"]
             assert layer[role] == {"min": numbers.min().item(), "max": numbers.max().item()}
 
 
@@ -149,7 +151,7 @@ def test_payloads_are_live(tmp_path: Path) -> None:
 
 
 def test_one_bad_file_among_good_ones(batch: Batch, tmp_path: Path) -> None:
-    good = [zoo.BUILDERS[name](tmp_path) for name in ("zip-bare", "safetensors-file")]
+    good = [BUILDERS[name](tmp_path) for name in ("zip-bare", "safetensors-file")]
     bad = CASES["html-page"].build(tmp_path)
     paths = [str(good[0].path), str(bad), str(good[1].path)]
     done = batch.run(["inspect", "--json", *paths], tmp_path / "marker")

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from bncheck.layers import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
-from tests.zoo import numpy_of
+from tests.zoo.states import numpy_of
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 pytestmark = pytest.mark.skipif(

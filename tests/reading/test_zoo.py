@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper
 
 from bncheck.layers import Assumptions, NormLayer, Origin, find_layers
 from bncheck.reading.opening import open_checkpoint
-from bncheck.reading.source import SourceFile
-from tests import zoo
-from tests.zoo import BUILDERS, Layout, Settings
+from tests.zoo import onnx_models
+from tests.zoo.layout import NET_SETTINGS, ROLES, Layout, Settings
+from tests.zoo.menagerie import build, kept, names
 
 NOTHING_GIVEN = Assumptions()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def menagerie(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Layout]:
     """All layouts, each in a folder of its own."""
-    return {name: build(tmp_path_factory.mktemp(name)) for name, build in BUILDERS.items()}
+    layouts = kept()
+    return build(tmp_path_factory.mktemp("zoo")) if layouts is None else layouts
 
 
 def settings_of(layer: NormLayer) -> Settings:
@@ -47,7 +38,7 @@ def settings_of(layer: NormLayer) -> Settings:
     )
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", names())
 def test_layout(name: str, menagerie: dict[str, Layout]) -> None:
     expected = menagerie[name]
     checkpoint = open_checkpoint(expected.path)
@@ -67,7 +58,7 @@ def test_layout(name: str, menagerie: dict[str, Layout]) -> None:
     assert {name: layers[name].kind.value for name in expected.kinds} == expected.kinds
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", names())
 def test_layers_carry_their_own_numbers(name: str, menagerie: dict[str, Layout]) -> None:
     """Where tensors are named after their layer, each role of a layer is the tensor so named."""
     expected = menagerie[name]
@@ -76,7 +67,7 @@ def test_layers_carry_their_own_numbers(name: str, menagerie: dict[str, Layout])
     }
     for tensor, numbers in expected.tensors.items():
         owner, _, role = tensor.rpartition(".")
-        if owner in layers and role in zoo.ONNX_ROLES:
+        if owner in layers and role in ROLES:
             part = {"running_mean": "mean", "running_var": "var"}.get(role, role)
             found = getattr(layers[owner], part)
             assert found is not None, tensor
@@ -90,30 +81,22 @@ def test_given_settings_fill_in_what_the_file_does_not_say(menagerie: dict[str, 
     for name, told in (("zip-bare", False), ("module-own-class", True)):
         for layer in find_layers(open_checkpoint(menagerie[name].path), given):
             if told:
-                assert settings_of(layer) == zoo.NET_SETTINGS[layer.name]
+                assert settings_of(layer) == NET_SETTINGS[layer.name]
             else:
                 assert (layer.eps.value, layer.momentum.value) == (0.5, 0.25)
                 assert layer.eps.origin is layer.momentum.origin is Origin.OPTION
 
 
-def test_key_takes_another_subtree(menagerie: dict[str, Layout]) -> None:
-    path = menagerie["zip-model-and-ema"].path
-    assert [tree.path for tree in open_checkpoint(path).alternatives] == ["ema"]
-    other = open_checkpoint(path, "ema")
-    for name, numbers in zoo.arrays(zoo.state(1)).items():
-        assert np.array_equal(other.tensors[name], numbers)
-
-
 def test_branches_of_an_if_may_use_the_same_names(tmp_path: Path) -> None:
     """ONNX scopes names by subgraph; its checker and onnxruntime take such a model."""
-    then, other = zoo.branch("a", 0, "then_y"), zoo.branch("a", 1, "else_y")
+    then, other = onnx_models.branch("a", 0, "then_y"), onnx_models.branch("a", 1, "else_y")
     node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
-    model = zoo.onnx_model([node], {"c": np.array(True)})
+    model = onnx_models.onnx_model([node], {"c": np.array(True)})
     onnx.checker.check_model(model)
     onnx.save(model, tmp_path / "model.onnx")
     layers = find_layers(open_checkpoint(tmp_path / "model.onnx"), NOTHING_GIVEN)
     means = [layer.mean.tolist() for layer in layers if layer.mean is not None]
-    expected = [zoo.onnx_values("a", seed)["a.running_mean"].tolist() for seed in (0, 1)]
+    expected = [onnx_models.onnx_values("a", seed)["a.running_mean"].tolist() for seed in (0, 1)]
     assert sorted(means) == sorted(expected)
 
 
@@ -135,26 +118,3 @@ def test_reading_imports_no_torch(menagerie: dict[str, Layout]) -> None:
     command = [sys.executable, "-c", _READ_ALL, *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []
-
-
-@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
-def test_only_the_norm_layers_are_read(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "large"
-    expected = zoo.write_large(path, form, megabytes=200)
-    opened: list[SourceFile] = []
-    original = SourceFile.__init__
-
-    def counting(self: SourceFile, path: Path) -> None:
-        original(self, path)
-        opened.append(self)
-
-    monkeypatch.setattr(SourceFile, "__init__", counting)
-    (layer,) = find_layers(open_checkpoint(path), NOTHING_GIVEN)
-    assert layer.mean is not None
-    assert np.array_equal(layer.mean, zoo.numpy_of(expected["bn.running_mean"]))
-    size = path.stat().st_size
-    path.unlink()
-    assert size > 200 << 20
-    assert 0 < sum(file.bytes_read for file in opened) < size / 100

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,13 +16,16 @@ import torch
 
 from bncheck.cli import run
 from bncheck.drifting.command import DriftOptions, drift
+from bncheck.findings import Severity
 from bncheck.inspection import inspect
 from bncheck.reporting.formats import Format, render
 from bncheck.reporting.views.drift import DriftView
 from bncheck.reporting.views.inspect import InspectView
+from bncheck.rules.registry import find_rule
 from tests.chromium import CHROMIUM, Page, browser
 from tests.drifting.planted import SNAPSHOTS
 from tests.networks import SAMPLES
+from tests.reporting import validity
 
 NET = f"{SAMPLES / 'nets.py'}:DigitNet"
 DATA = str(SAMPLES / "digits-train.npz")
@@ -83,6 +87,38 @@ def test_no_name_leaves_its_place(tmp_path: Path) -> None:
     ElementTree.fromstring(render(Format.SVG, view))
 
 
+@pytest.mark.parametrize(
+    ("sentence", "html", "markdown"),
+    [
+        (
+            "run `bncheck x '<b>.pt'`; then `y|z`",
+            "run <code>bncheck x &#39;&lt;b&gt;.pt&#39;</code>; then <code>y|z</code>",
+            "run <code>bncheck x &#39;&#60;b&#62;&#46;pt&#39;</code>; then <code>y&#124;z</code>",
+        ),
+        ("`all`", "<code>all</code>", "`all`"),
+        # A name with backticks of its own.
+        ("run `x 'a`<i>'`", "run <code>x &#39;a`&lt;i&gt;&#39;</code>", None),
+        ("run `x '`<script>`'`", "run <code>x &#39;`&lt;script&gt;`&#39;</code>", None),
+        # Where it looks like the end, the wrong words are code, and still nothing but words.
+        ("run `x 'a` <b>'`", "run <code>x &#39;a</code> &lt;b&gt;&#39;`", None),
+        ("`` <i> a`b `c", "`` &lt;i&gt; a`b `c", "&#96;&#96; &#60;i&#62; a&#96;b &#96;c"),
+        ("`\u202e\n</code>`", "<code>\\u202e\\n&lt;/code&gt;</code>", None),
+    ],
+)
+def test_commands_between_backticks_are_code(
+    sentence: str, html: str, markdown: str | None
+) -> None:
+    report = inspect(SAMPLES / "healthy.pt")
+    finding = find_rule("BN101").finding(Severity.ERROR, "bn1", sentence, sentence)
+    view = InspectView([replace(report, findings=(finding,))])
+    page = render(Format.HTML, view)
+    assert f"<p><strong>Fix:</strong> {html}</p>" in page
+    assert f"<p><code>bn1</code>: {html}</p>" in page
+    shown = render(Format.MARKDOWN, view)
+    assert markdown is None or f"|{markdown}|{markdown}|" in shown
+    validity.check("markdown", shown)
+
+
 def test_documents_without_figures_carry_no_plotly() -> None:
     view = InspectView([inspect(SAMPLES / "one-layer-reset.pt")])
     text = render(Format.HTML, view)
@@ -135,7 +171,7 @@ def test_it_loads_without_errors_and_hovering_shows_values(page: Path, chromium:
     chromium.look(1200, 900)
     chromium.open(page)
     chromium.wait("document.querySelectorAll('.plot .main-svg').length >= 6")
-    shown = hovered(chromium, 7, 0)
+    shown = hovered(chromium, 10, 0)
     assert "bn4" in shown
     assert "epoch 1" in shown
     assert re.search(r"W2 0\.8\d", shown)

@@ -11,8 +11,9 @@ import pytest
 
 from bncheck.layers import Origin, Setting
 from bncheck.reading.kinds import NormKind
+from bncheck.rules.data.rule import MeasuredRule
 from bncheck.rules.registry import RULES
-from bncheck.rules.rule import MeasuredRule, SeriesRule
+from bncheck.rules.series.rule import SeriesRule
 from tests.networks import ASSUMED_MOMENTUM, codes, findings, healthy_layer, network
 
 

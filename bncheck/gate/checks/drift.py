@@ -23,6 +23,7 @@ def _run(subject: Subject) -> DriftReport:
         select=options.select,
         ignore=options.ignore,
         thresholds=options.thresholds,
+        last=subject.path,  # it may be of the same epoch as the last snapshot
     )
     with_data = model.model is not None and model.data is not None
     return drift(paths, asked, subject.measuring() if with_data else None)

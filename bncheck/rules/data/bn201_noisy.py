@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.findings import Finding, Severity
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.rules.data.case import Case
-from bncheck.rules.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.rule import MeasuredRule, measured_rule
 
 #: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
 _SCATTER: Final = 2.5

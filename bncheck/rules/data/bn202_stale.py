@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.findings import Finding, Severity
 from bncheck.rules.data.case import Case
-from bncheck.rules.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.rule import MeasuredRule, measured_rule
 
 #: Half of the layers deviate at least so much by themselves.
 _TYPICAL: Final = 0.10

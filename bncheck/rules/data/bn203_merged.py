@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.findings import Finding, Severity
 from bncheck.rules.data.case import Case
-from bncheck.rules.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.rule import MeasuredRule, measured_rule
 
 #: Median ln(running_var / var), and the share of W2^2 that may be due to means.
 _SIGNED: Final = 0.4

@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.findings import Finding, Severity
 from bncheck.measuring.results import Candidate, Direction, fits_better
 from bncheck.rules.data.case import Case
-from bncheck.rules.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.rule import MeasuredRule, measured_rule
 
 #: The first layer alone: this share of the worst of the others, this many times their median. In
 #: a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows the input).

@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.findings import Finding, Severity
 from bncheck.rules.data.case import Case, names
-from bncheck.rules.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.rule import MeasuredRule, measured_rule
 
 #: ln(running_var / var) of layers behind dropout, and how much less the others have.
 _SIGNED: Final = 0.08

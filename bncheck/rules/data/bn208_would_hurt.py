@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bncheck.findings import Finding, Severity
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.case import Case
-from bncheck.rules.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.rule import MeasuredRule, measured_rule
 
 
 @measured_rule("BN208", "recalibration-would-hurt", Severity.WARNING, Severity.ERROR)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bncheck.findings import Finding, Severity
-from bncheck.rules.rule import SeriesRule, series_rule
 from bncheck.rules.series.changes import changes_of
+from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
     from bncheck.drifting.movement import Movement

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from bncheck.drifting.distance import distance
 from bncheck.drifting.movement import statistics_in
 from bncheck.findings import Finding, Severity
-from bncheck.rules.rule import SeriesRule, count, series_rule
+from bncheck.rules.rule import count
+from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
     from bncheck.drifting.movement import Movement

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.findings import Finding, Severity
-from bncheck.rules.rule import SeriesRule, series_rule
+from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
     from bncheck.drifting.movement import Floats, Movement
@@ -36,9 +36,9 @@ def late_shift(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
     """
     gaps = _gaps(movement)
     for name, row in zip(movement.layers, movement.to_previous, strict=True):
-        for place in range(1 + _BEFORE, row.size):
-            usual = _usual(row, gaps, place)
-            if row[place] >= movement.thresholds.w2_error and row[place] > _FACTOR * usual:
+        for place in np.flatnonzero(row >= movement.thresholds.w2_error).tolist():
+            usual = _usual(row, gaps, place) if place > _BEFORE else float("inf")
+            if row[place] > _FACTOR * usual:
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
                 yield self.finding(
                     Severity.WARNING,

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bncheck.cli import run
-from tests import zoo
+from tests.zoo import onnx_models as zoo
 
 
 def _stolen() -> TensorProto:

@@ -1,0 +1,1 @@
+"""How the sample files are made; `train.py` makes them all."""

@@ -1,0 +1,47 @@
+"""What is read of a file: the part that is asked for, and of large ones next to nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bncheck.layers import Assumptions, find_layers
+from bncheck.reading.opening import open_checkpoint
+from bncheck.reading.source import SourceFile
+from tests.zoo import large, states
+from tests.zoo.torch_zip import zip_model_and_ema
+
+NOTHING_GIVEN = Assumptions()
+
+
+def test_key_takes_another_subtree(tmp_path: Path) -> None:
+    path = zip_model_and_ema(tmp_path).path
+    assert [tree.path for tree in open_checkpoint(path).alternatives] == ["ema"]
+    other = open_checkpoint(path, "ema")
+    for name, numbers in states.arrays(states.state(1)).items():
+        assert np.array_equal(other.tensors[name], numbers)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_only_the_norm_layers_are_read(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large"
+    expected = large.write_large(path, form, megabytes=200)
+    opened: list[SourceFile] = []
+    original = SourceFile.__init__
+
+    def counting(self: SourceFile, path: Path) -> None:
+        original(self, path)
+        opened.append(self)
+
+    monkeypatch.setattr(SourceFile, "__init__", counting)
+    (layer,) = find_layers(open_checkpoint(path), NOTHING_GIVEN)
+    assert layer.mean is not None
+    assert np.array_equal(layer.mean, states.numpy_of(expected["bn.running_mean"]))
+    size = path.stat().st_size
+    path.unlink()
+    assert size > 200 << 20
+    assert 0 < sum(file.bytes_read for file in opened) < size / 100
