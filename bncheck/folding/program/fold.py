@@ -21,6 +21,7 @@ from bncheck.folding.program.exporting import (
     functional,
     refuse_random,
 )
+from bncheck.folding.program.plain import plain
 from bncheck.folding.program.read import read_program
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.result import FoldReport, Parity, findings_of
@@ -90,7 +91,7 @@ def fold(
     else:
         say("exporting")
         program = export_program(model, as_arguments(example_inputs))
-    given, program = program, functional(program)
+    given, program = program, plain(functional(program))
     refuse_random(program)
     graph = read_program(program)
     refuse_corrupt(graph)

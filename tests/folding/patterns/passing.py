@@ -188,6 +188,20 @@ PASSING: dict[str, Pattern] = {
         lambda y: F.interpolate(y, size=(9, 5), mode="bicubic", align_corners=True)
     ),
     # constants
+    "addcmul": behind(
+        lambda y: torch.addcmul(y.new_ones(6, 1, 1), y, y.new_full((1,), 3), value=2)
+    ),
+    "addcmul_of_two": two(lambda a, b: torch.addcmul(a, b, b.new_full((6, 1, 1), 0.3))),
+    "addcdiv": behind(lambda y: torch.addcdiv(y.new_ones(6, 1, 1), y, y.new_full((1,), 3))),
+    "windows": behind(lambda y: y.unfold(2, 3, 2).sum(-1)),
+    "windows_of_channels": behind(lambda y: y.unfold(1, 3, 1).mean(-1), 4, kept=1, reason="mixes"),
+    "bn_windows_linear": Pattern(
+        net(lambda s, x: s.fc(F.unfold(s.bn(x), 2).mT), bn=bn(3), fc=lambda: nn.Linear(12, 5)),
+    ),
+    "bn_padded_windows_linear": Pattern(
+        net(lambda s, x: s.fc(F.unfold(s.bn(x), 2, padding=1).mT), bn=bn(3),
+            fc=lambda: nn.Linear(12, 5)), kept=1, reason="count_include_pad",
+    ),
     "constants": behind(lambda y: -(2 - y / 3) * 0.5 + 1),
     "a_tensor": behind(lambda y: y * torch.tensor(2.5) - torch.full((6, 1, 1), 0.5)),
     "arange": behind(lambda y: y + torch.arange(6).view(1, 6, 1, 1) / torch.linspace(1, 2, 7)),
