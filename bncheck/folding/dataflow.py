@@ -85,6 +85,16 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Rescaled:
+    """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
+
+    Of inputs x, weight, bias.
+    """
+
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
 class Norm:
     """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.
 
@@ -229,9 +239,9 @@ class Opaque:
 
 
 Spec: TypeAlias = (
-    Conv | ConvTranspose | Linear | Lookup | Norm | Add | Mul | Identity | Reshape | Transpose
-    | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier
-    | ShapeOf | Opaque
+    Conv | ConvTranspose | Linear | Lookup | Rescaled | Norm | Add | Mul | Identity | Reshape
+    | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle
+    | Rectifier | ShapeOf | Opaque
 )  # fmt: skip
 
 

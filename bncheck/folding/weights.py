@@ -20,12 +20,23 @@ from bncheck.folding.algebra import (
     linear_before,
     linear_beside,
     norm_affine,
+    rescaled_after,
     scaled,
     tiling_as_conv,
     transposed_after,
     transposed_before,
 )
-from bncheck.folding.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Lookup, Norm, Op
+from bncheck.folding.dataflow import (
+    Conv,
+    ConvTranspose,
+    Floats,
+    Graph,
+    Linear,
+    Lookup,
+    Norm,
+    Op,
+    Rescaled,
+)
 from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.plan import Fold, Plan
 from bncheck.folding.planner.planning import plan
@@ -188,6 +199,8 @@ def _after(op: Op, new: Weights, scale: Floats, shift: Floats) -> Weights:
         return transposed_after(new, spec.groups, scale, shift)
     if isinstance(spec, Linear):
         return linear_after(new, spec.output_first, scale, shift)
+    if isinstance(spec, Rescaled):
+        return rescaled_after(new, scale, shift)
     if isinstance(spec, Lookup):
         return Weights(new.weight * scale + shift, None)
     return conv_after(new, scale, shift)

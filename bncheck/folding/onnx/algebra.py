@@ -16,6 +16,7 @@ from bncheck.folding.dataflow import (
     Mul,
     Norm,
     Rectifier,
+    Rescaled,
     Spec,
 )
 from bncheck.folding.einsum import einsum_spec
@@ -92,6 +93,8 @@ def _transposed(scope: Scope, a: Attributes, kernel: tuple[Dim, ...]) -> Spec:
 
 def norms(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
     """BatchNorm and InstanceNorm."""
+    if node.op_type == "LayerNormalization" and len([name for name in node.output if name]) == 1:
+        return Rescaled(-1) if scope.rank(node.input[1]) == 1 and a("axis", -1) == -1 else None
     eps = round_to_decimal(a("epsilon", 1e-5))
     if node.op_type == "InstanceNormalization":
         return Norm(eps, True, _ALONE)

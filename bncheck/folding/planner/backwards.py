@@ -19,6 +19,7 @@ from bncheck.folding.dataflow import (
     Mul,
     Norm,
     Op,
+    Rescaled,
     Use,
 )
 from bncheck.folding.planner.candidates import Candidate
@@ -179,7 +180,7 @@ class Backwards(Draft):
         spec = op.spec
         if index in self.bypassed:
             return [(self._data_slot(op), maps[0])]
-        if isinstance(spec, (Conv, ConvTranspose, Linear, Lookup)):
+        if isinstance(spec, (Conv, ConvTranspose, Linear, Lookup, Rescaled)):
             self._absorb_after(index, op, maps[0], step)
             return []
         if isinstance(spec, Norm):

@@ -16,6 +16,7 @@ from bncheck.folding.dataflow import (
     Lookup,
     Mul,
     Op,
+    Rescaled,
     Shape,
     Use,
 )
@@ -139,6 +140,8 @@ def channel_axis(graph: Graph, op: Op, side: int) -> int:
         return op.spec.axes[side]
     if isinstance(op.spec, Lookup):
         return -1
+    if isinstance(op.spec, Rescaled):
+        return op.spec.axis
     weight = graph.shape(op.inputs[1]) if isinstance(op.spec, (Conv, ConvTranspose)) else None
     rank = len(weight or graph.shape(op.outputs[0]) or ())
     return 1 - rank  # a convolution takes an image without a batch, too

@@ -15,6 +15,7 @@ from bncheck.folding.dataflow import (
     Mul,
     Norm,
     Rectifier,
+    Rescaled,
 )
 from bncheck.folding.einsum import einsum_spec
 from bncheck.folding.geometry import centre_of
@@ -114,6 +115,10 @@ def _transposed(a: Arguments) -> Described | None:
 
 def norms(node: Node, name: str, a: Arguments) -> Described | None:
     """BatchNorm and InstanceNorm."""
+    if name == "layer_norm" and len(a("normalized_shape")) == 1 and a("weight") is not None:
+        return Rescaled(-1), (a("input"), a("weight"), a("bias"))
+    if name == "group_norm" and a("weight") is not None:
+        return Rescaled(1), (a("input"), a("weight"), a("bias"))
     if name in BATCH_NORMS:
         trains = bool(a.first("training", "train")) or "with_update" in name
         trains = (trains or name.endswith("_functional")) and name not in _NO_TRAINING

@@ -208,6 +208,12 @@ def two_of_one_value() -> onnx.ModelProto:
     return model(nodes, weights)
 
 
+def layer_norm() -> onnx.ModelProto:
+    weights = {"ln.weight": numbers(7), "ln.bias": numbers(7), **norm(7)}
+    node = helper.make_node("LayerNormalization", ["x", "ln.weight", "ln.bias"], ["c"])
+    return model([node, bn("c", "y")], weights, ("N", 7))
+
+
 def sum_of_three() -> onnx.ModelProto:
     sizes = zip("abc", (1, 3, 3), strict=True)
     weights = {f"{name}.weight": numbers(6, 3, 3, size) for name, size in sizes}
@@ -260,6 +266,7 @@ CALLS: Table = {
     "function": (function, 0),
     "embedding": (embedding, 0),
     "two_of_one_value": (two_of_one_value, 0),
+    "layer_normalization": (layer_norm, 0),
     "sum_of_three": (sum_of_three, 0),
     "matmul": (matmul(("N", 5)), 0),
     "bn_conv": (before(), 0),
