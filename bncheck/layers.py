@@ -7,14 +7,14 @@ pair of weight and bias is never taken for a layer: it could be anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bncheck.errors import BncheckError
-from bncheck.limits import MAX_LAYERS
+from bncheck.limits import MAX_LAYERS, MAX_STATISTIC_BYTES, MAX_STATISTICS
 from bncheck.reading.checkpoint import Checkpoint, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bncheck.reading.tensors import Array
+    from bncheck.reading.tensors import Array, LazyTensor
 
     Floats = NDArray[np.float64]
 
@@ -142,6 +142,7 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
             f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
             "take a part of it with --key",
         )
+    _check_size(checkpoint.tensors.lazy[tensor] for g in groups.values() for tensor in g.values())
     layers = []
     for name, roles in groups.items():
         module = checkpoint.modules.get(name)
@@ -149,6 +150,19 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
         if all(tensor.dtype.kind in _REAL for tensor in tensors.values()):
             layers.append(_layer(name, tensors, module, given))
     return layers
+
+
+def _check_size(tensors: Iterable[LazyTensor]) -> None:
+    """Layers may share a storage: a file of a few MB can describe terabytes of statistics."""
+    left = MAX_STATISTICS
+    for tensor in tensors:
+        left -= tensor.elements
+        if left < 0 or tensor.cost > MAX_STATISTIC_BYTES:
+            raise BncheckError(
+                f"holds normalisation layers of more than {MAX_STATISTICS:,} numbers "
+                "(limits MAX_STATISTICS, MAX_STATISTIC_BYTES)",
+                "take a part of it with --key",
+            )
 
 
 def _group(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:

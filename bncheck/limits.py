@@ -49,6 +49,12 @@ MAX_NAME_LETTERS: Final = 64 * MIB
 #: is judged and reported.
 MAX_LAYERS: Final = 10_000
 
+#: Numbers in all normalisation layers together, and the most that reading one of their tensors may
+#: take from the file (strides spread it): the largest networks have 3 million. Rules look at them
+#: in float64.
+MAX_STATISTICS: Final = 8_000_000
+MAX_STATISTIC_BYTES: Final = 64 * MIB
+
 #: Modules inside modules, dicts inside dicts; 60,000 levels are an attack, 40 a large network.
 MAX_DEPTH: Final = 500
 

@@ -79,7 +79,9 @@ def running(subject: str) -> Iterator[None]:
             "guard scripts with `if __name__ == '__main__':`",
             subject,
         ) from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # GeneratorExit, or one of its own
         raise BncheckError(described(error), "mend it there", subject) from error
 
 
@@ -104,7 +106,10 @@ def exporting() -> Iterator[None]:
 
 def described(error: BaseException) -> str:
     """`ValueError: depth must be 6n+2 (nets.py:12)`."""
-    text = " ".join(str(error).split())[:300]
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # its own __str__ fails
+        text = ""
     name = type(error).__name__
     return f"{name}: {text}{_where(error)}" if text else f"{name}{_where(error)}"
 
@@ -186,12 +191,13 @@ def _importable(target: str) -> Iterator[None]:
     added = [os.getcwd()]
     if _is_path(target):
         added.insert(0, str(Path(target).resolve().parent))
-    before = list(sys.path)
+    before, writes = list(sys.path), sys.dont_write_bytecode
     sys.path[:0] = [path for path in added if path not in sys.path]
+    sys.dont_write_bytecode = True  # who looks at a folder leaves no __pycache__ in it
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:], sys.dont_write_bytecode = before, writes
 
 
 @contextlib.contextmanager

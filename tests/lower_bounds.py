@@ -14,7 +14,7 @@ SAMPLES = Path(__file__).parents[1] / "sample_models"
 TESTS = (
     *("reading/test_zoo.py", "cli/test_inspect.py", "config", "rules", "test_layers.py"),
     *("drifting/test_naming.py", "measuring/test_moments.py"),
-    *("reporting/test_visible.py", "reporting/test_write.py"),
+    *("reporting/test_visible.py", "writing/test_atomic.py"),
 )
 #: What `bncheck inspect` must say about each.
 EXPECTED = {

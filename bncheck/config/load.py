@@ -96,7 +96,7 @@ def _validated(file: Path, text: str, table: Any) -> Settings:
 
     try:
         # Through JSON, because only there a list may be a tuple while nothing else is converted.
-        document = json.dumps(table, default=str)
+        document = _as_json(file, table)
         return TypeAdapter(Settings).validate_json(document, strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
@@ -106,6 +106,13 @@ def _validated(file: Path, text: str, table: Any) -> Settings:
     more = len({_existing(table, p["loc"]) for p in problems}) - 1
     sentence, hint = _described(path, same)
     raise _error(file, text, path, sentence, f"{hint} ({more} more)" if more else hint)
+
+
+def _as_json(file: Path, table: Any) -> str:
+    try:
+        return json.dumps(table, default=str)
+    except RecursionError:  # a dotted key of 50,000 parts
+        raise BncheckError("nests tables beyond reason", "mend it there", str(file)) from None
 
 
 def _existing(table: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:

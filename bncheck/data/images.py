@@ -74,7 +74,7 @@ class ImageFolder:
         try:
             with Image.open(file) as opened:
                 image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BncheckError(f"cannot be read ({error})", "remove it", str(file)) from None
         if self._options.size:
             height, *width = self._options.size

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bncheck.errors import BncheckError
 from bncheck.folding.dataflow import Floats
-from bncheck.folding.result import Parity
+from bncheck.folding.result import EXCUSE, Parity
 
 Output: TypeAlias = NDArray[Any]
 
@@ -28,11 +28,7 @@ Output: TypeAlias = NDArray[Any]
 FLOOR = 1e-3
 #: So many values let a channel's largest one say how large the channel is.
 ENOUGH_VALUES = 64
-#: The original in its own dtype is off by so much; the fold, which rounds otherwise, may be off by
-#: a multiple of that, but never by more than so many tolerances: beyond, the comparison says
-#: nothing. Of a thousand channels of right folds, the largest such multiple is 3 to 6 (networks of
-#: torchvision with random weights). That the new numbers are right is seen in float64 beside this.
-EXCUSE = 10.0
+#: What rounding excuses is at most so many tolerances: beyond, the comparison says nothing.
 _LARGEST_EXCUSE = 100.0
 
 

@@ -197,7 +197,7 @@ def _part(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Part:
     except BncheckError as error:
         raise error.about(chunk.file) from None
     tensor = pickled.objects.tensor(pickled.root)
-    if tensor is None or tensor.shape != chunk.sizes:
+    if tensor is None or tensor.shape != chunk.sizes or len(chunk.offsets) != len(chunk.sizes):
         raise _malformed()
     place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
     return Part(place, tensor, archive)

@@ -142,7 +142,9 @@ def _norm_modules(program: dict[str, Any], tensors: dict[str, LazyTensor]) -> di
         if is_norm_class(operator):
             arguments = {item["name"]: item["arg"] for item in node["inputs"]}
             layer = _norm_module(operator, arguments, weights, tensors)
-            found.setdefault(_layer_name(layer, node), layer)
+            name = _layer_name(layer, node)
+            if found.setdefault(name, layer).tensors != layer.tensors:  # another's mean, say
+                found[f"{name} ({node.get('name')})"] = layer
     return found
 
 

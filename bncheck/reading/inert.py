@@ -60,7 +60,8 @@ class Persistent:
 class Node:
     """A dict, a set, or the result of a call that was not made.
 
-    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed.
+    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed
+    (a pair of the later and the earlier where it did so twice).
     `by_name` is for the reader's use: its entries that have names, once somebody looked them up.
     """
 
@@ -120,6 +121,7 @@ class _Machine:
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
         self.memo = _Memo()
+        self.given: dict[int, list[Value]] = {}
         self.text_bytes = MAX_PICKLE_TEXT_BYTES
 
     def run(self) -> Value:
@@ -214,6 +216,8 @@ class _Machine:
     def append(self, values: list[Value]) -> None:
         target = self.stack[-1]
         if isinstance(target, list):
+            if id(target) in self.given:
+                raise _malformed("it appends to a list after its use")
             target.extend(values)
         elif isinstance(target, Node):
             items = target.items if isinstance(target.items, list) else []
@@ -239,6 +243,9 @@ class _Machine:
 
     def call(self, function: Value, args: Value) -> None:
         arguments = args if isinstance(args, tuple) else (args,)
+        for argument in arguments:
+            if isinstance(argument, list):  # the real call would have read it now
+                self.given[id(argument)] = argument
         self.push(Node(function, arguments))
 
     def new_object(self, count: int) -> None:
@@ -257,7 +264,8 @@ class _Machine:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Node):
-            target.state = state
+            # A second state updates the first, as it does a module's __dict__.
+            target.state = state if target.state is None else (state, target.state)
 
     def extension(self, layout: struct.Struct) -> None:
         self.push(Global("copyreg.extension", str(self.number(layout))))

@@ -56,6 +56,11 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
+    if any(n.op_type == "BatchNormalization" for f in model.functions for n in f.node):
+        raise BncheckError(
+            "keeps BatchNorms in functions, where bncheck does not look",
+            "inline them: onnx.inliner.inline_local_functions",
+        )
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
     unused = _Names()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeVar
 
 from bncheck.errors import BncheckError
 from bncheck.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
@@ -24,8 +24,7 @@ from bncheck.reading.tensors import (
     unknown_dtype,
 )
 
-if TYPE_CHECKING:
-    from bncheck.reading.tensors import Array
+T = TypeVar("T")
 
 #: safetensors' own limit on its header.
 _LONGEST_HEADER: Final = 100_000_000
@@ -114,17 +113,18 @@ def read_index(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]
             opened[shard] = read_shard(path.parent / shard)
         return opened[shard][name]
 
-    def load(name: str) -> Array:
+    def using(name: str, use: Callable[[LazyTensor], T]) -> T:
         shard = shards[name]
         try:
-            return find(name).read()
+            return use(find(name))
         except KeyError:
             raise BncheckError(f"has no tensor {name[:60]!r}", "download it again", shard) from None
         except BncheckError as error:
             raise error.about(shard) from None
 
     def tensor(name: str) -> LazyTensor:
-        return LoadedTensor(partial(load, name), parts=lambda: [Part((), find(name))])
+        load = partial(using, name, lambda tensor: tensor.read())
+        return LoadedTensor(load, parts=partial(using, name, lambda tensor: [Part((), tensor)]))
 
     return [Subtree("", {name: tensor(name) for name in shards})]
 
@@ -159,8 +159,15 @@ def _shards(path: Path) -> dict[str, str]:
                 f"names a shard {shard[:60]!r} outside its own folder",
                 "do not trust it; download the model again",
             )
-        if not os.path.isfile(path.parent / shard):  # unlike is_file, False for any name
+        file = path.parent / shard
+        if not os.path.isfile(file):  # unlike is_file, False for any name
             raise BncheckError(
                 f"names a shard {shard[:60]!r} that is not there", "download the missing shard"
+            )
+        # As in the Hugging Face cache, index and shard may be links into one other folder.
+        if file.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
+            raise BncheckError(
+                f"names a shard {shard[:60]!r} that is a link out of its folder",
+                "copy the shard beside the index",
             )
     return {str(name): str(shard) for name, shard in weight_map.items()}

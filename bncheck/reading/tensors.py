@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: NumPy 1 stops at 32 axes, and 16 bytes an element must still be countable.
 _MOST_AXES: Final = 32
 _MOST_ELEMENTS: Final = 1 << 58
+_USUAL_SIZE: Final = 4  # bytes of a number
 
 #: torch's dtype names whose NumPy name is another; ml_dtypes gives NumPy the small floats.
 _NUMPY_NAMES = {
@@ -109,6 +110,16 @@ class LazyTensor(Protocol):
         """The shape, or None where finding out would mean opening another file."""
         ...
 
+    @property
+    def elements(self) -> int:
+        """How many numbers it has; finding out may mean opening another file."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """About how many bytes reading it takes, as stored and as an array."""
+        ...
+
     def read(self) -> Array:
         """The numbers, in the dtype they are stored in. Raises BncheckError where they are bad."""
         ...
@@ -188,6 +199,12 @@ class StridedTensor:
         return math.prod(self.shape)
 
     @property
+    def cost(self) -> int:
+        """Bytes of the storage from its first to its last number, or of the array."""
+        size = item_size(self.dtype)
+        return max(self._end - self.offset * size, self.elements * size)
+
+    @property
     def _end(self) -> int:
         last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         return (self.offset + last + 1) * item_size(self.dtype)
@@ -239,6 +256,20 @@ class LoadedTensor:
     load: Callable[[], Array]
     shape: tuple[int, ...] | None = None
     parts: Callable[[], list[Part]] | None = None
+
+    @property
+    def elements(self) -> int:
+        """By its shape, or that of its parts; 0 where nobody knows it, nor could read it."""
+        if self.shape is not None:
+            return math.prod(self.shape)
+        return sum(part.tensor.elements for part in self.parts()) if self.parts else 0
+
+    @property
+    def cost(self) -> int:
+        """That of its parts, or about as much as its numbers take."""
+        if self.parts:
+            return sum(part.tensor.cost for part in self.parts())
+        return self.elements * _USUAL_SIZE
 
     def read(self) -> Array:
         """What `load` gives."""

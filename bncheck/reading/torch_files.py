@@ -33,10 +33,12 @@ class Pickled:
 def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/") -> Pickled:
     """One pickle of a torch archive; its storages are the records below `data`."""
     pickle = archive.read(record, MAX_PICKLE_BYTES)
-    big_endian = "byteorder" in archive and archive.read("byteorder", 64).strip() == b"big"
+    order = archive.read("byteorder", 64) if "byteorder" in archive else b"little"
+    if order not in (b"little", b"big"):
+        raise BncheckError("names a byte order that nobody knows", "save it again with torch.save")
 
     def find(key: str, dtype: str, elements: int) -> Storage:
-        storage = archive.storage(f"{data}{key}", big_endian)
+        storage = archive.storage(f"{data}{key}", order == b"big")
         _check_size(key, storage.source.size, elements * item_size(dtype))
         return storage
 
@@ -116,5 +118,10 @@ class _References:
             if pid[0] == "module":  # legacy files wrap a class to carry its source code along
                 return pid[1]
             if len(pid) > 2 and isinstance(pid[1], Global) and isinstance(pid[2], str):
-                self.dtypes[pid[2]] = storage_dtype(pid[1])
+                dtype = storage_dtype(pid[1])
+                if self.dtypes.setdefault(pid[2], dtype) != dtype:
+                    # torch.save refuses to write that, and torch.load takes the first for both.
+                    raise BncheckError(
+                        f"gives storage {pid[2][:40]!r} two dtypes", "save it again with torch.save"
+                    )
         return Persistent(pid)

@@ -37,14 +37,19 @@ FindStorage: TypeAlias = Callable[[str, str, int], Storage]
 #: Gives the storage that a whole torch file, embedded in a plain pickle, consists of.
 FindNested: TypeAlias = Callable[[Source], "tuple[Storage, str]"]
 
-_REBUILD_STRIDED: Final = {
-    "_rebuild_tensor",
-    "_rebuild_tensor_v2",
-    "_rebuild_tensor_v3",
-    "_rebuild_qtensor",
+#: Calls that make a tensor from a storage, and which of their arguments is a dict of its metadata.
+_METADATA: Final = {
+    "_rebuild_tensor": 4,
+    "_rebuild_tensor_v2": 6,
+    "_rebuild_tensor_v3": 7,
+    "_rebuild_qtensor": 7,
 }
+_REBUILD_STRIDED: Final = _METADATA.keys()
 #: Parameters in parameters: one is usual, four are an attack.
 _MOST_WRAPPED: Final = 3
+
+_WITH_STATE: Final = {Global("torch._utils", "_rebuild_parameter_with_state")}
+_FLAGS: Final = 3  # requires_grad, volatile, backward hooks
 
 #: Called with the tensor that they wrap; Variable until torch 0.4.
 _WRAPPERS: Final = {
@@ -105,6 +110,7 @@ class TorchObjects:
         """
         wrapped = 0
         while isinstance(value, Node) and value.is_call_of(_WRAPPERS) and value.args:
+            _refuse_other_data(value)
             value, wrapped = value.args[0], wrapped + 1
             if wrapped > _MOST_WRAPPED:
                 return None
@@ -113,6 +119,7 @@ class TorchObjects:
         module, name = value.function
         try:
             if name in _REBUILD_STRIDED and module == "torch._utils":
+                _refuse_other_data(value)
                 return self._strided(name, value.args)
             if name == "_rebuild_from_type_v2" and module == "torch._tensor":
                 rebuild, _, args, *_ = value.args
@@ -123,6 +130,8 @@ class TorchObjects:
                 return self._array(value.args[0])
             if module in _ARRAY_MODULES:
                 return self._array(value)
+            if name.startswith("_rebuild_") and module == "torch._utils":
+                return LoadedTensor(lambda: _refuse_kind(name))
         except (IndexError, TypeError, ValueError):
             raise BncheckError(
                 "holds a malformed description of a tensor", "save it again"
@@ -132,6 +141,9 @@ class TorchObjects:
     def _strided(self, rebuild: str, args: tuple[Value, ...]) -> LazyTensor:
         storage, offset, shape, strides = args[:4]
         view_of, dtype = self.storage(storage)
+        metadata = by_name(args[_METADATA[rebuild]]) if len(args) > _METADATA[rebuild] else {}
+        if any(metadata.get(bit) is not False for bit in ("neg", "conj") if bit in metadata):
+            return LoadedTensor(_refuse_lazy_sign)
         if rebuild == "_rebuild_tensor_v3" and isinstance(args[6], Global):
             name = args[6].name
             if not is_known_dtype(name):  # torch.float4_e2m1fn_x2, torch.uint3...
@@ -215,6 +227,36 @@ def storage_dtype(kind: Global) -> str:
     return dtype_name(special.get(stem, stem.lower()))
 
 
+def _refuse_other_data(call: Node) -> None:
+    """A state may give a tensor other numbers than the call has: `set_(*state)`, `.data = ...`.
+
+    torch.load does so even with weights_only. A Variable of torch 0.3 has a state of three flags.
+    """
+    states = [call.state, *call.args[3:4]] if call.is_call_of(_WITH_STATE) else [call.state]
+    for state in states:
+        parts = state if isinstance(state, tuple) else (state,)
+        twice = any(isinstance(part, tuple) for part in parts)
+        if twice or len(parts) > _FLAGS or any("data" in by_name(part) for part in parts):
+            raise BncheckError(
+                "holds a tensor whose numbers are replaced by a second description",
+                "do not trust it; save it again with torch.save",
+            )
+
+
+def _refuse_lazy_sign() -> Array:
+    raise BncheckError(
+        "holds a tensor that is the negative or conjugate of what is stored",
+        "save `tensor.resolve_neg().resolve_conj()`",
+    )
+
+
+def _refuse_kind(rebuild: str) -> Array:
+    kind = rebuild.removeprefix("_rebuild_").replace("_", " ")[:40]
+    raise BncheckError(
+        f"holds a tensor of a kind that bncheck does not read ({kind})", "save it as a plain tensor"
+    )
+
+
 def _numpy_code(dtype: Value) -> str | None:
     """`numpy.dtype('f4', ...)` with state ('<', ...) -> '<f4'; None for records and objects."""
     if not isinstance(dtype, Node) or not dtype.args or not isinstance(dtype.args[0], str):
@@ -254,14 +296,15 @@ def entries(value: Value) -> Sequence[tuple[Value, Value]] | None:
     """The key-value pairs of a dict-like node, or None."""
     if not isinstance(value, Node):
         return None
-    if value.entries:
-        return value.entries
     if not value.is_call_of(_MAPPINGS):
-        return None
-    if value.args and isinstance(value.args[0], list):  # Python 2: OrderedDict([[k, v], ...])
-        pairs = value.args[0]
-        return [(p[0], p[1]) for p in pairs if isinstance(p, (list, tuple)) and len(p) == 2]
-    return []
+        return value.entries or None
+    first = value.args[0] if value.args else None
+    if isinstance(first, (list, tuple)) and first:  # Python 2: OrderedDict([[k, v], ...])
+        pairs = [(p[0], p[1]) for p in first if isinstance(p, (list, tuple)) and len(p) == 2]
+        return [*pairs, *value.entries]
+    if isinstance(first, Node):  # no pickler writes that, and the other may still grow
+        raise BncheckError("holds a dict made of another", "save it again with torch.save")
+    return value.entries
 
 
 def members(value: Value) -> Sequence[Value]:
@@ -290,7 +333,9 @@ def attributes(value: Value) -> Mapping[str, Value]:
     if not isinstance(value, Node):
         return {}
     state = value.state
-    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots) or (later, earlier)
+        if isinstance(state[1], tuple):
+            raise BncheckError("sets the state of an object over and over", "save it again")
         return ChainMap(by_name(state[0]), by_name(state[1]))
     if state is None and value.args and isinstance(value.function, Global):
         # torch.fx.GraphModule and packages pass the __dict__ as the first argument.

@@ -21,6 +21,9 @@ from bncheck.reading.tensors import Storage
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _USUAL_NAME = 64  # bytes
+_END = struct.Struct("<16xI2x")  # end of the directory: its offset
+_END64 = struct.Struct("<48xQ")
+_LOCATOR = struct.Struct("<8xQ4x")  # where the latter begins
 _DAMAGED = "download or copy it again"
 
 
@@ -62,15 +65,18 @@ class ZipArchive:
         try:
             with zipfile.ZipFile(cast(BinaryIO, stream)) as archive:
                 infos = archive.infolist()
+                _check_end(source, len(archive.comment), archive.start_dir)
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
             reason = str(error)[:60]
             if reason == "File is not a zip file":  # so says zipfile of what lacks its end
                 reason = "it has no end: a download cut short?"
             raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None
         self.folder = _top_folder([info.orig_filename for info in infos])
+        folded: set[str] = set()  # torch looks records up without regard to case
         for info in infos:
             name = info.orig_filename.removeprefix(self.folder)
-            if name in self._records:
+            folded.add(name.lower())
+            if len(folded) == len(self._records):
                 raise BncheckError(
                     f"is a zip archive with two records named {name[:60]!r}",
                     "do not trust it; save it again with torch.save",
@@ -164,6 +170,24 @@ class ZipArchive:
                 f"is damaged: the zip directory and the record {name[:60]!r} disagree", _DAMAGED
             )
         return start + name_length + extra_length
+
+
+def _check_end(source: Source, comment: int, start: int) -> None:
+    """Refuse a directory that does not lie where the archive's end says.
+
+    zipfile takes the directory right before the end, whatever the end says; torch goes where it
+    says, and could find another one there.
+    """
+    end = source.size - comment - _END.size
+    (offset,) = _END.unpack(source.read(end, _END.size))
+    locator = source.read(max(end - _LOCATOR.size, 0), _LOCATOR.size)
+    if locator.startswith(b"PK\x06\x07"):
+        end64 = end - _LOCATOR.size - _END64.size
+        (offset,) = _END64.unpack(source.read(end64, _END64.size))
+        if _LOCATOR.unpack(locator)[0] != end64:
+            offset = -1
+    if offset != start:
+        raise BncheckError("is a zip archive behind or around something else", _DAMAGED)
 
 
 def _top_folder(names: list[str]) -> str:

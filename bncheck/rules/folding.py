@@ -56,6 +56,7 @@ original in its own dtype has in that channel, up to 100 tolerances. The same is
 fold's numbers in float64, of the values next to what was folded, since outputs alone say nothing
 about a unit that is zero on these inputs.
 
-Fix: this is a bug in bncheck or a model that is not deterministic; please report it with the layer
-that the message names.""",
+Fix: where the original's own rounding is larger than a tolerance can excuse, the message says so:
+fold it with a larger --tolerance. Otherwise this is a bug in bncheck or a model that is not
+deterministic; please report it with the layer that the message names.""",
 )

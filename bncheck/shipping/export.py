@@ -75,13 +75,14 @@ def export_program(
     """
     from bncheck.folding.program.exporting import functional, refuse_random
     from bncheck.folding.program.fold import FoldOptions, fold
+    from bncheck.folding.program.regions import inlined
 
     check(path, options)
     refuse_random(program)
     names = input_names(program, options.input_names)
     outputs = output_names(program, names, options.output_names)
     folded: FoldReport | None = None
-    plain = shipped = functional(program)
+    plain = shipped = functional(inlined(program))
     report = ExportReport(notes=tuple(_lost(plain)))
     if options.fold:
         say("folding")

@@ -155,3 +155,29 @@ def test_a_wrong_weight_of_a_unit_that_never_opens_is_seen(monkeypatch: pytest.M
     assert result.parity.max_relative_error < 1e-6
     assert not result.parity.holds
     assert result.parity.parts_at == "1"
+
+
+class _Chaotic(nn.Module):
+    """Behind the fold, a difference of rounding is multiplied by ten thousand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(self.norm(self.conv(x)) * 1e5)
+
+
+def test_where_rounding_drowns_all_the_finding_says_so() -> None:
+    torch.manual_seed(0)
+    model = _Chaotic().eval()
+    result = program_fold.fold(model, (torch.randn(2, 3, 8, 8),))
+    assert result.parity is not None
+    assert not result.parity.holds
+    assert result.parity.is_drowned
+    (finding,) = result.report.findings
+    assert finding.rule == "BN404"
+    assert "rounding alone moves the original by" in finding.fix
+    tolerance = float(finding.fix.partition("--tolerance ")[2].split()[0])
+    wider = program_fold.FoldOptions(tolerance=tolerance)
+    assert program_fold.fold(model, (torch.randn(2, 3, 8, 8),), wider).parity.holds  # type: ignore[union-attr]

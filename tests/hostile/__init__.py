@@ -11,6 +11,7 @@ from tests.hostile import (
     configurations,
     containers,
     folders,
+    liars,
     names,
     onnx_models,
     pickles,
@@ -28,5 +29,5 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers", "folders",
-           "names", "onnx_models", "pickles", "programs", "safetensors_files", "surroundings",
-           "tensors"]  # fmt: skip
+           "liars", "names", "onnx_models", "pickles", "programs", "safetensors_files",
+           "surroundings", "tensors"]  # fmt: skip

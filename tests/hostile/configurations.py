@@ -38,6 +38,7 @@ def _huge(folder: Path, name: str) -> Path:
 _CONFIGURATIONS = {
     "unknown-key": _TABLE + "w2-max = 0.5\n",
     "deep": f"{_TABLE}select = {_DEEP}",
+    "deep-key": f"[tool.bncheck{'.a' * 20_000}]\n",
     "huge-integer": f"{_TABLE}select = {'1' * 5000}",
     "many-lines": _TABLE + "x = [\n" + "1,\n" * 200_000 + "]\n",
     "steering-key": _TABLE + '"\\u001b]0;x\\u0007\\n::error::y" = 1\n',

@@ -134,3 +134,14 @@ for _name, _codes, _what, _edit in (
      lambda m: setattr(m.graph.node[0], "name", NAMES["workflow"])),
 ):  # fmt: skip
     add(f"onnx-{_name}", _codes, _what, partial(_onnx, edit=_edit))
+
+
+def _norm_in_a_function(model: onnx.ModelProto) -> None:
+    opset = [onnx.helper.make_opsetid("", 20)]
+    node = onnx.helper.make_node("BatchNormalization", ["x", "m", "m", "m", "m"], ["y"])
+    function = onnx.helper.make_function("own", "f", ["x", "m"], ["y"], [node], opset)
+    model.functions.append(function)
+
+
+add("onnx-norm-in-a-function", REFUSED, "a BatchNorm in a function beside one in the graph",
+    partial(_onnx, edit=_norm_in_a_function))  # fmt: skip

@@ -120,3 +120,20 @@ for _name, _codes, _what, _changed in (
      {"num_batches_tracked": torch.tensor(1e308, dtype=torch.float64)}),
 ):  # fmt: skip
     add(f"statistics-{_name}", _codes, _what, partial(_with, changed=_changed))
+
+
+@case(REFUSED, "a storage of 4 MB that 4,000 statistics share: 16 GB of numbers")
+def statistics_shared(folder: Path) -> Path:
+    shared = torch.ones(1 << 20)
+    roles = ("running_mean", "running_var", "weight", "bias")
+    return saved(folder, {f"{i}.{role}": shared for i in range(1000) for role in roles})
+
+
+@case(REFUSED, "one storage with two dtypes, of which torch takes the first")
+def storage_of_two_dtypes(folder: Path) -> Path:
+    return in_zip(folder, dict_({"x": tensor(storage="IntStorage"), **STATISTICS}))
+
+
+@case(REFUSED, "a byte order that nobody knows")
+def byte_order_unknown(folder: Path) -> Path:
+    return in_zip(folder, dict_(STATISTICS), {"byteorder": b"middle"})

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from bncheck.errors import BncheckError
 from bncheck.layers import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
@@ -45,3 +47,12 @@ def test_only_the_norm_layers_are_read(
     path.unlink()
     assert size > 200 << 20
     assert 0 < sum(file.bytes_read for file in opened) < size / 100
+
+
+def test_a_sparse_tensor_is_known_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({**states.statistics(), "embedding": torch.eye(3).to_sparse()}, path)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.tensors["bn.running_var"].size
+    with pytest.raises(BncheckError, match=r"does not read \(sparse tensor\)"):
+        _ = checkpoint.tensors["embedding"]

@@ -115,14 +115,3 @@ def quantized_beside(folder: Path) -> Layout:
     torch.save(expected, path)
     bits = {**arrays(statistics()), "conv.weight": numpy_of(quantized.int_repr())}
     return Layout(path, "torch-zip", bits, silent(["bn"]))
-
-
-@layout
-def sparse_beside(folder: Path) -> Layout:
-    # A sparse tensor has no numbers of its own, only those of its indices and values.
-    return zipped(
-        folder,
-        {**statistics(), "embedding": torch.eye(3).to_sparse()},
-        statistics(),
-        layers=silent(["bn"]),
-    )

@@ -23,6 +23,7 @@ from bncheck.folding.program.exporting import (
 )
 from bncheck.folding.program.plain import plain
 from bncheck.folding.program.read import read_program
+from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
@@ -91,7 +92,7 @@ def fold(
     else:
         say("exporting")
         program = export_program(model, as_arguments(example_inputs))
-    given, program = program, plain(functional(program))
+    given, program = program, plain(functional(inlined(program)))
     refuse_random(program)
     graph = read_program(program)
     refuse_corrupt(graph)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.fx import Interpreter, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _call(target: Any, args: Any, kwargs: Any) -> Any:
 class _Watched(Interpreter):
     """Runs a graph; `watch` sees every result."""
 
-    def __init__(self, module: torch.fx.GraphModule, watch: Watch | None) -> None:
+    def __init__(self, module: GraphModule, watch: Watch | None) -> None:
         super().__init__(module)
         self._watch = watch
 
@@ -62,7 +62,11 @@ class _Watched(Interpreter):
 
 
 class _Precise(_Watched):
-    """Runs a graph in float64."""
+    """Runs a graph in float64, and the graphs that its calls are given."""
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        found = super().get_attr(target, args, kwargs)
+        return _Precise(found, None).run if isinstance(found, GraphModule) else found
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if any(name in str(target) for name in _ASSERTIONS):

@@ -45,7 +45,7 @@ from bncheck.folding.program.calls import (
 )
 from bncheck.folding.program.picks import picks
 from bncheck.folding.program.pooling import pooling, windows
-from bncheck.folding.program.views import LIKE_ANOTHER, joins, views
+from bncheck.folding.program.views import LIKE, joins, views
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -176,7 +176,7 @@ class _Reader:
         read = {n for n in names if n}
         read |= {item[0].name for item in inputs if isinstance(item, tuple)}
         # Whoever reads a tensor in a way that is not described still reads it.
-        rest = tuple(n.name for n in sources if n.name not in read and name not in LIKE_ANOTHER)
+        rest = tuple(n.name for n in sources if n.name not in read and name not in LIKE)
         outputs: tuple[str, ...] = (node.name,)
         if isinstance(spec, Split):
             outputs = tuple(self._piece(node, i) for i in range(len(spec.parts)))

@@ -38,11 +38,11 @@ _RESHAPES = {
     "_reshape_copy", "squeeze_copy", "unsqueeze_copy", "ravel", "view_as", "reshape_as",
 }  # fmt: skip
 _SHAPE_ONLY = {
-    "sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata", "numel", "dim", "zeros_like",
-    "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+    "sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata", "numel", "dim",
+    "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
 }  # fmt: skip
-#: Of their second argument, these read nothing but the shape or the dtype.
-LIKE_ANOTHER = {"view_as", "reshape_as", "expand_as", "type_as"}
+#: Of their second argument, only the shape or the dtype counts.
+LIKE = {"view_as", "reshape_as", "expand_as", "type_as"}
 
 
 def views(node: Node, name: str, a: Arguments) -> Described | None:
