@@ -12,6 +12,7 @@ from bncheck.folding.dataflow import (
     Expand,
     Gather,
     Identity,
+    Lookup,
     PixelShuffle,
     Reshape,
     ShapeOf,
@@ -113,6 +114,8 @@ def _picked(
 
 def _gather(node: onnx.NodeProto, scope: Scope, axis: int) -> Spec | None:
     indices, size = scope.fixed(node.input[1]), (scope.shape(node.input[0]) or ())[axis]
+    if indices is None and axis == 0 and scope.is_stored(node.input[0]):
+        return Lookup() if scope.rank(node.input[0]) == 2 else None
     if indices is None or np.ndim(indices) > 1:
         return None
     if np.ndim(indices) == 0:
