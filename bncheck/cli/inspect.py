@@ -123,9 +123,9 @@ def _say_choices(report: InspectReport, options: Options) -> None:
             f"--key takes another: {', '.join(others)}"
         )
     if unlisted := unlisted_tensors(checkpoint):
-        more = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+        rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
         console.note(
-            f"{checkpoint.path}: not inspected: {visible(unlisted[0])}{more}, in a shard for which "
+            f"{checkpoint.path}: not inspected: {visible(unlisted[0])}{rest}, in a shard for which "
             "the index does not list it; some loaders load it all the same"
         )
     if not report.layers:
