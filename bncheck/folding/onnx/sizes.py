@@ -49,13 +49,23 @@ def followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
     if node.op_type == "Mul" and all(sizes is not None and len(sizes) == 1 for sizes in given):
         return (_product([size for sizes in given for size in sizes or ()]),)
     if node.op_type == "Gather" and first is not None:
-        places = scope.fixed(node.input[1])
-        return None if places is None else tuple(first[i] for i in np.ravel(places))
+        return _picked(first, scope.fixed(node.input[1]))
     if node.op_type == "Slice" and first is not None:
         cuts = [given[slot] for slot in (1, 2)] if len(given) > 2 else [a("starts"), a("ends")]
-        step: Any = given[4] if len(given) > 4 else (1,)
-        return None if None in (*cuts, step) else first[slice(*(c[0] for c in (*cuts, step)))]
+        return _cut(first, *cuts, given[4] if len(given) > 4 else (1,))
     return None
+
+
+def _picked(sizes: Shape, places: Any) -> Shape | None:
+    if places is None or any(not -len(sizes) <= i < len(sizes) for i in np.ravel(places)):
+        return None
+    return tuple(sizes[i] for i in np.ravel(places))
+
+
+def _cut(sizes: Shape, *bounds: Any) -> Shape | None:
+    """From, to, step: where each is one number."""
+    known = all(bound and isinstance(bound[0], int) for bound in bounds)
+    return sizes[slice(*(bound[0] for bound in bounds))] if known and bounds[2][0] else None
 
 
 def _product(sizes: list[Dim]) -> Dim:

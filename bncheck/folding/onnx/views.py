@@ -105,7 +105,7 @@ def _picked(
     scope: Scope, node: onnx.NodeProto, axis: int, start: int, end: int, step: int
 ) -> tuple[int, ...] | None:
     size = (scope.shape(node.input[0]) or ())[axis]
-    if not isinstance(size, int):
+    if not isinstance(size, int) or not step:
         return None
     # Python takes an end of -1 for the last place; ONNX means "before the first" by -size - 1.
     stop = None if step < 0 and end < -size else end
