@@ -15,6 +15,12 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+def quoted(word: object, longest: int = 60) -> str:
+    """A word of a file in quotes; the beginning of one that is longer than names are."""
+    text = str(word)
+    return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
+
+
 class BncheckError(Exception):
     """Something cannot be done: a sentence that says what, and a hint that says what to do next.
 

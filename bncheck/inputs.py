@@ -137,16 +137,30 @@ def _bound(
     try:
         bound = signature.bind(*args, **named)
     except TypeError as error:
-        takes = ", ".join(signature.parameters) or "nothing"
         raise BncheckError(
-            f"{option} does not fit the model's forward ({error})", f"it takes {takes}"
+            f"{option} does not fit the model's forward ({error})", takes(signature)
         ) from None
+    by_name = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    if by_name & set(bound.kwargs):
+        raise BncheckError(f"{option} does not fit the model's forward", takes(signature))
     if bound.kwargs:
         raise BncheckError(
             f"{option} gives {next(iter(bound.kwargs))!r}, but not all inputs before it",
             "give the model's inputs by position",
         )
     return bound.args
+
+
+def takes(signature: inspect.Signature) -> str:
+    """What to do about inputs that do not fit, as a hint."""
+    given = signature.parameters.values()
+    named = [p.name for p in given if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if named:
+        return (
+            f"{', '.join(named)} can only be given by name, and inputs are given by position: wrap "
+            "the model in a module whose forward passes them on"
+        )
+    return f"it takes {', '.join(signature.parameters) or 'nothing'}"
 
 
 def _example(shape: InputShape, own: torch.dtype, generator: Any) -> torch.Tensor:

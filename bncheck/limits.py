@@ -67,3 +67,11 @@ MAX_ONNX_BYTES: Final = 2048 * MIB
 #: Messages and texts in one ONNX model: an empty node takes 2 bytes of file and 160 of memory.
 #: About 20 a node, so this is room for 50,000 nodes.
 MAX_ONNX_FIELDS: Final = 1_000_000
+
+#: What a .npz of data takes in memory beyond its own size: all of it is inflated. CIFAR in float32
+#: is 614 MB.
+MAX_INFLATED_DATA_BYTES: Final = 1024 * MIB
+
+#: Files and folders that a pattern of [tool.bncheck.models] may meet on its way: `/**/*` meets the
+#: whole disk.
+MAX_PATTERN_ENTRIES: Final = 250_000

@@ -147,7 +147,7 @@ def _import(target: str) -> ModuleType:
                 "install it, go to the folder that holds it, or name a .py file",
             ) from None
     path = Path(target)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike is_file, False for any name
         raise BncheckError(f"there is no file {target!r}", "check the path")
     name = path.stem
     loaded = sys.modules.get(name)

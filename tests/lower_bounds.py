@@ -12,7 +12,7 @@ import pytest
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 #: All that builds nothing with torch; the zoo's files come from an environment that has it.
 TESTS = (
-    *("reading/test_zoo.py", "cli/test_inspect.py", "config", "rules", "test_layers.py"),
+    *("reading/test_zoo.py", "cli/test_inspect.py", "config", "gate", "rules", "test_layers.py"),
     *("drifting/test_naming.py", "measuring/test_moments.py"),
     *("reporting/test_visible.py", "writing/test_atomic.py"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,53 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(b"PK\x03\x04nothing")
     with pytest.raises(BncheckError, match="cannot be read"):
         open_data(str(tmp_path / "data.npz"))
+
+
+HOSTILE: dict[str, tuple[Tensor, str]] = {
+    "rows without end": (torch.rand(1).expand(1 << 60, 1), "expands x to .*MAX_EXPANDED_BYTES"),
+    "samples without end": (torch.rand(3, 1).expand(3, 1 << 40), "expands x to"),
+    "rows of nothing": (torch.empty(1 << 60, 0), "holds no arrays of numbers"),
+    "meta": (torch.empty(1 << 40, 3, device="meta"), "holds no arrays of numbers"),
+    "sparse": (
+        torch.sparse_coo_tensor(
+            torch.zeros(2, 1).long(), torch.ones(1), (1 << 40, 1 << 20), check_invariants=True
+        ),
+        "holds no arrays of numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_a_tensor_larger_than_its_file_is_refused(name: str, new: bool, tmp_path: Path) -> None:
+    value, message = HOSTILE[name]
+    torch.save(value, tmp_path / "data.pt", _use_new_zipfile_serialization=new)
+    with pytest.raises(BncheckError, match=rf"data\.pt: {message}"):
+        open_data(str(tmp_path / "data.pt"))
+
+
+def _bomb(path: Path, record: str) -> None:
+    """A compressed record of zeros, much larger than its file."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr(record, bytes(1 << 20))
+
+
+def test_a_bomb_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bncheck.data.files.MAX_INFLATED_DATA_BYTES", 1 << 19)
+    _bomb(tmp_path / "data.npz", "x.npy")
+    with pytest.raises(BncheckError, match=r"data\.npz: holds .* MAX_INFLATED_DATA_BYTES"):
+        open_data(str(tmp_path / "data.npz"))
+    _bomb(tmp_path / "data.pt", "data/data.pkl")
+    with pytest.raises(BncheckError, match=r"data\.pt: was packed again with compression"):
+        open_data(str(tmp_path / "data.pt"))
+
+
+def test_a_npz_may_be_compressed(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "data.npz", x=X.numpy())
+    x, _ = everything(str(tmp_path / "data.npz"))
+    assert sorted(x[:, 0].tolist()) == X[:, 0].tolist()
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:

@@ -68,16 +68,14 @@ def _completes(arguments: list[str]) -> bool:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    import typer
-
-    from bncheck.cli.app import build_app
+    from bncheck.cli.app import EndOfFileError, build_app
 
     try:
         app = build_app(arguments[0] if arguments else "")
         result = app(arguments, prog_name="bncheck", standalone_mode=False)
         return int(result or 0)
-    except typer.Abort as abort:  # what typer makes of an EOFError, whosever it is
-        raise (abort.__cause__ or KeyboardInterrupt()) from None
+    except EndOfFileError as error:
+        raise error.__cause__ or error from None
     except Exception as error:
         # typer carries its own copy of click and exports none of click's exceptions but
         # BadParameter; all of them, and nothing else, can format a message for the user.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -13,6 +15,10 @@ from bncheck._version import __version__
 COMMANDS: Final = (
     "inspect", "drift", "recalibrate", "fold", "export", "compare", "gate", "rule",
 )  # fmt: skip
+
+
+class EndOfFileError(Exception):
+    """An EOFError, its cause, past typer, which would print an empty line and abort."""
 
 
 def build_app(first_word: str) -> typer.Typer:
@@ -26,8 +32,19 @@ def build_app(first_word: str) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for name in (first_word,) if first_word in COMMANDS else COMMANDS:
-        app.command(name)(getattr(import_module(f"bncheck.cli.{name}"), name))
+        app.command(name)(_guarded(getattr(import_module(f"bncheck.cli.{name}"), name)))
     return app
+
+
+def _guarded(function: Callable[..., int]) -> Callable[..., int]:
+    @functools.wraps(function)
+    def command(**given: Any) -> int:
+        try:
+            return function(**given)
+        except EOFError as error:
+            raise EndOfFileError from error
+
+    return command
 
 
 def _root(

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-#: Room for the longest path; a configuration may hold words of a megabyte.
-_LONGEST = 5000
-
-
 def result_console(no_color: bool) -> Console:
     """A console on stdout without markup, highlighting or emoji: names are shown as they are.
 
@@ -64,7 +60,7 @@ def status() -> Iterator[Callable[[str], None]]:
 
 def line(message: str) -> None:
     """One line on stderr, without anything that steers a terminal or a CI runner."""
-    from bncheck.reporting.visible import visible
+    from bncheck.reporting.visible import visible_line
 
     if sys.stderr is not None:
-        print(f"bncheck: {visible(message, _LONGEST)}", file=sys.stderr)  # noqa: T201
+        print(f"bncheck: {visible_line(message)}", file=sys.stderr)  # noqa: T201

@@ -13,7 +13,7 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.options import OutputOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.errors import BncheckError, ExitCode, quoted
 
 if TYPE_CHECKING:
     from bncheck.config.load import Configuration
@@ -97,6 +97,6 @@ def _say_unused(judge: Judge, configuration: Configuration, checked: set[str]) -
     for place, entry in enumerate(judge.policy.exceptions):
         meant = {name for name in configuration.settings.models if fnmatchcase(name, entry.models)}
         if place not in judge.used and meant <= checked:
-            where = f"{entry.rule} in {entry.layers!r}"
-            of = "" if entry.models == "*" else f" of {entry.models!r}"
+            where = f"{entry.rule} in {quoted(entry.layers)}"
+            of = "" if entry.models == "*" else f" of {quoted(entry.models)}"
             console.note(f"{configuration.file}: nothing to ignore for {where}{of}; remove it")

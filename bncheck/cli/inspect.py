@@ -112,6 +112,7 @@ def _filled(command: str, path: Path) -> str:
 
 def _say_choices(report: InspectReport, options: Options) -> None:
     """What the reader chose on the user's behalf, and what it did not find."""
+    from bncheck.reading.opening import unlisted_tensors
     from bncheck.reporting.visible import visible
 
     checkpoint = report.checkpoint
@@ -124,6 +125,12 @@ def _say_choices(report: InspectReport, options: Options) -> None:
         console.note(
             f"{checkpoint.path}: inspected {visible(checkpoint.key) or 'the root'}; "
             f"--key takes another: {', '.join(others)}"
+        )
+    if unlisted := unlisted_tensors(checkpoint):
+        rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+        console.note(
+            f"{checkpoint.path}: not inspected: {visible(unlisted[0])}{rest}, in a shard for which "
+            "the index does not list it; some loaders load it all the same"
         )
     if not report.layers:
         console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")

@@ -14,7 +14,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from bncheck.config.settings import Ignored, Settings, kebab
 from bncheck.config.text import text_of
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, quoted
 from bncheck.findings import FailOn
 from bncheck.judging import Policy
 from bncheck.rules.registry import choose_rules
@@ -135,12 +135,12 @@ def _described(path: tuple[str | int, ...], problems: Sequence[Any]) -> tuple[st
     name = path[-1] if path else "bncheck"
     if "missing" in kinds:
         missing = next(p for p in problems if p["type"] == "missing")["loc"][-1]
-        return f"{_table_name(path)} has no {missing!r}", "add it"
+        return f"{_table_name(path)} has no {quoted(missing)}", "add it"
     if kinds & _UNKNOWN:
         known = known_keys(path[:-1])
         near = difflib.get_close_matches(str(name), known, 1)
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
-        return f"unknown key {name!r} in {_table_name(path[:-1])}", hint
+        return f"unknown key {quoted(name)} in {_table_name(path[:-1])}", hint
     wishes = " or ".join(dict.fromkeys(_wish(problem["msg"]) for problem in problems))
     return f"{_full_name(path)} should be {wishes}", "correct it"
 
@@ -177,11 +177,16 @@ def known_keys(path: Sequence[str | int]) -> list[str]:
 
 
 def _full_name(path: Sequence[str | int]) -> str:
-    return ".".join(str(step) for step in path if isinstance(step, str)) or "tool.bncheck"
+    return _dotted(path) or "tool.bncheck"
 
 
 def _table_name(path: Sequence[str | int]) -> str:
-    return f"[{'.'.join((*_TABLE, *(str(step) for step in path if isinstance(step, str))))}]"
+    return f"[{_dotted((*_TABLE, *path))}]"
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    """The keys as TOML writes them, each cut where it is longer than keys are."""
+    return ".".join(quoted(step)[1:-1] for step in path if isinstance(step, str))
 
 
 def _check_rules(found: Configuration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,7 @@ checkpoint = "models/*.pt"     # relative to this file; a list is fine, too
 def write_template(target: Path | None) -> str:
     """Add the template to pyproject.toml, and say so. Raises BncheckError if it has one."""
     path = target or Path(FILE)
-    if not path.exists():
+    if not os.path.exists(path):
         write_text(path, TEMPLATE)
         return f"written {path}; say in it which models there are"
     if read(path, required=False) is not None:

@@ -8,6 +8,7 @@ their own order, with torch's generator seeded alike before every pass.
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,9 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
     options = options or DataOptions()
     if isinstance(data, (str, Path)):
         path = Path(data)
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike is_dir, False for any name
             return dealt(ImageFolder(path, options), str(data), options)
-        if path.is_file():
+        if os.path.isfile(path):
             return dealt(Arrays(read_arrays(path), str(data), options), str(data), options)
         if isinstance(data, Path) or ":" not in data:
             raise BncheckError("does not exist", "check the path given to --data", str(data))

@@ -10,6 +10,10 @@ from bncheck import usercode
 from bncheck.data.batches import Batch, DataOptions
 from bncheck.data.preparing import as_tensor, prepared_input
 from bncheck.errors import BncheckError
+from bncheck.limits import MAX_EXPANDED_BYTES, MAX_INFLATED_DATA_BYTES
+from bncheck.reading.source import Source
+from bncheck.reading.torch_files import ZIP_MAGIC
+from bncheck.reading.zip_archive import ZipArchive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +42,8 @@ def read_arrays(path: Path) -> dict[str, Any]:
         )
     try:
         return reader(path)
-    except BncheckError:
-        raise
+    except BncheckError as error:
+        raise error.about(str(path)) from None
     except Exception as error:
         reason = usercode.described(error)
         raise BncheckError(f"cannot be read ({reason})", "check the file", str(path)) from None
@@ -49,6 +53,12 @@ def _read_npz(path: Path) -> dict[str, Any]:
     import numpy as np
 
     with np.load(path, allow_pickle=False) as archive:
+        size = sum(record.file_size for record in archive.zip.infolist())
+        if size > path.stat().st_size + MAX_INFLATED_DATA_BYTES:
+            raise BncheckError(
+                f"holds {size:,} bytes when inflated (limit MAX_INFLATED_DATA_BYTES)",
+                "save it with numpy.savez, or as .npy, of which only what is needed is read",
+            )
         return {name: archive[name] for name in archive.files}
 
 
@@ -62,10 +72,29 @@ def _read_npy(path: Path) -> dict[str, Any]:
 def _read_pt(path: Path) -> dict[str, Any]:
     import torch
 
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # the layout of before torch 1.6 cannot be mapped
-        value = torch.load(path, map_location="cpu", weights_only=True)
+    source = Source.open(path)
+    mapped = source.head(len(ZIP_MAGIC)) == ZIP_MAGIC  # not the layout of before torch 1.6
+    if mapped:
+        archive = ZipArchive(source)
+        for record in archive.names:
+            archive.source(record)  # refuses what was compressed
+    value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    arrays = _named(value)
+    for name, array in arrays.items():
+        if isinstance(array, torch.Tensor) and array.layout is torch.strided:
+            size = array.numel() * array.element_size()
+            if size > max(array.untyped_storage().nbytes(), MAX_EXPANDED_BYTES):
+                raise BncheckError(
+                    f"expands {name} to {size:,} bytes (limit MAX_EXPANDED_BYTES)",
+                    "save it as it is, without expand()",
+                )
+    return arrays
+
+
+def _named(value: object) -> dict[str, Any]:
+    """What was saved, by name: a tensor, (x, y) or a dict."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         return {"x": value}
     if isinstance(value, (tuple, list)):
@@ -73,9 +102,7 @@ def _read_pt(path: Path) -> dict[str, Any]:
         return dict(zip(names, value, strict=True))
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    raise BncheckError(
-        f"holds a {type(value).__name__}", "save a tensor, (x, y) or a dict", str(path)
-    )
+    raise BncheckError(f"holds a {type(value).__name__}", "save a tensor, (x, y) or a dict")
 
 
 class _SafetensorsRows:
@@ -151,9 +178,14 @@ class Arrays:
 
 
 def _is_numeric(value: Any) -> bool:
+    """Whether these are samples: dense numbers, and some in each."""
     import numpy as np
     import torch
 
     if isinstance(value, np.ndarray):
-        return value.ndim > 0 and value.dtype.kind in "biuf"
-    return isinstance(value, (torch.Tensor, _SafetensorsRows)) and value.ndim > 0
+        numbers = value.dtype.kind in "biuf"
+    elif isinstance(value, torch.Tensor):
+        numbers = value.layout is torch.strided and not value.is_meta
+    else:
+        numbers = isinstance(value, _SafetensorsRows)
+    return numbers and value.ndim > 0 and 0 not in value.shape[1:]

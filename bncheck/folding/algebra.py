@@ -146,6 +146,11 @@ def linear_after(w: Weights, output_first: bool, scale: Floats, shift: Floats) -
     return Weights(weight, _scaled(w.bias, scale, shift))
 
 
+def rescaled_after(w: Weights, scale: Floats, shift: Floats) -> Weights:
+    """Fold what follows into the weight and bias with which a normalisation ends."""
+    return Weights(w.weight * scale, _scaled(w.bias, scale, shift))
+
+
 def linear_before(w: Weights, output_first: bool, scale: Floats, shift: Floats) -> Weights:
     """Fold what precedes into a matrix."""
     matrix = w.weight if output_first else w.weight.T

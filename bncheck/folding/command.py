@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase as fnmatch
@@ -90,7 +91,7 @@ def _check(request: FoldRequest) -> None:
             f"does not end in {', '.join(_ENDINGS)}", "choose one of these", str(output)
         )
     check_target(output)
-    if output.exists() and request.source.exists() and output.samefile(request.source):
+    if output.exists() and os.path.exists(request.source) and output.samefile(request.source):
         raise BncheckError("is the input itself", "name another file", str(output))
 
 

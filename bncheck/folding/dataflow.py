@@ -58,14 +58,12 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then. `shuffles`: a 1 x 1 convolution and moves of its results can
-    do the same (algebra.tiling_as_conv).
+    position. `stride` is given then.
     """
 
     groups: int
     tiles: bool
     stride: tuple[int, ...] = ()
-    shuffles: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,21 @@ class Linear:
     alpha: float = 1.0
     beta: float = 1.0
     axes: tuple[int, int] = (-1, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
+
+    Of inputs x, weight, bias.
+    """
+
+    axis: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +239,9 @@ class Opaque:
 
 
 Spec: TypeAlias = (
-    Conv | ConvTranspose | Linear | Norm | Add | Mul | Identity | Reshape | Transpose | Expand
-    | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle | Rectifier | ShapeOf
-    | Opaque
+    Conv | ConvTranspose | Linear | Lookup | Rescaled | Norm | Add | Mul | Identity | Reshape
+    | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle
+    | Rectifier | ShapeOf | Opaque
 )  # fmt: skip
 
 
@@ -273,6 +286,8 @@ class Graph:
     values: Mapping[str, Value]
     outputs: frozenset[str]
     enclosed: tuple[Enclosed, ...] = field(default=())
+    #: "inner graph" for one inside a call, whose inputs may be values of the graph around it.
+    what: str = "model"
 
     @cached_property
     def producers(self) -> dict[str, int]:

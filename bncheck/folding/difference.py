@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bncheck.errors import BncheckError
 from bncheck.folding.dataflow import Floats
 from bncheck.folding.result import EXCUSE, Parity
 
@@ -81,7 +82,9 @@ class Difference:
                 self.misshapen = True
             else:
                 self._add(place, wide, new, old)
-                if wide.ndim == 2 and wide.shape[1] > 1:  # looks like scores of classes
+                if (
+                    wide.ndim == 2 and wide.shape[1] > 1 and len(wide)
+                ):  # looks like scores of classes
                     self.agreement.append(float((wide.argmax(1) == new.argmax(1)).mean()))
 
     def _add(self, place: int, wide: Output, new: Output, old: Output) -> None:
@@ -99,6 +102,14 @@ class Difference:
         """Whether it looks bad, and that may be for lack of samples."""
         few = [channels for channels in self.outputs if channels.values < ENOUGH_VALUES]
         return not self.misshapen and any(self._excess(channels) > 1 for channels in few)
+
+    def refuse_nothing(self) -> None:
+        """Raise where all outputs were empty: such a comparison would say that all is well."""
+        if self.outputs and not any(channels.values for channels in self.outputs):
+            raise BncheckError(
+                "cannot be compared: its outputs hold no numbers",
+                "give inputs of at least one sample",
+            )
 
     def first_bad(self) -> int | None:
         """The first of the outputs that is further off than it may be."""

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bncheck.folding.dataflow import Linear
+
+_ANY = "."
 
 
 def einsum_spec(equation: str, weight: int) -> Linear | None:
-    """`nchw,co->nohw` with operand number `weight` (1) as the matrix; None for any other sum."""
-    terms, arrow, result = equation.replace(" ", "").partition("->")
+    """`nchw,co->nohw` with operand number `weight` (1) as the matrix; None for any other sum.
+
+    Axes are counted from the end, so an ellipsis may stand at the beginning of the data.
+    """
+    terms, arrow, result = equation.replace(" ", "").replace("...", _ANY).partition("->")
     operands = terms.split(",")
-    if not arrow or len(operands) != 2 or not (terms + result).replace(",", "").isalpha():
+    if len(operands) != 2:
         return None
+    if not arrow:  # the letters that occur once, in their order, behind the ellipsis
+        result = "".join(sorted(x for x, n in Counter("".join(operands)).items() if n == 1))
     matrix, data = operands[weight], operands[1 - weight]
     if len(matrix) != 2 or any(len(set(term)) != len(term) for term in (matrix, data, result)):
+        return None
+    if not matrix.isalpha() or any(_ANY in term[1:] for term in (data, result)):
         return None
     inputs = [letter for letter in matrix if letter in data and letter not in result]
     outputs = [letter for letter in matrix if letter in result and letter not in data]

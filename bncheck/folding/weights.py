@@ -19,12 +19,25 @@ from bncheck.folding.algebra import (
     linear_after,
     linear_before,
     linear_beside,
+    norm_affine,
+    rescaled_after,
     scaled,
     tiling_as_conv,
     transposed_after,
     transposed_before,
 )
-from bncheck.folding.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Norm, Op
+from bncheck.folding.dataflow import (
+    Conv,
+    ConvTranspose,
+    Floats,
+    Graph,
+    Linear,
+    Lookup,
+    Norm,
+    Op,
+    Rescaled,
+)
+from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.plan import Fold, Plan
 from bncheck.folding.planner.planning import plan
 
@@ -166,7 +179,8 @@ def _linear(graph: Graph, op: Op, fold: Fold) -> Weights:
     if isinstance(op.spec, Linear):
         outputs = weight.shape[0 if op.spec.output_first else 1]
         if bias is not None:
-            bias = np.broadcast_to(bias.reshape(-1) * op.spec.beta, (outputs,))
+            # By row, too, where the number of rows is fixed.
+            bias = np.broadcast_to(bias * op.spec.beta, (*bias.shape[:-1], outputs))
         new = Weights(weight * op.spec.alpha, bias)
     if fold.after:
         new = _after(op, new, fold.after.scale, fold.after.shift)
@@ -185,6 +199,10 @@ def _after(op: Op, new: Weights, scale: Floats, shift: Floats) -> Weights:
         return transposed_after(new, spec.groups, scale, shift)
     if isinstance(spec, Linear):
         return linear_after(new, spec.output_first, scale, shift)
+    if isinstance(spec, Rescaled):
+        return rescaled_after(new, scale, shift)
+    if isinstance(spec, Lookup):
+        return Weights(new.weight * scale + shift, None)
     return conv_after(new, scale, shift)
 
 
@@ -212,13 +230,7 @@ def _norm_weights(graph: Graph, op: Op, fold: Fold) -> Weights:
     assert mean is not None
     assert var is not None
     deviation = np.sqrt(var + op.spec.eps)
-    scale = np.ones_like(mean) / deviation if gamma is None else gamma / deviation
-    shift = -mean * scale if beta is None else beta - mean * scale
-    whole = Affine(scale, shift)
-    if fold.before:
-        whole = whole.after(fold.before)
-    if fold.after:
-        whole = fold.after.after(whole)
+    whole = with_merged(Affine(*norm_affine(gamma, beta, mean, var, op.spec.eps)), fold)
     return Weights(whole.scale * deviation, whole.shift + mean * whole.scale)
 
 

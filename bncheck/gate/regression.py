@@ -72,6 +72,8 @@ def read_previous(path: Path, growth: float) -> Previous:
     try:
         reports = {entry["name"]: list(entry["reports"]) for entry in data["models"]}
         for report in (report for known in reports.values() for report in known):
+            if not str(report["schema"]).startswith("bncheck."):
+                raise TypeError
             _w2(report), _folded(report)  # a report that lacks its keys is found now
     except (KeyError, TypeError, AttributeError, OverflowError):
         raise BncheckError(f"is no {what}", hint, str(path)) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bncheck.config.load import Configuration
 from bncheck.config.settings import Model
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, quoted
 from bncheck.findings import Finding
 from bncheck.gate.check import Check
 from bncheck.gate.checks import CHECKS
@@ -52,7 +52,7 @@ class Gate:
                 near = difflib.get_close_matches(name, declared, 1)
                 hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(declared)}"
                 raise BncheckError(
-                    f"no model {name!r} is declared", hint, str(self.configuration.file)
+                    f"no model {quoted(name)} is declared", hint, str(self.configuration.file)
                 )
         return {name: model for name, model in declared.items() if not names or name in names}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from bncheck.config.load import Configuration
 from bncheck.config.settings import Model, words
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, quoted
+from bncheck.gate.patterns import is_pattern, matching
 from bncheck.judging import Policy
 from bncheck.static_inspection import Options
 
@@ -91,13 +91,18 @@ def files_of(
     """Files as the configuration names them: paths and patterns, relative to its folder."""
     for pattern in words(patterns):
         path = located(configuration, pattern)
-        if path.exists() or not glob.has_magic(pattern):
+        if os.path.exists(path) or not is_pattern(pattern):
             yield path
             continue
-        found = sorted(glob.glob(str(path), recursive=True))
+        where = ("models", name, key)
+        try:
+            found = matching(str(path))
+        except BncheckError as error:
+            sentence = f"{key} {quoted(pattern)} {error.sentence}"
+            raise configuration.error(where, sentence, error.hint) from None
         if not found:
             raise configuration.error(
-                ("models", name, key), f"{key} {pattern!r} matches no file", "check the pattern"
+                where, f"{key} {quoted(pattern)} matches no file", "check the pattern"
             )
         yield from map(Path, found)
 

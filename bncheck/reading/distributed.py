@@ -19,7 +19,7 @@ from bncheck.errors import BncheckError
 from bncheck.limits import MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
-from bncheck.reading.inert import Global, Node, Value
+from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, checked_shape
 from bncheck.reading.torch_files import read_zip

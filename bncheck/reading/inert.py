@@ -6,9 +6,6 @@ and a call becomes a `Node` that remembers what would have been called. Nothing 
 attribute is set, and nothing from the file is hashed (a dict becomes a `Node` with a list of
 entries), so neither a payload nor a clever key can make the machine work for it.
 Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
-
-The result is a graph of None, bool, int, float, str, bytes, `Span`, tuple, list, `Global`,
-`Persistent` and `Node`. It may share and contain itself, so walk it with an explicit stack.
 """
 
 from __future__ import annotations
@@ -16,9 +13,8 @@ from __future__ import annotations
 import codecs
 import gc
 import struct
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO, Final, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import BinaryIO, Final, TypeAlias
 
 from bncheck.errors import BncheckError
 from bncheck.limits import (
@@ -27,61 +23,7 @@ from bncheck.limits import (
     MAX_PICKLE_OPERATIONS,
     MAX_PICKLE_TEXT_BYTES,
 )
-
-#: Anything in the graph described above. Consumers narrow it with isinstance.
-Value: TypeAlias = object
-
-
-class Global(NamedTuple):
-    """A name that the pickle would have imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-class Span(NamedTuple):
-    """A long byte string, left where it is in the stream."""
-
-    offset: int
-    length: int
-
-
-@dataclass(slots=True, eq=False)
-class Persistent:
-    """A persistent id: in torch files, a reference to a storage."""
-
-    pid: Value
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A dict, a set, or the result of a call that was not made.
-
-    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed
-    (a pair of the later and the earlier where it did so twice).
-    `by_name` is for the reader's use: its entries that have names, once somebody looked them up.
-    """
-
-    function: Value
-    args: tuple[Value, ...] = ()
-    # Empty tuples until there is something to hold: a pickle can ask for millions of empty dicts.
-    entries: Sequence[tuple[Value, Value]] = ()
-    items: Sequence[Value] = ()
-    state: Value = None
-    by_name: dict[str, Value] | None = None
-
-    def is_call_of(self, functions: Container[Value]) -> bool:
-        """Whether it calls one of these globals. Anything else is neither hashed nor compared:
-        it may be a tuple that contains itself a million times over.
-        """
-        return isinstance(self.function, Global) and self.function in functions
-
-
-DICT: Final = Global("builtins", "dict")
-SET: Final = Global("builtins", "set")
+from bncheck.reading.pickle_values import DICT, SET, Global, Node, Persistent, Span, Value
 
 _U1, _U2, _U4, _U8, _I4 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i"))
 

@@ -12,7 +12,12 @@ from bncheck.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
-from bncheck.reading.safetensors_file import looks_like_safetensors, read_index, read_safetensors
+from bncheck.reading.safetensors_file import (
+    looks_like_safetensors,
+    read_index,
+    read_safetensors,
+    unlisted,
+)
 from bncheck.reading.selection import alternatives, choose, shared_prefix
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, TensorMap
@@ -81,6 +86,16 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         ) from None
     except RecursionError:
         raise BncheckError("nests its content too deeply", "save it again", str(path)) from None
+
+
+def unlisted_tensors(checkpoint: Checkpoint) -> list[str]:
+    """What lies in its shards beside the tensors that its index lists; [] where it has none."""
+    path = checkpoint.path
+    if checkpoint.container is Container.HF_DIRECTORY:
+        path = next((path / name for name in _HF_WEIGHTS if (path / name).is_file()), path)
+    elif checkpoint.container not in (Container.SAFETENSORS_SHARDED, Container.TORCH_SHARDED):
+        return []
+    return unlisted(path, _read_shard) if path.name.endswith(".index.json") else []
 
 
 def _read(path: Path) -> _Content:

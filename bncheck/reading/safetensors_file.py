@@ -129,6 +129,26 @@ def read_index(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]
     return [Subtree("", {name: tensor(name) for name in shards})]
 
 
+def unlisted(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]]) -> list[str]:
+    """Tensors in the shards of an index that the index does not give to that shard.
+
+    Loaders that take whole shards load them, too, maybe over others of the same name. Shards that
+    cannot be read, and those beyond MAX_TENSORS tensors, are left out.
+    """
+    shards = _shards(path)
+    found, seen = [], 0
+    for shard in dict.fromkeys(shards.values()):
+        try:
+            names = list(read_shard(path.parent / shard))
+        except BncheckError:  # an error where the tensors are needed, and there alone
+            continue
+        found += [name for name in names if shards.get(name) != shard]
+        seen += len(names)
+        if seen > MAX_TENSORS:
+            break
+    return found
+
+
 def shard_names(path: Path) -> list[str]:
     """The files that an index names, each once, all of them present beside it."""
     return list(dict.fromkeys(_shards(path).values()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bncheck.errors import BncheckError
 from bncheck.limits import MAX_PICKLE_BYTES
 from bncheck.reading import inert
-from bncheck.reading.inert import Global, Persistent, Value
+from bncheck.reading.pickle_values import Global, Persistent, Value
 from bncheck.reading.source import MemoryFile, Source
 from bncheck.reading.tensors import Storage, item_size
 from bncheck.reading.torch_objects import TorchObjects, storage_dtype

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.errors import BncheckError
-from bncheck.reading.inert import DICT, Global, Node, Persistent, Span, Value
+from bncheck.reading.pickle_values import DICT, Global, Node, Persistent, Span, Value
 from bncheck.reading.source import MemoryFile, Source
 from bncheck.reading.tensors import (
     LazyTensor,

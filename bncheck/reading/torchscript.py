@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
-from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.tensors import LazyTensor
 from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torch_objects import attributes

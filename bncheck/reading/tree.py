@@ -14,8 +14,8 @@ from typing import TypeAlias, TypeGuard
 from bncheck.errors import BncheckError
 from bncheck.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
-from bncheck.reading.inert import Global, Node, Value
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.tensors import LazyTensor
 from bncheck.reading.torch_files import Pickled
 from bncheck.reading.torch_objects import attributes, by_name, entries, is_module, members

@@ -13,6 +13,11 @@ from typing import Final
 #: Longer names are cut in the middle of nowhere by their authors; 200 characters tell enough.
 MAX_NAME: Final = 200
 
+#: Letters of a line: room for the longest path, and for what is said about it at the end. A command
+#: line or a configuration may hold words of a megabyte.
+_LONGEST_LINE: Final = 5000
+_END: Final = 800
+
 #: Control, format (bidi, zero width), surrogate, private use, unassigned, line separators, spaces
 #: but the usual one, and marks that are drawn over their neighbours.
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Mn", "Me"})
@@ -29,6 +34,15 @@ def visible(text: str, limit: int | None = MAX_NAME) -> str:
     shown = "".join(_escape(character) for character in text[: limit and limit + 1])
     shown = _COMMAND.sub(lambda match: f"\\x{ord(match[0]):02x}", shown)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def visible_line(text: str) -> str:
+    """A sentence likewise; of one too long the beginning, and the end, which says what to do."""
+    return _cut(visible(_cut(text), None))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - _END]}…{text[-_END:]}"
 
 
 def _escape(character: str) -> str:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, quoted
 from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn202_stale import stale
 from bncheck.rules.data.bn203_merged import merged
@@ -90,7 +90,7 @@ def find_rule(word: str) -> Rule:
     is_code = re.fullmatch(r"bn\d+", word.lower())  # a number that is near means nothing
     near = [] if is_code else difflib.get_close_matches(word.lower(), known, 1)
     hint = f"did you mean {near[0]}?" if near else "`bncheck rule --all` lists them"
-    raise BncheckError(f"there is no rule {word!r}", hint)
+    raise BncheckError(f"there is no rule {quoted(word)}", hint)
 
 
 def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ def _notes(program: ExportedProgram, axes: Axes) -> list[str]:
 
 def _source(path: Path) -> dict[str, str]:
     """The checkpoint's digest; a folder has none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -14,6 +14,13 @@ from bncheck.errors import BncheckError
 
 def check_target(path: Path) -> None:
     """Refuse, before any work is done, a target that cannot be written."""
+    if "\0" in str(path):
+        raise BncheckError("is no name for a file", "choose another", str(path))
+    with explained(path):  # a name may be too long even to be looked for
+        _check_target(path)
+
+
+def _check_target(path: Path) -> None:
     if path.is_dir():
         raise BncheckError("is a folder", "name a file to write", str(path))
     if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
@@ -60,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def creating_folder(path: Path) -> Iterator[Path]:
     """The same for a folder, which must not exist yet."""
-    if path.exists():
+    if os.path.exists(path):
         raise BncheckError("exists already", "name a folder to create", str(path))
     check_target(path)
     with explained(path):

@@ -35,6 +35,8 @@ HOSTILE = {
     "models": '{"schema": "bncheck.gate/1", "models": {"a": 1}}',
     "name": _gate(name=[]),
     "report": _gate("abc"),
+    "report-of-nothing": _gate({}),
+    "report-of-others": _gate({"schema": "pylint/1"}),
     "layers": _gate(_layers({"a": 1})),
     "w2": _gate(_layers([{"name": "bn", "w2": [1]}])),
     "w2-beyond-floats": _gate(_layers([{"name": "bn", "w2": {"eval": 10**400}}])),

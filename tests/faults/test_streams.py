@@ -15,8 +15,23 @@ from tests.planted import SAMPLES
 SICK, HEALTHY = str(SAMPLES / "nan.pt"), str(SAMPLES / "healthy.pt")
 
 
+#: A cheap run of each command, in a folder with a pyproject.toml, and its exit code.
+COMMANDS = {
+    "inspect": ("inspect $SICK", 1),
+    "drift": ("drift $SAMPLES/snapshots/epoch-001.pt $SAMPLES/snapshots/epoch-002.pt", 0),
+    "recalibrate": ("recalibrate $SAMPLES/under-warmed-module.pt -o out.pt", 0),
+    "fold": ("fold $SAMPLES/healthy.onnx --dry-run", 0),
+    "export": ("export $SAMPLES/healthy.onnx -o out.onnx", 2),
+    "compare": ("compare $SAMPLES/healthy.onnx $SAMPLES/healthy.onnx", 0),
+    "gate": ("gate", 1),
+    "rule": ("rule BN101", 0),
+}
+PROJECT = f"[tool.bncheck.models.net]\ncheckpoint = {SICK!r}\n"
+
+
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": os.environ["PATH"], "BNCHECK": SCRIPT[0], "SICK": SICK, "HEALTHY": HEALTHY}
+    env = {"PATH": os.environ["PATH"], "BNCHECK": SCRIPT[0], "SAMPLES": str(SAMPLES)}
+    env |= {"SICK": SICK, "HEALTHY": HEALTHY}
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", line],
         capture_output=True, text=True, errors="surrogateescape", env=env | environment, timeout=60,
@@ -58,6 +73,39 @@ def test_a_reader_that_leaves_early() -> None:
     many = " ".join(["$SICK"] * 60)
     done = shell(f"$BNCHECK inspect --json {many} | head -1")
     assert (done.returncode, done.stdout, done.stderr) == (1, "{\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_without_streams(command: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    line, code = COMMANDS[command]
+    done = shell(f"cd {tmp_path}; $BNCHECK {line} <&- >&- 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_whose_reader_leaves(command: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    line, code = COMMANDS[command]
+    done = shell(f"cd {tmp_path}; $BNCHECK {line} --json | true")
+    assert done.returncode == code
+    errors = [text for text in done.stderr.splitlines() if not text.startswith("bncheck: note: ")]
+    assert len(errors) == (code == 2)
+    assert "bug in bncheck" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_in_poor_surroundings(command: str, tmp_path: Path) -> None:
+    """Ten columns, plain ASCII, and neither HOME nor TERM."""
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    line, code = COMMANDS[command]
+    poor = {"COLUMNS": "10", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = shell(f"cd {tmp_path}; $BNCHECK {line}", **poor)
+    assert done.returncode == code
+    assert done.stdout.isascii()
+    assert (done.stdout == "") == (code == 2)
+    assert all(text.startswith("bncheck: ") for text in done.stderr.splitlines()), done.stderr
+    assert "bug in bncheck" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -104,6 +152,31 @@ def test_a_crash_is_two_and_one_line(
         assert len(err) < 800
         assert "\x1b" not in err
         assert "::" not in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_crash_of_every_command(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line, _ = COMMANDS[command]
+    words = line.replace("$SAMPLES", str(SAMPLES)).replace("$SICK", SICK).split()
+    broken = "rules.registry.find_rule" if command == "rule" else "cli.judging.JudgingOptions.judge"
+    for error in (KeyError("x"), EOFError(), OSError(5, "odd"), AssertionError(), StopIteration()):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(f"bncheck.{broken}", fail)
+        for debug in ("", "1"):
+            monkeypatch.setenv("BNCHECK_DEBUG", debug)
+            assert run(words) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            *traceback, last = err.splitlines()
+            assert f"this is a bug in bncheck ({type(error).__name__}" in last
+            assert last.endswith("BNCHECK_DEBUG=1 shows") != bool(debug)
+            assert bool(traceback) == bool(debug)
+            assert not debug or any("in fail" in text for text in traceback)
 
 
 def test_memory_that_runs_out(

@@ -184,6 +184,17 @@ def add_norm(net: Net, draw: Any, x: str) -> None:
     net.call(df.Norm(1e-5, False), [x, *parts, var], run)
 
 
+def add_layer_norm(net: Net, draw: Any, x: str) -> None:
+    """Over the last axis; its bias may be missing."""
+    size = net.samples[x].shape[-1]
+    bias = net.numbers(size) if draw(st.booleans()) else None
+    net.call(
+        df.Rescaled(-1),
+        [x, net.numbers(size), bias],
+        lambda a, w, b=None: F.layer_norm(a, [size], w, b),
+    )
+
+
 def add_sum(net: Net, draw: Any, x: str) -> None:
     shape = net.samples[x].shape
     same = [n for n in net.activations if net.samples[n].shape == shape]
@@ -342,9 +353,9 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
 
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
            add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
-           add_product]  # fmt: skip
+           add_product, add_layer_norm]  # fmt: skip
 FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
-        add_picks]  # fmt: skip
+        add_picks, add_layer_norm]  # fmt: skip
 LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product)
 
 
@@ -367,7 +378,7 @@ def nets(
             continue
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else [add_constant])
         if plain:
-            options = [o for o in options if o not in (add_stack_sum, add_product)]
+            options = [o for o in options if o not in (add_stack_sum, add_product, add_layer_norm)]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(df.Norm) >= norms:
             options = [o for o in options if o is not add_norm]

@@ -16,7 +16,7 @@ import torch
 import bncheck
 from bncheck.cli import run
 from bncheck.folding.program.file import load_program, moved
-from tests.folding.onnx_patterns import conv_bn
+from tests.folding.onnx.graphs.parts import conv_bn
 from tests.planted import DigitNet
 
 torch.set_num_threads(1)

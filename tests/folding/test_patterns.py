@@ -8,8 +8,11 @@ import torch
 from bncheck import BncheckError
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult, fold
-from tests.folding.passing import PASSING
-from tests.folding.patterns import PATTERNS, Branch, Pattern, corrupt
+from tests.folding.patterns.blocks import BLOCKS
+from tests.folding.patterns.neighbours import NEIGHBOURS
+from tests.folding.patterns.parts import Pattern
+from tests.folding.patterns.passing import PASSING
+from tests.folding.patterns.unusual import UNUSUAL, Branch, corrupt
 
 torch.set_num_threads(1)
 
@@ -36,7 +39,7 @@ def _largest_error(pattern: Pattern, result: FoldResult) -> float:
     )
 
 
-_ALL = PATTERNS | PASSING
+_ALL = NEIGHBOURS | UNUSUAL | PASSING | BLOCKS
 
 
 @pytest.mark.parametrize("name", _ALL)
@@ -63,7 +66,7 @@ def test_pattern(name: str) -> None:
 
 
 def test_data_dependent_control_flow_is_refused_with_its_line() -> None:
-    with pytest.raises(BncheckError, match=r"branches on the values.*patterns\.py:\d+ `if y\.sum"):
+    with pytest.raises(BncheckError, match=r"branches on the values.*unusual\.py:\d+ `if y\.sum"):
         fold(Branch().eval(), (torch.randn(2, 3, 8, 8),))
 
 

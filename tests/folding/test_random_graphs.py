@@ -109,4 +109,4 @@ def test_what_is_kept_could_not_be_folded(net: Net) -> None:
     for call in calls:
         assume(net.constants[str(graph.ops[call].inputs[1])].numel() <= 160)
         fit = _best_fit(net, graph, norms[0][0], call, x)
-        assert fit > 1e-9, (kept, graph.ops[call], fit)
+        assert fit > 1e-9, (kept, graph.ops[call], fit, graph.ops)

@@ -19,8 +19,8 @@ from bncheck import BncheckError
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult, fold
-from tests.folding import onnx_patterns
-from tests.folding.patterns import Fn, randomised
+from tests.folding.onnx.graphs import parts as graphs
+from tests.folding.patterns.parts import Fn, randomised
 
 torch.set_num_threads(1)
 
@@ -199,10 +199,10 @@ def test_what_lies_inside_a_call_is_listed_with_a_reason(run: Callable[..., obje
 
 def _onnx(tmp_path: Path, nodes: list[onnx.NodeProto], channels: int, opset: int = 17) -> int:
     weights = {
-        "conv.weight": onnx_patterns.numbers(6, 3, 3, 3),
-        **onnx_patterns.norm(channels),
+        "conv.weight": graphs.numbers(6, 3, 3, 3),
+        **graphs.norm(channels),
     }
-    onnx.save(onnx_patterns.model(nodes, weights, opset=opset), tmp_path / "net.onnx")
+    onnx.save(graphs.model(nodes, weights, opset=opset), tmp_path / "net.onnx")
     report, _ = fold_onnx(tmp_path / "net.onnx")
     assert report.parity is not None
     assert report.parity.holds
@@ -212,8 +212,8 @@ def _onnx(tmp_path: Path, nodes: list[onnx.NodeProto], channels: int, opset: int
 @pytest.mark.parametrize("opset", [10, 17])
 def test_an_idle_dropout_with_a_mask_is_passed_both_ways(tmp_path: Path, opset: int) -> None:
     dropout = helper.make_node("Dropout", ["c"], ["d", "mask"])
-    back = [onnx_patterns.conv(), dropout, onnx_patterns.bn("d", "y")]
-    forth = [onnx_patterns.bn("x", "c"), dropout, onnx_patterns.conv("d", "y")]
+    back = [graphs.conv(), dropout, graphs.bn("d", "y")]
+    forth = [graphs.bn("x", "c"), dropout, graphs.conv("d", "y")]
     assert _onnx(tmp_path, back, 6, opset) == 1
     assert _onnx(tmp_path, forth, 3, opset) == 1
 
@@ -225,7 +225,7 @@ def test_average_pools_that_may_count_what_lies_beyond_the_input_are_no_averages
         "AveragePool", ["c"], ["d"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1,
         count_include_pad=1,
     )  # fmt: skip
-    nodes = [onnx_patterns.conv(), pool, onnx_patterns.bn("d", "y")]
+    nodes = [graphs.conv(), pool, graphs.bn("d", "y")]
     assert _onnx(tmp_path, nodes, 6) == 0
 
 
@@ -233,23 +233,41 @@ def test_an_onnx_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     weights = {
         "q": np.ones((6, 3, 3, 3), np.int8),
         "s": np.float32(0.01),
-        **onnx_patterns.norm(6),
+        **graphs.norm(6),
     }
     nodes = [
         helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
-        onnx_patterns.conv(w="w"),
-        onnx_patterns.bn("c", "y"),
+        graphs.conv(w="w"),
+        graphs.bn("c", "y"),
     ]
-    onnx.save(onnx_patterns.model(nodes, weights), tmp_path / "net.onnx")
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         fold_onnx(tmp_path / "net.onnx")
 
 
 def test_an_onnx_model_that_onnxruntime_refuses_to_run_is_refused(tmp_path: Path) -> None:
-    weights = {"w": onnx_patterns.numbers(3, 6, 2, 2), **onnx_patterns.norm(6)}
+    weights = {"w": graphs.numbers(3, 6, 2, 2), **graphs.norm(6)}
     upwards = helper.make_node(
         "ConvTranspose", ["x", "w"], ["c"], strides=[2, 2], output_shape=[50, 50]
     )
-    onnx.save(onnx_patterns.model([upwards, onnx_patterns.bn("c", "y")], weights), tmp_path / "net")
+    onnx.save(graphs.model([upwards, graphs.bn("c", "y")], weights), tmp_path / "net")
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         fold_onnx(tmp_path / "net")
+
+
+def test_what_a_branch_takes_from_outside_is_told_apart(tmp_path: Path) -> None:
+    shape = ("N", 6, 7, 7)
+    branches = {
+        name: helper.make_graph(
+            [node], name, [], [helper.make_tensor_value_info(node.output[0], 1, shape)]
+        )
+        for name, node in (
+            ("then_branch", graphs.bn("c", "t")),
+            ("else_branch", helper.make_node("Identity", ["c"], ["e"])),
+        )
+    }
+    nodes = [graphs.conv(), helper.make_node("If", ["flag"], ["y"], **branches)]
+    weights = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6), "flag": np.array(True)}
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert "its input is an input of the inner graph" in report.batchnorms[0].reason

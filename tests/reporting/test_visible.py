@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bncheck.reporting.visible import MAX_NAME, visible
+from bncheck.reporting.visible import MAX_NAME, visible, visible_line
 
 #: Every code point, surrogates included, which st.text() leaves out.
 ANY_TEXT = st.lists(st.integers(0, 0x10FFFF).map(chr), max_size=300).map("".join)
@@ -55,3 +55,12 @@ def test_plain_names_stay_as_they_are(name: str) -> None:
 )
 def test_examples(name: str, shown: str) -> None:
     assert visible(name) == shown
+
+
+def test_of_a_long_line_the_beginning_and_the_end_are_shown() -> None:
+    shown = visible_line("is no file:\x1b" + "m" * 1_000_000 + "; check ::it")
+    assert shown.startswith("is no file:\\x1bmmm")
+    assert shown.endswith("mmm; check \\x3a:it")
+    assert "m…m" in shown
+    assert len(shown) < 5100
+    assert visible_line("short") == "short"

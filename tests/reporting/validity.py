@@ -107,7 +107,9 @@ def _check_github(text: str) -> None:
     for level in ("error", "warning"):
         assert sum(line.startswith(f"::{level} ") for line in lines) <= 10
     for line in lines:
-        assert line.startswith(("::error ", "::warning ", "inspect ", "fold ")), line
+        assert line.startswith(
+            ("::error ", "::warning ", "inspect ", "drift ", "fold ", "compare ")
+        ), line
 
 
 def _check_markdown(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 
 from bncheck.folding.dataflow import (
@@ -15,6 +16,7 @@ from bncheck.folding.dataflow import (
     Mul,
     Norm,
     Rectifier,
+    Rescaled,
     Spec,
 )
 from bncheck.folding.einsum import einsum_spec
@@ -43,13 +45,14 @@ def linear_algebra(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | 
             return _transposed(scope, a, kernel)
         same = str(a("auto_pad", "NOTSET")).startswith("SAME") and set(kernel) != {1}
         return Conv(int(a("group", 1)), bool(same or any(a("pads", ()))), _centre(a, kernel))
-    if kind == "Gemm" and not a("transA", 0):
-        bias = scope.shape(node.input[2]) if len(node.input) > 2 and node.input[2] else ()
-        if bias is None or (len(bias) > 1 and bias[0] != 1):
-            return None
-        return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)))
+    if kind == "Gemm":
+        axes = (-2 if a("transA", 0) else -1, -1)
+        return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)), axes)
     if kind == "MatMul":
         ranks = [scope.rank(name) for name in node.input]
+        left = ranks[0] == 2 and scope.is_stored(node.input[0])
+        if left and ranks[1] >= 2 and not scope.is_stored(node.input[1]):
+            return Linear(output_first=True, axes=(-2, -2))
         if ranks[1] == 2 and ranks[0] >= 1:
             return Linear(output_first=False)
         if ranks[0] == 2 and ranks[1] > 2:
@@ -75,21 +78,23 @@ def _centre(a: Attributes, kernel: tuple[Dim, ...]) -> tuple[int, ...] | None:
 
 def _transposed(scope: Scope, a: Attributes, kernel: tuple[Dim, ...]) -> Spec:
     stride = tuple(a("strides", [1] * len(kernel)))
+    # SAME_UPPER and SAME_LOWER cut off kernel - stride, which is nothing then.
+    cut = a("auto_pad", "NOTSET") == "NOTSET" and any(a("pads", ()))
     tiles = (
-        stride == kernel
-        and not any(a("pads", ()))
+        scope.opset >= 5  # before, Reshape (onnx/tiling.py) has another form
+        and stride == kernel
+        and not cut
         and not any(a("output_padding", ()))
         and a("output_shape") is None
-        and a("auto_pad", "NOTSET") in ("NOTSET", "VALID")
         and set(a("dilations", [1])) == {1}
     )
-    # DepthToSpace knows squares, and the order that is needed from opset 11 on.
-    shuffles = scope.opset >= 11 and len(kernel) == 2 and len(set(kernel)) == 1
-    return ConvTranspose(int(a("group", 1)), tiles, stride if tiles else (), shuffles)
+    return ConvTranspose(int(a("group", 1)), tiles, stride if tiles else ())
 
 
 def norms(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
     """BatchNorm and InstanceNorm."""
+    if node.op_type == "LayerNormalization" and len([name for name in node.output if name]) == 1:
+        return Rescaled(-1) if scope.rank(node.input[1]) == 1 and a("axis", -1) == -1 else None
     eps = round_to_decimal(a("epsilon", 1e-5))
     if node.op_type == "InstanceNormalization":
         return Norm(eps, True, _ALONE)
@@ -115,4 +120,21 @@ def elementwise(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | Non
         return Mul(divides=kind == "Div")
     if kind == "Neg":
         return Mul()
+    if kind == "Max" and len(node.input) == 2 and _is_zero(scope, node.input[1]):
+        return Rectifier(kind)
+    if kind == "Clip" and _clips_at_zero(node, scope, a):
+        return Rectifier(kind)
     return Rectifier(kind) if kind in ("Relu", "LeakyRelu", "PRelu", "Abs") else None
+
+
+def _clips_at_zero(node: onnx.NodeProto, scope: Scope, a: Attributes) -> bool:
+    """Whether it is a ReLU."""
+    if scope.opset < 11:
+        return a("min") == 0 and a("max") is None
+    low, high = (*node.input[1:3], "", "")[:2]
+    return not high and _is_zero(scope, low)
+
+
+def _is_zero(scope: Scope, name: str) -> bool:
+    number = scope.fixed(name)
+    return number is not None and not np.any(number)

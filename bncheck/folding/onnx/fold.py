@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import numpy_helper
 
 from bncheck.errors import BncheckError
 from bncheck.folding.onnx.parity import check
+from bncheck.folding.onnx.plain import make_plain
 from bncheck.folding.onnx.read import read_model
 from bncheck.folding.onnx.reference import user_inputs
 from bncheck.folding.onnx.rewrite import rewrite
@@ -98,9 +100,12 @@ def fold_onnx(
     Raises BncheckError.
     """
     original = load_onnx(path, freeze_inputs=freeze_inputs)
+    if original.functions:
+        original = onnx.inliner.inline_local_functions(original)
     extra = [] if samples is None else [samples(original)]
     folded = onnx.ModelProto()
     folded.CopyFrom(original)
+    make_plain(folded)
     parts = read_model(folded)
     solutions = [solve(part.graph, keep) for part in parts]
     decisions = tuple(d for solution in solutions for d in solution.plan.decisions)

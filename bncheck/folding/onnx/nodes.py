@@ -8,6 +8,8 @@ from typing import Any
 import onnx
 from onnx import helper
 
+from bncheck.folding.dataflow import Dim
+
 #: The floating dtypes of ONNX by number.
 FLOATS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
@@ -62,3 +64,10 @@ def names_in(graph: onnx.GraphProto) -> Mapping[str, int]:
     for output in graph.output:
         found[output.name] = found.get(output.name, 0) + 1
     return found
+
+
+def dim_of(dim: Any, unknown: str) -> Dim:
+    """A size, or its name, or the name that it gets here."""
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) if dim.dim_param else unknown

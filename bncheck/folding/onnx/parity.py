@@ -80,6 +80,7 @@ def _checked(
         )
         if inside.wants_more:
             inside.add(batch_of(inputs), *values.of(inputs))
+    outputs.refuse_nothing()
     parity = inside.judge(outputs.parity())
     return parity if parity.holds else replace(parity, parts_at=_maker(original, inside.first))
 

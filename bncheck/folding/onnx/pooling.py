@@ -24,6 +24,8 @@ def pooling(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
     spatial = tuple(range(2, rank))
     if kind in ("GlobalAveragePool", "GlobalMaxPool"):
         return Average(spatial) if kind == "GlobalAveragePool" else Maximum(spatial)
+    if kind == "GridSample":
+        return Average(spatial, None if a("padding_mode", "zeros") == "zeros" else 1.0)
     if kind == "AveragePool":
         padded = any(a("pads", ())) or str(a("auto_pad", "NOTSET")).startswith("SAME")
         # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
@@ -74,9 +76,11 @@ def _pad(node: onnx.NodeProto, scope: Scope, a: Attributes, rank: int) -> Spec |
         amounts = scope.fixed(node.input[1])
     if len(node.input) > 2 and node.input[2]:
         value = scope.fixed(node.input[2])
-    if amounts is None or value is None or (len(node.input) > 3 and node.input[3]):
+    given = scope.fixed(node.input[3]) if len(node.input) > 3 and node.input[3] else range(rank)
+    if amounts is None or value is None or given is None:
         return None
-    axes = tuple(i for i in range(rank) if amounts[i] != 0 or amounts[i + rank] != 0)
+    pairs = zip(given, amounts[: len(given)], amounts[len(given) :], strict=True)
+    axes = tuple(int(axis) % rank for axis, *pair in pairs if any(pair))
     # A negative amount cuts, which an affine map passes as it does a copy.
     fills = a("mode", "constant") == "constant" and any(amount > 0 for amount in amounts)
     return Pad(axes, float(np.asarray(value).reshape(-1)[0]) if fills else None)

@@ -7,7 +7,7 @@ around it is an input there, and so stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import helper
@@ -18,6 +18,7 @@ from bncheck.folding.dataflow import (
     Dim,
     Graph,
     Linear,
+    Lookup,
     Norm,
     Op,
     Opaque,
@@ -29,6 +30,7 @@ from bncheck.folding.onnx.algebra import elementwise, linear_algebra, norms
 from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes, captured
 from bncheck.folding.onnx.pooling import pooling
 from bncheck.folding.onnx.scope import Scope
+from bncheck.folding.onnx.sizes import shape_of
 from bncheck.folding.onnx.views import views
 
 _SAME_SHAPE = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Identity",
@@ -59,7 +61,8 @@ def _parts(
     proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
 ) -> Iterator[Part]:
     scope = Scope(known, model, outer)
-    yield Part(proto, _read(known, scope))
+    what = "model" if outer is None else "inner graph"
+    yield Part(proto, _read(known, scope, what))
     for node, twin in zip(proto.node, known.node, strict=True):
         for mine, other in zip(node.attribute, twin.attribute, strict=True):
             pairs = [(mine.g, other.g)] if mine.HasField("g") else []
@@ -68,11 +71,12 @@ def _parts(
                 yield from _parts(inner, its_twin, model, scope)
 
 
-def _read(proto: onnx.GraphProto, scope: Scope) -> Graph:
+def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
     ops: list[Op] = []
     labels: dict[str, int] = {}
     for place, written in enumerate(proto.node):
         node = _plain(written, scope)
+        scope.follow(node)
         if scope.is_fixed(node):
             scope.fix_outputs(node)
             continue
@@ -86,7 +90,7 @@ def _read(proto: onnx.GraphProto, scope: Scope) -> Graph:
         labels[label] = labels.get(label, 0) + 1
         ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
     found = frozenset(o.name for o in proto.output)
-    return Graph(tuple(ops), scope.values, found)
+    return Graph(tuple(ops), scope.values, found, what=what)
 
 
 def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
@@ -102,7 +106,12 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
 
 def _complete(node: onnx.NodeProto, scope: Scope) -> None:
     """Rank and channels where onnx lost them behind a computed reshape: a weight tells them."""
-    if not node.output or scope.shape(node.output[0]) is not None:
+    if not node.output:
+        return
+    known = shape_of(node, scope)
+    if known is not None:
+        scope.values[node.output[0]] = replace(scope.values[node.output[0]], shape=known)
+    if scope.shape(node.output[0]) is not None:
         return
     source = scope.values.get(node.input[0]) if node.input else None
     shape: tuple[Dim, ...] | None = None
@@ -117,10 +126,10 @@ def _complete(node: onnx.NodeProto, scope: Scope) -> None:
     elif node.op_type in _SAME_SHAPE and source is not None:
         shape = source.shape
     weighs = node.op_type in ("Conv", "ConvTranspose") and node.input[1] in scope.values
-    known = scope.values[node.input[1]] if weighs else source
-    if shape is not None and known is not None:
+    like = scope.values[node.input[1]] if weighs else source
+    if shape is not None and like is not None:
         name = node.output[0]
-        scope.values[name] = Value(name, shape, scope.values[name].dtype or known.dtype)
+        scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
 
 
 def _label(node: onnx.NodeProto, spec: Spec) -> str:
@@ -151,6 +160,8 @@ def _data_first(node: onnx.NodeProto, spec: Spec, scope: Scope) -> list[str]:
     given = list(node.input)
     if node.op_type == "Neg":
         return [*given, scope.minus_one(node.output[0])]
+    if isinstance(spec, Lookup):
+        return given[::-1]
     if isinstance(spec, Linear) and node.op_type in ("MatMul", "Einsum"):
         matrix_first = scope.rank(given[0]) == 2 and spec.axes != (-1, -1)
         if matrix_first and spec != einsum_spec(str(Attributes(node)("equation", "")), 1):

@@ -90,6 +90,28 @@ class ConvTranspose(OpRun):
         return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
 
 
+class Pad(OpRun):
+    """onnx's own (1.23) cannot cut, which is what a negative amount asks for."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, amounts=None, value=None, axes=None, mode=None, pads=None,
+    ):  # fmt: skip
+        given = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
+        sizes = [int(size) for size in (pads if amounts is None else amounts)]
+        margins, cuts = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
+        for axis, *pair in zip(given, sizes[: len(given)], sizes[len(given) :], strict=True):
+            margins[axis] = (max(pair[0], 0), max(pair[1], 0))
+            cuts[axis] = slice(max(-pair[0], 0), x.shape[axis] + min(pair[1], 0))
+        x = x[tuple(cuts)]
+        kind: Any = mode or "constant"
+        if kind == "constant":
+            filling = 0 if value is None else np.asarray(value).reshape(-1)[0]
+            return (np.pad(x, margins, constant_values=filling),)
+        return (np.pad(x, margins, mode=kind),)
+
+
 class BatchNormalization(OpRun):
     """onnx's own (1.23) takes any model of opset 9 to 13 with a momentum for one in training."""
 
@@ -138,9 +160,13 @@ def _cut(
     end = [n - p for n, p in zip(sizes, (pads or [0] * 2 * axes)[axes:], strict=True)]
     wanted = list(output_shape)[-axes:] if output_shape else None
     if auto_pad in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
-        wanted = [n * s for n, s in zip(inputs, steps, strict=True)]
+        # Kernels shorter than their steps do not reach that far, and onnxruntime adds nothing.
+        wanted = [min(n * s, size) for n, s, size in zip(inputs, steps, sizes, strict=True)]
     if wanted is not None:
-        total = [n - w for n, w in zip(sizes, wanted, strict=True)]
+        # What is asked for beyond the windows is zeros at the end, as with output_padding.
+        more = [max(w - n, 0) for n, w in zip(sizes, wanted, strict=True)]
+        y = np.pad(y, [(0, 0), (0, 0), *((0, size) for size in more)])
+        total = [max(n - w, 0) for n, w in zip(sizes, wanted, strict=True)]
         first = auto_pad == "SAME_UPPER"
         begin = [t // 2 if first else t - t // 2 for t in total]
         end = [b + w for b, w in zip(begin, wanted, strict=True)]
@@ -150,7 +176,7 @@ def _cut(
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """The model as it is, by the reference."""
-    return ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose, BatchNormalization])
+    return ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose, Pad, BatchNormalization])
 
 
 def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:

@@ -13,6 +13,8 @@ from bncheck.folding.algebra import Cast
 from bncheck.folding.dataflow import ConvTranspose, Linear, Op
 from bncheck.folding.onnx.nodes import names_in
 from bncheck.folding.onnx.read import Part
+from bncheck.folding.onnx.scope import opset_of
+from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.reading.onnx_file import graphs_of
 
@@ -94,7 +96,8 @@ class _Rewriter:
         for tensor in self.proto.initializer:
             if tensor.name == old and self.readers.get(old, 0) == 1:
                 tensor.CopyFrom(_tensor(old, number))
-                for info in self.proto.input:  # before IR 4, where it is listed as an input, too
+                # Before IR 4 it is listed as an input, too.
+                for info in (*self.proto.input, *self.proto.value_info):
                     if info.name == old:
                         info.CopyFrom(_info(old, number))
                 return
@@ -129,11 +132,24 @@ class _Rewriter:
         node.op_type = "Conv"
         del node.attribute[:]
         node.attribute.append(helper.make_attribute("group", spec.groups))
-        node.output[0] = self._unused(f"{result}.tiles")
-        shuffle = helper.make_node(
-            "DepthToSpace", [node.output[0]], [result], blocksize=spec.stride[0], mode="CRD"
-        )
-        self.after.setdefault(int(op.name), []).append(shuffle)
+        last = node.output[0] = self._unused(f"{result}.tiles")
+        behind = self.after.setdefault(int(op.name), [])
+        tile = spec.stride
+        # DepthToSpace knows squares, and the order that is needed from opset 11 on.
+        if opset_of(self.model) >= 11 and len(tile) == 2 and tile[0] == tile[1]:
+            behind.append(
+                helper.make_node("DepthToSpace", [last], [result], blocksize=tile[0], mode="CRD")
+            )
+            return
+        for kind, numbers in moves(tile):
+            moved = self._unused(f"{result}.tiles")
+            if kind == "Transpose":
+                behind.append(helper.make_node(kind, [last], [moved], perm=numbers))
+            else:
+                shape = self._add(f"{result}.shape", Cast(np.array(numbers), False, 0))
+                behind.append(helper.make_node(kind, [last, shape], [moved]))
+            last = moved
+        behind[-1].output[0] = result
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input; a graph's output keeps its name."""

@@ -12,7 +12,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.dataflow import Dim, Floats, Value
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD
+from bncheck.folding.onnx.nodes import FLOATS, STANDARD, dim_of
+from bncheck.folding.onnx.sizes import followed
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
            "Multinomial"}  # fmt: skip
@@ -28,6 +29,7 @@ class Scope:
         self._model = model
         self.values: dict[str, Value] = dict(outer.values) if outer else {}
         self.numbers: dict[str, Callable[[], Any]] = dict(outer.numbers) if outer else {}
+        self.sizes: dict[str, tuple[Dim, ...]] = dict(outer.sizes) if outer else {}
         # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
         # a default that the caller may replace.
         listed = {i.name for i in proto.input} if model.ir_version >= 4 else set()
@@ -49,7 +51,7 @@ class Scope:
         kind = info.type.tensor_type
         shape: tuple[Dim, ...] | None = None
         if kind.HasField("shape"):
-            shape = tuple(_dim(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
+            shape = tuple(dim_of(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
         self.values[info.name] = Value(info.name, shape, FLOATS.get(kind.elem_type, ""))
 
     def _fix(self, name: str, numbers: Callable[[], Any]) -> None:
@@ -67,7 +69,7 @@ class Scope:
 
     def is_fixed(self, node: onnx.NodeProto) -> bool:
         """Whether a node's results are numbers that can be known now."""
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" or self._sizes(node) is not None:
             return True
         inner = any(a.HasField("g") or a.graphs for a in node.attribute)
         return (
@@ -78,6 +80,33 @@ class Scope:
             and all(not name or name in self.numbers for name in node.input)
         )
 
+    def _sizes(self, node: onnx.NodeProto) -> Any:
+        """What a node reads off a shape, where these sizes are known; else None."""
+        sizes = self.sizes.get(node.output[0]) if node.op_type in ("Shape", "Gather") else None
+        if sizes is None or not all(isinstance(size, int) for size in sizes):
+            return None
+        numbers = np.array(sizes, dtype=np.int64)
+        return (
+            numbers
+            if node.op_type == "Shape"
+            else numbers.reshape(np.shape(self.fixed(node.input[1])))
+        )
+
+    def follow(self, node: onnx.NodeProto) -> None:
+        """Keep the sizes that a node computes (sizes.py)."""
+        sizes = followed(node, self)
+        if sizes is not None:
+            self.sizes[node.output[0]] = sizes
+
+    def sizes_in(self, name: str) -> tuple[Dim, ...] | None:
+        """The sizes that a value holds, be it fixed or followed."""
+        if name in self.sizes:
+            return self.sizes[name]
+        numbers = self.fixed(name)
+        if numbers is None or np.asarray(numbers).dtype.kind != "i" or np.size(numbers) > 64:
+            return None
+        return tuple(int(number) for number in np.ravel(numbers))
+
     def fix_outputs(self, node: onnx.NodeProto) -> None:
         """Keep a fixed node's results, computed when they are asked for."""
         results = lru_cache(maxsize=None)(lambda: self._run(node))
@@ -85,7 +114,7 @@ class Scope:
             self._fix(name, lambda i=i: results()[i])  # type: ignore[misc]
             known = self.values.get(name)
             shape, dtype = (known.shape, known.dtype) if known else (None, "")
-            if shape is None:
+            if shape is None or not all(isinstance(size, int) for size in shape):
                 array = np.asarray(self.numbers[name]())
                 shape, dtype = array.shape, array.dtype.name
             self.values[name] = self._value(name, shape, dtype)
@@ -93,6 +122,9 @@ class Scope:
     def _run(self, node: onnx.NodeProto) -> list[Any]:
         from onnx.reference import ReferenceEvaluator
 
+        sizes = self._sizes(node)
+        if sizes is not None:
+            return [sizes]
         names = list(dict.fromkeys(name for name in node.input if name))
         inputs = [helper.make_empty_tensor_value_info(name) for name in names]
         outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
@@ -115,6 +147,10 @@ class Scope:
         """The numbers of a constant, None where it is none."""
         return self.numbers[name]() if name in self.numbers else None
 
+    def is_stored(self, name: str) -> bool:
+        """Whether a value has numbers, even ones that a caller may replace."""
+        return name in self.numbers or name in self.overridable
+
     def shape(self, name: str) -> tuple[Dim, ...] | None:
         """A value's shape, None where nothing is known."""
         value = self.values.get(name)
@@ -129,9 +165,3 @@ def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators."""
     found = [o.version for o in model.opset_import if o.domain in STANDARD]
     return int(max(found, default=1))
-
-
-def _dim(dim: Any, unknown: str) -> Dim:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) if dim.dim_param else unknown

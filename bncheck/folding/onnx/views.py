@@ -12,6 +12,7 @@ from bncheck.folding.dataflow import (
     Expand,
     Gather,
     Identity,
+    Lookup,
     PixelShuffle,
     Reshape,
     ShapeOf,
@@ -104,7 +105,7 @@ def _picked(
     scope: Scope, node: onnx.NodeProto, axis: int, start: int, end: int, step: int
 ) -> tuple[int, ...] | None:
     size = (scope.shape(node.input[0]) or ())[axis]
-    if not isinstance(size, int):
+    if not isinstance(size, int) or not step:
         return None
     # Python takes an end of -1 for the last place; ONNX means "before the first" by -size - 1.
     stop = None if step < 0 and end < -size else end
@@ -113,6 +114,8 @@ def _picked(
 
 def _gather(node: onnx.NodeProto, scope: Scope, axis: int) -> Spec | None:
     indices, size = scope.fixed(node.input[1]), (scope.shape(node.input[0]) or ())[axis]
+    if indices is None and axis == 0 and scope.is_stored(node.input[0]):
+        return Lookup() if scope.rank(node.input[0]) == 2 else None
     if indices is None or np.ndim(indices) > 1:
         return None
     if np.ndim(indices) == 0:

@@ -15,15 +15,17 @@ from bncheck.folding.dataflow import (
     Conv,
     ConvTranspose,
     Linear,
+    Lookup,
     Mul,
     Norm,
     Op,
+    Rescaled,
     Use,
 )
 from bncheck.folding.planner.candidates import Candidate
 from bncheck.folding.planner.commute import pull
-from bncheck.folding.planner.draft import Draft, Step, channel_map
-from bncheck.folding.planner.maps import Stuck, fitted, merged, settled
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
+from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
 from bncheck.folding.planner.plan import Fold
 
 #: Where several additions lie between, so many ways of sharing the shift among them are tried.
@@ -47,30 +49,40 @@ class Backwards(Draft):
                 continue
             return step
         assert failure is not None
+        if isinstance(failure, Shared):
+            raise Stuck(failure.reason, self._hint(candidate, affine, into_norms, failure))
         raise failure
+
+    def _hint(self, candidate: Candidate, affine: Affine, into_norms: bool, shared: Shared) -> str:
+        """What would help: a reader less does not where something else is in the way, too."""
+        try:
+            self._pull_once(candidate, affine, into_norms, {}, Step(supposed=True))
+        except Stuck as stuck:
+            return stuck.hint
+        return shared.hint
 
     def _residual(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step | None:
         """f v + g norm(v) is (f + g) u with u = ((f + g a) v + g t) / (f + g): pull that into v."""
-        source = self.graph.ops[candidate.first].inputs[0]
+        source = self._source(candidate)
         output = self.graph.ops[candidate.last].outputs[0]
         readers = self.graph.uses.get(output, [])
         if len(readers) != 1 or output in self.graph.outputs:
             return None
         add = self.graph.ops[readers[0].op]
         slot = 1 - readers[0].slot
-        if not isinstance(add.spec, Add) or not add.spec.total:
+        if not isinstance(add.spec, Add) or not add.spec.total or readers[0].op in self.bypassed:
             return None
-        if readers[0].op in self.bypassed or add.inputs[slot] != source:
+        beside, passed = self._origin(Use(readers[0].op, slot))
+        if self.graph.ops[beside.op].inputs[beside.slot] != source:
             return None
         f, g = add.spec.factors[slot], add.spec.factors[1 - slot]
         share = Affine((f + g * affine.scale) / (f + g), g * affine.shift / (f + g))
         step = Step()
         try:
-            beside = Use(readers[0].op, slot)
             self._pull_once(candidate, share, into_norms, {}, step, beside)
         except Stuck:
             return None
-        step.altered.add(output)
+        step.altered.update([output, *passed])
         return step
 
     @staticmethod
@@ -89,20 +101,19 @@ class Backwards(Draft):
         step: Step,
         beside: Use | None = None,
     ) -> None:
-        source = self.graph.ops[candidate.first].inputs[0]
-        assert source is not None
+        source, entry = self._source(candidate), self._entry(candidate)
         wanted: dict[str, dict[Use, Affine]] = {}
         heap: list[int] = []
 
         def want(value: str, use: Use, map_: Affine) -> None:
             producer = self.graph.producers.get(value)
             if producer is None:
-                raise Stuck("its input is an input of the model")
+                raise Stuck(f"its input is an input of the {self.graph.what}")
             wanted.setdefault(value, {})[use] = map_
             heapq.heappush(heap, -producer)
 
         self._same_dtype(candidate)
-        want(source, Use(candidate.first, 0), affine)
+        want(source, entry, affine)
         if beside is not None:
             want(source, beside, affine)
         done = -1
@@ -112,14 +123,14 @@ class Backwards(Draft):
                 continue
             done = index
             op = self.graph.ops[index]
-            maps = [self._agreed(name, wanted.get(name)) for name in op.outputs]
+            maps = [self._agreed(name, wanted.get(name), step.supposed) for name in op.outputs]
             for slot, map_ in self._inputs(index, op, maps, into_norms, choices, step):
                 name = op.inputs[slot]
                 assert name is not None
                 want(name, Use(index, slot), map_)
             step.altered.update(op.outputs)
 
-    def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None) -> Affine:
+    def _agreed(self, name: str, wishes: Mapping[Use, Affine] | None, supposed: bool) -> Affine:
         """What all readers of a value want of it; readers that are not asked want no change."""
         uses = self.graph.uses.get(name, [])
         shape = self.graph.shape(name)
@@ -134,11 +145,13 @@ class Backwards(Draft):
             if both is None:
                 raise Stuck(f"the paths that meet at {name} want different scales of it")
             result = both
+        if supposed:
+            return result
         if name in self.graph.outputs:
             both = merged(result, unchanged)
             if both is None:
-                raise Stuck(
-                    "its input is also an output of the model",
+                raise Shared(
+                    f"its input is also an output of the {self.graph.what}",
                     "without that output it could be folded",
                 )
             result = both
@@ -146,8 +159,8 @@ class Backwards(Draft):
             if use not in wishes:
                 both = merged(result, unchanged)
                 if both is None:
-                    other = self.graph.ops[use.op]
-                    raise Stuck(
+                    other = self.graph.ops[self._final_reader(use.op)]
+                    raise Shared(
                         f"its input is also used by {other.label} ({other.kind})",
                         f"if {other.label} read its result instead, it could be folded",
                     )
@@ -167,14 +180,13 @@ class Backwards(Draft):
         spec = op.spec
         if index in self.bypassed:
             return [(self._data_slot(op), maps[0])]
-        if isinstance(spec, (Conv, ConvTranspose, Linear)):
-            axis = spec.axes[1] if isinstance(spec, Linear) else 1
-            self._absorb_after(index, op, maps[0], axis, step)
+        if isinstance(spec, (Conv, ConvTranspose, Linear, Lookup, Rescaled)):
+            self._absorb_after(index, op, maps[0], step)
             return []
         if isinstance(spec, Norm):
             if not into_norms or index in self.held or spec.uses_batch:
                 raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
-            self._absorb_after(index, op, maps[0], 1, step)
+            self._absorb_after(index, op, maps[0], step)
             return []
         step.through.append(index)
         if isinstance(spec, (Add, Mul)):
@@ -189,8 +201,9 @@ class Backwards(Draft):
             if not self.graph.is_constant(op.inputs[slot])
         ]
 
-    def _absorb_after(self, index: int, op: Op, map_: Affine, axis: int, step: Step) -> None:
+    def _absorb_after(self, index: int, op: Op, map_: Affine, step: Step) -> None:
         self._fixed(op)
+        axis = channel_axis(self.graph, op, 1)
         vector = channel_map(self.graph, op, op.outputs[0], map_, axis)
         fold = self.folds.get(index, Fold())
         after = vector.after(fold.after) if fold.after else vector

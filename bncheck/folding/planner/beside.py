@@ -3,7 +3,8 @@
     conv(x) + (a x + t) = conv'(x) + x
 
 with conv'(x) = conv(x) + (a - 1) x + t: the weights of conv and a diagonal, at the place of the
-kernel that reads the very position of the output. So RepVGG's identity branch goes.
+kernel that reads the very position of the output. So RepVGG's identity branch goes. Two
+normalisations of one value become one in the same way.
 """
 
 from __future__ import annotations
@@ -11,20 +12,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Add, Conv, Linear, Op
+from bncheck.folding.dataflow import Add, Conv, Linear, Norm, Op
 from bncheck.folding.planner.candidates import Candidate
-from bncheck.folding.planner.draft import Draft, Step, channel_map
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.plan import Fold
 
 
 class Beside(Draft):
-    """Moves into a call on another branch. They come last: no other move may follow them."""
+    """Moves into a call on another branch; behind one into a linear call, no other may follow."""
 
-    def _put_beside(self, candidate: Candidate, affine: Affine) -> Step:
+    def _put_beside(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step:
         """Down the additions that the result goes into, until a branch can take it over."""
-        source = self.graph.ops[candidate.first].inputs[0]
-        assert source is not None
+        source = self._source(candidate)
         self._same_dtype(candidate)
         mean = self.graph.ops[candidate.first].input(3)
         if mean is not None and len(self.graph.uses.get(mean, [])) > 1:
@@ -40,7 +40,7 @@ class Beside(Draft):
             slot = add.inputs.index(value)
             factor *= add.spec.factors[slot]
             other, own = add.inputs[1 - slot], add.spec.factors[1 - slot]
-            path = self._branch(other, source, own)
+            path = self._branch(other, source, own, into_norms)
             if path is not None:
                 self._absorb(path, affine, factor, step)
                 return step
@@ -52,14 +52,14 @@ class Beside(Draft):
         return uses[0].op if len(uses) == 1 and value not in self.graph.outputs else None
 
     def _branch(
-        self, value: str | None, source: str, factor: float
+        self, value: str | None, source: str, factor: float, into_norms: bool
     ) -> tuple[list[int], float] | None:
         """The calls from a branch's end up to one that can take it, and what multiplies that."""
         index = self.graph.producers.get(value or "")
         if value is None or index is None or self._only_reader(value) is None:
             return None
         op = self.graph.ops[index]
-        if self._fits(index, op, source):
+        if self._fits(index, op, source, into_norms):
             return [index], factor
         inputs: list[tuple[str | None, float]] = []
         if index in self.bypassed:
@@ -67,12 +67,15 @@ class Beside(Draft):
         elif isinstance(op.spec, Add):
             inputs = list(zip(op.inputs, op.spec.factors, strict=True))
         for name, own in inputs:
-            found = self._branch(name, source, factor * own)
+            found = self._branch(name, source, factor * own, into_norms)
             if found is not None:
                 return [index, *found[0]], found[1]
         return None
 
-    def _fits(self, index: int, op: Op, source: str) -> bool:
+    def _fits(self, index: int, op: Op, source: str, into_norms: bool) -> bool:
+        if into_norms:
+            free = isinstance(op.spec, Norm) and not op.spec.uses_batch
+            return free and op.inputs[0] == source and not {index} & (self.held | self.bypassed)
         centred = isinstance(op.spec, Linear) and op.spec.axes[0] == op.spec.axes[1]
         centred |= isinstance(op.spec, Conv) and op.spec.centre is not None
         fold = self.folds.get(index, Fold())
@@ -85,7 +88,7 @@ class Beside(Draft):
     ) -> None:
         (*between, index), own = path
         op = self.graph.ops[index]
-        axis = op.spec.axes[1] if isinstance(op.spec, Linear) else 1
+        axis = channel_axis(self.graph, op, 1)
         vector = channel_map(self.graph, op, op.outputs[0], affine, axis)
         share = factor / own
         scale, shift = share * (vector.scale - 1.0), share * vector.shift

@@ -127,7 +127,8 @@ def _reduced(op: Op, affine: Affine, *, backwards: bool) -> Affine:
             f"{op.label} ({op.kind}) lies between and does not weigh all places alike (it averages "
             "padded zeros, or sums up a number of values that is not known), so its shift does not "
             "pass",
-            "count_include_pad=False or a mean would let it be folded",
+            "without counting what is padded (count_include_pad=False, padding_mode='border'), or "
+            "as a mean, it could be folded",
         )
     # gain * mean(a x + t) = a (gain * mean(x)) + gain * t
     gain = 1.0 / spec.gain if backwards else spec.gain

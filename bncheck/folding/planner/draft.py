@@ -9,11 +9,16 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.dataflow import (
+    Conv,
+    ConvTranspose,
     Graph,
     Linear,
+    Lookup,
     Mul,
     Op,
+    Rescaled,
     Shape,
+    Use,
 )
 from bncheck.folding.planner.candidates import Candidate, elementwise_map, not_constant
 from bncheck.folding.planner.maps import Stuck, collapsed, settled
@@ -31,6 +36,7 @@ class Step:
     into: list[int] = field(default_factory=list)
     through: list[int] = field(default_factory=list)
     additions: list[int] = field(default_factory=list)
+    supposed: bool = False  # as if nobody else read what changes
     pair: tuple[str | None, str | None] = (None, None)  # a pushed norm's input and output
 
 
@@ -75,19 +81,70 @@ class Draft:
         """Where a bypassed call, a normalisation or x + c or x * c, has its x."""
         return 1 if self.graph.is_constant(op.inputs[0]) else 0
 
-    def _same_dtype(self, candidate: Candidate) -> None:
-        source = self.graph.ops[candidate.first].inputs[0]
-        target = self.graph.ops[candidate.last].outputs[0]
+    def _final_reader(self, index: int) -> int:
+        """Who reads a value instead of a call that is bypassed."""
+        uses = self.graph.uses.get(self.graph.ops[index].outputs[0], [])
+        return self._final_reader(uses[0].op) if index in self.bypassed and uses else index
+
+    def _origin(self, use: Use) -> tuple[Use, list[str]]:
+        """The use before all calls that are bypassed on the way to this one, and their results."""
+        name = self.graph.ops[use.op].inputs[use.slot]
+        index = self.graph.producers.get(name or "")
+        alone = name not in self.graph.outputs and len(self.graph.uses.get(name or "", [])) == 1
+        if name is None or index is None or index not in self.bypassed or not alone:
+            return use, []
+        before, passed = self._origin(Use(index, self._data_slot(self.graph.ops[index])))
+        return before, [name, *passed]
+
+    def _entry(self, candidate: Candidate) -> Use:
+        """Where a normalisation reads its input, which in c * x is not what stands first."""
+        return Use(candidate.first, self._data_slot(self.graph.ops[candidate.first]))
+
+    def _source(self, candidate: Candidate) -> str:
+        """The value that a normalisation reads."""
+        entry = self._entry(candidate)
+        source = self.graph.ops[entry.op].inputs[entry.slot]
         assert source is not None
+        return source
+
+    def _same_dtype(self, candidate: Candidate) -> None:
+        source = self._source(candidate)
+        target = self.graph.ops[candidate.last].outputs[0]
         before, after = self.graph.values[source].dtype, self.graph.values[target].dtype
         if before != after:
             raise Stuck(f"it turns {before} into {after}")
 
 
+def with_merged(affine: Affine, fold: Fold) -> Affine:
+    """A normalisation's own map with what it has taken over from others."""
+    rank = affine.scale.ndim
+    if fold.before:
+        affine = affine.after(on_channels(fold.before, rank))
+    if fold.after:
+        affine = on_channels(fold.after, rank).after(affine)
+    if fold.beside:
+        more = on_channels(fold.beside, rank)
+        affine = Affine(affine.scale + more.scale, affine.shift + more.shift)
+    return affine
+
+
 def on_channels(vectors: Affine, rank: int) -> Affine:
     """What a call has absorbed, one number a channel, as a map of a value of that rank."""
-    sizes = (1, -1, *(1,) * (rank - 2))
+    sizes = (1, -1, *(1,) * (rank - 2)) if rank > 1 else (-1,)
     return Affine(vectors.scale.reshape(sizes), vectors.shift.reshape(sizes))
+
+
+def channel_axis(graph: Graph, op: Op, side: int) -> int:
+    """Where a call has its channels, from the end: of its input (side 0) or its result (side 1)."""
+    if isinstance(op.spec, Linear):
+        return op.spec.axes[side]
+    if isinstance(op.spec, Lookup):
+        return -1
+    if isinstance(op.spec, Rescaled):
+        return op.spec.axis
+    weight = graph.shape(op.inputs[1]) if isinstance(op.spec, (Conv, ConvTranspose)) else None
+    rank = len(weight or graph.shape(op.outputs[0]) or ())
+    return 1 - rank  # a convolution takes an image without a batch, too
 
 
 def channel_map(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int) -> Affine:
@@ -97,7 +154,7 @@ def channel_map(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int)
         raise Stuck("the shapes around it are not known")
     axis %= len(shape)
     others = [i for i in range(len(shape)) if i != axis]
-    what = "features" if isinstance(op.spec, Linear) else "channels"
+    what = "features" if isinstance(op.spec, (Linear, Lookup)) else "channels"
     try:
         small = collapsed(map_, others, "")
     except Stuck:

@@ -14,10 +14,11 @@ from bncheck.folding.dataflow import (
     Mul,
     Norm,
     Op,
+    Use,
 )
 from bncheck.folding.planner.candidates import Candidate
 from bncheck.folding.planner.commute import push
-from bncheck.folding.planner.draft import Draft, Step, channel_map
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
 from bncheck.folding.planner.maps import Stuck, merged
 from bncheck.folding.planner.plan import Fold
 
@@ -28,7 +29,7 @@ class Forwards(Draft):
     def _push(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step:
         self._same_dtype(candidate)
         output = self.graph.ops[candidate.last].outputs[0]
-        step = Step(pair=(self.graph.ops[candidate.first].inputs[0], output))
+        step = Step(pair=(self._source(candidate), output))
         carried: dict[str, Affine] = {output: affine}
         heap = self._readers(output)
         if not heap:
@@ -50,7 +51,7 @@ class Forwards(Draft):
 
     def _readers(self, name: str) -> list[int]:
         if name in self.graph.outputs:
-            raise Stuck("its result is an output of the model")
+            raise Stuck(f"its result is an output of the {self.graph.what}")
         return sorted({use.op for use in self.graph.uses.get(name, [])})
 
     def _results(
@@ -77,7 +78,7 @@ class Forwards(Draft):
         if isinstance(spec, Norm) and (not into_norms or index in self.held or spec.uses_batch):
             raise Stuck(f"{op.label} follows, itself a normalisation that stays")
         self._fixed(op)
-        axis = spec.axes[0] if isinstance(spec, Linear) else 1
+        axis = channel_axis(self.graph, op, 0)
         vector = channel_map(self.graph, op, op.inputs[0], given[0], axis)
         fold = self.folds.get(index, Fold())
         before = fold.before.after(vector) if fold.before else vector
@@ -97,7 +98,9 @@ class Forwards(Draft):
         if isinstance(op.spec, Mul):
             raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
         assert isinstance(op.spec, Add)
-        if set(op.inputs) == set(step.pair) and op.spec.total:
+        uses = [self._origin(Use(index, slot))[0] for slot in (0, 1)]
+        summands = {self.graph.ops[use.op].inputs[use.slot] for use in uses}
+        if summands == set(step.pair) and op.spec.total:
             # f x + g (a x + t) = (f + g a) / (f + g) * (f + g) x + g t
             ((slot, map_),) = given.items()
             f, g = op.spec.factors[1 - slot], op.spec.factors[slot]
@@ -136,11 +139,5 @@ def _check_shift(op: Op) -> bool:
                 "not reach every output alike",
                 "a kernel_size equal to the stride, without padding, would let it be folded",
             )
-        if all(step == 1 for step in spec.stride):
-            return False
-        if not spec.shuffles:
-            raise Stuck(
-                f"each place within the stride of {op.label} ({op.kind}) would need its own bias"
-            )
-        return True
+        return any(step != 1 for step in spec.stride)
     return False

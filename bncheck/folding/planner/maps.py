@@ -25,6 +25,10 @@ class Stuck(Exception):
         self.hint = hint
 
 
+class Shared(Stuck):
+    """Somebody else reads what would change."""
+
+
 def each(affine: Affine, change: Callable[[Floats], Floats]) -> Affine:
     """The map with both arrays changed alike."""
     scale, shift = np.broadcast_arrays(affine.scale, affine.shift)

@@ -23,7 +23,7 @@ from bncheck.folding.dataflow import (
 from bncheck.folding.planner.backwards import Backwards
 from bncheck.folding.planner.beside import Beside
 from bncheck.folding.planner.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.planner.draft import Step, on_channels
+from bncheck.folding.planner.draft import Step, with_merged
 from bncheck.folding.planner.forwards import Forwards
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
@@ -60,9 +60,10 @@ class _Planner(Backwards, Forwards, Beside):
             # Linear calls first: two normalisations are only merged where neither can go.
             for into_norms in (False, True):
                 waiting = [c for c in waiting if not self._move(c, into_norms)]
+            waiting = [c for c in waiting if not self._move_beside(c, into_norms=True)]
             progress = len(waiting) < before
         for candidate in waiting:
-            self._move_beside(candidate)
+            self._move_beside(candidate, into_norms=False)
         return Plan(
             (*(self._final(c) for c in candidates), *map(_enclosed, self.graph.enclosed)),
             self.folds,
@@ -113,20 +114,18 @@ class _Planner(Backwards, Forwards, Beside):
         self._keep(candidate, *reasons)
         return False
 
-    def _move_beside(self, candidate: Candidate) -> None:
+    def _move_beside(self, candidate: Candidate, *, into_norms: bool) -> bool:
         """The last resort; why it fails is of no interest beside the reasons before."""
         with contextlib.suppress(Stuck):
-            self._accept(candidate, self._put_beside(candidate, self._affine(candidate)))
+            affine = self._affine(candidate)
+            self._accept(candidate, self._put_beside(candidate, affine, into_norms))
+            return True
+        return False
 
     def _affine(self, candidate: Candidate) -> Affine:
-        """The candidate's own map, between those that it has taken over from others."""
-        affine = affine_of(self.graph, candidate)
-        fold = self.folds.get(candidate.last, Fold())
-        if fold.before:
-            affine = affine.after(on_channels(fold.before, affine.scale.ndim))
-        if fold.after:
-            affine = on_channels(fold.after, affine.scale.ndim).after(affine)
-        return affine
+        """The candidate's own map with those that it has taken over from others."""
+        own = affine_of(self.graph, candidate)
+        return with_merged(own, self.folds.get(candidate.last, Fold()))
 
     def _keep(self, candidate: Candidate, *stuck: Stuck) -> None:
         reason = "; ".join(

@@ -11,7 +11,7 @@ from bncheck.folding.dataflow import Floats, Shape
 from bncheck.folding.planner.maps import MAX_SIZE, Stuck, constant_along
 
 _COEFFICIENT = re.compile(r"\d+")
-_SYMBOL = re.compile(r"[A-Za-z_]\w*")
+_SYMBOL = re.compile(r"\?.+|[A-Za-z_]\w*")  # "?..." names a size of which nothing is known
 _Row = tuple[Sequence["int | str"], Sequence["int | str"]]
 
 

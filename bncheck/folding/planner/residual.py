@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import Enum
 
-from bncheck.folding.algebra import Affine, cast
+from bncheck.folding.algebra import cast
 from bncheck.folding.dataflow import Graph, Norm
 from bncheck.folding.planner.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.planner.draft import on_channels
+from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
@@ -67,7 +67,7 @@ def _as_calls(graph: Graph, plan: Plan, candidate: Candidate, form: Residual) ->
     source, result = op.inputs[0], op.outputs[0]
     assert source is not None
     dtype, rank = graph.values[result].dtype, affine.scale.ndim
-    affine = _with_merged(affine, plan.folds.get(candidate.last, Fold()))
+    affine = with_merged(affine, plan.folds.get(candidate.last, Fold()))
     channels = affine.scale.size
     if graph.values[source].dtype != dtype or affine.scale.shape[1:2] != (channels,):
         return None
@@ -76,14 +76,6 @@ def _as_calls(graph: Graph, plan: Plan, candidate: Candidate, form: Residual) ->
     scale = cast(affine.scale.reshape(sizes), dtype)
     shift = cast(affine.shift.reshape((channels,) if is_conv else sizes), dtype)
     return None if scale.overflows or shift.overflows else NewWeights(scale, shift)
-
-
-def _with_merged(affine: Affine, fold: Fold) -> Affine:
-    """Its own map between those that it has taken over from other normalisations."""
-    rank = affine.scale.ndim
-    if fold.before:
-        affine = affine.after(on_channels(fold.before, rank))
-    return on_channels(fold.after, rank).after(affine) if fold.after else affine
 
 
 def _rewritten(kept: Decision, new: NewWeights) -> Decision:

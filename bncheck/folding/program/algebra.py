@@ -11,9 +11,11 @@ from bncheck.folding.dataflow import (
     Conv,
     ConvTranspose,
     Linear,
+    Lookup,
     Mul,
     Norm,
     Rectifier,
+    Rescaled,
 )
 from bncheck.folding.einsum import einsum_spec
 from bncheck.folding.geometry import centre_of
@@ -21,7 +23,6 @@ from bncheck.folding.program.calls import (
     Arguments,
     Described,
     rank_of,
-    shape_and_dtype,
     sizes_of,
 )
 
@@ -49,7 +50,7 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         pads = padding == "same" or (
             padding != "valid" and any(size != 0 for size in sizes_of(padding, 1))
         )
-        if rank_of(source) != rank_of(a("weight")):
+        if rank_of(a("weight")) - rank_of(source) not in (0, 1):  # 1: an image without a batch
             return None
         pads = pads and not (padding == "same" and set(_kernel(a("weight"))) == {1})
         centre = centre_of(
@@ -67,13 +68,13 @@ def linear_algebra(node: Node, name: str, a: Arguments) -> Described | None:
         return Linear(output_first=False), (node.args[0], node.args[1], None)
     if name == "matmul" and rank_of(node.args[0]) == 2 and rank_of(node.args[1]) > 2:
         return Linear(output_first=True, axes=(-2, -2)), (node.args[1], node.args[0], None)
+    if name == "embedding" and rank_of(a("weight")) == 2:
+        return Lookup(), (a("indices"), a("weight"))
     if name == "einsum":
         return _einsum(a("equation"), a("tensors"))
     if name == "addmm":
         alpha, beta = a("alpha", 1), a("beta", 1)
         if not isinstance(alpha, (int, float)) or not isinstance(beta, (int, float)):
-            return None
-        if rank_of(a("self")) > 1 and shape_and_dtype(a("self").meta["val"])[0][0] != 1:  # type: ignore[index]
             return None
         return Linear(False, float(alpha), float(beta)), (a("mat1"), a("mat2"), a("self"))
     return None
@@ -96,13 +97,14 @@ def _kernel(weight: Any) -> tuple[int, ...]:
 
 def _transposed(a: Arguments) -> Described | None:
     source, weight = a("input"), a("weight")
-    if rank_of(source) != rank_of(weight):
+    if rank_of(weight) - rank_of(source) not in (0, 1):
         return None
     kernel = _kernel(weight)
     number = len(kernel)
     stride = sizes_of(a("stride"), number)
     tiles = (
-        stride == kernel
+        rank_of(source) == rank_of(weight)  # an image without a batch would need other moves
+        and stride == kernel
         and not any(sizes_of(a("padding"), number))
         and not any(sizes_of(a("output_padding"), number))
         and (set(sizes_of(a("dilation"), number)) == {1})
@@ -113,6 +115,10 @@ def _transposed(a: Arguments) -> Described | None:
 
 def norms(node: Node, name: str, a: Arguments) -> Described | None:
     """BatchNorm and InstanceNorm."""
+    if name == "layer_norm" and len(a("normalized_shape")) == 1 and a("weight") is not None:
+        return Rescaled(-1), (a("input"), a("weight"), a("bias"))
+    if name == "group_norm" and a("weight") is not None:
+        return Rescaled(1), (a("input"), a("weight"), a("bias"))
     if name in BATCH_NORMS:
         trains = bool(a.first("training", "train")) or "with_update" in name
         trains = (trains or name.endswith("_functional")) and name not in _NO_TRAINING
@@ -146,6 +152,8 @@ def elementwise(node: Node, name: str, a: Arguments) -> Described | None:
         return Mul(divides=True), (first, second)
     if name == "neg":
         return Mul(), (first, -1)
+    if name in ("clamp", "clamp_min") and a("min") == 0 and a("max") is None:
+        return Rectifier(name), (first,)
     if name in ("relu", "leaky_relu", "prelu", "abs") or (
         name == "rrelu" and a("training") is False
     ):

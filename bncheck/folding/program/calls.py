@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,9 +12,17 @@ from bncheck.folding.dataflow import (
     Shape,
     Spec,
 )
+from bncheck.folding.planner.maps import MAX_SIZE
 
 #: A call seen as the planner sees it: what it does, and which arguments are its inputs.
 Described = tuple[Spec, tuple[Any, ...]]
+
+
+#: What makes numbers of nothing but sizes.
+_FACTORIES = {"arange", "eye", "full", "linspace", "logspace", "ones", "scalar_tensor", "tri",
+              "tril_indices", "triu_indices", "zeros"}  # fmt: skip
+_FILLINGS = {"new_zeros": 0, "new_ones": 1, "new_full": None, "zeros_like": 0, "ones_like": 1,
+             "full_like": None}  # fmt: skip
 
 
 class Arguments:
@@ -80,3 +89,29 @@ def sizes_of(value: Any, number: int) -> tuple[int, ...]:
     """A size for each of so many axes, from one for all or one each."""
     items = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return items * number if len(items) == 1 else items
+
+
+def filled(node: Node, name: str) -> torch.Tensor | None:
+    """The numbers of y.new_full(sizes, number) and the like: they are the same whatever y is."""
+    value = node.meta.get("val")
+    if name not in _FILLINGS or not isinstance(value, torch.Tensor):
+        return None
+    number = _FILLINGS[name]
+    if number is None:
+        number = Arguments(node)("fill_value")
+    if not isinstance(number, (int, float)) or not _is_small(value):
+        return None
+    return torch.full((), number, dtype=value.dtype).expand(value.shape)
+
+
+def is_made(node: Node, name: str) -> bool:
+    """Whether a call makes numbers of nothing but known sizes."""
+    value = node.meta.get("val")
+    given = node.all_input_nodes
+    return name in _FACTORIES and not given and isinstance(value, torch.Tensor) and _is_small(value)
+
+
+def _is_small(value: torch.Tensor) -> bool:
+    """Not so large that a few bytes of a file would fill the memory."""
+    sizes = [size for size in value.shape if isinstance(size, int)]
+    return len(sizes) == value.dim() and math.prod(sizes) <= MAX_SIZE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import logging
 import re
 import traceback
@@ -21,6 +22,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from bncheck.errors import BncheckError
+from bncheck.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
@@ -46,6 +48,7 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
     The first axis of every input is left free where the model allows it. An example of one sample
     would fix it, so it is doubled for the export.
     """
+    _check_call(model, example_inputs)
     failure: Exception | None = None
     doubled = _doubled(example_inputs)
     for inputs in [example_inputs] if doubled is None else [doubled, example_inputs]:
@@ -60,6 +63,23 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
         return _export(model, example_inputs, None)
     except Exception as error:
         raise _unexportable(failure or error) from None
+
+
+def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Raise for inputs that the model's forward cannot be called with, and for empty ones."""
+    tensors = [item for item in pytree.tree_leaves(inputs) if isinstance(item, torch.Tensor)]
+    if any(tensor.dim() and not len(tensor) for tensor in tensors):
+        raise BncheckError("the example inputs hold no sample", "give at least one sample")
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError:  # TorchScript shows none
+        return
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        raise BncheckError(
+            f"the example inputs do not fit the model's forward ({error})", takes(signature)
+        ) from None
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> ExportedProgram:

@@ -21,6 +21,7 @@ from bncheck.folding.program.exporting import (
     functional,
     refuse_random,
 )
+from bncheck.folding.program.plain import plain
 from bncheck.folding.program.read import read_program
 from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
@@ -91,7 +92,7 @@ def fold(
     else:
         say("exporting")
         program = export_program(model, as_arguments(example_inputs))
-    given, program = program, functional(inlined(program))
+    given, program = program, plain(functional(inlined(program)))
     refuse_random(program)
     graph = read_program(program)
     refuse_corrupt(graph)

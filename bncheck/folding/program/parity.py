@@ -61,6 +61,7 @@ def check(
             inside.add(batch, *_values(planned, folded, boundary, flat))
     if refused is not None and not outputs.batches:
         raise refused
+    outputs.refuse_nothing()
     parity = inside.judge(outputs.parity())
     return parity if parity.holds else replace(parity, parts_at=_owner(planned, inside.first))
 

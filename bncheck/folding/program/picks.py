@@ -12,6 +12,7 @@ from torch.fx import Node
 from bncheck.folding.dataflow import Gather
 from bncheck.folding.program.calls import Arguments, Described, rank_of
 
+_FLIPS = {"fliplr": [1], "flipud": [0]}
 Picks = tuple[tuple[int, "tuple[int, ...] | None"], ...]
 
 
@@ -25,7 +26,9 @@ def picks(
         return None
     shape = source.meta["val"].shape
     found: Picks | None = None
-    if name == "flip":
+    if name in _FLIPS:
+        found = _moved(shape, _FLIPS[name], lambda i, _: i[::-1])
+    elif name == "flip":
         found = _moved(shape, a("dims"), lambda i, _: i[::-1])
     elif name == "roll" and len(a("dims") or ()) == len(a("shifts")):
         found = _moved(shape, a("dims"), lambda i, place: np.roll(i, a("shifts")[place]))

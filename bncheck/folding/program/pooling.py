@@ -12,11 +12,15 @@ from bncheck.folding.dataflow import (
     Average,
     Maximum,
     Pad,
+    Reshape,
+    Shape,
+    Spec,
 )
 from bncheck.folding.program.calls import (
     Arguments,
     Described,
     rank_of,
+    shape_and_dtype,
     sizes_of,
 )
 
@@ -52,6 +56,13 @@ def pooling(node: Node, name: str, a: Arguments) -> Described | None:
         counts = any(sizes_of(a("padding"), number)) and bool(a("count_include_pad"))
         uneven = counts or a("divisor_override") is not None
         return Average(last(number), None if uneven else 1.0), (source,)
+    if name == "rot90":  # each place takes another one's number: all its weight is there
+        return Average(tuple(sorted(d % rank for d in a("dims")))), (source,)
+    if name == "grid_sampler":  # padding_mode 0 is "zeros"
+        return Average(last(rank - 2), None if a("padding_mode") == 0 else 1.0), (
+            source,
+            node.args[1],
+        )
     if name in _RESIZES:
         return Average(last(_RESIZES[name])), (source,)
     if name in _MAXIMA:
@@ -61,6 +72,25 @@ def pooling(node: Node, name: str, a: Arguments) -> Described | None:
     if name in ("max", "min") and isinstance(a("dim"), int):
         return Maximum((a("dim") % rank,), drops=not a("keepdim", False)), (source,)
     return _padding(node, name, a, source, last)
+
+
+def windows(name: str, a: Arguments, node: Node) -> tuple[Spec, Shape, Spec] | None:
+    """Sliding windows as two steps, with the shape between them: what moves stands for its mean."""
+    if name not in ("unfold", "im2col"):
+        return None
+    source = a("self")
+    shape, _ = shape_and_dtype(source.meta["val"])
+    result, _ = shape_and_dtype(node.meta["val"])
+    if shape is None or result is None:
+        return None
+    if name == "unfold":  # the places of a window are a new, last axis
+        axis = int(a("dimension")) % len(shape)
+        return Reshape(), (*shape, 1), Average((axis, len(shape)))
+    if len(shape) != 4:
+        return None
+    places = math.prod(sizes_of(a("kernel_size"), 2))
+    gain = None if any(sizes_of(a("padding"), 2)) else 1.0
+    return Average((2, 3), gain), (*shape[:2], places, result[2]), Reshape()
 
 
 def _reduction(name: str, a: Arguments, source: Any) -> Average | Maximum:

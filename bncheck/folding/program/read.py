@@ -22,10 +22,12 @@ from bncheck.folding.dataflow import (
     Floats,
     Graph,
     Identity,
+    Linear,
     Mul,
     Norm,
     Op,
     Opaque,
+    Shape,
     Spec,
     Split,
     Value,
@@ -34,12 +36,15 @@ from bncheck.folding.program.algebra import BATCH_NORMS, elementwise, linear_alg
 from bncheck.folding.program.calls import (
     Arguments,
     Described,
+    filled,
+    is_made,
     module_path,
     operator_name,
+    rank_of,
     shape_and_dtype,
 )
 from bncheck.folding.program.picks import picks
-from bncheck.folding.program.pooling import pooling
+from bncheck.folding.program.pooling import pooling, windows
 from bncheck.folding.program.views import LIKE, joins, views
 
 if TYPE_CHECKING:
@@ -145,23 +150,47 @@ class _Reader:
     def _call(self, node: Node) -> None:
         sources = node.all_input_nodes
         name = operator_name(node)
-        if sources and all(n in self.constants for n in sources) and _is_pure(node):
+        made = filled(node, name)
+        if made is not None:
+            self.fixed[node.name] = made
+            self.constants.add(node)
+            self._value(node)
+            return
+        known = bool(sources) or is_made(node, name)
+        if known and all(n in self.constants for n in sources) and _is_pure(node):
             self.constants.add(node)
             self._value(node)
             return
         self._value(node)
         if node.target is operator.getitem and not node.users:
             return  # one of several results, which nobody takes
+        steps = windows(name, Arguments(node), node)
+        if steps is not None:
+            self._windows(node, name, steps)
+            return
         spec, inputs = _describe(node, name, self._constant)
+        left = inputs[0] if name in ("matmul", "mm") and isinstance(spec, Linear) else None
+        if left in self.constants and rank_of(left) == 2:
+            spec, inputs = Linear(True, axes=(-2, -2)), (inputs[1], inputs[0], None)  # W @ x
         names = tuple(self._input(node, i, item, spec) for i, item in enumerate(inputs))
-        known = {n for n in names if n}
-        known |= {item[0].name for item in inputs if isinstance(item, tuple)}
+        read = {n for n in names if n}
+        read |= {item[0].name for item in inputs if isinstance(item, tuple)}
         # Whoever reads a tensor in a way that is not described still reads it.
-        rest = tuple(n.name for n in sources if n.name not in known and name not in LIKE)
+        rest = tuple(n.name for n in sources if n.name not in read and name not in LIKE)
         outputs: tuple[str, ...] = (node.name,)
         if isinstance(spec, Split):
             outputs = tuple(self._piece(node, i) for i in range(len(spec.parts)))
-        self.ops.append(Op(node.name, spec, names + rest, outputs, self._label(node, spec), name))
+        kind = "batch_norm" if name in BATCH_NORMS else name
+        self.ops.append(Op(node.name, spec, names + rest, outputs, self._label(node, spec), kind))
+
+    def _windows(self, node: Node, name: str, steps: tuple[Spec, Shape, Spec]) -> None:
+        """Two operations for a call that slides a window."""
+        source, between = node.all_input_nodes[0].name, f"{node.name}:windows"
+        first, shape, second = steps
+        self.values[between] = Value(between, shape, self.values[node.name].dtype)
+        label = self._label(node, second)
+        self.ops.append(Op(between, first, (source,), (between,), label, name))
+        self.ops.append(Op(node.name, second, (between,), (node.name,), label, name))
 
     def _piece(self, node: Node, index: int) -> str:
         """Output `index` of a call with several: the node that takes it, where there is one."""

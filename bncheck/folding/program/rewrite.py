@@ -26,7 +26,7 @@ from bncheck.folding.weights import NewWeights, Solution
 
 _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None),
-                 "einsum": ("tensors", None)}  # fmt: skip
+                 "einsum": ("tensors", None), "embedding": ("weight", None)}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +127,7 @@ def _shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def _digest(path: Path) -> str | None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
         return (
@@ -141,10 +142,11 @@ def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.T
     _check_architecture(module, manifest)
     modules = dict(module.named_modules())
     for name in manifest["identities"]:
-        if type(modules.get(name)) not in _PLAIN:
+        norm = modules.get(name)
+        if type(norm) not in _PLAIN:
+            what = "no module" if norm is None else f"a {type(norm).__name__}"
             raise BncheckError(
-                f"the norm {name} is a {type(modules.get(name)).__name__}, which an identity "
-                "cannot stand for",
+                f"the norm {name} is {what}, which an identity cannot stand for",
                 _OTHER_FORM,
             )
     for key in manifest["added"]:

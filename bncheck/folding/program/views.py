@@ -41,8 +41,8 @@ _SHAPE_ONLY = {
     "sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata", "numel", "dim",
     "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
 }  # fmt: skip
-#: Of their second argument, only the shape counts.
-LIKE = {"view_as", "reshape_as", "expand_as"}
+#: Of their second argument, only the shape or the dtype counts.
+LIKE = {"view_as", "reshape_as", "expand_as", "type_as"}
 
 
 def views(node: Node, name: str, a: Arguments) -> Described | None:
@@ -61,12 +61,13 @@ def views(node: Node, name: str, a: Arguments) -> Described | None:
         return Reshape(), (source,)
     if name in ("permute", "permute_copy"):
         return Transpose(tuple(int(d) % rank for d in a("dims"))), (source,)
-    if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T"):
+    if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T",
+                "mT"):  # fmt: skip
         if rank < 2:
             return Identity(), (source,)
         if name == "numpy_T":
             return Transpose(tuple(range(rank))[::-1]), (source,)
-        given: tuple[Any, ...] = (*node.args[1:3], 0, 1)
+        given: tuple[Any, ...] = (-1, -2) if name == "mT" else (*node.args[1:3], 0, 1)
         pair = [int(d) % rank for d in given[:2]]
         order = list(range(rank))
         order[pair[0]], order[pair[1]] = pair[1], pair[0]
@@ -123,11 +124,8 @@ def joins(node: Node, name: str, a: Arguments) -> Described | None:
     if name in ("slice", "slice_copy", "narrow"):
         return _slice(a, name, source, axis)
     if name in ("select", "select_copy") and isinstance(a("index"), int):
-        size = source.meta["val"].shape[axis]  # type: ignore[union-attr]
-        if not isinstance(size, int):
-            return None
-        index = a("index") % size
-        return Split(axis, (slice(index, index + 1),), drops=True), (source,)
+        part = slice(a("index"), a("index") + 1 or None)
+        return Split(axis, (part,), drops=True), (source,)
     return None
 
 

@@ -13,7 +13,7 @@ from bncheck.findings import Finding, Severity
 from bncheck.gate.report import UNCHECKED, GateReport, ModelResult
 from bncheck.reporting.document import Document
 from bncheck.reporting.layout import STYLES, layer_name, print_all, row
-from bncheck.reporting.visible import visible
+from bncheck.reporting.visible import visible, visible_line
 from bncheck.rules.rule import count
 
 _STYLES: Final = {
@@ -45,7 +45,7 @@ def _model(model: ModelResult) -> Iterator[RenderableType]:
         for document in outcome.view.documents():
             yield from _document(document)
     for error in model.errors:
-        yield _row(Text(), Text(visible(str(error), None), STYLES[Severity.ERROR]))
+        yield _row(Text(), Text(visible_line(str(error)), STYLES[Severity.ERROR]))
 
 
 def _document(document: Document) -> Iterator[RenderableType]:

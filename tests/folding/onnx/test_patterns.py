@@ -11,12 +11,17 @@ import pytest
 
 from bncheck.folding.onnx.fold import fold_onnx, load_onnx, save_onnx
 from bncheck.reading.onnx_file import graphs_of
-from tests.folding.onnx_patterns import PATTERNS, conv_bn
+from tests.folding.onnx.graphs.calls import CALLS
+from tests.folding.onnx.graphs.moves import MOVES
+from tests.folding.onnx.graphs.parts import conv_bn
 
 
 def _count(model: onnx.ModelProto) -> int:
     graphs = graphs_of(model.graph)
     return sum(node.op_type == "BatchNormalization" for graph in graphs for node in graph.node)
+
+
+PATTERNS = CALLS | MOVES
 
 
 @pytest.mark.parametrize("name", PATTERNS)

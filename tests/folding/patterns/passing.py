@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from tests.folding.patterns import IMAGE, Fn, Pattern, bn, conv, net, randomised
+from tests.folding.patterns.parts import IMAGE, Fn, Pattern, bn, conv, net, randomised
 
 Step = Callable[[Tensor], Tensor]
 
@@ -89,6 +89,13 @@ def repvgg(kept: int = 0, reason: str = "", small: int = 1, **options: Any) -> P
 _PLACES = torch.tensor([4, 0, 2])
 _FLAT = nn.BatchNorm1d
 
+
+def _grid(y: Tensor) -> Tensor:
+    """Places of which some lie outside."""
+    places = torch.linspace(-1.2, 1.2, 18, dtype=y.dtype).view(1, 3, 3, 2).flip(2)
+    return places.expand(y.shape[0], -1, -1, -1)
+
+
 PASSING: dict[str, Pattern] = {
     # picking
     "repeat": behind(lambda y: y.repeat(1, 1, 2, 3)),
@@ -115,6 +122,8 @@ PASSING: dict[str, Pattern] = {
     "slice_step": behind(lambda y: y[:, ::2], 3),
     "narrow": behind(lambda y: y.narrow(1, 2, 3), 3),
     "select": behind(lambda y: y[:, :, :, -1], 6, _FLAT),
+    "rot90": behind(lambda y: torch.rot90(y, 1, (2, 3))),
+    "fliplr": behind(torch.fliplr),
     "crop": behind(lambda y: F.pad(y, (-1, -1, -1, 0))),
     # joining and cutting
     "stack": two(lambda a, b: torch.stack([a, b], 2), nn.BatchNorm3d),
@@ -122,6 +131,17 @@ PASSING: dict[str, Pattern] = {
     "add_alpha": two(lambda a, b: torch.add(a, b, alpha=2)),
     "sub_alpha": two(lambda a, b: torch.sub(a, b, alpha=-0.5)),
     "lerp": two(lambda a, b: torch.lerp(a, b, 0.3)),
+    "two_norms_of_one_value": Pattern(
+        net(lambda s, x: (lambda y: torch.add(s.a(y), s.b(y), alpha=3))(s.conv(x)),
+            conv=conv(), a=bn(), b=bn()),
+    ),
+    "three_norms_of_the_input": Pattern(
+        net(lambda s, x: s.conv(s.a(x) + s.b(x) + s.c(x)), conv=conv(), a=bn(3), b=bn(3), c=bn(3)),
+        kept=1, merged=2,
+    ),
+    "two_norms_that_can_go_nowhere": Pattern(
+        net(lambda s, x: torch.tanh(s.a(x) + s.b(x)), a=bn(3), b=bn(3)), kept=1, merged=1
+    ),
     "product_of_two": two(torch.mul, kept=1),
     "chunk_half": behind(lambda y: y.chunk(2, 1)[1], 3),
     "unbind": behind(lambda y: y.view(y.shape[0], 2, 3, 7, 7).unbind(1)[1], 3),
@@ -152,6 +172,12 @@ PASSING: dict[str, Pattern] = {
     "max_and_where": behind(
         lambda y: y.max(3)[0] + y.max(3)[1], 6, _FLAT, kept=1, positive=True
     ),
+    "warped": behind(lambda y: F.grid_sample(y, _grid(y), "bilinear",
+                                             "border", align_corners=True)),
+    "warped_into_zeros": behind(
+        lambda y: F.grid_sample(y, _grid(y), align_corners=True),
+        kept=1, reason="padding_mode",
+    ),
     "divisor_override": behind(
         lambda y: F.avg_pool2d(y, 2, divisor_override=3), kept=1, reason="count_include_pad"
     ),
@@ -162,7 +188,24 @@ PASSING: dict[str, Pattern] = {
         lambda y: F.interpolate(y, size=(9, 5), mode="bicubic", align_corners=True)
     ),
     # constants
+    "addcmul": behind(
+        lambda y: torch.addcmul(y.new_ones(6, 1, 1), y, y.new_full((1,), 3), value=2)
+    ),
+    "addcmul_of_two": two(lambda a, b: torch.addcmul(a, b, b.new_full((6, 1, 1), 0.3))),
+    "addcdiv": behind(lambda y: torch.addcdiv(y.new_ones(6, 1, 1), y, y.new_full((1,), 3))),
+    "windows": behind(lambda y: y.unfold(2, 3, 2).sum(-1)),
+    "windows_of_channels": behind(lambda y: y.unfold(1, 3, 1).mean(-1), 4, kept=1, reason="mixes"),
+    "bn_windows_linear": Pattern(
+        net(lambda s, x: s.fc(F.unfold(s.bn(x), 2).mT), bn=bn(3), fc=lambda: nn.Linear(12, 5)),
+    ),
+    "bn_padded_windows_linear": Pattern(
+        net(lambda s, x: s.fc(F.unfold(s.bn(x), 2, padding=1).mT), bn=bn(3),
+            fc=lambda: nn.Linear(12, 5)), kept=1, reason="count_include_pad",
+    ),
     "constants": behind(lambda y: -(2 - y / 3) * 0.5 + 1),
+    "a_tensor": behind(lambda y: y * torch.tensor(2.5) - torch.full((6, 1, 1), 0.5)),
+    "arange": behind(lambda y: y + torch.arange(6).view(1, 6, 1, 1) / torch.linspace(1, 2, 7)),
+    "like_another": behind(lambda y: y.reshape_as(torch.zeros_like(y))),
     "one_by_it": behind(lambda y: 2 / (y * y + 1), kept=1, reason="lies between"),
     # activations
     "relu": before(lambda _, y: F.relu(y), scale_only=True),
@@ -170,9 +213,37 @@ PASSING: dict[str, Pattern] = {
     "leaky_relu": before(lambda _, y: F.leaky_relu(y, 0.1), scale_only=True),
     "rrelu": before(lambda _, y: F.rrelu(y), scale_only=True),
     "abs": before(lambda _, y: y.abs(), scale_only=True),
+    "clamp_at_zero": before(lambda _, y: y.clamp(min=0), scale_only=True),
+    "clamp_at_one": before(lambda _, y: y.clamp(min=1), scale_only=True, kept=1),
     "relu6": before(lambda _, y: F.relu6(y), scale_only=True, kept=1),
     "relu_with_shift": before(lambda _, y: F.relu(y), kept=1, reason="positive scale without"),
     # products
+    "matmul_left_of_a_matrix": product(lambda s, x: s.bn((s.w @ x.t()).t()), (7, 5), 7, (5,)),
+    "matmul_transposed": product(lambda s, x: s.bn(x @ s.w.t()), (7, 5), 7, (5,)),
+    "addmm_by_row": product(
+        lambda s, x: torch.addmm(s.w.new_ones(1, 7), s.bn(x), s.w, beta=2, alpha=0.5), (5, 7), 5,
+        (5,),
+    ),
+    "einsum_ellipsis": product(
+        lambda s, x: s.bn(torch.einsum("...chw,oc->...ohw", x, s.w)), (6, 3), 6, IMAGE,
+        nn.BatchNorm2d,
+    ),
+    "einsum_without_an_arrow": product(
+        lambda s, x: s.bn(torch.einsum("nc,co", x, s.w)), (5, 7), 7, (5,)
+    ),
+    "embedding": product(
+        lambda s, x: torch.tanh(s.bn(F.embedding(x.long() % 9, s.w).mT)), (9, 4), 4, (5,)
+    ),
+    "image_without_a_batch": Pattern(
+        net(lambda s, x: s.bn(torch.stack([s.conv(x[0]), s.conv(x[1])])), conv=conv(), bn=bn())
+    ),
+    "transposed_image_without_a_batch": Pattern(
+        net(lambda s, x: s.bn(torch.stack([s.up(x[0]), s.up(x[-1])])), bn=bn(),
+            up=lambda: nn.ConvTranspose2d(3, 6, 2, 2)),
+    ),
+    "bn_one_of_the_batch": Pattern(
+        net(lambda s, x: s.conv(s.bn(x)[-1]).unsqueeze(0), conv=conv(), bn=bn(3))
+    ),
     "matmul_left": product(lambda s, x: s.bn(s.w @ x), (7, 3), 7, (3, 5)),
     "bn_matmul_left": product(lambda s, x: s.w @ s.bn(x), (7, 3), 3, (3, 5)),
     "einsum": product(

@@ -1,0 +1,66 @@
+"""What a pickle says, as a graph that nothing was called for.
+
+None, bool, int, float, str, bytes, `Span`, tuple, list, `Global`, `Persistent` and `Node`. It may
+share and contain itself, so walk it with an explicit stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
+
+#: Anything in this graph. Consumers narrow it with isinstance.
+Value: TypeAlias = object
+
+
+class Global(NamedTuple):
+    """A name that the pickle would have imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Span(NamedTuple):
+    """A long byte string, left where it is in the stream."""
+
+    offset: int
+    length: int
+
+
+@dataclass(slots=True, eq=False)
+class Persistent:
+    """A persistent id: in torch files, a reference to a storage."""
+
+    pid: Value
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A dict, a set, or the result of a call that was not made.
+
+    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed
+    (a pair of the later and the earlier where it did so twice).
+    `by_name` is for the reader's use: its entries that have names, once somebody looked them up.
+    """
+
+    function: Value
+    args: tuple[Value, ...] = ()
+    # Empty tuples until there is something to hold: a pickle can ask for millions of empty dicts.
+    entries: Sequence[tuple[Value, Value]] = ()
+    items: Sequence[Value] = ()
+    state: Value = None
+    by_name: dict[str, Value] | None = None
+
+    def is_call_of(self, functions: Container[Value]) -> bool:
+        """Whether it calls one of these globals. Anything else is neither hashed nor compared:
+        it may be a tuple that contains itself a million times over.
+        """
+        return isinstance(self.function, Global) and self.function in functions
+
+
+DICT: Final = Global("builtins", "dict")
+SET: Final = Global("builtins", "set")

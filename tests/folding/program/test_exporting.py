@@ -1,0 +1,44 @@
+"""Inputs that a model cannot be exported with, and what the user is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bncheck import BncheckError, fold
+
+
+class _ByName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor, *, mask: Tensor) -> Tensor:
+        y: Tensor = self.bn(self.conv(x)) * mask
+        return y
+
+
+def test_inputs_that_only_go_by_name_are_named() -> None:
+    with pytest.raises(BncheckError, match="do not fit the model's forward") as caught:
+        fold(_ByName().eval(), torch.randn(2, 3, 8, 8))
+    assert caught.value.hint.startswith("mask can only be given by name")
+
+
+def test_too_many_inputs_are_told_what_the_model_takes() -> None:
+    with pytest.raises(BncheckError, match="do not fit the model's forward") as caught:
+        fold(nn.BatchNorm1d(3).eval(), (torch.randn(2, 3), torch.randn(2, 3)))
+    assert "it takes input" in caught.value.hint
+
+
+def test_an_example_without_samples_compares_nothing() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    with pytest.raises(BncheckError, match="hold no sample"):
+        fold(model, torch.randn(0, 3, 8, 8))
+
+
+def test_a_program_of_no_samples_compares_nothing() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    program = torch.export.export(model, (torch.randn(0, 3, 8, 8),))
+    with pytest.raises(BncheckError, match="hold no numbers"):
+        fold(program)

@@ -1,0 +1,55 @@
+"""Patterns of [tool.bncheck.models]: glob's answers, within bounds."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bncheck.errors import BncheckError
+from bncheck.gate.patterns import is_pattern, matching
+
+FILES = ("a.pt", "b/a.pt", "b/c/a.pt", "b/c/d.pt", ".h/a.pt", "b/.h.pt", "[x]/a.pt", "b/c/e/f/a.th")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tree")
+    for file in FILES:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    (folder / "link").symlink_to("b")
+    (folder / "dangling.pt").symlink_to("nowhere")
+    return folder
+
+
+PARTS = ("**", "*", "*.pt", "a*", "?", "[bx]", "[[]x]", "b", "c", "link", ".*", ".h", "a.pt")
+
+
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+def test_it_finds_what_glob_finds(tree: Path, parts: list[str]) -> None:
+    for root in (str(tree), os.path.relpath(tree)):
+        pattern = os.path.join(root, *parts)
+        if is_pattern(pattern):
+            found = {os.path.normpath(path) for path in glob.glob(pattern, recursive=True)}
+            mine = {os.path.normpath(path) for path in matching(pattern)}
+            # glob also takes the folder before a `**` at the end, even where there is none.
+            assert all(os.path.isdir(path) or not os.path.lexists(path) for path in found - mine)
+            assert mine <= found
+
+
+def test_links_in_a_circle_and_folders_without_end_are_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        (tmp_path / name).symlink_to(".")
+    with pytest.raises(BncheckError, match="MAX_PATTERN_ENTRIES"):
+        matching(f"{tmp_path}/**/*.pt")
+    monkeypatch.setattr("bncheck.gate.patterns.MAX_PATTERN_ENTRIES", 2)
+    with pytest.raises(BncheckError, match="more than 2 files and folders"):
+        matching(f"{tmp_path}/*")

@@ -1,0 +1,67 @@
+"""What an index of shards leaves out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from bncheck.cli import run
+from bncheck.reading.opening import open_checkpoint, unlisted_tensors
+from tests.zoo.registry import BUILDERS
+
+SHARDED = [name for name in BUILDERS if "sharded" in name or name == "hf-diffusers"]
+ENDINGS = ("safetensors", "bin")
+
+
+def _write(folder: Path, ending: str, weight_map: dict[str, int]) -> Path:
+    """Two shards with both layers in each; the index gives each tensor to one of them, or none."""
+    shards = [f"model-{number}.{ending}" for number in range(2)]
+    for number, shard in enumerate(shards):
+        tensors = {
+            f"{layer}.{role}": torch.full((4,), float(number + 1))
+            for layer in ("a", "b")
+            for role in ("running_mean", "running_var")
+        }
+        if ending == "bin":
+            torch.save(tensors, folder / shard)
+        else:
+            safetensors.torch.save_file(tensors, folder / shard)
+    index = folder / f"model.{ending}.index.json"
+    named = {name: shards[number] for name, number in weight_map.items()}
+    index.write_text(json.dumps({"weight_map": named}))
+    return index
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_the_index_leaves_out_is_said(
+    ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = _write(tmp_path, ending, {"a.running_mean": 0, "a.running_var": 0})
+    left = unlisted_tensors(open_checkpoint(index))
+    assert left == ["b.running_mean", "b.running_var"]  # the other shard is not named at all
+    assert run(["inspect", str(index)]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "not inspected: b.running_mean and 1 more, in a shard" in err
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_second_copy_in_another_shard_is_said(ending: str, tmp_path: Path) -> None:
+    places = {"a.running_mean": 0, "a.running_var": 1, "b.running_mean": 0, "b.running_var": 1}
+    left = unlisted_tensors(open_checkpoint(_write(tmp_path, ending, places)))
+    assert sorted(left) == sorted(places)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_healthy_shards_are_listed_completely(name: str, tmp_path: Path) -> None:
+    assert unlisted_tensors(open_checkpoint(BUILDERS[name](tmp_path).path)) == []
+
+
+def test_a_shard_that_cannot_be_read_is_no_matter_here(tmp_path: Path) -> None:
+    index = _write(tmp_path, "bin", {"a.running_mean": 0, "a.running_var": 0, "fc.weight": 1})
+    (tmp_path / "model-1.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert unlisted_tensors(open_checkpoint(index)) == ["b.running_mean", "b.running_var"]
