@@ -31,16 +31,15 @@ PARTS = ("**", "*", "*.pt", "a*", "?", "[bx]", "[[]x]", "b", "c", "link", ".*", 
 
 
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 def test_it_finds_what_glob_finds(tree: Path, parts: list[str]) -> None:
     for root in (str(tree), os.path.relpath(tree)):
         pattern = os.path.join(root, *parts)
         if is_pattern(pattern):
-            found = {os.path.normpath(path) for path in glob.glob(pattern, recursive=True)}
-            mine = {os.path.normpath(path) for path in matching(pattern)}
-            # glob also takes the folder before a `**` at the end, even where there is none.
-            assert all(os.path.isdir(path) or not os.path.lexists(path) for path in found - mine)
-            assert mine <= found
+            # glob also gives what lies before a `**` at the end, with a stroke and even as a file.
+            named = (p for p in glob.glob(pattern, recursive=True) if not p.endswith(os.sep))
+            found = {os.path.normpath(path) for path in named}
+            assert {os.path.normpath(path) for path in matching(pattern)} == found
 
 
 def test_links_in_a_circle_and_folders_without_end_are_a_line(
