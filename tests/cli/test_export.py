@@ -10,7 +10,7 @@ import torch
 
 from bncheck.cli import run
 from bncheck.reporting.formats import Format
-from tests.folding.test_command import DATA, SAMPLES
+from tests.folding.command import DATA, SAMPLES
 from tests.shipping.nets import listing
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from bncheck.shipping.onnx_side import OnnxSide
 from bncheck.shipping.proof import prove
 from bncheck.shipping.sides import TorchSide
 from bncheck.shipping.torch_to_onnx import to_onnx
-from tests.folding.test_command import DATA, SAMPLES
+from tests.folding.command import DATA, SAMPLES
 from tests.shipping.nets import IMAGES, Unit, made
 
 torch.set_num_threads(1)

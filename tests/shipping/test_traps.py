@@ -23,7 +23,7 @@ from bncheck.shipping.onnx_side import OnnxSide
 from bncheck.shipping.proof import prove
 from bncheck.shipping.sides import TorchSide
 from bncheck.shipping.torch_to_onnx import opset_of, to_onnx
-from tests.folding.test_command import SAMPLES, USER
+from tests.folding.command import SAMPLES, USER
 from tests.shipping.nets import (
     IMAGES,
     Counting,
