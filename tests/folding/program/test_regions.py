@@ -102,3 +102,22 @@ def test_a_region_keeps_the_operators_of_its_graph() -> None:
     names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert sum("conv2d" in name for name in names) == 3
     assert operator.getitem not in {node.target for node in program.graph.nodes}
+
+
+class _Typed(nn.Module):
+    """What is normalised lends another its dtype, behind a convolution of a wider one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = _block(3)
+        self.block[0].double()
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.block[0](x.double()).float()
+        return self.block[1](y), z.double().type_as(y)
+
+
+def test_who_asks_for_a_dtype_alone_is_no_reader_and_still_gets_it() -> None:
+    result = bncheck.fold(_Typed().eval(), (X, torch.randn(2, 5)))
+    assert [d.status.value for d in result.batchnorms] == ["folded"]
+    assert {output.dtype for output in result.module()(X, torch.randn(2, 5))} == {torch.float32}
