@@ -13,7 +13,7 @@ import onnx
 
 from bncheck._version import __version__
 from bncheck.errors import BncheckError
-from bncheck.folding.planner.residual import Residual
+from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.shipping.naming import input_names, output_names
