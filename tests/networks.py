@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.findings import Finding
-from bncheck.layers import NormLayer, Origin, Setting
+from bncheck.core.findings import Finding
+from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.registry import RULES
 from bncheck.rules.rule import Network

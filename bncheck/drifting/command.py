@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bncheck.drifting.distance import Statistics, histogram_distance, stacked
+from bncheck.core.errors import BncheckError
+from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.drifting.lost import lost_statistics
-from bncheck.drifting.movement import Movement, Reference, Source, statistics_in
 from bncheck.drifting.report import DriftReport
-from bncheck.drifting.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
-from bncheck.errors import BncheckError
-from bncheck.layers import Assumptions
+from bncheck.layers.norm_layer import Assumptions
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.series.rule import SeriesRule
-from bncheck.thresholds import DEFAULT, Thresholds
+from bncheck.series.distance import Statistics, histogram_distance, stacked
+from bncheck.series.movement import Movement, Reference, Source, statistics_in
+from bncheck.series.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
 
 if TYPE_CHECKING:
-    from bncheck.drifting.measuring import Measured
-    from bncheck.measured import Measuring
+    from bncheck.inspecting.with_data import Measuring
+    from bncheck.series.measuring import Measured
 
 KINDS = ("last", "first", "previous")
 ORDERS = ("auto", "name", "given")
@@ -151,7 +151,7 @@ def _refuse_other_width(
 def _of_data(
     series: Series, reference: Reference, options: DriftOptions, measuring: Measuring
 ) -> Movement:
-    from bncheck.drifting.measuring import Meter
+    from bncheck.series.measuring import Meter
 
     meter = Meter(measuring, options.key, options.every_layer)
     frame = reference.path or series.snapshots[-1].path

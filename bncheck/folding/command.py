@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck import usercode
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.result import FoldReport
-from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
+from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.static_inspection import Options, judge, static_findings
+from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bncheck.folding.program.fold import FoldOptions, FoldResult
-    from bncheck.measured import Measuring
+    from bncheck.inspecting.with_data import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
@@ -169,7 +169,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
 
 def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> FoldReport:
     from bncheck.folding.program.fold import FoldOptions, fold
-    from bncheck.measured import checked_device
+    from bncheck.inspecting.with_data import checked_device
 
     output = request.output
     if request.freeze_inputs:
@@ -235,9 +235,9 @@ def _written(
 
 def _model(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> nn.Module:
     """The model in eval mode, with statistics that are worth folding."""
-    from bncheck.measured import layers_of, module_for
-    from bncheck.model import missing_statistics
+    from bncheck.inspecting.with_data import layers_of, module_for
     from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
+    from bncheck.subject.model import missing_statistics
 
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))

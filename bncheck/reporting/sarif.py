@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.reporting.document import Document
 from bncheck.reporting.places import sentence, uri
 from bncheck.reporting.visible import visible

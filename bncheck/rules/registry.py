@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-from bncheck.errors import BncheckError, quoted
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn202_stale import stale
 from bncheck.rules.data.bn203_merged import merged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncheck.findings import Severity
+from bncheck.core.findings import Severity
 from bncheck.rules.rule import Rule
 
 grown_w2 = Rule(

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bncheck.findings import Evidence, Finding, Severity
-from bncheck.layers import NormLayer, split_name
-from bncheck.thresholds import DEFAULT, Thresholds
+from bncheck.core.findings import Evidence, Finding, Severity
+from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.layers.norm_layer import NormLayer, split_name
 
 
 @dataclass(frozen=True)

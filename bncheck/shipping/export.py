@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.planner.residual import Residual
 from bncheck.folding.result import FoldReport
-from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
 from bncheck.shipping.proof import prove

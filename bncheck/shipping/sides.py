@@ -168,7 +168,7 @@ class TorchSide:
     def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
         """All inputs of the graph: the tensors, between them what is no tensor."""
         from bncheck.folding.program.exporting import user_inputs
-        from bncheck.model import to_tensor
+        from bncheck.subject.model import to_tensor
 
         rest = iter(arrays)
         return tuple(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bncheck
-from bncheck.layers import Origin, Setting
+from bncheck.layers.norm_layer import Origin, Setting
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.data.rule import MeasuredRule
 from bncheck.rules.registry import RULES

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from bncheck.errors import BncheckError
-from bncheck.findings import Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity
 from bncheck.folding.planner.candidates import refuse_corrupt
 from bncheck.folding.planner.plan import Decision
 from bncheck.folding.planner.residual import Residual, rewritten

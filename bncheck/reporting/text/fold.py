@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bncheck.findings import Severity
+from bncheck.core.findings import Severity
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.reporting.layout import layer_name, print_all, row

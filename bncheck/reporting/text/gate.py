@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.gate.report import UNCHECKED, GateReport, ModelResult
 from bncheck.reporting.document import Document
 from bncheck.reporting.layout import STYLES, layer_name, print_all, row

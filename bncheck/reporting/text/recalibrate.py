@@ -14,7 +14,7 @@ from bncheck.reporting.visible import visible
 from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
-    from bncheck.recalibration import RecalibrationReport
+    from bncheck.recalibrating.command import RecalibrationReport
 
 
 #: Layers shown without --verbose: those that were worst.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from bncheck.findings import Severity
+from bncheck.core.findings import Severity
 from bncheck.reporting.document import Table
 from bncheck.reporting.layout import print_all, row
 from bncheck.reporting.layout import table as grid

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.data.case import Case, names
 from bncheck.rules.data.rule import MeasuredRule, measured_rule
 

@@ -8,13 +8,13 @@ from functools import cached_property
 
 import numpy as np
 
-from bncheck.findings import Evidence, Finding, Severity
+from bncheck.core.findings import Evidence, Finding, Severity
+from bncheck.core.thresholds import Thresholds
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.rule import Rule
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
-from bncheck.thresholds import Thresholds
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.series.changes import changes_of
 from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
-    from bncheck.drifting.movement import Movement
+    from bncheck.series.movement import Movement
 
 
 @series_rule("BN302", "moving-parameters-frozen-statistics", Severity.WARNING)

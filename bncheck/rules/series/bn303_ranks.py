@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from bncheck.drifting.distance import distance
-from bncheck.drifting.movement import statistics_in
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import count
 from bncheck.rules.series.rule import SeriesRule, series_rule
+from bncheck.series.distance import distance
+from bncheck.series.movement import statistics_in
 
 if TYPE_CHECKING:
-    from bncheck.drifting.movement import Movement
+    from bncheck.series.movement import Movement
 
 #: Twice the noise of averages with momentum 0.1 over batches of 32: 2 sqrt(1.5 * 0.053 / 32).
 _APART: Final = 0.10

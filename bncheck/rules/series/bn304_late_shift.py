@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
-    from bncheck.drifting.movement import Floats, Movement
+    from bncheck.series.movement import Floats, Movement
 
 #: So many times further than usual.
 _FACTOR: Final = 4.0

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, nothing
 
 if TYPE_CHECKING:  # for one file alone, the series need not be imported
-    from bncheck.drifting.movement import Movement
+    from bncheck.series.movement import Movement
 
 Judge = Callable[["SeriesRule", "Movement"], Iterable[Finding]]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, count, rule
 
 

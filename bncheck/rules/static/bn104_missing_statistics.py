@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import split_name
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import split_name
 from bncheck.rules.rule import Network, Rule, rule
 
 _FIX = (

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, count, rule
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 from bncheck.rules.static.bn106_batch_counter import contradicted_counters

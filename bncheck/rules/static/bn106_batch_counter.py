@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.rule import Network, Rule, rule
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics

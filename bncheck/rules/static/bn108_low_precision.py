@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, count, rule
 
 if TYPE_CHECKING:

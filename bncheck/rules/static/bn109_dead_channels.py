@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.thresholds import DEAD_VARIANCE
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, count, rule
-from bncheck.thresholds import DEAD_VARIANCE
 
 if TYPE_CHECKING:
     import numpy.typing as npt

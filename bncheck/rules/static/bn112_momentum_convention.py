@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, rule
 
 #: What TensorFlow, Keras and TPU code call momentum or decay: the share that is *kept*.

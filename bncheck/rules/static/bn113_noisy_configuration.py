@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
 
 

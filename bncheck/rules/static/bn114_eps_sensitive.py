@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer, Origin
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.rules.rule import Network, Rule, rule
 from bncheck.rules.static.bn109_dead_channels import dead_channels
 
