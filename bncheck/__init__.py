@@ -98,7 +98,7 @@ def drift(
     options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
     if model is None or data is None:
         raise BncheckError("a model and data are needed to measure", "give both, or neither")
@@ -156,8 +156,8 @@ def compare(
     Checkpoints need `model`, and the shapes in `inputs` (as --input) or `data` where neither file
     is a program. `first` in float64 is the judge. Raises BncheckError.
     """
-    from bncheck.inspecting.with_data import Measuring
     from bncheck.shipping.compare import CompareRequest, run
+    from bncheck.subject.setup import Measuring
 
     given = Measuring(model, data, data_options=data_options)
     return run(CompareRequest(Path(first), Path(second), given, inputs, key, tolerance))
@@ -209,7 +209,7 @@ def inspect(
     options = Options(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
     if data is not None or (model is not None and isinstance(path_or_module, (str, Path))):
-        from bncheck.inspecting.with_data import Measuring, device_of
+        from bncheck.subject.setup import Measuring, device_of
 
         if not isinstance(path_or_module, (str, Path)):
             device = device_of(path_or_module)
@@ -235,8 +235,8 @@ def recalibrate(
     strict=False); it refuses where they would serve the data worse. Raises BncheckError.
     """
     from bncheck.inspecting.from_file import Options
-    from bncheck.inspecting.with_data import Measuring, device_of
     from bncheck.recalibrating.command import recalibrate_module
+    from bncheck.subject.setup import Measuring, device_of
 
     device = device_of(model)
     measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)

@@ -17,7 +17,7 @@ from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 
 class Layers(str, Enum):

@@ -21,8 +21,8 @@ from bncheck.series.movement import Movement, Reference, Source, statistics_in
 from bncheck.series.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
 
 if TYPE_CHECKING:
-    from bncheck.inspecting.with_data import Measuring
     from bncheck.series.measuring import Measured
+    from bncheck.subject.setup import Measuring
 
 KINDS = ("last", "first", "previous")
 ORDERS = ("auto", "name", "given")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bncheck.folding.program.fold import FoldOptions, FoldResult
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
@@ -169,7 +169,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
 
 def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> FoldReport:
     from bncheck.folding.program.fold import FoldOptions, fold
-    from bncheck.inspecting.with_data import checked_device
+    from bncheck.subject.setup import checked_device
 
     output = request.output
     if request.freeze_inputs:
@@ -235,9 +235,10 @@ def _written(
 
 def _model(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> nn.Module:
     """The model in eval mode, with statistics that are worth folding."""
-    from bncheck.inspecting.with_data import layers_of, module_for
     from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
     from bncheck.subject.model import missing_statistics
+    from bncheck.subject.module_layers import layers_of
+    from bncheck.subject.setup import module_for
 
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))

@@ -17,7 +17,7 @@ from bncheck.policy.config.settings import Model, words
 from bncheck.policy.judging import Policy
 
 if TYPE_CHECKING:
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Subject:
     def measuring(self, *, data: bool = True) -> Measuring:
         """Model and data; without the data where a check has no use for them."""
         from bncheck.data import DEFAULT_BATCH_SIZE, DataOptions
-        from bncheck.inspecting.with_data import Measuring
+        from bncheck.subject.setup import Measuring
 
         model = self.model
         options = DataOptions(

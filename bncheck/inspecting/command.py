@@ -14,7 +14,7 @@ from bncheck.rules.registry import choose_rules
 if TYPE_CHECKING:
     from torch import nn
 
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 
 def inspect(
@@ -43,7 +43,8 @@ def inspect_module(
     model: nn.Module, options: Options | None = None, measuring: Measuring | None = None
 ) -> InspectReport:
     """Inspect a module in memory; it comes back as it was."""
-    from bncheck.inspecting.with_data import inspect_module_with_data, layers_of
+    from bncheck.inspecting.with_data import inspect_module_with_data
+    from bncheck.subject.module_layers import layers_of
 
     options = options or Options()
     rules = choose_rules(options.select, options.ignore)

@@ -23,7 +23,6 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.thresholds import W2_WARNING
 from bncheck.inspecting.from_file import Options, static_findings
-from bncheck.inspecting.with_data import Measuring, described_by, layers_of, module_for
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.results import Comparison, Direction
@@ -32,6 +31,8 @@ from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 from bncheck.rules.static.bn105_under_warmed import initial_share, predicted_w2
+from bncheck.subject.module_layers import described_by, layers_of
+from bncheck.subject.setup import Measuring, module_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bncheck.inspecting.with_data import Measuring, module_for
 from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.collector import channels_second
 from bncheck.measuring.histogram import BINS, Bins
@@ -25,6 +24,7 @@ from bncheck.measuring.outputs import Outputs
 from bncheck.reading.opening import open_checkpoint
 from bncheck.series.distance import Statistics
 from bncheck.subject.model import build_model
+from bncheck.subject.setup import Measuring, module_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

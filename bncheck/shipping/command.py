@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 Say = Callable[[str], None]
 
@@ -135,7 +135,9 @@ def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
 
 
 def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
-    from bncheck.inspecting.with_data import described_by, file_findings, module_for
+    from bncheck.inspecting.with_data import file_findings
+    from bncheck.subject.module_layers import described_by
+    from bncheck.subject.setup import module_for
 
     model, prefix = module_for(request.given, checkpoint)
     layers = tuple(find_layers(checkpoint, Assumptions()))

@@ -27,7 +27,7 @@ from bncheck.subject.inputs import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 #: Of a free axis that is no batch, where the other file is all that is known of the inputs.
 _SIZE = 16
@@ -109,7 +109,7 @@ def _program_side(checkpoint: Checkpoint) -> Side | None:
 def _module(
     request: CompareRequest, checkpoint: Checkpoint, known: Side | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
-    from bncheck.inspecting.with_data import module_for
+    from bncheck.subject.setup import module_for
 
     if request.given.model is None and not request.given.trust:
         raise BncheckError(

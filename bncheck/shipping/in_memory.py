@@ -46,7 +46,7 @@ def export_model(
 
 
 def _refuse(model: nn.Module) -> None:
-    from bncheck.inspecting.with_data import layers_of
+    from bncheck.subject.module_layers import layers_of
 
     norms = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
     if any(norm.training for norm in norms):

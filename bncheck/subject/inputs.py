@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bncheck.data import Batch, Batches
-    from bncheck.inspecting.with_data import Measuring
+    from bncheck.subject.setup import Measuring
 
 _INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",

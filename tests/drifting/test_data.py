@@ -10,9 +10,9 @@ import torch
 
 import bncheck
 from bncheck.core.thresholds import W2_WARNING
-from bncheck.inspecting.with_data import Measuring
 from bncheck.series.distance import distance
 from bncheck.series.measuring import Meter
+from bncheck.subject.setup import Measuring
 from tests.drifting.planted import SNAPSHOTS
 from tests.networks import SAMPLES
 
