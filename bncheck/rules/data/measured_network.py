@@ -10,15 +10,15 @@ import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import Thresholds
+from bncheck.layers.facts import at_initial_statistics
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.rule import Rule
-from bncheck.rules.static.bn101_never_updated import at_initial_statistics
+from bncheck.rules.rule import Network, Rule
 
 
 @dataclass(frozen=True)
-class Case:
+class MeasuredNetwork:
     """A measurement that deserves an explanation.
 
     `recalibrate` is the command (or call) that would measure the statistics anew. The properties
@@ -107,7 +107,7 @@ class Case:
 
     def finding(
         self,
-        rule: Rule,
+        rule: Rule[MeasuredNetwork] | Rule[Network],
         severity: Severity,
         measured: MeasuredLayer | None,
         message: str,
