@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.maps import MAX_SIZE
+from bncheck.graph.dataflow import (
     Shape,
     Spec,
 )
-from bncheck.folding.planner.maps import MAX_SIZE
 
 #: A call seen as the planner sees it: what it does, and which arguments are its inputs.
 Described = tuple[Spec, tuple[Any, ...]]
