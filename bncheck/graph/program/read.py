@@ -43,6 +43,7 @@ from bncheck.graph.program.calls import (
     rank_of,
     shape_and_dtype,
 )
+from bncheck.graph.program.double import evaluated
 from bncheck.graph.program.gathers import picks
 from bncheck.graph.program.pooling import pooling, windows
 from bncheck.graph.program.views import LIKE, joins, views
@@ -231,9 +232,7 @@ class _Reader:
     def _evaluate(self, node: Node) -> torch.Tensor:
         if node.name in self.fixed:
             return self.fixed[node.name]
-        from bncheck.folding.program.precise import in_float64
-
-        return in_float64(node, self._numbers)
+        return evaluated(node, self._numbers)
 
 
 def _floats(tensor: torch.Tensor) -> Floats:
