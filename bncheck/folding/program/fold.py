@@ -22,11 +22,11 @@ from bncheck.folding.program.exporting import (
     refuse_random,
 )
 from bncheck.folding.program.plain import plain
-from bncheck.folding.program.read import read_program
 from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
+from bncheck.graph.program.read import read_program
 from bncheck.rules.folding import not_folded, parity_failure
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bncheck.folding.dataflow import Dim, Shape
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes, dim_of
+from bncheck.graph.dataflow import Dim, Shape
+from bncheck.graph.onnx.nodes import FLOATS, STANDARD, Attributes, dim_of
 
 if TYPE_CHECKING:
-    from bncheck.folding.onnx.scope import Scope
+    from bncheck.graph.onnx.scope import Scope
 
 _INTEGER = onnx.TensorProto.INT64
 _SMALL = 64  # numbers that can be a shape

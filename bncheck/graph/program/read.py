@@ -16,7 +16,7 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Add,
     Enclosed,
     Floats,
@@ -32,8 +32,8 @@ from bncheck.folding.dataflow import (
     Split,
     Value,
 )
-from bncheck.folding.program.algebra import BATCH_NORMS, elementwise, linear_algebra, norms
-from bncheck.folding.program.calls import (
+from bncheck.graph.program.algebra import BATCH_NORMS, elementwise, linear_algebra, norms
+from bncheck.graph.program.calls import (
     Arguments,
     Described,
     filled,
@@ -43,9 +43,10 @@ from bncheck.folding.program.calls import (
     rank_of,
     shape_and_dtype,
 )
-from bncheck.folding.program.picks import picks
-from bncheck.folding.program.pooling import pooling, windows
-from bncheck.folding.program.views import LIKE, joins, views
+from bncheck.graph.program.double import evaluated
+from bncheck.graph.program.gathers import picks
+from bncheck.graph.program.pooling import pooling, windows
+from bncheck.graph.program.views import LIKE, joins, views
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -231,9 +232,7 @@ class _Reader:
     def _evaluate(self, node: Node) -> torch.Tensor:
         if node.name in self.fixed:
             return self.fixed[node.name]
-        from bncheck.folding.program.precise import in_float64
-
-        return in_float64(node, self._numbers)
+        return evaluated(node, self._numbers)
 
 
 def _floats(tensor: torch.Tensor) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bncheck.folding.dataflow import Linear
+from bncheck.graph.dataflow import Linear
 
 _ANY = "."
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from bncheck.folding.dataflow import Gather
-from bncheck.folding.program.calls import Arguments, Described, rank_of
+from bncheck.graph.dataflow import Gather
+from bncheck.graph.program.calls import Arguments, Described, rank_of
 
 _FLIPS = {"fliplr": [1], "flipud": [0]}
 Picks = tuple[tuple[int, "tuple[int, ...] | None"], ...]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Concat,
     Expand,
     Identity,
@@ -20,7 +20,7 @@ from bncheck.folding.dataflow import (
     Split,
     Transpose,
 )
-from bncheck.folding.program.calls import (
+from bncheck.graph.program.calls import (
     Arguments,
     Described,
     rank_of,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Add,
     Conv,
     ConvTranspose,
@@ -19,13 +19,13 @@ from bncheck.folding.dataflow import (
     Rescaled,
     Spec,
 )
-from bncheck.folding.einsum import einsum_spec
-from bncheck.folding.geometry import centre_of
-from bncheck.folding.onnx.nodes import Attributes
+from bncheck.graph.einsum import einsum_spec
+from bncheck.graph.geometry import centre_of
+from bncheck.graph.onnx.nodes import Attributes
 from bncheck.reading.onnx_file import round_to_decimal
 
 if TYPE_CHECKING:
-    from bncheck.folding.onnx.scope import Scope
+    from bncheck.graph.onnx.scope import Scope
 
 
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import helper
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Conv,
     ConvTranspose,
     Dim,
@@ -25,13 +25,13 @@ from bncheck.folding.dataflow import (
     Spec,
     Value,
 )
-from bncheck.folding.einsum import einsum_spec
-from bncheck.folding.onnx.algebra import elementwise, linear_algebra, norms
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD, Attributes, captured
-from bncheck.folding.onnx.pooling import pooling
-from bncheck.folding.onnx.scope import Scope
-from bncheck.folding.onnx.sizes import shape_of
-from bncheck.folding.onnx.views import views
+from bncheck.graph.einsum import einsum_spec
+from bncheck.graph.onnx.algebra import elementwise, linear_algebra, norms
+from bncheck.graph.onnx.nodes import FLOATS, STANDARD, Attributes, captured
+from bncheck.graph.onnx.pooling import pooling
+from bncheck.graph.onnx.scope import Scope
+from bncheck.graph.onnx.sizes import shape_of
+from bncheck.graph.onnx.views import views
 
 _SAME_SHAPE = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Identity",
                "Dropout", "Clip", "HardSigmoid", "HardSwish", "Elu"}  # fmt: skip

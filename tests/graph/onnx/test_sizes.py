@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bncheck.folding.dataflow import Dim
-from bncheck.folding.onnx.read import _read
-from bncheck.folding.onnx.scope import Scope
+from bncheck.graph.dataflow import Dim
+from bncheck.graph.onnx.read import _read
+from bncheck.graph.onnx.scope import Scope
 
 SIZES = {"n": 2, "h": 7}
 

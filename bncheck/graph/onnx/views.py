@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Concat,
     Expand,
     Gather,
@@ -20,10 +20,10 @@ from bncheck.folding.dataflow import (
     Split,
     Transpose,
 )
-from bncheck.folding.onnx.nodes import FLOATS, Attributes
+from bncheck.graph.onnx.nodes import FLOATS, Attributes
 
 if TYPE_CHECKING:
-    from bncheck.folding.onnx.scope import Scope
+    from bncheck.graph.onnx.scope import Scope
 
 
 _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Average,
     Maximum,
     Pad,
@@ -16,7 +16,7 @@ from bncheck.folding.dataflow import (
     Shape,
     Spec,
 )
-from bncheck.folding.program.calls import (
+from bncheck.graph.program.calls import (
     Arguments,
     Described,
     rank_of,

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bncheck.folding.dataflow import Dim, Floats, Value
-from bncheck.folding.onnx.nodes import FLOATS, STANDARD, dim_of
-from bncheck.folding.onnx.sizes import followed
+from bncheck.graph.dataflow import Dim, Floats, Value
+from bncheck.graph.onnx.nodes import FLOATS, STANDARD, dim_of
+from bncheck.graph.onnx.sizes import followed
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
            "Multinomial"}  # fmt: skip

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from bncheck.folding.dataflow import Average, Maximum, Pad, Spec
-from bncheck.folding.onnx.nodes import Attributes
+from bncheck.graph.dataflow import Average, Maximum, Pad, Spec
+from bncheck.graph.onnx.nodes import Attributes
 
 if TYPE_CHECKING:
-    from bncheck.folding.onnx.scope import Scope
+    from bncheck.graph.onnx.scope import Scope
 
 
 def pooling(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:

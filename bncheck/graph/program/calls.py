@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from bncheck.folding.dataflow import (
-    Shape,
-    Spec,
-)
-from bncheck.folding.planner.maps import MAX_SIZE
+from bncheck.core.limits import MAX_MADE_NUMBERS
+from bncheck.graph.dataflow import Shape, Spec
 
 #: A call seen as the planner sees it: what it does, and which arguments are its inputs.
 Described = tuple[Spec, tuple[Any, ...]]
@@ -114,4 +111,4 @@ def is_made(node: Node, name: str) -> bool:
 def _is_small(value: torch.Tensor) -> bool:
     """Not so large that a few bytes of a file would fill the memory."""
     sizes = [size for size in value.shape if isinstance(size, int)]
-    return len(sizes) == value.dim() and math.prod(sizes) <= MAX_SIZE
+    return len(sizes) == value.dim() and math.prod(sizes) <= MAX_MADE_NUMBERS

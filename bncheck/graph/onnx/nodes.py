@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from bncheck.folding.dataflow import Dim
+from bncheck.graph.dataflow import Dim
 
 #: The floating dtypes of ONNX by number.
 FLOATS: dict[int, str] = {

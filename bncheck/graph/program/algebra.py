@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from bncheck.folding.dataflow import (
+from bncheck.graph.dataflow import (
     Add,
     Conv,
     ConvTranspose,
@@ -17,9 +17,9 @@ from bncheck.folding.dataflow import (
     Rectifier,
     Rescaled,
 )
-from bncheck.folding.einsum import einsum_spec
-from bncheck.folding.geometry import centre_of
-from bncheck.folding.program.calls import (
+from bncheck.graph.einsum import einsum_spec
+from bncheck.graph.geometry import centre_of
+from bncheck.graph.program.calls import (
     Arguments,
     Described,
     rank_of,
