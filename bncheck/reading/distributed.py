@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from bncheck.errors import BncheckError, quoted
-from bncheck.limits import MAX_DEPTH, MAX_PICKLE_BYTES, MAX_TENSORS
+from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.limits import MAX_DEPTH, MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.pickle_values import DICT, Global, Node, Value
