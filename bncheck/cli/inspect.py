@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -12,7 +11,7 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
-from bncheck.cli.measuring import MeasuringOptions, mended_path, progress_bar
+from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import (
     EpsOption,
     KeyOption,
@@ -21,12 +20,12 @@ from bncheck.cli.options import (
     exit_code,
 )
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspect_report import InspectReport
+    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.report import InspectReport
     from bncheck.reading.checkpoint import Checkpoint, Subtree
-    from bncheck.static_inspection import Options
 
 #: How many other parts of a file are looked at to say what they are.
 _JUDGED = 3
@@ -61,10 +60,10 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
-    from bncheck.inspection import inspect as run
+    from bncheck.inspecting.command import inspect as run
+    from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
     from bncheck.reporting.views.inspect import InspectView
-    from bncheck.static_inspection import Options
 
     delivery = reporting.delivery(output, spare=checkpoints)
     judge = judging.judge()
@@ -74,14 +73,12 @@ def inspect(
     )
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
-    asked = [("--key", key), ("--eps", eps), ("--momentum", momentum)]
     if shape and measuring_options.data is None:
         raise BncheckError("--shape is about data", "give --data, or leave it out")
-    command = measuring_options.command(asked)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
         for path in checkpoints:
-            measuring = measuring_options.measuring(processes, progress, _filled(command, path))
+            measuring = measuring_options.measuring(processes, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:
@@ -100,14 +97,6 @@ def inspect(
     if reports or several:
         delivery.deliver(InspectView(reports, errors, several), judge.limit)
     return judge.finish(findings, failed=bool(errors))
-
-
-def _filled(command: str, path: Path) -> str:
-    """The command to recalibrate this checkpoint."""
-    words = {"{path}": str(path), "{out}": str(mended_path(path))}
-    for blank, word in words.items():
-        command = command.replace(blank, shlex.quote(word))
-    return command
 
 
 def _say_choices(report: InspectReport, options: Options) -> None:
@@ -138,9 +127,9 @@ def _say_choices(report: InspectReport, options: Options) -> None:
 
 def _judge(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
     """Another part of the file with its verdict: broken averages must not hide behind a choice."""
+    from bncheck.inspecting.from_file import judge
     from bncheck.reading.tensors import TensorMap
     from bncheck.reporting.visible import visible
-    from bncheck.static_inspection import judge
 
     tensors = TensorMap(tree.tensors)
     other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)

@@ -12,7 +12,7 @@ from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 
 
 @expanded
@@ -36,10 +36,10 @@ def recalibrate(
     statistics serve the data worse (exit 1). Without --model and --data, averages that were
     updated too rarely are repaired by formula.
     """
+    from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
-    from bncheck.recalibration import recalibrate_file
+    from bncheck.recalibrating.command import recalibrate_file
     from bncheck.reporting.views.recalibrate import RecalibrateView
-    from bncheck.static_inspection import Options
     from bncheck.writing.atomic import check_target
 
     check_target(output)
@@ -48,7 +48,7 @@ def recalibrate(
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
-        measuring = measuring_options.measuring(processes, progress, "")
+        measuring = measuring_options.measuring(processes, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
         done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.folding.dataflow import Floats
+from bncheck.graph.dataflow import Floats
 
 #: A number of a map that may be anything, since nobody reads the part of x that it belongs to. It
 #: is NaN so that it stays free in every composition: FREE * a + b is FREE.

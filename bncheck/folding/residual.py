@@ -16,11 +16,11 @@ from dataclasses import replace
 from enum import Enum
 
 from bncheck.folding.algebra import cast
-from bncheck.folding.dataflow import Graph, Norm
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
+from bncheck.graph.dataflow import Graph, Norm
 
 
 class Residual(str, Enum):

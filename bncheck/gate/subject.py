@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bncheck.config.load import Configuration
-from bncheck.config.settings import Model, words
-from bncheck.errors import BncheckError, quoted
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.gate.patterns import is_pattern, matching
-from bncheck.judging import Policy
-from bncheck.static_inspection import Options
+from bncheck.inspecting.from_file import Options
+from bncheck.policy.config.load import Configuration
+from bncheck.policy.config.settings import Model, words
+from bncheck.policy.judging import Policy
 
 if TYPE_CHECKING:
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Subject:
     def measuring(self, *, data: bool = True) -> Measuring:
         """Model and data; without the data where a check has no use for them."""
         from bncheck.data import DEFAULT_BATCH_SIZE, DataOptions
-        from bncheck.measured import Measuring
+        from bncheck.subject.setup import Measuring
 
         model = self.model
         options = DataOptions(
@@ -70,19 +69,12 @@ class Subject:
             given,
             tuple(f"{key}={value!r}" for key, value in model.model_args.items()),
             options,
-            recalibrate=self._recalibrate(),
+            import_root=located(self.configuration, "."),
         )
 
     def files(self, patterns: str | tuple[str, ...], key: str) -> list[Path]:
         """The files that patterns of the configuration name. Raises BncheckError for none."""
         return list(files_of(self.configuration, self.name, patterns, key))
-
-    def _recalibrate(self) -> str:
-        mended = self.path.with_name(f"{self.path.stem}-recalibrated{self.path.suffix}")
-        pairs = [("--model", self.model.model), ("--data", self.model.data)]
-        options = " ".join(f"{o} {shlex.quote(v)}" for o, v in pairs if v)
-        source, target = shlex.quote(str(self.path)), shlex.quote(str(mended))
-        return f"bncheck recalibrate {source} {options} -o {target}"
 
 
 def files_of(

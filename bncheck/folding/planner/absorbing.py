@@ -10,7 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.draft import Draft
+from bncheck.folding.planner.maps import Stuck, collapsed, settled
+from bncheck.folding.planner.normalisations import Slot, not_constant
+from bncheck.folding.planner.plan import Fold
+from bncheck.graph.dataflow import (
     Conv,
     ConvTranspose,
     Graph,
@@ -19,10 +23,6 @@ from bncheck.folding.dataflow import (
     Op,
     Rescaled,
 )
-from bncheck.folding.planner.draft import Draft
-from bncheck.folding.planner.maps import Stuck, collapsed, settled
-from bncheck.folding.planner.normalisations import Slot, not_constant
-from bncheck.folding.planner.plan import Fold
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Fold:

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine, identity, unconstrained
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.absorbing import absorbed_after
+from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
+from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
+from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.planner.passing import pulled_through
+from bncheck.folding.planner.sums import Constant, Shift, Way, Ways, combinations, shares_of
+from bncheck.graph.dataflow import (
     Add,
     Conv,
     ConvTranspose,
@@ -23,12 +29,6 @@ from bncheck.folding.dataflow import (
     Rescaled,
     Use,
 )
-from bncheck.folding.planner.absorbing import absorbed_after
-from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
-from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
-from bncheck.folding.planner.normalisations import data_slot
-from bncheck.folding.planner.passing import pulled_through
-from bncheck.folding.planner.sums import Constant, Shift, Way, Ways, combinations, shares_of
 
 #: A slot of a call, and the map that the value in it must take.
 Wish: TypeAlias = "tuple[int, Affine]"

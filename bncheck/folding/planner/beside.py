@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Add, Conv, Graph, Linear
 from bncheck.folding.planner.absorbing import output_channels
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
+from bncheck.graph.dataflow import Add, Conv, Graph, Linear
 
 
 @dataclass(frozen=True)

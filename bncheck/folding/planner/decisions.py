@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from bncheck.folding.dataflow import Enclosed, Graph, Norm
 from bncheck.folding.planner.draft import Step
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation
 from bncheck.folding.planner.plan import Decision, Status
+from bncheck.graph.dataflow import Enclosed, Graph, Norm
 
 
 def decisions(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Graph, Mul, Norm, Use
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, data_slot, elementwise_map
 from bncheck.folding.planner.plan import Fold, Place
+from bncheck.graph.dataflow import Graph, Mul, Norm, Use
 
 
 @dataclass

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bncheck.folding.algebra import Affine, identity
-from bncheck.folding.dataflow import Add, Conv, ConvTranspose, Graph, Linear, Mul, Norm, Op
 from bncheck.folding.planner.absorbing import absorbed_before
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck, merged
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.skip import joins, pushed_through_skip
+from bncheck.graph.dataflow import Add, Conv, ConvTranspose, Graph, Linear, Mul, Norm, Op
 
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]

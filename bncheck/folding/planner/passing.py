@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner import cutting_and_joining as parts
+from bncheck.folding.planner import pooling, reshaping
+from bncheck.folding.planner.maps import Stuck
+from bncheck.graph.dataflow import (
     Average,
     Concat,
     Expand,
@@ -27,9 +30,6 @@ from bncheck.folding.dataflow import (
     Split,
     Transpose,
 )
-from bncheck.folding.planner import cutting_and_joining as parts
-from bncheck.folding.planner import pooling, reshaping
-from bncheck.folding.planner.maps import Stuck
 
 #: From the map of a call's only result to that of its only input, or the other way round.
 _OneToOne = Callable[[Graph, Op, Affine], Affine]

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Graph
 from bncheck.folding.planner.backwards import pull
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.decisions import decisions, kept_for
@@ -26,6 +25,7 @@ from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
 from bncheck.folding.planner.plan import Decision, Plan
 from bncheck.folding.planner.skip import pull_with_skip
+from bncheck.graph.dataflow import Graph
 
 #: A way to move a normalisation: what changes, or Stuck. The flag says whether other normalisations
 #: may absorb it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Average, Graph, Maximum, Op, Pad
 from bncheck.folding.planner.maps import Stuck, collapsed, each
+from bncheck.graph.dataflow import Average, Graph, Maximum, Op, Pad
 
 
 def before_reduction(_: Graph, op: Op, affine: Affine) -> Affine:

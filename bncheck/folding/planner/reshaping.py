@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Floats, Graph, Op, PixelShuffle, Shape, Transpose
 from bncheck.folding.planner.maps import (
     MAX_SIZE,
     Stuck,
@@ -19,6 +18,7 @@ from bncheck.folding.planner.maps import (
     repeated_axes,
     shapes_of,
 )
+from bncheck.graph.dataflow import Floats, Graph, Op, PixelShuffle, Shape, Transpose
 
 _COEFFICIENT = re.compile(r"\d+")
 _SYMBOL = re.compile(r"\?.+|[A-Za-z_]\w*")  # "?..." names a size of which nothing is known

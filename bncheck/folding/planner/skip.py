@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Add, Use
 from bncheck.folding.planner.backwards import Walk
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
+from bncheck.graph.dataflow import Add, Use
 
 
 def pull_with_skip(draft: Draft, moving: Moving, into_norms: bool) -> Step:
