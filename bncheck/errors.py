@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import IntEnum
 
 
@@ -19,6 +20,12 @@ def quoted(word: object, longest: int = 60) -> str:
     """A word of a file in quotes; the beginning of one that is longer than names are."""
     text = str(word)
     return repr(text if len(text) <= longest else f"{text[: longest - 1]}…")
+
+
+def shell_name(path: object) -> str:
+    """A file's name as a word of a shell command, which no command takes for an option."""
+    name = str(path)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 class BncheckError(Exception):

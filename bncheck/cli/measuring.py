@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, shell_name
 
 if TYPE_CHECKING:
     from bncheck.data import DataOptions
@@ -115,8 +115,8 @@ class MeasuringOptions(ModelOptions):
         options = super()._data_options()
         return replace(options, max_samples=self.max_samples or options.max_samples)
 
-    def command(self, extra: Sequence[tuple[str, object]]) -> str:
-        """`bncheck recalibrate` with the same model and data; {path} and {out} are left open."""
+    def command(self, path: Path, extra: Sequence[tuple[str, object]]) -> str:
+        """`bncheck recalibrate` of this checkpoint with the same model and data."""
         pairs: list[tuple[str, object]] = [("--model", self.model)]
         pairs += [("--device", self.device)] if self.device != "cpu" else []
         pairs += [("--model-arg", argument) for argument in self.model_arg or ()]
@@ -126,7 +126,8 @@ class MeasuringOptions(ModelOptions):
         for option, value in pairs:
             if value is not None:
                 words.append(option if value == "" else f"{option} {shlex.quote(_text(value))}")
-        return f"bncheck recalibrate {{path}} {' '.join(words)} -o {{out}}"
+        source, target = shell_name(path), shell_name(mended_path(path))
+        return f"bncheck recalibrate {source} {' '.join(words)} -o {target}"
 
     def _about_data(self) -> list[tuple[str, object]]:
         return [

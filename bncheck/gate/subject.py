@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.config.load import Configuration
 from bncheck.config.settings import Model, words
-from bncheck.errors import BncheckError, quoted
+from bncheck.errors import BncheckError, quoted, shell_name
 from bncheck.gate.patterns import is_pattern, matching
 from bncheck.judging import Policy
 from bncheck.static_inspection import Options
@@ -81,8 +81,7 @@ class Subject:
         mended = self.path.with_name(f"{self.path.stem}-recalibrated{self.path.suffix}")
         pairs = [("--model", self.model.model), ("--data", self.model.data)]
         options = " ".join(f"{o} {shlex.quote(v)}" for o, v in pairs if v)
-        source, target = shlex.quote(str(self.path)), shlex.quote(str(mended))
-        return f"bncheck recalibrate {source} {options} -o {target}"
+        return f"bncheck recalibrate {shell_name(self.path)} {options} -o {shell_name(mended)}"
 
 
 def files_of(

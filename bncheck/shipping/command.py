@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bncheck import usercode
-from bncheck.errors import BncheckError
+from bncheck.errors import BncheckError, shell_name
 from bncheck.findings import Finding, Severity
 from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.layers import Assumptions, find_layers
@@ -106,7 +106,8 @@ def _check(request: ExportRequest) -> None:
 def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if checkpoint.container is Container.ONNX:
         raise BncheckError(
-            "is an ONNX model already", f"`bncheck fold {request.source} -o OUT.onnx` folds it"
+            "is an ONNX model already",
+            f"`bncheck fold {shell_name(request.source)} -o OUT.onnx` folds it",
         )
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         from bncheck.folding.program.file import load_program
