@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from bncheck.data import DataOptions
     from bncheck.drifting.report import DriftReport
     from bncheck.folding.program.fold import FoldResult
-    from bncheck.inspect_report import InspectReport
+    from bncheck.inspecting.report import InspectReport
     from bncheck.measuring.comparison import Metric
     from bncheck.reading.checkpoint import Checkpoint
-    from bncheck.recalibration import RecalibrationReport
+    from bncheck.recalibrating.command import RecalibrationReport
     from bncheck.shipping.report import CompareReport, ExportReport
 
 __all__ = [
@@ -98,7 +98,7 @@ def drift(
     options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
     if model is None or data is None:
         raise BncheckError("a model and data are needed to measure", "give both, or neither")
@@ -156,8 +156,8 @@ def compare(
     Checkpoints need `model`, and the shapes in `inputs` (as --input) or `data` where neither file
     is a program. `first` in float64 is the judge. Raises BncheckError.
     """
-    from bncheck.measured import Measuring
     from bncheck.shipping.compare import CompareRequest, run
+    from bncheck.subject.setup import Measuring
 
     given = Measuring(model, data, data_options=data_options)
     return run(CompareRequest(Path(first), Path(second), given, inputs, key, tolerance))
@@ -202,14 +202,14 @@ def inspect(
     returns one. `key` is the subtree to take; `eps` and `momentum` (PyTorch's convention) stand in
     where the file has none; `select` and `ignore` hold rule codes or names. Raises BncheckError.
     """
-    from bncheck.inspection import inspect as run
-    from bncheck.inspection import inspect_module
-    from bncheck.static_inspection import Options
+    from bncheck.inspecting.command import inspect as run
+    from bncheck.inspecting.command import inspect_module
+    from bncheck.inspecting.from_file import Options
 
     options = Options(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
     if data is not None or (model is not None and isinstance(path_or_module, (str, Path))):
-        from bncheck.measured import Measuring, device_of
+        from bncheck.subject.setup import Measuring, device_of
 
         if not isinstance(path_or_module, (str, Path)):
             device = device_of(path_or_module)
@@ -234,9 +234,9 @@ def recalibrate(
     `.state_dict()` of the report holds the new buffers, for model.load_state_dict(...,
     strict=False); it refuses where they would serve the data worse. Raises BncheckError.
     """
-    from bncheck.measured import Measuring, device_of
-    from bncheck.recalibration import recalibrate_module
-    from bncheck.static_inspection import Options
+    from bncheck.inspecting.from_file import Options
+    from bncheck.recalibrating.command import recalibrate_module
+    from bncheck.subject.setup import Measuring, device_of
 
     device = device_of(model)
     measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)

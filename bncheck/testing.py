@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncheck.findings import FailOn
+from bncheck.core.findings import FailOn
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bncheck.inspect_report import InspectReport
+    from bncheck.inspecting.report import InspectReport
 
 
 def assert_sound(

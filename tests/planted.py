@@ -227,8 +227,8 @@ def augmented(x: Tensor, seed: int = 0) -> Tensor:
 
 def resnet(depth: int) -> nn.Module:
     """akamaster's network with its own weights."""
-    from bncheck.model import load_weights
     from bncheck.reading.opening import open_checkpoint
+    from bncheck.subject.model import load_weights
     from tests.resnet import ResNet
 
     folder = real_folder()

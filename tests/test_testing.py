@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 import bncheck
-from bncheck.config.find import load
+from bncheck.policy.config.find import load
 from bncheck.testing import assert_sound
 from tests import small
 

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from bncheck.cli import console, streams
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300

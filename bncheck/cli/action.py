@@ -12,11 +12,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.gate.patterns import is_pattern, matching
 from bncheck.reporting.github import Annotation
 from bncheck.reporting.visible import visible_line
@@ -54,7 +54,7 @@ def arguments(environment: Mapping[str, str], folder: Path) -> list[str]:
     The Action's own options stand between the user's and the `--`: one of the user's that lacks its
     value takes one of these, never the `--`.
     """
-    names = list(names_in(environment["BNCHECK_CHECKPOINTS"]))
+    names = names_in(environment["BNCHECK_CHECKPOINTS"])
     try:
         options = shlex.split(environment["BNCHECK_ARGS"])
     except ValueError as error:
@@ -65,16 +65,21 @@ def arguments(environment: Mapping[str, str], folder: Path) -> list[str]:
     return ["inspect" if names else "gate", *options, *own, "--", *names]
 
 
-def names_in(text: str) -> Iterator[str]:
-    """The files that a list of names and patterns means, separated by blanks or lines.
+def names_in(text: str) -> list[str]:
+    """The files that a list of names and patterns may mean, separated by blanks or lines.
 
-    A line or a word that is a file's name is that file, whatever characters it has. A pattern that
-    matches nothing stays, and bncheck says that there is no such file.
+    A line or a word that is a file's name means that file, and is a pattern still: a pull request
+    may bring a file called `*.pt`. What means no file stays as it is, and bncheck says so.
     """
-    for line in filter(None, map(str.strip, text.split("\n"))):
-        for word in [line] if os.path.lexists(line) else line.split():
-            found = matching(word) if is_pattern(word) and not os.path.lexists(word) else []
-            yield from found or [word]
+    found: list[str] = []
+    for line in text.split("\n"):
+        whole = [name for name in (line, line.strip()) if name.strip() and os.path.lexists(name)]
+        for word in line.split():
+            files = matching(word) if is_pattern(word) else []
+            files += [word] if os.path.lexists(word) else []
+            found += files or ([] if whole else [word])
+        found += whole
+    return list(dict.fromkeys(found))
 
 
 if __name__ == "__main__":

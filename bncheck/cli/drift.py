@@ -14,10 +14,10 @@ from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
 
 class Layers(str, Enum):

@@ -13,7 +13,7 @@ from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import ExitCode
+from bncheck.core.errors import ExitCode
 
 
 @expanded

@@ -13,10 +13,10 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.options import OutputOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode, quoted
+from bncheck.core.errors import BncheckError, ExitCode, quoted
 
 if TYPE_CHECKING:
-    from bncheck.config.load import Configuration
+    from bncheck.policy.config.load import Configuration
 
 
 @expanded
@@ -45,12 +45,12 @@ def gate(
     One report, and the worst exit code. What code it will run is said first.
     """
     if init:
-        from bncheck.config.template import write_template
+        from bncheck.policy.config.template import write_template
 
         console.note(write_template(judging.config))
         return ExitCode.OK
     if schema:
-        from bncheck.config.load import schema as schema_of
+        from bncheck.policy.config.load import schema as schema_of
         from bncheck.writing.json_text import dump
 
         typer.echo(dump(schema_of()), nl=False)
@@ -65,9 +65,9 @@ def _run(
     judging: JudgingOptions,
     reporting: ReportOptions,
 ) -> int:
-    from bncheck.config.find import FILE
     from bncheck.gate.regression import read_previous
     from bncheck.gate.run import Gate
+    from bncheck.policy.config.find import FILE
     from bncheck.reporting.views.gate import GateView
 
     judge = judging.judge()

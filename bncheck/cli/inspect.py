@@ -20,12 +20,12 @@ from bncheck.cli.options import (
     exit_code,
 )
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspect_report import InspectReport
+    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.report import InspectReport
     from bncheck.reading.checkpoint import Checkpoint, Subtree
-    from bncheck.static_inspection import Options
 
 #: How many other parts of a file are looked at to say what they are.
 _JUDGED = 3
@@ -60,10 +60,10 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
-    from bncheck.inspection import inspect as run
+    from bncheck.inspecting.command import inspect as run
+    from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
     from bncheck.reporting.views.inspect import InspectView
-    from bncheck.static_inspection import Options
 
     delivery = reporting.delivery(output, spare=checkpoints)
     judge = judging.judge()
@@ -129,9 +129,9 @@ def _say_choices(report: InspectReport, options: Options) -> None:
 
 def _judge(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
     """Another part of the file with its verdict: broken averages must not hide behind a choice."""
+    from bncheck.inspecting.from_file import judge
     from bncheck.reading.tensors import TensorMap
     from bncheck.reporting.visible import visible
-    from bncheck.static_inspection import judge
 
     tensors = TensorMap(tree.tensors)
     other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)

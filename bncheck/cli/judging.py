@@ -11,13 +11,13 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.options import exit_code
-from bncheck.errors import BncheckError, ExitCode
-from bncheck.findings import FailOn, Finding, Severity
+from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.findings import FailOn, Finding, Severity
 
 if TYPE_CHECKING:
-    from bncheck.baseline import Baseline, Known
-    from bncheck.config.load import Configuration
-    from bncheck.judging import Judged, Policy
+    from bncheck.policy.baseline import Baseline, Known
+    from bncheck.policy.config.load import Configuration
+    from bncheck.policy.judging import Judged, Policy
 
 #: A frozen report with a field `findings`.
 Report = TypeVar("Report", bound=Any)
@@ -57,8 +57,8 @@ class JudgingOptions:
 
     def judge(self) -> Judge:
         """The options over the configuration. Raises BncheckError."""
-        from bncheck.config.find import load
-        from bncheck.judging import Policy
+        from bncheck.policy.config.find import load
+        from bncheck.policy.judging import Policy
         from bncheck.rules.registry import choose_rules
 
         if self.config is not None and self.isolated:
@@ -85,7 +85,7 @@ class JudgingOptions:
             path = configuration.baseline
         if path is None or self.write_baseline is not None:  # everything is to be written anew
             return None
-        from bncheck.baseline import read_baseline
+        from bncheck.policy.baseline import read_baseline
 
         return read_baseline(path)
 
@@ -114,7 +114,7 @@ class Judge:
 
     def findings(self, findings: Iterable[Finding], model: str | None = None) -> Judged:
         """The findings, judged and remembered."""
-        from bncheck.baseline import known_of
+        from bncheck.policy.baseline import known_of
 
         judged = self.policy.judge(findings, model)
         self.known += len(judged.known)
@@ -136,8 +136,8 @@ class Judge:
             return ExitCode.ERROR
         if self.target is None:
             return exit_code(findings, self.policy.fail_on)
-        from bncheck.baseline import render_baseline
-        from bncheck.rules.rule import count
+        from bncheck.core.words import count
+        from bncheck.policy.baseline import render_baseline
         from bncheck.writing.atomic import write_text
 
         write_text(self.target, render_baseline(self.counted))
@@ -145,7 +145,7 @@ class Judge:
         return ExitCode.OK
 
     def _say_left_out(self) -> None:
-        from bncheck.rules.rule import count
+        from bncheck.core.words import count
 
         baseline = self.policy.baseline
         if self.excepted:

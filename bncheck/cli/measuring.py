@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from bncheck.errors import BncheckError, shell_name
+from bncheck.core.errors import BncheckError
+from bncheck.core.words import shell_name
 
 if TYPE_CHECKING:
     from bncheck.data import DataOptions
-    from bncheck.measured import Measuring
     from bncheck.measuring.distributed import Processes
+    from bncheck.subject.setup import Measuring
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ModelOptions:
 
     def parts(self) -> Measuring:
         """Model and data as they were given, for a command that can do with one of them."""
-        from bncheck.measured import Measuring
+        from bncheck.subject.setup import Measuring
 
         return Measuring(
             self.model,

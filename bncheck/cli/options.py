@@ -8,8 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from bncheck.errors import ExitCode
-from bncheck.findings import FailOn, Finding
+from bncheck.core.errors import ExitCode
+from bncheck.core.findings import FailOn, Finding
 
 # typer reads these annotations at run time, and on Python 3.10 needs Optional spelled out.
 OutputOption = Annotated[

@@ -12,7 +12,7 @@ from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
 from bncheck.cli.reporting import ReportOptions
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 
 
 @expanded
@@ -36,10 +36,10 @@ def recalibrate(
     statistics serve the data worse (exit 1). Without --model and --data, averages that were
     updated too rarely are repaired by formula.
     """
+    from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
-    from bncheck.recalibration import recalibrate_file
+    from bncheck.recalibrating.command import recalibrate_file
     from bncheck.reporting.views.recalibrate import RecalibrateView
-    from bncheck.static_inspection import Options
     from bncheck.writing.atomic import check_target
 
     check_target(output)

@@ -11,8 +11,8 @@ from typing import Annotated, Optional
 import typer
 
 from bncheck.cli import console
-from bncheck.errors import BncheckError
-from bncheck.findings import Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity
 from bncheck.reporting.formats import Format, View, render
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How stdout reports.")]

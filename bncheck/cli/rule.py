@@ -10,7 +10,7 @@ from bncheck._version import __version__
 from bncheck.cli import console
 from bncheck.cli.options import NoColorOption
 from bncheck.cli.reporting import FormatOption, JsonOption
-from bncheck.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.reporting.formats import Format
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TextIO
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 
 class _Descriptor(io.FileIO):

@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bncheck import usercode
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
 from bncheck.data.batches import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_SAMPLES,
@@ -24,7 +25,6 @@ from bncheck.data.batches import (
 from bncheck.data.files import Arrays, read_arrays
 from bncheck.data.images import ImageFolder
 from bncheck.data.objects import OPTION, from_object, to_batch
-from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bncheck import usercode
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_EXPANDED_BYTES, MAX_INFLATED_DATA_BYTES
 from bncheck.data.batches import Batch, DataOptions
 from bncheck.data.preparing import as_tensor, prepared_input
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_EXPANDED_BYTES, MAX_INFLATED_DATA_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.torch_files import ZIP_MAGIC
 from bncheck.reading.zip_archive import ZipArchive

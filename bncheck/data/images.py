@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bncheck.core.errors import BncheckError
 from bncheck.data.batches import Batch, DataOptions
 from bncheck.data.preparing import prepared_input
-from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from bncheck import usercode
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
 from bncheck.data.batches import Batch, Batches, DataOptions, dealt
 from bncheck.data.files import LABELS, Arrays
 from bncheck.data.preparing import as_tensor, prepared_input
-from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     import numpy as np

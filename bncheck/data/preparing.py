@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from bncheck.core.errors import BncheckError
 from bncheck.data.batches import DataOptions
-from bncheck.errors import BncheckError
 
 if TYPE_CHECKING:
     from torch import Tensor

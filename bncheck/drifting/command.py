@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bncheck.drifting.distance import Statistics, histogram_distance, stacked
+from bncheck.core.errors import BncheckError
+from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.drifting.lost import lost_statistics
-from bncheck.drifting.movement import Movement, Reference, Source, statistics_in
 from bncheck.drifting.report import DriftReport
-from bncheck.drifting.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
-from bncheck.errors import BncheckError
-from bncheck.layers import Assumptions
-from bncheck.rules.registry import choose_rules
-from bncheck.rules.series.rule import SeriesRule
-from bncheck.thresholds import DEFAULT, Thresholds
+from bncheck.layers.norm_layer import Assumptions
+from bncheck.rules.registry import SERIES_RULES, choose_rules
+from bncheck.series.distance import Statistics, histogram_distance, stacked
+from bncheck.series.movement import Movement, Reference, Source, statistics_in
+from bncheck.series.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
 
 if TYPE_CHECKING:
-    from bncheck.drifting.measuring import Measured
-    from bncheck.measured import Measuring
+    from bncheck.series.measuring import Measured
+    from bncheck.subject.setup import Measuring
 
 KINDS = ("last", "first", "previous")
 ORDERS = ("auto", "name", "given")
@@ -71,7 +70,7 @@ def drift(
         movement = _of_data(series, reference, options, measuring)
     with np.errstate(invalid="ignore"):
         findings = list(lost_statistics(series, options.key, given, rules))
-        findings += [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
+        findings += [f for r in SERIES_RULES if r in rules for f in r.check(movement)]
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 
 
@@ -151,7 +150,7 @@ def _refuse_other_width(
 def _of_data(
     series: Series, reference: Reference, options: DriftOptions, measuring: Measuring
 ) -> Movement:
-    from bncheck.drifting.measuring import Meter
+    from bncheck.series.measuring import Meter
 
     meter = Meter(measuring, options.key, options.every_layer)
     frame = reference.path or series.snapshots[-1].path

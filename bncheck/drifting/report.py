@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncheck._version import __version__
-from bncheck.drifting.movement import Movement
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
+from bncheck.series.movement import Movement
 
 if TYPE_CHECKING:
-    from bncheck.drifting.movement import Floats
+    from bncheck.series.movement import Floats
 
 
 @dataclass(frozen=True)

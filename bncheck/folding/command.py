@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck import usercode
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.result import FoldReport
-from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
+from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.static_inspection import Options, judge, static_findings
+from bncheck.rules.folding import fold_overflow
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
+from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
@@ -27,11 +30,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bncheck.folding.program.fold import FoldOptions, FoldResult
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
-_CORRUPT = ("BN102", "BN103")
+_CORRUPT = (non_finite.code, negative_variance.code)
 
 Say = Callable[[str], None]
 
@@ -97,7 +100,9 @@ def _check(request: FoldRequest) -> None:
 
 def _writable(report: FoldReport) -> bool:
     """Whether no finding forbids to write: BN403 keeps a BatchNorm, and the rest is sound."""
-    return not any(f.severity is Severity.ERROR and f.rule != "BN403" for f in report.findings)
+    return not any(
+        f.severity is Severity.ERROR and not fold_overflow.made(f) for f in report.findings
+    )
 
 
 def _check_keep(request: FoldRequest, report: FoldReport) -> None:
@@ -169,7 +174,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
 
 def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> FoldReport:
     from bncheck.folding.program.fold import FoldOptions, fold
-    from bncheck.measured import checked_device
+    from bncheck.subject.setup import checked_device
 
     output = request.output
     if request.freeze_inputs:
@@ -235,9 +240,10 @@ def _written(
 
 def _model(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> nn.Module:
     """The model in eval mode, with statistics that are worth folding."""
-    from bncheck.measured import layers_of, module_for
-    from bncheck.model import missing_statistics
     from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
+    from bncheck.subject.model import missing_statistics
+    from bncheck.subject.module_layers import layers_of
+    from bncheck.subject.setup import module_for
 
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))

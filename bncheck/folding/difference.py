@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.errors import BncheckError
-from bncheck.folding.dataflow import Floats
+from bncheck.core.errors import BncheckError
 from bncheck.folding.result import EXCUSE, Parity
+from bncheck.graph.dataflow import Floats
 
 Output: TypeAlias = NDArray[Any]
 

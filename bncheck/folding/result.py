@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bncheck._version import __version__
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.folding.planner.plan import Decision, Status
 
 #: Relative error per output channel that a fold may have, by the dtype of its parameters.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bncheck.config.settings import Model
 from bncheck.gate.subject import Subject
+from bncheck.policy.config.settings import Model
 from bncheck.reporting.formats import View
 
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_PATTERN_ENTRIES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_PATTERN_ENTRIES
 
 
 def is_pattern(path: str) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.reading.text_file import read_json
 from bncheck.rules.regression import fewer_folded, grown_w2
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity, Verdict, verdict_of
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity, Verdict, verdict_of
 from bncheck.reporting.formats import View
 
 #: The word for a model one of whose checks could not be made.

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bncheck.config.load import Configuration
-from bncheck.config.settings import Model
-from bncheck.errors import BncheckError, quoted
-from bncheck.findings import Finding
+from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.findings import Finding
 from bncheck.gate.check import Check
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.regression import Previous
 from bncheck.gate.report import GateReport, ModelResult, Outcome
 from bncheck.gate.subject import Subject, code_of, files_of, refuse_several
-from bncheck.judging import Judged, Policy
+from bncheck.policy.config.load import Configuration
+from bncheck.policy.config.settings import Model
+from bncheck.policy.judging import Judged, Policy
 
 #: Findings of one model, judged.
 Judging = Callable[[Iterable[Finding], str], Judged]

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bncheck.config.load import Configuration
-from bncheck.config.settings import Model, words
-from bncheck.errors import BncheckError, quoted, shell_name
+from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.words import shell_name
 from bncheck.gate.patterns import is_pattern, matching
-from bncheck.judging import Policy
-from bncheck.static_inspection import Options
+from bncheck.inspecting.from_file import Options
+from bncheck.policy.config.load import Configuration
+from bncheck.policy.config.settings import Model, words
+from bncheck.policy.judging import Policy
 
 if TYPE_CHECKING:
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Subject:
     def measuring(self, *, data: bool = True) -> Measuring:
         """Model and data; without the data where a check has no use for them."""
         from bncheck.data import DEFAULT_BATCH_SIZE, DataOptions
-        from bncheck.measured import Measuring
+        from bncheck.subject.setup import Measuring
 
         model = self.model
         options = DataOptions(

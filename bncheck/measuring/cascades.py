@@ -14,8 +14,8 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.errors import BncheckError
 from bncheck.measuring.collector import Collector, SingleValueError
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.forward import forward, prepared

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
 from bncheck.measuring.norms import Norm
 from bncheck.measuring.outputs import Outputs

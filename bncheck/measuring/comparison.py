@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bncheck import usercode
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
 from bncheck.data import Batches
-from bncheck.errors import BncheckError
 from bncheck.measuring.cascades import Setting
 from bncheck.measuring.distributed import in_rank_order
 from bncheck.measuring.forward import forward, prepared

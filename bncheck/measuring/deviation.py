@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bncheck.layers import NormLayer
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.moments import Moments
 from bncheck.reading.kinds import NormKind
 

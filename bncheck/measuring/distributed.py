@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.measuring.moments import Moments, unpack
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bncheck import usercode
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, check_shapes
-from bncheck.errors import BncheckError
 from bncheck.measuring.collector import SingleValueError
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from bncheck.core.errors import BncheckError
+from bncheck.core.thresholds import DEFAULT, W2_STEM, Thresholds
 from bncheck.data import Batches
-from bncheck.errors import BncheckError
-from bncheck.layers import NormLayer
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
 from bncheck.measuring.comparison import Metric, compare
 from bncheck.measuring.deviation import deviation
@@ -20,7 +21,6 @@ from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import find_norms
 from bncheck.measuring.preprocessing import search
 from bncheck.measuring.results import Candidate, Comparison, fits_better
-from bncheck.thresholds import DEFAULT, W2_STEM, Thresholds
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from bncheck.layers import NormLayer
+from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.deviation import Deviation, averaging_noise
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.kinds import NormKind
-from bncheck.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     import numpy as np

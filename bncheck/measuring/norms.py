@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.kinds import NormKind, kind_of_class
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from bncheck.data import Batch, Batches
-from bncheck.layers import NormLayer
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.forward import forward, prepared

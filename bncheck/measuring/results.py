@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from bncheck.thresholds import W2_STEM
+from bncheck.core.thresholds import W2_STEM
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_PICKLE_BYTES, MAX_TENSORS
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.pickle_values import Global, Node, Value

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.json_text import parse
 from bncheck.reading.kinds import is_norm_class

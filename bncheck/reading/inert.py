@@ -16,8 +16,8 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, Final, TypeAlias
 
-from bncheck.errors import BncheckError
-from bncheck.limits import (
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import (
     CONTAINER_OPERATIONS,
     INLINE_BYTES,
     MAX_PICKLE_OPERATIONS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_JSON_VALUES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_JSON_VALUES
 
 
 def parse(text: str) -> Any:

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_DEPTH, MAX_ONNX_BYTES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.protobuf import check_size, has_graph

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_ONNX_FIELDS
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_ONNX_FIELDS
 from bncheck.reading.source import Source
 
 _GRAPH: Final = 7

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
 from bncheck.reading.source import Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.tensors import LazyTensor
 

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

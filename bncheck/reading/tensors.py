@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_EXPANDED_BYTES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_EXPANDED_BYTES
 from bncheck.reading.source import Source
 
 if TYPE_CHECKING:

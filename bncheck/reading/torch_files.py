@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_PICKLE_BYTES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_PICKLE_BYTES
 from bncheck.reading import inert
 from bncheck.reading.pickle_values import Global, Persistent, Value
 from bncheck.reading.source import MemoryFile, Source

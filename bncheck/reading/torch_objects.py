@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.pickle_values import DICT, Global, Node, Persistent, Span, Value
 from bncheck.reading.source import MemoryFile, Source
 from bncheck.reading.tensors import (

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TypeAlias, TypeGuard
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.pickle_values import Global, Node, Value

@@ -14,8 +14,8 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from bncheck.errors import BncheckError
-from bncheck.limits import MAX_TEXT_BYTES, MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_TEXT_BYTES, MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
-from bncheck.findings import Severity
+from bncheck.core.findings import Severity
 from bncheck.reporting.document import Document
 from bncheck.reporting.layout import STYLES, layer_name
 from bncheck.reporting.visible import visible

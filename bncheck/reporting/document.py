@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
 from bncheck.reporting.figures import Figure
-from bncheck.rules.rule import count
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from bncheck.findings import Severity
+from bncheck.core.findings import Severity
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bncheck.errors import BncheckError
+    from bncheck.core.errors import BncheckError
     from bncheck.reporting.document import Document
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bncheck.errors import BncheckError
-from bncheck.findings import Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity
 from bncheck.reporting.document import Document
 from bncheck.reporting.places import file_and_line, repository_path, sentence
 from bncheck.reporting.visible import visible

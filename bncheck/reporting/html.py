@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reporting.document import severity_counts
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import layer_name
@@ -24,7 +24,7 @@ from bncheck.reporting.visible import visible
 from bncheck.rules.registry import RULES
 
 if TYPE_CHECKING:
-    from bncheck.findings import Finding
+    from bncheck.core.findings import Finding
     from bncheck.reporting.document import Document, Table
     from bncheck.reporting.figures import Figure
 

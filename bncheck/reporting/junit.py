@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as Xml
 
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.reporting.document import Document
 from bncheck.reporting.places import sentence
 from bncheck.reporting.visible import visible

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bncheck.findings import Severity
+from bncheck.core.findings import Severity
 from bncheck.reporting.visible import visible
 
 if TYPE_CHECKING:

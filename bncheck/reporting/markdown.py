@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
 from bncheck.reporting.document import Document, Table, severity_counts
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 #: $GITHUB_STEP_SUMMARY takes 1 MiB a step, and others may write into it, too.
 _LIMIT: Final = 900_000

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bncheck.thresholds import DEAD_VARIANCE
+from bncheck.core.thresholds import DEAD_VARIANCE
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array

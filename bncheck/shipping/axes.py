@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
     import torch

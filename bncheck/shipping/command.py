@@ -9,23 +9,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncheck import usercode
-from bncheck.errors import BncheckError, shell_name
-from bncheck.findings import Finding, Severity
-from bncheck.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
-from bncheck.layers import Assumptions, find_layers
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import shell_name
+from bncheck.inspecting.from_file import Options, judge, static_findings
+from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.static.bn401_training_mode import training_mode
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.samples import as_arrays, fixed_batch
-from bncheck.static_inspection import Options, judge, static_findings
+from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
 Say = Callable[[str], None]
 
@@ -136,7 +138,9 @@ def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
 
 
 def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
-    from bncheck.measured import described_by, file_findings, module_for
+    from bncheck.inspecting.with_data import file_findings
+    from bncheck.subject.module_layers import described_by
+    from bncheck.subject.setup import module_for
 
     model, prefix = module_for(request.given, checkpoint)
     layers = tuple(find_layers(checkpoint, Assumptions()))
@@ -146,7 +150,7 @@ def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     else:
         findings = static_findings(checkpoint, layers, Options())
     if request.given.model is None:  # its own flags, which nobody has set on purpose
-        findings = [_serious(f) if f.rule == "BN401" else f for f in findings]
+        findings = [_serious(f) if training_mode.made(f) else f for f in findings]
     return _Loaded(model.eval(), None, findings)
 
 

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bncheck import usercode
-from bncheck.errors import BncheckError
-from bncheck.inputs import (
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.shipping.proof import prove
+from bncheck.shipping.report import CompareReport, compared
+from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
+from bncheck.subject.inputs import (
     SAMPLES,
     InputShape,
     check_inputs,
@@ -17,17 +23,11 @@ from bncheck.inputs import (
     first_samples,
     inputs_of,
 )
-from bncheck.limits import MAX_ONNX_BYTES
-from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.shipping.proof import prove
-from bncheck.shipping.report import CompareReport, compared
-from bncheck.shipping.samples import as_arrays, fixed_batch
-from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bncheck.measured import Measuring
+    from bncheck.subject.setup import Measuring
 
 #: Of a free axis that is no batch, where the other file is all that is known of the inputs.
 _SIZE = 16
@@ -109,7 +109,7 @@ def _program_side(checkpoint: Checkpoint) -> Side | None:
 def _module(
     request: CompareRequest, checkpoint: Checkpoint, known: Side | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
-    from bncheck.measured import module_for
+    from bncheck.subject.setup import module_for
 
     if request.given.model is None and not request.given.trust:
         raise BncheckError(

@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from bncheck import usercode
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.folding.program.exporting import as_arguments
+from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
-from bncheck.static_inspection import Options, static_findings
 
 
 def export_model(
@@ -46,7 +46,7 @@ def export_model(
 
 
 def _refuse(model: nn.Module) -> None:
-    from bncheck.measured import layers_of
+    from bncheck.subject.module_layers import layers_of
 
     norms = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
     if any(norm.training for norm in norms):

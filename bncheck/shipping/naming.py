@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.onnx_file import graphs_of
 
 if TYPE_CHECKING:

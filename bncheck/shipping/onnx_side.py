@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.parity import default_tolerance, everything
 from bncheck.folding.onnx.reference import in_float64, user_inputs
 from bncheck.shipping.sessions import LEVELS, Runner

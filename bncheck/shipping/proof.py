@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
 from bncheck.folding.result import Parity
 from bncheck.shipping.sides import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from bncheck._version import __version__
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.folding.result import FoldReport
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.proof import Proof

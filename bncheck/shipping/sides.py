@@ -151,8 +151,8 @@ class TorchSide:
         """See Side."""
         import torch
 
-        from bncheck.folding.program.calls import module_path
         from bncheck.folding.program.precise import run_in_float64
+        from bncheck.graph.program.calls import module_path
 
         seen: list[tuple[str, str, Array]] = []
 
@@ -168,7 +168,7 @@ class TorchSide:
     def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
         """All inputs of the graph: the tensors, between them what is no tensor."""
         from bncheck.folding.program.exporting import user_inputs
-        from bncheck.model import to_tensor
+        from bncheck.subject.model import to_tensor
 
         rest = iter(arrays)
         return tuple(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.scrubbing import scrub

@@ -19,7 +19,7 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
-from bncheck.limits import MAX_ONNX_BYTES
+from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.writing.atomic import check_target, explained, replacing
 
 #: Tensors below this stay in the model, so that its shapes can be inferred without the data.

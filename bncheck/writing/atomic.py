@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 
 
 def check_target(path: Path) -> None:

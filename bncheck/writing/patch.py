@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile

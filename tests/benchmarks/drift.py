@@ -63,8 +63,8 @@ def data() -> None:
     """CPU time of one snapshot with data, against a load and a forward."""
     import torch
 
-    from bncheck.drifting.measuring import Meter
-    from bncheck.measured import Measuring
+    from bncheck.series.measuring import Meter
+    from bncheck.subject.setup import Measuring
     from tests.benchmarks.measuring import BATCH, plain, resnet18
 
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ import bncheck
 from bncheck._version import __version__
 from bncheck.cli import run
 from bncheck.cli.app import COMMANDS
-from bncheck.findings import Verdict
+from bncheck.core.findings import Verdict
 from tests.networks import SAMPLES
 
 HEALTHY = str(SAMPLES / "healthy.pt")
@@ -248,7 +248,7 @@ def test_a_crash_is_said_to_be_ours_and_is_no_finding(
     def crash(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("bncheck.inspection.inspect", crash)
+    monkeypatch.setattr("bncheck.inspecting.command.inspect", crash)
     result = Result(capsys, "inspect", HEALTHY)
     assert result.code == 2
     assert "this is a bug in bncheck (ZeroDivisionError: division by zero)" in result.err
@@ -263,7 +263,7 @@ def test_an_interrupt_is_130(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bncheck.inspection.inspect", interrupt)
+    monkeypatch.setattr("bncheck.inspecting.command.inspect", interrupt)
     assert Result(capsys, "inspect", HEALTHY).code == 130
 
 

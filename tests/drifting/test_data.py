@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import bncheck
-from bncheck.drifting.distance import distance
-from bncheck.drifting.measuring import Meter
-from bncheck.measured import Measuring
-from bncheck.thresholds import W2_WARNING
+from bncheck.core.thresholds import W2_WARNING
+from bncheck.series.distance import distance
+from bncheck.series.measuring import Meter
+from bncheck.subject.setup import Measuring
 from tests.drifting.planted import SNAPSHOTS
 from tests.networks import SAMPLES
 

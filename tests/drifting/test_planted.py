@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bncheck.core.errors import BncheckError
 from bncheck.drifting.command import DriftOptions, drift
 from bncheck.drifting.report import DriftReport
-from bncheck.errors import BncheckError
 from bncheck.reporting.text.drift import sentences
 from tests.drifting.planted import SNAPSHOTS, State, changed, loaded, write
 from tests.networks import REAL

@@ -143,7 +143,7 @@ def test_a_crash_is_two_and_one_line(
         def fail(*_: object, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr("bncheck.inspection.open_checkpoint", fail)
+        monkeypatch.setattr("bncheck.inspecting.command.open_checkpoint", fail)
         assert run(["inspect", HEALTHY]) == 2
         out, err = capsys.readouterr()
         assert out == ""
@@ -185,7 +185,7 @@ def test_memory_that_runs_out(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("bncheck.inspection.open_checkpoint", fail)
+    monkeypatch.setattr("bncheck.inspecting.command.open_checkpoint", fail)
     assert run(["inspect", HEALTHY]) == 2
     assert "ran out of memory" in capsys.readouterr().err
 
@@ -197,7 +197,7 @@ def test_the_traceback_on_demand(
         raise ValueError("\x1b[31mhere")
 
     monkeypatch.setenv("BNCHECK_DEBUG", "1")
-    monkeypatch.setattr("bncheck.inspection.open_checkpoint", fail)
+    monkeypatch.setattr("bncheck.inspecting.command.open_checkpoint", fail)
     assert run(["inspect", HEALTHY]) == 2
     err = capsys.readouterr().err
     assert "Traceback" in err

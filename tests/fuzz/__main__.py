@@ -16,8 +16,8 @@ import atheris
 
 with atheris.instrument_imports(include=["bncheck"]):
     from bncheck import reading
-    from bncheck.errors import BncheckError
-    from bncheck.inspection import inspect
+    from bncheck.core.errors import BncheckError
+    from bncheck.inspecting.command import inspect
 
     # bncheck imports most readers when it needs them: too late to be instrumented.
     for module in pkgutil.iter_modules(reading.__path__, f"{reading.__name__}."):

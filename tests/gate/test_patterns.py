@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.gate.patterns import is_pattern, matching
 
 FILES = ("a.pt", "b/a.pt", "b/c/a.pt", "b/c/d.pt", ".h/a.pt", "b/.h.pt", "[x]/a.pt", "b/c/e/f/a.th")

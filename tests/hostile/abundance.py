@@ -1,4 +1,4 @@
-"""More of something than any checkpoint has: each hits a limit of bncheck.limits."""
+"""More of something than any checkpoint has: each hits a limit of bncheck.core.limits."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bncheck.core.errors import BncheckError
 from bncheck.data import DataOptions, open_data
-from bncheck.errors import BncheckError
 from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
 from bncheck.measuring.collector import SingleValueError
 from bncheck.measuring.comparison import compare

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
+from bncheck.core.errors import BncheckError
 from bncheck.data import DataOptions, open_data
-from bncheck.errors import BncheckError
 from bncheck.measuring.cascades import Cascade, Setting, run_cascade
 from bncheck.measuring.distributed import Processes, launched_processes
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bncheck.errors import BncheckError
-from bncheck.layers import Assumptions, find_layers
+from bncheck.core.errors import BncheckError
+from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
 from tests.zoo.registry import BUILDERS
 

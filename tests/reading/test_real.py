@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from bncheck.layers import Assumptions, find_layers
+from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
 from tests.zoo.states import numpy_of
 

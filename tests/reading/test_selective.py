@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bncheck.errors import BncheckError
-from bncheck.layers import Assumptions, find_layers
+from bncheck.core.errors import BncheckError
+from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
 from tests.zoo import large, states

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from bncheck.layers import Assumptions, NormLayer, Origin, find_layers
+from bncheck.layers.norm_layer import Assumptions, NormLayer, Origin, find_layers
 from bncheck.reading.opening import open_checkpoint
 from tests.zoo import onnx_models
 from tests.zoo.layout import NET_SETTINGS, ROLES, Layout, Settings
@@ -102,7 +102,7 @@ def test_branches_of_an_if_may_use_the_same_names(tmp_path: Path) -> None:
 
 _READ_ALL = """
 import sys
-from bncheck.layers import Assumptions, find_layers
+from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.opening import open_checkpoint
 for path in sys.argv[1:]:
     try:

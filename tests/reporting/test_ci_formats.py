@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bncheck.cli import run
-from bncheck.errors import BncheckError
-from bncheck.findings import Finding, Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
 from bncheck.reporting.document import Document, Table
 from bncheck.reporting.formats import Format, render
 from tests import small

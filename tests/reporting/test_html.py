@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from bncheck.cli import run
+from bncheck.core.findings import Severity
 from bncheck.drifting.command import DriftOptions, drift
-from bncheck.findings import Severity
-from bncheck.inspection import inspect
+from bncheck.inspecting.command import inspect
 from bncheck.reporting.formats import Format, render
 from bncheck.reporting.views.drift import DriftView
 from bncheck.reporting.views.inspect import InspectView

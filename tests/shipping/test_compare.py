@@ -14,7 +14,7 @@ import torch
 
 import bncheck
 from bncheck.cli import run
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.shipping.axes import Axes, traced
 from bncheck.shipping.onnx_side import OnnxSide
 from bncheck.shipping.proof import prove

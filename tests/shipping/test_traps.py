@@ -15,7 +15,7 @@ import torch
 
 import bncheck
 from bncheck.cli import run
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.shipping.axes import Axes, traced
 from bncheck.shipping.export import ExportOptions, export_program
 from bncheck.shipping.naming import input_names, output_names

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.writing.atomic import write_text
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import bncheck
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.reading.opening import open_checkpoint
 from bncheck.writing.patch import write_copy
 from tests.planted import SAMPLES

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output
 from bncheck.folding.inside import Inside, thinned
 from bncheck.folding.onnx.reference import evaluator, in_float64, user_inputs

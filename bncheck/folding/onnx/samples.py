@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.reference import user_inputs
-from bncheck.inputs import SAMPLES, first_samples
+from bncheck.subject.inputs import SAMPLES, first_samples
 
 if TYPE_CHECKING:
     from bncheck.data import Batches

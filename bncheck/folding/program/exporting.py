@@ -21,8 +21,8 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from bncheck.errors import BncheckError
-from bncheck.inputs import takes
+from bncheck.core.errors import BncheckError
+from bncheck.subject.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')

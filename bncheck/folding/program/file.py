@@ -12,9 +12,9 @@ from typing import Final
 import torch
 from torch.export import ExportedProgram
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.program.guard import AGAIN, check_record
-from bncheck.limits import MAX_ONNX_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
 from bncheck.writing.atomic import replacing

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import relative_error
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bncheck.gate.check import Check
 from bncheck.gate.subject import Subject, refuse_without_layers
-from bncheck.inspect_report import InspectReport
+from bncheck.inspecting.report import InspectReport
 from bncheck.reporting.views.inspect import InspectView
 
 
 def _run(subject: Subject) -> InspectReport:
-    from bncheck.inspection import inspect as run
+    from bncheck.inspecting.command import inspect as run
 
     # Without data the file says all there is: a model would only cost an import of torch.
     measuring = subject.measuring() if subject.model.data is not None else None

@@ -11,17 +11,17 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bncheck.findings import Finding, Severity, Verdict
-from bncheck.inspect_report import InspectReport
-from bncheck.layers import Setting
+from bncheck.core.findings import Finding, Severity, Verdict
+from bncheck.core.words import count
+from bncheck.inspecting.report import InspectReport
+from bncheck.layers.norm_layer import Setting
 from bncheck.reporting.layout import STYLES, layer_name, print_all, row
 from bncheck.reporting.spark import BINS, histogram, log_range
 from bncheck.reporting.text import measured
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
-    from bncheck.layers import NormLayer
+    from bncheck.layers.norm_layer import NormLayer
     from bncheck.reading.tensors import Array
 
 _VERDICTS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bncheck.errors import BncheckError
-from bncheck.findings import Severity
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity
 from bncheck.reporting.document import Document
 from bncheck.shipping.report import CompareReport
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bncheck.drifting.distance import distance
-from bncheck.drifting.movement import Movement
+from bncheck.core.errors import BncheckError
 from bncheck.drifting.report import DriftReport
-from bncheck.errors import BncheckError
 from bncheck.reporting import heat
 from bncheck.reporting.document import Document, Table, standing_of
 from bncheck.reporting.figures import Band, Distribution, Distributions, Figure, Heatmap
+from bncheck.series.distance import distance
+from bncheck.series.movement import Movement
 
 if TYPE_CHECKING:
     from rich.console import Console

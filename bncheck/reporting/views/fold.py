@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.result import FoldReport
 from bncheck.reporting.document import Document, Table, standing_of
 

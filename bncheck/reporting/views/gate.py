@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.gate.report import GateReport
 from bncheck.reporting.document import Document
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncheck._version import __version__
-from bncheck.errors import BncheckError
-from bncheck.inspect_report import InspectReport
+from bncheck.core.errors import BncheckError
+from bncheck.inspecting.report import InspectReport
 from bncheck.reporting.document import Document, Table, standing_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bncheck.layers import NormLayer
+    from bncheck.layers.norm_layer import NormLayer
     from bncheck.measuring.measurement import Measurement
 
 

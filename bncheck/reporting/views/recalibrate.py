@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bncheck.errors import BncheckError
-from bncheck.recalibration import RecalibrationReport
+from bncheck.core.errors import BncheckError
+from bncheck.recalibrating.command import RecalibrationReport
 from bncheck.reporting.document import Document, Table, standing_of
 
 if TYPE_CHECKING:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from bncheck.drifting.distance import distance
-from bncheck.drifting.movement import statistics_in
-from bncheck.findings import Finding, Severity
-from bncheck.rules.rule import count
-from bncheck.rules.series.rule import SeriesRule, series_rule
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
+from bncheck.rules.rule import Rule, rule
+from bncheck.series.distance import distance
+from bncheck.series.movement import statistics_in
 
 if TYPE_CHECKING:
-    from bncheck.drifting.movement import Movement
+    from bncheck.series.movement import Movement
 
 #: Twice the noise of averages with momentum 0.1 over batches of 32: 2 sqrt(1.5 * 0.053 / 32).
 _APART: Final = 0.10
 
 
-@series_rule("BN303", "ranks-disagree", Severity.WARNING)
-def ranks_disagree(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
+@rule("BN303", "ranks-disagree", Severity.WARNING)
+def ranks_disagree(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
     """The processes of one training hold different running statistics.
 
     Each process of a distributed training sees its own share of the data. Which of their

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bncheck.drifting.movement import Movement
+    from bncheck.series.movement import Movement
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import split_name
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import split_name
 from bncheck.rules.rule import Network, Rule, rule
 
 _FIX = (
@@ -20,7 +20,7 @@ _SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
 
 
 @rule("BN104", "missing-statistics", Severity.ERROR)
-def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
+def missing_statistics(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """A BatchNorm layer lacks its running mean or running variance.
 
     load_state_dict(strict=False) fills such a gap with 0 and 1 without a word, and the layer then

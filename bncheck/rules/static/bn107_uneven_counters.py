@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, rule
 
 #: Counters this close are even: a run that was interrupted within a step.
@@ -14,7 +14,7 @@ _DOUBLE_TOLERANCE = 0.01
 
 
 @rule("BN107", "uneven-batch-counters", Severity.WARNING, Severity.INFO)
-def uneven_counters(self: Rule, network: Network) -> Iterator[Finding]:
+def uneven_counters(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """Some layers counted more batches than others.
 
     A ratio of exactly 2 means that the layer ran forward twice a step: activation checkpointing

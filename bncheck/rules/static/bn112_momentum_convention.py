@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, rule
 
 #: What TensorFlow, Keras and TPU code call momentum or decay: the share that is *kept*.
@@ -14,7 +14,7 @@ _LARGE = 0.5
 
 
 @rule("BN112", "momentum-convention", Severity.ERROR, Severity.WARNING)
-def momentum_convention(self: Rule, network: Network) -> Iterator[Finding]:
+def momentum_convention(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """The momentum looks like TensorFlow's: the share that is kept instead of the share replaced.
 
     PyTorch computes running = (1 - m) * running + m * batch. A value of 0.9 copied from TensorFlow

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bncheck.findings import Finding, Severity
-from bncheck.layers import NormLayer
+from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
 
 
 @rule("BN113", "noisy-configuration", Severity.ERROR, Severity.WARNING)
-def noisy_configuration(self: Rule, network: Network) -> Iterator[Finding]:
+def noisy_configuration(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """With this batch size and momentum the running statistics are mostly noise.
 
     An exponential average with momentum m sees about (2 - m) / m batches, 19 at 0.1. With one

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bncheck.cli import run
-from bncheck.errors import BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.program.file import load_program
 from bncheck.folding.program.guard import is_arithmetic, is_guard
 

@@ -1,0 +1,81 @@
+"""How much of a file bncheck is willing to look at, each limit with its reason.
+
+A file from a stranger must not be able to choose how much time or memory its reading takes. The
+limits are an order of magnitude above the largest checkpoints in the wild; what hits one is
+reported with the limit's name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIB: Final = 1 << 20
+
+#: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 11 MB.
+MAX_PICKLE_BYTES: Final = 64 * MIB
+
+#: Opcodes of one pickle, where one that makes a container counts three times because it takes so
+#: much more memory: about 50 a tensor of a state dict, so this is room for 100,000 tensors.
+MAX_PICKLE_OPERATIONS: Final = 5_000_000
+CONTAINER_OPERATIONS: Final = 3
+
+#: Text and short byte strings of one pickle, in memory.
+MAX_PICKLE_TEXT_BYTES: Final = 64 * MIB
+
+#: Byte strings from this length stay in the file and are read when asked for.
+INLINE_BYTES: Final = 4096
+
+#: The directory of a zip archive: about 63 bytes a record, so this is room for 250,000 records.
+MAX_ZIP_DIRECTORY_BYTES: Final = 16 * MIB
+
+#: JSON and TorchScript source inside an archive, inflated: one record, and all of them.
+MAX_TEXT_RECORD_BYTES: Final = 32 * MIB
+MAX_TEXT_BYTES: Final = 128 * MIB
+
+#: Objects, lists and commas of one JSON text: an empty object takes 2 bytes of file and 64 of
+#: memory. A program has about 100 an operator, a safetensors header 7 a tensor.
+MAX_JSON_VALUES: Final = 1_000_000
+
+#: The header of a safetensors file: about 100 bytes a tensor. safetensors' own limit is 100 MB,
+#: of which Python would make a gigabyte.
+MAX_SAFETENSORS_HEADER_BYTES: Final = 32 * MIB
+
+#: Tensors in one checkpoint, modules in it, and letters in all their names (60 a tensor).
+MAX_TENSORS: Final = 250_000
+MAX_MODULES: Final = 100_000
+MAX_NAME_LETTERS: Final = 64 * MIB
+
+#: Normalisation layers of one model; the largest networks have a few thousand. Every one of them
+#: is judged and reported.
+MAX_LAYERS: Final = 10_000
+
+#: Numbers in all normalisation layers together, and the most that reading one of their tensors may
+#: take from the file (strides spread it): the largest networks have 3 million. Rules look at them
+#: in float64.
+MAX_STATISTICS: Final = 8_000_000
+MAX_STATISTIC_BYTES: Final = 64 * MIB
+
+#: Modules inside modules, dicts inside dicts; 60,000 levels are an attack, 40 a large network.
+MAX_DEPTH: Final = 500
+
+#: A tensor with stride 0 can be larger than its storage. Up to this size it is believed.
+MAX_EXPANDED_BYTES: Final = 64 * MIB
+
+#: Protobuf cannot hold more than 2 GiB, so a larger file is not an ONNX model.
+MAX_ONNX_BYTES: Final = 2048 * MIB
+
+#: Messages and texts in one ONNX model: an empty node takes 2 bytes of file and 160 of memory.
+#: About 20 a node, so this is room for 50,000 nodes.
+MAX_ONNX_FIELDS: Final = 1_000_000
+
+#: Numbers that a call of a program makes of nothing but sizes: `zeros(100000, 100000)` is a few
+#: bytes of a file.
+MAX_MADE_NUMBERS: Final = 1 << 24
+
+#: What a .npz of data takes in memory beyond its own size: all of it is inflated. CIFAR in float32
+#: is 614 MB.
+MAX_INFLATED_DATA_BYTES: Final = 1024 * MIB
+
+#: Files and folders that a pattern of [tool.bncheck.models] may meet on its way: `/**/*` meets the
+#: whole disk.
+MAX_PATTERN_ENTRIES: Final = 250_000

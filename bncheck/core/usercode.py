@@ -1,0 +1,213 @@
+"""Running other people's Python: find what TARGET:CALLABLE names, and survive what it does.
+
+User code may print, call sys.exit or raise. What it prints goes to stderr, because stdout is the
+report; what it raises becomes one line with the file and line it came from.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import io
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from bncheck.core.errors import BncheckError
+
+_PACKAGE = str(Path(__file__).resolve().parent)
+
+
+def resolve(spec: str, option: str) -> object:
+    """The object that `package.module:name` or `path/to/file.py:name` names."""
+    target, colon, name = spec.rpartition(":")
+    if not colon or not target or not name:
+        raise BncheckError(
+            f"{option} {spec!r} is not TARGET:CALLABLE",
+            f"write e.g. {option} my.nets:ResNet or {option} nets.py:build",
+        )
+    with running(f"{option} {spec}"), _importable(target):
+        found: object = _import(target)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise _no_attribute(f"{option} {spec}", target, part, found)
+        found = getattr(found, part)
+    return found
+
+
+def call(function: object, arguments: Sequence[str], spec: str, option: str) -> object:
+    """Call what `resolve` found with literal `key=value` arguments."""
+    keywords = parse_arguments(arguments)
+    with running(f"{option} {spec}"), _importable(spec.rpartition(":")[0]):
+        assert callable(function)
+        return function(**keywords)
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, object]:
+    """`depth=20 norm=bn` -> {"depth": 20, "norm": "bn"}: Python literals, else text."""
+    parsed: dict[str, object] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key.isidentifier():
+            raise BncheckError(
+                f"--model-arg {argument!r} is not key=value", "write e.g. --model-arg depth=20"
+            )
+        try:
+            parsed[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parsed[key] = value
+    return parsed
+
+
+@contextlib.contextmanager
+def running(subject: str) -> Iterator[None]:
+    """Send prints to stderr, and turn what user code raises into a BncheckError."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except BncheckError:
+        raise
+    except SystemExit as error:
+        raise BncheckError(
+            f"called sys.exit({error.code!r}){_where(error)}",
+            "guard scripts with `if __name__ == '__main__':`",
+            subject,
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # GeneratorExit, or one of its own
+        raise BncheckError(described(error), "mend it there", subject) from error
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """An export runs the model's forward, which may print and exit as it likes.
+
+    What is printed goes to stderr at the end; a graph that torch prints when an export fails is
+    nothing for users, who get one line.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as error:
+        raise BncheckError(
+            f"the model called sys.exit({error.code!r})", "let it raise instead"
+        ) from None
+    if sys.stderr is not None:
+        sys.stderr.write(printed.getvalue())
+
+
+def described(error: BaseException) -> str:
+    """`ValueError: depth must be 6n+2 (nets.py:12)`."""
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # its own __str__ fails
+        text = ""
+    name = type(error).__name__
+    return f"{name}: {text}{_where(error)}" if text else f"{name}{_where(error)}"
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line of user code, or of a library where no user code is involved."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((_PACKAGE, "<")) and frame.lineno
+    ]
+    own = [frame for frame in frames if not _is_library(frame.filename)]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({Path(error.filename).name}:{error.lineno})"
+    if not frames:
+        return ""
+    frame = (own or frames)[-1]
+    return f" ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def _is_library(filename: str) -> bool:
+    return "site-packages" in filename or filename.startswith(str(Path(os.__file__).parent))
+
+
+def _import(target: str) -> ModuleType:
+    if not _is_path(target):
+        try:
+            return importlib.import_module(target)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if not (target == missing or target.startswith(f"{missing}.")):
+                raise  # the module is there, but something it imports is not
+            raise BncheckError(
+                f"there is no module {target!r}",
+                "install it, go to the folder that holds it, or name a .py file",
+            ) from None
+    path = Path(target)
+    if not os.path.isfile(path):  # unlike is_file, False for any name
+        raise BncheckError(f"there is no file {target!r}", "check the path")
+    name = path.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None and _same_file(loaded, path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BncheckError(f"{target!r} is no Python file", "name a .py file or a module")
+    module = importlib.util.module_from_spec(spec)
+    previous = sys.modules.get(name)
+    sys.modules[name] = module  # dataclasses and pickle look a module up by its name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        _put_back(name, previous)
+        raise
+    if previous is not None:  # a library of that name must stay what it was
+        _put_back(name, previous)
+    return module
+
+
+def _same_file(module: ModuleType, path: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve() == path.resolve()
+
+
+def _put_back(name: str, previous: ModuleType | None) -> None:
+    if previous is None:
+        del sys.modules[name]
+    else:
+        sys.modules[name] = previous
+
+
+def _is_path(target: str) -> bool:
+    return target.endswith(".py") or os.sep in target
+
+
+@contextlib.contextmanager
+def _importable(target: str) -> Iterator[None]:
+    """The working directory, and the folder of a .py file, on sys.path for the time being."""
+    added = [os.getcwd()]
+    if _is_path(target):
+        added.insert(0, str(Path(target).resolve().parent))
+    before, writes = list(sys.path), sys.dont_write_bytecode
+    sys.path[:0] = [path for path in added if path not in sys.path]
+    sys.dont_write_bytecode = True  # who looks at a folder leaves no __pycache__ in it
+    try:
+        yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = before, writes
+
+
+@contextlib.contextmanager
+def working_directory_importable() -> Iterator[None]:
+    """What unpickling a module needs: its class is imported by name."""
+    with _importable(""):
+        yield
+
+
+def _no_attribute(subject: str, target: str, name: str, holder: object) -> BncheckError:
+    near = difflib.get_close_matches(name, [n for n in dir(holder) if n[0] != "_"], 1)
+    hint = f"did you mean {near[0]}?" if near else "check the name after the colon"
+    return BncheckError(f"{target} has no {name!r}", hint, subject)

@@ -1,0 +1,66 @@
+"""What a file says by itself: its layers, and the rules that need nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bncheck.core.findings import Finding
+from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.inspecting.report import InspectReport
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.registry import FILE_RULES, choose_rules
+from bncheck.rules.rule import Network
+
+_PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user can set about an inspection."""
+
+    key: str | None = None
+    eps: float | None = None
+    momentum: float | None = None
+    train_batch_size: int | None = None
+    select: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    thresholds: Thresholds = DEFAULT
+
+
+def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
+    """Read the normalisation layers of an open checkpoint and run the rules on them."""
+    layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
+    return InspectReport(checkpoint, layers, tuple(static_findings(checkpoint, layers, options)))
+
+
+def static_findings(
+    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: Options
+) -> list[Finding]:
+    """What the rules say without data, the worst first."""
+    container = checkpoint.container if checkpoint else None
+    network = Network(
+        layers,
+        shapes=_shapes(checkpoint) if checkpoint else {},
+        knows_modules=checkpoint is None or bool(checkpoint.modules),
+        counts_batches=container is not Container.ONNX,
+        is_program=container in _PROGRAMS,
+        eps=options.eps,
+        train_batch_size=options.train_batch_size,
+        thresholds=options.thresholds,
+    )
+    rules = choose_rules(options.select, options.ignore)
+    with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
+        findings = [
+            finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)
+        ]
+    return sorted(findings, key=lambda finding: finding.severity.rank)
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    lazy = checkpoint.tensors.lazy
+    return {name: t.shape for name, t in lazy.items() if t.shape is not None}

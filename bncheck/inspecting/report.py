@@ -1,0 +1,177 @@
+"""The report of `inspect`, and how it is written as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from bncheck._version import __version__
+from bncheck.core.findings import Finding, Severity, Verdict, cause_of, verdict_of
+from bncheck.layers.facts import dead_channels
+from bncheck.layers.norm_layer import NormLayer, Setting, common
+from bncheck.reading.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from bncheck.measuring.measurement import MeasuredLayer, Measurement
+    from bncheck.reading.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The report in nine numbers and words; w2, samples and metric are None without data."""
+
+    layers: int
+    errors: int
+    warnings: int
+    infos: int
+    verdict: Verdict
+    cause: str | None
+    w2: float | None = None
+    samples: int | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InspectReport:
+    """What one checkpoint says about its normalisation layers, and its data where there are any.
+
+    `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
+    statistics share: None where there are no such layers, a value of None where they differ.
+    """
+
+    checkpoint: Checkpoint | None
+    layers: tuple[NormLayer, ...]
+    findings: tuple[Finding, ...]
+    measurement: Measurement | None = None
+    train_batch_size: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """What the report is about."""
+        return str(self.checkpoint.path) if self.checkpoint else "the model"
+
+    @property
+    def summary(self) -> Summary:
+        """The verdict and the counts behind it."""
+        errors, warnings, infos = (
+            sum(finding.severity is severity for finding in self.findings) for severity in Severity
+        )
+        verdict, cause = verdict_of(self.findings), cause_of(self.findings)
+        counts = Summary(len(self.layers), errors, warnings, infos, verdict, cause)
+        if self.measurement is None:
+            return counts
+        comparison = self.measurement.comparison
+        return replace(
+            counts,
+            w2=self.measurement.w2,
+            samples=self.measurement.samples,
+            metric=comparison.metric if comparison else None,
+        )
+
+    @property
+    def eps(self) -> Setting | None:
+        """The eps of all layers with statistics."""
+        return common(layer.eps for layer in self.layers if layer.tracked)
+
+    @property
+    def momentum(self) -> Setting | None:
+        """The momentum of all layers with statistics."""
+        return common(layer.momentum for layer in self.layers if layer.tracked)
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data: schema bncheck.inspect/1 of its JSON."""
+        measured = self.measurement.by_name() if self.measurement else {}
+        return {
+            "schema": "bncheck.inspect/1",
+            "bncheck": __version__,
+            "checkpoint": _checkpoint_data(self.checkpoint),
+            "assumptions": {
+                "eps": _setting_data(self.eps),
+                "momentum": _setting_data(self.momentum),
+            },
+            "layers": [
+                _layer_data(layer, measured.get(layer.name), self.train_batch_size)
+                for layer in self.layers
+            ],
+            "findings": [finding.to_dict() for finding in self.findings],
+            "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
+            **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
+        }
+
+
+def _setting_data(setting: Setting | None) -> dict[str, object]:
+    if setting is None:
+        return {"value": None, "source": None}
+    return {"value": setting.value, "source": setting.origin.value}
+
+
+def _checkpoint_data(checkpoint: Checkpoint | None) -> dict[str, object] | None:
+    if checkpoint is None:
+        return None
+    return {
+        "path": str(checkpoint.path),
+        "container": checkpoint.container.value,
+        "key": checkpoint.key or None,
+        "prefix": checkpoint.prefix or None,
+        "tensors": len(checkpoint.tensors),
+    }
+
+
+def _layer_data(
+    layer: NormLayer, measured: MeasuredLayer | None, train_batch_size: int | None
+) -> dict[str, object]:
+    held, alone = (measured.eval, measured.batch) if measured else (None, None)
+    data: dict[str, object] = {
+        "name": layer.name,
+        "kind": layer.kind.value,
+        "channels": layer.channels,
+        "eps": layer.eps.value if layer.eps.known else None,
+        "momentum": layer.momentum.value if layer.momentum.known else None,
+        "num_batches_tracked": layer.counter if layer.counter else layer.batches,
+        "running_mean": _range_data(layer.mean),
+        "running_var": _range_data(layer.var),
+        "weight": _range_data(layer.weight),
+        "bias": _range_data(layer.bias),
+        "dead_channels": int(dead_channels(layer).sum()),
+        "w2": {"eval": held.w2 if held else None, "batch": alone.w2 if alone else None},
+        "z_share": measured.z_share(train_batch_size) if measured else None,
+        "worst_channels": measured.worst_channels if measured else [],
+    }
+    if measured and measured.shape:
+        data["shape"] = measured.shape.to_dict()
+    return data
+
+
+def _measurement_data(measurement: Measurement) -> dict[str, object]:
+    comparison = measurement.comparison
+    return {
+        "samples": measurement.samples,
+        "available": measurement.available,
+        "batch_size": measurement.batch_size,
+        "not_reached": [m.layer.name for m in measurement.layers if m.eval is None],
+        "comparison": None
+        if comparison is None
+        else {
+            "metric": comparison.metric,
+            "before": comparison.before,
+            "after": comparison.after,
+            "direction": comparison.direction.value,
+            "flips": comparison.flips,
+            "loss": comparison.loss,
+            "output_change": comparison.output_change,
+        },
+        "preprocessing": [{"name": c.name, "w2": c.w2} for c in measurement.candidates],
+        "input_features": measurement.features.to_dict() if measurement.features else None,
+        "batch_size_advice": {
+            "smallest": measurement.smallest_batch(measurement.thresholds.w2_warning),
+            "noise": {str(size): noise for size, noise in measurement.batch_noise().items()},
+        },
+    }
+
+
+def _range_data(array: Array | None) -> dict[str, float] | None:
+    """Minimum and maximum; NaN where the tensor has one."""
+    if array is None or not array.size:
+        return None
+    values = array.astype("float64")
+    return {"min": float(values.min()), "max": float(values.max())}

@@ -1,0 +1,141 @@
+"""`inspect` with a model and data: findings on the file, the measurement, the diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bncheck.core.findings import Finding, Severity
+from bncheck.inspecting.diagnosis import diagnose
+from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.report import InspectReport
+from bncheck.layers.norm_layer import NormLayer, Origin
+from bncheck.measuring.measure import measure
+from bncheck.measuring.norms import find_norms
+from bncheck.reading.checkpoint import Checkpoint
+from bncheck.rules.registry import choose_rules
+from bncheck.rules.rule import AnyRule
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
+from bncheck.rules.static.bn104_missing_statistics import missing_statistics
+from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive, same_eps
+from bncheck.subject.model import matching_prefix
+from bncheck.subject.model import missing_statistics as missing_in
+from bncheck.subject.module_layers import described_by
+from bncheck.subject.setup import Measuring, module_for
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Nothing can be measured with such statistics: every output is NaN, or a buffer is not there.
+STOPPING = (non_finite, negative_variance, missing_statistics)
+
+
+def stops(finding: Finding) -> bool:
+    """Whether nothing can be measured with it."""
+    return finding.severity is Severity.ERROR and any(rule.made(finding) for rule in STOPPING)
+
+
+def inspect_with_data(
+    checkpoint: Checkpoint,
+    layers: tuple[NormLayer, ...],
+    rules: Sequence[AnyRule],
+    options: Options,
+    measuring: Measuring,
+) -> InspectReport:
+    """Inspect a file together with its model and data."""
+    model, prefix = module_for(measuring, checkpoint)
+    layers = described_by(layers, model, prefix)
+    findings = file_findings(checkpoint, layers, model, options)
+    if measuring.data is None:  # the model alone tells eps, momentum and what the file lacks
+        findings = sorted(findings, key=lambda finding: finding.severity.rank)
+        return InspectReport(checkpoint, layers, tuple(findings))
+    return _judged(checkpoint, model, layers, findings, rules, options, measuring, prefix)
+
+
+def file_findings(
+    checkpoint: Checkpoint,
+    layers: tuple[NormLayer, ...],
+    model: nn.Module,
+    options: Options,
+) -> list[Finding]:
+    """What the rules say of a file and its layers as the model describes them, without data."""
+    rules = choose_rules(options.select, options.ignore)
+    findings = static_findings(checkpoint, layers, options)
+    prefix = matching_prefix(list(checkpoint.tensors), list(model.state_dict()))
+    if missing_statistics in rules:
+        findings = [*_missing(model, checkpoint, findings, prefix), *findings]
+    if eps_sensitive in rules:
+        other = list(_other_eps(model, layers, prefix))
+        told = {(finding.rule, finding.layer) for finding in other}
+        findings = [*(f for f in findings if (f.rule, f.layer) not in told), *other]
+    return findings
+
+
+def inspect_module_with_data(
+    model: nn.Module,
+    layers: tuple[NormLayer, ...],
+    rules: Sequence[AnyRule],
+    options: Options,
+    measuring: Measuring,
+) -> InspectReport:
+    """Inspect a module in memory together with data."""
+    findings = static_findings(None, layers, options)
+    return _judged(None, model, layers, findings, rules, options, measuring, "")
+
+
+def _judged(
+    checkpoint: Checkpoint | None,
+    model: nn.Module,
+    layers: tuple[NormLayer, ...],
+    findings: Sequence[Finding],
+    rules: Sequence[AnyRule],
+    options: Options,
+    measuring: Measuring,
+    prefix: str,
+) -> InspectReport:
+    command = measuring.recalibrate
+    serious = [f for f in findings if stops(f)]
+    if serious:
+        stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
+        return InspectReport(checkpoint, layers, stopped)
+    plan = replace(measuring.plan(options.train_batch_size), thresholds=options.thresholds)
+    measurement = measure(model, layers, measuring.batches(), plan, prefix)
+    judged = diagnose(measurement, findings, rules, command)
+    return InspectReport(checkpoint, layers, tuple(judged), measurement, options.train_batch_size)
+
+
+def _with_command(finding: Finding, command: str) -> Finding:
+    if missing_statistics.made(finding):  # a copy of the file cannot gain tensors
+        return finding
+    return replace(finding, fix=f"run `{command}`")
+
+
+def _missing(
+    model: nn.Module, checkpoint: Checkpoint, findings: Sequence[Finding], prefix: str
+) -> list[Finding]:
+    """BN104 for layers of the model that the file does not know at all."""
+    known = {finding.layer for finding in findings if missing_statistics.made(finding)}
+    return [
+        missing_statistics.finding(
+            Severity.ERROR,
+            prefix + name,
+            "the model has running statistics here, and the file has none",
+            "save the whole state dict, buffers too; loaded with strict=False the layer would "
+            "not normalise",
+        )
+        for name in missing_in(model, checkpoint)
+        if prefix + name not in known
+    ]
+
+
+def _other_eps(model: nn.Module, layers: tuple[NormLayer, ...], prefix: str) -> Iterator[Finding]:
+    """BN114 for layers that the model runs with another eps than the file or --eps says."""
+    modules = {prefix + norm.name: norm.module for norm in find_norms(model)}
+    for layer in layers:
+        ours, said = getattr(modules.get(layer.name), "eps", None), layer.eps
+        place = {Origin.FILE: "in the file", Origin.OPTION: "from --eps"}.get(said.origin)
+        if ours is None or said.value is None or place is None or same_eps(ours, said.value):
+            continue
+        yield eps_contradicted(layer, ("in the model", ours), (place, said.value))

@@ -1,0 +1,1 @@
+"""Tensor names -> normalisation layers, and what their numbers say by themselves."""

@@ -1,0 +1,1 @@
+"""What a project makes of findings: configuration, judging, a baseline."""

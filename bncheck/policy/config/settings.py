@@ -1,0 +1,176 @@
+"""What `[tool.bncheck]` may hold. These dataclasses are the schema: pydantic reads their types.
+
+pydantic itself is imported by `load` alone, and only where there is a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Final, TypeAlias
+
+from annotated_types import Ge, Gt, Le
+
+from bncheck.core.findings import FailOn, Severity
+from bncheck.core.thresholds import Thresholds
+
+Positive: TypeAlias = Annotated[float, Gt(0)]
+Count: TypeAlias = Annotated[int, Ge(1)]
+Words: TypeAlias = "str | tuple[str, ...]"
+
+
+def kebab(name: str) -> str:
+    """fail_on -> fail-on: keys are spelt like the options."""
+    return name.replace("_", "-")
+
+
+#: pydantic's settings for each of the tables.
+TABLE: Final[dict[str, Any]] = {
+    "extra": "forbid",
+    "alias_generator": kebab,
+    "use_attribute_docstrings": True,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """W2 from which a finding is a warning, and from which an error."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
+
+    w2_warning: Positive | None = None
+    """0.20 where nothing is set."""
+    w2_error: Positive | None = None
+    """0.40 where nothing is set."""
+
+    def over(self, base: Thresholds) -> Thresholds:
+        """These where they are set, `base` for the rest."""
+        set_ = {"w2_warning": self.w2_warning, "w2_error": self.w2_error}
+        return replace(base, **{name: value for name, value in set_.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A rule that is no news for some layers."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
+
+    rule: str
+    """A code, a name or the beginning of a code."""
+    layers: str
+    """A pattern of layer names: 'aux.*'; '*' for all."""
+    reason: str
+    """Why; for those who come after you."""
+    models: str = "*"
+    """A pattern of the names of models that `gate` checks; other commands know '*' only."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Every BatchNorm that can be folded is, on a trial basis; nothing is written."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
+
+    fail_unfolded: bool = False
+    """A BatchNorm that stays is an error."""
+    keep: tuple[str, ...] = ()
+    """Patterns of BatchNorms that are left alone."""
+    tolerance: Positive | None = None
+    """Relative error allowed; by dtype if not given."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """What `--against` allows a model to be worse than it was."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
+
+    w2_growth: Annotated[float, Ge(0)] = 0.05
+    """So much may a layer's W2 grow."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model, and what is to be checked of it. Paths are relative to the file's folder."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
+
+    checkpoint: Words
+    """A file, a pattern like 'runs/*.pt', or a list of them."""
+    key: str | None = None
+    """Which part of the checkpoint: ema, state_dict."""
+    model: str | None = None
+    """TARGET:CALLABLE; imported and called, which runs its code."""
+    model_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """Arguments of the callable."""
+    data: str | None = None
+    """A file, a folder of images, or TARGET:CALLABLE."""
+    samples: Count | None = None
+    """Use at most so many."""
+    batch_size: Count | None = None
+    """For files and folders."""
+    scale: Positive | None = None
+    """Raw values are divided by this."""
+    mean: tuple[float, ...] = ()
+    """Then this is subtracted, by channel."""
+    std: tuple[float, ...] = ()
+    """Then divided by this, by channel."""
+    size: tuple[int, ...] = ()
+    """Images of a folder are fitted to this size."""
+    input: Words = ()
+    """One sample's shape without the batch: '3,224,224'."""
+    eps: Annotated[float, Ge(0)] | None = None
+    """eps of the layers, where the file has none."""
+    momentum: Annotated[float, Ge(0), Le(1)] | None = None
+    """In PyTorch's convention, where the file has none."""
+    train_batch_size: Count | None = None
+    """Samples that one device saw at once."""
+    inspect: Limits = Limits()
+    """Thresholds of this model."""
+    fold: Fold | None = None
+    """Try a fold."""
+    export: str | None = None
+    """Export to this ONNX file, which is replaced, and hold it against the model."""
+    compare: str | None = None
+    """Hold this file against the model: one function?"""
+    drift: Words = ()
+    """Earlier snapshots, files or patterns, oldest first."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of `[tool.bncheck]`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
+
+    select: tuple[str, ...] = ()
+    """Only these rules: codes, names, or the beginning of a code."""
+    ignore: tuple[str | Ignored, ...] = ()
+    """Rules that are left out; or tables, for some layers only."""
+    severity: Mapping[str, Severity] = field(default_factory=dict)
+    """What findings of a rule are: BN109 = 'warning'."""
+    thresholds: Limits = Limits()
+    """From which W2 a finding is a warning or an error."""
+    fail_on: FailOn | None = None
+    """What makes the exit code 1; 'error' if not given."""
+    baseline: str | None = None
+    """Findings in this file are known and do not fail."""
+    against: Against = Against()
+    """What --against allows."""
+    models: Mapping[str, Model] = field(default_factory=dict)
+    """What `bncheck gate` checks, by name."""
+
+    @property
+    def ignored_rules(self) -> tuple[str, ...]:
+        """The rules that are left out altogether."""
+        return tuple(entry for entry in self.ignore if isinstance(entry, str))
+
+    @property
+    def exceptions(self) -> tuple[Ignored, ...]:
+        """The rules that are left out for some layers."""
+        return tuple(entry for entry in self.ignore if isinstance(entry, Ignored))
+
+
+def words(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One word or several, as several."""
+    return (value,) if isinstance(value, str) else value

@@ -1,0 +1,90 @@
+"""What a project makes of findings: rules chosen, severities changed, exceptions, a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bncheck.core.findings import FailOn, Finding, Severity
+from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.policy.baseline import Baseline
+
+if TYPE_CHECKING:
+    from bncheck.policy.config.settings import Ignored
+    from bncheck.rules.rule import AnyRule
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Findings as the project sees them: those that count, known ones, and excepted ones.
+
+    `used` holds the places of the exceptions that applied.
+    """
+
+    findings: tuple[Finding, ...]
+    known: tuple[Finding, ...] = ()
+    excepted: tuple[Finding, ...] = ()
+    used: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How findings are judged. `select` and `ignore` are words for `choose_rules`."""
+
+    select: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    severity: Mapping[str, Severity] = field(default_factory=dict)
+    exceptions: tuple[Ignored, ...] = ()
+    thresholds: Thresholds = DEFAULT
+    fail_on: FailOn = FailOn.ERROR
+    baseline: Baseline | None = None
+
+    @cached_property
+    def _codes(self) -> frozenset[str]:
+        return frozenset(rule.code for rule in _chosen(self.select, self.ignore))
+
+    @cached_property
+    def _severities(self) -> dict[str, Severity]:
+        """By code; a longer word is more particular, so it comes last and wins."""
+        by_length = sorted(self.severity.items(), key=lambda item: len(item[0]))
+        return {rule.code: severity for word, severity in by_length for rule in _chosen([word])}
+
+    @cached_property
+    def _excepted(self) -> list[frozenset[str]]:
+        return [frozenset(rule.code for rule in _chosen([entry.rule])) for entry in self.exceptions]
+
+    def judge(self, findings: Iterable[Finding], model: str | None = None) -> Judged:
+        """The findings, sorted into what counts and what does not, worst first."""
+        counted, known, excepted = [], [], []
+        used: set[int] = set()
+        for finding in findings:
+            if finding.rule not in self._codes:
+                continue
+            judged = replace(finding, severity=self._severities.get(finding.rule, finding.severity))
+            places = [i for i in range(len(self.exceptions)) if self._excepts(i, judged, model)]
+            used.update(places)
+            if places:
+                excepted.append(judged)
+            elif self.baseline is not None and (judged, model) in self.baseline:
+                known.append(judged)
+            else:
+                counted.append(judged)
+        counted.sort(key=lambda finding: finding.severity.rank)
+        return Judged(tuple(counted), tuple(known), tuple(excepted), frozenset(used))
+
+    def _excepts(self, place: int, finding: Finding, model: str | None) -> bool:
+        entry = self.exceptions[place]
+        return (
+            finding.rule in self._excepted[place]
+            and fnmatchcase(finding.layer or "", entry.layers)
+            and fnmatchcase(model or "", entry.models)
+        )
+
+
+def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> list[AnyRule]:
+    from bncheck.rules.registry import choose_rules  # NumPy, which no --help needs
+
+    return choose_rules(select, ignore)

@@ -1,0 +1,1 @@
+"""New running statistics for old weights."""

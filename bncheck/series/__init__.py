@@ -1,0 +1,1 @@
+"""Several snapshots of one training as data: read, named, compared."""

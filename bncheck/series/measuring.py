@@ -1,0 +1,134 @@
+"""What the layers of every snapshot see on the same data: one model, one snapshot at a time.
+
+All BatchNorm layers normalise with the batch, as in training: running statistics that lag would
+otherwise reach every layer after them, and the lag itself could not be told from drift.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bncheck.measuring.cascades import Cascade, run_cascade
+from bncheck.measuring.collector import channels_second
+from bncheck.measuring.histogram import BINS, Bins
+from bncheck.measuring.measure import refuse_few_samples
+from bncheck.measuring.norms import norms_of
+from bncheck.measuring.outputs import Outputs
+from bncheck.reading.opening import open_checkpoint
+from bncheck.series.distance import Statistics
+from bncheck.subject.model import build_model
+from bncheck.subject.setup import Measuring, module_for
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from bncheck.measuring.moments import Moments
+
+    Floats = NDArray[np.float64]
+
+#: eps of an output that nothing normalises, as a share of its layer's mean variance.
+_RELATIVE_EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One layer on the data; `counts` (C, 64) are in the coordinates that were asked for."""
+
+    statistics: Statistics
+    counts: Floats | None = None
+
+
+class Meter:
+    """Measures snapshots one after another in one model; the user's own is never touched."""
+
+    def __init__(self, measuring: Measuring, key: str | None, every_layer: bool) -> None:
+        model = measuring.model
+        if isinstance(model, str):
+            model = build_model(model, measuring.model_args)
+        elif model is not None:
+            model = copy.deepcopy(model)
+        self._measuring = replace(measuring, model=model)
+        self._plan = measuring.plan(None)
+        self._data = measuring.batches()
+        self._key = key
+        self._every = every_layer
+        self.samples = 0
+
+    def measure(
+        self, path: Path, coordinates: Mapping[str, Statistics] | None = None
+    ) -> dict[str, Measured]:
+        """Load the snapshot and run the data through it; by layer, in the order of execution."""
+        model, _ = module_for(self._measuring, open_checkpoint(path, self._key))
+        outputs = Outputs(model) if self._every else None
+        counter = _Counter(model, outputs, coordinates or {})
+        with counter.attached():
+            seen = run_cascade(
+                model, self._data, Cascade.BATCH, self._plan.setting, outputs=outputs
+            )
+        refuse_few_samples(seen.samples, self._data.name)
+        self.samples = seen.samples
+        eps = {norm.name: float(getattr(norm.module, "eps", 0.0)) for norm in norms_of(model)}
+        return {
+            name: Measured(_statistics(moments, eps.get(name)), counter.counts(name))
+            for name, moments in seen.moments.items()
+        }
+
+
+def _statistics(moments: Moments, eps: float | None) -> Statistics:
+    """Population statistics and what their sampling noise adds to W2^2 against them."""
+    var = moments.unbiased_var
+    if eps is None:
+        eps = _RELATIVE_EPS * float(var.mean())
+    sigma2 = np.maximum(var + eps, np.finfo(np.float64).tiny)
+    unit = (moments.var_of_means + moments.var_of_squares / (4 * sigma2)) / sigma2
+    noise = float(unit.mean()) / max(moments.effective_images, 1.0)
+    return Statistics(moments.mean.astype(np.float32), var.astype(np.float32), eps, noise)
+
+
+class _Counter:
+    """Counts the values of the layers whose coordinates are given."""
+
+    def __init__(
+        self, model: nn.Module, outputs: Outputs | None, coordinates: Mapping[str, Statistics]
+    ) -> None:
+        import torch
+
+        self._inputs = [norm for norm in norms_of(model) if norm.name in coordinates]
+        self._outputs = outputs
+        self._bins = {
+            name: Bins(torch.from_numpy(held.mean).double(), torch.from_numpy(held.sigma))
+            for name, held in coordinates.items()
+        }
+        self._totals: dict[str, Tensor] = {}
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for norm in self._inputs:
+                handle = norm.module.register_forward_pre_hook(self._before(norm.name))
+                stack.callback(handle.remove)
+            if self._outputs is not None:
+                stack.enter_context(self._outputs.watched(self._count))
+            yield
+
+    def counts(self, name: str) -> Floats | None:
+        total = self._totals.get(name)
+        return None if total is None else total.double().numpy().reshape(-1, BINS)
+
+    def _before(self, name: str) -> Any:
+        return lambda module, args: self._count(name, args[0], module.running_mean.numel())
+
+    def _count(self, name: str, x: Tensor, channels: int) -> None:
+        if name not in self._bins:
+            return
+        images = channels_second(name, channels, x.detach()).cpu()
+        total = self._totals.get(name)
+        self._totals[name] = self._bins[name].count(images, (1, channels, 1), total)

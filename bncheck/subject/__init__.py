@@ -1,0 +1,1 @@
+"""What is examined and how it is run: the user's model, its inputs, its layers."""

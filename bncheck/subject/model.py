@@ -1,0 +1,208 @@
+"""`--model` and a checkpoint become an nn.Module that holds the checkpoint's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.reading.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bncheck.reading.tensors import Array
+
+_OPTION = "--model"
+_SHOWN = 5
+#: What a state dict may lack or have beside the model's own: a layer works without its counter.
+_OPTIONAL = ("num_batches_tracked",)
+_EXTRA = ("n_averaged",)
+_STATISTICS = ("running_mean", "running_var")
+#: What DataParallel and torch.compile put before every name.
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def load_model(spec: str, args: Sequence[str], checkpoint: Checkpoint | None) -> nn.Module:
+    """The module that TARGET:CALLABLE builds, with the tensors of `checkpoint` loaded strictly.
+
+    Raises BncheckError for whatever goes wrong, in the user's code too.
+    """
+    model = build_model(spec, args)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    return model
+
+
+def build_model(spec: str, args: Sequence[str]) -> nn.Module:
+    """The module itself: an instance as it is, a class or function called with the arguments."""
+    from torch import nn
+
+    found = usercode.resolve(spec, _OPTION)
+    if isinstance(found, nn.Module):
+        if args:
+            raise BncheckError(
+                f"{_OPTION} {spec} is a module already, so --model-arg has nothing to act on",
+                "name its class, or leave --model-arg out",
+            )
+        return found
+    if not callable(found):
+        raise BncheckError(
+            f"{_OPTION} {spec} is a {type(found).__name__}, not a module or a callable",
+            "name an nn.Module class, a function that returns one, or a module",
+        )
+    built = usercode.call(found, args, spec, _OPTION)
+    if not isinstance(built, nn.Module):
+        raise BncheckError(
+            f"{_OPTION} {spec} returned {type(built).__name__}, not an nn.Module",
+            "let it return the model",
+        )
+    return built
+
+
+def load_trusted(path: Path) -> nn.Module:
+    """Unpickle a whole module for real, which runs whatever code the file asks for: --trust."""
+    import torch
+    from torch import nn
+
+    with usercode.running(f"--trust {path}"), usercode.working_directory_importable():
+        value = torch.load(path, map_location="cpu", weights_only=False)
+    if not isinstance(value, nn.Module):
+        raise BncheckError(
+            f"holds a {type(value).__name__}, not a module", "give --model as well", str(path)
+        )
+    return value
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> str:
+    """Load the checkpoint's tensors into the model, all of them; returns the prefix stripped.
+
+    A layer whose running statistics the file lacks keeps the model's: rule BN104 reports it.
+    """
+    wanted = dict(model.state_dict())
+    prefix = matching_prefix(list(checkpoint.tensors), list(wanted))
+    names = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
+    _refuse_mismatch(wanted, names, checkpoint)
+    state = dict(wanted)
+    for name, tensor in wanted.items():
+        if name in names:
+            state[name] = _fitting(_read(checkpoint, names[name]), tensor, name, checkpoint)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BncheckError(
+            f"cannot be loaded into the model ({usercode.described(error)})",
+            "check --model and --model-arg",
+            str(checkpoint.path),
+        ) from None
+    return prefix
+
+
+def matching_prefix(file: Sequence[str], model: Sequence[str]) -> str:
+    """What has to be stripped from the file's names so that most of the model's are among them."""
+    wanted = set(model)
+    starts = {""}
+    for name in file:
+        starts |= {name[: -len(own)] for own in model[:1] if name.endswith(f".{own}")}
+        starts |= {wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)}
+
+    def found(prefix: str) -> int:
+        size = len(prefix)
+        return sum(name[size:] in wanted for name in file if name.startswith(prefix))
+
+    return max(sorted(starts), key=lambda prefix: (found(prefix), -len(prefix)))
+
+
+def missing_statistics(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
+    """The layers of the model whose running statistics the file does not hold."""
+    wanted = list(model.state_dict())
+    prefix = matching_prefix(list(checkpoint.tensors), wanted)
+    missing = [
+        name
+        for name in wanted
+        if name.rpartition(".")[2] in _STATISTICS and prefix + name not in checkpoint.tensors
+    ]
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in missing))
+
+
+def to_tensor(array: Array) -> Tensor:
+    """A NumPy array, with ml_dtypes' small floats, as a tensor that owns its memory."""
+    import numpy as np
+    import torch
+
+    if array.dtype.kind == "V" or array.dtype.name.startswith(("bfloat", "float8")):
+        raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+        return torch.from_numpy(raw.copy()).view(getattr(torch, array.dtype.name))
+    return torch.from_numpy(array if array.flags.owndata else np.array(array))
+
+
+def _read(checkpoint: Checkpoint, name: str) -> Array:
+    try:
+        return checkpoint.tensors[name]
+    except BncheckError as error:
+        raise error.about(str(checkpoint.path)) from None
+
+
+def _fitting(array: Array, tensor: Tensor, name: str, checkpoint: Checkpoint) -> Tensor:
+    loaded = to_tensor(array)
+    if loaded.numel() == tensor.numel() == 1:  # counters are saved as scalars and as [1]
+        loaded = loaded.reshape(tensor.shape)
+    if loaded.shape != tensor.shape:
+        raise BncheckError(
+            f"{name} is {tuple(loaded.shape)} in the file and {tuple(tensor.shape)} in the model",
+            "check --model-arg",
+            str(checkpoint.path),
+        )
+    return loaded
+
+
+def _refuse_mismatch(
+    wanted: Mapping[str, Tensor], names: Mapping[str, str], checkpoint: Checkpoint
+) -> None:
+    missing = [
+        name
+        for name in wanted
+        if name not in names and name.rpartition(".")[2] not in (*_OPTIONAL, *_STATISTICS)
+    ]
+    extra = [
+        name
+        for name in names
+        if name not in wanted and name.rpartition(".")[2] not in (*_OPTIONAL, *_EXTRA)
+    ]
+    if not missing and not extra:
+        return
+    parts = []
+    if missing:
+        parts.append(f"lacks {_some(missing)} of the model")
+    if extra:
+        parts.append(f"holds {_some(extra)} that the model does not have")
+    hint = _prefix_hint(list(wanted), list(checkpoint.tensors))
+    raise BncheckError(" and ".join(parts), hint, str(checkpoint.path))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:80] for name in names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _prefix_hint(wanted: Sequence[str], file: Sequence[str]) -> str:
+    """Name the prefix that would make the names meet, where there is one."""
+    held = set(file)
+    suffix = file[0] if file else ""
+    for name in wanted:  # the model has a wrapper that the file lacks
+        if name.endswith(f".{suffix}"):
+            prefix = name[: -len(suffix)]
+            ours = [n for n in wanted if n.startswith(prefix)]
+            # Most of the file must be there, not just a layer that happens to be called alike.
+            if sum(n[len(prefix) :] in held for n in ours) * 2 > max(len(ours), len(held)):
+                inner = prefix.rstrip(".")
+                return f"the names would match with the prefix {prefix!r}: build only its {inner}"
+    prefix = matching_prefix(file, wanted)
+    # A prefix that all names have is taken off without being asked for.
+    partial = not all(name.startswith(prefix) for name in file)
+    if prefix and partial and sum(prefix + n in held for n in wanted) * 2 > len(wanted):
+        return f"with --key {prefix.rstrip('.')} only that part of the file is taken"
+    return "check --model, --model-arg and --key"

@@ -1,0 +1,119 @@
+"""A model, its data, and how to run one on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError
+from bncheck.data import Batches, DataOptions, open_data
+from bncheck.measuring.cascades import Progress
+from bncheck.measuring.cascades import Setting as RunSetting
+from bncheck.measuring.comparison import Metric
+from bncheck.measuring.distributed import Processes
+from bncheck.measuring.measure import Plan
+from bncheck.reading.checkpoint import Checkpoint
+from bncheck.subject.model import build_model, load_trusted, load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A model, data, and how to run one on the other.
+
+    `model` is TARGET:CALLABLE, None to unpickle the file itself (`trust`), or a module.
+    `recalibrate` is what to tell users to run.
+    """
+
+    model: str | nn.Module | None
+    data: object
+    model_args: Sequence[str] = ()
+    data_options: DataOptions | None = None
+    trust: bool = False
+    device: str = "cpu"
+    metric: str | Metric | None = None
+    shape: bool = False
+    processes: Processes = field(default_factory=Processes)
+    progress: Progress = lambda done, total: None
+    recalibrate: str = "bncheck.recalibrate(model, data)"
+
+    def plan(self, train_batch_size: int | None, everything: bool = False) -> Plan:
+        """What to measure, with the metric looked up."""
+        metric, name = self._metric()
+        return Plan(
+            RunSetting(checked_device(self.device), self.processes, self.progress),
+            metric,
+            name,
+            train_batch_size,
+            everything,
+            self.shape,
+        )
+
+    def batches(self) -> Batches:
+        """The data, opened."""
+        return open_data(self.data, self.data_options)
+
+    def _metric(self) -> tuple[Metric | None, str]:
+        if self.metric is None:
+            return None, "metric"
+        if not isinstance(self.metric, str):
+            return self.metric, getattr(self.metric, "__name__", "metric")
+        found = usercode.resolve(self.metric, "--metric")
+        if not callable(found):
+            raise BncheckError(
+                f"--metric {self.metric} is a {type(found).__name__}, not a function",
+                "name a function of the model's output and the labels, higher is better",
+            )
+        return found, self.metric.rpartition(":")[2]
+
+
+def checked_device(device: str) -> str:
+    """The device, or one line if it is not there."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise BncheckError(
+            f"--device {device} cannot be used ({reason})", "try --device cpu"
+        ) from None
+    return device
+
+
+def module_for(measuring: Measuring, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
+    """The model with the checkpoint's tensors, and the prefix of the file's names."""
+    if measuring.model is None:
+        if not measuring.trust:
+            raise BncheckError(
+                "a model is needed to measure", "give --model, or --trust for a pickled module"
+            )
+        return load_trusted(checkpoint.path).to(checked_device(measuring.device)), ""
+    if isinstance(measuring.model, str):
+        model = build_model(measuring.model, measuring.model_args)
+    else:
+        model = measuring.model
+    prefix = load_weights(model, checkpoint)
+    return model.to(checked_device(measuring.device)), prefix
+
+
+def check_module(given: object) -> None:
+    """Refuse what is no module, such as a state dict."""
+    from torch import nn
+
+    if not isinstance(given, nn.Module):
+        raise BncheckError(
+            f"a {type(given).__name__} is no torch.nn.Module",
+            "give the path of a checkpoint, or the module that a state dict has been loaded into",
+        )
+
+
+def device_of(model: nn.Module) -> str:
+    """Where a module in memory is, and stays."""
+    check_module(model)
+    tensor = next(iter((*model.parameters(), *model.buffers())), None)
+    return "cpu" if tensor is None else str(tensor.device)

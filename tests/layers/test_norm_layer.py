@@ -1,0 +1,100 @@
+"""Tensor names become layers whatever they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bncheck.layers.norm_layer import Assumptions, Origin, find_layers
+from bncheck.reading.checkpoint import Checkpoint, Container, NormModule
+from bncheck.reading.kinds import NormKind, kind_of_class
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, TensorMap
+
+
+def checkpoint(*names: str, modules: dict[str, NormModule] | None = None) -> Checkpoint:
+    lazy: dict[str, LazyTensor] = {
+        name: LoadedTensor(lambda: np.arange(1.0, 5.0, dtype=np.float32), (4,)) for name in names
+    }
+    tensors = TensorMap(lazy)
+    return Checkpoint(Path("x"), Container.TORCH_ZIP, "", "", tensors, modules or {})
+
+
+STATISTICS = ("running_mean", "running_var")
+
+
+@pytest.mark.parametrize("name", ["bn1", "norm", "0.1", "layer1.0.downsample.1", "module.a.b", ""])
+@pytest.mark.parametrize("affine", [(), ("weight",), ("weight", "bias")])
+def test_any_name_with_any_parameters(name: str, affine: tuple[str, ...]) -> None:
+    prefix = f"{name}." if name else ""
+    (layer,) = find_layers(
+        checkpoint(*(f"{prefix}{role}" for role in STATISTICS + affine)), Assumptions()
+    )
+    assert layer.name == name
+    assert (layer.weight is None, layer.bias is None) == ("weight" not in affine, len(affine) < 2)
+    assert layer.missing == ()
+    assert layer.channels == 4
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bn/moving_mean", "bn/moving_variance", "bn/gamma", "bn/beta"),
+        ("bn._mean", "bn._variance", "bn.weight", "bn.bias"),
+    ],
+    ids=["Keras", "PaddlePaddle"],
+)
+def test_other_frameworks_names(names: tuple[str, ...]) -> None:
+    (layer,) = find_layers(checkpoint(*names), Assumptions())
+    assert layer.name == "bn"
+    assert layer.statistics is not None
+    assert layer.weight is not None
+    assert layer.bias is not None
+
+
+def test_a_bare_weight_and_bias_are_no_layer() -> None:
+    assert find_layers(checkpoint("ln.weight", "ln.bias", "fc.weight"), Assumptions()) == []
+
+
+def test_layers_keep_the_file_s_order() -> None:
+    names = [f"{name}.{role}" for name in ("z", "a", "m") for role in STATISTICS]
+    assert [x.name for x in find_layers(checkpoint(*names), Assumptions())] == ["z", "a", "m"]
+
+
+def test_settings_come_from_the_file_then_the_option_then_the_default() -> None:
+    module = NormModule("BatchNorm2d", {"running_mean": "a.running_mean"}, eps=1e-3)
+    names = [f"{name}.{role}" for name in "ab" for role in STATISTICS]
+    a, b = find_layers(checkpoint(*names, modules={"a": module}), Assumptions(2e-5, None))
+    assert (a.eps.value, a.eps.origin) == (1e-3, Origin.FILE)
+    assert (b.eps.value, b.eps.origin) == (2e-5, Origin.OPTION)
+    assert (b.momentum.value, b.momentum.origin) == (0.1, Origin.ASSUMED)
+
+
+def test_a_cumulative_average_is_known_and_has_no_momentum() -> None:
+    module = NormModule("BatchNorm1d", {}, momentum=None, momentum_known=True)
+    (layer,) = find_layers(checkpoint(modules={"a": module}), Assumptions(momentum=0.5))
+    assert layer.momentum.value is None
+    assert layer.momentum.known
+
+
+@pytest.mark.parametrize(
+    ("class_name", "kind"),
+    [
+        ("BatchNorm2d", NormKind.BATCH),
+        ("BatchNormAct2d", NormKind.BATCH),
+        ("InPlaceABNSync", NormKind.BATCH),
+        ("SyncBatchNorm", NormKind.SYNC),
+        ("SynchronizedBatchNorm2d", NormKind.SYNC),
+        ("FrozenBatchNorm2d", NormKind.FROZEN),
+        ("InstanceNorm3d", NormKind.INSTANCE),
+        ("GroupNorm", NormKind.GROUP),
+        ("LayerNormalization", NormKind.LAYER),
+        ("layer_norm", NormKind.LAYER),
+        ("LlamaRMSNorm", NormKind.RMS),
+        ("Conv2d", None),
+        ("Normalize", None),
+    ],
+)
+def test_families_by_class_name(class_name: str, kind: NormKind | None) -> None:
+    assert kind_of_class(class_name) is kind

@@ -1,0 +1,177 @@
+"""recalibrate mends what statistics can mend, writes only what helps, and changes nothing else."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bncheck
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity, Verdict
+from bncheck.inspecting.from_file import Options
+from bncheck.recalibrating.command import RecalibrationReport, recalibrate_file
+from bncheck.subject.setup import Measuring
+from tests import planted
+from tests.planted import SAMPLES, DigitNet
+
+torch.set_num_threads(1)
+
+MODEL = str(SAMPLES / "nets.py:DigitNet")
+TRAINING, TEST = str(SAMPLES / "digits-train.npz"), str(SAMPLES / "digits-test.npz")
+SICK = ("never-updated.pt", "one-layer-reset.pt", "nan.pt", "negative-variance.pt", "stale.pt",
+        "under-warmed-module.pt", "class-sorted.pt", "wrong-input-scale.pt",
+        "momentum-0.9-module.pt", "ema-initial-buffers.pt")  # fmt: skip
+
+
+def mended(name: str, folder: Path) -> tuple[RecalibrationReport, Path, str | None]:
+    key = "ema" if name.startswith("ema") else None
+    out = folder / name
+    measuring = Measuring(MODEL, TRAINING)
+    return recalibrate_file(SAMPLES / name, out, Options(key), measuring), out, key
+
+
+@torch.no_grad()
+def accuracy(path: Path, key: str | None) -> float:
+    x, y = planted.digits("test")
+    net = DigitNet().eval()
+    tensors = bncheck.open_checkpoint(path, key=key).tensors
+    net.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+    return float((net(x).argmax(dim=1) == y).double().mean())
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_typing_the_command_makes_it_well(name: str, tmp_path: Path) -> None:
+    report, out, key = mended(name, tmp_path)
+    assert report.written == out
+    again = bncheck.inspect(out, TEST, model=MODEL, key=key)
+    assert again.summary.verdict is Verdict.HEALTHY, again.findings
+    # README: what the same weights reach with statistics measured anew on all training images.
+    best = {"negative-variance.pt": 0.981, "under-warmed-module.pt": 0.983,
+            "momentum-0.9-module.pt": 0.986}.get(name, 0.994)  # fmt: skip
+    assert accuracy(out, key) >= best - 0.002 - 0.0005
+
+
+def test_the_healthy_model_stays_what_it_is(tmp_path: Path) -> None:
+    report, out, _ = mended("healthy.pt", tmp_path)
+    assert report.reason is None
+    assert accuracy(out, None) == pytest.approx(accuracy(SAMPLES / "healthy.pt", None), abs=0.002)
+
+
+def test_counters_no_longer_say_under_warmed(tmp_path: Path) -> None:
+    _, out, _ = mended("under-warmed-module.pt", tmp_path)
+    counter = bncheck.open_checkpoint(out).tensors["bn1.num_batches_tracked"]
+    assert 0.99 ** int(counter) <= 1e-3
+    assert not [f for f in bncheck.inspect(out).findings if f.severity is not Severity.INFO]
+
+
+def test_repair_without_data(tmp_path: Path) -> None:
+    source = SAMPLES / "under-warmed-module.pt"
+    report = recalibrate_file(source, tmp_path / "out.pt", Options(), None)
+    assert report.method == "formula"
+    assert set(report.after.values()) == {None}  # only data could tell
+    old, new = bncheck.open_checkpoint(source).tensors, bncheck.open_checkpoint(
+        tmp_path / "out.pt").tensors  # fmt: skip
+    w0 = 0.99 ** int(old["bn1.num_batches_tracked"])
+    mean = old["bn1.running_mean"].astype(np.float64) / (1 - w0)
+    np.testing.assert_allclose(new["bn1.running_mean"].astype(np.float64), mean, rtol=1e-6)
+    assert accuracy(tmp_path / "out.pt", None) > accuracy(source, None) + 0.1
+
+
+def test_no_mended_copy_of_an_onnx_file(tmp_path: Path) -> None:
+    with pytest.raises(BncheckError, match="is onnx, a layout of which no mended copy"):
+        recalibrate_file(SAMPLES / "healthy.onnx", tmp_path / "out.onnx", Options(), None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_repair_without_data_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BncheckError, match="no average that can be repaired without data"):
+        recalibrate_file(SAMPLES / "stale.pt", tmp_path / "out.pt", Options(), None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_population_statistics_are_pooled_over_batches_of_any_order() -> None:
+    """Within and between batches: torch's update_bn gets 0.99 instead of 18.55 from sorted data."""
+    x = torch.cat([torch.randn(50, 2) + centre for centre in (-6.0, 0.0, 6.0)] + [torch.ones(2, 2)])
+    sorted_batches = list(x.split(50))  # type: ignore[no-untyped-call]
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    state = bncheck.recalibrate(net, sorted_batches).state_dict()
+    torch.testing.assert_close(state["0.running_mean"], x.mean(dim=0))
+    torch.testing.assert_close(state["0.running_var"], x.var(dim=0))
+
+
+class TwoHeads(nn.Module):
+    """A layer that never runs, and dropout before another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.used = nn.BatchNorm1d(3)
+        self.unused = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.used(self.drop(x))
+        return out
+
+
+def test_unused_layers_keep_what_they_have_and_dropout_is_off() -> None:
+    """fvcore writes variance 0 into unused layers; update_bn measures 3.1 behind dropout."""
+    torch.manual_seed(0)
+    x = torch.randn(4000, 3) + 1
+    net = TwoHeads().train()
+    before = copy.deepcopy(net.state_dict())
+    report = bncheck.recalibrate(net, x)
+    assert report.unreached == ("unused",)
+    assert set(report.state_dict()) == {"used.running_mean", "used.running_var"}
+    torch.testing.assert_close(report.state_dict()["used.running_var"], x.var(dim=0))
+    assert net.training
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_worse_metric_writes_nothing(tmp_path: Path) -> None:
+    def prefers_the_old(output: Tensor, target: Tensor) -> float:
+        return -float(output.abs().max())
+
+    out = tmp_path / "out.pt"
+    measuring = Measuring(MODEL, TEST, metric=prefers_the_old)
+    report = recalibrate_file(SAMPLES / "stale.pt", out, Options(), measuring)
+    if report.reason is None:  # the metric happened to like them: then it has to be written
+        assert out.exists()
+        return
+    assert not out.exists()
+    assert [f.rule for f in report.findings] == ["BN208"]
+
+
+def test_not_over_the_checkpoint_itself(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes((SAMPLES / "stale.pt").read_bytes())
+    with pytest.raises(BncheckError, match="is the checkpoint itself"):
+        recalibrate_file(path, path, Options(), Measuring(MODEL, TRAINING))
+
+
+@pytest.mark.skipif(planted.real_folder() is None, reason="no real checkpoints here")
+@pytest.mark.parametrize("labels", [True, False])
+def test_clean_images_do_not_destroy_a_real_network(labels: bool) -> None:
+    x, y = planted.cifar()
+    images = planted.normalised(x[:512])
+    report = bncheck.recalibrate(planted.resnet(44), (images, y[:512]) if labels else images)
+    assert report.reason is not None
+    assert ("accuracy" if labels else "confidence") in report.reason
+
+
+def test_json_has_the_promised_keys(tmp_path: Path) -> None:
+    data = mended("stale.pt", tmp_path)[0].to_dict()
+    assert data["schema"] == "bncheck.recalibrate/1"
+    assert {"before", "after", "metric", "written", "reason"} <= data.keys()
+    before, after = data["before"], data["after"]
+    assert isinstance(before, list)
+    assert isinstance(after, list)
+    assert before[3]["w2"] > 0.9
+    assert after[3]["w2"] < 0.05
+    assert not math.isnan(after[0]["w2"])
