@@ -73,14 +73,12 @@ def inspect(
     )
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
-    asked = [("--key", key), ("--eps", eps), ("--momentum", momentum)]
     if shape and measuring_options.data is None:
         raise BncheckError("--shape is about data", "give --data, or leave it out")
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
         for path in checkpoints:
-            command = measuring_options.command(path, asked)
-            measuring = measuring_options.measuring(processes, progress, command)
+            measuring = measuring_options.measuring(processes, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:

@@ -13,12 +13,21 @@ mean at 1e4 it is off by 1e-12, where float32 was off by 4e-4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.graph.dataflow import Floats
+
+#: A number of a map that may be anything, since nobody reads the part of x that it belongs to. It
+#: is NaN so that it stays free in every composition: FREE * a + b is FREE.
+FREE: Final = float("nan")
+
+
+def is_free(numbers: Floats) -> NDArray[np.bool_]:
+    """Where the numbers of a map may be anything."""
+    return np.isnan(numbers)
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Affine:
     """y = scale * x + shift. Both arrays have x's rank and broadcast against it.
 
     Which axis is the channel's is so told by the shape, and reshaping the map is reshaping the
-    arrays. NaN stands for "whatever you like": parts of x that nobody reads.
+    arrays. Both are FREE where nobody reads x.
     """
 
     scale: Floats
@@ -39,19 +48,19 @@ class Affine:
     @property
     def shifts(self) -> bool:
         """Whether any shift differs from zero."""
-        return bool(np.any(np.nan_to_num(self.shift, nan=0.0)))
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether it changes nothing that anybody reads."""
-        free = np.isnan(self.scale)
-        return bool(np.all((self.scale == 1) | free) and not self.shifts)
+        return bool(np.any((self.shift != 0) & ~is_free(self.shift)))
 
 
 def identity(rank: int) -> Affine:
     """y = x."""
     one = (1,) * rank
     return Affine(np.ones(one), np.zeros(one))
+
+
+def unconstrained(rank: int) -> Affine:
+    """The map of a value that nobody reads."""
+    free = np.full((1,) * rank, FREE)
+    return Affine(free, free)
 
 
 def norm_affine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.core.words import shell_name
+from bncheck.core.words import as_argument
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
@@ -109,7 +110,7 @@ def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if checkpoint.container is Container.ONNX:
         raise BncheckError(
             "is an ONNX model already",
-            f"`bncheck fold {shell_name(request.source)} -o OUT.onnx` folds it",
+            f"`bncheck fold {shlex.quote(as_argument(request.source))} -o OUT.onnx` folds it",
         )
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         from bncheck.folding.program.file import load_program

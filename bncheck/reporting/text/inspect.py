@@ -30,7 +30,7 @@ _VERDICTS = {
     Verdict.HEALTHY: STYLES[None],
 }
 #: A command in a fix is shown below the report instead.
-_COMMAND = re.compile(r"run `(bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
+_COMMAND = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
 _BELOW = "recalibrate (the command below)"
 _NAMED = 4  # layers named before "and N more"
 
