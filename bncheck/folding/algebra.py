@@ -6,6 +6,7 @@ t = beta - mean * s. Around a linear map W x + b:
     after  (s, t):  (s W) x + (s b + t)
     before (s, t):  (W s) x + (b + W t)
 
+(docs/folding.md, "What a call absorbs", "Beside" and "Tiling").
 In float64 the order of the operations in s b + t does not matter for float32 weights: with b and
 mean at 1e4 it is off by 1e-12, where float32 was off by 4e-4.
 """
@@ -132,11 +133,8 @@ def transposed_before(w: Weights, scale: Floats) -> Weights:
 def tiling_as_conv(w: Weights, groups: int, scale: Floats, shift: Floats) -> Weights:
     """A 1 x 1 convolution to r*r as many channels whose pixel shuffle is the same map.
 
-    In other numbers of dimensions alike, and for tiles that are not square.
-
-    A transposed convolution whose kernel is its stride turns each input position into a tile of
-    outputs. A preceding shift adds to each place within the tile its own constant,
-    sum_i shift_i W[i, o, k], for which a transposed convolution has no parameter.
+    docs/folding.md, "Tiling": of a transposed convolution whose kernel is its stride, in any number
+    of dimensions, with what precedes it.
     """
     inputs, outer = w.weight.shape[:2]
     inner = inputs // groups

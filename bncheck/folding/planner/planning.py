@@ -1,9 +1,9 @@
 """Which normalisation goes where, and why not: a pure function from a graph to a plan.
 
-docs/folding.md has the identities. Each normalisation with fixed statistics is an affine map, which
-is pulled backwards into the calls that made its input, or pushed forwards into the calls that read
-its output. Every step leaves the function that the graph computes as it was, so steps can follow
-one another in any number.
+docs/folding.md, "The order of moves". Each normalisation with fixed statistics is an affine map,
+which is pulled backwards into the calls that made its input, or pushed forwards into the calls that
+read its output. Every step leaves the function that the graph computes as it was, so steps can
+follow one another in any number.
 
 All or nothing: a map that cannot be absorbed whole, on every path, stays where it is.
 """
