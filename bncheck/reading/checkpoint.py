@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from bncheck.core.words import shortened
+from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 
@@ -68,7 +69,7 @@ class Subtree:
     @property
     def statistics(self) -> int:
         """How many running means it holds: what makes one subtree more interesting."""
-        return sum(name.endswith("running_mean") for name in self.tensors)
+        return sum(STATISTICS.get(split_name(name)[1]) == "running_mean" for name in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)
