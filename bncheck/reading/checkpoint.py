@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from bncheck.core.words import shortened
@@ -13,7 +13,7 @@ from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 
-class Container(str, Enum):
+class Container(StrEnum):
     """How a file packs its tensors."""
 
     TORCH_ZIP = "torch-zip"
