@@ -169,7 +169,8 @@ def _group(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
     """Layer name -> role -> tensor name, for all that has a statistic or a batch counter."""
     found: dict[str, dict[str, str]] = {}
     relatives: set[str] = set()
-    spoken_for = {name for m in checkpoint.modules.values() for name in m.tensors.values()}
+    modules = checkpoint.modules.values()
+    spoken_for = {name for m in modules for name in (*m.tensors.values(), *m.sources)}
     for tensor in checkpoint.tensors:
         owner, role = split_name(tensor)
         if tensor not in spoken_for and (role in _STATISTICS or role in _COUNTER):
