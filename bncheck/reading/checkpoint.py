@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from bncheck.core.words import shortened
+from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 
@@ -69,7 +71,7 @@ class Subtree:
     @property
     def statistics(self) -> int:
         """How many running means it holds: what makes one subtree more interesting."""
-        return sum(name.endswith("running_mean") for name in self.tensors)
+        return sum(STATISTICS.get(split_name(name)[1]) == "running_mean" for name in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +91,8 @@ class Checkpoint:
     modules: Mapping[str, NormModule]
     alternatives: tuple[Subtree, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def part_name(key: str) -> str:
+    """What a part of a file is called."""
+    return shortened(key) or "the root"
