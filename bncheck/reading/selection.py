@@ -31,8 +31,12 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics."""
-    below = f"{chosen.path}." if chosen.path else ""
+    """The other subtrees that hold running statistics.
+
+    A key that is no subtree's own takes all that are below it.
+    """
+    taken_whole = all(tree is not chosen for tree in subtrees)
+    below = f"{chosen.path}." if taken_whole else ""
     return tuple(
         tree
         for tree in subtrees

@@ -13,9 +13,10 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEAD_VARIANCE
-from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers, split_name
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.reading.checkpoint import Checkpoint, part_name
 from bncheck.reading.opening import open_checkpoint
+from bncheck.reading.roles import split_name
 from bncheck.series.naming import natural_key, numbers_in, rank_of, short_labels
 
 if TYPE_CHECKING:

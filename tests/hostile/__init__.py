@@ -17,6 +17,7 @@ from tests.hostile import (
     onnx_models,
     pickles,
     programs,
+    roles,
     safetensors_files,
     surroundings,
     tensors,
@@ -31,4 +32,4 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "folders", "liars", "names", "onnx_models", "pickles", "programs",
-           "safetensors_files", "surroundings", "tensors"]  # fmt: skip
+           "roles", "safetensors_files", "surroundings", "tensors"]  # fmt: skip
