@@ -26,6 +26,7 @@ def group(names: Mapping[str, object], modules: Mapping[str, NormModule]) -> dic
     """
     found: dict[str, Roles] = {name: dict(module.tensors) for name, module in modules.items()}
     spoken_for = {name for roles in found.values() for name in roles.values()}
+    spoken_for = spoken_for.union(*(module.sources for module in modules.values()))
     named, relatives = _by_name(names, spoken_for)
     for owner, roles in named.items():
         if owner in modules:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 History: TypeAlias = "Mapping[str, Statistics]"
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Where the distributions come from."""
 
     BUFFERS = "buffers"
