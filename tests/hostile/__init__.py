@@ -22,6 +22,7 @@ from tests.hostile import (
     safetensors_files,
     surroundings,
     tensors,
+    torchscript_liars,
 )
 from tests.hostile.case import CASES, Case, mark_long
 from tests.hostile.payloads import PAYLOADS
@@ -34,4 +35,4 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "exported_liars", "folders", "liars", "names", "onnx_models",
            "pickles", "programs", "roles", "safetensors_files", "surroundings",
-           "tensors"]  # fmt: skip
+           "tensors", "torchscript_liars"]  # fmt: skip
