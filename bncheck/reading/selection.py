@@ -31,15 +31,13 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics."""
-    below = f"{chosen.path}." if chosen.path else ""
-    return tuple(
-        tree
-        for tree in subtrees
-        if tree.statistics
-        and tree.path != chosen.path
-        and not (below and tree.path.startswith(below))
-    )
+    """The other subtrees that hold running statistics, those below the chosen one among them."""
+    taken = {id(tensor) for tensor in chosen.tensors.values()}
+    return tuple(tree for tree in subtrees if not taken.issuperset(_means(tree)))
+
+
+def _means(tree: Subtree) -> list[int]:
+    return [id(tensor) for name, tensor in tree.tensors.items() if name.endswith("running_mean")]
 
 
 def shared_prefix(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from tests.hostile import (
     liars,
     names,
     onnx_models,
+    pickled_liars,
     pickles,
     programs,
     safetensors_files,
@@ -30,5 +31,5 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
-           "distributed_liars", "folders", "liars", "names", "onnx_models", "pickles", "programs",
-           "safetensors_files", "surroundings", "tensors"]  # fmt: skip
+           "distributed_liars", "folders", "liars", "names", "onnx_models", "pickled_liars",
+           "pickles", "programs", "safetensors_files", "surroundings", "tensors"]  # fmt: skip
