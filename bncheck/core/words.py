@@ -24,6 +24,11 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def as_argument(path: object) -> str:
+    """A path as a word of a command line, which no command takes for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 def shortened(name: str, longest: int = 200) -> str:
     """A name of a file; the beginning of one that is longer than names are."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -169,7 +169,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
         return report
-    save_onnx(model, output)
+    save_onnx(model, output, request.source)
     return replace(report, output=str(output))
 
 
@@ -235,7 +235,7 @@ def _written(
     else:
         from bncheck.folding.program.file import moved, save_program
 
-        save_program(moved(result.program, request.given.device), output)
+        save_program(moved(result.program, request.given.device), output, request.source)
     return replace(report, output=str(output))
 
 

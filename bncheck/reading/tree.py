@@ -18,6 +18,7 @@ from bncheck.reading.calls import MAPPINGS
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.pickle_values import Global, Node, OpaqueTensor, TensorView, Value
+from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled
 from bncheck.reading.torch_objects import (
@@ -33,7 +34,6 @@ from bncheck.reading.torch_objects import (
 Path: TypeAlias = "tuple[Path, str] | None"
 _Full: TypeAlias = "Node | TensorView | OpaqueTensor | list[Value] | tuple[Value, ...]"
 
-STATISTICS = ("running_mean", "running_var")
 ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
 
@@ -77,7 +77,7 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
 def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
     """A tensor of a state dict; the result of an unknown call, too, where a statistic should be."""
     tensor = pickled.objects.tensor(item)
-    if tensor is not None or not name.endswith(STATISTICS) or not isinstance(item, Node):
+    if tensor is not None or not isinstance(item, Node) or split_name(name)[1] not in STATISTICS:
         return tensor
     if item.is_call_of(MAPPINGS) or item.entries:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.core.words import Note, tell_all, unsaid
+from bncheck.core.words import Note, as_argument, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.layers.norm_layer import Assumptions, find_layers
@@ -88,7 +89,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
             say("exporting")
             program, samples = _program(request, loaded)
             facts = {**request.options.facts, **_source(request.source)}
-            options = replace(request.options, facts=facts)
+            options = replace(request.options, facts=facts, original=request.source)
             report = export_program(program, request.output, options, samples, say)
             return replace(report, notes=(*report.notes, *_notes(program, request.axes)))
     except BncheckError as error:
@@ -106,7 +107,8 @@ def _check(request: ExportRequest) -> None:
 def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if checkpoint.container is Container.ONNX:
         raise BncheckError(
-            "is an ONNX model already", f"`bncheck fold {request.source} -o OUT.onnx` folds it"
+            "is an ONNX model already",
+            f"`bncheck fold {shlex.quote(as_argument(request.source))} -o OUT.onnx` folds it",
         )
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         from bncheck.folding.program.file import load_program

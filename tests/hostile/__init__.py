@@ -11,6 +11,7 @@ from tests.hostile import (
     configurations,
     containers,
     distributed_liars,
+    exported_liars,
     folders,
     liars,
     names,
@@ -18,6 +19,7 @@ from tests.hostile import (
     pickled_liars,
     pickles,
     programs,
+    roles,
     safetensors_files,
     surroundings,
     tensors,
@@ -31,5 +33,6 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
-           "distributed_liars", "folders", "liars", "names", "onnx_models", "pickled_liars",
-           "pickles", "programs", "safetensors_files", "surroundings", "tensors"]  # fmt: skip
+           "distributed_liars", "exported_liars", "folders", "liars", "names", "onnx_models",
+           "pickled_liars", "pickles", "programs", "roles", "safetensors_files", "surroundings",
+           "tensors"]  # fmt: skip

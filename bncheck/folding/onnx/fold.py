@@ -79,9 +79,9 @@ def _parts(sparse: onnx.SparseTensorProto) -> tuple[onnx.TensorProto, onnx.Tenso
     return sparse.values, sparse.indices
 
 
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+def save_onnx(model: onnx.ModelProto, path: Path, original: Path | None = None) -> None:
     """Write a model with all its data in one file, whole or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path, original) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 
