@@ -62,11 +62,15 @@ class NormModule:
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """One set of tensors that belong together: a state dict or a module, at `path` in the file."""
+    """One set of tensors that belong together: a state dict or a module, at `path` in the file.
+
+    `main` is the one that the format's loader takes where a file holds several.
+    """
 
     path: str
     tensors: Mapping[str, LazyTensor]
     modules: Mapping[str, NormModule] = field(default_factory=dict)
+    main: bool = False
 
     @property
     def statistics(self) -> int:

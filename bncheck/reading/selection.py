@@ -15,7 +15,8 @@ _MOST_WRAPPERS = 4
 
 
 def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
-    """The subtree at `key`; without one, that with the most running statistics.
+    """The subtree at `key`; without one, that which the format's loader takes, or that with the
+    most running statistics.
 
     Of several with equally many, averaged weights come last and the file's order decides.
     Raises BncheckError for a key that is not there.
@@ -26,7 +27,12 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
         return Subtree("", {})
     return min(
         subtrees,
-        key=lambda tree: (-tree.statistics, _is_average(tree.path), -len(tree.tensors)),
+        key=lambda tree: (
+            not tree.main,
+            -tree.statistics,
+            _is_average(tree.path),
+            -len(tree.tensors),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from tests.hostile import (
     configurations,
     containers,
     distributed_liars,
+    exported_liars,
     folders,
     liars,
     names,
@@ -31,5 +32,6 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
-           "distributed_liars", "folders", "liars", "names", "onnx_models", "pickles", "programs",
-           "roles", "safetensors_files", "surroundings", "tensors"]  # fmt: skip
+           "distributed_liars", "exported_liars", "folders", "liars", "names", "onnx_models",
+           "pickles", "programs", "roles", "safetensors_files", "surroundings",
+           "tensors"]  # fmt: skip
