@@ -18,7 +18,8 @@ import numpy as np
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 from bncheck.series.distance import Statistics, distance, stacked
-from bncheck.series.snapshots import Series, Snapshot, other_weights_differ
+from bncheck.series.series import Series
+from bncheck.series.snapshot import Snapshot, other_weights_differ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
