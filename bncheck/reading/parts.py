@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.safetensors_file import shard_names
-from bncheck.reading.source import Source
+from bncheck.core.limits import MAX_TEXT_RECORD_BYTES
+from bncheck.reading.json_text import parse
 
 #: An entry of TensorProto.external_data on the wire, up to the length of its value.
 _LOCATION: Final = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
@@ -26,20 +26,28 @@ def files_of(path: Path) -> Iterator[Path]:
             yield from (Path(place, name) for name in names)
         return
     yield path
-    with contextlib.suppress(BncheckError, OSError):
-        if path.name.endswith(".index.json"):
-            yield from (path.parent / name for name in shard_names(path))
+    with contextlib.suppress(
+        BncheckError, OSError, ValueError, KeyError, TypeError, AttributeError
+    ):
+        if not path.is_file():
+            return
+        if path.name.endswith(".index.json") and path.stat().st_size <= MAX_TEXT_RECORD_BYTES:
+            shards = set(parse(path.read_text("utf-8"))["weight_map"].values())
+            yield from (path.parent / str(name) for name in shards)
         elif path.suffix == ".onnx":
-            yield from (path.parent / name for name in _locations(Source.open(path)))
+            yield from (path.parent / name for name in _locations(path))
 
 
-def _locations(source: Source) -> set[str]:
+def _locations(path: Path) -> set[str]:
     """Where an ONNX model says that its data are, found without parsing it."""
     found = set()
-    for start in range(0, source.size, _CHUNK):
-        data = source.read(start, min(_CHUNK + _LONGEST, source.size - start))
-        for entry in _LOCATION.finditer(data):
-            low, *high = entry[1]
-            length = low & 0x7F | (high[0] << 7 if high else 0)
-            found.add(os.fsdecode(data[entry.end() : entry.end() + length]))
+    with open(path, "rb") as file:
+        rest = b""
+        while chunk := file.read(_CHUNK):
+            data = rest + chunk
+            for entry in _LOCATION.finditer(data):
+                low, *high = entry[1]
+                length = low & 0x7F | (high[0] << 7 if high else 0)
+                found.add(os.fsdecode(data[entry.end() : entry.end() + length]))
+            rest = data[-_LONGEST:]
     return found
