@@ -166,7 +166,7 @@ def test_a_size_that_differs_is_named(nets: str, tmp_path: Path) -> None:
      "healthy-distributed", "healthy-module.pt", "healthy-torchscript.pt"],
 )  # fmt: skip
 def test_every_layout_loads(name: str) -> None:
-    model = load_model(f"{SAMPLES / 'nets.py'}:DigitNet", [], open_checkpoint(SAMPLES / name))
+    model = loaded(f"{SAMPLES / 'nets.py'}:DigitNet", [], SAMPLES / name)
     assert [norm.name for norm in find_norms(model)] == ["bn1", "bn2", "bn3", "bn4"]
     assert float(model.get_buffer("bn1.running_mean").abs().sum()) > 0
 
