@@ -13,7 +13,7 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption
-from bncheck.cli.reporting import ReportOptions
+from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def drift(
     output: OutputOption = None,
     judging: JudgingOptions,
     model_options: ModelOptions,
-    reporting: ReportOptions,
+    reporting: PictureOptions,
 ) -> int:
     """Show how every layer's distribution moved in training.
 
@@ -72,9 +72,10 @@ def drift(
     """
     from bncheck.drifting.command import DriftOptions
     from bncheck.drifting.command import drift as run
-    from bncheck.reporting.views.drift import DriftView
+    from bncheck.reporting.documents.drift import document
+    from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
+    delivery = reporting.delivery(output, spare=snapshots)
     judge = judging.judge()
     policy = judge.policy
     measuring = _measuring(model_options)
@@ -88,7 +89,7 @@ def drift(
         console.error(str(error))
     for note in report.notes:
         console.note(note)
-    delivery.deliver(DriftView(report), judge.limit)
+    delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -12,7 +11,7 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
-from bncheck.cli.measuring import MeasuringOptions, mended_path, progress_bar
+from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import (
     EpsOption,
     KeyOption,
@@ -24,12 +23,7 @@ from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspecting.from_file import Options
     from bncheck.inspecting.report import InspectReport
-    from bncheck.reading.checkpoint import Checkpoint, Subtree
-
-#: How many other parts of a file are looked at to say what they are.
-_JUDGED = 3
 
 
 @expanded
@@ -61,10 +55,11 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
+    from bncheck.inspecting.choices import choice_notes
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
-    from bncheck.reporting.views.inspect import InspectView
+    from bncheck.reporting.documents.inspect import said
 
     delivery = reporting.delivery(output, spare=checkpoints)
     judge = judging.judge()
@@ -74,14 +69,12 @@ def inspect(
     )
     reports: list[InspectReport] = []
     errors: list[BncheckError] = []
-    asked = [("--key", key), ("--eps", eps), ("--momentum", momentum)]
     if shape and measuring_options.data is None:
         raise BncheckError("--shape is about data", "give --data, or leave it out")
-    command = measuring_options.command(asked)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
         for path in checkpoints:
-            measuring = measuring_options.measuring(processes, progress, _filled(command, path))
+            measuring = measuring_options.measuring(processes, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:
@@ -95,57 +88,13 @@ def inspect(
     if processes.rank:  # rank 0 reports
         return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
     for done in reports:
-        _say_choices(done, options)
+        assert done.checkpoint is not None  # the command inspects files
+        for note in choice_notes(done.checkpoint, options):
+            console.note(note)
+        if not done.layers:
+            path = done.checkpoint.path
+            console.note(f"{path}: holds no normalisation layer with running statistics")
     several = len(checkpoints) > 1
     if reports or several:
-        delivery.deliver(InspectView(reports, errors, several), judge.limit)
+        delivery.deliver(said(reports, errors, several), judge.limit)
     return judge.finish(findings, failed=bool(errors))
-
-
-def _filled(command: str, path: Path) -> str:
-    """The command to recalibrate this checkpoint."""
-    words = {"{path}": str(path), "{out}": str(mended_path(path))}
-    for blank, word in words.items():
-        command = command.replace(blank, shlex.quote(word))
-    return command
-
-
-def _say_choices(report: InspectReport, options: Options) -> None:
-    """What the reader chose on the user's behalf, and what it did not find."""
-    from bncheck.reading.opening import unlisted_tensors
-    from bncheck.reporting.visible import visible
-
-    checkpoint = report.checkpoint
-    assert checkpoint is not None  # the command inspects files
-    if checkpoint.alternatives:
-        judged = checkpoint.alternatives[:_JUDGED]
-        others = [_judge(checkpoint, tree, options) for tree in judged]
-        more = len(checkpoint.alternatives) - len(judged)
-        others += [f"{more} more"] if more else []
-        console.note(
-            f"{checkpoint.path}: inspected {visible(checkpoint.key) or 'the root'}; "
-            f"--key takes another: {', '.join(others)}"
-        )
-    if unlisted := unlisted_tensors(checkpoint):
-        rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
-        console.note(
-            f"{checkpoint.path}: not inspected: {visible(unlisted[0])}{rest}, in a shard for which "
-            "the index does not list it; some loaders load it all the same"
-        )
-    if not report.layers:
-        console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
-
-
-def _judge(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
-    """Another part of the file with its verdict: broken averages must not hide behind a choice."""
-    from bncheck.inspecting.from_file import judge
-    from bncheck.reading.tensors import TensorMap
-    from bncheck.reporting.visible import visible
-
-    tensors = TensorMap(tree.tensors)
-    other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
-    try:
-        verdict = judge(other, options).summary.verdict.value
-    except BncheckError as error:
-        verdict = error.sentence
-    return f"{visible(tree.path) or 'the root'} ({verdict})"

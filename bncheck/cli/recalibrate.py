@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from bncheck.cli import console
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.words import unsaid
 
 
 @expanded
@@ -39,7 +41,8 @@ def recalibrate(
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibrating.command import recalibrate_file
-    from bncheck.reporting.views.recalibrate import RecalibrateView
+    from bncheck.reporting.documents.recalibrate import document
+    from bncheck.reporting.formats import said
     from bncheck.writing.atomic import check_target
 
     check_target(output)
@@ -48,12 +51,15 @@ def recalibrate(
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
-        measuring = measuring_options.measuring(processes, progress, "")
+        measuring = measuring_options.measuring(processes, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)
+        first = processes.rank == 0
+        note = console.note if first else unsaid
+        done = recalibrate_file(checkpoint, output, options, measuring, write=first, note=note)
     if processes.rank == 0:
         judged = judge.report(done)
-        delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
+        answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
+        delivery.deliver(answer, judge.limit)
         judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bncheck.core.findings import Finding, Severity
 from bncheck.inspecting.diagnosis import diagnose
 from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.repair import recalibrate_command
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.measuring.measure import measure
@@ -95,7 +96,8 @@ def _judged(
     measuring: Measuring,
     prefix: str,
 ) -> InspectReport:
-    command = measuring.recalibrate
+    path = None if checkpoint is None else checkpoint.path
+    command = recalibrate_command(path, options, measuring)
     serious = [f for f in findings if stops(f)]
     if serious:
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
 from bncheck.reporting.document import Pages
 from bncheck.reporting.places import file_and_line, full_text, repository_path

@@ -37,7 +37,7 @@ _COLUMNS: Final = 120
 
 def render(pages: Pages) -> str:
     """The page. Raises BncheckError where jinja2 or plotly is not installed."""
-    documents = pages.documents
+    documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in pages.documents]
     template, plotly = _libraries(any(document.figures for document in documents))
     figures = [figure for document in documents for figure in document.figures]
     places = iter(range(len(figures)))
@@ -140,8 +140,10 @@ def _table(table: Table, first: bool) -> dict[str, object]:
     return {
         "title": table.title,
         "columns": table.columns,
-        "rows": [list(map(_cell, cells, table.tones[i] if table.tones else repeat(None)))
-                 for i, cells in enumerate(table.rows)],
+        "rows": [
+            list(map(_cell, cells, table.tones[i] if table.tones else repeat(None)))
+            for i, cells in enumerate(table.rows)
+        ],
         "right": [column in table.right for column in table.columns],
         "caption": table.caption,
         "open": first and len(table.rows) <= _OPEN_ROWS,
@@ -152,12 +154,16 @@ def _cell(text: str, tone: Severity | None) -> dict[str, str]:
     return {"text": text, "tone": tone.value if tone else ""}
 
 
+def _fitted(figure: Figure) -> Figure:
+    return heat.fitted(figure, _COLUMNS) if isinstance(figure, Heatmap) else figure
+
+
 def _figure(figure: Figure, place: int) -> dict[str, object]:
     """What the template needs; the numbers go to the script."""
     layers = () if isinstance(figure, Heatmap) else figure.layers
     return {
         "title": figure.title,
-        "caption": heat.fitted(figure, _COLUMNS).caption if isinstance(figure, Heatmap) else figure.caption,
+        "caption": figure.caption,
         "place": place,
         "layers": [visible(layer.layer) for layer in layers],
         "spoken": "the numbers are in the tables below",
@@ -166,8 +172,8 @@ def _figure(figure: Figure, place: int) -> dict[str, object]:
 
 def _figure_data(figure: Figure) -> dict[str, object]:
     if isinstance(figure, Heatmap):  # what stands beside it is in the tables
-        plain = replace(heat.fitted(figure, _COLUMNS), beside=(), ranking=None)
-        return {"kind": "heatmap", **_shown(asdict(plain))}
+        figure = replace(figure, beside=(), ranking=None)
+        return {"kind": "heatmap", **_shown(asdict(figure))}
     return {"kind": "distributions", **_shown(asdict(figure))}
 
 

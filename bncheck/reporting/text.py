@@ -138,7 +138,7 @@ def _layers(lines: Sequence[Line]) -> str:
 
 
 def _table(data: Table, verbose: bool, header: bool) -> Iterator[RenderableType]:
-    rows = range(len(data.rows))
+    rows: Sequence[int] = range(len(data.rows))
     if not verbose and data.brief is not None:
         rows = data.brief
     if data.detail is Detail.NEVER or (data.detail is Detail.VERBOSE and not verbose) or not rows:

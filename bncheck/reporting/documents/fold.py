@@ -25,7 +25,7 @@ def document(
 ) -> Document:
     """One fold, or with `dry_run` its plan; one that was `thrown_away` says nothing of a file."""
     word, standing = _verdict(report, dry_run)
-    kept = [_kept(group, _severity(report, group[0])) for group in groups(report.kept)]
+    kept = [_kept(group, _severity(report, group[0]), dry_run) for group in groups(report.kept)]
     says_where = not dry_run and not thrown_away and (report.batchnorms or report.output)
     table = decisions_table(report, Detail.ALWAYS if dry_run else Detail.VERBOSE)
     return Document(
@@ -115,7 +115,8 @@ def _article(kind: str) -> str:
     return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
 
 
-def _kept(group: list[Decision], severity: Severity) -> Group:
+def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
+    """With `every`, text says each one's reason without being asked."""
     first = group[0]
     names = ", ".join(layer_name(decision.name) for decision in group[:_NAMED])
     more = len(group) - _NAMED
@@ -123,14 +124,15 @@ def _kept(group: list[Decision], severity: Severity) -> Group:
     alike = len({decision.reason for decision in group}) == 1
     brief = (None, first.reason if alike else general(first.reason))
     whole = alike and more <= 0
+    lines = (brief,) if whole else tuple((d.name, d.reason) for d in group)
     return Group(
         "kept",
         severity,
         names if len(group) == 1 else f"{len(group)} BatchNorms: {names}",
-        (brief,) if whole else tuple((d.name, d.reason) for d in group),
+        lines,
         (first.hint,) if first.hint else (),
         "BN403" if first.overflow else "BN402",
-        brief=(brief,),
+        brief=lines if every else (brief,),
     )
 
 

@@ -30,9 +30,7 @@ def pages(report: GateReport) -> Pages:
 
 
 def _chapter(model: ModelResult) -> Chapter:
-    documents = tuple(
-        replace(_document(outcome), model=model.name) for outcome in model.outcomes
-    )
+    documents = tuple(replace(_document(outcome), model=model.name) for outcome in model.outcomes)
     return Chapter(model.name, model.status, _STANDINGS[model.status], documents, model.errors)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bncheck.layers.norm_layer import NormLayer
     from bncheck.reading.tensors import Array
 
-_COMMAND: Final = re.compile(r"run `(bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
+_COMMAND: Final = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
 _ORIGINS: Final = {
     "file": "from the file",
     "option": "from {option}",
