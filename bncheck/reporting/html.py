@@ -46,6 +46,7 @@ def render(pages: Pages) -> str:
         documents=[_document(document, places) for document in documents],
         errors=[str(error) for error in pages.errors],
         last=pages.last,
+        chapters=pages.chapters,
         figures=_json([_figure_data(figure) for figure in figures]) if figures else "",
         plotly=plotly,
         style=_part("style.css"),

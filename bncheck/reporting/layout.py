@@ -42,7 +42,9 @@ def print_all(console: Console, parts: Sequence[RenderableType]) -> None:
         for part in parts:
             # A command is one line however long it is: it is there to be copied.
             console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
-    console.file.write(re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get()))
+    text = re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get())
+    # A name ":" and the colon behind it would begin a line that CI runners obey.
+    console.file.write(re.sub(r"^(\s*):(?=:)", r"\1\\x3a", text, flags=re.MULTILINE))
 
 
 def shown(text: str, style: str = "") -> Text:
@@ -66,7 +68,7 @@ def table(data: Table, rows: Sequence[int], header: bool = True) -> RenderableTy
         right = column in data.right
         longest = max(len(data.rows[number][place]) for number in rows)
         grid.add_column(
-            column,
+            visible(column, None),
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=right or longest <= _SHORT,

@@ -23,6 +23,8 @@ _MARKUP: Final = re.compile(r"([!#$&*+<>@\[\\\]^_`{|}~]|:(?! ))")
 def render(pages: Pages) -> str:
     """Verdicts first, then what could not be done, then each document; within a megabyte."""
     blocks = [*_overview(pages.documents, pages.errors)]
+    models = [f"- {code(c.name)}: **{text(c.status)}**" for c in pages.chapters]
+    blocks += ["\n".join(models)] if models else []
     blocks += [text(pages.last)] if pages.last else []
     for document in pages.documents:
         blocks += _document(document)

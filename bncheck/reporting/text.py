@@ -121,7 +121,7 @@ def _group(group: Group, commands: Sequence[str], verbose: bool) -> RenderableTy
         for command in commands:
             fix = fix.replace(f"run `{command}`", _BELOW)
         parts.append(Text.assemble(("fix: ", "green"), visible(fix, None)))
-    return row(Text(group.label, STYLES[group.severity]), Lines(*parts))
+    return row(shown(group.label, STYLES[group.severity]), Lines(*parts))
 
 
 def _line(line: Line) -> Text:
@@ -155,7 +155,7 @@ def _chapter(chapter: Chapter) -> Iterator[RenderableType]:
     """One model of a gate in brief: a line for each check, and its errors and warnings."""
     word = chapter.status if chapter.standing is None else chapter.status.upper()
     name = visible(chapter.name)
-    yield row(Text(word, STYLES[chapter.standing]), Text(name, "bold"), _CHAPTER)
+    yield row(shown(word, STYLES[chapter.standing]), Text(name, "bold"), _CHAPTER)
     for document in chapter.documents:
         head = shown(f"{document.command} {document.subject}: ")
         head.append(visible(document.verdict), STYLES[document.standing])
