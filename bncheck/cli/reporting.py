@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Optional
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -31,7 +31,7 @@ def format_option(formats: tuple[Format, ...]) -> Any:
 def _known(word: str, names: list[str]) -> str:
     if word not in names:
         raise typer.BadParameter(f"there is no {word!r} here, but {', '.join(names)}")
-    return str.__str__(word)  # of the default, which is a Format, its value
+    return str(word)  # of the default, which is a Format, its value
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
@@ -46,7 +46,7 @@ class ReportOptions:
     format_: Annotated[Format, format_option(REPORTS)] = Format.TEXT
     json: JsonOption = False
     report: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--report", metavar="FORMAT:FILE", help="Also write a report; repeatable."),
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bncheck.reporting.document import Document, Pages
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a report is rendered. All but JSON have a module of their own name here."""
 
     TEXT = "text"

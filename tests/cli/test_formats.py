@@ -41,7 +41,7 @@ def test_another_format_is_a_line_that_names_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.bncheck]\n")
-    word = str.__str__(word)
+    word = str(word)
     asked = [["--format", word]] + [["--report", f"{word}:x"]] * (command != "rule")
     for options in asked:
         assert run([command, *WORDS.get(command, ["a"]), *options]) == 2
