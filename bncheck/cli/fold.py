@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -57,8 +58,9 @@ def fold(
     from bncheck.folding.command import FoldRequest, run
     from bncheck.reporting.views.fold import FoldView
 
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([checkpoint], [output] if output else [], judge, delivery, given)
     request = FoldRequest(
         checkpoint,
         output,

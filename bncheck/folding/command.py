@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase as fnmatch
@@ -27,6 +26,7 @@ from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.writing.atomic import check_target
+from bncheck.writing.outputs import check_outputs
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +101,7 @@ def _check(request: FoldRequest) -> None:
             f"does not end in {', '.join(_ENDINGS)}", "choose one of these", str(output)
         )
     check_target(output)
-    if output.exists() and os.path.exists(request.source) and output.samefile(request.source):
-        raise BncheckError("is the input itself", "name another file", str(output))
+    check_outputs([output], [request.source])
 
 
 def _writable(report: FoldReport) -> bool:
