@@ -19,8 +19,8 @@ from bncheck.graph.dataflow import (
     Rescaled,
     Spec,
 )
-from bncheck.graph.einsum import einsum_spec
-from bncheck.graph.geometry import centre_of
+from bncheck.graph.products import einsum_spec
+from bncheck.graph.convolutions import _centre as centre_of
 from bncheck.graph.onnx.nodes import Attributes
 from bncheck.reading.onnx_norms import norm_node
 

@@ -25,7 +25,7 @@ from bncheck.graph.dataflow import (
     Spec,
     Value,
 )
-from bncheck.graph.einsum import einsum_spec
+from bncheck.graph.products import einsum_spec
 from bncheck.graph.onnx.algebra import elementwise, linear_algebra, norms
 from bncheck.graph.onnx.nodes import FLOATS, Attributes, captured
 from bncheck.graph.onnx.pooling import pooling
