@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,12 +24,12 @@ def fold(
     *,
     input_: InputOption = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="Where the folded model goes."),
     ] = None,
     key: KeyOption = None,
     keep: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Leave these alone: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,
@@ -54,7 +54,8 @@ def fold(
     before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
     model.
     """
-    from bncheck.folding.command import FoldRequest, run
+    from bncheck.folding.command import run
+    from bncheck.folding.request import FoldRequest
     from bncheck.reporting.views.fold import FoldView
 
     delivery = reporting.delivery(spare=[checkpoint, output])

@@ -29,12 +29,11 @@ def group(names: Mapping[str, object], modules: Mapping[str, NormModule]) -> dic
     spoken_for = spoken_for.union(*(module.sources for module in modules.values()))
     named, relatives = _by_name(names, spoken_for)
     for owner, roles in named.items():
-        if owner not in relatives or roles.keys() >= _BOTH or owner in modules:
-            layer = found.setdefault(owner, {})
-            for role, name in roles.items():
-                _add(layer, role, name)
-            if owner not in modules:
-                _add_affine(layer, owner, names)
+        if owner in modules:
+            _compare(found[owner], roles)
+        elif owner not in relatives or roles.keys() >= _BOTH:
+            found[owner] = roles
+            _add_affine(roles, owner, names)
     return found
 
 
@@ -54,6 +53,13 @@ def _by_name(
         elif looks_like_a_statistic(own_name):
             relatives.add(owner)
     return found, relatives
+
+
+def _compare(said: Roles, named: Roles) -> None:
+    """What a module lacks is not made up from names: it may compute its variance from another."""
+    for role, name in named.items():
+        if role in said or role in COUNTER:
+            _add(said, role, name)
 
 
 def _add_affine(layer: Roles, owner: str, names: Mapping[str, object]) -> None:

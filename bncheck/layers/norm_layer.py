@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ DEFAULT_MOMENTUM = 0.1
 _REAL = "fiuV"
 
 
-class Origin(str, Enum):
+class Origin(StrEnum):
     """Where the value of eps or momentum comes from."""
 
     FILE = "file"

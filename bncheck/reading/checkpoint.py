@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from bncheck.core.words import shortened
@@ -13,7 +13,7 @@ from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 
-class Container(str, Enum):
+class Container(StrEnum):
     """How a file packs its tensors."""
 
     TORCH_ZIP = "torch-zip"
@@ -62,11 +62,15 @@ class NormModule:
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """One set of tensors that belong together: a state dict or a module, at `path` in the file."""
+    """One set of tensors that belong together: a state dict or a module, at `path` in the file.
+
+    `main` is the one that the format's loader takes where a file holds several.
+    """
 
     path: str
     tensors: Mapping[str, LazyTensor]
     modules: Mapping[str, NormModule] = field(default_factory=dict)
+    main: bool = False
 
     @property
     def statistics(self) -> int:

@@ -8,7 +8,6 @@ folder, as in the Hugging Face cache, whose files are all links into `blobs`.
 from __future__ import annotations
 
 import math
-import os
 from collections import ChainMap
 from collections.abc import Container, Iterator
 from functools import partial
@@ -21,6 +20,7 @@ from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.onnx_norms import INPUTS, layer_name, norm_node, round_to_decimal, text
 from bncheck.reading.protobuf import check_size, has_graph
+from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
 
@@ -186,32 +186,6 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
             f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
-    data = Source.open(_external_file(path, entries.get("location", "")))
+    data = Source.open(referred(path.parent, entries.get("location", ""), raw=True))
     raw = data.read(int(entries.get("offset") or 0), length)
     return np.frombuffer(raw, dtype).reshape(shape)
-
-
-def _external_file(path: Path, location: str) -> Path:
-    """The data file, if it lies in the model's folder by its name and by where links lead."""
-    beside = path.parent
-    candidate = Path(os.path.normpath(beside / location))
-    inside = location and "\0" not in location and not Path(location).is_absolute()
-    if not inside or ".." in Path(location).parts:
-        raise BncheckError(
-            f"keeps its data in {location[:60]!r}, outside its own folder",
-            "do not trust it; export it again",
-        )
-    if not os.path.exists(candidate):  # unlike Path.exists, False for any name
-        raise BncheckError(
-            f"keeps its data in {location[:60]!r}, which is not there", "copy that file beside it"
-        )
-    homes = (beside.resolve(), path.resolve().parent)
-    real = candidate.resolve()
-    if not any(home == real.parent or home in real.parents for home in homes):
-        raise BncheckError(
-            f"keeps its data in {location[:60]!r}, a link out of its folder",
-            "copy the data beside the model",
-        )
-    if real.stat().st_nlink > 1:  # an unpacked archive can link to any file (CVE-2026-34446)
-        raise BncheckError(f"keeps its data in the hard link {location[:60]!r}", "copy the data")
-    return real

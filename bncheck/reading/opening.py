@@ -12,6 +12,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.referred import referred
 from bncheck.reading.safetensors_file import (
     looks_like_safetensors,
     read_index,
@@ -150,7 +151,7 @@ def _read_folder(path: Path) -> _Content:
         return _Content(Container.DISTRIBUTED, read_distributed(path))
     for name in _HF_WEIGHTS:
         if (path / name).is_file():
-            return replace(_read(path / name), container=Container.HF_DIRECTORY)
+            return replace(_read(referred(path, name)), container=Container.HF_DIRECTORY)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bncheck
+from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading import onnx_constants
 from bncheck.reading.onnx_constants import Resolver
@@ -102,7 +103,7 @@ def test_numbers_that_are_computed_are_read(make: Nodes, tmp_path: Path) -> None
     found = (layer.weight, layer.bias, layer.mean, layer.var)
     for array, right in zip(found, VALUES.values(), strict=True):
         np.testing.assert_array_equal(array, right)
-    decisions = fold_onnx(path, dry_run=True)[0].batchnorms
+    decisions = fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms
     assert [(d.name, d.into) for d in decisions] == [("bn", ("conv",))]
 
 
@@ -125,7 +126,7 @@ def test_a_layer_is_there_once_though_its_stored_tensors_have_its_name(tmp_path:
     (layer,) = bncheck.inspect(path).layers
     assert layer.name == "bn"
     np.testing.assert_array_equal(layer.var, VALUES["running_var"])
-    assert [d.name for d in fold_onnx(path, dry_run=True)[0].batchnorms] == ["bn"]
+    assert [d.name for d in fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms] == ["bn"]
 
 
 @pytest.mark.parametrize(("opset", "training"), [(8, False), (6, True)])
@@ -139,7 +140,7 @@ def test_old_attributes_mean_the_same_to_both(opset: int, training: bool, tmp_pa
     weight = {"conv.weight": np.ones((4, 3, 3, 3), np.float32)}
     onnx.save(_whole(nodes, stored | weight, opset), path)
     (layer,) = bncheck.inspect(path).layers
-    (decision,) = fold_onnx(path, dry_run=True)[0].batchnorms
+    (decision,) = fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms
     assert (layer.name, layer.training) == (decision.name, training) == ("bn", training)
     assert ("training mode" if training else "spatial=0") in decision.reason
 
@@ -152,7 +153,9 @@ def _files() -> list[Path]:
 @pytest.mark.parametrize("path", _files(), ids=lambda path: path.name)
 def test_both_list_the_same_layers_of_files_of_others(path: Path) -> None:
     listed = sorted(layer.name for layer in bncheck.inspect(path).layers)
-    assert sorted(d.name for d in fold_onnx(path, dry_run=True)[0].batchnorms) == listed
+    assert (
+        sorted(d.name for d in fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms) == listed
+    )
 
 
 def _constants(nodes: list[onnx.NodeProto], stored: dict[str, Any]) -> Any:
