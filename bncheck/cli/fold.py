@@ -55,7 +55,8 @@ def fold(
     before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
     model.
     """
-    from bncheck.folding.command import FoldRequest, run
+    from bncheck.folding.command import run
+    from bncheck.folding.request import FoldRequest
     from bncheck.reporting.views.fold import FoldView
 
     delivery = reporting.delivery()

@@ -37,18 +37,15 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics.
+    """The other subtrees that hold running statistics, those below the chosen one among them.
 
-    A key that is no subtree's own takes all that are below it.
+    A key that is no subtree's own takes the tensors of all that are below it.
     """
-    taken_whole = all(tree is not chosen for tree in subtrees)
-    below = f"{chosen.path}." if taken_whole else ""
+    taken = {id(tensor) for tensor in chosen.tensors.values()}
     return tuple(
         tree
         for tree in subtrees
-        if tree.statistics
-        and tree.path != chosen.path
-        and not (below and tree.path.startswith(below))
+        if tree.statistics and not taken.issuperset(map(id, tree.tensors.values()))
     )
 
 

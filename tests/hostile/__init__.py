@@ -16,12 +16,14 @@ from tests.hostile import (
     liars,
     names,
     onnx_models,
+    pickled_liars,
     pickles,
     programs,
     roles,
     safetensors_files,
     surroundings,
     tensors,
+    torchscript_liars,
 )
 from tests.hostile.case import CASES, Case, mark_long
 from tests.hostile.payloads import PAYLOADS
@@ -32,6 +34,6 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
-           "distributed_liars", "exported_liars", "folders", "liars", "names", "onnx_models",
-           "pickles", "programs", "roles", "safetensors_files", "surroundings",
-           "tensors"]  # fmt: skip
+           "distributed_liars", "exported_liars", "folders", "liars", "names",
+           "onnx_models", "pickled_liars", "pickles", "programs", "roles",
+           "safetensors_files", "surroundings", "tensors", "torchscript_liars"]  # fmt: skip
