@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
@@ -74,8 +75,9 @@ def drift(
     from bncheck.drifting.command import drift as run
     from bncheck.reporting.views.drift import DriftView
 
-    delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
+    delivery = reporting.delivery(output, has_picture=True)
     judge = judging.judge()
+    check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
     policy = judge.policy
     measuring = _measuring(model_options)
     with progress_bar(not reporting.quiet, "snapshots") as progress:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -41,14 +39,12 @@ class ReportOptions:
         self,
         output: Path | None = None,
         *,
-        spare: Iterable[Path | None] = (),
         has_picture: bool = False,
     ) -> Delivery:
         """Where the report will go, checked now so that no work is lost.
 
-        `output` is a file for the report in --format, with text on stdout; `spare` are files that
-        no report may overwrite; `has_picture` is for commands with something to draw as SVG. Raises
-        BncheckError.
+        `output` is a file for the report in --format, with text on stdout; `has_picture` is for
+        commands with something to draw as SVG. Raises BncheckError.
         """
         from bncheck.writing.atomic import check_target
 
@@ -61,10 +57,7 @@ class ReportOptions:
             shown = Format.TEXT
         if not has_picture and Format.SVG in (shown, *(format_ for format_, _ in files)):
             raise BncheckError("only drift has a picture to give as svg", "take --format html")
-        taken = {os.path.realpath(other) for other in spare if other is not None}
         for _, path in files:
-            if os.path.realpath(path) in taken:
-                raise BncheckError("is no place for a report", "name another file", str(path))
             check_target(path)
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
 
