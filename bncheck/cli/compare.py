@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -39,8 +40,9 @@ def compare(
     from bncheck.reporting.formats import said
     from bncheck.shipping.compare import CompareRequest, run
 
-    delivery = reporting.delivery(spare=[first, second])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([first, second], (), judge, delivery, given)
     request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
     with console.status() as say:
         done = judge.report(run(request, console.note, say))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
@@ -75,8 +76,9 @@ def drift(
     from bncheck.reporting.documents.drift import document
     from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(output, spare=snapshots)
+    delivery = reporting.delivery(output)
     judge = judging.judge()
+    check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
     policy = judge.policy
     measuring = _measuring(model_options)
     with progress_bar(not reporting.quiet, "snapshots") as progress:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -95,8 +96,9 @@ def export(
     from bncheck.shipping.axes import parse_axes
     from bncheck.shipping.command import ExportRequest, run
     from bncheck.shipping.export import ExportOptions
+    from bncheck.shipping.writing import targets_of
 
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     options = ExportOptions(
         file.opset,
         Residual(file.residual.value),
@@ -108,6 +110,7 @@ def export(
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
     judge = judging.judge()
+    check_files([checkpoint], targets_of(output), judge, delivery, given)
     request = ExportRequest(
         checkpoint,
         output,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -54,12 +55,14 @@ def fold(
     before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
     model.
     """
-    from bncheck.folding.command import FoldRequest, run
+    from bncheck.folding.command import run
+    from bncheck.folding.request import FoldRequest
     from bncheck.reporting.documents.fold import document
     from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([checkpoint], [output] if output else [], judge, delivery, given)
     request = FoldRequest(
         checkpoint,
         output,

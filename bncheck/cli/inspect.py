@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
@@ -61,8 +62,9 @@ def inspect(
     from bncheck.measuring.distributed import launched_processes
     from bncheck.reporting.documents.inspect import said
 
-    delivery = reporting.delivery(output, spare=checkpoints)
+    delivery = reporting.delivery(output)
     judge = judging.judge()
+    check_files(checkpoints, (), judge, delivery, measuring_options)
     policy = judge.policy
     options = Options(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds

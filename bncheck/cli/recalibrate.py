@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
@@ -44,10 +45,13 @@ def recalibrate(
     from bncheck.reporting.documents.recalibrate import document
     from bncheck.reporting.formats import said
     from bncheck.writing.atomic import check_target
+    from bncheck.writing.outputs import refuse_inside
 
     check_target(output)
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([checkpoint], [output], judge, delivery, measuring_options)
+    refuse_inside(output, checkpoint)
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:

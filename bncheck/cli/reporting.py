@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -57,13 +55,10 @@ class ReportOptions:
         False
     )
 
-    def delivery(
-        self, output: Path | None = None, *, spare: Iterable[Path | None] = ()
-    ) -> Delivery:
+    def delivery(self, output: Path | None = None) -> Delivery:
         """Where the report will go, checked now so that no work is lost.
 
-        `output` is a file for the report in --format, with text on stdout; `spare` are files that
-        no report may overwrite. Raises BncheckError.
+        `output` is a file for the report in --format, with text on stdout. Raises BncheckError.
         """
         from bncheck.writing.atomic import check_target
 
@@ -74,10 +69,7 @@ class ReportOptions:
         if output is not None:
             files.append((shown, output))
             shown = Format.TEXT
-        taken = {os.path.realpath(other) for other in spare if other is not None}
         for _, path in files:
-            if os.path.realpath(path) in taken:
-                raise BncheckError("is no place for a report", "name another file", str(path))
             check_target(path)
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def _run(subject: Subject) -> FoldReport:
     """Fold for real, into a folder that is thrown away: a plan alone proves nothing."""
-    from bncheck.folding.command import FoldRequest, run
+    from bncheck.folding.command import run
+    from bncheck.folding.request import FoldRequest
 
     settings = subject.model.fold
     assert settings is not None
