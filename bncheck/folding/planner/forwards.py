@@ -29,7 +29,7 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     carried = {moving.output: moving.affine}
     pending = _readers(graph, moving.output)
     if not pending:
-        raise Stuck("nothing reads it")
+        raise Stuck("its output is unused")
     while pending:
         index = min(pending)
         pending.remove(index)

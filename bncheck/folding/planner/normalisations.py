@@ -185,5 +185,5 @@ def refuse_corrupt(graph: Graph) -> None:
             raise BncheckError(
                 f"{op.label}: its running statistics hold a NaN, an infinity or a negative "
                 "variance",
-                f"mend it first; {_INSPECT}",
+                f"fix it first; {_INSPECT}",
             )
