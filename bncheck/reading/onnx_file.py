@@ -42,6 +42,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     from google.protobuf.message import DecodeError
 
     from bncheck.reading.onnx_constants import Resolver
+    from bncheck.reading.onnx_functions import without_functions
 
     data = source.read(0, source.size)
     check_size(data)
@@ -52,11 +53,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
-    if any(n.op_type == "BatchNormalization" for f in model.functions for n in f.node):
-        raise BncheckError(
-            "keeps BatchNorms in functions, where bncheck does not look",
-            "inline them: onnx.inliner.inline_local_functions",
-        )
+    model = without_functions(model)
     found = _Found(Resolver(model, partial(load_tensor, path=path)))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)

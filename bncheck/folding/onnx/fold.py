@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import numpy_helper
 
 from bncheck.core.errors import BncheckError
@@ -23,6 +22,7 @@ from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import read_model
 from bncheck.reading.onnx_file import graphs_of, load_tensor
+from bncheck.reading.onnx_functions import without_functions
 from bncheck.reading.protobuf import check_size
 from bncheck.reading.source import Source
 from bncheck.writing.atomic import replacing
@@ -98,9 +98,7 @@ def fold_onnx(
 
     Raises BncheckError.
     """
-    original = load_onnx(path, freeze_inputs=freeze_inputs)
-    if original.functions:
-        original = onnx.inliner.inline_local_functions(original)
+    original = without_functions(load_onnx(path, freeze_inputs=freeze_inputs))
     extra = [] if samples is None else [samples(original)]
     model = _Model(original)
     report, _ = folding.fold(model, options or FoldOptions(), extra)
