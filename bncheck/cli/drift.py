@@ -14,7 +14,7 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption
-from bncheck.cli.reporting import ReportOptions
+from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def drift(
     output: OutputOption = None,
     judging: JudgingOptions,
     model_options: ModelOptions,
-    reporting: ReportOptions,
+    reporting: PictureOptions,
 ) -> int:
     """Show how every layer's distribution moved in training.
 
@@ -73,9 +73,10 @@ def drift(
     """
     from bncheck.drifting.command import DriftOptions
     from bncheck.drifting.command import drift as run
-    from bncheck.reporting.views.drift import DriftView
+    from bncheck.reporting.documents.drift import document
+    from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(output, has_picture=True)
+    delivery = reporting.delivery(output)
     judge = judging.judge()
     check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
     policy = judge.policy
@@ -90,7 +91,7 @@ def drift(
         console.error(str(error))
     for note in report.notes:
         console.note(note)
-    delivery.deliver(DriftView(report), judge.limit)
+    delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 

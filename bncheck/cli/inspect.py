@@ -60,7 +60,7 @@ def inspect(
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
-    from bncheck.reporting.views.inspect import InspectView
+    from bncheck.reporting.documents.inspect import said
 
     delivery = reporting.delivery(output)
     judge = judging.judge()
@@ -98,5 +98,5 @@ def inspect(
             console.note(f"{path}: holds no normalisation layer with running statistics")
     several = len(checkpoints) > 1
     if reports or several:
-        delivery.deliver(InspectView(reports, errors, several), judge.limit)
+        delivery.deliver(said(reports, errors, several), judge.limit)
     return judge.finish(findings, failed=bool(errors))

@@ -42,7 +42,8 @@ def recalibrate(
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibrating.command import recalibrate_file
-    from bncheck.reporting.views.recalibrate import RecalibrateView
+    from bncheck.reporting.documents.recalibrate import document
+    from bncheck.reporting.formats import said
     from bncheck.writing.atomic import check_target
     from bncheck.writing.outputs import refuse_inside
 
@@ -62,6 +63,7 @@ def recalibrate(
         done = recalibrate_file(checkpoint, output, options, measuring, write=first, note=note)
     if processes.rank == 0:
         judged = judge.report(done)
-        delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
+        answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
+        delivery.deliver(answer, judge.limit)
         judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS
