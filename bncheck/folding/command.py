@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase as fnmatch
@@ -21,6 +20,7 @@ from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.folding import fold_overflow
 from bncheck.subject.inputs import check_inputs
 from bncheck.writing.atomic import check_target
+from bncheck.writing.outputs import check_outputs
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 
@@ -72,8 +72,7 @@ def _check(request: FoldRequest) -> None:
             f"does not end in {', '.join(_ENDINGS)}", "choose one of these", str(output)
         )
     check_target(output)
-    if output.exists() and os.path.exists(request.source) and output.samefile(request.source):
-        raise BncheckError("is the input itself", "name another file", str(output))
+    check_outputs([output], [request.source])
 
 
 def _writable(report: FoldReport) -> bool:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
-from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.onnx_doubts import (
+    external_entries,
+    is_norm,
+    refuse_known,
+    refuse_stored_twice,
+    whole,
+)
 from bncheck.reading.onnx_norms import INPUTS, layer_name, norm_node, round_to_decimal, text
 from bncheck.reading.protobuf import check_size, has_graph
 from bncheck.reading.referred import referred
@@ -72,17 +78,22 @@ class _Found:
 
     def add(self, graph: onnx.GraphProto, scope: Scope) -> None:
         """Take in a graph; its constants go into `scope`."""
+        refuse_stored_twice(graph)
+        stored = {text(tensor.name) for tensor in graph.initializer}
         for tensor in graph.initializer:
             name = text(tensor.name)
             scope[name] = self._resolver.stored(name, tensor)
             self._name(scope[name])
+        refuse_known((text(i.name) for i in graph.input if text(i.name) not in stored), scope)
+        refuse_known((text(s.values.name) for s in graph.sparse_initializer), scope)
         for node in graph.node:
             constants = self._resolver.outputs(node, scope) or ()
+            refuse_known(map(text, node.output), scope.maps[0] if constants else scope)
             for name, constant in zip(node.output, constants, strict=False):
                 scope[text(name)] = constant
                 if node.op_type == "Constant":
                     self._name(constant)
-            if is_norm_class(text(node.op_type)):
+            if is_norm(node):
                 name = self._unused.name(layer_name(node, scope), self.modules)
                 self.modules[name] = self._module(node, scope)
 
@@ -173,16 +184,16 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
     import numpy as np
     from onnx import helper
 
-    entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
+    entries = external_entries(tensor)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     shape = checked_shape(tuple(tensor.dims))
     length = dtype.itemsize * math.prod(shape)
-    said = int(entries.get("length") or length)
+    said = whole(entries.get("length"), length)
     if said != length:
         raise BncheckError(
             f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
     data = Source.open(referred(path.parent, entries.get("location", ""), raw=True))
-    raw = data.read(int(entries.get("offset") or 0), length)
+    raw = data.read(whole(entries.get("offset"), 0), length)
     return np.frombuffer(raw, dtype).reshape(shape)

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 import onnx
 import onnx.inliner
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_EXPANDED_BYTES
+from bncheck.reading.kinds import NormKind, kind_of_class
+from bncheck.reading.onnx_doubts import EXPORT_AGAIN
+from bncheck.reading.onnx_norms import STANDARD, text
 
 #: What an empty node takes in memory.
 _NODE_BYTES = 160
@@ -22,10 +25,17 @@ _Key = tuple[str, str, str]
 def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the bodies of its functions in place of their calls.
 
-    Raises BncheckError where these would fill the memory, or hide BatchNorms all the same.
+    Raises BncheckError where these would fill the memory, stand in the place of standard operators,
+    or hide BatchNorms all the same.
     """
     if not model.functions:
         return model
+    for function in model.functions:
+        if text(function.domain) in STANDARD:
+            raise BncheckError(
+                f"has a function {quoted(text(function.name))} in the place of a standard operator",
+                EXPORT_AGAIN,
+            )
     _check_expansion(model)
     try:
         plain: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
@@ -34,13 +44,16 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
             f"has functions that cannot be inlined ({type(error).__name__})",
             "export it again without functions",
         ) from None
-    # onnx leaves calls of functions that are written for another opset.
-    if any(n.op_type == "BatchNormalization" for f in plain.functions for n in f.node):
+    if any(_has_norm(function.node) for function in plain.functions):
         raise BncheckError(
-            "keeps BatchNorms in functions of another opset than its own",
+            "keeps BatchNorms in functions that nothing calls or that are of another opset",
             "inline them: onnx.inliner.inline_local_functions(model, convert_version=True)",
         )
     return plain
+
+
+def _has_norm(nodes: Sequence[onnx.NodeProto]) -> bool:
+    return any(kind_of_class(text(node.op_type)) is NormKind.BATCH for node in _all(nodes))
 
 
 def _check_expansion(model: onnx.ModelProto) -> None:

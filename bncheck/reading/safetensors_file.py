@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
@@ -107,11 +109,28 @@ def read_index(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]
     shards = _shards(path)
     opened: dict[str, Mapping[str, LazyTensor]] = {}
 
-    def find(name: str) -> LazyTensor:
-        shard = shards[name]
+    def in_shard(shard: str) -> Mapping[str, LazyTensor]:
         if shard not in opened:
             opened[shard] = read_shard(path.parent / shard)
-        return opened[shard][name]
+        return opened[shard]
+
+    @cache
+    def holders() -> Counter[str]:
+        """In how many shards each tensor lies; one that cannot be read is an error elsewhere."""
+        found: Counter[str] = Counter()
+        for shard in dict.fromkeys(shards.values()):
+            with contextlib.suppress(BncheckError):
+                found.update(in_shard(shard).keys())
+        return found
+
+    def find(name: str) -> LazyTensor:
+        tensor = in_shard(shards[name])[name]
+        if holders()[name] > 1:
+            raise BncheckError(
+                f"is not the only shard with a tensor {quoted(name)}, and loaders take either",
+                "do not trust it; download the model again",
+            )
+        return tensor
 
     def using(name: str, use: Callable[[LazyTensor], T]) -> T:
         shard = shards[name]
