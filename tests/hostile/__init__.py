@@ -16,6 +16,7 @@ from tests.hostile import (
     onnx_models,
     pickles,
     programs,
+    repetition,
     safetensors_files,
     surroundings,
     tensors,
@@ -29,5 +30,5 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers", "folders",
-           "liars", "names", "onnx_models", "pickles", "programs", "safetensors_files",
+           "liars", "names", "onnx_models", "pickles", "programs", "repetition", "safetensors_files",
            "surroundings", "tensors"]  # fmt: skip
