@@ -136,8 +136,8 @@ class Judge:
             return ExitCode.ERROR
         if self.target is None:
             return exit_code(findings, self.policy.fail_on)
+        from bncheck.core.words import count
         from bncheck.policy.baseline import render_baseline
-        from bncheck.rules.rule import count
         from bncheck.writing.atomic import write_text
 
         write_text(self.target, render_baseline(self.counted))
@@ -145,7 +145,7 @@ class Judge:
         return ExitCode.OK
 
     def _say_left_out(self) -> None:
-        from bncheck.rules.rule import count
+        from bncheck.core.words import count
 
         baseline = self.policy.baseline
         if self.excepted:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -115,19 +113,6 @@ class MeasuringOptions(ModelOptions):
         options = super()._data_options()
         return replace(options, max_samples=self.max_samples or options.max_samples)
 
-    def command(self, extra: Sequence[tuple[str, object]]) -> str:
-        """`bncheck recalibrate` with the same model and data; {path} and {out} are left open."""
-        pairs: list[tuple[str, object]] = [("--model", self.model)]
-        pairs += [("--device", self.device)] if self.device != "cpu" else []
-        pairs += [("--model-arg", argument) for argument in self.model_arg or ()]
-        pairs += [("--trust", "")] if self.trust else []
-        pairs += [("--data", self.data), *self._about_data(), *extra]
-        words = []
-        for option, value in pairs:
-            if value is not None:
-                words.append(option if value == "" else f"{option} {shlex.quote(_text(value))}")
-        return f"bncheck recalibrate {{path}} {' '.join(words)} -o {{out}}"
-
     def _about_data(self) -> list[tuple[str, object]]:
         return [
             ("--scale", self.scale),
@@ -146,7 +131,7 @@ class MeasuringOptions(ModelOptions):
                 raise BncheckError(f"{option} is about data", "give --data, or leave it out")
 
     def measuring(
-        self, processes: Processes, progress: Callable[[int, int | None], None], command: str
+        self, processes: Processes, progress: Callable[[int, int | None], None]
     ) -> Measuring | None:
         """What to measure, data None for the model alone; None where the user wants neither."""
         if self.data is not None and self.model is None and not self.trust:
@@ -163,12 +148,7 @@ class MeasuringOptions(ModelOptions):
             metric=self.metric,
             processes=processes,
             progress=progress,
-            recalibrate=command,
         )
-
-
-def _text(value: object) -> str:
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:
@@ -178,11 +158,6 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...]:
         raise BncheckError(
             f"{option} {text!r} is no list of numbers", f"write e.g. {option} 0.485,0.456,0.406"
         ) from None
-
-
-def mended_path(path: Path) -> Path:
-    """Where the mended copy of a checkpoint is proposed to go."""
-    return path.with_name(f"{path.stem}-recalibrated{path.suffix}")
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def recalibrate(
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
-        measuring = measuring_options.measuring(processes, progress, "")
+        measuring = measuring_options.measuring(processes, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
         done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)

@@ -21,7 +21,7 @@ from types import ModuleType
 
 from bncheck.core.errors import BncheckError
 
-_PACKAGE = str(Path(__file__).resolve().parent)
+_PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def resolve(spec: str, option: str) -> object:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.folding.dataflow import Floats
+from bncheck.graph.dataflow import Floats
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from bncheck.folding.planner.plan import Status
 from bncheck.folding.result import FoldReport
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.folding import fold_overflow
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
 from bncheck.writing.atomic import check_target
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
-_CORRUPT = ("BN102", "BN103")
+_CORRUPT = (non_finite.code, negative_variance.code)
 
 Say = Callable[[str], None]
 
@@ -97,7 +100,9 @@ def _check(request: FoldRequest) -> None:
 
 def _writable(report: FoldReport) -> bool:
     """Whether no finding forbids to write: BN403 keeps a BatchNorm, and the rest is sound."""
-    return not any(f.severity is Severity.ERROR and f.rule != "BN403" for f in report.findings)
+    return not any(
+        f.severity is Severity.ERROR and not fold_overflow.made(f) for f in report.findings
+    )
 
 
 def _check_keep(request: FoldRequest, report: FoldReport) -> None:

@@ -26,7 +26,10 @@ from bncheck.folding.algebra import (
     transposed_after,
     transposed_before,
 )
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.draft import with_merged
+from bncheck.folding.planner.plan import Fold, Plan
+from bncheck.folding.planner.planning import plan
+from bncheck.graph.dataflow import (
     Conv,
     ConvTranspose,
     Floats,
@@ -37,9 +40,6 @@ from bncheck.folding.dataflow import (
     Op,
     Rescaled,
 )
-from bncheck.folding.planner.draft import with_merged
-from bncheck.folding.planner.plan import Fold, Plan
-from bncheck.folding.planner.planning import plan
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,19 +69,12 @@ class Subject:
             given,
             tuple(f"{key}={value!r}" for key, value in model.model_args.items()),
             options,
-            recalibrate=self._recalibrate(),
+            import_root=located(self.configuration, "."),
         )
 
     def files(self, patterns: str | tuple[str, ...], key: str) -> list[Path]:
         """The files that patterns of the configuration name. Raises BncheckError for none."""
         return list(files_of(self.configuration, self.name, patterns, key))
-
-    def _recalibrate(self) -> str:
-        mended = self.path.with_name(f"{self.path.stem}-recalibrated{self.path.suffix}")
-        pairs = [("--model", self.model.model), ("--data", self.model.data)]
-        options = " ".join(f"{o} {shlex.quote(v)}" for o, v in pairs if v)
-        source, target = shlex.quote(str(self.path)), shlex.quote(str(mended))
-        return f"bncheck recalibrate {source} {options} -o {target}"
 
 
 def files_of(

@@ -38,6 +38,11 @@ def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/")
         raise BncheckError("names a byte order that nobody knows", "save it again with torch.save")
 
     def find(key: str, dtype: str, elements: int) -> Storage:
+        if not archive.has_checksum(f"{data}{key}") and archive.has_checksum(record):
+            raise BncheckError(
+                "holds no numbers: it was saved within torch.serialization.skip_data",
+                "fill it in, or save it again without",
+            )
         storage = archive.storage(f"{data}{key}", order == b"big")
         _check_size(key, storage.source.size, elements * item_size(dtype))
         return storage

@@ -23,14 +23,15 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.thresholds import W2_WARNING
 from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
-from bncheck.rules.static.bn101_never_updated import at_initial_statistics
-from bncheck.rules.static.bn105_under_warmed import initial_share, predicted_w2
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.module_layers import described_by, layers_of
 from bncheck.subject.setup import Measuring, module_for
 
@@ -191,7 +192,7 @@ def _with_data(
     broken = {
         f.layer
         for f in static_findings(None, layers, options)
-        if f.rule in ("BN102", "BN103") and f.severity is Severity.ERROR
+        if f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
     }
     measurement: Measurement | None = None
     if broken:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
 from bncheck.reporting.figures import Figure
-from bncheck.rules.rule import count
 
 
 @dataclass(frozen=True, slots=True)

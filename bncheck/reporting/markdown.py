@@ -8,10 +8,10 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
 from bncheck.reporting.document import Document, Table, severity_counts
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 #: $GITHUB_STEP_SUMMARY takes 1 MiB a step, and others may write into it, too.
 _LIMIT: Final = 900_000

@@ -15,7 +15,7 @@ from bncheck.reporting.document import Document
 from bncheck.reporting.places import sentence, uri
 from bncheck.reporting.visible import visible
 from bncheck.rules.registry import RULES
-from bncheck.rules.rule import Rule
+from bncheck.rules.rule import AnyRule
 from bncheck.writing.json_text import dump
 
 _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -51,7 +51,7 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
     return dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _rule(rule: Rule) -> dict[str, object]:
+def _rule(rule: AnyRule) -> dict[str, object]:
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),

@@ -15,6 +15,7 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.static.bn401_training_mode import training_mode
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
@@ -147,7 +148,7 @@ def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     else:
         findings = static_findings(checkpoint, layers, Options())
     if request.given.model is None:  # its own flags, which nobody has set on purpose
-        findings = [_serious(f) if f.rule == "BN401" else f for f in findings]
+        findings = [_serious(f) if training_mode.made(f) else f for f in findings]
     return _Loaded(model.eval(), None, findings)
 
 

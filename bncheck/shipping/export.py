@@ -16,6 +16,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.planner.residual import Residual
 from bncheck.folding.result import FoldReport
+from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
 from bncheck.shipping.proof import prove
@@ -89,7 +90,7 @@ def export_program(
         result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
         folded, shipped = result.report, result.program
         report = replace(report, fold=folded, findings=folded.findings)
-        if any(finding.rule == "BN404" for finding in folded.findings):
+        if any(parity_failure.made(finding) for finding in folded.findings):
             return report
     say("writing ONNX")
     model = to_onnx(shipped, names, outputs, options.opset)

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from bncheck.folding import dataflow as df
 from bncheck.folding.weights import Solution
+from bncheck.graph import dataflow as df
 
 Run = Callable[..., Any]
 

@@ -10,6 +10,7 @@ from tests.hostile import (
     abundance,
     configurations,
     containers,
+    distributed_liars,
     folders,
     liars,
     names,
@@ -29,6 +30,6 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "torchscript-code-bomb", "nested-file-shared", "abundant-tuples",
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
-__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers", "folders",
-           "liars", "names", "onnx_models", "pickles", "programs", "repetition", "safetensors_files",
-           "surroundings", "tensors"]  # fmt: skip
+__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
+           "distributed_liars", "folders", "liars", "names", "onnx_models", "pickles", "programs",
+           "repetition", "safetensors_files", "surroundings", "tensors"]  # fmt: skip

@@ -15,11 +15,11 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.onnx.parity import check
 from bncheck.folding.onnx.plain import make_plain
-from bncheck.folding.onnx.read import read_model
 from bncheck.folding.onnx.reference import user_inputs
 from bncheck.folding.onnx.rewrite import rewrite
 from bncheck.folding.result import FoldReport, findings_of
 from bncheck.folding.weights import solve
+from bncheck.graph.onnx.read import read_model
 from bncheck.reading.onnx_file import graphs_of, load_tensor
 from bncheck.reading.protobuf import check_size
 from bncheck.reading.source import Source

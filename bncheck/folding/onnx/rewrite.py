@@ -10,12 +10,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import Cast
-from bncheck.folding.dataflow import ConvTranspose, Linear, Op
-from bncheck.folding.onnx.nodes import names_in
-from bncheck.folding.onnx.read import Part
-from bncheck.folding.onnx.scope import opset_of
 from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.weights import NewWeights, Solution
+from bncheck.graph.dataflow import ConvTranspose, Linear, Op
+from bncheck.graph.onnx.nodes import names_in
+from bncheck.graph.onnx.read import Part
+from bncheck.graph.onnx.scope import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
 

@@ -10,7 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.candidates import Candidate
+from bncheck.folding.planner.commute import pull
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
+from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
+from bncheck.folding.planner.plan import Fold
+from bncheck.graph.dataflow import (
     Add,
     Conv,
     ConvTranspose,
@@ -22,11 +27,6 @@ from bncheck.folding.dataflow import (
     Rescaled,
     Use,
 )
-from bncheck.folding.planner.candidates import Candidate
-from bncheck.folding.planner.commute import pull
-from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
-from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
-from bncheck.folding.planner.plan import Fold
 
 #: Where several additions lie between, so many ways of sharing the shift among them are tried.
 _MAX_ATTEMPTS = 30

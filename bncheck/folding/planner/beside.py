@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Add, Conv, Linear, Norm, Op
 from bncheck.folding.planner.candidates import Candidate
 from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.plan import Fold
+from bncheck.graph.dataflow import Add, Conv, Linear, Norm, Op
 
 
 class Beside(Draft):

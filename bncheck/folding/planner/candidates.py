@@ -9,8 +9,8 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
-from bncheck.folding.dataflow import Add, Floats, Graph, Mul, Norm, Op
 from bncheck.folding.planner.maps import Stuck
+from bncheck.graph.dataflow import Add, Floats, Graph, Mul, Norm, Op
 
 _INSPECT = "see `bncheck inspect`"
 

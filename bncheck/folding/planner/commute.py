@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.maps import Stuck, collapsed, constant_along, each, is_even, shapes_of
+from bncheck.folding.planner.parts import joined, part_of, parts_of, picked, picked_from, whole_of
+from bncheck.folding.planner.reshaping import reshaped
+from bncheck.graph.dataflow import (
     Average,
     Concat,
     Expand,
@@ -28,9 +31,6 @@ from bncheck.folding.dataflow import (
     Split,
     Transpose,
 )
-from bncheck.folding.planner.maps import Stuck, collapsed, constant_along, each, is_even, shapes_of
-from bncheck.folding.planner.parts import joined, part_of, parts_of, picked, picked_from, whole_of
-from bncheck.folding.planner.reshaping import reshaped
 
 
 def pull(graph: Graph, op: Op, wanted: Sequence[Affine]) -> list[Affine]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.candidates import Candidate, elementwise_map, not_constant
+from bncheck.folding.planner.maps import Stuck, collapsed, settled
+from bncheck.folding.planner.plan import Decision, Fold
+from bncheck.graph.dataflow import (
     Conv,
     ConvTranspose,
     Graph,
@@ -20,9 +23,6 @@ from bncheck.folding.dataflow import (
     Shape,
     Use,
 )
-from bncheck.folding.planner.candidates import Candidate, elementwise_map, not_constant
-from bncheck.folding.planner.maps import Stuck, collapsed, settled
-from bncheck.folding.planner.plan import Decision, Fold
 
 
 @dataclass

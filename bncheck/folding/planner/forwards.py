@@ -6,7 +6,12 @@ import heapq
 from dataclasses import replace
 
 from bncheck.folding.algebra import Affine, identity
-from bncheck.folding.dataflow import (
+from bncheck.folding.planner.candidates import Candidate
+from bncheck.folding.planner.commute import push
+from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
+from bncheck.folding.planner.maps import Stuck, merged
+from bncheck.folding.planner.plan import Fold
+from bncheck.graph.dataflow import (
     Add,
     Conv,
     ConvTranspose,
@@ -16,11 +21,6 @@ from bncheck.folding.dataflow import (
     Op,
     Use,
 )
-from bncheck.folding.planner.candidates import Candidate
-from bncheck.folding.planner.commute import push
-from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
-from bncheck.folding.planner.maps import Stuck, merged
-from bncheck.folding.planner.plan import Fold
 
 
 class Forwards(Draft):

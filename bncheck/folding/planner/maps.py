@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Floats, Graph, Shape
+from bncheck.graph.dataflow import Floats, Graph, Shape
 
 #: Maps larger than this (in numbers) are not worth carrying: one per element of a feature map.
 MAX_SIZE = 1 << 24

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
-from bncheck.folding.dataflow import Concat, Floats, Gather, Graph, Op, Split
 from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged, same
+from bncheck.graph.dataflow import Concat, Floats, Gather, Graph, Op, Split
 
 
 def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:

@@ -15,11 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import (
-    Enclosed,
-    Graph,
-    Norm,
-)
 from bncheck.folding.planner.backwards import Backwards
 from bncheck.folding.planner.beside import Beside
 from bncheck.folding.planner.candidates import Candidate, affine_of, find_candidates
@@ -27,6 +22,11 @@ from bncheck.folding.planner.draft import Step, with_merged
 from bncheck.folding.planner.forwards import Forwards
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
+from bncheck.graph.dataflow import (
+    Enclosed,
+    Graph,
+    Norm,
+)
 
 
 def plan(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bncheck.folding.dataflow import Floats, Shape
 from bncheck.folding.planner.maps import MAX_SIZE, Stuck, constant_along
+from bncheck.graph.dataflow import Floats, Shape
 
 _COEFFICIENT = re.compile(r"\d+")
 _SYMBOL = re.compile(r"\?.+|[A-Za-z_]\w*")  # "?..." names a size of which nothing is known

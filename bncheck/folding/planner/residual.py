@@ -16,12 +16,12 @@ from dataclasses import replace
 from enum import Enum
 
 from bncheck.folding.algebra import cast
-from bncheck.folding.dataflow import Graph, Norm
 from bncheck.folding.planner.candidates import Candidate, affine_of, find_candidates
 from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
+from bncheck.graph.dataflow import Graph, Norm
 
 
 class Residual(str, Enum):

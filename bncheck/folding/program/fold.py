@@ -22,11 +22,12 @@ from bncheck.folding.program.exporting import (
     refuse_random,
 )
 from bncheck.folding.program.plain import plain
-from bncheck.folding.program.read import read_program
 from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
+from bncheck.graph.program.read import read_program
+from bncheck.rules.folding import not_folded, parity_failure
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class FoldResult:
 
     def refuse_unsound(self) -> None:
         """Raise for a result that is another function, or that was asked to fold everything."""
-        bad = [f for f in self.report.findings if f.rule in ("BN402", "BN404")]
+        bad = [f for f in self.report.findings if not_folded.made(f) or parity_failure.made(f)]
         for finding in bad:
             if finding.severity is Severity.ERROR:
                 where = finding.layer or "the model"

@@ -106,7 +106,7 @@ def _seen(
 
 def _owner(program: ExportedProgram, name: str | None) -> str | None:
     """The module that makes a value."""
-    from bncheck.folding.program.calls import module_path
+    from bncheck.graph.program.calls import module_path
 
     found = next((node for node in program.graph.nodes if node.name == name), None)
     return name if found is None else module_path(found) or name

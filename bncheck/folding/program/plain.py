@@ -9,8 +9,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bncheck.folding.program.calls import Arguments, operator_name
 from bncheck.folding.program.exporting import copied, rebuilt
+from bncheck.graph.program.calls import Arguments, operator_name
 
 _aten = torch.ops.aten
 _INNER = {"addcmul": _aten.mul.Tensor, "addcdiv": _aten.div.Tensor}

@@ -20,9 +20,9 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
 
 from bncheck.folding.algebra import Cast
-from bncheck.folding.dataflow import ConvTranspose, Linear, Op
 from bncheck.folding.program.exporting import copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
+from bncheck.graph.dataflow import ConvTranspose, Linear, Op
 
 _PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None),

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import count
 from bncheck.drifting.report import DriftReport
 from bncheck.reporting import heat
 from bncheck.reporting.layout import STYLES, layer_name, print_all, row
 from bncheck.reporting.text.inspect import finding_rows
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 from bncheck.series.movement import Movement, Source
 
 _FIRST: Final = 5  # layers that matter first

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import count
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.reporting.layout import layer_name, print_all, row
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 _NAMED: Final = 3  # norms named before "and N more"
 #: "layer1.0.relu (relu)" differs from norm to norm where the reason is the same.

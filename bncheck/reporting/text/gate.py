@@ -10,11 +10,11 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
 from bncheck.gate.report import UNCHECKED, GateReport, ModelResult
 from bncheck.reporting.document import Document
 from bncheck.reporting.layout import STYLES, layer_name, print_all, row
 from bncheck.reporting.visible import visible, visible_line
-from bncheck.rules.rule import count
 
 _STYLES: Final = {
     "healthy": STYLES[None],

@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.core.findings import Finding, Severity, Verdict
+from bncheck.core.words import count
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import Setting
 from bncheck.reporting.layout import STYLES, layer_name, print_all, row
 from bncheck.reporting.spark import BINS, histogram, log_range
 from bncheck.reporting.text import measured
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
     from bncheck.layers.norm_layer import NormLayer
@@ -30,7 +30,7 @@ _VERDICTS = {
     Verdict.HEALTHY: STYLES[None],
 }
 #: A command in a fix is shown below the report instead.
-_COMMAND = re.compile(r"run `(bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
+_COMMAND = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
 _BELOW = "recalibrate (the command below)"
 _NAMED = 4  # layers named before "and N more"
 

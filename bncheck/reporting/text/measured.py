@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.core.thresholds import Thresholds
+from bncheck.core.words import count
 from bncheck.reporting.layout import STYLES, layer_name
 from bncheck.reporting.text.recalibrate import side_by_side
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
     from bncheck.measuring.features import InputFeatures

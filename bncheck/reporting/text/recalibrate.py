@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bncheck.core.words import count
 from bncheck.measuring.results import Comparison
 from bncheck.reporting.layout import layer_name
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 
 if TYPE_CHECKING:
     from bncheck.recalibrating.command import RecalibrationReport

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bncheck.reporting.layout import STYLES, print_all
-from bncheck.rules.rule import Rule
+from bncheck.rules.rule import AnyRule
 
 
-def show_rule(console: Console, rule: Rule) -> None:
+def show_rule(console: Console, rule: AnyRule) -> None:
     """A rule's whole explanation."""
     head = Text.assemble((f"{rule.code} {rule.name}", "bold"), "  (")
     for index, severity in enumerate(rule.severities):
@@ -22,7 +22,7 @@ def show_rule(console: Console, rule: Rule) -> None:
     print_all(console, [head.append(")"), Text(), body])
 
 
-def show_rules(console: Console, rules: Sequence[Rule]) -> None:
+def show_rules(console: Console, rules: Sequence[AnyRule]) -> None:
     """A line for each rule."""
     table = Table.grid(padding=(0, 2))
     for rule in rules:

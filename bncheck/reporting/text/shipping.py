@@ -8,12 +8,12 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import count
 from bncheck.reporting.document import Table
 from bncheck.reporting.layout import print_all, row
 from bncheck.reporting.layout import table as grid
 from bncheck.reporting.text.inspect import finding_rows
 from bncheck.reporting.visible import visible
-from bncheck.rules.rule import count
 from bncheck.shipping.proof import LevelParity, Proof
 from bncheck.shipping.report import CompareReport, ExportReport, Latency
 from bncheck.shipping.sides import Port

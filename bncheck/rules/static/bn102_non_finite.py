@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.rule import Network, Rule, count, rule
+from bncheck.core.words import count
+from bncheck.rules.rule import Network, Rule, rule
 
 
 @rule("BN102", "non-finite-statistics", Severity.ERROR)
-def non_finite(self: Rule, network: Network) -> Iterator[Finding]:
+def non_finite(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """A layer holds NaN or infinity, so in eval() its output is NaN for every input.
 
     One bad batch is enough: the running average keeps a NaN for ever, 500 clean batches later it
