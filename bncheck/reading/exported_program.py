@@ -95,7 +95,7 @@ def _read_old(archive: ZipArchive) -> Subtree:
 
 
 def _json(archive: ZipArchive, name: str) -> dict[str, Any]:
-    value = parse(archive.text(name))
+    value = parse(archive.text(name), archive.budget)
     if not isinstance(value, dict):
         raise TypeError
     return value

@@ -74,20 +74,19 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
             f"has a header of {length:,} bytes (limit MAX_SAFETENSORS_HEADER_BYTES)",
             "check where it is from",
         )
-    text = source.read(8, min(length, source.size - 8)).decode("utf-8", "replace")
+    text = source.read(8, min(length, source.size - 8))
+    source.budget.operations.take(len(text) // _TEXT_AN_OPERATION)
     try:
         with safe_open(path, framework="numpy") as opened:
             names = set(opened.keys())
-        header = parse(text)
+        header = parse(text, source.budget)
         entries = {name: header[name] for name in header if name in names}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise BncheckError(
             f"is a damaged safetensors file ({str(error)[:80]})", "download or copy it again"
         ) from None
-    if len(entries) > MAX_TENSORS:
-        raise BncheckError(
-            f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split it"
-        )
+    source.budget.tensors.take(len(entries))
+    source.budget.held.take(len(entries) * _TENSOR_BYTES)
     data = Storage(source.window(8 + length, source.size - 8 - length))
     return [Subtree("", {name: _tensor(data, entry) for name, entry in entries.items()})]
 

@@ -135,7 +135,7 @@ class Storage:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the storage; a complete read is held against the checksum."""
-        data = self.source.read(offset, length)
+        data = self.source.numbers(offset, length)
         self._check(data)
         return data
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.pickle_values import DICT, Global, Node, Persistent, Span, Value
-from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
     LoadedTensor,
@@ -99,6 +99,7 @@ class TorchObjects:
 
     def __init__(self, pickle: Source, find_storage: FindStorage, find_nested: FindNested) -> None:
         self._pickle = pickle
+        self.budget = pickle.budget
         self._find_storage = find_storage
         self._find_nested = find_nested
         self._nested: dict[int, tuple[Storage, str]] = {}
@@ -172,11 +173,11 @@ class TorchObjects:
     def _bytes_source(self, value: Value) -> Source:
         if isinstance(value, Span):
             return self._pickle.window(value.offset, value.length)
-        return Source(MemoryFile(self._raw(value)))
+        return self._pickle.within(self._raw(value))
 
     def _raw(self, value: Value) -> bytes:
         if isinstance(value, Span):
-            return self._pickle.read(value.offset, value.length)
+            return self._pickle.numbers(value.offset, value.length)
         if isinstance(value, str):  # a Python 2 str that happened to be text
             return value.encode()
         if isinstance(value, Node) and value.is_call_of(_ENCODE) and value.args:
