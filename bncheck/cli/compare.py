@@ -42,6 +42,6 @@ def compare(
     judge = judging.judge()
     request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
     with console.status() as say:
-        done = judge.report(run(request, say))
+        done = judge.report(run(request, console.note, say))
     delivery.deliver(CompareView(done), judge.limit)
     return judge.finish(done.findings)

@@ -89,7 +89,7 @@ def export(
     A checkpoint needs --model (or --trust) and --input or --data; a .pt2 brings its graph along.
     onnxruntime runs the file at three optimisation levels against the original in float64.
     """
-    from bncheck.folding.planner.residual import Residual
+    from bncheck.folding.residual import Residual
     from bncheck.reporting.views.export import ExportView
     from bncheck.shipping.axes import parse_axes
     from bncheck.shipping.command import ExportRequest, run

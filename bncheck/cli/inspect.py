@@ -23,12 +23,7 @@ from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspecting.from_file import Options
     from bncheck.inspecting.report import InspectReport
-    from bncheck.reading.checkpoint import Checkpoint, Subtree
-
-#: How many other parts of a file are looked at to say what they are.
-_JUDGED = 3
 
 
 @expanded
@@ -60,6 +55,7 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
+    from bncheck.inspecting.choices import choice_notes
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
@@ -92,49 +88,13 @@ def inspect(
     if processes.rank:  # rank 0 reports
         return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
     for done in reports:
-        _say_choices(done, options)
+        assert done.checkpoint is not None  # the command inspects files
+        for note in choice_notes(done.checkpoint, options):
+            console.note(note)
+        if not done.layers:
+            path = done.checkpoint.path
+            console.note(f"{path}: holds no normalisation layer with running statistics")
     several = len(checkpoints) > 1
     if reports or several:
         delivery.deliver(InspectView(reports, errors, several), judge.limit)
     return judge.finish(findings, failed=bool(errors))
-
-
-def _say_choices(report: InspectReport, options: Options) -> None:
-    """What the reader chose on the user's behalf, and what it did not find."""
-    from bncheck.reading.opening import unlisted_tensors
-    from bncheck.reporting.visible import visible
-
-    checkpoint = report.checkpoint
-    assert checkpoint is not None  # the command inspects files
-    if checkpoint.alternatives:
-        judged = checkpoint.alternatives[:_JUDGED]
-        others = [_judge(checkpoint, tree, options) for tree in judged]
-        more = len(checkpoint.alternatives) - len(judged)
-        others += [f"{more} more"] if more else []
-        console.note(
-            f"{checkpoint.path}: inspected {visible(checkpoint.key) or 'the root'}; "
-            f"--key takes another: {', '.join(others)}"
-        )
-    if unlisted := unlisted_tensors(checkpoint):
-        rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
-        console.note(
-            f"{checkpoint.path}: not inspected: {visible(unlisted[0])}{rest}, in a shard for which "
-            "the index does not list it; some loaders load it all the same"
-        )
-    if not report.layers:
-        console.note(f"{checkpoint.path}: holds no normalisation layer with running statistics")
-
-
-def _judge(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
-    """Another part of the file with its verdict: broken averages must not hide behind a choice."""
-    from bncheck.inspecting.from_file import judge
-    from bncheck.reading.tensors import TensorMap
-    from bncheck.reporting.visible import visible
-
-    tensors = TensorMap(tree.tensors)
-    other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
-    try:
-        verdict = judge(other, options).summary.verdict.value
-    except BncheckError as error:
-        verdict = error.sentence
-    return f"{visible(tree.path) or 'the root'} ({verdict})"

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from bncheck.cli import console
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.words import unsaid
 
 
 @expanded
@@ -51,7 +53,9 @@ def recalibrate(
         measuring = measuring_options.measuring(processes, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)
+        first = processes.rank == 0
+        note = console.note if first else unsaid
+        done = recalibrate_file(checkpoint, output, options, measuring, write=first, note=note)
     if processes.rank == 0:
         judged = judge.report(done)
         delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)

@@ -6,6 +6,7 @@ t = beta - mean * s. Around a linear map W x + b:
     after  (s, t):  (s W) x + (s b + t)
     before (s, t):  (W s) x + (b + W t)
 
+(docs/folding.md, "What a call absorbs", "Beside" and "Tiling").
 In float64 the order of the operations in s b + t does not matter for float32 weights: with b and
 mean at 1e4 it is off by 1e-12, where float32 was off by 4e-4.
 """
@@ -13,12 +14,21 @@ mean at 1e4 it is off by 1e-12, where float32 was off by 4e-4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.graph.dataflow import Floats
+
+#: A number of a map that may be anything, since nobody reads the part of x that it belongs to. It
+#: is NaN so that it stays free in every composition: FREE * a + b is FREE.
+FREE: Final = float("nan")
+
+
+def is_free(numbers: Floats) -> NDArray[np.bool_]:
+    """Where the numbers of a map may be anything."""
+    return np.isnan(numbers)
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Affine:
     """y = scale * x + shift. Both arrays have x's rank and broadcast against it.
 
     Which axis is the channel's is so told by the shape, and reshaping the map is reshaping the
-    arrays. NaN stands for "whatever you like": parts of x that nobody reads.
+    arrays. Both are FREE where nobody reads x.
     """
 
     scale: Floats
@@ -39,19 +49,19 @@ class Affine:
     @property
     def shifts(self) -> bool:
         """Whether any shift differs from zero."""
-        return bool(np.any(np.nan_to_num(self.shift, nan=0.0)))
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether it changes nothing that anybody reads."""
-        free = np.isnan(self.scale)
-        return bool(np.all((self.scale == 1) | free) and not self.shifts)
+        return bool(np.any((self.shift != 0) & ~is_free(self.shift)))
 
 
 def identity(rank: int) -> Affine:
     """y = x."""
     one = (1,) * rank
     return Affine(np.ones(one), np.zeros(one))
+
+
+def unconstrained(rank: int) -> Affine:
+    """The map of a value that nobody reads."""
+    free = np.full((1,) * rank, FREE)
+    return Affine(free, free)
 
 
 def norm_affine(
@@ -123,11 +133,8 @@ def transposed_before(w: Weights, scale: Floats) -> Weights:
 def tiling_as_conv(w: Weights, groups: int, scale: Floats, shift: Floats) -> Weights:
     """A 1 x 1 convolution to r*r as many channels whose pixel shuffle is the same map.
 
-    In other numbers of dimensions alike, and for tiles that are not square.
-
-    A transposed convolution whose kernel is its stride turns each input position into a tile of
-    outputs. A preceding shift adds to each place within the tile its own constant,
-    sum_i shift_i W[i, o, k], for which a transposed convolution has no parameter.
+    docs/folding.md, "Tiling": of a transposed convolution whose kernel is its stride, in any number
+    of dimensions, with what precedes it.
     """
     inputs, outer = w.weight.shape[:2]
     inner = inputs // groups

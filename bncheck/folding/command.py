@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase as fnmatch
 from functools import partial
@@ -15,8 +15,10 @@ import numpy as np
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import Note, tell_all, unsaid
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.result import FoldReport
+from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.folding import fold_overflow
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
 #: Statistics that are no statistics; what a fold makes of them would be nonsense.
 _CORRUPT = (non_finite.code, negative_variance.code)
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FoldRequest:
         return self.given.model is not None or self.given.trust
 
 
-def run(request: FoldRequest, note: Say = lambda _: None) -> FoldReport:
+def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
     """Fold, compare, and write where nothing speaks against it. Raises BncheckError.
 
     `note` is told what is worth knowing beside the result.
@@ -70,6 +70,7 @@ def run(request: FoldRequest, note: Say = lambda _: None) -> FoldReport:
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
+        tell_all(choice_notes(checkpoint, Options(key=request.key)), note)
         with usercode.exporting():
             if checkpoint.container is Container.ONNX:
                 report = _fold_onnx(request, checkpoint)
@@ -118,7 +119,7 @@ def _check_keep(request: FoldRequest, report: FoldReport) -> None:
             )
 
 
-def _tell_broken(source: Path, findings: Sequence[Finding], note: Say) -> None:
+def _tell_broken(source: Path, findings: Sequence[Finding], note: Note) -> None:
     """Statistics that make a bad model still make an exact fold, so they are only said."""
     bad = [f for f in findings if f.severity is Severity.ERROR]
     if bad:
@@ -172,7 +173,7 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     return replace(report, output=str(output))
 
 
-def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> FoldReport:
+def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> FoldReport:
     from bncheck.folding.program.fold import FoldOptions, fold
     from bncheck.subject.setup import checked_device
 
@@ -238,7 +239,7 @@ def _written(
     return replace(report, output=str(output))
 
 
-def _model(request: FoldRequest, checkpoint: Checkpoint, note: Say) -> nn.Module:
+def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Module:
     """The model in eval mode, with statistics that are worth folding."""
     from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
     from bncheck.subject.model import missing_statistics

@@ -26,7 +26,6 @@ from bncheck.folding.algebra import (
     transposed_after,
     transposed_before,
 )
-from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.plan import Fold, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import (
@@ -230,7 +229,7 @@ def _norm_weights(graph: Graph, op: Op, fold: Fold) -> Weights:
     assert mean is not None
     assert var is not None
     deviation = np.sqrt(var + op.spec.eps)
-    whole = with_merged(Affine(*norm_affine(gamma, beta, mean, var, op.spec.eps)), fold)
+    whole = fold.applied_to(Affine(*norm_affine(gamma, beta, mean, var, op.spec.eps)))
     return Weights(whole.scale * deviation, whole.shift + mean * whole.scale)
 
 

@@ -77,7 +77,7 @@ class Gate:
         except BncheckError as error:
             return ModelResult(name, (), (error,))
         for path in paths:
-            subject = Subject(name, model, path, self.configuration, self.policy)
+            subject = Subject(name, model, path, self.configuration, self.policy, self.say)
             for check in CHECKS:
                 if not check.wanted(model):
                     continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.words import Note, unsaid
 from bncheck.gate.patterns import is_pattern, matching
 from bncheck.inspecting.from_file import Options
 from bncheck.policy.config.load import Configuration
@@ -28,6 +29,7 @@ class Subject:
     path: Path
     configuration: Configuration
     policy: Policy
+    note: Note = unsaid
 
     @property
     def options(self) -> Options:

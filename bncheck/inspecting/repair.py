@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from bncheck.core.words import as_argument
 from bncheck.data import DataOptions
 from bncheck.inspecting.from_file import Options
 from bncheck.subject.setup import Measuring
@@ -29,11 +30,11 @@ def recalibrate_command(path: Path | None, options: Options, measuring: Measurin
     given = (measuring.model, measuring.data, measuring.metric)
     if path is None or not all(value is None or isinstance(value, str) for value in given):
         return IN_PYTHON
-    words = ["bncheck", "recalibrate", _argument(path)]
+    words = ["bncheck", "recalibrate", as_argument(path)]
     for option, value in _pairs(options, measuring):
         if value is not None:
             words += [option, _text(value)] if value != "" else [option]
-    line = shlex.join([*words, "-o", str(repaired_path(path))])
+    line = shlex.join([*words, "-o", as_argument(repaired_path(path))])
     return f"{_python_path(measuring)}{line}"
 
 
@@ -70,11 +71,6 @@ def _text(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(_text, value))
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def _argument(path: Path) -> str:
-    """A path that no shell user and no parser takes for an option."""
-    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _python_path(measuring: Measuring) -> str:

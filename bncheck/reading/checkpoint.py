@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from bncheck.core.words import shortened
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 
@@ -87,3 +88,8 @@ class Checkpoint:
     modules: Mapping[str, NormModule]
     alternatives: tuple[Subtree, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def part_name(key: str) -> str:
+    """What a part of a file is called."""
+    return shortened(key) or "the root"

@@ -21,7 +21,9 @@ import numpy as np
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.core.thresholds import W2_WARNING
+from bncheck.core.thresholds import Thresholds
+from bncheck.core.words import Note, tell_all, unsaid
+from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
@@ -109,7 +111,13 @@ class RecalibrationReport:
 
 
 def recalibrate_file(
-    path: Path, out: Path, options: Options, measuring: Measuring | None, *, write: bool = True
+    path: Path,
+    out: Path,
+    options: Options,
+    measuring: Measuring | None,
+    *,
+    write: bool = True,
+    note: Note = unsaid,
 ) -> RecalibrationReport:
     """Recalibrate a checkpoint; `out` is a copy in which only the BatchNorm buffers differ.
 
@@ -126,6 +134,7 @@ def recalibrate_file(
     if out.exists() and out.resolve() == path.resolve():
         raise BncheckError("is the checkpoint itself", "name another file after -o", str(out))
     try:
+        tell_all(choice_notes(checkpoint, options), note)
         layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -188,6 +197,7 @@ def _with_data(
     from bncheck.measuring.measure import measure, measure_population
 
     plan = measuring.plan(options.train_batch_size, everything=True)
+    plan = replace(plan, thresholds=options.thresholds)
     data = measuring.batches()
     broken = {
         f.layer
@@ -215,7 +225,7 @@ def _with_data(
         comparison.samples,
         prefix=prefix,
     )
-    return _judged(report, measurement)
+    return _judged(report, measurement, options.thresholds)
 
 
 def _proof(
@@ -258,9 +268,11 @@ def _refuse_non_finite(statistics: Statistics) -> None:
             )
 
 
-def _judged(report: RecalibrationReport, measurement: Measurement | None) -> RecalibrationReport:
+def _judged(
+    report: RecalibrationReport, measurement: Measurement | None, thresholds: Thresholds
+) -> RecalibrationReport:
     """BN208 where the new statistics serve worse, or do not even agree with the data."""
-    reason = _worse(report)
+    reason = _worse(report, thresholds)
     if reason is None:
         return report
     finding = would_hurt.finding(
@@ -275,7 +287,7 @@ def _judged(report: RecalibrationReport, measurement: Measurement | None) -> Rec
     return replace(report, reason=reason, findings=(finding,))
 
 
-def _worse(report: RecalibrationReport) -> str | None:
+def _worse(report: RecalibrationReport, thresholds: Thresholds) -> str | None:
     c = report.comparison
     assert c is not None
     if c.direction is Direction.WORSE:
@@ -285,7 +297,7 @@ def _worse(report: RecalibrationReport) -> str | None:
         )
     old = max((w2 for w2 in report.before.values() if w2 is not None), default=math.inf)
     new = max((w2 for w2 in report.after.values() if w2 is not None), default=0.0)
-    if new >= W2_WARNING and new >= old:
+    if thresholds.severity(new) is not None and new >= old:
         return f"W2 would not fall (from {old:.2f} to {new:.2f})"
     if c.direction is Direction.UNKNOWN and old < math.inf and _doubts_more(c):
         assert c.confidence is not None

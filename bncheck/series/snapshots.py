@@ -14,7 +14,7 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEAD_VARIANCE
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers, split_name
-from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.checkpoint import Checkpoint, part_name
 from bncheck.reading.opening import open_checkpoint
 from bncheck.series.naming import natural_key, numbers_in, rank_of, short_labels
 
@@ -57,13 +57,18 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One file of the series; `step` (updates) and `epoch` are what the file itself says."""
+    """One file of the series; `step` (updates) and `epoch` are what the file itself says.
+
+    `key` is the part of the file that was taken, `others` the parts that were not.
+    """
 
     path: Path
     label: str
     step: int | None
     epoch: int | None
     states: Mapping[str, State]
+    key: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def counter(self) -> int | None:
@@ -140,7 +145,8 @@ def read_snapshot(path: Path, key: str | None, given: Assumptions) -> Snapshot:
     step, epoch = _whole(checkpoint, _STEPS), _whole(checkpoint, _EPOCHS)
     prefix = checkpoint.prefix if all(n.startswith(checkpoint.prefix) for n in states) else ""
     states = {name[len(prefix) :]: state for name, state in states.items()}
-    return Snapshot(path, path.stem, step, epoch, states)
+    others = tuple(tree.path for tree in checkpoint.alternatives)
+    return Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others)
 
 
 def other_weights_differ(first: Path, second: Path, key: str | None) -> bool:
@@ -240,8 +246,25 @@ def _labels(snapshots: Sequence[Snapshot]) -> list[str]:
     return short_labels([s.path for s in snapshots])
 
 
+def _parts_taken(snapshots: Sequence[Snapshot]) -> Iterable[str]:
+    """Which part of files of several was compared, if nobody has said which."""
+    chosen = [s for s in snapshots if s.others]
+    if not chosen:
+        return
+    others = ", ".join(dict.fromkeys(part_name(other) for s in chosen for other in s.others[:3]))
+    keys: dict[str, list[Snapshot]] = {}
+    for snapshot in snapshots:
+        keys.setdefault(snapshot.key, []).append(snapshot)
+    if len(keys) == 1:
+        yield f"took {part_name(chosen[0].key)} of every snapshot; --key takes another: {others}"
+        return
+    parts = (f"{part_name(key)} of {group[0].path} ({len(group)})" for key, group in keys.items())
+    yield f"took different parts: {', '.join(parts)}; --key takes the same part of all: {others}"
+
+
 def _notes(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iterable[str]:
     """What is odd about the series: copies, an order that names or counters contradict."""
+    yield from _parts_taken(snapshots)
     seen: dict[tuple[tuple[str, bytes | None, bytes], ...], Snapshot] = {}
     for snapshot in snapshots:
         digests = tuple((n, p, b) for n, (p, b) in sorted(_digests(snapshot).items()))

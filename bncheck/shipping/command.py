@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import Note, as_argument, tell_all, unsaid
+from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from bncheck.subject.setup import Measuring
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class _Loaded:
     findings: Sequence[Finding]
 
 
-def run(
-    request: ExportRequest, note: Say = lambda _: None, say: Say = lambda _: None
-) -> ExportReport:
+def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> ExportReport:
     """Export, unless findings stop it: then nothing is written. Raises BncheckError.
 
     `note` is told what is worth knowing beside the result, `say` what is being done.
@@ -75,6 +74,7 @@ def run(
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
+        tell_all(choice_notes(checkpoint, Options(key=request.key)), note)
         with usercode.exporting():
             loaded = _loaded(request, checkpoint)
             serious = tuple(
@@ -107,7 +107,8 @@ def _check(request: ExportRequest) -> None:
 def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if checkpoint.container is Container.ONNX:
         raise BncheckError(
-            "is an ONNX model already", f"`bncheck fold {request.source} -o OUT.onnx` folds it"
+            "is an ONNX model already",
+            f"`bncheck fold {shlex.quote(as_argument(request.source))} -o OUT.onnx` folds it",
         )
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         from bncheck.folding.program.file import load_program

@@ -14,7 +14,7 @@ import onnx
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.folding.planner.residual import Residual
+from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names

@@ -83,7 +83,7 @@ scale = 2.0
 mean = [0.25]
 std = [0.5]
 batch-size = 32
-samples = 700
+samples = 300
 eps = 1e-5
 momentum = 0.2
 """

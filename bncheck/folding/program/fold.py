@@ -11,9 +11,8 @@ from torch.export import ExportedProgram
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.folding.planner.candidates import refuse_corrupt
+from bncheck.folding.planner.normalisations import refuse_corrupt
 from bncheck.folding.planner.plan import Decision
-from bncheck.folding.planner.residual import Residual, rewritten
 from bncheck.folding.program import parity
 from bncheck.folding.program.exporting import (
     as_arguments,
@@ -24,6 +23,7 @@ from bncheck.folding.program.exporting import (
 from bncheck.folding.program.plain import plain
 from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
+from bncheck.folding.residual import Residual, rewritten
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
 from bncheck.graph.program.read import read_program

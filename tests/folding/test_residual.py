@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bncheck.folding.planner.plan import Status
-from bncheck.folding.planner.residual import Residual
 from bncheck.folding.program.fold import FoldOptions, fold
+from bncheck.folding.residual import Residual
 from tests.architectures import randomised
 from tests.shipping.nets import Stays
 

@@ -16,9 +16,8 @@ from dataclasses import replace
 from enum import Enum
 
 from bncheck.folding.algebra import cast
-from bncheck.folding.planner.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.planner.draft import with_merged
 from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Graph, Norm
@@ -42,11 +41,11 @@ def rewritten(solution: Solution, form: Residual) -> Solution:
     graph, plan = solution.graph, solution.plan
     decisions = list(plan.decisions)
     made: dict[int, NewWeights] = {}
-    for place, candidate in enumerate(find_candidates(graph)):
+    for place, norm in enumerate(find_normalisations(graph)):
         if decisions[place].status is Status.KEPT:
-            new = _as_calls(graph, plan, candidate, form)
+            new = _as_calls(graph, plan, norm, form)
             if new is not None:
-                made[candidate.last] = new
+                made[norm.last] = new
                 decisions[place] = _rewritten(decisions[place], new)
     return replace(
         solution,
@@ -56,18 +55,18 @@ def rewritten(solution: Solution, form: Residual) -> Solution:
     )
 
 
-def _as_calls(graph: Graph, plan: Plan, candidate: Candidate, form: Residual) -> NewWeights | None:
-    op = graph.ops[candidate.last]
+def _as_calls(graph: Graph, plan: Plan, norm: Normalisation, form: Residual) -> NewWeights | None:
+    op = graph.ops[norm.last]
     if not isinstance(op.spec, Norm):
         return None
     try:
-        affine = affine_of(graph, candidate)
+        affine = affine_of(graph, norm)
     except Stuck:
         return None
     source, result = op.inputs[0], op.outputs[0]
     assert source is not None
     dtype, rank = graph.values[result].dtype, affine.scale.ndim
-    affine = with_merged(affine, plan.folds.get(candidate.last, Fold()))
+    affine = plan.folds.get(norm.last, Fold()).applied_to(affine)
     channels = affine.scale.size
     if graph.values[source].dtype != dtype or affine.scale.shape[1:2] != (channels,):
         return None

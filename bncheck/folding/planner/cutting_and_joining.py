@@ -1,12 +1,13 @@
-"""Maps of wholes and of their parts: joining, cutting and picking along an axis."""
+"""How a map passes a call that joins, cuts or picks along an axis: docs/folding.md, "Passing"."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bncheck.folding.algebra import Affine, identity
+from bncheck.folding.algebra import FREE, Affine, identity, unconstrained
 from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged, same
 from bncheck.graph.dataflow import Concat, Floats, Gather, Graph, Op, Split
 
@@ -24,68 +25,40 @@ def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
 def parts_of(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
     """What each part of a concatenation takes of its map."""
     assert isinstance(op.spec, Concat)
-    axis = op.spec.axis
-    if op.spec.stacks:
-        return [_cut(affine, axis, slot) for slot in range(len(op.inputs))]
-    if is_even(affine, axis):
+    axis, stacks = op.spec.axis, op.spec.stacks
+    if is_even(affine, axis) and not stacks:
         return [affine] * len(op.inputs)
-    ends = np.cumsum(_axis_sizes(graph, op, axis))[:-1]
-    scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
-    pairs = zip(np.split(scale, ends, axis), np.split(shift, ends, axis), strict=True)
-    return [Affine(*pair) for pair in pairs]
+    sizes = [1] * len(op.inputs) if stacks else _axis_sizes(graph, op, axis)
+    bounds = itertools.pairwise(itertools.accumulate(sizes, initial=0))
+    return [_cut(affine, axis, slice(*pair), drops=stacks) for pair in bounds]
 
 
 def joined(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     """The map of a concatenation, from those of some of its parts."""
     assert isinstance(op.spec, Concat)
-    axis = op.spec.axis
-    if op.spec.stacks:
+    axis, stacks = op.spec.axis, op.spec.stacks
+    if stacks:
         given = {s: each(m, lambda array: np.expand_dims(array, axis)) for s, m in given.items()}
     one = identity(next(iter(given.values())).scale.ndim)
     maps = [given.get(slot, one) for slot in range(len(op.inputs))]
     if all(is_even(m, axis) and same(maps[0], m) for m in maps):
         return maps[0]
-    sizes = [1] * len(maps) if op.spec.stacks else _axis_sizes(graph, op, axis)
-    pairs = zip(maps, sizes, strict=True)
-    rows = [[_filled(m.scale, axis, n), _filled(m.shift, axis, n)] for m, n in pairs]
-    arrays = [array for row in rows for array in row]
-    shape = np.broadcast_shapes(*(_without(array.shape, axis) for array in arrays))
-    return Affine(*(_joined_arrays([row[i] for row in rows], shape, axis) for i in (0, 1)))
+    return _side_by_side(maps, axis, [1] * len(maps) if stacks else _axis_sizes(graph, op, axis))
 
 
-def _cut(affine: Affine, axis: int, place: int) -> Affine:
-    """One slice of a stack, the axis gone."""
-
-    def cut(array: Floats) -> Floats:
-        slices: Floats = np.take(array, place if array.shape[axis] > 1 else 0, axis)
-        return slices
-
-    return each(affine, cut)
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """The shape with that axis at size 1."""
-    return (*shape[:axis], 1, *shape[axis + 1 :])
+def _side_by_side(maps: Sequence[Affine], axis: int, sizes: Sequence[int]) -> Affine:
+    """The map whose parts along an axis, of these sizes, are those maps."""
+    pairs = [np.broadcast_arrays(m.scale, m.shift) for m in maps]
+    outer = np.broadcast_shapes(*(_resized(pair[0].shape, axis, 1) for pair in pairs))
+    rows = [
+        [np.broadcast_to(array, _resized(outer, axis, size)) for array in pair]
+        for pair, size in zip(pairs, sizes, strict=True)
+    ]
+    return Affine(*(np.concatenate(arrays, axis) for arrays in zip(*rows, strict=True)))
 
 
-def _joined_arrays(arrays: list[Floats], shape: tuple[int, ...], axis: int) -> Floats:
-    full = []
-    for array in arrays:
-        size = array.shape[axis]
-        full.append(np.broadcast_to(array, (*shape[:axis], size, *shape[axis + 1 :])))
-    return np.concatenate(full, axis)
-
-
-def _filled(array: Floats, axis: int, size: int) -> Floats:
-    shape = list(array.shape)
-    shape[axis] = size
-    return np.broadcast_to(array, shape)
-
-
-def part_of(op: Op, affine: Affine, part: slice) -> Affine:
-    """The map of one part that a split cuts off."""
-    assert isinstance(op.spec, Split)
-    axis, drops = op.spec.axis, op.spec.drops
+def _cut(affine: Affine, axis: int, part: slice, *, drops: bool) -> Affine:
+    """The map of a part along an axis, which disappears where the call drops it."""
 
     def cut(array: Floats) -> Floats:
         if array.shape[axis] > 1:
@@ -95,8 +68,19 @@ def part_of(op: Op, affine: Affine, part: slice) -> Affine:
     return each(affine, cut)
 
 
+def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """The shape with that axis at another size."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def cuts_of(op: Op, affine: Affine) -> list[Affine]:
+    """The maps of the parts that a split gives."""
+    assert isinstance(op.spec, Split)
+    return [_cut(affine, op.spec.axis, part, drops=op.spec.drops) for part in op.spec.parts]
+
+
 def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
-    """Each output's map in its place of the input, anything elsewhere."""
+    """Each output's map in its place of the input, free elsewhere."""
     assert isinstance(op.spec, Split)
     spec = op.spec
     if spec.drops:
@@ -108,18 +92,18 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
             return wanted[0]
         raise Stuck(f"{op.label} ({op.kind}) cuts an axis of unknown size")
     pairs = [np.broadcast_arrays(w.scale, w.shift) for w in wanted]
-    outer = np.broadcast_shapes(*(_without(p[0].shape, spec.axis) for p in pairs))
-    full = (*outer[: spec.axis], size, *outer[spec.axis + 1 :])
+    outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
+    full = _resized(outer, spec.axis, size)
     if np.prod(full) > MAX_SIZE:
         raise Stuck("its map became too large to carry")
-    scale, shift = np.full(full, np.nan), np.full(full, np.nan)
+    scale, shift = np.full(full, FREE), np.full(full, FREE)
     for pair, part in zip(pairs, spec.parts, strict=True):
         key = (slice(None),) * spec.axis + (part,)
         scale[key], shift[key] = pair[0], pair[1]
     return Affine(scale, shift)
 
 
-def picked(op: Op, affine: Affine) -> Affine:
+def picked(_: Graph, op: Op, affine: Affine) -> Affine:
     """The map of what is picked, from that of the whole."""
     assert isinstance(op.spec, Gather)
     for axis, indices in op.spec.picks:
@@ -148,16 +132,12 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
 
 def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: int) -> Affine:
     pair = np.broadcast_arrays(affine.scale, affine.shift)
-    full = (*pair[0].shape[:axis], size, *pair[0].shape[axis + 1 :])
-    if np.prod(full) > MAX_SIZE:
+    if np.prod(_resized(pair[0].shape, axis, size)) > MAX_SIZE:
         raise Stuck("its map became too large to carry")
-    free = np.full(_without(full, axis), np.nan)
-    rows = [Affine(free, free)] * size
+    rows = [unconstrained(pair[0].ndim)] * size
     for place, index in enumerate(indices):
-        taken = [np.take(array, [place], axis) for array in pair]
-        both = merged(rows[index], Affine(*taken))
+        both = merged(rows[index], Affine(*(np.take(array, [place], axis) for array in pair)))
         if both is None:
             raise Stuck(f"{op.label} ({op.kind}) repeats its channels, and their scales differ")
         rows[index] = both
-    arrays = ([row.scale for row in rows], [row.shift for row in rows])
-    return Affine(*(np.concatenate(array, axis) for array in arrays))
+    return _side_by_side(rows, axis, [1] * size)
