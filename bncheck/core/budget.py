@@ -58,9 +58,7 @@ class Budget:
         self.files = Account(
             "MAX_FILES", limits.MAX_FILES, "needs more than {} files", "merge its shards"
         )
-        self.modules = Account(
-            "MAX_MODULES", limits.MAX_MODULES, "describes more than {} modules"
-        )
+        self.modules = Account("MAX_MODULES", limits.MAX_MODULES, "describes more than {} modules")
         self.tensors = Account(
             "MAX_TENSORS", limits.MAX_TENSORS, "holds more than {} tensors", "split it"
         )

@@ -14,11 +14,11 @@ MIB: Final = 1 << 20
 #: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 11 MB.
 MAX_PICKLE_BYTES: Final = 64 * MIB
 
-#: Work of one checkpoint, its shards and nested files included, counted in opcodes of a pickle: half
-#: a microsecond and, as long as the pickle is read, 30 bytes of memory. An opcode that makes a
+#: Work of one checkpoint, its shards and nested files included, counted in opcodes of a pickle:
+#: half a microsecond and, as long as the pickle is read, 30 bytes of memory. An opcode that makes a
 #: container counts three times; a tensor of a state dict takes about 60 in all, so this is room for
 #: 100,000 tensors.
-MAX_OPERATIONS: Final = 6_000_000
+MAX_OPERATIONS: Final = 10_000_000
 OPERATION_BYTES: Final = 30
 CONTAINER_OPERATIONS: Final = 3
 
@@ -38,9 +38,8 @@ INLINE_BYTES: Final = 4096
 #: The directory of a zip archive: about 63 bytes a record, so this is room for 250,000 records.
 MAX_ZIP_DIRECTORY_BYTES: Final = 16 * MIB
 
-#: JSON and TorchScript source inside an archive, inflated: one record, and all of them.
+#: A record of JSON or TorchScript source inside an archive, inflated.
 MAX_TEXT_RECORD_BYTES: Final = 32 * MIB
-MAX_TEXT_BYTES: Final = 128 * MIB
 
 #: Objects, lists and commas of one JSON text: an empty object takes 2 bytes of file and 64 of
 #: memory. A program has about 100 an operator, a safetensors header 7 a tensor.

@@ -27,9 +27,7 @@ _U1, _U2, _U4, _U8, _I4 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i"))
 _ROUND: Final = 1 << 14
 
 
-def load(
-    stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value] = Persistent
-) -> Value:
+def load(stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value] = Persistent) -> Value:
     """Run one pickle from the stream's position and return what it describes.
 
     `refer` turns a persistent id into the value that stands for it.
@@ -64,9 +62,7 @@ def _malformed(reason: str) -> BncheckError:
 class _Machine:
     """The stack, the memo and one method per group of opcodes."""
 
-    def __init__(
-        self, stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value]
-    ) -> None:
+    def __init__(self, stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value]) -> None:
         self.stream = stream
         self.budget = budget
         self.refer = refer

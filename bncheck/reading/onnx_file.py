@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.protobuf import check_size, has_graph
+from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
 
@@ -40,18 +41,40 @@ _INPUTS: Final = {
 }
 
 
+class ModelFolder:
+    """Where a model's external data may lie; each of its files is opened once."""
+
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self._path = path
+        self._budget = budget
+        self._files: dict[str, Source] = {}
+
+    def open(self, location: str) -> Source:
+        """The data file of that name. Raises BncheckError for one outside the model's folder."""
+        if location not in self._files:
+            self._files[location] = Source.open(_external_file(self._path, location), self._budget)
+        return self._files[location]
+
+
+def parse_model(source: Source) -> onnx.ModelProto:
+    """The message in a file, once it is known not to be a bomb. Raises protobuf's DecodeError."""
+    import onnx
+
+    data = source.numbers(0, source.size)
+    check_size(data, schema_of(onnx.ModelProto.DESCRIPTOR))
+    model = onnx.ModelProto()
+    model.ParseFromString(data)
+    return model
+
+
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
     if source.size > MAX_ONNX_BYTES or not has_graph(source):
         return None
-    import onnx
     from google.protobuf.message import DecodeError
 
-    data = source.read(0, source.size)
-    check_size(data)
-    model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model = parse_model(source)
     except DecodeError:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
@@ -61,6 +84,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
             "keeps BatchNorms in functions, where bncheck does not look",
             "inline them: onnx.inliner.inline_local_functions",
         )
+    folder = ModelFolder(path, source.budget)
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
     unused = _Names()
@@ -69,7 +93,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         for name, tensor in _constants(graph):
             scope[name] = unused.name(name, tensors)
             tensors[scope[name]] = LoadedTensor(
-                partial(load_tensor, tensor, path), tuple(tensor.dims)
+                partial(load_tensor, tensor, folder), checked_shape(tensor.dims)
             )
         for node in graph.node:
             # Exporters share equal initialisers through Identity nodes.
@@ -177,15 +201,15 @@ class _Names:
         return name
 
 
-def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
+def load_tensor(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     """A tensor's numbers, also from a data file in the model's own folder."""
     import onnx
     from onnx import numpy_helper
 
     try:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            return _load_external(tensor, path)
-        checked_shape(tuple(tensor.dims))
+            return _load_external(tensor, folder)
+        checked_shape(tensor.dims)
         array: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise BncheckError(
@@ -196,13 +220,13 @@ def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
     return array
 
 
-def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
+def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     import numpy as np
     from onnx import helper
 
     entries = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    shape = checked_shape(tuple(tensor.dims))
+    shape = checked_shape(tensor.dims)
     length = dtype.itemsize * math.prod(shape)
     said = int(entries.get("length") or length)
     if said != length:
@@ -210,8 +234,8 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
             f"says that {_text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
-    data = Source.open(_external_file(path, entries.get("location", "")))
-    raw = data.read(int(entries.get("offset") or 0), length)
+    data = folder.open(entries.get("location", ""))
+    raw = data.numbers(int(entries.get("offset") or 0), length)
     return np.frombuffer(raw, dtype).reshape(shape)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -161,13 +161,13 @@ def impossible_shape() -> BncheckError:
     return BncheckError("holds a tensor with an impossible shape", "save it again")
 
 
-def checked_shape(sizes: tuple[int, ...]) -> tuple[int, ...]:
+def checked_shape(sizes: Sequence[int]) -> tuple[int, ...]:
     """Refuse what NumPy could not even count: negative, too many or too large dimensions."""
     if len(sizes) > _MOST_AXES or min(sizes, default=0) < 0:
         raise impossible_shape()
     if math.prod(size for size in sizes if size) >= _MOST_ELEMENTS:
         raise impossible_shape()
-    return sizes
+    return tuple(sizes)
 
 
 @dataclass(slots=True)

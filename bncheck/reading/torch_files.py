@@ -61,7 +61,9 @@ def read_legacy(source: Source) -> Pickled:
     """A file of `torch.save(..., _use_new_zipfile_serialization=False)`, torch before 1.6."""
     stream = source.stream(len(LEGACY_MAGIC))
     inert.load(stream, source.budget)  # the protocol, always 1001
-    inert.load(stream, source.budget)  # the system; but torch wrote little-endian on big-endian machines, too
+    inert.load(
+        stream, source.budget
+    )  # the system; but torch wrote little-endian on big-endian machines, too
     references = _References()
     root = inert.load(stream, source.budget, references)
     keys = inert.load(stream, source.budget)

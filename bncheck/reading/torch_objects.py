@@ -102,7 +102,7 @@ class TorchObjects:
         self.budget = pickle.budget
         self._find_storage = find_storage
         self._find_nested = find_nested
-        self._nested: dict[int, tuple[Storage, str]] = {}
+        self._nested: dict[Span | int, tuple[Storage, str]] = {}
 
     def tensor(self, value: Value) -> LazyTensor | None:
         """The tensor that a node describes, or None for anything else.
@@ -165,9 +165,11 @@ class TorchObjects:
                 storage = storage.part(_integer(offset), _integer(length), item_size(dtype))
             return storage, dtype
         if isinstance(value, Node) and value.is_call_of(_LOAD_FROM_BYTES):
-            if id(value) not in self._nested:  # tensors may share it
-                self._nested[id(value)] = self._find_nested(self._bytes_source(value.args[0]))
-            return self._nested[id(value)]
+            data = value.args[0]
+            place = data if isinstance(data, Span) else id(data)
+            if place not in self._nested:  # tensors may share it
+                self._nested[place] = self._find_nested(self._bytes_source(data))
+            return self._nested[place]
         raise ValueError
 
     def _bytes_source(self, value: Value) -> Source:

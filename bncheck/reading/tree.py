@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TypeAlias, TypeGuard
 
-from bncheck.core.errors import BncheckError
 from bncheck.core.budget import Budget
+from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class

@@ -16,8 +16,8 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from bncheck.core.errors import BncheckError
 from bncheck.core.budget import Budget
+from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
@@ -105,6 +105,11 @@ class ZipArchive:
                 bool(info.flag_bits & 0x1),
                 name.endswith("/") or bool(info.external_attr & _DOS_DIRECTORY),
             )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive."""
+        return self._source.size
 
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._records

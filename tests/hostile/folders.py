@@ -97,46 +97,46 @@ def distributed_payload_beside_weights(folder: Path) -> Path:
     return folder
 
 
-def metadata(folder: Path, tensors: bytes, places: bytes) -> Path:
+def _metadata(folder: Path, tensors: bytes, places: bytes) -> Path:
     state = {"state_dict_metadata": tensors, "storage_data": places}
     body = call(name("torch.distributed.checkpoint.metadata", "Metadata")) + dict_(state) + b"b"
     return file(folder, PROTO + body + b".", ".metadata").parent
 
 
-def object_(kind: str, **fields: bytes) -> bytes:
+def _object(kind: str, **fields: bytes) -> bytes:
     return call(name("torch.distributed.checkpoint.metadata", kind)) + dict_(fields) + b"b"
 
 
-def sizes_(*sizes: int) -> bytes:
+def _size(*sizes: int) -> bytes:
     return call(name("torch", "Size"), tuple_(*map(integer, sizes)))
 
 
 def _place(offsets: bytes, length: int, file: str = "__0_0.distcp") -> bytes:
     """One entry of storage_data: a key and where its bytes are."""
-    key = object_("MetadataIndex", fqn=text(MEAN), offset=offsets)
+    key = _object("MetadataIndex", fqn=text(MEAN), offset=offsets)
     fields = {"relative_path": text(file), "offset": integer(0), "length": integer(length)}
-    return key + object_("_StorageInfo", **fields)
+    return key + _object("_StorageInfo", **fields)
 
 
 def _one_tensor(size: bytes, chunks: bytes) -> bytes:
-    return dict_({MEAN: object_("TensorStorageMetadata", size=size, chunks=chunks)})
+    return dict_({MEAN: _object("TensorStorageMetadata", size=size, chunks=chunks)})
 
 
 @case(ANY, "a kilobyte of file that 500 chunks expand to 60 MiB each")
 def distributed_expanded_chunks(folder: Path) -> Path:
     torch.save(torch.rand(1).expand(15 << 20), folder / "__0_0.distcp")
     length = (folder / "__0_0.distcp").stat().st_size
-    chunk = object_("ChunkStorageMetadata", offsets=sizes_(0), sizes=sizes_(15 << 20))
+    chunk = _object("ChunkStorageMetadata", offsets=_size(0), sizes=_size(15 << 20))
     chunks = chunk + put(0) + b"0](" + get(0) * 500 + b"e"
-    places = b"}(" + _place(sizes_(0), length) + b"u"
-    return metadata(folder, _one_tensor(sizes_(15 << 20), chunks), places)
+    places = b"}(" + _place(_size(0), length) + b"u"
+    return _metadata(folder, _one_tensor(_size(15 << 20), chunks), places)
 
 
 @case(ANY, "40,000 chunks whose offsets all have one hash")
 def distributed_hash_collisions(folder: Path) -> Path:
-    offsets = [sizes_(number * (2**61 - 1)) for number in range(40_000)]
+    offsets = [_size(number * (2**61 - 1)) for number in range(40_000)]
     places = b"}(" + b"".join(_place(offset, 8) for offset in offsets) + b"u"
-    return metadata(folder, _one_tensor(sizes_(4), b"]"), places)
+    return _metadata(folder, _one_tensor(_size(4), b"]"), places)
 
 
 for _name, _what, _size_, _offsets, _sizes in (
@@ -155,8 +155,8 @@ for _name, _what, _size_, _offsets, _sizes in (
     ) -> Path:
         torch.save(torch.rand(2), folder / "__0_0.distcp")
         length = (folder / "__0_0.distcp").stat().st_size
-        chunk = object_("ChunkStorageMetadata", offsets=sizes_(*offsets), sizes=sizes_(*sizes))
-        places = b"}(" + _place(sizes_(*offsets), length) + b"u"
-        return metadata(folder, _one_tensor(sizes_(*size), b"](" + chunk + b"e"), places)
+        chunk = _object("ChunkStorageMetadata", offsets=_size(*offsets), sizes=_size(*sizes))
+        places = b"}(" + _place(_size(*offsets), length) + b"u"
+        return _metadata(folder, _one_tensor(_size(*size), b"](" + chunk + b"e"), places)
 
     add(f"distributed-chunk-{_name}", REFUSED, _what, _odd_chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable
@@ -11,6 +12,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 
 from tests.hostile.abundance import layers, varint
 from tests.hostile.assembler import (
@@ -26,7 +36,6 @@ from tests.hostile.assembler import (
     tuple_,
 )
 from tests.hostile.case import ANY, add, case, file
-from tests.hostile.folders import metadata, object_, sizes_
 from tests.hostile.programs import NORM_CODE, torchscript, torchscript_norm
 
 _FOUR = np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes()
@@ -92,7 +101,7 @@ def _storage() -> bytes:
 def _nested(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     """A plain pickle of tensors whose storages are files in it: `copies` that take turns."""
     kept = [b"B" + struct.pack("<I", len(inner)) + inner + put(n) + b"0" for n in range(copies)]
-    body = b"".join(kept) + b"}("
+    parts = [*kept, b"}("]
     load, rebuild = (
         name("torch.storage", "_load_from_bytes"),
         name("torch._utils", "_rebuild_tensor_v2"),
@@ -101,8 +110,8 @@ def _nested(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     for number in range(count):
         storage = call(load, get(number % copies))
         key = f"l{number // 2}.{_ROLES[number % 2]}"
-        body += text(key) + call(rebuild, storage, integer(0), *numbers)
-    return file(folder, PROTO + body + b"u.", "model.pkl")
+        parts.append(text(key) + call(rebuild, storage, integer(0), *numbers))
+    return file(folder, PROTO + b"".join(parts) + b"u.", "model.pkl")
 
 
 @case(ANY, "one torch file of 20,000 records in a pickle, in which 300 tensors sit")
@@ -123,28 +132,23 @@ def repeated_nested_small_files(folder: Path) -> Path:
 # --- distributed checkpoints ----------------------------------------------------------------------
 
 
-def _place(key: str, offset: int, start: int, length: int, path: str = "__0_0.distcp") -> bytes:
-    index = object_("MetadataIndex", fqn=text(key), offset=sizes_(offset))
-    fields = {"relative_path": text(path), "offset": integer(start), "length": integer(length)}
-    return index + object_("_StorageInfo", **fields)
-
-
 def _chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     """Mean and variance of one layer, each of so many chunks of four in one file."""
     (folder / "__0_0.distcp").write_bytes(inner * copies)
-    sizes = [
-        object_("ChunkStorageMetadata", offsets=sizes_(4 * n), sizes=sizes_(4))
-        for n in range(count)
-    ]
-    chunks = b"](" + b"".join(sizes) + b"e"
+    properties = TensorProperties(dtype=torch.float32)
+    chunks = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
+    whole = TensorStorageMetadata(properties, torch.Size([4 * count]), chunks)
     keys = [f"bn.{role}" for role in _ROLES]
-    whole = object_("TensorStorageMetadata", size=sizes_(4 * count), chunks=chunks)
-    places = [
-        _place(key, 4 * n, (n % copies) * len(inner), len(inner))
+    places = {
+        MetadataIndex(key, chunk.offsets): _StorageInfo(
+            "__0_0.distcp", number % copies * len(inner), len(inner)
+        )
         for key in keys
-        for n in range(count)
-    ]
-    return metadata(folder, dict_(dict.fromkeys(keys, whole)), b"}(" + b"".join(places) + b"u")
+        for number, chunk in enumerate(chunks)
+    }
+    content = Metadata(dict.fromkeys(keys, whole), storage_data=places)
+    (folder / ".metadata").write_bytes(pickle.dumps(content))
+    return folder
 
 
 add("repeated-chunks-of-records", ANY, "200 chunks that are one zip archive of 20,000 records",
@@ -159,8 +163,8 @@ add("repeated-chunks-each-its-own", ANY, "2 x 20,000 chunks of 20,000 archives",
 # --- shards ---------------------------------------------------------------------------------------
 
 
-def _sharded(folder: Path, shards: int, write: Callable[[Path, int], None], ending: str) -> Path:
-    places = {}
+def _sharded(folder: Path, shards: int, write: Callable[[Path, int], object], ending: str) -> Path:
+    places: dict[str, str] = {}
     for number in range(shards):
         shard = f"model-{number:05}.{ending}"
         write(folder / shard, number)
@@ -206,7 +210,7 @@ def repeated_pickle_links(folder: Path) -> Path:
 def repeated_large_shards(folder: Path) -> Path:
     names = [key for number in range(35_000) for key in _of_layer(number)]
     data = safetensors(names)
-    return _sharded(folder, 40, lambda path, number: path.write_bytes(data) and None, "safetensors")
+    return _sharded(folder, 40, lambda path, number: path.write_bytes(data), "safetensors")
 
 
 @case(ANY, "4,000 shards")
@@ -214,7 +218,7 @@ def repeated_shards(folder: Path) -> Path:
     return _sharded(
         folder,
         4000,
-        lambda path, n: path.write_bytes(safetensors(_of_layer(n))) and None,
+        lambda path, n: path.write_bytes(safetensors(_of_layer(n))),
         "safetensors",
     )
 

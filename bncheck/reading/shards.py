@@ -1,0 +1,108 @@
+"""Shards: an index that says which file holds which tensor, and the files beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from bncheck.core.budget import Budget
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_TENSORS, MAX_TEXT_RECORD_BYTES
+from bncheck.reading.checkpoint import Subtree
+from bncheck.reading.json_text import parse
+from bncheck.reading.source import Source
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part
+
+T = TypeVar("T")
+
+#: Gives the tensors of one shard.
+ReadShard: TypeAlias = Callable[[Path, Budget], Mapping[str, LazyTensor]]
+
+
+class Shards:
+    """The tensors that a `*.index.json` distributes over files; each is opened once, on demand."""
+
+    def __init__(self, path: Path, index: Source, read_shard: ReadShard) -> None:
+        self._folder = path.parent
+        self._budget = index.budget
+        self._read_shard = read_shard
+        self._shard_of = _shards(path, index)
+        self._opened: dict[str, Mapping[str, LazyTensor]] = {}
+
+    def subtree(self) -> Subtree:
+        """All tensors of the index."""
+        return Subtree("", {name: self._tensor(name) for name in self._shard_of})
+
+    def unlisted(self) -> list[str]:
+        """Tensors in the shards that the index does not give to that shard.
+
+        Loaders that take whole shards load them, too, maybe over others of the same name. Shards
+        that cannot be read are left out: an error where the tensors are needed, and there alone.
+        """
+        found: list[str] = []
+        for shard in dict.fromkeys(self._shard_of.values()):
+            try:
+                names = self._open(shard)
+            except BncheckError:
+                continue
+            found += [name for name in names if self._shard_of.get(name) != shard]
+        return found
+
+    def _open(self, shard: str) -> Mapping[str, LazyTensor]:
+        if shard not in self._opened:
+            self._opened[shard] = self._read_shard(self._folder / shard, self._budget)
+        return self._opened[shard]
+
+    def _tensor(self, name: str) -> LazyTensor:
+        load = partial(self._using, name, lambda tensor: tensor.read())
+        return LoadedTensor(load, parts=partial(self._using, name, lambda t: [Part((), t)]))
+
+    def _using(self, name: str, use: Callable[[LazyTensor], T]) -> T:
+        shard = self._shard_of[name]
+        try:
+            return use(self._open(shard)[name])
+        except KeyError:
+            raise BncheckError(f"has no tensor {name[:60]!r}", "download it again", shard) from None
+        except BncheckError as error:
+            raise error.about(shard) from None
+
+
+def _shards(path: Path, source: Source) -> dict[str, str]:
+    if source.size > MAX_TEXT_RECORD_BYTES:
+        raise BncheckError(
+            "is too long for an index of shards (limit MAX_TEXT_RECORD_BYTES)", "check the path"
+        )
+    try:
+        index = parse(source.head(source.size), source.budget)
+        weight_map = dict(index["weight_map"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BncheckError(
+            "is JSON, but no index of shards (it has no weight_map)",
+            "give bncheck the checkpoint or the *.index.json beside its shards",
+        ) from None
+    if len(weight_map) > MAX_TENSORS:
+        raise BncheckError(
+            f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
+        )
+    for shard in set(map(str, weight_map.values())):
+        # A bare name and nothing else: an index must not reach outside its folder.
+        if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
+            raise BncheckError(
+                f"names a shard {shard[:60]!r} outside its own folder",
+                "do not trust it; download the model again",
+            )
+        file = path.parent / shard
+        if not os.path.isfile(file):  # unlike is_file, False for any name
+            raise BncheckError(
+                f"names a shard {shard[:60]!r} that is not there", "download the missing shard"
+            )
+        # As in the Hugging Face cache, index and shard may be links into one other folder.
+        if file.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
+            raise BncheckError(
+                f"names a shard {shard[:60]!r} that is a link out of its folder",
+                "copy the shard beside the index",
+            )
+    return {str(name): str(shard) for name, shard in weight_map.items()}
