@@ -31,9 +31,9 @@ def _built(folder: Path, body: Callable[[], bytes]) -> Path:
 
 
 for _name, _codes, _what, _body in (
-    ("marks", REFUSED, "1.7 million MARKs", lambda: b"(" * 1_700_000 + b"N"),
-    ("tuples", REFUSED, "1.7 million tuples in each other", lambda: b")" + b"\x85" * 1_700_000),
-    ("lists", REFUSED, "1.7 million empty lists", lambda: b"(" + b"]" * 1_700_000 + b"l"),
+    ("marks", REFUSED, "2.8 million MARKs", lambda: b"(" * 2_800_000 + b"N"),
+    ("tuples", REFUSED, "2.8 million tuples in each other", lambda: b")" + b"\x85" * 2_800_000),
+    ("lists", REFUSED, "2.8 million empty lists", lambda: b"(" + b"]" * 2_800_000 + b"l"),
     ("layers", REFUSED, "10,001 layers that are one tensor", lambda: layers(10_001)),
     ("text", REFUSED, "30 MB of text that takes four times that", lambda: b"(" + _wide() * 2),
     ("bytes", REFUSED, "80 MB of short byte strings",
