@@ -1,4 +1,4 @@
-# Every target sets up a fresh machine by itself; all that is needed is Python 3.10+, pip and make.
+# Every target sets up a fresh machine by itself; all that is needed is Python 3.11+, pip and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -56,7 +56,7 @@ def fold(
     each, `.parity` how close it is to the original in float64. Raises BncheckError where it cannot
     be done or is not the same function.
     """
-    from bncheck.folding.program.fold import FoldOptions
+    from bncheck.folding.fold import FoldOptions
     from bncheck.folding.program.fold import fold as run
 
     result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 
-class Layers(str, Enum):
+class Layers(StrEnum):
     """Which layers are measured."""
 
     NORM = "norm"
     ALL = "all"
 
 
-class Order(str, Enum):
+class Order(StrEnum):
     """What puts the snapshots in order."""
 
     AUTO = "auto"

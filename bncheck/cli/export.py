@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
 
 
-class ResidualForm(str, Enum):
+class ResidualForm(StrEnum):
     """folding.residual.Residual without what it imports."""
 
     CONV = "conv"
@@ -31,32 +31,32 @@ class FileOptions:
     """What the ONNX file looks like."""
 
     opset: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--opset", metavar="N", help="Of ONNX's operators; torch's usual if not given."
         ),
     ] = None
     dynamic_batch: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--dynamic-batch/--static-batch",
             help="Any number of samples (where the model allows it, if not given), or one.",
         ),
     ] = None
     dynamic: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--dynamic", metavar="NAME=AXES", help="Other free axes: x=0,2,3; repeatable."
         ),
     ] = None
     input_name: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--input-name", metavar="NAME", help="In order; forward's names if not given."
         ),
     ] = None
     output_name: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--output-name", metavar="NAME", help="In order; dict keys if not given."),
     ] = None
     residual: Annotated[

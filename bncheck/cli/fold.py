@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,12 +24,12 @@ def fold(
     *,
     input_: InputOption = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="Where the folded model goes."),
     ] = None,
     key: KeyOption = None,
     keep: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Leave these alone: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @expanded
 def gate(
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Only these models."),
     ] = None,
     *,
@@ -33,7 +33,7 @@ def gate(
         bool, typer.Option("--schema", help="Print the JSON schema of [tool.bncheck].")
     ] = False,
     against: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--against", metavar="REPORT", help="Be no worse than this earlier JSON."),
     ] = None,
     output: OutputOption = None,

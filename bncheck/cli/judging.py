@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -28,27 +28,27 @@ class JudgingOptions:
     """Which rules count, and what makes the exit code 1."""
 
     select: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--select", metavar="RULES", help="Only these rules: BN101,BN102 or BN1."),
     ] = None
     ignore: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--ignore", metavar="RULES", help="All but these rules."),
     ] = None
     fail_on: Annotated[
-        Optional[FailOn],  # noqa: UP045
+        FailOn | None,
         typer.Option("--fail-on", help="What makes the exit code 1; error if not given."),
     ] = None
     baseline: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--baseline", metavar="FILE", help="Findings in this file do not count."),
     ] = None
     write_baseline: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--write-baseline", metavar="FILE", help="Write what is found as known."),
     ] = None
     config: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--config", metavar="FILE", help="Instead of the pyproject.toml around here."),
     ] = None
     isolated: Annotated[bool, typer.Option("--isolated", help="Without any pyproject.toml.")] = (

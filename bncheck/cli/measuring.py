@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,15 +23,15 @@ class ModelOptions:
     """A model, and what to run it on."""
 
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--model", metavar="TARGET:CALLABLE", help="my.nets:ResNet or nets.py:build."),
     ] = None
     model_arg: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--model-arg", metavar="KEY=VALUE", help="For --model; Python literals."),
     ] = None
     data: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--data",
             metavar="SPEC",
@@ -46,25 +46,25 @@ class ModelOptions:
         "cpu"
     )
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--batch-size", min=1, metavar="N", help="For files and folders; 64 if not given."
         ),
     ] = None
     scale: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--scale", metavar="S", help="Raw values are divided by this: 255."),
     ] = None
     mean: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--mean", metavar="M[,M,M]", help="Then this is subtracted, by channel."),
     ] = None
     std: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--std", metavar="S[,S,S]", help="Then divided by this, by channel."),
     ] = None
     size: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
     ] = None
 
@@ -95,13 +95,13 @@ class MeasuringOptions(ModelOptions):
     """A model and data to measure it with."""
 
     max_samples: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--max-samples", min=1, metavar="N", help="Use at most so many; 4096 if not given."
         ),
     ] = None
     metric: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--metric",
             metavar="TARGET:CALLABLE",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ class ReportOptions:
     format_: FormatOption = Format.TEXT
     json: JsonOption = False
     report: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--report", metavar="FORMAT:FILE", help="Also write a report; repeatable."),
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from bncheck.reporting.formats import Format
 
 def rule(
     code: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Argument(metavar="[CODE]", help="A rule's code or name: BN101."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List every rule.")] = False,

@@ -77,9 +77,10 @@ MAX_ONNX_BYTES: Final = 2048 * MIB
 #: About 20 a node, so this is room for 50,000 nodes.
 MAX_ONNX_FIELDS: Final = 1_000_000
 
-#: Numbers that a call of a program makes of nothing but sizes: `zeros(100000, 100000)` is a few
-#: bytes of a file.
+#: Numbers that one call makes of sizes: `zeros(100000, 100000)` is a few bytes of a file. And all
+#: that an ONNX model computes of constants, what is read for it included.
 MAX_MADE_NUMBERS: Final = 1 << 24
+MAX_COMPUTED_NUMBERS: Final = 1 << 29
 
 #: What a .npz of data takes in memory beyond its own size: all of it is inflated. CIFAR in float32
 #: is 614 MB.

@@ -17,7 +17,8 @@ from bncheck.layers.norm_layer import Assumptions
 from bncheck.rules.registry import SERIES_RULES, choose_rules
 from bncheck.series.distance import Statistics, histogram_distance, stacked
 from bncheck.series.movement import Movement, Reference, Source, statistics_in
-from bncheck.series.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
+from bncheck.series.series import Series, Tell, read_series
+from bncheck.series.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from bncheck.series.measuring import Measured

@@ -13,7 +13,7 @@ from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
-from bncheck.series.snapshots import Series
+from bncheck.series.series import Series
 
 #: What a layer without usable statistics can have.
 _RULES: Final = (non_finite, negative_variance, missing_statistics)

@@ -16,6 +16,7 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import Note, tell_all, unsaid
+from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.result import FoldReport
 from bncheck.inspecting.choices import choice_notes
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bncheck.folding.program.fold import FoldOptions, FoldResult
+    from bncheck.folding.program.fold import FoldResult
     from bncheck.subject.setup import Measuring
 
 _ENDINGS = (".pt2", ".safetensors", ".onnx")
@@ -53,6 +54,11 @@ class FoldRequest:
     dry_run: bool = False
     fail_unfolded: bool = False
     freeze_inputs: bool = False
+
+    @property
+    def options(self) -> FoldOptions:
+        """What the fold itself is told."""
+        return FoldOptions(self.keep, self.tolerance, self.fail_unfolded, self.dry_run)
 
     @property
     def has_model(self) -> bool:
@@ -159,22 +165,19 @@ def _fold_onnx(request: FoldRequest, checkpoint: Checkpoint) -> FoldReport:
     with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
         report, model = fold_onnx(
             request.source,
-            keep=request.keep,
-            tolerance=request.tolerance,
-            dry_run=request.dry_run,
-            fail_unfolded=request.fail_unfolded,
+            request.options,
             freeze_inputs=request.freeze_inputs,
             samples=None if given.data is None else partial(samples_for, given.batches()),
         )
     _check_keep(request, report)
     if request.dry_run or output is None or not _writable(report):
         return report
-    save_onnx(model, output)
+    save_onnx(model, output, request.source)
     return replace(report, output=str(output))
 
 
 def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> FoldReport:
-    from bncheck.folding.program.fold import FoldOptions, fold
+    from bncheck.folding.program.fold import fold
     from bncheck.subject.setup import checked_device
 
     output = request.output
@@ -185,7 +188,7 @@ def _fold_torch(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Fol
             "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
         )
     checked_device(request.given.device)
-    options = FoldOptions(request.keep, request.tolerance, request.fail_unfolded, request.dry_run)
+    options = request.options
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         return _written(request, _fold_program(request, checkpoint, options))
     model = _model(request, checkpoint, note)
@@ -235,7 +238,7 @@ def _written(
     else:
         from bncheck.folding.program.file import moved, save_program
 
-        save_program(moved(result.program, request.given.device), output)
+        save_program(moved(result.program, request.given.device), output, request.source)
     return replace(report, output=str(output))
 
 

@@ -13,7 +13,7 @@ sum leaves the blocked layout as well. Hence not done.
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 
 from bncheck.folding.algebra import cast
 from bncheck.folding.planner.maps import Stuck
@@ -23,7 +23,7 @@ from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Graph, Norm
 
 
-class Residual(str, Enum):
+class Residual(StrEnum):
     """What becomes of a normalisation that stays."""
 
     CONV = "conv"

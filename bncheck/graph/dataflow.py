@@ -98,8 +98,8 @@ class Rescaled:
 class Norm:
     """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.
 
-    `uses_batch` where it normalises with statistics of its input; `why` says why it does, `hint`
-    what would change that.
+    `uses_batch` where it normalises with statistics of its input, or of each position, and so is
+    not one map of each channel; `why` says why, `hint` what would change that.
     """
 
     eps: float

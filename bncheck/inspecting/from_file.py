@@ -11,7 +11,7 @@ import numpy as np
 from bncheck.core.findings import Finding
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.inspecting.report import InspectReport
-from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.registry import FILE_RULES, choose_rules
 from bncheck.rules.rule import Network
@@ -45,6 +45,7 @@ def static_findings(
     container = checkpoint.container if checkpoint else None
     network = Network(
         layers,
+        unjudged=unjudged(checkpoint, layers) if checkpoint else (),
         shapes=_shapes(checkpoint) if checkpoint else {},
         knows_modules=checkpoint is None or bool(checkpoint.modules),
         counts_batches=container is not Container.ONNX,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.budget import Budget
@@ -21,6 +21,7 @@ from bncheck.core.limits import MAX_DEPTH, MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.pickle_values import DICT, Global, Node, Value
+from bncheck.reading.referred import referred, relative
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
@@ -97,7 +98,7 @@ class _Archives:
 
     def _read(self, file: str, start: int, length: int) -> tuple[Source, LazyTensor | None]:
         if file not in self._files:
-            self._files[file] = Source.open(self._folder / file, self._budget)
+            self._files[file] = Source.open(referred(self._folder, file), self._budget)
         archive = self._files[file].window(start, length)
         pickled = read_zip(ZipArchive(archive))
         return archive, pickled.objects.tensor(pickled.root)
@@ -105,7 +106,7 @@ class _Archives:
 
 def read_distributed(folder: Path, budget: Budget) -> list[Subtree]:
     """One subtree for each branch of the saved state (`model`, `optimizer.state.0`...)."""
-    source = Source.open(folder / METADATA, budget)
+    source = Source.open(referred(folder, METADATA), budget)
     if source.size > MAX_PICKLE_BYTES:
         raise BncheckError(
             f"has a .metadata of {source.size:,} bytes (limit MAX_PICKLE_BYTES)", "save it again"
@@ -251,18 +252,8 @@ def _storage_places(storage_data: Value) -> dict[str, tuple[str, int, int]]:
                 f"keeps {quoted(name)} compressed or encrypted by an extension",
                 "load it with that extension and save it without",
             )
-        places[where] = (_inside(file), start, length)
+        places[where] = (str(relative(file)), start, length)
     return places
-
-
-def _inside(file: str) -> str:
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or "\\" in file or "\0" in file or not path.parts:
-        raise BncheckError(
-            f"names a file {file[:60]!r} outside its own folder",
-            "do not trust it; get the checkpoint again",
-        )
-    return file
 
 
 def _sizes(value: Value) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.referred import referred
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
 from bncheck.reading.selection import alternatives, choose, shared_prefix
 from bncheck.reading.shards import Shards
@@ -146,7 +147,7 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
         return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
     for name in _HF_WEIGHTS:
         if (path / name).is_file():
-            return replace(_read(path / name, budget), container=Container.HF_DIRECTORY)
+            return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)

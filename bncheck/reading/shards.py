@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_TENSORS, MAX_TEXT_RECORD_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
+from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part
 
@@ -88,21 +88,5 @@ def _shards(path: Path, source: Source) -> dict[str, str]:
             f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
         )
     for shard in set(map(str, weight_map.values())):
-        # A bare name and nothing else: an index must not reach outside its folder.
-        if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
-            raise BncheckError(
-                f"names a shard {shard[:60]!r} outside its own folder",
-                "do not trust it; download the model again",
-            )
-        file = path.parent / shard
-        if not os.path.isfile(file):  # unlike is_file, False for any name
-            raise BncheckError(
-                f"names a shard {shard[:60]!r} that is not there", "download the missing shard"
-            )
-        # As in the Hugging Face cache, index and shard may be links into one other folder.
-        if file.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
-            raise BncheckError(
-                f"names a shard {shard[:60]!r} that is a link out of its folder",
-                "copy the shard beside the index",
-            )
+        referred(path.parent, shard)
     return {str(name): str(shard) for name, shard in weight_map.items()}

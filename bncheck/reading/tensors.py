@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 #: NumPy 1 stops at 32 axes, and 16 bytes an element must still be countable.
-_MOST_AXES: Final = 32
+MOST_AXES: Final = 32
 _MOST_ELEMENTS: Final = 1 << 58
 _USUAL_SIZE: Final = 4  # bytes of a number
 
@@ -163,7 +163,7 @@ def impossible_shape() -> BncheckError:
 
 def checked_shape(sizes: Sequence[int]) -> tuple[int, ...]:
     """Refuse what NumPy could not even count: negative, too many or too large dimensions."""
-    if len(sizes) > _MOST_AXES or min(sizes, default=0) < 0:
+    if len(sizes) > MOST_AXES or min(sizes, default=0) < 0:
         raise impossible_shape()
     if math.prod(size for size in sizes if size) >= _MOST_ELEMENTS:
         raise impossible_shape()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bncheck.reporting.document import Document
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a report is rendered. All but text and JSON have a module of their own name here."""
 
     TEXT = "text"

@@ -40,6 +40,7 @@ from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
 from bncheck.rules.static.bn114_eps_sensitive import eps_sensitive
 from bncheck.rules.static.bn115_dead_activation import dead_activation
 from bncheck.rules.static.bn116_not_tracked import not_tracked
+from bncheck.rules.static.bn119_unjudged import unjudged_statistics
 from bncheck.rules.static.bn401_training_mode import training_mode
 
 if TYPE_CHECKING:  # the measuring and the series are not needed for one file
@@ -64,6 +65,7 @@ FILE_RULES: Final[tuple[Rule[Network], ...]] = (
     eps_sensitive,
     dead_activation,
     not_tracked,
+    unjudged_statistics,
     training_mode,
 )
 #: What a model and data say.

@@ -9,19 +9,22 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.layers.norm_layer import NormLayer, split_name
+from bncheck.layers.norm_layer import NormLayer, Unjudged
+from bncheck.reading.roles import split_name
 
 
 @dataclass(frozen=True)
 class Network:
     """All that one file says: its normalisation layers and, by name, its tensors' shapes.
 
-    `knows_modules` is true where the file keeps its modules, so that nothing need be guessed from
-    names. `counts_batches` is false for formats without num_batches_tracked. `eps` and
-    `train_batch_size` are what the user says of deployment and training.
+    `unjudged` are tensors that only look like a layer's. `knows_modules` is true where the file
+    keeps its modules, so that nothing need be guessed from names. `counts_batches` is false for
+    formats without num_batches_tracked. `eps` and `train_batch_size` are what the user says of
+    deployment and training.
     """
 
     layers: tuple[NormLayer, ...]
+    unjudged: tuple[Unjudged, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     knows_modules: bool = False
     counts_batches: bool = True

@@ -89,7 +89,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
             say("exporting")
             program, samples = _program(request, loaded)
             facts = {**request.options.facts, **_source(request.source)}
-            options = replace(request.options, facts=facts)
+            options = replace(request.options, facts=facts, original=request.source)
             report = export_program(program, request.output, options, samples, say)
             return replace(report, notes=(*report.notes, *_notes(program, request.axes)))
     except BncheckError as error:

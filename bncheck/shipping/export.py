@@ -36,7 +36,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user can set about the file. `facts` go into its metadata."""
+    """What a user can set about the file. `facts` go into its metadata.
+
+    Its permissions are no wider than those of `original`, the checkpoint.
+    """
 
     opset: int | None = None
     residual: Residual = Residual.CONV
@@ -47,6 +50,7 @@ class ExportOptions:
     timing: bool = True
     facts: dict[str, str] = field(default_factory=dict)
     one_file_below: int = MAX_ONNX_BYTES
+    original: Path | None = None
 
 
 def check(path: Path, options: ExportOptions) -> None:
@@ -74,8 +78,10 @@ def export_program(
 
     `data` are samples on which it is held against the original, too. Raises BncheckError.
     """
-    from bncheck.folding.program.exporting import functional, refuse_random
-    from bncheck.folding.program.fold import FoldOptions, fold
+    from bncheck.folding.fold import FoldOptions
+    from bncheck.folding.program.exporting import refuse_random
+    from bncheck.folding.program.fold import fold
+    from bncheck.folding.program.in_place import functional
     from bncheck.folding.program.regions import inlined
 
     check(path, options)
@@ -116,7 +122,7 @@ def export_program(
             timed = tuple(_timed(place or model, unfolded, TorchSide(program)))
             report = replace(report, latency=timed)
     set_metadata(model, {**_facts(report), **options.facts})
-    done = write(model, path, one_file)
+    done = write(model, path, one_file, options.original)
     beside = None if done.data is None else str(done.data)
     file = OnnxFile(str(path), opset_of(model), done.size, done.sha256, beside)
     return replace(report, file=file)

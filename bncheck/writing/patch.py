@@ -22,7 +22,7 @@ from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, StridedTensor, numpy_dtype
 from bncheck.writing import zip_checksums
-from bncheck.writing.atomic import creating_folder, replacing
+from bncheck.writing.atomic import copied_mode, creating_folder, replacing, usual_mode
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -55,10 +55,11 @@ def write_copy(checkpoint: Checkpoint, values: Mapping[str, Array], out: Path) -
     """
     edits = [edit for name, array in values.items() for edit in _edits(checkpoint, name, array)]
     if checkpoint.path.is_dir():
-        with creating_folder(out) as temporary:
+        with creating_folder(out, checkpoint.path) as temporary:
             copy_folder(checkpoint.path, temporary, [edit.path for edit in edits])
             _apply(edits, checkpoint.path, temporary)
             _verify(checkpoint, values, temporary)
+            _close(checkpoint.path, temporary)
         return
     stray = [edit.path for edit in edits if edit.path.resolve() != checkpoint.path.resolve()]
     if stray:
@@ -67,7 +68,7 @@ def write_copy(checkpoint: Checkpoint, values: Mapping[str, Array], out: Path) -
             "give bncheck the folder instead of this file",
             str(checkpoint.path),
         )
-    with replacing(out) as temporary:
+    with replacing(out, checkpoint.path) as temporary:
         shutil.copyfile(checkpoint.path, temporary)
         _apply(edits, checkpoint.path, temporary)
         _verify(checkpoint, values, temporary)
@@ -95,6 +96,15 @@ def copy_folder(folder: Path, target: Path, weights: Iterable[Path]) -> None:
             if not inside or not os.path.isfile(real):
                 raise _stray(name)
             shutil.copyfile(real, there / name)
+
+
+def _close(folder: Path, copy: Path) -> None:
+    """Give what is in the copy no wider permissions than it has in the folder."""
+    for place, folders, files in os.walk(copy):
+        for name in (*folders, *files):
+            made = Path(place, name)
+            original = folder / made.relative_to(copy)
+            made.chmod(usual_mode(made) & copied_mode(original, made))
 
 
 def _stray(name: str) -> BncheckError:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.plan import Status
-from bncheck.folding.program.fold import FoldOptions, fold
+from bncheck.folding.program.fold import fold
 from bncheck.folding.residual import Residual
 from tests.architectures import randomised
 from tests.shipping.nets import Stays

@@ -11,16 +11,20 @@ from tests.hostile import (
     configurations,
     containers,
     distributed_liars,
+    exported_liars,
     folders,
     liars,
     names,
     onnx_models,
+    pickled_liars,
     pickles,
     programs,
     repetition,
+    roles,
     safetensors_files,
     surroundings,
     tensors,
+    torchscript_liars,
 )
 from tests.hostile.case import CASES, Case, mark_long
 from tests.hostile.payloads import PAYLOADS
@@ -31,5 +35,6 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
-           "distributed_liars", "folders", "liars", "names", "onnx_models", "pickles", "programs",
-           "repetition", "safetensors_files", "surroundings", "tensors"]  # fmt: skip
+           "distributed_liars", "exported_liars", "folders", "liars", "names",
+           "onnx_models", "pickled_liars", "pickles", "programs", "repetition", "roles",
+           "safetensors_files", "surroundings", "tensors", "torchscript_liars"]  # fmt: skip

@@ -78,7 +78,7 @@ _PICKLES = (
      _variance(_rebuild("parameter_with_state", _SHOWN, b"\x89", _HOOKS, dict_({"data": _BAD})))),
     ("pairs-and-items", FOUND, "an OrderedDict of pairs to which items are added",
      call(_ORDERED, _PAIRS) + _ITEMS),
-    ("dict-of-dict", REFUSED, "an OrderedDict made from a dict, to which items are added",
+    ("dict-of-dict", FOUND, "an OrderedDict made from a dict, to which items are added",
      call(_ORDERED, dict_(_EVIL)) + _ITEMS),
     ("device-tensor", REFUSED, "a layer whose tensors are copies from another device",
      dict_(_SOUND | {key: _rebuild("device_tensor_from_cpu_tensor", value,

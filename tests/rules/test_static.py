@@ -143,6 +143,13 @@ PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
         replace(GOOD, mean=None, var=None, batches=None, kind=NormKind.GROUP),
         set(),
     ),
+    ("BN119 one weight for two channels each", replace(GOOD, weight=ones(4)), {("BN119", "info")}),
+    ("BN119 one weight for all channels", replace(GOOD, weight=ones(1)), set()),
+    (
+        "BN104 of no channel",
+        replace(GOOD, mean=zeros(0), var=zeros(0), weight=None, bias=None),
+        {("BN104", "error")},
+    ),
     ("BN401 in a module", replace(GOOD, training=True), {("BN401", "info")}),
 ]
 

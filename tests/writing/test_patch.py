@@ -141,3 +141,24 @@ def test_a_folder_of_the_hugging_face_cache_is_copied(tmp_path: Path) -> None:
     written = open_checkpoint(tmp_path / "out")
     assert written.tensors[checkpoint.prefix + COUNTER] == 4711
     assert (tmp_path / "out" / "onnx" / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["healthy.pt", "healthy-sharded", "healthy-distributed"])
+def test_a_copy_is_as_closed_as_the_original(name: str, tmp_path: Path) -> None:
+    original, copy = tmp_path / "in", tmp_path / "out"
+    if (SAMPLES / name).is_dir():
+        shutil.copytree(SAMPLES / name, original)
+        (original / "sub").mkdir()
+        (original / "sub" / "config.json").touch()
+    else:
+        shutil.copy(SAMPLES / name, original)
+    inside = sorted(path.relative_to(original) for path in original.rglob("*"))
+    modes = {
+        path: 0o750 if (original / path).is_dir() else (0o600, 0o640, 0o444)[place % 3]
+        for place, path in enumerate((Path(), *inside))
+    }
+    for path, mode in modes.items():
+        (original / path).chmod(mode)
+    checkpoint = open_checkpoint(original)
+    write_copy(checkpoint, new_values(checkpoint.prefix), copy)
+    assert {path: (copy / path).stat().st_mode & 0o777 for path in modes} == modes

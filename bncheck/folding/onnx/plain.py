@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from bncheck.graph.onnx.nodes import STANDARD
+from bncheck.reading.onnx_constants import STANDARD
 from bncheck.reading.onnx_file import graphs_of
 
 

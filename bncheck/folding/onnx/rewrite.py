@@ -15,7 +15,7 @@ from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import ConvTranspose, Linear, Op
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
-from bncheck.graph.onnx.scope import opset_of
+from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
 

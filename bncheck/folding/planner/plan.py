@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
@@ -13,7 +13,7 @@ from bncheck.folding.algebra import Affine
 Place: TypeAlias = "tuple[int, int]"
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """What becomes of a normalisation."""
 
     FOLDED = "folded"

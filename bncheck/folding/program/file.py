@@ -74,14 +74,14 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
     return clean
 
 
-def save_program(program: ExportedProgram, path: Path) -> None:
+def save_program(program: ExportedProgram, path: Path, original: Path | None = None) -> None:
     """Write a program, whole or not at all, without paths and source lines of this machine."""
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 for key in _TRACES:
                     node.meta.pop(key, None)
-    with replacing(path) as temporary, warnings.catch_warnings():
+    with replacing(path, original) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         buffer = io.BytesIO()
         torch.export.save(program, buffer)

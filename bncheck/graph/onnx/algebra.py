@@ -22,7 +22,7 @@ from bncheck.graph.dataflow import (
 from bncheck.graph.einsum import einsum_spec
 from bncheck.graph.geometry import centre_of
 from bncheck.graph.onnx.nodes import Attributes
-from bncheck.reading.onnx_file import round_to_decimal
+from bncheck.reading.onnx_norms import norm_node
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
 _BATCH_HINT = "call model.eval() before exporting"
 _ALONE = "it normalises each image with its own statistics"
+_EACH_PLACE = "it has statistics for each position, not for each channel (spatial=0)"
 
 
 def linear_algebra(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
@@ -95,18 +96,14 @@ def norms(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
     """BatchNorm and InstanceNorm."""
     if node.op_type == "LayerNormalization" and len([name for name in node.output if name]) == 1:
         return Rescaled(-1) if scope.rank(node.input[1]) == 1 and a("axis", -1) == -1 else None
-    eps = round_to_decimal(a("epsilon", 1e-5))
+    says = norm_node(node, scope.opset)
     if node.op_type == "InstanceNormalization":
-        return Norm(eps, True, _ALONE)
-    if node.op_type != "BatchNormalization" or a("spatial", 1) == 0:
+        return Norm(says.eps, True, _ALONE)
+    if node.op_type != "BatchNormalization":
         return None
-    if scope.opset >= 14:
-        trains = bool(a("training_mode", 0))
-    elif scope.opset < 7:
-        trains = not a("is_test", 0)
-    else:
-        trains = len([name for name in node.output if name]) > 1
-    return Norm(eps, trains, _BATCH, _BATCH_HINT)
+    if not says.spatial and scope.rank(node.input[0]) != 2:
+        return Norm(says.eps, True, _EACH_PLACE)
+    return Norm(says.eps, says.trains, _BATCH, _BATCH_HINT)
 
 
 def elementwise(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:

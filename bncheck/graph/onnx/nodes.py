@@ -17,8 +17,6 @@ FLOATS: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.BFLOAT16: "bfloat16",
 }
-#: The domains of the standard operators.
-STANDARD = ("", "ai.onnx")
 #: What a family of operators takes a node for, and its inputs: the data first, then the weights.
 Described = tuple[Any, list[str]]
 

@@ -27,16 +27,16 @@ from bncheck.graph.dataflow import (
 )
 from bncheck.graph.einsum import einsum_spec
 from bncheck.graph.onnx.algebra import elementwise, linear_algebra, norms
-from bncheck.graph.onnx.nodes import FLOATS, STANDARD, Attributes, captured
+from bncheck.graph.onnx.nodes import FLOATS, Attributes, captured
 from bncheck.graph.onnx.pooling import pooling
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.sizes import shape_of
 from bncheck.graph.onnx.views import views
+from bncheck.reading.onnx_constants import STANDARD
+from bncheck.reading.onnx_norms import layer_name, owner
 
 _SAME_SHAPE = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Identity",
                "Dropout", "Clip", "HardSigmoid", "HardSwish", "Elu"}  # fmt: skip
-_ROLES = (".running_mean", "/running_mean", "_running_mean", ".running_var", "/running_var",
-          "_running_var", ".weight", "/weight", "_weight", ".bias")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ def _parts(
 
 def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
     ops: list[Op] = []
-    labels: dict[str, int] = {}
     for place, written in enumerate(proto.node):
         node = _plain(written, scope)
         scope.follow(node)
-        if scope.is_fixed(node):
-            scope.fix_outputs(node)
+        if scope.fix(node):
             continue
         for name in node.output:
             scope.values.setdefault(name, Value(name, None, ""))
@@ -86,8 +84,7 @@ def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
         spec, given = _describe(node, scope)
         inputs = [name or None for name in (*given, *captured(node))]
         outputs = [name for name in node.output if name]
-        label = _label(node, spec)
-        labels[label] = labels.get(label, 0) + 1
+        label = _label(node, spec, scope)
         ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
     found = frozenset(o.name for o in proto.output)
     return Graph(tuple(ops), scope.values, found, what=what)
@@ -132,15 +129,11 @@ def _complete(node: onnx.NodeProto, scope: Scope) -> None:
         scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
 
 
-def _label(node: onnx.NodeProto, spec: Spec) -> str:
-    slots = (3, 1) if isinstance(spec, Norm) else (1,)
-    if isinstance(spec, (Norm, Conv, ConvTranspose, Linear)):
-        for slot in slots:
-            name = node.input[slot] if len(node.input) > slot else ""
-            for role in _ROLES:
-                if name.endswith(role) and len(name) > len(role):
-                    return name[: -len(role)]
-    return node.name or next((n for n in node.output if n), node.op_type)
+def _label(node: onnx.NodeProto, spec: Spec, scope: Scope) -> str:
+    if isinstance(spec, Norm):
+        return layer_name(node, scope.constants)
+    found = owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear)) else ""
+    return found or node.name or next((n for n in node.output if n), node.op_type)
 
 
 def _describe(node: onnx.NodeProto, scope: Scope) -> tuple[Spec, list[str]]:

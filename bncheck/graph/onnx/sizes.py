@@ -15,7 +15,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.graph.dataflow import Dim, Shape
-from bncheck.graph.onnx.nodes import FLOATS, STANDARD, Attributes, dim_of
+from bncheck.graph.onnx.nodes import FLOATS, Attributes, dim_of
+from bncheck.reading.onnx_constants import STANDARD
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bncheck.core.errors import quoted
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.rules.rule import Network, Rule, rule
+
+_MOST_NAMED = 4
 
 
 @rule("BN102", "non-finite-statistics", Severity.ERROR)
@@ -19,7 +22,8 @@ def non_finite(self: Rule[Network], network: Network) -> Iterator[Finding]:
     is still there, while train() never looks at it and the loss stays fine. Half precision gets
     there by overflow. The affine parameters are looked at too: there the optimizer did it.
 
-    Criterion: any running mean, running variance, weight or bias that is not finite.
+    Criterion: any running mean, running variance, weight or bias that is not finite, or anything
+    that is called like a statistic and belongs to no layer.
 
     Fix: recalibrate the statistics with data (non-finite weights cannot be recalibrated: go back to
     an earlier checkpoint), and skip non-finite batches while training.
@@ -52,3 +56,9 @@ def non_finite(self: Rule[Network], network: Network) -> Iterator[Finding]:
             else "recalibrate with data, and skip non-finite batches while training",
             channels=max(bad.values()),
         )
+    for group in network.unjudged:
+        if not group.finite:
+            names = " or ".join(quoted(name) for name in group.names[:_MOST_NAMED])
+            yield self.finding(
+                Severity.ERROR, group.owner, f"NaN or infinity in {names}", "find out what it is"
+            )
