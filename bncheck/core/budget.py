@@ -65,3 +65,8 @@ class Budget:
         self.letters = Account(
             "MAX_NAME_LETTERS", limits.MAX_NAME_LETTERS, "has names of more than {} letters"
         )
+
+    def check(self) -> None:
+        """Raise BncheckError where one of the limits was hit, however that ended."""
+        for account in vars(self).values():
+            account.take(0)

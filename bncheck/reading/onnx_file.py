@@ -18,7 +18,14 @@ from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
-from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.onnx_doubts import (
+    external_entries,
+    is_norm,
+    refuse_functions,
+    refuse_known,
+    refuse_stored_twice,
+    whole,
+)
 from bncheck.reading.onnx_norms import INPUTS, layer_name, norm_node, round_to_decimal, text
 from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.referred import referred
@@ -77,11 +84,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
-    if any(n.op_type == "BatchNormalization" for f in model.functions for n in f.node):
-        raise BncheckError(
-            "keeps BatchNorms in functions, where bncheck does not look",
-            "inline them: onnx.inliner.inline_local_functions",
-        )
+    refuse_functions(model)
     found = _Found(Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget))))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
@@ -100,17 +103,22 @@ class _Found:
 
     def add(self, graph: onnx.GraphProto, scope: Scope) -> None:
         """Take in a graph; its constants go into `scope`."""
+        refuse_stored_twice(graph)
+        stored = {text(tensor.name) for tensor in graph.initializer}
         for tensor in graph.initializer:
             name = text(tensor.name)
             scope[name] = self._resolver.stored(name, tensor)
             self._name(scope[name])
+        refuse_known((text(i.name) for i in graph.input if text(i.name) not in stored), scope)
+        refuse_known((text(s.values.name) for s in graph.sparse_initializer), scope)
         for node in graph.node:
             constants = self._resolver.outputs(node, scope) or ()
+            refuse_known(map(text, node.output), scope.maps[0] if constants else scope)
             for name, constant in zip(node.output, constants, strict=False):
                 scope[text(name)] = constant
                 if node.op_type == "Constant":
                     self._name(constant)
-            if is_norm_class(text(node.op_type)):
+            if is_norm(node):
                 name = self._unused.name(layer_name(node, scope), self.modules)
                 self.modules[name] = self._module(node, scope)
 
@@ -201,16 +209,16 @@ def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     import numpy as np
     from onnx import helper
 
-    entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
+    entries = external_entries(tensor)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     shape = checked_shape(tensor.dims)
     length = dtype.itemsize * math.prod(shape)
-    said = int(entries.get("length") or length)
+    said = whole(entries.get("length"), length)
     if said != length:
         raise BncheckError(
             f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
     data = folder.open(entries.get("location", ""))
-    raw = data.numbers(int(entries.get("offset") or 0), length)
+    raw = data.numbers(whole(entries.get("offset"), 0), length)
     return np.frombuffer(raw, dtype).reshape(shape)

@@ -147,10 +147,21 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
         return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
     for name in _HF_WEIGHTS:
         if (path / name).is_file():
+            _refuse_rival(path, name)
             return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
+
+
+def _refuse_rival(folder: Path, index: str) -> None:
+    """Refuse whole weights beside an index of their shards: transformers and diffusers differ."""
+    whole = index.removesuffix(".index.json")
+    if whole != index and (folder / whole).is_file():
+        raise BncheckError(
+            f"holds {whole!r} and {index!r}, and libraries differ in which they load",
+            "name the one that you mean",
+        )
 
 
 def _read_shard(path: Path, budget: Budget) -> Mapping[str, LazyTensor]:

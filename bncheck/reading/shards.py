@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from bncheck.core.budget import Budget
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_TENSORS, MAX_TEXT_RECORD_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
@@ -42,14 +44,23 @@ class Shards:
         Loaders that take whole shards load them, too, maybe over others of the same name. Shards
         that cannot be read are left out: an error where the tensors are needed, and there alone.
         """
-        found: list[str] = []
+        return [
+            name
+            for shard, names in self._readable()
+            for name in names
+            if self._shard_of.get(name) != shard
+        ]
+
+    def _readable(self) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
         for shard in dict.fromkeys(self._shard_of.values()):
-            try:
-                names = self._open(shard)
-            except BncheckError:
-                continue
-            found += [name for name in names if self._shard_of.get(name) != shard]
-        return found
+            with contextlib.suppress(BncheckError):
+                yield shard, self._open(shard)
+            self._budget.check()  # what was not looked at for want of it is not known
+
+    @cached_property
+    def _holders(self) -> Counter[str]:
+        """In how many shards each tensor lies; one that cannot be read is an error elsewhere."""
+        return Counter(name for _, names in self._readable() for name in names)
 
     def _open(self, shard: str) -> Mapping[str, LazyTensor]:
         if shard not in self._opened:
@@ -63,7 +74,13 @@ class Shards:
     def _using(self, name: str, use: Callable[[LazyTensor], T]) -> T:
         shard = self._shard_of[name]
         try:
-            return use(self._open(shard)[name])
+            tensor = self._open(shard)[name]
+            if self._holders[name] > 1:
+                raise BncheckError(
+                    f"is not the only shard with a tensor {quoted(name)}, and loaders take either",
+                    "do not trust it; download the model again",
+                )
+            return use(tensor)
         except KeyError:
             raise BncheckError(f"has no tensor {name[:60]!r}", "download it again", shard) from None
         except BncheckError as error:

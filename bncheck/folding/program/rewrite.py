@@ -167,7 +167,7 @@ class _Rewriter:
         self.nodes[node.name] = added
 
     def _as_shuffle(self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None) -> None:
-        """See algebra.tiling_as_conv."""
+        """docs/folding.md, "Tiling"."""
         tile = list(spec.stride)
         dims = len(tile)
         ones, zeros = [1] * dims, [0] * dims

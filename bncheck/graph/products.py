@@ -1,12 +1,38 @@
-"""Einstein sums that are a product with a matrix along one axis."""
+"""Products with a matrix along one axis: matmul and Einstein sums.
+
+Each gives the spec and the place of the matrix among the two operands.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from bncheck.graph.dataflow import Linear
 
 _ANY = "."
+
+
+def product(
+    ranks: Sequence[int], first_is_fixed: bool, second_is_fixed: bool
+) -> tuple[Linear, int] | None:
+    """matmul of two operands: x @ W, or W @ x where W is the one that is fixed or of rank 2."""
+    if ranks[0] == 2 and ranks[1] >= 2 and first_is_fixed and not second_is_fixed:
+        return Linear(output_first=True, axes=(-2, -2)), 0
+    if ranks[1] == 2 and ranks[0] >= 1:
+        return Linear(output_first=False), 1
+    if ranks[0] == 2 and ranks[1] > 2:
+        return Linear(output_first=True, axes=(-2, -2)), 0
+    return None
+
+
+def einsum(equation: str, ranks: Sequence[int]) -> tuple[Linear, int] | None:
+    """An Einstein sum of two operands."""
+    for place in (1, 0) if len(ranks) == 2 else ():
+        spec = einsum_spec(equation, place)
+        if spec is not None and ranks[place] == 2:
+            return spec, place
+    return None
 
 
 def einsum_spec(equation: str, weight: int) -> Linear | None:

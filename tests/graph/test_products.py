@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bncheck.graph.einsum import einsum_spec
+from bncheck.graph.products import einsum_spec
 
 _SIZES = {"n": 2, "c": 3, "o": 4, "h": 5}
 
