@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bncheck.core.errors import BncheckError, ExitCode
-from bncheck.gate.patterns import is_pattern, matching
+from bncheck.gate.patterns import meant
 from bncheck.reporting.github import Annotation
 from bncheck.reporting.visible import visible_line
 
@@ -75,9 +75,7 @@ def names_in(text: str) -> list[str]:
     for line in text.split("\n"):
         whole = [name for name in (line, line.strip()) if name.strip() and os.path.lexists(name)]
         for word in line.split():
-            files = matching(word) if is_pattern(word) else []
-            files += [word] if os.path.lexists(word) else []
-            found += files or ([] if whole else [word])
+            found += meant(word) or ([] if whole else [word])
         found += whole
     return list(dict.fromkeys(found))
 

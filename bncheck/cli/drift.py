@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption
-from bncheck.cli.reporting import ReportOptions
+from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def drift(
     output: OutputOption = None,
     judging: JudgingOptions,
     model_options: ModelOptions,
-    reporting: ReportOptions,
+    reporting: PictureOptions,
 ) -> int:
     """Show how every layer's distribution moved in training.
 
@@ -72,10 +73,12 @@ def drift(
     """
     from bncheck.drifting.command import DriftOptions
     from bncheck.drifting.command import drift as run
-    from bncheck.reporting.views.drift import DriftView
+    from bncheck.reporting.documents.drift import document
+    from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
+    delivery = reporting.delivery(output)
     judge = judging.judge()
+    check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
     policy = judge.policy
     measuring = _measuring(model_options)
     with progress_bar(not reporting.quiet, "snapshots") as progress:
@@ -88,7 +91,7 @@ def drift(
         console.error(str(error))
     for note in report.notes:
         console.note(note)
-    delivery.deliver(DriftView(report), judge.limit)
+    delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -90,12 +91,14 @@ def export(
     onnxruntime runs the file at three optimisation levels against the original in float64.
     """
     from bncheck.folding.residual import Residual
-    from bncheck.reporting.views.export import ExportView
+    from bncheck.reporting.documents.export import document
+    from bncheck.reporting.formats import said
     from bncheck.shipping.axes import parse_axes
     from bncheck.shipping.command import ExportRequest, run
     from bncheck.shipping.export import ExportOptions
+    from bncheck.shipping.writing import targets_of
 
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     options = ExportOptions(
         file.opset,
         Residual(file.residual.value),
@@ -107,6 +110,7 @@ def export(
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
     judge = judging.judge()
+    check_files([checkpoint], targets_of(output), judge, delivery, given)
     request = ExportRequest(
         checkpoint,
         output,
@@ -124,6 +128,6 @@ def export(
         done = judge.report(done)
     for note in done.notes:
         console.note(note)
-    delivery.deliver(ExportView(str(checkpoint), done), judge.limit)
+    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), judge.limit)
     code = judge.finish(done.findings)
     return max(code, ExitCode.FINDINGS) if done.file is None else code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
@@ -59,10 +60,11 @@ def inspect(
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
-    from bncheck.reporting.views.inspect import InspectView
+    from bncheck.reporting.documents.inspect import said
 
-    delivery = reporting.delivery(output, spare=checkpoints)
+    delivery = reporting.delivery(output)
     judge = judging.judge()
+    check_files(checkpoints, (), judge, delivery, measuring_options)
     policy = judge.policy
     options = Options(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
@@ -96,5 +98,5 @@ def inspect(
             console.note(f"{path}: holds no normalisation layer with running statistics")
     several = len(checkpoints) > 1
     if reports or several:
-        delivery.deliver(InspectView(reports, errors, several), judge.limit)
+        delivery.deliver(said(reports, errors, several), judge.limit)
     return judge.finish(findings, failed=bool(errors))

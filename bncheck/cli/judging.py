@@ -77,7 +77,10 @@ class JudgingOptions:
             from bncheck.writing.atomic import check_target
 
             check_target(self.write_baseline)
-        return Judge(policy, configuration, self.write_baseline)
+        read = [self.baseline, configuration.file if configuration else None]
+        read += [policy.baseline.path if policy.baseline else None]
+        files = tuple(path for path in read if path is not None)
+        return Judge(policy, configuration, self.write_baseline, files)
 
     def _baseline(self, configuration: Configuration | None) -> Baseline | None:
         path = self.baseline
@@ -92,11 +95,15 @@ class JudgingOptions:
 
 @dataclass
 class Judge:
-    """Judges what a command finds and remembers it, to be written or summed up at the end."""
+    """Judges what a command finds and remembers it, to be written or summed up at the end.
+
+    `target` is a baseline to write, `files` what is read about judging.
+    """
 
     policy: Policy
     configuration: Configuration | None
     target: Path | None = None
+    files: tuple[Path, ...] = ()
     known: int = 0
     excepted: int = 0
     used: set[int] = field(default_factory=set)

@@ -68,6 +68,11 @@ class ModelOptions:
         typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
     ] = None
 
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """What names files or code."""
+        return tuple(spec for spec in (self.model, self.data) if spec)
+
     def parts(self) -> Measuring:
         """Model and data as they were given, for a command that can do with one of them."""
         from bncheck.subject.setup import Measuring
@@ -108,6 +113,11 @@ class MeasuringOptions(ModelOptions):
             help="metric(output, labels) of a batch; higher is better.",
         ),
     ] = None
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The metric's, too."""
+        return (*super().specs, *([self.metric] if self.metric else []))
 
     def _data_options(self) -> DataOptions:
         options = super()._data_options()

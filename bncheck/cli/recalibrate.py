@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
@@ -41,12 +42,16 @@ def recalibrate(
     from bncheck.inspecting.from_file import Options
     from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibrating.command import recalibrate_file
-    from bncheck.reporting.views.recalibrate import RecalibrateView
+    from bncheck.reporting.documents.recalibrate import document
+    from bncheck.reporting.formats import said
     from bncheck.writing.atomic import check_target
+    from bncheck.writing.outputs import refuse_inside
 
     check_target(output)
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([checkpoint], [output], judge, delivery, measuring_options)
+    refuse_inside(output, checkpoint)
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     device = measuring_options.device
     with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
@@ -58,6 +63,7 @@ def recalibrate(
         done = recalibrate_file(checkpoint, output, options, measuring, write=first, note=note)
     if processes.rank == 0:
         judged = judge.report(done)
-        delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
+        answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
+        delivery.deliver(answer, judge.limit)
         judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

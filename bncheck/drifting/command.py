@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 KINDS = ("last", "first", "previous")
-ORDERS = ("auto", "name", "given")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.words import Note, unsaid
-from bncheck.gate.patterns import is_pattern, matching
+from bncheck.gate.patterns import is_pattern, meant
 from bncheck.inspecting.from_file import Options
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model, words
@@ -85,12 +85,12 @@ def files_of(
     """Files as the configuration names them: paths and patterns, relative to its folder."""
     for pattern in words(patterns):
         path = located(configuration, pattern)
-        if os.path.exists(path) or not is_pattern(pattern):
+        if not is_pattern(pattern):
             yield path
             continue
         where = ("models", name, key)
         try:
-            found = matching(str(path))
+            found = meant(str(path))
         except BncheckError as error:
             sentence = f"{key} {quoted(pattern)} {error.sentence}"
             raise configuration.error(where, sentence, error.hint) from None

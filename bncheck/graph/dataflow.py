@@ -94,6 +94,10 @@ class Rescaled:
     axis: int
 
 
+#: Why an InstanceNorm stays.
+ALONE = "it normalises each image with its own statistics"
+
+
 @dataclass(frozen=True, slots=True)
 class Norm:
     """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.

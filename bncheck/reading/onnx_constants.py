@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
+from bncheck.reading.tensors import MOST_AXES
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -99,7 +100,8 @@ class Resolver:
 
     def stored(self, name: str, tensor: onnx.TensorProto) -> Constant:
         """An initialiser, or the tensor of a Constant node."""
-        return Constant(name, tuple(tensor.dims), tensor.data_type, partial(self._load, tensor))
+        shape = tuple(tensor.dims[: MOST_AXES + 1])  # too many are refused when it is read
+        return Constant(name, shape, tensor.data_type, partial(self._load, tensor))
 
     def outputs(
         self, node: onnx.NodeProto, known: Mapping[str, Constant]
@@ -163,11 +165,7 @@ class Resolver:
             if given[name].elements <= _SMALL
         }
         types = {n: helper.make_tensor_type_proto(c.dtype, c.shape) for n, c in given.items()}
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self.opset, "")
-            found = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
-        except _REFUSALS:
-            return None
+        found = inferred_types(node, self.opset, types, data)
         kinds = [found[name].tensor_type for name in node.output if name in found]
         whole = all(
             kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
@@ -208,6 +206,23 @@ class Resolver:
                 "(limit MAX_COMPUTED_NUMBERS)",
                 "export it again with constant folding",
             )
+
+
+def inferred_types(
+    node: onnx.NodeProto,
+    opset: int,
+    types: dict[str, onnx.TypeProto],
+    numbers: dict[str, onnx.TensorProto],
+) -> Mapping[str, onnx.TypeProto]:
+    """What onnx infers of a standard node's results from its inputs; nothing where it refuses."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        found: Mapping[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
+            schema, node, types, numbers
+        )
+    except _REFUSALS:
+        return {}
+    return found
 
 
 def opset_of(model: onnx.ModelProto) -> int:

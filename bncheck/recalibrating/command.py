@@ -36,6 +36,7 @@ from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.module_layers import described_by, layers_of
 from bncheck.subject.setup import Measuring, module_for
+from bncheck.writing.outputs import check_outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,8 +132,7 @@ def recalibrate_file(
             "recalibrate the checkpoint that it was made from, and make it again",
             str(path),
         )
-    if out.exists() and out.resolve() == path.resolve():
-        raise BncheckError("is the checkpoint itself", "name another file after -o", str(out))
+    check_outputs([out], [path])
     try:
         tell_all(choice_notes(checkpoint, options), note)
         layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))

@@ -76,10 +76,6 @@ class Snapshot:
         """How many updates the training had done: the step, or else the batch counter."""
         return self.counter if self.step is None else self.step
 
-    def same_as(self, other: Snapshot) -> bool:
-        """Whether all normalisation layers are equal, bit for bit."""
-        return self.digests == other.digests
-
     @property
     def digests(self) -> dict[str, tuple[bytes | None, bytes]]:
         """Digests of every layer's parameters and buffers."""

@@ -79,8 +79,9 @@ def export_program(
     `data` are samples on which it is held against the original, too. Raises BncheckError.
     """
     from bncheck.folding.fold import FoldOptions
-    from bncheck.folding.program.exporting import functional, refuse_random
+    from bncheck.folding.program.exporting import refuse_random
     from bncheck.folding.program.fold import fold
+    from bncheck.folding.program.in_place import functional
     from bncheck.folding.program.regions import inlined
 
     check(path, options)

@@ -99,6 +99,11 @@ def _data_of(path: Path) -> list[Path]:
     return [other for other in path.parent.iterdir() if ours.fullmatch(other.name)]
 
 
+def targets_of(path: Path) -> list[Path]:
+    """All that a model at `path` may replace or remove."""
+    return [path, *(_data_of(path) if path.parent.is_dir() else ())]
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

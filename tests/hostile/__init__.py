@@ -15,14 +15,17 @@ from tests.hostile import (
     folders,
     liars,
     names,
+    onnx_liars,
     onnx_models,
     pickled_liars,
     pickles,
     programs,
+    repetition,
     roles,
     safetensors_files,
     surroundings,
     tensors,
+    torchscript_liars,
 )
 from tests.hostile.case import CASES, Case, mark_long
 from tests.hostile.payloads import PAYLOADS
@@ -33,6 +36,7 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
-           "distributed_liars", "exported_liars", "folders", "liars", "names", "onnx_models",
-           "pickled_liars", "pickles", "programs", "roles", "safetensors_files", "surroundings",
-           "tensors"]  # fmt: skip
+           "distributed_liars", "exported_liars", "folders", "liars", "names",
+           "onnx_liars", "onnx_models", "pickled_liars", "pickles", "programs",
+           "repetition", "roles", "safetensors_files", "surroundings", "tensors",
+           "torchscript_liars"]  # fmt: skip

@@ -51,6 +51,27 @@ for _name, _what, _content in (
         partial(_index, content=_content))  # fmt: skip
 
 
+def _two_shards(folder: Path, whole: bool = False) -> Path:
+    """An index whose variance lies in the second shard, too, and is bad there."""
+    good = zoo.statistics()
+    bad = {"bn.running_var": -torch.ones(4), "fc.weight": torch.ones(2)}
+    for shard, tensors in (("good", good), ("bad", bad)):
+        safetensors.torch.save_file(tensors, folder / f"{shard}.safetensors")
+    places = {**dict.fromkeys(good, "good.safetensors"), "fc.weight": "bad.safetensors"}
+    if whole:
+        safetensors.torch.save_file(bad, folder / "model.safetensors")
+        places["fc.weight"] = "good.safetensors"
+    index = file(
+        folder, json.dumps({"weight_map": places}).encode(), "model.safetensors.index.json"
+    )
+    return folder if whole else index
+
+
+add("index-two-shards", REFUSED, "a tensor that lies in two shards", _two_shards)
+add("index-and-whole", REFUSED, "a folder with whole weights beside an index",
+    partial(_two_shards, whole=True))  # fmt: skip
+
+
 # --- distributed checkpoints ----------------------------------------------------------------------
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import CASES, distributed_liars, exported_liars
+from tests.hostile import CASES, distributed_liars, exported_liars, torchscript_liars
 
 #: The beginnings of the cases' names, and what loads such a file.
 LOADERS: dict[str, Callable[[Path], object]] = {
     "distributed-lie-": distributed_liars.load,
     "exported-lie-": exported_liars.load,
+    "torchscript-lie-": torchscript_liars.load,
 }
 LIES = [(name, load) for start, load in LOADERS.items() for name in CASES if name.startswith(start)]
 

@@ -127,7 +127,7 @@ class _Rewriter:
         self.after.setdefault(int(op.name), []).append(added)
 
     def _as_shuffle(self, node: onnx.NodeProto, op: Op, spec: ConvTranspose) -> None:
-        """See algebra.tiling_as_conv."""
+        """docs/folding.md, "Tiling"."""
         result = node.output[0]
         node.op_type = "Conv"
         del node.attribute[:]

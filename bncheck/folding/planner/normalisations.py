@@ -145,7 +145,7 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
     shape = graph.shape(op.inputs[Slot.DATA])
     if shape is None or len(shape) < 2:
         raise Stuck("the rank of its input is not known")
-    gamma, beta, mean, var = _parameters(graph, op)
+    gamma, beta, mean, var = parameters_of(graph, op)
     assert mean is not None
     assert var is not None
     if _is_corrupt(mean, var):
@@ -159,7 +159,7 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
     return Affine(scale.reshape(sizes), shift.reshape(sizes))
 
 
-def _parameters(graph: Graph, op: Op) -> Sequence[Floats | None]:
+def parameters_of(graph: Graph, op: Op) -> Sequence[Floats | None]:
     """gamma, beta, mean and variance; None for what a normalisation lacks."""
     found = []
     for slot in (Slot.WEIGHT, Slot.BIAS, Slot.MEAN, Slot.VARIANCE):

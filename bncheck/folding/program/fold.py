@@ -17,9 +17,9 @@ from bncheck.folding.planner.plan import Decision
 from bncheck.folding.program.exporting import (
     as_arguments,
     export_program,
-    functional,
     refuse_random,
 )
+from bncheck.folding.program.in_place import functional
 from bncheck.folding.program.parity import Flat, ProgramSides
 from bncheck.folding.program.plain import plain
 from bncheck.folding.program.regions import inlined

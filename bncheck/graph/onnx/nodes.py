@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import helper
 
-from bncheck.graph.dataflow import Dim
+from bncheck.graph.dataflow import Dim, Shape, Spec
+from bncheck.graph.operators import UndescribedError
+
+if TYPE_CHECKING:
+    from bncheck.graph.onnx.scope import Scope
 
 #: The floating dtypes of ONNX by number.
 FLOATS: dict[int, str] = {
@@ -17,8 +21,8 @@ FLOATS: dict[int, str] = {
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.BFLOAT16: "bfloat16",
 }
-#: What a family of operators takes a node for, and its inputs: the data first, then the weights.
-Described = tuple[Any, list[str]]
+#: A node seen as the planner sees it: what it does, and its inputs, the data before the weights.
+Described = tuple[Spec, Sequence[str]]
 
 
 class Attributes:
@@ -33,6 +37,62 @@ class Attributes:
             return default
         value = helper.get_attribute_value(self._given[name])
         return value.decode() if isinstance(value, bytes) else value
+
+
+class Call:
+    """A node as the tables of operators are asked about it.
+
+    Its inputs are asked for by their place. What is not known raises UndescribedError.
+    """
+
+    def __init__(self, node: onnx.NodeProto, scope: Scope) -> None:
+        self.node = node
+        self.kind = str(node.op_type)
+        self.opset = scope.opset
+        self.inputs: Sequence[str] = list(node.input)
+        self.results = [name for name in node.output if name]
+        self.scope = scope
+        self.attribute = Attributes(node)
+
+    def name(self, slot: int) -> str:
+        """An input's name, "" where it is not given."""
+        return self.inputs[slot] if slot < len(self.inputs) else ""
+
+    def rank(self, slot: int = 0) -> int:
+        """An input's rank; 0 where nothing is known."""
+        return self.scope.rank(self.name(slot))
+
+    def shape(self, slot: int = 0) -> Shape:
+        """An input's shape, of one axis at least."""
+        shape = self.scope.shape(self.name(slot))
+        if not shape:
+            raise UndescribedError
+        return shape
+
+    def numbers(self, slot: int, attribute: str = "") -> Any:
+        """An input's numbers, or those of the attribute that older versions have in its stead.
+
+        None where neither is given.
+        """
+        name = self.name(slot)
+        if not name:
+            return self.attribute(attribute) if attribute else None
+        found = self.scope.fixed(name)
+        if found is None:
+            raise UndescribedError
+        return found
+
+    def axis(self, default: int) -> int:
+        """The attribute `axis`, counted from the front."""
+        return int(self.attribute("axis", default)) % len(self.shape())
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether windows are padded such that they keep the sizes (before their steps)."""
+        return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")
+
+
+Describe = Callable[[Call], "Spec | Described | None"]
 
 
 def captured(node: onnx.NodeProto) -> list[str]:

@@ -2,85 +2,83 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
-import onnx
 
-from bncheck.graph.dataflow import Average, Maximum, Pad, Spec
-from bncheck.graph.onnx.nodes import Attributes
-
-if TYPE_CHECKING:
-    from bncheck.graph.onnx.scope import Scope
+from bncheck.graph.axes import average, largest, padded, reduced
+from bncheck.graph.dataflow import Maximum, Spec
+from bncheck.graph.onnx.nodes import Call, Describe
+from bncheck.graph.operators import UndescribedError
 
 
-def pooling(node: onnx.NodeProto, scope: Scope, a: Attributes) -> Spec | None:
-    """Pooling, interpolation, means, and padding."""
-    kind = node.op_type
-    rank = scope.rank(node.input[0]) if node.input else 0
-    if not rank:
+def _spatial(call: Call) -> tuple[int, ...]:
+    return tuple(range(2, len(call.shape())))
+
+
+def _averaged(call: Call) -> Spec:
+    return average(_spatial(call))
+
+
+def _largest(call: Call) -> Spec | None:
+    return Maximum(_spatial(call)) if len(call.results) == 1 else None
+
+
+def _sampled(call: Call) -> Spec:
+    return average(_spatial(call), call.attribute("padding_mode", "zeros") == "zeros")
+
+
+def _average_pool(call: Call) -> Spec:
+    a = call.attribute
+    # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
+    reaches = any(a("pads", ())) or call.keeps_size or a("ceil_mode", 0)
+    return average(_spatial(call), bool(reaches and a("count_include_pad", 0)))
+
+
+def _mean(call: Call) -> Spec:
+    drops, sums = not call.attribute("keepdims", 1), call.kind == "ReduceSum"
+    return reduced(call.shape(), _axes(call), drops=drops, sums=sums)
+
+
+def _extreme(call: Call) -> Spec:
+    return largest(call.shape(), _axes(call), drops=not call.attribute("keepdims", 1))
+
+
+def _axes(call: Call) -> list[int] | None:
+    """Those given; without any it is all axes, or nothing is done where the node says so."""
+    axes = call.numbers(1, "axes")
+    if axes is not None and len(axes):
+        return [int(axis) for axis in axes]
+    if call.attribute("noop_with_empty_axes", 0):
+        raise UndescribedError
+    return None
+
+
+def _resized(call: Call) -> Spec | None:
+    before, after = call.shape(), call.scope.shape(call.node.output[0])
+    crops = call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
+    keeps_channels = after is not None and before[:2][1:] == after[:2][1:]
+    return average(_spatial(call)) if keeps_channels and not crops else None
+
+
+def _padded(call: Call) -> Spec | None:
+    rank = len(call.shape())
+    sizes, value, axes = call.numbers(1, "pads"), call.numbers(2, "value"), call.numbers(3)
+    given = [int(axis) % rank for axis in (range(rank) if axes is None else axes)]
+    if sizes is None or len(sizes) != 2 * len(given):
         return None
-    spatial = tuple(range(2, rank))
-    if kind in ("GlobalAveragePool", "GlobalMaxPool"):
-        return Average(spatial) if kind == "GlobalAveragePool" else Maximum(spatial)
-    if kind == "GridSample":
-        return Average(spatial, None if a("padding_mode", "zeros") == "zeros" else 1.0)
-    if kind == "AveragePool":
-        padded = any(a("pads", ())) or str(a("auto_pad", "NOTSET")).startswith("SAME")
-        # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
-        reaches = padded or a("ceil_mode", 0)
-        uneven = reaches and a("count_include_pad", 0)
-        return Average(spatial, None if uneven else 1.0)
-    if kind == "MaxPool" and len([name for name in node.output if name]) == 1:
-        return Maximum(spatial)
-    if kind in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
-        return _reduction(node, scope, a, rank)
-    if kind in ("Resize", "Upsample"):
-        shapes = scope.shape(node.input[0]), scope.shape(node.output[0])
-        cuts = a("coordinate_transformation_mode") == "tf_crop_and_resize"
-        if cuts or shapes[0] is None or shapes[1] is None or shapes[0][1] != shapes[1][1]:
-            return None
-        return Average(spatial)
-    return _pad(node, scope, a, rank) if kind == "Pad" else None
+    pairs = zip(sizes[: len(given)], sizes[len(given) :], strict=True)
+    constant = call.attribute("mode", "constant") == "constant"
+    filling = float(np.ravel(0.0 if value is None else value)[0]) if constant else None
+    return padded(dict(zip(given, pairs, strict=True)), filling)
 
 
-def _reduction(node: onnx.NodeProto, scope: Scope, a: Attributes, rank: int) -> Spec | None:
-    axes = _axes(node, scope, a, rank)
-    drops = not a("keepdims", 1)
-    if axes is None:
-        return None
-    if node.op_type in ("ReduceMax", "ReduceMin"):
-        return Maximum(axes, drops)
-    sizes = [(scope.shape(node.input[0]) or ())[axis] for axis in axes]
-    known = [size for size in sizes if isinstance(size, int)]
-    total = float(math.prod(known)) if len(known) == len(sizes) else None
-    return Average(axes, 1.0 if node.op_type == "ReduceMean" else total, drops)
-
-
-def _axes(node: onnx.NodeProto, scope: Scope, a: Attributes, rank: int) -> tuple[int, ...] | None:
-    axes = a("axes")
-    if len(node.input) > 1 and node.input[1]:
-        axes = scope.fixed(node.input[1])
-        if axes is None:
-            return None
-    if axes is None or not len(axes):
-        return None if a("noop_with_empty_axes", 0) else tuple(range(rank))
-    return tuple(sorted(int(axis) % rank for axis in axes))
-
-
-def _pad(node: onnx.NodeProto, scope: Scope, a: Attributes, rank: int) -> Spec | None:
-    amounts: Any = a("pads")
-    value: Any = a("value", 0.0)
-    if len(node.input) > 1:
-        amounts = scope.fixed(node.input[1])
-    if len(node.input) > 2 and node.input[2]:
-        value = scope.fixed(node.input[2])
-    given = scope.fixed(node.input[3]) if len(node.input) > 3 and node.input[3] else range(rank)
-    if amounts is None or value is None or given is None:
-        return None
-    pairs = zip(given, amounts[: len(given)], amounts[len(given) :], strict=True)
-    axes = tuple(int(axis) % rank for axis, *pair in pairs if any(pair))
-    # A negative amount cuts, which an affine map passes as it does a copy.
-    fills = a("mode", "constant") == "constant" and any(amount > 0 for amount in amounts)
-    return Pad(axes, float(np.asarray(value).reshape(-1)[0]) if fills else None)
+POOLING: dict[str, Describe] = {
+    "GlobalAveragePool": _averaged,
+    "GlobalMaxPool": _largest,
+    "GridSample": _sampled,
+    "AveragePool": _average_pool,
+    "MaxPool": _largest,
+    **dict.fromkeys(("ReduceMean", "ReduceSum"), _mean),
+    **dict.fromkeys(("ReduceMax", "ReduceMin"), _extreme),
+    **dict.fromkeys(("Resize", "Upsample"), _resized),
+    "Pad": _padded,
+}

@@ -7,36 +7,18 @@ around it is an input there, and so stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx
 from onnx import helper
 
-from bncheck.graph.dataflow import (
-    Conv,
-    ConvTranspose,
-    Dim,
-    Graph,
-    Linear,
-    Lookup,
-    Norm,
-    Op,
-    Opaque,
-    Spec,
-    Value,
-)
-from bncheck.graph.einsum import einsum_spec
-from bncheck.graph.onnx.algebra import elementwise, linear_algebra, norms
-from bncheck.graph.onnx.nodes import FLOATS, Attributes, captured
-from bncheck.graph.onnx.pooling import pooling
+from bncheck.graph.dataflow import Conv, ConvTranspose, Graph, Linear, Norm, Op, Spec, Value
+from bncheck.graph.onnx.nodes import FLOATS, captured
+from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
-from bncheck.graph.onnx.sizes import shape_of
-from bncheck.graph.onnx.views import views
+from bncheck.graph.onnx.shapes import complete
 from bncheck.reading.onnx_constants import STANDARD
 from bncheck.reading.onnx_norms import layer_name, owner
-
-_SAME_SHAPE = {"BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "Identity",
-               "Dropout", "Clip", "HardSigmoid", "HardSwish", "Elu"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,8 +62,8 @@ def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
             continue
         for name in node.output:
             scope.values.setdefault(name, Value(name, None, ""))
-        _complete(node, scope)
-        spec, given = _describe(node, scope)
+        complete(node, scope)
+        spec, given = described(node, scope)
         inputs = [name or None for name in (*given, *captured(node))]
         outputs = [name for name in node.output if name]
         label = _label(node, spec, scope)
@@ -101,62 +83,8 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
     return helper.make_node("Cast", node.input[:1], node.output, node.name, to=kind)
 
 
-def _complete(node: onnx.NodeProto, scope: Scope) -> None:
-    """Rank and channels where onnx lost them behind a computed reshape: a weight tells them."""
-    if not node.output:
-        return
-    known = shape_of(node, scope)
-    if known is not None:
-        scope.values[node.output[0]] = replace(scope.values[node.output[0]], shape=known)
-    if scope.shape(node.output[0]) is not None:
-        return
-    source = scope.values.get(node.input[0]) if node.input else None
-    shape: tuple[Dim, ...] | None = None
-    if node.op_type in ("Conv", "ConvTranspose"):
-        weight = scope.shape(node.input[1])
-        if weight:
-            group = Attributes(node)("group", 1)
-            wide = weight[1] if isinstance(weight[1], int) else 0
-            channels = weight[0] if node.op_type == "Conv" else wide * group
-            rest = tuple(f"?{node.output[0]}.{i}" for i in range(2, len(weight)))
-            shape = (f"?{node.output[0]}.0", channels, *rest)
-    elif node.op_type in _SAME_SHAPE and source is not None:
-        shape = source.shape
-    weighs = node.op_type in ("Conv", "ConvTranspose") and node.input[1] in scope.values
-    like = scope.values[node.input[1]] if weighs else source
-    if shape is not None and like is not None:
-        name = node.output[0]
-        scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
-
-
 def _label(node: onnx.NodeProto, spec: Spec, scope: Scope) -> str:
     if isinstance(spec, Norm):
         return layer_name(node, scope.constants)
     found = owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear)) else ""
     return found or node.name or next((n for n in node.output if n), node.op_type)
-
-
-def _describe(node: onnx.NodeProto, scope: Scope) -> tuple[Spec, list[str]]:
-    """What a node is to the planner, and its inputs, the data before the weights."""
-    given = list(node.input)
-    if node.domain not in STANDARD:
-        return Opaque(node.op_type), given
-    attributes = Attributes(node)
-    for family in (linear_algebra, norms, elementwise, views, pooling):
-        spec = family(node, scope, attributes)
-        if spec is not None:
-            return spec, _data_first(node, spec, scope)
-    return Opaque(node.op_type), given
-
-
-def _data_first(node: onnx.NodeProto, spec: Spec, scope: Scope) -> list[str]:
-    given = list(node.input)
-    if node.op_type == "Neg":
-        return [*given, scope.minus_one(node.output[0])]
-    if isinstance(spec, Lookup):
-        return given[::-1]
-    if isinstance(spec, Linear) and node.op_type in ("MatMul", "Einsum"):
-        matrix_first = scope.rank(given[0]) == 2 and spec.axes != (-1, -1)
-        if matrix_first and spec != einsum_spec(str(Attributes(node)("equation", "")), 1):
-            return given[::-1]
-    return given

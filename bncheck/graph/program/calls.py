@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from bncheck.core.limits import MAX_MADE_NUMBERS
 from bncheck.graph.dataflow import Shape, Spec
+from bncheck.graph.operators import UndescribedError
 
 #: A call seen as the planner sees it: what it does, and which arguments are its inputs.
 Described = tuple[Spec, tuple[Any, ...]]
-
-
-#: What makes numbers of nothing but sizes.
-_FACTORIES = {"arange", "eye", "full", "linspace", "logspace", "ones", "scalar_tensor", "tri",
-              "tril_indices", "triu_indices", "zeros"}  # fmt: skip
-_FILLINGS = {"new_zeros": 0, "new_ones": 1, "new_full": None, "zeros_like": 0, "ones_like": 1,
-             "full_like": None}  # fmt: skip
+#: What an operator is to the planner; None for a call of it that has no description.
+Describe = Callable[["Call"], Described | None]
 
 
 class Arguments:
@@ -44,6 +39,72 @@ class Arguments:
     def first(self, *names: str) -> Any:
         """The first of these arguments that is given."""
         return next((self(name) for name in names if self(name) is not None), None)
+
+
+class Call(Arguments):
+    """A call as the tables of operators are asked about it.
+
+    `constants` has the numbers of the nodes that have fixed ones.
+    """
+
+    def __init__(self, node: Node, constants: Mapping[Node, torch.Tensor]) -> None:
+        super().__init__(node)
+        self.name = operator_name(node)
+        self.constants = constants
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments that were given by their place."""
+        return self.node.args
+
+    @property
+    def source(self) -> Any:
+        """The first argument, which nearly always is the data."""
+        return self.args[0] if self.args else None
+
+    @property
+    def rank(self) -> int:
+        """The rank of the source."""
+        return rank_of(self.source)
+
+    @property
+    def shape(self) -> Sequence[Any]:
+        """The sizes of the source, in torch's own types."""
+        if not self.rank:
+            raise UndescribedError
+        sizes: Sequence[Any] = self.source.meta["val"].shape
+        return sizes
+
+    def last(self, number: int) -> tuple[int, ...]:
+        """So many of the source's axes, from the end."""
+        return tuple(range(self.rank - number, self.rank))
+
+    def axis(self, name: str = "dim", axes: int = 0) -> int:
+        """An axis of the source, or of a result of that rank."""
+        return self.whole(name, 0) % (axes or len(self.shape))
+
+    def number(self, name: str, default: Any = None) -> int | float:
+        """An argument that is a number."""
+        value = self(name, default)
+        if not isinstance(value, (int, float)):
+            raise UndescribedError
+        return value
+
+    def whole(self, name: str, default: Any = None) -> int:
+        """An argument that is a whole number."""
+        value = self(name, default)
+        if not isinstance(value, int):
+            raise UndescribedError
+        return value
+
+    def on_source(self, spec: Spec | None) -> Described | None:
+        """With the source as its only input."""
+        return None if spec is None else (spec, (self.source,))
+
+
+def named(describe: Describe, names: str) -> dict[str, Describe]:
+    """Rows of a table of operators: all of these names have one description."""
+    return dict.fromkeys(names.split(), describe)
 
 
 def operator_name(node: Node) -> str:
@@ -80,35 +141,3 @@ def rank_of(node: Any) -> int:
     """The rank of the tensor that a node makes, 0 for anything else."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     return value.dim() if isinstance(value, torch.Tensor) else 0
-
-
-def sizes_of(value: Any, number: int) -> tuple[int, ...]:
-    """A size for each of so many axes, from one for all or one each."""
-    items = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return items * number if len(items) == 1 else items
-
-
-def filled(node: Node, name: str) -> torch.Tensor | None:
-    """The numbers of y.new_full(sizes, number) and the like: they are the same whatever y is."""
-    value = node.meta.get("val")
-    if name not in _FILLINGS or not isinstance(value, torch.Tensor):
-        return None
-    number = _FILLINGS[name]
-    if number is None:
-        number = Arguments(node)("fill_value")
-    if not isinstance(number, (int, float)) or not _is_small(value):
-        return None
-    return torch.full((), number, dtype=value.dtype).expand(value.shape)
-
-
-def is_made(node: Node, name: str) -> bool:
-    """Whether a call makes numbers of nothing but known sizes."""
-    value = node.meta.get("val")
-    given = node.all_input_nodes
-    return name in _FACTORIES and not given and isinstance(value, torch.Tensor) and _is_small(value)
-
-
-def _is_small(value: torch.Tensor) -> bool:
-    """Not so large that a few bytes of a file would fill the memory."""
-    sizes = [size for size in value.shape if isinstance(size, int)]
-    return len(sizes) == value.dim() and math.prod(sizes) <= MAX_MADE_NUMBERS

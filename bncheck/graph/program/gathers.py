@@ -1,77 +1,77 @@
-"""Calls that pick elements along axes, as the planner sees them."""
+"""Calls that pick elements along axes: flips, rolls, repetitions, shuffles, selections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from bncheck.graph.dataflow import Gather
-from bncheck.graph.program.calls import Arguments, Described, rank_of
+from bncheck.graph.axes import picked, selected, tiled
+from bncheck.graph.program.calls import Call, Describe, Described, named
 
-_FLIPS = {"fliplr": [1], "flipud": [0]}
-Picks = tuple[tuple[int, "tuple[int, ...] | None"], ...]
+_FLIPS = {"fliplr": (1,), "flipud": (0,)}
 
 
-def picks(
-    node: Node, name: str, a: Arguments, constant: Callable[[Node], torch.Tensor | None]
-) -> Described | None:
-    """Flips, rolls, repetitions, channel shuffles, and selections by a vector of indices."""
-    source = node.args[0] if node.args else None
-    rank = rank_of(source)
-    if not isinstance(source, Node) or not rank:
+def _flipped(call: Call) -> Described | None:
+    axes = _FLIPS.get(call.name) or call("dims")
+    return call.on_source(picked(call.shape, axes, lambda places, _: places[::-1]))
+
+
+def _rolled(call: Call) -> Described | None:
+    axes, shifts = call("dims") or (), call("shifts")
+    if len(axes) != len(shifts):
         return None
-    shape = source.meta["val"].shape
-    found: Picks | None = None
-    if name in _FLIPS:
-        found = _moved(shape, _FLIPS[name], lambda i, _: i[::-1])
-    elif name == "flip":
-        found = _moved(shape, a("dims"), lambda i, _: i[::-1])
-    elif name == "roll" and len(a("dims") or ()) == len(a("shifts")):
-        found = _moved(shape, a("dims"), lambda i, place: np.roll(i, a("shifts")[place]))
-    elif name in ("repeat", "tile"):
-        found = _repeated(shape, a.first("repeats", "dims"))
-    elif name == "repeat_interleave" and isinstance(a("repeats"), int) and a("dim") is not None:
-        found = _moved(shape, [a("dim")], lambda i, _: np.repeat(i, a("repeats")))
-    elif name in ("channel_shuffle", "native_channel_shuffle"):
-        found = _moved(shape, [1], lambda i, _: i.reshape(a("groups"), -1).T.reshape(-1))
-    elif name == "index_select":
-        found = _selected(shape, int(a("dim")) % rank, node.args[2], constant)
-    elif name == "index":
-        given = [i for i, index in enumerate(a("indices")) if index is not None]
-        if len(given) == 1:
-            found = _selected(shape, given[0], a("indices")[given[0]], constant)
-    return None if found is None else (Gather(found), (source,))
+    return call.on_source(picked(call.shape, axes, lambda places, i: np.roll(places, shifts[i])))
 
 
-def _moved(shape: Sequence[Any], dims: Sequence[int], move: Any) -> Picks:
-    rows = []
-    for place, dim in enumerate(dims):
-        axis = int(dim) % len(shape)
-        size = shape[axis]
-        known = isinstance(size, int)
-        rows.append((axis, tuple(map(int, move(np.arange(size), place))) if known else None))
-    return tuple(rows)
-
-
-def _repeated(shape: Sequence[Any], repeats: Any) -> Picks | None:
-    counts = [1] * (len(shape) - len(repeats)) + list(repeats)
-    if len(counts) != len(shape) or not all(isinstance(count, int) for count in counts):
+def _repeated(call: Call) -> Described | None:
+    repeats = call.first("repeats", "dims")
+    counts = [1] * (call.rank - len(repeats)) + list(repeats)
+    if len(counts) != call.rank or not all(isinstance(count, int) for count in counts):
         return None
-    axes = [i for i, count in enumerate(counts) if count != 1]
-    return _moved(shape, axes, lambda i, place: np.tile(i, counts[axes[place]]))
+    return call.on_source(tiled(call.shape, counts))
 
 
-def _selected(
-    shape: Sequence[Any], axis: int, index: Any, constant: Callable[[Node], torch.Tensor | None]
-) -> Picks | None:
+def _interleaved(call: Call) -> Described | None:
+    times, axis = call.whole("repeats"), call("dim")
+    if axis is None:
+        return None
+    return call.on_source(
+        picked(call.shape, [axis], lambda places, _: np.repeat(places, times), times)
+    )
+
+
+def _shuffled(call: Call) -> Described | None:
+    groups = call("groups")
+    return call.on_source(
+        picked(call.shape, [1], lambda places, _: places.reshape(groups, -1).T.reshape(-1))
+    )
+
+
+def _index_select(call: Call) -> Described | None:
+    return _selected(call, call.axis(), call.args[2])
+
+
+def _indexed(call: Call) -> Described | None:
+    given = [(axis, index) for axis, index in enumerate(call("indices")) if index is not None]
+    return _selected(call, *given[0]) if len(given) == 1 else None
+
+
+def _selected(call: Call, axis: int, index: Any) -> Described | None:
     value = index.meta.get("val") if isinstance(index, Node) else None
     if not isinstance(value, torch.Tensor) or value.dim() != 1 or value.dtype == torch.bool:
         return None
-    numbers, size = constant(index), shape[axis]
-    if numbers is None or not isinstance(size, int):
-        return ((axis, None),)
-    return ((axis, tuple(int(i) % size for i in numbers)),)
+    return call.on_source(selected(call.shape, axis, call.constants.get(index)))
+
+
+GATHERS: dict[str, Describe] = {
+    **named(_flipped, "flip fliplr flipud"),
+    "roll": _rolled,
+    **named(_repeated, "repeat tile"),
+    "repeat_interleave": _interleaved,
+    **named(_shuffled, "channel_shuffle native_channel_shuffle"),
+    "index_select": _index_select,
+    "index": _indexed,
+}

@@ -3,131 +3,130 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
 from typing import Any
 
-from torch.fx import Node
+from bncheck.graph.axes import average, largest, padded, reduced
+from bncheck.graph.convolutions import each
+from bncheck.graph.dataflow import Maximum, Pad, Reshape, Shape, Spec
+from bncheck.graph.program.calls import Call, Describe, Described, named, shape_and_dtype
 
-from bncheck.graph.dataflow import (
-    Average,
-    Maximum,
-    Pad,
-    Reshape,
-    Shape,
-    Spec,
-)
-from bncheck.graph.program.calls import (
-    Arguments,
-    Described,
-    rank_of,
-    shape_and_dtype,
-    sizes_of,
-)
-
-_AVERAGES = {"adaptive_avg_pool1d": 1, "adaptive_avg_pool2d": 2, "adaptive_avg_pool3d": 3,
-             "_adaptive_avg_pool2d": 2, "_adaptive_avg_pool3d": 3}  # fmt: skip
-_RESIZES = {
-    "upsample_nearest1d": 1, "upsample_nearest2d": 2, "upsample_nearest3d": 3,
-    "_upsample_nearest_exact1d": 1, "_upsample_nearest_exact2d": 2, "_upsample_nearest_exact3d": 3,
-    "upsample_linear1d": 1, "upsample_bilinear2d": 2, "upsample_trilinear3d": 3,
-    "upsample_bicubic2d": 2, "_upsample_bilinear2d_aa": 2, "_upsample_bicubic2d_aa": 2,
-}  # fmt: skip
-_MAXIMA = {"max_pool1d": 1, "max_pool2d": 2, "max_pool3d": 3, "max_pool2d_with_indices": 2,
-           "max_pool3d_with_indices": 3, "adaptive_max_pool1d": 1, "adaptive_max_pool2d": 2,
-           "adaptive_max_pool3d": 3, "max_pool1d_with_indices": 1}  # fmt: skip
-_MIRRORS = {
-    "reflection_pad1d": 1, "reflection_pad2d": 2, "reflection_pad3d": 3,
-    "replication_pad1d": 1, "replication_pad2d": 2, "replication_pad3d": 3,
-}  # fmt: skip
+_DIMENSIONS = re.compile(r"(\d)d")
 
 
-def pooling(node: Node, name: str, a: Arguments) -> Described | None:
-    """Pooling, interpolation, means, and padding."""
-    source = node.args[0] if node.args else None
-    rank = rank_of(source)
-
-    def last(number: int) -> tuple[int, ...]:
-        return tuple(range(rank - number, rank))
-
-    if name in _AVERAGES:
-        return Average(last(_AVERAGES[name])), (source,)
-    if name in ("avg_pool1d", "avg_pool2d", "avg_pool3d"):
-        number = int(name[-2])
-        counts = any(sizes_of(a("padding"), number)) and bool(a("count_include_pad"))
-        uneven = counts or a("divisor_override") is not None
-        return Average(last(number), None if uneven else 1.0), (source,)
-    if name == "rot90":  # each place takes another one's number: all its weight is there
-        return Average(tuple(sorted(d % rank for d in a("dims")))), (source,)
-    if name == "grid_sampler":  # padding_mode 0 is "zeros"
-        return Average(last(rank - 2), None if a("padding_mode") == 0 else 1.0), (
-            source,
-            node.args[1],
-        )
-    if name in _RESIZES:
-        return Average(last(_RESIZES[name])), (source,)
-    if name in _MAXIMA:
-        return Maximum(last(_MAXIMA[name])), (source,)
-    if name in ("mean", "sum", "amax", "amin") and not _changes_dtype(node, source):
-        return _reduction(name, a, source), (source,)
-    if name in ("max", "min") and isinstance(a("dim"), int):
-        return Maximum((a("dim") % rank,), drops=not a("keepdim", False)), (source,)
-    return _padding(node, name, a, source, last)
+def _averaged(call: Call) -> Described | None:
+    return call.on_source(average(call.last(_dimensions(call))))
 
 
-def windows(name: str, a: Arguments, node: Node) -> tuple[Spec, Shape, Spec] | None:
+def _largest(call: Call) -> Described | None:
+    return call.on_source(Maximum(call.last(_dimensions(call))))
+
+
+def _mirrored(call: Call) -> Described | None:
+    return call.on_source(Pad(call.last(_dimensions(call)), None))
+
+
+def _dimensions(call: Call) -> int:
+    """The 2 of max_pool2d and upsample_bilinear2d."""
+    found = _DIMENSIONS.search(call.name)
+    assert found is not None
+    return int(found[1])
+
+
+def _average_pool(call: Call) -> Described | None:
+    counts = any(each(call("padding"), 1)) and bool(call("count_include_pad"))
+    axes = call.last(_dimensions(call))
+    return call.on_source(average(axes, counts or call("divisor_override") is not None))
+
+
+def _rotated(call: Call) -> Described | None:
+    """Each place takes another one's number: all its weight is there."""
+    return call.on_source(average(sorted(int(axis) % call.rank for axis in call("dims"))))
+
+
+def _sampled(call: Call) -> Described:
+    zeros = call("padding_mode") == 0
+    return average(call.last(call.rank - 2), zeros), tuple(call.args[:2])
+
+
+def _mean(call: Call) -> Described | None:
+    drops, sums = not call("keepdim", False), call.name == "sum"
+    changes = call.node.meta["val"].dtype != call.source.meta["val"].dtype
+    return (
+        None
+        if changes
+        else call.on_source(reduced(call.shape, _axes(call), drops=drops, sums=sums))
+    )
+
+
+def _extreme(call: Call) -> Described | None:
+    drops = not call("keepdim", False)
+    return call.on_source(largest(call.shape, _axes(call), drops=drops))
+
+
+def _extreme_and_place(call: Call) -> Described | None:
+    call.whole("dim")
+    return _extreme(call)
+
+
+def _axes(call: Call) -> list[int] | None:
+    given = call("dim")
+    return None if given in (None, []) else each(given, 1)
+
+
+def _padded(call: Call) -> Described | None:
+    """Amounts come in pairs, those of the last axis first."""
+    sizes, constant = list(call("pad")), call("mode", "constant") == "constant"
+    axes = reversed(call.last(len(sizes) // 2))
+    amounts = dict(zip(axes, zip(sizes[::2], sizes[1::2], strict=True), strict=True))
+    value = call("value") or 0.0
+    if constant and not isinstance(value, (int, float)):
+        return None
+    return call.on_source(padded(amounts, float(value) if constant else None))
+
+
+def windows(call: Call) -> tuple[Spec, Shape, Spec] | None:
     """Sliding windows as two steps, with the shape between them: what moves stands for its mean."""
-    if name not in ("unfold", "im2col"):
+    steps = {"unfold": _unfold, "im2col": _im2col}.get(call.name)
+    if steps is None:
         return None
-    source = a("self")
-    shape, _ = shape_and_dtype(source.meta["val"])
-    result, _ = shape_and_dtype(node.meta["val"])
-    if shape is None or result is None:
-        return None
-    if name == "unfold":  # the places of a window are a new, last axis
-        axis = int(a("dimension")) % len(shape)
-        return Reshape(), (*shape, 1), Average((axis, len(shape)))
+    shapes = (shape_and_dtype(node.meta["val"])[0] for node in (call("self"), call.node))
+    shape, result = shapes
+    return None if shape is None or result is None else steps(call, shape, result)
+
+
+def _unfold(call: Call, shape: Shape, _: Any) -> tuple[Spec, Shape, Spec]:
+    """The places of a window are a new, last axis."""
+    axis = int(call("dimension")) % len(shape)
+    return Reshape(), (*shape, 1), average((axis, len(shape)))
+
+
+def _im2col(call: Call, shape: Shape, result: Shape) -> tuple[Spec, Shape, Spec] | None:
     if len(shape) != 4:
         return None
-    places = math.prod(sizes_of(a("kernel_size"), 2))
-    gain = None if any(sizes_of(a("padding"), 2)) else 1.0
-    return Average((2, 3), gain), (*shape[:2], places, result[2]), Reshape()
+    places = math.prod(each(call("kernel_size"), 2))
+    pads = any(each(call("padding"), 2))
+    return average((2, 3), pads), (*shape[:2], places, result[2]), Reshape()
 
 
-def _reduction(name: str, a: Arguments, source: Any) -> Average | Maximum:
-    shape = source.meta["val"].shape
-    given = a("dim")
-    dims = range(len(shape)) if given in (None, []) else sizes_of(given, 1)
-    axes = tuple(sorted(d % len(shape) for d in dims))
-    drops = not a("keepdim", False)
-    if name in ("amax", "amin"):
-        return Maximum(axes, drops)
-    sizes = [shape[axis] for axis in axes]
-    known = all(isinstance(size, int) for size in sizes)
-    total = float(math.prod(sizes)) if known else None
-    return Average(axes, 1.0 if name == "mean" else total, drops)
-
-
-def _changes_dtype(node: Node, source: Any) -> bool:
-    return bool(node.meta["val"].dtype != source.meta["val"].dtype)
-
-
-def _padding(
-    node: Node, name: str, a: Arguments, source: Any, last: Callable[[int], tuple[int, ...]]
-) -> Described | None:
-    if name in _MIRRORS:
-        return Pad(last(_MIRRORS[name]), None), (source,)
-    if name in ("pad", "constant_pad_nd"):
-        amounts = list(a("pad"))
-        axes = tuple(
-            axis
-            for i, axis in enumerate(reversed(last(len(amounts) // 2)))
-            if any(size != 0 for size in amounts[2 * i : 2 * i + 2])
-        )
-        mode = a("mode", "constant")
-        value = a("value") or 0.0
-        if mode == "constant" and not isinstance(value, (int, float)):
-            return None
-        # A negative amount cuts, which an affine map passes as it does a copy.
-        fills = mode == "constant" and any(size > 0 for size in amounts)
-        return Pad(axes, float(value) if fills else None), (source,)
-    return None
+POOLING: dict[str, Describe] = {
+    **named(_averaged, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
+    **named(_averaged, "_adaptive_avg_pool2d _adaptive_avg_pool3d"),
+    **named(_averaged, "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
+    **named(_averaged, "_upsample_nearest_exact1d _upsample_nearest_exact2d"),
+    **named(_averaged, "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d"),
+    **named(_averaged, "upsample_trilinear3d upsample_bicubic2d"),
+    **named(_averaged, "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
+    **named(_largest, "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices"),
+    **named(_largest, "max_pool2d_with_indices max_pool3d_with_indices"),
+    **named(_largest, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
+    **named(_average_pool, "avg_pool1d avg_pool2d avg_pool3d"),
+    "rot90": _rotated,
+    "grid_sampler": _sampled,
+    **named(_mean, "mean sum"),
+    **named(_extreme, "amax amin"),
+    **named(_extreme_and_place, "max min"),
+    **named(_mirrored, "reflection_pad1d reflection_pad2d reflection_pad3d"),
+    **named(_mirrored, "replication_pad1d replication_pad2d replication_pad3d"),
+    **named(_padded, "pad constant_pad_nd"),
+}

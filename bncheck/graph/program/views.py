@@ -1,149 +1,129 @@
-"""Calls that move numbers about, as the planner sees them."""
+"""Calls that move numbers about, cut and join, as the planner sees them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch.fx import Node
 
-from bncheck.graph.dataflow import (
-    Concat,
-    Expand,
-    Identity,
-    PixelShuffle,
-    Reshape,
-    ShapeOf,
-    Split,
-    Transpose,
-)
-from bncheck.graph.program.calls import (
-    Arguments,
-    Described,
-    rank_of,
-    sizes_of,
-)
+from bncheck.graph.axes import cut
+from bncheck.graph.convolutions import each
+from bncheck.graph.dataflow import Concat, Identity, PixelShuffle, Split, Transpose
+from bncheck.graph.program.calls import Call, Describe, Described, named, rank_of
 
 _FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
-_IDENTITIES = {
-    "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy",
-    "positive",
-}  # fmt: skip
-_DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
-_RESHAPES = {
-    "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy",
-    "_reshape_copy", "squeeze_copy", "unsqueeze_copy", "ravel", "view_as", "reshape_as",
-}  # fmt: skip
-_SHAPE_ONLY = {
-    "sym_size", "sym_numel", "sym_stride", "_assert_tensor_metadata", "numel", "dim",
-    "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
-}  # fmt: skip
 #: Of their second argument, only the shape or the dtype counts.
 LIKE = {"view_as", "reshape_as", "expand_as", "type_as"}
 
 
-def views(node: Node, name: str, a: Arguments) -> Described | None:
-    """The same numbers elsewhere, or in another shape."""
-    source = node.args[0] if node.args else None
-    rank = rank_of(source)
-    if name in _SHAPE_ONLY:
-        return ShapeOf(), (source,)
-    if name in _IDENTITIES or (name in _DROPOUTS and a("train") is False):
-        return Identity(), (source,)
-    if name == "native_dropout" and a("train") is False:
-        return Identity(), (source,)
-    if name in ("to", "_to_copy", "type_as", "_to_dtype"):
-        return _conversion(node, source)
-    if name in _RESHAPES:
-        return Reshape(), (source,)
-    if name in ("permute", "permute_copy"):
-        return Transpose(tuple(int(d) % rank for d in a("dims"))), (source,)
-    if name in ("transpose", "swapaxes", "swapdims", "t", "transpose_copy", "t_copy", "numpy_T",
-                "mT"):  # fmt: skip
-        if rank < 2:
-            return Identity(), (source,)
-        if name == "numpy_T":
-            return Transpose(tuple(range(rank))[::-1]), (source,)
-        given: tuple[Any, ...] = (-1, -2) if name == "mT" else (*node.args[1:3], 0, 1)
-        pair = [int(d) % rank for d in given[:2]]
-        order = list(range(rank))
-        order[pair[0]], order[pair[1]] = pair[1], pair[0]
-        return Transpose(tuple(order)), (source,)
-    if name == "movedim":
-        return _moved(node, a, rank)
-    if name in ("expand", "expand_copy", "broadcast_to", "expand_as"):
-        return Expand(), (source,)
-    if name in ("pixel_shuffle", "pixel_unshuffle") and rank == 4:
-        factor = int(a.first("upscale_factor", "downscale_factor"))
-        return PixelShuffle(factor, name == "pixel_unshuffle"), (source,)
-    return None
+def _dropout(call: Call) -> Described | None:
+    return call.on_source(Identity() if call("train") is False else None)
 
 
-def _conversion(node: Node, source: Any) -> Described | None:
+def _conversion(call: Call) -> Described | None:
     """A cast between floating dtypes keeps the map; any other does not."""
-    dtypes = [n.meta["val"].dtype for n in (node, source)]
-    return (Identity(), (source,)) if set(dtypes) <= _FLOATING else None
+    dtypes = {node.meta["val"].dtype for node in (call.node, call.source)}
+    return call.on_source(Identity() if dtypes <= _FLOATING else None)
 
 
-def _moved(node: Node, a: Arguments, rank: int) -> Described | None:
+def _permuted(call: Call) -> Described | None:
+    return call.on_source(Transpose(tuple(int(axis) % call.rank for axis in call("dims"))))
+
+
+def _reversed(call: Call) -> Described | None:
+    return call.on_source(Transpose(tuple(range(call.rank))[::-1]) if call.rank > 1 else Identity())
+
+
+def _exchanged(call: Call) -> Described | None:
+    """The two axes given, or the first two."""
+    return _with_exchanged(call, (*call.args[1:3], 0, 1)[:2])
+
+
+def _matrix_transpose(call: Call) -> Described | None:
+    return _with_exchanged(call, (-1, -2))
+
+
+def _with_exchanged(call: Call, pair: Sequence[Any]) -> Described | None:
+    order = list(range(call.rank))
+    if len(order) < 2:
+        return call.on_source(Identity())
+    first, second = pair
+    order[first], order[second] = order[second], order[first]
+    return call.on_source(Transpose(tuple(order)))
+
+
+def _moved(call: Call) -> Described | None:
     """numpy.moveaxis' rule."""
-    source = [int(d) % rank for d in sizes_of(node.args[1], 1)]
-    target = [int(d) % rank for d in sizes_of(node.args[2], 1)]
-    order = [i for i in range(rank) if i not in source]
+    source, target = ([int(axis) % call.rank for axis in each(axes, 1)] for axes in call.args[1:3])
+    order = [axis for axis in range(call.rank) if axis not in source]
     for place, axis in sorted(zip(target, source, strict=True)):
         order.insert(place, axis)
-    return Transpose(tuple(order)), (node.args[0],)
+    return call.on_source(Transpose(tuple(order)))
 
 
-def joins(node: Node, name: str, a: Arguments) -> Described | None:
-    """Parts put together, and wholes cut into parts."""
-    if name in ("cat", "concat", "concatenate"):
-        parts = node.args[0]
-        assert isinstance(parts, Sequence)
-        if len({rank_of(part) for part in parts}) != 1:  # torch.cat skips empty 1-D tensors
-            return None
-        return Concat(int(a("dim", 0)) % rank_of(parts[0])), tuple(parts)
-    if name == "stack":
-        parts = node.args[0]
-        assert isinstance(parts, Sequence)
-        return Concat(int(a("dim", 0)) % (rank_of(parts[0]) + 1), stacks=True), tuple(parts)
-    source = node.args[0] if node.args else None
-    rank = rank_of(source)
-    if not rank:
+def _shuffled(call: Call) -> Described | None:
+    factor = int(call.first("upscale_factor", "downscale_factor"))
+    spec = PixelShuffle(factor, inverse=call.name == "pixel_unshuffle")
+    return call.on_source(spec if call.rank == 4 else None)
+
+
+def _joined(call: Call) -> Described | None:
+    parts = tuple(call.args[0])
+    ranks = {rank_of(part) for part in parts}
+    if len(ranks) != 1:  # torch.cat skips empty 1-D tensors
         return None
-    axis = int(a("dim", 0) or 0) % rank if isinstance(a("dim", 0), int) else 0
-    if name in ("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "split_copy",
-                "unsafe_split", "unsafe_split_with_sizes", "split_with_sizes_copy"):  # fmt: skip
-        return _split(node, source, axis)
-    if name == "unbind":
-        number = len(node.meta["val"])
-        return Split(axis, tuple(slice(i, i + 1) for i in range(number)), drops=True), (source,)
-    if name in ("slice", "slice_copy", "narrow"):
-        return _slice(a, name, source, axis)
-    if name in ("select", "select_copy") and isinstance(a("index"), int):
-        part = slice(a("index"), a("index") + 1 or None)
-        return Split(axis, (part,), drops=True), (source,)
-    return None
+    return Concat(call.axis(axes=ranks.pop())), parts
 
 
-def _split(node: Node, source: Any, axis: int) -> Described | None:
+def _stacked(call: Call) -> Described | None:
+    parts = tuple(call.args[0])
+    return Concat(call.axis(axes=rank_of(parts[0]) + 1), stacks=True), parts
+
+
+def _split(call: Call) -> Described | None:
     """Where the parts lie is read off the results."""
-    sizes = [part.shape[axis] for part in node.meta["val"]]
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    ends = np.cumsum([0, *sizes])
-    pairs = itertools.pairwise(ends)
-    return Split(axis, tuple(slice(int(i), int(j)) for i, j in pairs)), (source,)
+    axis = call.axis()
+    return call.on_source(cut(axis, [part.shape[axis] for part in call.node.meta["val"]]))
 
 
-def _slice(a: Arguments, name: str, source: Any, axis: int) -> Described | None:
-    start, end, step = a("start"), a("end"), a("step", 1)
-    if name == "narrow" and isinstance(start, int) and isinstance(a("length"), int):
-        end, step = start + a("length"), 1
-    bounds = (start, end, step)
-    if not all(item is None or isinstance(item, int) for item in bounds):
+def _unbound(call: Call) -> Described | None:
+    parts = tuple(slice(i, i + 1) for i in range(len(call.node.meta["val"])))
+    return call.on_source(Split(call.axis(), parts, drops=True))
+
+
+def _sliced(call: Call) -> Described | None:
+    bounds = [call(name) for name in ("start", "end", "step")]
+    if not all(bound is None or isinstance(bound, int) for bound in bounds):
         return None
-    return Split(axis, (slice(*bounds),)), (source,)
+    return call.on_source(Split(call.axis(), (slice(*bounds),)))
+
+
+def _narrowed(call: Call) -> Described | None:
+    start = call.whole("start")
+    return call.on_source(Split(call.axis(), (slice(start, start + call.whole("length"), 1),)))
+
+
+def _selected(call: Call) -> Described | None:
+    index = call.whole("index")
+    return call.on_source(Split(call.axis(), (slice(index, index + 1 or None),), drops=True))
+
+
+VIEWS: dict[str, Describe] = {
+    **named(_dropout, "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"),
+    **named(_conversion, "to _to_copy type_as _to_dtype"),
+    **named(_permuted, "permute permute_copy"),
+    **named(_exchanged, "transpose swapaxes swapdims t transpose_copy t_copy"),
+    "numpy_T": _reversed,
+    "mT": _matrix_transpose,
+    "movedim": _moved,
+    **named(_shuffled, "pixel_shuffle pixel_unshuffle"),
+    **named(_joined, "cat concat concatenate"),
+    "stack": _stacked,
+    **named(_split, "chunk split split_with_sizes tensor_split unsafe_chunk split_copy"),
+    **named(_split, "unsafe_split unsafe_split_with_sizes split_with_sizes_copy"),
+    "unbind": _unbound,
+    **named(_sliced, "slice slice_copy"),
+    "narrow": _narrowed,
+    **named(_selected, "select select_copy"),
+}
