@@ -130,18 +130,16 @@ class Grammar:
 
     def arguments(self) -> tuple[bytes, ...]:
         stored, elements = self.storage()
-        sizes = [(4,), (2, 2), (1, 4), (2,), (), (0,), (3,), (elements,)]
-        shape = self._draw(st.sampled_from(sizes)) if self._odds else (4,)
+        shapes = [(4,), (2, 2), (1, 4), (2,), (), (0,), (3,), (elements,)]
+        shape = self._draw(st.sampled_from(shapes)) if self._odds else (4,)
         strides: list[int] = []
         for size in reversed(shape):
             strides.insert(0, size * strides[0] if strides else 1)
         odd = tuple(self._draw(st.integers(0, 2)) for _ in shape)
         offset = number(int(str(self.pick(0, 1, 2))))
         steps = numbers(tuple(strides) if self.pick(True, False) else odd)
-        size = numbers(shape)
-        if not self.pick(True, False):
-            size = call(name("torch", "Size"), list_(*map(number, shape)))
-        return stored, offset, size, steps
+        sized = call(name("torch", "Size"), list_(*map(number, shape)))
+        return stored, offset, numbers(shape) if self.pick(True, False) else sized, steps
 
     def metadata(self) -> bytes:
         bit = str(self.pick("neg", "conj", "other"))

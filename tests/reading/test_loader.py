@@ -22,7 +22,7 @@ from bncheck.reading.tensors import LazyTensor
 from tests.reading.grammar import files
 from tests.reading.loader import Loader, Numbers, Part
 
-_EXAMPLES = int(os.environ.get("BNCHECK_FUZZ", "1000"))
+_EXAMPLES = int(os.environ.get("BNCHECK_FUZZ", "600"))
 #: What the reader says of a tensor that it does not read.
 UNREAD = ("not read", (), "")
 
