@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
+from bncheck.reading.tensors import MOST_AXES
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -99,7 +100,8 @@ class Resolver:
 
     def stored(self, name: str, tensor: onnx.TensorProto) -> Constant:
         """An initialiser, or the tensor of a Constant node."""
-        return Constant(name, tuple(tensor.dims), tensor.data_type, partial(self._load, tensor))
+        shape = tuple(tensor.dims[: MOST_AXES + 1])  # too many are refused when it is read
+        return Constant(name, shape, tensor.data_type, partial(self._load, tensor))
 
     def outputs(
         self, node: onnx.NodeProto, known: Mapping[str, Constant]
