@@ -45,8 +45,10 @@ def resolve(spec: str, option: str) -> object:
 def files_of_spec(spec: str) -> Iterator[Path]:
     """The file or folder that a spec names, or the Python files of its target; none is run."""
     yield Path(spec)
-    target, colon, _ = spec.rpartition(":")
-    if not colon or _is_path(target):
+    target, _, _ = spec.rpartition(":")
+    if not target:
+        return
+    if _is_path(target):
         yield Path(target)
         return
     folders: Sequence[str] = [os.getcwd(), *sys.path]

@@ -17,26 +17,26 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, Final, TypeAlias
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import (
-    CONTAINER_OPERATIONS,
-    INLINE_BYTES,
-    MAX_PICKLE_OPERATIONS,
-    MAX_PICKLE_TEXT_BYTES,
-)
+from bncheck.core.limits import CONTAINER_OPERATIONS, INLINE_BYTES, OPERATION_BYTES
 from bncheck.reading import calls
 from bncheck.reading.pickle_values import DICT, SET, Node, Persistent, Span, Value
 
 _U1, _U2, _U4, _U8, _I4 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i"))
 
 
-def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Value:
+#: How many operations run between two looks at the budget.
+_ROUND: Final = 1 << 14
+
+
+def load(stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value] = Persistent) -> Value:
     """Run one pickle from the stream's position and return what it describes.
 
     `refer` turns a persistent id into the value that stands for it.
     Raises BncheckError for a malformed, truncated or unreasonably long pickle.
     """
-    machine = _Machine(stream, refer)
+    machine = _Machine(stream, budget, refer)
     collecting = gc.isenabled()
     gc.disable()  # millions of live nodes and no garbage: collecting more than doubles the time
     try:
@@ -52,6 +52,12 @@ def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Valu
             gc.enable()
 
 
+def _unknown(opcode: bytes) -> BncheckError:
+    if not opcode:
+        return BncheckError("ends in the middle of a pickle", "download or copy it again")
+    return _malformed(f"unknown opcode {opcode!r}")
+
+
 def _malformed(reason: str) -> BncheckError:
     return BncheckError(f"holds a malformed pickle ({reason})", "download or save it again")
 
@@ -59,34 +65,36 @@ def _malformed(reason: str) -> BncheckError:
 class _Machine:
     """The stack, the memo and one method per group of opcodes."""
 
-    def __init__(self, stream: BinaryIO, refer: Callable[[Value], Value]) -> None:
+    def __init__(self, stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value]) -> None:
         self.stream = stream
+        self.budget = budget
         self.refer = refer
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
         self.memo = _Memo()
         self.given: dict[int, list[Value]] = {}
-        self.text_bytes = MAX_PICKLE_TEXT_BYTES
 
     def run(self) -> Value:
-        read, left = self.stream.read, MAX_PICKLE_OPERATIONS
+        read, done = self.stream.read, 0
         handler_of, containers = _HANDLERS.get, _CONTAINERS  # the innermost loop of all reading
-        while left > 0:
-            opcode = read(1)
-            if opcode == b".":
-                return self.stack.pop()
-            if not opcode:
-                raise BncheckError("ends in the middle of a pickle", "download or copy it again")
-            handler = handler_of(opcode)
-            if handler is None:
-                raise _malformed(f"unknown opcode {opcode!r}")
-            handler(self)
-            left -= CONTAINER_OPERATIONS if opcode in containers else 1
-        raise BncheckError(
-            f"holds a pickle of more than {MAX_PICKLE_OPERATIONS:,} operations "
-            "(limit MAX_PICKLE_OPERATIONS)",
-            "save the weights alone, as a state dict",
-        )
+        try:
+            while (opcode := read(1)) != b".":
+                handler = handler_of(opcode)
+                if handler is None:
+                    raise _unknown(opcode)
+                handler(self)
+                done += CONTAINER_OPERATIONS if opcode in containers else 1
+                if done >= _ROUND:
+                    done -= self.count(done)
+        finally:
+            self.count(done)
+        return self.stack.pop()
+
+    def count(self, done: int) -> int:
+        """Take what was done from the budget, and the memory that it holds."""
+        self.budget.operations.take(done)
+        self.budget.held.take(done * OPERATION_BYTES)
+        return done
 
     # -- reading arguments ---------------------------------------------------------------------
 
@@ -98,13 +106,7 @@ class _Machine:
 
     def keep(self, size: int) -> None:
         """Count the memory of a text or a byte string."""
-        self.text_bytes -= size
-        if self.text_bytes < 0:
-            raise BncheckError(
-                f"holds a pickle with more than {MAX_PICKLE_TEXT_BYTES:,} bytes of text "
-                "(limit MAX_PICKLE_TEXT_BYTES)",
-                "save the weights alone, as a state dict",
-            )
+        self.budget.held.take(size)
 
     def byte(self) -> int:
         return self.take(1)[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bncheck.cli import run
+from bncheck.core.usercode import files_of_spec
 from tests import small
 from tests.hostile.check import fingerprint
 from tests.planted import SAMPLES
@@ -234,6 +235,29 @@ def test_init_writes_into_no_other_file(folder: Path, capsys: pytest.CaptureFixt
     (folder / "empty.pt").touch()
     for name in ("empty.pt", "x.pt", "code.py"):
         _refused(folder, ["gate", "--init", "--config", name], capsys, "does not end in .toml")
+
+
+@pytest.mark.parametrize(
+    "spec", ["data.npz", "images", "absent", ":", "a:", ":b", "os:x", "a..b:c"]
+)
+def test_a_spec_names_no_folder_around_it(spec: str, folder: Path) -> None:
+    named = {path.resolve() for path in files_of_spec(spec)}
+    assert not named & {folder, *folder.parents, folder / "x.pt"}
+
+
+def test_a_report_in_a_folder_that_is_read_is_replaced(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "sharded")
+    words = ["inspect", "."]
+    for format_, name in (("json", "r.json"), ("html", "r.html"), ("markdown", "r.md")):
+        words += ["--report", f"{format_}:{name}"]
+    for _ in range(2):
+        assert run([*words, "--write-baseline", "known.json"]) == 0
+    capsys.readouterr()
+    for name in ("config.json", "README.md", "vocab.txt", "code.py"):
+        (folder / "sharded" / name).write_text("{}")
+        _refused(folder, ["inspect", ".", "--report", f"json:{name}"], capsys, "is also an input")
 
 
 def test_what_is_no_input_is_replaced(folder: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import numpy_helper
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding import fold as folding
@@ -22,8 +22,8 @@ from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import read_model
-from bncheck.reading.onnx_file import graphs_of, load_tensor
-from bncheck.reading.protobuf import check_size
+from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parse_model
+from bncheck.reading.onnx_functions import without_functions
 from bncheck.reading.source import Source
 from bncheck.writing.atomic import replacing
 
@@ -33,19 +33,17 @@ def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
 
     `freeze_inputs`: inputs that have a value already are then no longer inputs.
     """
-    source = Source.open(path)
+    source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
-    data = source.read(0, source.size)
-    check_size(data)
-    model = onnx.ModelProto()
-    model.ParseFromString(data)
+    model = parse_model(source)
+    folder = ModelFolder(path, source.budget)
     for graph in graphs_of(model.graph):
         tensors = list(graph.initializer)
         tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
         for tensor in tensors:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                array = np.asarray(load_tensor(tensor, path))
+                array = np.asarray(load_tensor(tensor, folder))
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
         raise BncheckError(
@@ -98,9 +96,7 @@ def fold_onnx(
 
     Raises BncheckError.
     """
-    original = load_onnx(path, freeze_inputs=freeze_inputs)
-    if original.functions:
-        original = onnx.inliner.inline_local_functions(original)
+    original = without_functions(load_onnx(path, freeze_inputs=freeze_inputs))
     extra = [] if samples is None else [samples(original)]
     model = _Model(original)
     report, _ = folding.fold(model, options or FoldOptions(), extra)

@@ -13,7 +13,7 @@ from bncheck.graph.onnx.pooling import POOLING
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.views import VIEWS
 from bncheck.graph.operators import ONNX, UndescribedError
-from bncheck.reading.onnx_constants import STANDARD
+from bncheck.reading.onnx_norms import STANDARD
 
 
 def _always(spec: Spec) -> Describe:

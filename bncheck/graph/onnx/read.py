@@ -17,8 +17,7 @@ from bncheck.graph.onnx.nodes import FLOATS, captured
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
-from bncheck.reading.onnx_constants import STANDARD
-from bncheck.reading.onnx_norms import layer_name, owner
+from bncheck.reading.onnx_norms import STANDARD, layer_name, owner
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _selected(call: Call) -> Described | None:
 
 VIEWS: dict[str, Describe] = {
     **named(_dropout, "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"),
-    **named(_conversion, "to _to_copy type_as _to_dtype"),
+    **named(_conversion, "to _to_copy type_as"),
     **named(_permuted, "permute permute_copy"),
     **named(_exchanged, "transpose swapaxes swapdims t transpose_copy t_copy"),
     "numpy_T": _reversed,
