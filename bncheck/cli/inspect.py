@@ -11,7 +11,7 @@ import typer
 
 from bncheck.cli import console
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
+from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, mended_path, progress_bar
 from bncheck.cli.options import (
     EpsOption,
@@ -20,7 +20,8 @@ from bncheck.cli.options import (
     OutputOption,
     exit_code,
 )
-from bncheck.cli.reporting import ReportOptions
+from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
+from bncheck.cli.reporting import Delivery, ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def inspect(
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
     judging: JudgingOptions,
     measuring_options: MeasuringOptions,
@@ -63,8 +65,6 @@ def inspect(
     """
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
-    from bncheck.measuring.distributed import launched_processes
-    from bncheck.reporting.views.inspect import InspectView
 
     delivery = reporting.delivery(output, spare=checkpoints)
     judge = judging.judge()
@@ -78,27 +78,47 @@ def inspect(
     if shape and measuring_options.data is None:
         raise BncheckError("--shape is about data", "give --data, or leave it out")
     command = measuring_options.command(asked)
-    device = measuring_options.device
-    with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
+    given = {"checkpoints": checkpoints, "measuring": measuring_options, "options": options}
+    with (
+        progress_bar(not reporting.quiet) as progress,
+        launched(timeout, "inspect", shape=shape, **given) as ranks,
+    ):
         for path in checkpoints:
-            measuring = measuring_options.measuring(processes, progress, _filled(command, path))
+            measuring = measuring_options.measuring(ranks, progress, _filled(command, path))
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:
-                reports.append(judge.report(run(path, options, measuring)))
+                with ranks.together(str(path)):
+                    done = run(path, options, measuring)
+                    if done.measurement is None:
+                        ranks.agree_on_report(done.to_dict())
+                reports.append(judge.report(done))
             except BncheckError as error:
                 if error.subject != str(path):  # not about the file: no other will fare better
                     raise
                 console.error(str(error))
                 errors.append(error)
-    findings = [finding for done in reports for finding in done.findings]
-    if processes.rank:  # rank 0 reports
-        return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
+        if ranks.rank:  # rank 0 reports, and the others wait until it has
+            findings = [finding for done in reports for finding in done.findings]
+            return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
+        return _deliver(reports, errors, options, judge, delivery, several=len(checkpoints) > 1)
+
+
+def _deliver(
+    reports: list[InspectReport],
+    errors: list[BncheckError],
+    options: Options,
+    judge: Judge,
+    delivery: Delivery,
+    several: bool,
+) -> int:
+    from bncheck.reporting.views.inspect import InspectView
+
     for done in reports:
         _say_choices(done, options)
-    several = len(checkpoints) > 1
     if reports or several:
         delivery.deliver(InspectView(reports, errors, several), judge.limit)
+    findings = [finding for done in reports for finding in done.findings]
     return judge.finish(findings, failed=bool(errors))
 
 

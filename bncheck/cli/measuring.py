@@ -162,6 +162,7 @@ class MeasuringOptions(ModelOptions):
             self.parts(),
             metric=self.metric,
             processes=processes,
+            device=processes.device(self.device),
             progress=progress,
             recalibrate=command,
         )

@@ -11,6 +11,7 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
+from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
@@ -26,6 +27,7 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     judging: JudgingOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
@@ -37,7 +39,6 @@ def recalibrate(
     updated too rarely are repaired by formula.
     """
     from bncheck.inspecting.from_file import Options
-    from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibrating.command import recalibrate_file
     from bncheck.reporting.views.recalibrate import RecalibrateView
     from bncheck.writing.atomic import check_target
@@ -46,14 +47,17 @@ def recalibrate(
     delivery = reporting.delivery(spare=[checkpoint, output])
     judge = judging.judge()
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
-    device = measuring_options.device
-    with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
-        measuring = measuring_options.measuring(processes, progress, "")
+    given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
+    with (
+        progress_bar(not reporting.quiet) as progress,
+        launched(timeout, "recalibrate", **given) as ranks,
+    ):
+        measuring = measuring_options.measuring(ranks, progress, "")
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        done = recalibrate_file(checkpoint, output, options, measuring, write=processes.rank == 0)
-    if processes.rank == 0:
-        judged = judge.report(done)
-        delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
-        judge.finish(judged.findings)
+        done = recalibrate_file(checkpoint, output, options, measuring, ranks)
+        if ranks.rank == 0:
+            judged = judge.report(done)
+            delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
+            judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

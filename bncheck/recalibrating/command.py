@@ -24,6 +24,7 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.core.thresholds import W2_WARNING
 from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.measuring.distributed import Processes
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.checkpoint import Checkpoint, Container
@@ -108,14 +109,35 @@ class RecalibrationReport:
 
 
 def recalibrate_file(
-    path: Path, out: Path, options: Options, measuring: Measuring | None, *, write: bool = True
+    path: Path,
+    out: Path,
+    options: Options,
+    measuring: Measuring | None,
+    ranks: Processes | None = None,
 ) -> RecalibrationReport:
     """Recalibrate a checkpoint; `out` is a copy in which only the BatchNorm buffers differ.
 
-    Without `measuring`, the data-free repair of under-warmed averages. With `write` false (all
-    processes but the first), everything but the writing is done.
+    Without `measuring`, the data-free repair of under-warmed averages. Of several `ranks` the first
+    writes, once all have come as far.
     """
-    checkpoint = open_checkpoint(path, options.key)
+    ranks = ranks or Processes()
+    with ranks.together("the measuring"):
+        checkpoint = open_checkpoint(path, options.key)
+        report = replace(_recalibrated(checkpoint, out, options, measuring), path=path)
+        if measuring is None:
+            ranks.agree_on_report(report.to_dict())
+    if report.reason is not None or ranks.rank:
+        return report
+    from bncheck.writing.patch import write_copy
+
+    write_copy(checkpoint, _values(report, checkpoint), out)
+    return replace(report, written=out)
+
+
+def _recalibrated(
+    checkpoint: Checkpoint, out: Path, options: Options, measuring: Measuring | None
+) -> RecalibrationReport:
+    path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
         raise BncheckError(
             f"is {checkpoint.container.value}, a layout of which no mended copy can be made",
@@ -129,18 +151,10 @@ def recalibrate_file(
     except BncheckError as error:
         raise error.about(str(path)) from None
     if measuring is None:
-        report = repair_without_data(layers, str(path))
-    else:
-        model, prefix = module_for(measuring, checkpoint)
-        layers = described_by(layers, model, prefix)
-        report = _with_data(model, layers, measuring, options, prefix)
-    report = replace(report, path=path)
-    if report.reason is not None or not write:
-        return report
-    from bncheck.writing.patch import write_copy
-
-    write_copy(checkpoint, _values(report, checkpoint), out)
-    return replace(report, written=out)
+        return repair_without_data(layers, str(path))
+    model, prefix = module_for(measuring, checkpoint)
+    layers = described_by(layers, model, prefix)
+    return _with_data(model, layers, measuring, options, prefix)
 
 
 def recalibrate_module(

@@ -46,7 +46,7 @@ def work(rank: int, port: int, folder: str, poison: int | None) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(WORLD), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    with launched_processes("cpu") as processes:
+    with launched_processes(60) as processes:
         try:
             np.savez(Path(folder) / f"{rank}.npz", **packed(processes, poison))
         except BncheckError as error:
