@@ -16,9 +16,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bncheck._version import __version__
-from bncheck.core import usercode
 from bncheck.core.errors import BncheckError, TerminatedError
-from bncheck.measuring.wire import LostRankError, Place, Wire, connect
+from bncheck.measuring.meeting import Place, connect, first_line, store_for
+from bncheck.measuring.wire import LostRankError, Wire
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,10 +179,7 @@ def _refuse_difference(rank: int, other: Mapping[str, str], first: Mapping[str, 
         if theirs != ours:
             short = len(theirs) + len(ours) <= _SHOWN
             values = f" ({theirs}, and rank 0 {ours})" if short else ""
-            raise SharedError(
-                f"rank {rank} differs from rank 0 in {name}{values}",
-                _ALIKE,
-            )
+            raise SharedError(f"rank {rank} differs from rank 0 in {name}{values}", _ALIKE)
 
 
 @contextlib.contextmanager
@@ -198,10 +195,13 @@ def launched_processes(
     if place is None:
         yield Processes()
         return
-    wire = _joined(place, timeout, facts or {})
+    # torch would tell of a lost connection in a page of C++ frames, beside the line that says it.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    store = store_for(place, timeout)
+    wire = connect(place, store, timeout)
+    processes = Processes(place.rank, place.size, wire)
     try:
-        processes = Processes(place.rank, place.size, wire)
-        with processes.together("the run"):
+        with _group(processes, store, timeout, facts or {}), processes.together("the run"):
             yield processes
     except (SharedError, LostRankError):
         raise
@@ -211,73 +211,38 @@ def launched_processes(
         wire.fail(f"rank {place.rank} {_ended_by(error)}")
         raise
     finally:
-        _part(wire)
+        wire.close()
 
 
-def _joined(place: Place, timeout: float, facts: Mapping[str, str]) -> Wire:
-    # torch would tell of a lost connection in a page of C++ frames, beside the line that says it.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+@contextlib.contextmanager
+def _group(
+    processes: Processes, store: Store, timeout: float, facts: Mapping[str, str]
+) -> Iterator[None]:
+    """torch's default group, once all agree: a DistributedSampler asks it for its rank."""
     import torch
     import torch.distributed as dist
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-    store = _store(place, timeout)
-    wire = connect(place, store, timeout)
     versions = {"the version of bncheck": __version__, "the version of torch": torch.__version__}
+    processes.agree({**versions, **facts})
     try:
-        Processes(place.rank, place.size, wire).agree({**versions, **facts})
-        # For the user's code: a DistributedSampler asks the default group for its rank.
         dist.init_process_group(
-            "gloo", store=PrefixStore("group", store), rank=place.rank,
-            world_size=place.size, timeout=timedelta(seconds=timeout),
-        )  # fmt: skip
-    except BaseException as error:
-        if not isinstance(error, BncheckError):
-            wire.fail(f"rank {place.rank} {_ended_by(error)}")
-        wire.close()
-        if isinstance(error, RuntimeError):
-            raise BncheckError(
-                f"rank {place.rank} cannot reach the other ranks ({_first_line(error)})",
-                "GLOO_SOCKET_IFNAME names the network interface to use",
-            ) from error
-        raise
-    return wire
-
-
-def _store(place: Place, timeout: float) -> Store:
-    """Where the ranks meet: torchrun's own store, else one that rank 0 keeps."""
-    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
-
-    kept_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    try:
-        store = TCPStore(
-            place.host, place.port, place.size, place.rank == 0 and not kept_by_launcher,
-            timedelta(seconds=timeout), wait_for_workers=False,
+            "gloo", store=PrefixStore("group", store), rank=processes.rank,
+            world_size=processes.size, timeout=timedelta(seconds=timeout),
         )  # fmt: skip
     except RuntimeError as error:
-        raise LostRankError(
-            f"rank {place.rank} finds nothing at {place.host}:{place.port}, where the ranks meet "
-            f"({_first_line(error)})",
-            "see what rank 0 says, or give a longer --timeout",
+        raise BncheckError(
+            f"rank {processes.rank} cannot reach the other ranks ({first_line(error)})",
+            "GLOO_SOCKET_IFNAME names the network interface to use",
         ) from error
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    prefixed: Store = PrefixStore(f"bncheck/{attempt}", store)
-    return prefixed
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _ended_by(error: BaseException) -> str:
     if isinstance(error, (KeyboardInterrupt, TerminatedError)):
         return "was interrupted" if isinstance(error, KeyboardInterrupt) else "was terminated"
     return f"failed ({usercode.described(error)})"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
-
-
-def _part(wire: Wire) -> None:
-    import torch.distributed as dist
-
-    wire.close()
-    with contextlib.suppress(RuntimeError):
-        dist.destroy_process_group()
