@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -32,14 +33,20 @@ def launched(timeout: float, command: str, **given: object) -> Iterator[Processe
 
     Options that mean no measuring (where reports go) do not belong into `given`.
     """
-    from bncheck.measuring.distributed import launched_processes
+    from bncheck.measuring.distributed import SharedError, launched_processes
+    from bncheck.measuring.wire import LostRankError
 
     facts = {"the command": command, **dict(_facts(given))}
-    with launched_processes(timeout, facts) as processes:
-        yield processes
-        if processes.rank == 0:
-            for note in processes.notes:
-                console.note(note)
+    try:
+        with launched_processes(timeout, facts) as processes:
+            yield processes
+    except (SharedError, LostRankError):
+        # torchrun ends all when one has failed, which may not keep this one from saying what did.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    if processes.rank == 0:
+        for note in processes.notes:
+            console.note(note)
 
 
 def _facts(given: dict[str, object]) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bncheck._version import __version__
+from bncheck.core import usercode
 from bncheck.core.errors import BncheckError, TerminatedError
 from bncheck.measuring.meeting import Place, connect, first_line, store_for
 from bncheck.measuring.wire import LostRankError, Wire
@@ -206,7 +207,7 @@ def launched_processes(
     except (SharedError, LostRankError):
         raise
     except BaseException as error:
-        if isinstance(error, TerminatedError) and (cause := wire.lost()):
+        if isinstance(error, TerminatedError) and (cause := _failed_before(error, wire)):
             raise cause from error  # launchers end all when one has failed
         wire.fail(f"rank {place.rank} {_ended_by(error)}")
         raise
@@ -240,6 +241,12 @@ def _group(
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _failed_before(error: TerminatedError, wire: Wire) -> BncheckError | None:
+    """What was being told when the signal came, or is there to be heard."""
+    told = error.__context__
+    return told if isinstance(told, (SharedError, LostRankError)) else wire.lost()
 
 
 def _ended_by(error: BaseException) -> str:
