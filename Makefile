@@ -1,4 +1,4 @@
-# Every target sets up a fresh machine by itself; all that is needed is Python 3.10+, pip and make.
+# Every target sets up a fresh machine by itself; all that is needed is Python 3.11+, pip and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ COMPILE := $(BIN)/python -m compileall -q bncheck
 
 # A demo that finds faults is a demo that works: exit code 1 means "findings", 2 is a failure.
 demo: $(VENV)/.demo
-	$(BIN)/bncheck inspect sample_models/*.pt sample_models/healthy.onnx || test $$? -eq 1
+	$(BIN)/bncheck inspect -- sample_models/*.pt sample_models/healthy.onnx || test $$? -eq 1
 
 test: lint types unit
 

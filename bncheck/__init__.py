@@ -56,7 +56,7 @@ def fold(
     each, `.parity` how close it is to the original in float64. Raises BncheckError where it cannot
     be done or is not the same function.
     """
-    from bncheck.folding.program.fold import FoldOptions
+    from bncheck.folding.fold import FoldOptions
     from bncheck.folding.program.fold import fold as run
 
     result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))
@@ -129,7 +129,7 @@ def export(
     with nothing written, for a model in training mode or with broken statistics unless `force`,
     and where onnxruntime's results are not those of the original in float64.
     """
-    from bncheck.folding.planner.residual import Residual
+    from bncheck.folding.residual import Residual
     from bncheck.shipping.export import ExportOptions
     from bncheck.shipping.in_memory import axes_of, export_model
 

@@ -11,7 +11,7 @@ import numpy as np
 from bncheck.core.findings import Finding
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.reading.kinds import NormKind
-from bncheck.rules.registry import RULES
+from bncheck.rules.registry import FILE_RULES
 from bncheck.rules.rule import Network
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
@@ -49,7 +49,7 @@ def network(*layers: NormLayer, **facts: Any) -> Network:
 
 def findings(subject: Network) -> list[Finding]:
     """What all static rules find."""
-    return [finding for rule in RULES for finding in rule.check(rule, subject)]
+    return [finding for rule in FILE_RULES for finding in rule.check(subject)]
 
 
 def codes(subject: Network) -> set[tuple[str, str, str | None]]:

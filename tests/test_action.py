@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -108,11 +109,13 @@ def test_without_checkpoints_it_is_the_gate(runner: Runner) -> None:
     ("inputs", "says"),
     [
         ({}, "pyproject.toml: there is no [tool.bncheck]"),
+        ({"args": "--fail-on 'never"}, "args: is no list of options (No closing quotation)"),
+        ({"args": "--baseline", "checkpoints": "models/*"}, "could not be run"),
         ({"checkpoints": "nowhere/*.pt"}, "nowhere/*.pt: does not exist"),
         ({"checkpoints": "$(touch owned); `touch owned`"}, "$(touch: does not exist"),
         ({"args": "--fail-on $(touch owned)"}, "could not be run"),
     ],
-    ids=range(4),
+    ids=range(6),
 )
 def test_what_cannot_be_done_is_an_annotation_and_no_input_is_code(
     runner: Runner, inputs: dict[str, str], says: str
@@ -156,11 +159,207 @@ def test_outputs_and_inputs_that_steps_use_exist() -> None:
     assert set(re.findall(r"steps\.([\w-]+)\.", text)) <= ids
 
 
+def test_an_old_copy_is_not_taken_for_the_new_source(tmp_path: Path, runner: Runner) -> None:
+    source = tmp_path / "source"
+    (source / "bncheck").mkdir(parents=True)
+    (source / "pyproject.toml").touch()
+    runner.steps["source"]["env"] = {"BNCHECK_SOURCE": str(source)}
+    digests = []
+    for text in ("one", "two"):
+        (source / "bncheck" / "a.py").write_text(text)
+        assert runner.run("source").returncode == 0
+        digests.append(runner.outputs["digest"])
+    assert len(set(digests)) == 2
+    (cache,) = (s for s in ACTION["runs"]["steps"] if s.get("uses", "").startswith("actions/cache"))
+    assert "steps.source.outputs.digest" in cache["with"]["key"]
+    assert "hashFiles" not in cache["with"]["key"]  # nothing outside the workspace is hashed
+
+
+def _hooks() -> dict[str, dict[str, Any]]:
+    return {h["id"]: h for h in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+
+
+def _hook_command(hook: dict[str, Any], names: list[str]) -> list[str]:
+    """As pre-commit makes it: lang_base.hook_cmd, then the names."""
+    program, *words = shlex.split(hook["entry"])
+    assert program == "bncheck"
+    return [str(Path(sys.executable).parent / program), *words, *hook.get("args", []), *names]
+
+
+#: Names that a pull request may give to files, all of which match *.pt.
+EVIL = (
+    "--model=evil.py:x.pt", "--data=evil.py:x.pt", "--metric=evil.py:x.pt", "--trust.pt",
+    "--write-baseline=x.pt", "--config=x.pt", "--fail-on=never.pt", "--report=json:owned.pt",
+    "--help.pt", "-h.pt", "-o.pt", "-oowned.pt", "-q.pt", "--.pt", "-.pt", "--isolated.pt",
+    "@file.pt", "@evil.py.pt", "evil.py:x.pt", "json:owned.pt", "a b.pt", " lead.pt",
+    "new\nline.pt", "new\n::error::x.pt", "r\r::stop-commands::x.pt", "quote'.pt", 'double".pt',
+    "$(touch owned).pt", "`touch owned`.pt", "; touch owned;.pt", "| tee owned.pt",
+    "&& touch owned.pt", "> owned.pt", "*.pt", "[x].pt", "?.pt", "{a,b}.pt", "$BNCHECK.pt",
+    "~.pt", "\\.pt", "#x.pt", "%0A::error::.pt", "##[error]x.pt", "exit-code=0\njson=x.pt",
+    "--install-completion.pt", "--show-completion=bash.pt", "-\n--model=evil.py:x.pt",
+)  # fmt: skip
+
+
+def _evil_folder(folder: Path) -> Path:
+    """All of these names, each of a file with a NaN, beside the code that they hope to run."""
+    folder.mkdir(exist_ok=True)
+    small.broken(folder / "x.pt", "bn")
+    for name in EVIL:
+        shutil.copy(folder / "x.pt", folder / name)
+    (folder / "evil.py").write_text(f"open({str(folder / 'owned')!r}, 'w')\nx = pt = print\n")
+    (folder / "evil.py").with_name("sitecustomize.py").write_text((folder / "evil.py").read_text())
+    for module in ("json", "bncheck", "typing", "subprocess"):
+        shutil.copy(folder / "evil.py", folder / f"{module}.py")
+    return folder
+
+
+def _untouched(folder: Path, before: set[str]) -> None:
+    assert {path.name for path in folder.iterdir()} == before
+    assert (folder / "x.pt").read_bytes() == (folder / EVIL[0]).read_bytes()
+
+
+@pytest.mark.parametrize("checkpoints", ["*.pt", "./*.pt", "**/*.pt", "listed"])
+def test_no_name_is_an_option_in_the_action(runner: Runner, checkpoints: str) -> None:
+    folder = _evil_folder(runner.workspace)
+    before = set(os.listdir(folder))
+    if checkpoints == "listed":  # as a step that lists changed files gives them
+        names = {"x.pt", *(name for name in EVIL if "\n" not in name and "\r" not in name)}
+        checkpoints = "\n".join(sorted(names))
+    else:
+        names = {"x.pt", *EVIL}
+    done = runner.run("run", checkpoints=checkpoints)
+    assert done.returncode == 1, done.stderr
+    report = json.loads(Path(runner.outputs["json"]).read_text())
+    assert report["errors"] == []
+    assert names <= {os.path.normpath(r["checkpoint"]["path"]) for r in report["reports"]}
+    commands = [line for line in done.stdout.splitlines() if line.lstrip().startswith("::")]
+    assert all(line.startswith("::error file=") for line in commands[:-1])
+    assert "##[" not in done.stdout + runner.summary
+    assert "::error::" not in done.stdout.replace("::error file", "")
+    assert "::stop-commands::" not in done.stdout
+    assert runner.outputs["exit-code"] == "1"
+    assert len(runner.outputs) == 4  # three of the step, and where bncheck is
+    _untouched(folder, before)
+
+
+def test_a_dangling_option_of_the_action_swallows_no_mark(runner: Runner) -> None:
+    folder = _evil_folder(runner.workspace)
+    before = set(os.listdir(folder))
+    for args in ("--baseline", "--model", "--", "-- --model", "--report"):
+        assert runner.run("run", checkpoints="*.pt", args=args).returncode == 2
+        _untouched(folder, before)
+
+
+def test_names_with_blanks_and_marks_are_found(runner: Runner) -> None:
+    for name in ("a b.pt", "[x].pt", "it's.pt"):
+        small.healthy(runner.workspace / name)
+    assert runner.run("run", checkpoints="a b.pt\r\n  [x].pt it's.pt\n\n").returncode == 0
+    report = json.loads(Path(runner.outputs["json"]).read_text())
+    names = [r["checkpoint"]["path"] for r in report["reports"]]
+    assert names == ["a b.pt", "[x].pt", "it's.pt"]
+
+
+def test_a_file_called_like_the_pattern_hides_nothing(runner: Runner) -> None:
+    models = runner.workspace / "models"
+    small.broken(models / "bad.safetensors", "bn")
+    small.healthy(models / "*.safetensors")
+    (models / "*.safetensors models").mkdir()
+    small.healthy(models / "*.safetensors models" / "*.safetensors")
+    for checkpoints in ("models/*.safetensors", "models/*.safetensors models/*.safetensors"):
+        assert runner.run("run", checkpoints=checkpoints).returncode == 1
+
+
+def test_options_of_the_action_may_be_quoted(runner: Runner) -> None:
+    small.broken(runner.workspace / "models" / "bad.safetensors", "bn")
+    args = "--ignore 'BN102' --fail-on \"error\""
+    assert runner.run("run", checkpoints="models/bad.safetensors", args=args).returncode == 0
+
+
+@pytest.mark.parametrize("hook", _hooks())
+def test_no_name_is_an_option_of_a_hook(hook: str, tmp_path: Path) -> None:
+    folder = _evil_folder(tmp_path / "repository")
+    names = sorted(path.name for path in folder.glob("*.pt"))
+    before = set(os.listdir(folder))
+    command = _hook_command(_hooks()[hook], names)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if hook == "bncheck":
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.count("BN102") == len(names)
+    else:  # it is given no names; were it, they would be those of models
+        assert done.returncode == 2
+    _untouched(folder, before)
+
+
+def test_a_user_s_own_arguments_of_a_hook_open_no_door(tmp_path: Path) -> None:
+    """pre-commit puts `args` before the names, and a configuration may replace the entry."""
+    folder = _evil_folder(tmp_path / "repository")
+    names, before = sorted(path.name for path in folder.glob("*.pt")), set(os.listdir(folder))
+    for changed in (
+        {"args": ["--fail-on", "never"]},
+        {"args": ["--baseline"]},
+        {"entry": "bncheck inspect"},  # without its --
+        {"entry": "bncheck inspect --quiet", "args": ["--fail-on", "never"]},
+    ):
+        command = _hook_command(_hooks()["bncheck"] | changed, names)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stdout
+        _untouched(folder, before)
+    command = _hook_command({"entry": "bncheck inspect --quiet --fail-on never --"}, names)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    _untouched(folder, before)
+
+
+@pytest.mark.parametrize("command", ["inspect", "drift", "compare", "fold", "export"])
+@pytest.mark.parametrize("name", [name for name in EVIL if name.startswith("-")])
+def test_an_option_that_is_a_file_is_refused(
+    command: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """`bncheck inspect *.pt`, typed in a stranger's folder."""
+    from bncheck.cli import run
+
+    (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert run([command, "x.pt", name]) == 2
+    assert "is an option and a file in this folder; write ./ before" in capsys.readouterr().err
+
+
+#: Lines of the documentation in which a shell expands a pattern or a variable to names.
+_EXPANDS = re.compile(r"[*?$]|\[")
+
+
+def _shell_lines() -> list[str]:
+    texts = [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+    blocks = [
+        b for t in texts for b in re.findall(r"```(?:console|sh|bash|yaml|)\n(.*?)```", t, re.S)
+    ]
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [word for text in texts for word in re.findall(r"`([^`\n]+)`", text)]
+    lines += (ROOT / "Makefile").read_text().splitlines()
+    command = re.compile(r"bncheck (?:inspect|drift|fold|export|compare|recalibrate|gate)\b.*")
+    return [found[0] for line in lines if (found := command.search(line))]
+
+
+def test_every_shell_line_of_the_documentation_marks_its_names() -> None:
+    lines = _shell_lines()
+    assert len(lines) > 30
+    expanding = 0
+    for line in lines:
+        words = shlex.split(re.split(r" (?:\|\||&&|[|;#]) ?|(?<=\S); ", line)[0], posix=False)
+        for place, word in enumerate(words):
+            if word[0] == "'" or not _EXPANDS.search(word) or word.startswith("[NAME"):
+                continue
+            assert "--" in words[:place], line
+            assert "$" not in word or word[0] == '"', line
+            expanding += 1
+    assert expanding >= 3
+
+
 def test_the_hooks_run_through_pre_commit(tmp_path: Path) -> None:
     """In the installed environment: building a new one would need a network."""
     if not shutil.which("pre-commit"):
         pytest.skip("pre-commit is not installed")
-    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     scripts = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
@@ -173,7 +372,7 @@ def test_the_hooks_run_through_pre_commit(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
 
-    local = [{**hook, "language": "system"} for hook in hooks]
+    local = [{**hook, "language": "system"} for hook in _hooks().values()]
     (tmp_path / ".pre-commit-config.yaml").write_text(
         json.dumps({"repos": [{"repo": "local", "hooks": local}]})
     )
@@ -190,3 +389,10 @@ def test_the_hooks_run_through_pre_commit(tmp_path: Path) -> None:
     done = shell("pre-commit", "run")
     assert done.returncode == 1
     assert done.stdout.count("stem.bn") == 2
+    _evil_folder(tmp_path)
+    shell("git", "add", ".")
+    before = set(os.listdir(tmp_path))
+    done = shell("pre-commit", "run", "bncheck")
+    assert done.returncode == 1
+    assert done.stdout.count("BN102") >= len(EVIL)
+    _untouched(tmp_path, before)

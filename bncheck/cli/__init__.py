@@ -60,12 +60,26 @@ def run(arguments: list[str]) -> int:
 def _completes(arguments: list[str]) -> bool:
     """Whether typer was asked for shell completion, which it answers and exits."""
     options = ("--show-completion", "--install-completion")
-    return "_BNCHECK_COMPLETE" in os.environ or any(a.startswith(options) for a in arguments)
+    return "_BNCHECK_COMPLETE" in os.environ or any(a.startswith(options) for a in arguments[:1])
+
+
+def _refuse_ambiguous(arguments: list[str]) -> None:
+    """Refuse an option that is also the name of a file here.
+
+    A shell expands `*.pt` in a stranger's folder to whatever the files there are called, and that
+    may be `--model=evil.py:x.pt`. Behind `--` there are names alone.
+    """
+    names = arguments.index("--") if "--" in arguments else len(arguments)
+    for word in arguments[:names]:
+        if word.startswith("-") and os.path.lexists(word):
+            hint = "write ./ before the name of a file, or put -- before all names"
+            raise BncheckError("is an option and a file in this folder", hint, word)
 
 
 def _dispatch(arguments: list[str]) -> int:
     from bncheck.cli.app import EndOfFileError, build_app
 
+    _refuse_ambiguous(arguments)
     try:
         app = build_app(arguments[0] if arguments else "")
         result = app(arguments, prog_name="bncheck", standalone_mode=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -35,13 +36,15 @@ def compare(
     other file is one, too. A in float64 is the judge; B runs as it is, an ONNX model at three
     levels of onnxruntime.
     """
-    from bncheck.reporting.views.compare import CompareView
+    from bncheck.reporting.documents.compare import document
+    from bncheck.reporting.formats import said
     from bncheck.shipping.compare import CompareRequest, run
 
-    delivery = reporting.delivery(spare=[first, second])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([first, second], (), judge, delivery, given)
     request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
     with console.status() as say:
-        done = judge.report(run(request, say))
-    delivery.deliver(CompareView(done), judge.limit)
+        done = judge.report(run(request, console.note, say))
+    delivery.deliver(said(done.to_dict, lambda: document(done)), judge.limit)
     return judge.finish(done.findings)

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
-from bncheck.cli.reporting import ReportOptions
+from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 
-class Layers(str, Enum):
+class Layers(StrEnum):
     """Which layers are measured."""
 
     NORM = "norm"
     ALL = "all"
 
 
-class Order(str, Enum):
+class Order(StrEnum):
     """What puts the snapshots in order."""
 
     AUTO = "auto"
@@ -66,7 +67,7 @@ def drift(
     output: OutputOption = None,
     judging: JudgingOptions,
     model_options: ModelOptions,
-    reporting: ReportOptions,
+    reporting: PictureOptions,
 ) -> int:
     """Show how every layer's distribution moved in training.
 
@@ -75,17 +76,22 @@ def drift(
     """
     from bncheck.drifting.command import DriftOptions
     from bncheck.drifting.command import drift as run
-    from bncheck.reporting.views.drift import DriftView
+    from bncheck.reporting.documents.drift import document
+    from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(output, spare=snapshots, has_picture=True)
+    delivery = reporting.delivery(output)
     judge = judging.judge()
+    check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
     policy = judge.policy
     measuring = _measuring(model_options)
-    given = {"snapshots": snapshots, "measuring": model_options, "policy": policy.select}
-    with progress_bar(not reporting.quiet, "snapshots") as progress, launched(
-        timeout, "drift", reference=reference, layers=layers, shape=shape, order=order, key=key,
-        eps=eps, **given,
-    ) as ranks:  # fmt: skip
+    given = {"snapshots": snapshots, "measuring": model_options, "select": policy.select}
+    with (
+        progress_bar(not reporting.quiet, "snapshots") as progress,
+        launched(
+            timeout, "drift", reference=reference, layers=layers, shape=shape, order=order,
+            key=key, eps=eps, **given,
+        ) as ranks,
+    ):  # fmt: skip
         options = DriftOptions(
             reference, order.value, layers is Layers.ALL, shape, key, eps,
             policy.select, policy.ignore, policy.thresholds, progress,
@@ -93,18 +99,18 @@ def drift(
         if measuring is not None:
             measuring = replace(measuring, processes=ranks, device=ranks.device(measuring.device))
         with ranks.together("the series"):
-            report = judge.report(run(snapshots, options, measuring))
+            report = run(snapshots, options, measuring)
             if measuring is None:
                 ranks.agree_on_report(report.to_dict())
-        if ranks.rank:
-            return (
-                exit_code(report.findings, policy.fail_on) if not report.errors else ExitCode.ERROR
-            )
+        report = judge.report(report)
+        if ranks.rank:  # rank 0 reports, and the others wait until it has
+            code = exit_code(report.findings, policy.fail_on)
+            return ExitCode.ERROR if report.errors else code
         for error in report.errors:
             console.error(str(error))
         for note in report.notes:
             console.note(note)
-        delivery.deliver(DriftView(report), judge.limit)
+        delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
         return judge.finish(report.findings, failed=bool(report.errors))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -18,7 +19,7 @@ from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
 
 
-class ResidualForm(str, Enum):
+class ResidualForm(StrEnum):
     """folding.residual.Residual without what it imports."""
 
     CONV = "conv"
@@ -31,32 +32,32 @@ class FileOptions:
     """What the ONNX file looks like."""
 
     opset: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--opset", metavar="N", help="Of ONNX's operators; torch's usual if not given."
         ),
     ] = None
     dynamic_batch: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--dynamic-batch/--static-batch",
             help="Any number of samples (where the model allows it, if not given), or one.",
         ),
     ] = None
     dynamic: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--dynamic", metavar="NAME=AXES", help="Other free axes: x=0,2,3; repeatable."
         ),
     ] = None
     input_name: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--input-name", metavar="NAME", help="In order; forward's names if not given."
         ),
     ] = None
     output_name: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--output-name", metavar="NAME", help="In order; dict keys if not given."),
     ] = None
     residual: Annotated[
@@ -89,13 +90,15 @@ def export(
     A checkpoint needs --model (or --trust) and --input or --data; a .pt2 brings its graph along.
     onnxruntime runs the file at three optimisation levels against the original in float64.
     """
-    from bncheck.folding.planner.residual import Residual
-    from bncheck.reporting.views.export import ExportView
+    from bncheck.folding.residual import Residual
+    from bncheck.reporting.documents.export import document
+    from bncheck.reporting.formats import said
     from bncheck.shipping.axes import parse_axes
     from bncheck.shipping.command import ExportRequest, run
     from bncheck.shipping.export import ExportOptions
+    from bncheck.shipping.writing import targets_of
 
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     options = ExportOptions(
         file.opset,
         Residual(file.residual.value),
@@ -107,6 +110,7 @@ def export(
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
     judge = judging.judge()
+    check_files([checkpoint], targets_of(output), judge, delivery, given)
     request = ExportRequest(
         checkpoint,
         output,
@@ -124,6 +128,6 @@ def export(
         done = judge.report(done)
     for note in done.notes:
         console.note(note)
-    delivery.deliver(ExportView(str(checkpoint), done), judge.limit)
+    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), judge.limit)
     code = judge.finish(done.findings)
     return max(code, ExitCode.FINDINGS) if done.file is None else code

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
@@ -24,12 +25,12 @@ def fold(
     *,
     input_: InputOption = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="Where the folded model goes."),
     ] = None,
     key: KeyOption = None,
     keep: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--keep", metavar="PATTERN", help="Leave these alone: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,
@@ -54,11 +55,14 @@ def fold(
     before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
     model.
     """
-    from bncheck.folding.command import FoldRequest, run
-    from bncheck.reporting.views.fold import FoldView
+    from bncheck.folding.command import run
+    from bncheck.folding.request import FoldRequest
+    from bncheck.reporting.documents.fold import document
+    from bncheck.reporting.formats import said
 
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([checkpoint], [output] if output else [], judge, delivery, given)
     request = FoldRequest(
         checkpoint,
         output,
@@ -75,7 +79,8 @@ def fold(
     done = judge.report(made)
     if not done.batchnorms:
         console.note(f"{checkpoint}: holds no BatchNorm")
-    delivery.deliver(FoldView(str(checkpoint), done, dry_run), judge.limit)
+    answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
+    delivery.deliver(answer, judge.limit)
     code = judge.finish(done.findings)
     unwritten = output is not None and not dry_run and made.output is None
     return max(code, ExitCode.FINDINGS) if unwritten else code

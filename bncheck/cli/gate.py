@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.options import OutputOption
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @expanded
 def gate(
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Only these models."),
     ] = None,
     *,
@@ -33,7 +34,7 @@ def gate(
         bool, typer.Option("--schema", help="Print the JSON schema of [tool.bncheck].")
     ] = False,
     against: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--against", metavar="REPORT", help="Be no worse than this earlier JSON."),
     ] = None,
     output: OutputOption = None,
@@ -65,10 +66,12 @@ def _run(
     judging: JudgingOptions,
     reporting: ReportOptions,
 ) -> int:
+    from bncheck.gate.files import files_compared, files_exported, files_read
     from bncheck.gate.regression import read_previous
     from bncheck.gate.run import Gate
     from bncheck.policy.config.find import FILE
-    from bncheck.reporting.views.gate import GateView
+    from bncheck.reporting.documents.gate import pages
+    from bncheck.reporting.formats import Said
 
     judge = judging.judge()
     configuration = judge.configuration
@@ -78,14 +81,19 @@ def _run(
             "`bncheck gate --init` writes one to begin with",
             FILE,
         )
-    delivery = reporting.delivery(output, spare=[against, configuration.file])
+    delivery = reporting.delivery(output)
     growth = configuration.settings.against.w2_growth
     previous = None if against is None else read_previous(against, growth)
-    report = Gate(configuration, judge.policy, judge.findings, console.note, previous).run(names)
+    gate = Gate(configuration, judge.policy, judge.findings, console.note, previous)
+    models = gate.models(names)
+    read = [*files_read(configuration, models), *([against] if against else [])]
+    check_files(read, files_exported(configuration, models), judge, delivery)
+    check_files(files_compared(configuration, models), (), judge, delivery)
+    report = gate.run(names)
     for error in report.errors:
         console.error(str(error))
     _say_unused(judge, configuration, {m.name for m in report.models if not m.errors})
-    delivery.deliver(GateView(report), judge.limit)
+    delivery.deliver(Said(report.to_dict, lambda: pages(report)), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 

@@ -17,7 +17,6 @@ def expanded(function: Callable[..., int]) -> Callable[..., int]:
     """
     groups: dict[str, type[Any]] = {}
     parameters: list[Parameter] = []
-    # Not get_type_hints: Python 3.10's hides the option of a parameter whose default is None.
     for parameter in signature(function, eval_str=True).parameters.values():
         hint = parameter.annotation
         if is_dataclass(hint) and isinstance(hint, type):

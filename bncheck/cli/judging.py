@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -28,27 +28,27 @@ class JudgingOptions:
     """Which rules count, and what makes the exit code 1."""
 
     select: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--select", metavar="RULES", help="Only these rules: BN101,BN102 or BN1."),
     ] = None
     ignore: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--ignore", metavar="RULES", help="All but these rules."),
     ] = None
     fail_on: Annotated[
-        Optional[FailOn],  # noqa: UP045
+        FailOn | None,
         typer.Option("--fail-on", help="What makes the exit code 1; error if not given."),
     ] = None
     baseline: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--baseline", metavar="FILE", help="Findings in this file do not count."),
     ] = None
     write_baseline: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--write-baseline", metavar="FILE", help="Write what is found as known."),
     ] = None
     config: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--config", metavar="FILE", help="Instead of the pyproject.toml around here."),
     ] = None
     isolated: Annotated[bool, typer.Option("--isolated", help="Without any pyproject.toml.")] = (
@@ -77,7 +77,10 @@ class JudgingOptions:
             from bncheck.writing.atomic import check_target
 
             check_target(self.write_baseline)
-        return Judge(policy, configuration, self.write_baseline)
+        read = [self.baseline, configuration.file if configuration else None]
+        read += [policy.baseline.path if policy.baseline else None]
+        files = tuple(path for path in read if path is not None)
+        return Judge(policy, configuration, self.write_baseline, files)
 
     def _baseline(self, configuration: Configuration | None) -> Baseline | None:
         path = self.baseline
@@ -92,11 +95,15 @@ class JudgingOptions:
 
 @dataclass
 class Judge:
-    """Judges what a command finds and remembers it, to be written or summed up at the end."""
+    """Judges what a command finds and remembers it, to be written or summed up at the end.
+
+    `target` is a baseline to write, `files` what is read about judging.
+    """
 
     policy: Policy
     configuration: Configuration | None
     target: Path | None = None
+    files: tuple[Path, ...] = ()
     known: int = 0
     excepted: int = 0
     used: set[int] = field(default_factory=set)
@@ -136,8 +143,8 @@ class Judge:
             return ExitCode.ERROR
         if self.target is None:
             return exit_code(findings, self.policy.fail_on)
+        from bncheck.core.words import count
         from bncheck.policy.baseline import render_baseline
-        from bncheck.rules.rule import count
         from bncheck.writing.atomic import write_text
 
         write_text(self.target, render_baseline(self.counted))
@@ -145,7 +152,7 @@ class Judge:
         return ExitCode.OK
 
     def _say_left_out(self) -> None:
-        from bncheck.rules.rule import count
+        from bncheck.core.words import count
 
         baseline = self.policy.baseline
         if self.excepted:

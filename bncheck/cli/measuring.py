@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,15 +23,15 @@ class ModelOptions:
     """A model, and what to run it on."""
 
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--model", metavar="TARGET:CALLABLE", help="my.nets:ResNet or nets.py:build."),
     ] = None
     model_arg: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--model-arg", metavar="KEY=VALUE", help="For --model; Python literals."),
     ] = None
     data: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--data",
             metavar="SPEC",
@@ -48,27 +46,32 @@ class ModelOptions:
         "cpu"
     )
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--batch-size", min=1, metavar="N", help="For files and folders; 64 if not given."
         ),
     ] = None
     scale: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--scale", metavar="S", help="Raw values are divided by this: 255."),
     ] = None
     mean: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--mean", metavar="M[,M,M]", help="Then this is subtracted, by channel."),
     ] = None
     std: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--std", metavar="S[,S,S]", help="Then divided by this, by channel."),
     ] = None
     size: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
     ] = None
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """What names files or code."""
+        return tuple(spec for spec in (self.model, self.data) if spec)
 
     def parts(self) -> Measuring:
         """Model and data as they were given, for a command that can do with one of them."""
@@ -97,13 +100,13 @@ class MeasuringOptions(ModelOptions):
     """A model and data to measure it with."""
 
     max_samples: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--max-samples", min=1, metavar="N", help="Use at most so many; 4096 if not given."
         ),
     ] = None
     metric: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--metric",
             metavar="TARGET:CALLABLE",
@@ -111,22 +114,14 @@ class MeasuringOptions(ModelOptions):
         ),
     ] = None
 
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The metric's, too."""
+        return (*super().specs, *([self.metric] if self.metric else []))
+
     def _data_options(self) -> DataOptions:
         options = super()._data_options()
         return replace(options, max_samples=self.max_samples or options.max_samples)
-
-    def command(self, extra: Sequence[tuple[str, object]]) -> str:
-        """`bncheck recalibrate` with the same model and data; {path} and {out} are left open."""
-        pairs: list[tuple[str, object]] = [("--model", self.model)]
-        pairs += [("--device", self.device)] if self.device != "cpu" else []
-        pairs += [("--model-arg", argument) for argument in self.model_arg or ()]
-        pairs += [("--trust", "")] if self.trust else []
-        pairs += [("--data", self.data), *self._about_data(), *extra]
-        words = []
-        for option, value in pairs:
-            if value is not None:
-                words.append(option if value == "" else f"{option} {shlex.quote(_text(value))}")
-        return f"bncheck recalibrate {{path}} {' '.join(words)} -o {{out}}"
 
     def _about_data(self) -> list[tuple[str, object]]:
         return [
@@ -146,7 +141,7 @@ class MeasuringOptions(ModelOptions):
                 raise BncheckError(f"{option} is about data", "give --data, or leave it out")
 
     def measuring(
-        self, processes: Processes, progress: Callable[[int, int | None], None], command: str
+        self, processes: Processes, progress: Callable[[int, int | None], None]
     ) -> Measuring | None:
         """What to measure, data None for the model alone; None where the user wants neither."""
         if self.data is not None and self.model is None and not self.trust:
@@ -164,12 +159,7 @@ class MeasuringOptions(ModelOptions):
             processes=processes,
             device=processes.device(self.device),
             progress=progress,
-            recalibrate=command,
         )
-
-
-def _text(value: object) -> str:
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:
@@ -179,11 +169,6 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...]:
         raise BncheckError(
             f"{option} {text!r} is no list of numbers", f"write e.g. {option} 0.485,0.456,0.406"
         ) from None
-
-
-def mended_path(path: Path) -> Path:
-    """Where the mended copy of a checkpoint is proposed to go."""
-    return path.with_name(f"{path.stem}-recalibrated{path.suffix}")
 
 
 @contextlib.contextmanager

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from bncheck.core.errors import ExitCode
 from bncheck.core.findings import FailOn, Finding
 
-# typer reads these annotations at run time, and on Python 3.10 needs Optional spelled out.
 OutputOption = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "-o", "--output", metavar="FILE", help="Write the report in --format to this file."
     ),
 ]
 KeyOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--key", metavar="PART", help="Which part of the checkpoint, e.g. ema or state_dict."
     ),
 ]
 InputOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--input",
         metavar="SHAPE",
@@ -33,17 +32,17 @@ InputOption = Annotated[
     ),
 ]
 ToleranceOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--tolerance", min=0.0, metavar="X", help="Relative error allowed; by dtype if not given."
     ),
 ]
 EpsOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option("--eps", min=0.0, metavar="X", help="eps of the layers, where the file has none."),
 ]
 MomentumOption = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--momentum",
         metavar="X",

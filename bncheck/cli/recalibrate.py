@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bncheck.cli import console
+from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
@@ -14,6 +16,7 @@ from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.words import unsaid
 
 
 @expanded
@@ -40,24 +43,30 @@ def recalibrate(
     """
     from bncheck.inspecting.from_file import Options
     from bncheck.recalibrating.command import recalibrate_file
-    from bncheck.reporting.views.recalibrate import RecalibrateView
+    from bncheck.reporting.documents.recalibrate import document
+    from bncheck.reporting.formats import said
     from bncheck.writing.atomic import check_target
+    from bncheck.writing.outputs import refuse_inside
 
     check_target(output)
-    delivery = reporting.delivery(spare=[checkpoint, output])
+    delivery = reporting.delivery()
     judge = judging.judge()
+    check_files([checkpoint], [output], judge, delivery, measuring_options)
+    refuse_inside(output, checkpoint)
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
     with (
         progress_bar(not reporting.quiet) as progress,
         launched(timeout, "recalibrate", **given) as ranks,
     ):
-        measuring = measuring_options.measuring(ranks, progress, "")
+        measuring = measuring_options.measuring(ranks, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        done = recalibrate_file(checkpoint, output, options, measuring, ranks)
+        note = unsaid if ranks.rank else console.note
+        done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
         if ranks.rank == 0:
             judged = judge.report(done)
-            delivery.deliver(RecalibrateView(str(checkpoint), judged), judge.limit)
+            answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
+            delivery.deliver(answer, judge.limit)
             judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TypeAlias
 
 #: What evidence may hold: it is written as JSON.
 Evidence: TypeAlias = "float | int | str | bool | list[Evidence] | None"
 
 
-class Severity(str, Enum):
+class Severity(StrEnum):
     """How bad a finding is; errors and warnings decide the verdict."""
 
     ERROR = "error"
@@ -24,7 +24,7 @@ class Severity(str, Enum):
         return list(Severity).index(self)
 
 
-class FailOn(str, Enum):
+class FailOn(StrEnum):
     """The mildest severity that makes the exit code 1."""
 
     ERROR = "error"
@@ -37,7 +37,7 @@ class FailOn(str, Enum):
         return None if self is FailOn.NEVER else Severity(self.value)
 
 
-class Verdict(str, Enum):
+class Verdict(StrEnum):
     """What a report says in one word."""
 
     HEALTHY = "healthy"

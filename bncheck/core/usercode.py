@@ -10,6 +10,7 @@ import ast
 import contextlib
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import io
 import os
@@ -21,7 +22,7 @@ from types import ModuleType
 
 from bncheck.core.errors import BncheckError, TerminatedError
 
-_PACKAGE = str(Path(__file__).resolve().parent)
+_PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def resolve(spec: str, option: str) -> object:
@@ -39,6 +40,26 @@ def resolve(spec: str, option: str) -> object:
             raise _no_attribute(f"{option} {spec}", target, part, found)
         found = getattr(found, part)
     return found
+
+
+def files_of_spec(spec: str) -> Iterator[Path]:
+    """The file or folder that a spec names, or the Python files of its target; none is run."""
+    yield Path(spec)
+    target, _, _ = spec.rpartition(":")
+    if not target:
+        return
+    if _is_path(target):
+        yield Path(target)
+        return
+    folders: Sequence[str] = [os.getcwd(), *sys.path]
+    with contextlib.suppress(ValueError, OSError, ImportError):  # no name of a module
+        for part in target.split("."):
+            found = importlib.machinery.PathFinder.find_spec(part, folders)
+            if found is None:
+                return
+            if found.origin is not None:
+                yield Path(found.origin)
+            folders = found.submodule_search_locations or []
 
 
 def call(function: object, arguments: Sequence[str], spec: str, option: str) -> object:

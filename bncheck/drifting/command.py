@@ -14,18 +14,17 @@ from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.report import DriftReport
 from bncheck.layers.norm_layer import Assumptions
-from bncheck.rules.registry import choose_rules
-from bncheck.rules.series.rule import SeriesRule
+from bncheck.rules.registry import SERIES_RULES, choose_rules
 from bncheck.series.distance import Statistics, histogram_distance, stacked
 from bncheck.series.movement import Movement, Reference, Source, statistics_in
-from bncheck.series.snapshots import Series, Snapshot, Tell, read_series, read_snapshot
+from bncheck.series.series import Series, Tell, read_series
+from bncheck.series.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from bncheck.series.measuring import Measured
     from bncheck.subject.setup import Measuring
 
 KINDS = ("last", "first", "previous")
-ORDERS = ("auto", "name", "given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def drift(
         movement = _of_data(series, reference, options, measuring)
     with np.errstate(invalid="ignore"):
         findings = list(lost_statistics(series, options.key, given, rules))
-        findings += [f for r in rules if isinstance(r, SeriesRule) for f in r.judge(r, movement)]
+        findings += [f for r in SERIES_RULES if r in rules for f in r.check(movement)]
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 
 

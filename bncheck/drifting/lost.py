@@ -9,18 +9,18 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.inspecting.from_file import Options, judge
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.opening import open_checkpoint
-from bncheck.rules.rule import Rule
+from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
-from bncheck.series.snapshots import Series
+from bncheck.series.series import Series
 
 #: What a layer without usable statistics can have.
 _RULES: Final = (non_finite, negative_variance, missing_statistics)
 
 
 def lost_statistics(
-    series: Series, key: str | None, given: Assumptions, rules: Sequence[Rule]
+    series: Series, key: str | None, given: Assumptions, rules: Sequence[AnyRule]
 ) -> Iterator[Finding]:
     """What `rules` say of layers that the last snapshot has no usable statistics of.
 

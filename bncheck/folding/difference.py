@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.dataflow import Floats
 from bncheck.folding.result import EXCUSE, Parity
+from bncheck.graph.dataflow import Floats
 
 Output: TypeAlias = NDArray[Any]
 

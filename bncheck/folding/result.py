@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bncheck._version import __version__
@@ -12,6 +12,13 @@ from bncheck.folding.planner.plan import Decision, Status
 
 #: Relative error per output channel that a fold may have, by the dtype of its parameters.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+
+
+def tolerance_for(dtypes: Iterable[str]) -> float:
+    """The relative error that a program of these floating dtypes may have: the narrowest's."""
+    return max((TOLERANCES[name] for name in dtypes if name in TOLERANCES), default=1e-5)
+
+
 #: The original in its own dtype is off by so much; the fold, which rounds otherwise, may be off by
 #: a multiple of that. Of a thousand channels of right folds, the largest such multiple is 3 to 6
 #: (networks of torchvision with random weights). That the new numbers are right is seen in float64

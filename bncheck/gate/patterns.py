@@ -40,6 +40,15 @@ def matching(pattern: str) -> list[str]:
     return sorted(found)
 
 
+def meant(word: str) -> list[str]:
+    """The files that match where it is a pattern, and the file of that very name.
+
+    Both, for a stranger may have called a file `*.pt` to be found in the place of all others.
+    """
+    found = matching(word) if is_pattern(word) else []
+    return found if word in found or not os.path.lexists(word) else [*found, word]
+
+
 class _Walk:
     """What lies in folders, counted."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError, quoted
-from bncheck.gate.patterns import is_pattern, matching
+from bncheck.core.words import Note, unsaid
+from bncheck.gate.patterns import is_pattern, meant
 from bncheck.inspecting.from_file import Options
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model, words
@@ -29,6 +29,7 @@ class Subject:
     path: Path
     configuration: Configuration
     policy: Policy
+    note: Note = unsaid
 
     @property
     def options(self) -> Options:
@@ -70,19 +71,12 @@ class Subject:
             given,
             tuple(f"{key}={value!r}" for key, value in model.model_args.items()),
             options,
-            recalibrate=self._recalibrate(),
+            import_root=located(self.configuration, "."),
         )
 
     def files(self, patterns: str | tuple[str, ...], key: str) -> list[Path]:
         """The files that patterns of the configuration name. Raises BncheckError for none."""
         return list(files_of(self.configuration, self.name, patterns, key))
-
-    def _recalibrate(self) -> str:
-        mended = self.path.with_name(f"{self.path.stem}-recalibrated{self.path.suffix}")
-        pairs = [("--model", self.model.model), ("--data", self.model.data)]
-        options = " ".join(f"{o} {shlex.quote(v)}" for o, v in pairs if v)
-        source, target = shlex.quote(str(self.path)), shlex.quote(str(mended))
-        return f"bncheck recalibrate {source} {options} -o {target}"
 
 
 def files_of(
@@ -91,12 +85,12 @@ def files_of(
     """Files as the configuration names them: paths and patterns, relative to its folder."""
     for pattern in words(patterns):
         path = located(configuration, pattern)
-        if os.path.exists(path) or not is_pattern(pattern):
+        if not is_pattern(pattern):
             yield path
             continue
         where = ("models", name, key)
         try:
-            found = matching(str(path))
+            found = meant(str(path))
         except BncheckError as error:
             sentence = f"{key} {quoted(pattern)} {error.sentence}"
             raise configuration.error(where, sentence, error.hint) from None

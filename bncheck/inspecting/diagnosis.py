@@ -25,15 +25,16 @@ from bncheck.rules.data.bn206_dropout import dropout_shift
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule
-from bncheck.rules.rule import Rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import AnyRule, Rule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
+from bncheck.rules.static.bn112_momentum_convention import momentum_convention
+from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
 
 #: The order of the tests. Noise first, because a noisy first layer looks like a wrong input; the
 #: dropout shift before merged models, because both have running variances that are too large.
-_CAUSES: Final[tuple[MeasuredRule, ...]] = (
+_CAUSES: Final[tuple[Rule[MeasuredNetwork], ...]] = (
     noisy,
     preprocessing,
     dropout_shift,
@@ -44,7 +45,7 @@ _CAUSES: Final[tuple[MeasuredRule, ...]] = (
 )
 
 #: Rules that predict from configuration what the data then show or do not show.
-_PREDICTIONS: Final = {"BN105", "BN112", "BN113"}
+_PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
 
 #: Share of the initial values in an average from which, and fit from which, it is under-warmed.
 _LEAST_SHARE: Final = 0.05
@@ -54,81 +55,81 @@ _LEFT_OVER: Final = 0.35
 def diagnose(
     measurement: Measurement,
     findings: Sequence[Finding],
-    rules: Sequence[Rule],
+    rules: Sequence[AnyRule],
     recalibrate: str,
 ) -> list[Finding]:
     """All findings, those on the file revised, the cause first within its severity."""
-    case = Case(measurement, recalibrate)
+    network = MeasuredNetwork(measurement, recalibrate)
     allowed = {rule.code for rule in rules}
-    found = [f for f in _found(case, allowed) if f.rule in allowed]
+    found = [f for f in _found(network, allowed) if f.rule in allowed]
     causes = {(f.rule, f.layer) for f in found}
-    revised = [_revised(f, case, found) for f in findings if (f.rule, f.layer) not in causes]
+    revised = [_revised(f, network, found) for f in findings if (f.rule, f.layer) not in causes]
     return sorted([*found, *revised], key=lambda finding: finding.severity.rank)
 
 
-def _found(case: Case, allowed: set[str]) -> list[Finding]:
+def _found(network: MeasuredNetwork, allowed: set[str]) -> list[Finding]:
     """What the measurement itself gives: at most one cause."""
-    single = list(single_value.judge(single_value, case))
+    single = list(single_value.check(network))
     if single:
         return single
-    if not case.layers:
+    if not network.layers:
         return []
-    if case.direction is Direction.WORSE:
-        return _data_at_fault(case)
-    if case.untouched and case.severity is not None and never_updated.code in allowed:
-        return list(_never_updated(case))
-    warming = list(_under_warmed(case))
+    if network.direction is Direction.WORSE:
+        return _data_at_fault(network)
+    if network.untouched and network.severity is not None and never_updated.code in allowed:
+        return list(_never_updated(network))
+    warming = list(_under_warmed(network))
     if warming:
         return warming
     for rule in _CAUSES:
-        cause = list(rule.judge(rule, case))
+        cause = list(rule.check(network))
         if cause:
             return cause
     return []
 
 
-def _data_at_fault(case: Case) -> list[Finding]:
+def _data_at_fault(network: MeasuredNetwork) -> list[Finding]:
     """The running statistics serve better: the data differ, or the statistics were frozen."""
-    found = list(preprocessing.judge(preprocessing, case))
-    return found or (list(would_hurt.judge(would_hurt, case)) if case.severity else [])
+    found = list(preprocessing.check(network))
+    return found or (list(would_hurt.check(network)) if network.severity else [])
 
 
-def _never_updated(case: Case) -> Iterator[Finding]:
+def _never_updated(network: MeasuredNetwork) -> Iterator[Finding]:
     """BN101, proved: every layer that is untouched and deviates by itself."""
-    for measured in case.untouched:
+    for measured in network.untouched:
         assert measured.batch is not None
-        yield case.finding(
+        yield network.finding(
             never_updated,
             Severity.ERROR,
             measured,
-            case.with_results(
+            network.with_results(
                 "running mean is exactly 0 and running variance exactly 1, and what the layer "
                 f"sees is not (W2 {measured.batch.w2:.2f}): the statistics were never updated, or "
                 "reset"
             ),
-            f"run `{case.recalibrate}`",
+            f"run `{network.recalibrate}`",
             channels=measured.layer.channels,
         )
 
 
-def _under_warmed(case: Case) -> Iterator[Finding]:
+def _under_warmed(network: MeasuredNetwork) -> Iterator[Finding]:
     """BN105, from the data: one share of the initial 0 and 1 explains all deviations."""
-    share = initial_share_seen(case.layers)
-    severity = case.severity
+    share = initial_share_seen(network.layers)
+    severity = network.severity
     if severity is None or share < _LEAST_SHARE:
         return
-    left = np.array([_without_initial(m, share) for m in case.layers])
-    if float(np.median(left / np.maximum(case.w2, 1e-9))) > _LEFT_OVER:
+    left = np.array([_without_initial(m, share) for m in network.layers])
+    if float(np.median(left / np.maximum(network.w2, 1e-9))) > _LEFT_OVER:
         return
-    yield case.finding(
+    yield network.finding(
         under_warmed,
         severity,
-        case.culprit,
-        case.with_results(
+        network.culprit,
+        network.with_results(
             f"{share:.0%} of every running average is still its initial 0 and 1, which explains "
             "what the layers deviate by: it saw too few batches for its momentum"
         ),
-        f"run `{case.recalibrate}`; in training, take more batches or a larger momentum",
+        f"run `{network.recalibrate}`; in training, take more batches or a larger momentum",
         initial_share=share,
     )
 
@@ -175,39 +176,40 @@ def _without_initial(measured: MeasuredLayer, share: float) -> float:
     return float(np.median(left))
 
 
-def _revised(finding: Finding, case: Case, found: Sequence[Finding]) -> Finding:
+def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding]) -> Finding:
     """A finding on the file in the light of the measurement."""
-    measured = case.measurement.by_name().get(finding.layer or "")
+    measured = network.measurement.by_name().get(finding.layer or "")
     if finding.severity is Severity.INFO:
         return finding
-    if finding.rule in _PREDICTIONS and _refuted(measured, case):
+    if any(rule.made(finding) for rule in _PREDICTIONS) and _refuted(measured, network):
         return replace(
             finding,
             severity=Severity.INFO,
             message=f"{finding.message}; measured, the statistics agree with the data",
             fix="nothing for inference",
         )
-    if finding.rule == never_updated.code and _serves_well(measured, case):
+    if never_updated.made(finding) and _serves_well(measured, network):
         return replace(
             finding,
             severity=Severity.INFO,
             message=f"{finding.message}; measured, these statistics serve the data well",
             fix="leave it: the layer was trained like this",
         )
-    if finding.rule in ("BN101", "BN105") and any(f.severity is not Severity.INFO for f in found):
-        return replace(finding, fix=f"run `{case.recalibrate}`")
+    repaired = never_updated.made(finding) or under_warmed.made(finding)
+    if repaired and any(f.severity is not Severity.INFO for f in found):
+        return replace(finding, fix=f"run `{network.recalibrate}`")
     return finding
 
 
-def _refuted(measured: MeasuredLayer | None, case: Case) -> bool:
+def _refuted(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bool:
     if measured is None or measured.eval is None:
-        return case.severity is None
-    return case.thresholds.severity(measured.eval.w2) is None
+        return network.severity is None
+    return network.thresholds.severity(measured.eval.w2) is None
 
 
-def _serves_well(measured: MeasuredLayer | None, case: Case) -> bool:
+def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bool:
     """The layer agrees with what it sees by itself, or measured statistics are worse."""
     if measured is None or measured.eval is None:
         return False
     alone = measured.batch or measured.eval
-    return case.thresholds.severity(alone.w2) is None or case.direction is Direction.WORSE
+    return network.thresholds.severity(alone.w2) is None or network.direction is Direction.WORSE

@@ -11,9 +11,9 @@ import numpy as np
 from bncheck.core.findings import Finding
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.inspecting.report import InspectReport
-from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.rules.registry import choose_rules
+from bncheck.rules.registry import FILE_RULES, choose_rules
 from bncheck.rules.rule import Network
 
 _PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
@@ -45,6 +45,7 @@ def static_findings(
     container = checkpoint.container if checkpoint else None
     network = Network(
         layers,
+        unjudged=unjudged(checkpoint, layers) if checkpoint else (),
         shapes=_shapes(checkpoint) if checkpoint else {},
         knows_modules=checkpoint is None or bool(checkpoint.modules),
         counts_batches=container is not Container.ONNX,
@@ -55,7 +56,9 @@ def static_findings(
     )
     rules = choose_rules(options.select, options.ignore)
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
-        findings = [finding for rule in rules for finding in rule.check(rule, network)]
+        findings = [
+            finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)
+        ]
     return sorted(findings, key=lambda finding: finding.severity.rank)
 
 

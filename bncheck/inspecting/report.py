@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from bncheck._version import __version__
 from bncheck.core.findings import Finding, Severity, Verdict, cause_of, verdict_of
+from bncheck.layers.facts import dead_channels
 from bncheck.layers.norm_layer import NormLayer, Setting, common
 from bncheck.reading.checkpoint import Checkpoint
-from bncheck.rules.static.bn109_dead_channels import dead_channels
 
 if TYPE_CHECKING:
     from bncheck.measuring.measurement import MeasuredLayer, Measurement

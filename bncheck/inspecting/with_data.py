@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from bncheck.core.findings import Finding, Severity
 from bncheck.inspecting.diagnosis import diagnose
 from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.repair import recalibrate_command
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.measuring.measure import measure
 from bncheck.measuring.norms import find_norms
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.registry import choose_rules
-from bncheck.rules.rule import Rule
+from bncheck.rules.rule import AnyRule
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
 from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive, same_eps
 from bncheck.subject.model import matching_prefix
@@ -27,13 +30,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 #: Nothing can be measured with such statistics: every output is NaN, or a buffer is not there.
-STOPPING = ("BN102", "BN103", "BN104")
+STOPPING = (non_finite, negative_variance, missing_statistics)
+
+
+def stops(finding: Finding) -> bool:
+    """Whether nothing can be measured with it."""
+    return finding.severity is Severity.ERROR and any(rule.made(finding) for rule in STOPPING)
 
 
 def inspect_with_data(
     checkpoint: Checkpoint,
     layers: tuple[NormLayer, ...],
-    rules: Sequence[Rule],
+    rules: Sequence[AnyRule],
     options: Options,
     measuring: Measuring,
 ) -> InspectReport:
@@ -69,7 +77,7 @@ def file_findings(
 def inspect_module_with_data(
     model: nn.Module,
     layers: tuple[NormLayer, ...],
-    rules: Sequence[Rule],
+    rules: Sequence[AnyRule],
     options: Options,
     measuring: Measuring,
 ) -> InspectReport:
@@ -83,13 +91,14 @@ def _judged(
     model: nn.Module,
     layers: tuple[NormLayer, ...],
     findings: Sequence[Finding],
-    rules: Sequence[Rule],
+    rules: Sequence[AnyRule],
     options: Options,
     measuring: Measuring,
     prefix: str,
 ) -> InspectReport:
-    command = measuring.recalibrate
-    serious = [f for f in findings if f.rule in STOPPING and f.severity is Severity.ERROR]
+    path = None if checkpoint is None else checkpoint.path
+    command = recalibrate_command(path, options, measuring)
+    serious = [f for f in findings if stops(f)]
     if serious:
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
         return InspectReport(checkpoint, layers, stopped)
@@ -100,7 +109,7 @@ def _judged(
 
 
 def _with_command(finding: Finding, command: str) -> Finding:
-    if finding.rule == "BN104":  # a copy of the file cannot gain tensors
+    if missing_statistics.made(finding):  # a copy of the file cannot gain tensors
         return finding
     return replace(finding, fix=f"run `{command}`")
 
@@ -109,7 +118,7 @@ def _missing(
     model: nn.Module, checkpoint: Checkpoint, findings: Sequence[Finding], prefix: str
 ) -> list[Finding]:
     """BN104 for layers of the model that the file does not know at all."""
-    known = {finding.layer for finding in findings if finding.rule == "BN104"}
+    known = {finding.layer for finding in findings if missing_statistics.made(finding)}
     return [
         missing_statistics.finding(
             Severity.ERROR,

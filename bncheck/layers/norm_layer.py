@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_LAYERS, MAX_STATISTIC_BYTES, MAX_STATISTICS
+from bncheck.layers.naming import group
 from bncheck.reading.checkpoint import Checkpoint, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
+from bncheck.reading.roles import looks_like_a_statistic, split_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,25 +31,11 @@ if TYPE_CHECKING:
 DEFAULT_EPS = 1e-5
 DEFAULT_MOMENTUM = 0.1
 
-#: What the statistics are called: PyTorch's names, Keras' and TensorFlow's, PaddlePaddle's.
-_STATISTICS = {
-    "running_mean": "running_mean",
-    "running_var": "running_var",
-    "moving_mean": "running_mean",
-    "moving_var": "running_var",
-    "moving_variance": "running_var",
-    "_mean": "running_mean",
-    "_variance": "running_var",
-}
-#: Complex, whitening and other relatives keep a `running_covar` or the like: no BatchNorms.
-_RELATIVE = "running_"
-#: Floats (ml_dtypes' are of kind V), integers, booleans; complex normalisation is another thing.
-_REAL = "fiubV"
-_AFFINE = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-_COUNTER = {"num_batches_tracked": "num_batches_tracked"}
+#: Floats (ml_dtypes' are of kind V) and integers; complex normalisation is another thing.
+_REAL = "fiuV"
 
 
-class Origin(str, Enum):
+class Origin(StrEnum):
     """Where the value of eps or momentum comes from."""
 
     FILE = "file"
@@ -75,6 +63,7 @@ class NormLayer:
 
     `mean` and `var` are the running statistics, shape (channels,). `batches` is
     num_batches_tracked as stored: a whole number, or whatever else the file holds there.
+    `tensors` says how the file calls each of them, by role.
     """
 
     name: str
@@ -89,6 +78,7 @@ class NormLayer:
     training: bool | None = None
     tracks_statistics: bool | None = None
     missing: tuple[str, ...] = field(default=())
+    tensors: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tracked(self) -> bool:
@@ -135,8 +125,12 @@ class Assumptions:
 
 
 def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
-    """All normalisation layers of a checkpoint, in its own order, with their numbers read."""
-    groups = _with_modules(_group(checkpoint), checkpoint.modules)
+    """All normalisation layers of a checkpoint, in its own order, with their numbers read.
+
+    Raises BncheckError where two tensors have one role in a layer, or where one holds no real
+    numbers.
+    """
+    groups = group(checkpoint.tensors.lazy, checkpoint.modules)
     if len(groups) > MAX_LAYERS:
         raise BncheckError(
             f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
@@ -145,11 +139,69 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
     _check_size(checkpoint.tensors.lazy[tensor] for g in groups.values() for tensor in g.values())
     layers = []
     for name, roles in groups.items():
-        module = checkpoint.modules.get(name)
         tensors = {role: checkpoint.tensors[tensor] for role, tensor in roles.items()}
-        if all(tensor.dtype.kind in _REAL for tensor in tensors.values()):
-            layers.append(_layer(name, tensors, module, given))
+        if _are_real(roles, tensors):
+            layers.append(_layer(name, tensors, checkpoint.modules.get(name), given, roles))
     return layers
+
+
+def _are_real(roles: Mapping[str, str], tensors: Mapping[str, Array]) -> bool:
+    """Whether they can be judged; false for a layer of complex numbers.
+
+    Such a layer has a complex mean and a matrix for each variance. Any other that keeps statistics
+    is refused: torch loads complex numbers into a BatchNorm and drops their imaginary parts.
+    """
+    mean, var = tensors.get("running_mean"), tensors.get("running_var")
+    for role, tensor in tensors.items():
+        if tensor.dtype.kind in _REAL or role == "num_batches_tracked":
+            continue
+        if mean is None and var is None:
+            return False
+        if mean is not None and mean.dtype.kind == "c" and (var is None or var.size != mean.size):
+            return False
+        raise BncheckError(
+            f"keeps {quoted(roles[role])} as {tensor.dtype}: not the real numbers of a "
+            "normalisation layer",
+            "save it in the dtype that the model computes with",
+        )
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Tensors that are called like running statistics and belong to no layer that is judged."""
+
+    owner: str
+    names: tuple[str, ...]
+    finite: bool
+
+
+def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjudged, ...]:
+    """What is called like a statistic and belongs to none of the layers, by its owner."""
+    judged = {name for layer in layers for name in layer.tensors.values()}
+    owners: dict[str, list[str]] = {}
+    for name in checkpoint.tensors:
+        owner, own_name = split_name(name)
+        if name not in judged and looks_like_a_statistic(own_name):
+            owners.setdefault(owner, []).append(name)
+    if len(owners) > MAX_LAYERS:
+        raise BncheckError(
+            f"holds more than {MAX_LAYERS:,} groups of running statistics (limit MAX_LAYERS)",
+            "take a part of it with --key",
+        )
+    _check_size(checkpoint.tensors.lazy[name] for names in owners.values() for name in names)
+    return tuple(
+        Unjudged(owner, tuple(names), all(_finite(checkpoint.tensors[name]) for name in names))
+        for owner, names in owners.items()
+    )
+
+
+def _finite(array: Array) -> bool:
+    import numpy as np
+
+    if array.dtype.kind == "V":
+        array = array.astype(np.float64)
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 def _check_size(tensors: Iterable[LazyTensor]) -> None:
@@ -165,48 +217,13 @@ def _check_size(tensors: Iterable[LazyTensor]) -> None:
             )
 
 
-def _group(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
-    """Layer name -> role -> tensor name, for all that has a statistic or a batch counter."""
-    found: dict[str, dict[str, str]] = {}
-    relatives: set[str] = set()
-    spoken_for = {name for m in checkpoint.modules.values() for name in m.tensors.values()}
-    for tensor in checkpoint.tensors:
-        owner, role = split_name(tensor)
-        if tensor not in spoken_for and (role in _STATISTICS or role in _COUNTER):
-            roles = found.setdefault(owner, {})
-            roles[(_STATISTICS | _COUNTER)[role]] = tensor
-        elif role.startswith(_RELATIVE):
-            relatives.add(owner)
-    for owner in relatives:
-        if not {"running_mean", "running_var"} <= found.get(owner, {}).keys():
-            found.pop(owner, None)
-    for owner, roles in found.items():
-        for own, role in _AFFINE.items():
-            for name in (f"{owner}.{own}", f"{owner}/{own}") if owner else (own,):
-                if name in checkpoint.tensors:
-                    roles.setdefault(role, name)
-    return found
-
-
-def _with_modules(
-    groups: dict[str, dict[str, str]], modules: Mapping[str, NormModule]
-) -> dict[str, dict[str, str]]:
-    merged = {name: dict(module.tensors) for name, module in modules.items()}
-    for name, roles in groups.items():
-        merged.setdefault(name, {}).update(roles)
-    return merged
-
-
-def split_name(tensor: str) -> tuple[str, str]:
-    """layer1.0.bn1.running_mean -> (layer1.0.bn1, running_mean)."""
-    cut = max(tensor.rfind("."), tensor.rfind("/"))
-    return tensor[: max(cut, 0)], tensor[cut + 1 :]
-
-
 def _layer(
-    name: str, tensors: dict[str, Array], module: NormModule | None, given: Assumptions
+    name: str,
+    tensors: dict[str, Array],
+    module: NormModule | None,
+    given: Assumptions,
+    names: Mapping[str, str],
 ) -> NormLayer:
-    counter = tensors.get("num_batches_tracked")
     kind = (kind_of_class(module.class_name) if module else None) or NormKind.BATCH
     missing = [r for r in ("running_mean", "running_var") if r not in tensors]
     if module and not module.tracks_statistics and len(missing) == 2:
@@ -218,13 +235,20 @@ def _layer(
         var=_vector(tensors.get("running_var")),
         weight=_vector(tensors.get("weight")),
         bias=_vector(tensors.get("bias")),
-        batches=None if counter is None or counter.size != 1 else float(counter.reshape(())),
+        batches=_number(tensors.get("num_batches_tracked")),
         eps=_setting(module.eps if module else None, given.eps, DEFAULT_EPS),
         momentum=_momentum(module, given),
         training=module.training if module else None,
         tracks_statistics=module.tracks_statistics if module else None,
         missing=tuple(missing),
+        tensors=names,
     )
+
+
+def _number(counter: Array | None) -> float | None:
+    if counter is None or counter.size != 1 or counter.dtype.kind not in f"{_REAL}b":
+        return None
+    return float(counter.reshape(()))
 
 
 def _vector(array: Array | None) -> Array | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -39,7 +39,7 @@ Progress: TypeAlias = "Callable[[int, int | None], None]"
 Watch: TypeAlias = Callable[[Batch, Any], None]
 
 
-class Cascade(str, Enum):
+class Cascade(StrEnum):
     """What the layers normalise with while they are measured."""
 
     EVAL = "eval"

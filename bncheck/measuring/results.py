@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.thresholds import W2_STEM
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GIVEN: Final = "as given"
 
 
-class Direction(str, Enum):
+class Direction(StrEnum):
     """What measured statistics do to the model's results."""
 
     BETTER = "better"

@@ -14,7 +14,7 @@ from bncheck.policy.baseline import Baseline
 
 if TYPE_CHECKING:
     from bncheck.policy.config.settings import Ignored
-    from bncheck.rules.rule import Rule
+    from bncheck.rules.rule import AnyRule
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Policy:
         )
 
 
-def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> list[Rule]:
+def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> list[AnyRule]:
     from bncheck.rules.registry import choose_rules  # NumPy, which no --help needs
 
     return choose_rules(select, ignore)

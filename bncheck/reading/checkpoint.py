@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bncheck.core.budget import Budget
+from bncheck.core.words import shortened
+from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
+if TYPE_CHECKING:
+    from bncheck.reading.shards import Shards
 
-class Container(str, Enum):
+
+class Container(StrEnum):
     """How a file packs its tensors."""
 
     TORCH_ZIP = "torch-zip"
@@ -44,7 +51,8 @@ class NormModule:
 
     `momentum` is in PyTorch's convention; None means a cumulative average if `momentum_known`.
     `tensors` maps the roles running_mean, running_var, weight, bias and num_batches_tracked to
-    names in the checkpoint; a role without a tensor is absent.
+    names in the checkpoint; a role without a tensor is absent. `sources` are those that these are
+    computed from.
     """
 
     class_name: str
@@ -54,20 +62,25 @@ class NormModule:
     momentum_known: bool = False
     training: bool | None = None
     tracks_statistics: bool | None = None
+    sources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """One set of tensors that belong together: a state dict or a module, at `path` in the file."""
+    """One set of tensors that belong together: a state dict or a module, at `path` in the file.
+
+    `main` is the one that the format's loader takes where a file holds several.
+    """
 
     path: str
     tensors: Mapping[str, LazyTensor]
     modules: Mapping[str, NormModule] = field(default_factory=dict)
+    main: bool = False
 
     @property
     def statistics(self) -> int:
         """How many running means it holds: what makes one subtree more interesting."""
-        return sum(name.endswith("running_mean") for name in self.tensors)
+        return sum(STATISTICS.get(split_name(name)[1]) == "running_mean" for name in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +89,7 @@ class Checkpoint:
 
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
-    the model in a pickled file, such as epoch and global_step.
+    the model in a pickled file, such as epoch and global_step, `shards` the files of an index.
     """
 
     path: Path
@@ -87,3 +100,10 @@ class Checkpoint:
     modules: Mapping[str, NormModule]
     alternatives: tuple[Subtree, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    shards: Shards | None = None
+
+
+def part_name(key: str) -> str:
+    """What a part of a file is called."""
+    return shortened(key) or "the root"

@@ -9,112 +9,219 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_PICKLE_BYTES, MAX_TENSORS
+from bncheck.core.budget import Budget
+from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.limits import MAX_DEPTH, MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
-from bncheck.reading.pickle_values import Global, Node, Value
+from bncheck.reading.pickle_values import DICT, Global, Node, Value
+from bncheck.reading.referred import referred, relative
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, checked_shape
+from bncheck.reading.tensors import (
+    LazyTensor,
+    LoadedTensor,
+    Part,
+    StridedTensor,
+    checked_shape,
+    dtype_name,
+)
 from bncheck.reading.torch_files import read_zip
-from bncheck.reading.torch_objects import attributes, entries
 from bncheck.reading.zip_archive import ZipArchive
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 METADATA: Final = ".metadata"
+_CHUNK_OPERATIONS: Final = 20
 _SIZE: Final = {Global("torch", "Size")}
+#: What stands in state_dict_metadata: a tensor, or any other object in a pickle of its own.
+_ENTRIES: Final = ("TensorStorageMetadata", "BytesStorageMetadata")
 
 
 def _malformed() -> BncheckError:
     return BncheckError("has a malformed .metadata", "save the checkpoint again")
 
 
+def _contradiction(key: str, what: str) -> BncheckError:
+    return BncheckError(
+        f"has a .metadata that contradicts itself: {quoted(key)} {what}",
+        "do not trust it; save the checkpoint again",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     """Where one piece of a tensor lies in the tensor, and in which file."""
 
-    offsets: tuple[int, ...]
+    place: tuple[slice, ...]
     sizes: tuple[int, ...]
     file: str
     start: int
     length: int
 
 
-def read_distributed(folder: Path) -> list[Subtree]:
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A tensor as `.metadata` describes it."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: list[_Chunk]
+
+
+class _Archives:
+    """The torch files in the folder's files, each opened and parsed once."""
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        self._folder = folder
+        self._budget = budget
+        self._files: dict[str, Source] = {}
+        self._parsed: dict[tuple[str, int, int], tuple[Source, LazyTensor | None]] = {}
+
+    def tensor(self, chunk: _Chunk) -> tuple[Source, LazyTensor | None]:
+        """Where the torch file of a chunk lies, and its tensor."""
+        self._budget.operations.take(_CHUNK_OPERATIONS)
+        place = (chunk.file, chunk.start, chunk.length)
+        if place not in self._parsed:
+            try:
+                self._parsed[place] = self._read(*place)
+            except BncheckError as error:
+                raise error.about(chunk.file) from None
+        return self._parsed[place]
+
+    def _read(self, file: str, start: int, length: int) -> tuple[Source, LazyTensor | None]:
+        if file not in self._files:
+            self._files[file] = Source.open(referred(self._folder, file), self._budget)
+        archive = self._files[file].window(start, length)
+        pickled = read_zip(ZipArchive(archive))
+        return archive, pickled.objects.tensor(pickled.root)
+
+
+def read_distributed(folder: Path, budget: Budget) -> list[Subtree]:
     """One subtree for each branch of the saved state (`model`, `optimizer.state.0`...)."""
-    source = Source.open(folder / METADATA)
+    source = Source.open(referred(folder, METADATA), budget)
     if source.size > MAX_PICKLE_BYTES:
         raise BncheckError(
             f"has a .metadata of {source.size:,} bytes (limit MAX_PICKLE_BYTES)", "save it again"
         )
-    metadata = attributes(inert.load(io.BytesIO(source.read(0, source.size))))
+    metadata = inert.load(io.BytesIO(source.read(0, source.size)), budget)
     try:
-        return _subtrees(folder, metadata)
+        return _subtrees(_Archives(folder, budget), _fields(metadata))
     except (KeyError, TypeError, ValueError, IndexError):
         raise _malformed() from None
 
 
-def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
+def _subtrees(archives: _Archives, metadata: Mapping[str, Value]) -> list[Subtree]:
     places = _storage_places(metadata["storage_data"])
-    paths = _text_keyed(entries(metadata.get("planner_data")))
-    branches: dict[str, dict[str, LazyTensor]] = {}
-    files: dict[str, Source] = {}
-    tensors = entries(metadata["state_dict_metadata"]) or []
-    if len(tensors) > MAX_TENSORS:
+    entries = _unique(metadata["state_dict_metadata"])
+    if len(entries) > MAX_TENSORS:
         raise BncheckError(
             f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
         )
-    for key, entry in tensors:
-        if not isinstance(key, str) or not _is_tensor(entry):
+    branches: dict[str, dict[str, LazyTensor]] = {}
+    for key, (branch, name) in _names(entries, metadata.get("planner_data")).items():
+        if _kind(entries[key]) == "BytesStorageMetadata":
             continue
-        shape, chunks = _chunks(key, entry, places)
-        branch, name = _split(key, paths.get(key))
+        tensor = _described(key, entries[key], places)
         branches.setdefault(branch, {})[name] = LoadedTensor(
-            partial(_assemble, folder, files, shape, chunks),
-            shape,
-            partial(_parts, folder, files, chunks),
+            partial(_assemble, archives, tensor),
+            tensor.shape,
+            partial(_parts, archives, tensor),
         )
     return [Subtree(branch, found) for branch, found in branches.items()]
 
 
-def _text_keyed(pairs: Sequence[tuple[Value, Value]] | None) -> dict[str, Value]:
-    return {key: value for key, value in pairs or [] if isinstance(key, str)}
-
-
-def _is_tensor(entry: Value) -> bool:
-    function = entry.function if isinstance(entry, Node) else None
-    return isinstance(function, Global) and function.name == "TensorStorageMetadata"
-
-
-def _split(key: str, path: Value) -> tuple[str, str]:
-    """`model.bn.weight` saved from ("model", "bn.weight") is the tensor bn.weight of `model`."""
-    if not isinstance(path, tuple) or not path or not all(isinstance(p, (str, int)) for p in path):
-        return "", key
-    *branch, name = map(str, path)
-    return ".".join(branch), name
-
-
-def _chunks(
-    key: str, entry: Value, places: dict[str, tuple[str, int, int]]
-) -> tuple[tuple[int, ...], list[_Chunk]]:
-    fields = attributes(entry)
-    found = []
-    chunks = fields["chunks"]
-    if not isinstance(chunks, list):
+def _unique(value: Value) -> dict[str, Value]:
+    """A dict whose keys are texts, none of them twice: of those torch takes the last."""
+    if not isinstance(value, Node) or not value.is_call_of({DICT}) or value.args:
         raise TypeError
-    for chunk in chunks:
-        inner = attributes(chunk)
-        offsets, sizes = _sizes(inner["offsets"]), _sizes(inner["sizes"])
-        found.append(_Chunk(offsets, sizes, *places[_place(key, offsets)]))
-    return _sizes(fields["size"]), found
+    found: dict[str, Value] = {}
+    for key, item in value.entries:
+        if not isinstance(key, str):
+            raise TypeError
+        if key in found:
+            raise _contradiction(key, "is in it twice")
+        found[key] = item
+    return found
+
+
+def _fields(value: Value) -> dict[str, Value]:
+    """The `__dict__` of a dataclass, which a pickle sets in one piece and once."""
+    if not isinstance(value, Node) or value.args or value.entries or value.items:
+        raise TypeError
+    return _unique(value.state)
+
+
+def _kind(entry: Value) -> str:
+    function = entry.function if isinstance(entry, Node) else None
+    if not isinstance(function, Global) or function.name not in _ENTRIES:
+        raise TypeError
+    return function.name
+
+
+def _names(entries: Mapping[str, Value], planner: Value) -> dict[str, tuple[str, str]]:
+    """Where each key is in the saved state: (branch, name).
+
+    `model.bn.weight` saved from ("model", "bn.weight") is the tensor bn.weight of `model`.
+    dcp.load looks for the key, dcp_to_torch_save follows the path: they must lead to one place.
+    """
+    paths = {} if planner is None else _unique(planner)
+    found = {}
+    for key in entries:
+        path = paths.get(key, (key,))
+        if not isinstance(path, tuple) or not all(isinstance(p, (str, int)) for p in path):
+            raise TypeError
+        if key.count(".") > MAX_DEPTH:
+            raise _malformed()
+        if ".".join(map(str, path)) != key:
+            raise _contradiction(key, "is called otherwise in planner_data")
+        found[key] = (".".join(map(str, path[:-1])), str(path[-1]))
+    _refuse_nesting(found)
+    return found
+
+
+def _refuse_nesting(names: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse `a.b.c` of branch `a` beside a branch `a.b`: loaders look for it in either."""
+    tree: dict[str | None, Any] = {}
+    for branch in {branch for branch, _ in names.values() if branch}:
+        node = tree
+        for part in branch.split("."):
+            node = node.setdefault(part, {})
+        node[None] = {}  # here a branch ends
+    for key, (branch, _) in names.items():
+        node, depth = tree, branch.count(".") + 1 if branch else 0
+        for at, part in enumerate(key.split("."), 1):
+            node = node.get(part, {})
+            if None in node and at > depth:
+                raise _contradiction(key, "lies in one part of the state by its name, and not by "
+                                          "planner_data")  # fmt: skip
+
+
+def _described(key: str, entry: Value, places: dict[str, tuple[str, int, int]]) -> _Described:
+    fields = _fields(entry)
+    properties = fields["properties"]
+    state = properties.state if isinstance(properties, Node) else None
+    if not isinstance(state, tuple) or not isinstance(state[0], Global):
+        raise TypeError
+    shape, found = _sizes(fields["size"]), []
+    if not isinstance(fields["chunks"], list):
+        raise TypeError
+    for chunk in map(_fields, fields["chunks"]):
+        offsets, sizes = _sizes(chunk["offsets"]), _sizes(chunk["sizes"])
+        if not len(offsets) == len(sizes) == len(shape):
+            raise _malformed()
+        if any(o + n > whole for o, n, whole in zip(offsets, sizes, shape, strict=True)):
+            raise _contradiction(key, "has a chunk that ends beyond it")
+        place = tuple(slice(o, o + n) for o, n in zip(offsets, sizes, strict=True))
+        found.append(_Chunk(place, sizes, *places[_place(key, offsets)]))
+    return _Described(key, state[0].name, shape, found)
 
 
 def _place(name: str, offsets: tuple[int, ...]) -> str:
@@ -122,86 +229,72 @@ def _place(name: str, offsets: tuple[int, ...]) -> str:
     return f"{name}\0{offsets}"
 
 
-def _storage_places(
-    storage_data: Value,
-) -> dict[str, tuple[str, int, int]]:
+def _storage_places(storage_data: Value) -> dict[str, tuple[str, int, int]]:
     """`_place(tensor name, chunk offsets)` -> (file, offset, length)."""
-    places = {}
-    for index, info in entries(storage_data) or []:
-        key, place = attributes(index), attributes(info)
+    if not isinstance(storage_data, Node) or not storage_data.is_call_of({DICT}):
+        raise TypeError
+    places: dict[str, tuple[str, int, int]] = {}
+    for index, info in storage_data.entries:
+        key, place = _fields(index), _fields(info)
         name, file = key["fqn"], place["relative_path"]
         start, length = place["offset"], place["length"]
         if not isinstance(name, str) or not isinstance(file, str):
             raise TypeError
         if not isinstance(start, int) or not isinstance(length, int):
             raise TypeError
-        offsets = () if key.get("offset") is None else _sizes(key["offset"])
-        if not place.get("transform_descriptors"):
-            places[_place(name, offsets)] = (_inside(file), start, length)
+        if key.get("offset") is None:  # no tensor, but an object
+            continue
+        where = _place(name, _sizes(key["offset"]))
+        if where in places:
+            raise _contradiction(name, "lies in two places")
+        if place.get("transform_descriptors"):
+            raise BncheckError(
+                f"keeps {quoted(name)} compressed or encrypted by an extension",
+                "load it with that extension and save it without",
+            )
+        places[where] = (str(relative(file)), start, length)
     return places
-
-
-def _inside(file: str) -> str:
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or "\\" in file or "\0" in file or not path.parts:
-        raise BncheckError(
-            f"names a file {file[:60]!r} outside its own folder",
-            "do not trust it; get the checkpoint again",
-        )
-    return file
 
 
 def _sizes(value: Value) -> tuple[int, ...]:
     if isinstance(value, Node) and value.is_call_of(_SIZE):
         value = value.args[0]
     if not isinstance(value, (tuple, list)) or not all(
-        isinstance(n, int) and n >= 0 for n in value
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value
     ):
         raise TypeError
     return checked_shape(tuple(n for n in value if isinstance(n, int)))
 
 
-def _assemble(
-    folder: Path, files: dict[str, Source], shape: tuple[int, ...], chunks: list[_Chunk]
-) -> Array:
+def _assemble(archives: _Archives, tensor: _Described) -> Array:
+    """The chunks in their places; what they leave open, torch leaves uninitialised."""
     import numpy as np
 
-    if sum(math.prod(chunk.sizes) for chunk in chunks) != math.prod(shape):
-        raise _malformed()
-    if len(chunks) == 1:
-        return _read_chunk(folder, files, chunks[0])
+    if sum(math.prod(chunk.sizes) for chunk in tensor.chunks) != math.prod(tensor.shape):
+        raise _contradiction(tensor.key, "is not the sum of its chunks")
     whole: Array | None = None
-    for chunk in chunks:
-        piece = _read_chunk(folder, files, chunk)
+    for chunk in tensor.chunks:
+        piece = _part(archives, tensor, chunk).tensor.read()
+        if len(tensor.chunks) == 1:
+            return piece
         if whole is None:
-            whole = np.zeros(shape, piece.dtype)
-        place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=False))
-        if len(place) != len(shape) or whole[place].shape != piece.shape:
-            raise _malformed()
-        whole[place] = piece
+            whole, filled = np.empty(tensor.shape, piece.dtype), np.zeros(tensor.shape, bool)
+        if filled[chunk.place].any() or whole.dtype != piece.dtype:
+            raise _contradiction(tensor.key, "has chunks that overlap or differ in kind")
+        filled[chunk.place], whole[chunk.place] = True, piece
     if whole is None:
         raise _malformed()
     return whole
 
 
-def _parts(folder: Path, files: dict[str, Source], chunks: list[_Chunk]) -> list[Part]:
-    return [_part(folder, files, chunk) for chunk in chunks]
+def _parts(archives: _Archives, tensor: _Described) -> list[Part]:
+    return [_part(archives, tensor, chunk) for chunk in tensor.chunks]
 
 
-def _part(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Part:
-    try:
-        if chunk.file not in files:
-            files[chunk.file] = Source.open(folder / chunk.file)
-        archive = files[chunk.file].window(chunk.start, chunk.length)
-        pickled = read_zip(ZipArchive(archive))
-    except BncheckError as error:
-        raise error.about(chunk.file) from None
-    tensor = pickled.objects.tensor(pickled.root)
-    if tensor is None or tensor.shape != chunk.sizes or len(chunk.offsets) != len(chunk.sizes):
-        raise _malformed()
-    place = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
-    return Part(place, tensor, archive)
-
-
-def _read_chunk(folder: Path, files: dict[str, Source], chunk: _Chunk) -> Array:
-    return _part(folder, files, chunk).tensor.read()
+def _part(archives: _Archives, whole: _Described, chunk: _Chunk) -> Part:
+    archive, tensor = archives.tensor(chunk)
+    if tensor is None or tensor.shape != chunk.sizes:
+        raise _contradiction(whole.key, "has a chunk of another shape")
+    if isinstance(tensor, StridedTensor) and tensor.dtype != dtype_name(whole.dtype):
+        raise _contradiction(whole.key, f"is called {whole.dtype} and stored as {tensor.dtype}")
+    return Part(chunk.place, tensor, archive)

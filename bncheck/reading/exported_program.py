@@ -7,48 +7,39 @@ Archives of torch 2.1 to 2.6 hold the state dict as a torch file within the arch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
-from bncheck.reading.json_text import parse
+from bncheck.reading.exported_weights import (
+    NEEDS_EXPORT,
+    read_constants,
+    read_json,
+    read_torch_file,
+    read_weights,
+)
 from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, StridedTensor
-from bncheck.reading.torch_files import read_zip
-from bncheck.reading.tree import find_subtrees
+from bncheck.reading.tensors import LazyTensor
 from bncheck.reading.zip_archive import ZipArchive
 
-_WEIGHTS: Final = "data/weights/"
+_FORMAT: Final = "archive_format"
+_VERSION: Final = "archive_version"
+#: What torch.export.load returns of several programs.
+_MAIN: Final = "model"
+
 _OLD_PROGRAM: Final = "serialized_exported_program.json"
 _OLD_WEIGHTS: Final = "serialized_state_dict.pt"
-
-# torch/_export/serde/schema.py: ScalarType
-_DTYPES: Final = {
-    1: "uint8",
-    2: "int8",
-    3: "int16",
-    4: "int32",
-    5: "int64",
-    6: "float16",
-    7: "float32",
-    8: "float64",
-    10: "complex64",
-    11: "complex128",
-    12: "bool",
-    13: "bfloat16",
-    28: "uint16",
-    29: "float8_e4m3fn",
-    30: "float8_e5m2",
-    31: "float8_e4m3fnuz",
-    32: "float8_e5m2fnuz",
-}
-_NEEDS_EXPORT: Final = "export it again with torch.export.save"
+_OLD_CONSTANTS: Final = "serialized_constants.pt"
+_OLD_RECORDS: Final = ("serialized_", "extra_files/", "version")
+#: Of torch 2.1; torch takes whichever stands last in the archive.
+_OLDEST: Final = ("serialized_state_dict.json", "serialized_constants.json")
 
 
 def is_exported_program(archive: ZipArchive) -> bool:
     """Whether a zip archive is a `.pt2`."""
-    return "archive_format" in archive or _OLD_PROGRAM in archive
+    return _FORMAT in archive or _OLD_PROGRAM in archive
 
 
 def read_exported_program(archive: ZipArchive) -> list[Subtree]:
@@ -56,14 +47,28 @@ def read_exported_program(archive: ZipArchive) -> list[Subtree]:
     try:
         if _OLD_PROGRAM in archive:
             return [_read_old(archive)]
+        _check_format(archive)
         return [_read_model(archive, name) for name in _models(archive)]
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BncheckError(
-            f"is a .pt2 archive whose JSON is malformed ({type(error).__name__})", _NEEDS_EXPORT
+            f"is a .pt2 archive whose JSON is malformed ({type(error).__name__})", NEEDS_EXPORT
         ) from None
 
 
+def _check_format(archive: ZipArchive) -> None:
+    """Refuse what torch would not read as this format, and maybe as another."""
+    marks = [archive.text(name) if name in archive else b"" for name in (_FORMAT, _VERSION)]
+    said = [mark.decode("utf-8", "replace") for mark in marks]
+    if said != ["pt2", "0"] or not archive.folder:
+        raise BncheckError(
+            f"is a .pt2 archive of the format {quoted(said[0])}, version {quoted(said[1])}, which "
+            "bncheck does not know",
+            NEEDS_EXPORT,
+        )
+
+
 def _models(archive: ZipArchive) -> list[str]:
+    """The names of its programs; the one that torch.export.load returns comes first."""
     names = [
         name.removeprefix("models/").removesuffix(".json")
         for name in archive.names
@@ -74,65 +79,50 @@ def _models(archive: ZipArchive) -> list[str]:
             "is a .pt2 archive without a program (compiled by AOTInductor?)",
             "give bncheck the program that torch.export.save wrote",
         )
-    return names
+    return sorted(names, key=lambda name: name != _MAIN)
 
 
 def _read_model(archive: ZipArchive, name: str) -> Subtree:
-    program = _json(archive, f"models/{name}.json")
-    tensors: dict[str, LazyTensor] = {}
-    for config in (f"{_WEIGHTS}{name}_weights_config.json", f"{name}_weights_config.json"):
-        if config in archive:
-            for tensor_name, entry in _json(archive, config)["config"].items():
-                tensors[str(tensor_name)] = _tensor(archive, entry)
-    return Subtree("" if name == "model" else name, tensors, _norm_modules(program, tensors))
+    program = read_json(archive, f"models/{name}.json")
+    tensors, constants = read_weights(archive, name), read_constants(archive, name)
+    tree = _subtree(program, tensors, constants)
+    return tree if name == _MAIN else replace(tree, path=name, main=False)
 
 
 def _read_old(archive: ZipArchive) -> Subtree:
-    inner = ZipArchive(archive.source(_OLD_WEIGHTS))
-    found = find_subtrees(read_zip(inner))
-    tensors = dict(found[0].tensors) if found else {}
-    return Subtree("", tensors, _norm_modules(_json(archive, _OLD_PROGRAM), tensors))
-
-
-def _json(archive: ZipArchive, name: str) -> dict[str, Any]:
-    value = parse(archive.text(name))
-    if not isinstance(value, dict):
-        raise TypeError
-    return value
-
-
-def _tensor(archive: ZipArchive, entry: dict[str, Any]) -> LazyTensor:
-    if entry.get("use_pickle"):
-        return LoadedTensor(_refuse_pickle)
-    meta = entry["tensor_meta"]
-    record = f"{_WEIGHTS}{entry['path_name']}"
-    dtype = _DTYPES.get(meta["dtype"])
-    if dtype is None:
-        raise BncheckError(f"holds a tensor of the unknown dtype {meta['dtype']!r}", _NEEDS_EXPORT)
-    return StridedTensor(
-        archive.storage(record),
-        dtype,
-        tuple(_integer(size) for size in meta["sizes"]),
-        tuple(_integer(stride) for stride in meta["strides"]),
-        _integer(meta["storage_offset"]),
+    strangers = [n for n in archive.names if not n.startswith(_OLD_RECORDS) or n in _OLDEST]
+    if strangers:
+        raise BncheckError(
+            f"holds an old exported program and {quoted(strangers[0])}: torch would take either",
+            f"do not trust it; {NEEDS_EXPORT}",
+        )
+    constants = read_torch_file(archive, _OLD_CONSTANTS) if _OLD_CONSTANTS in archive else {}
+    return _subtree(
+        read_json(archive, _OLD_PROGRAM), read_torch_file(archive, _OLD_WEIGHTS), constants
     )
 
 
-def _refuse_pickle() -> Any:
-    raise BncheckError(
-        "keeps a weight as a pickle (use_pickle), which loading would have to execute",
-        _NEEDS_EXPORT,
-    )
+def _subtree(
+    program: dict[str, Any],
+    tensors: dict[str, LazyTensor],
+    constants: Mapping[str, LazyTensor],
+) -> Subtree:
+    """The state dict, and those constants that a normalisation layer takes as its own."""
+    everything = {**constants, **tensors}
+    modules = _norm_modules(program, everything)
+    taken = {name for module in modules.values() for name in module.tensors.values()}
+    twice = taken & constants.keys() & tensors.keys()
+    if twice:
+        raise BncheckError(
+            f"holds {quoted(min(twice))} as a weight and as a constant", NEEDS_EXPORT
+        )
+    tensors.update((name, constants[name]) for name in constants if name in taken)
+    return Subtree("", tensors, modules, main=True)
 
 
-def _integer(value: Any) -> int:
-    number = value["as_int"]
-    if not isinstance(number, int):
-        raise TypeError
-    return number
-
-
-def _norm_modules(program: dict[str, Any], tensors: dict[str, LazyTensor]) -> dict[str, NormModule]:
+def _norm_modules(
+    program: dict[str, Any], tensors: Mapping[str, LazyTensor]
+) -> dict[str, NormModule]:
     """The normalisation calls of the graph by the name of the module that made them."""
     module = program["graph_module"]
     weights = dict(_inputs(module["signature"]["input_specs"]))
@@ -151,16 +141,16 @@ def _norm_modules(program: dict[str, Any], tensors: dict[str, LazyTensor]) -> di
 def _inputs(specs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Graph inputs that are weights, with the names that these have in the module."""
     for spec in specs:
-        for kind, name in (("parameter", "parameter_name"), ("buffer", "buffer_name")):
+        for kind in ("parameter", "buffer", "tensor_constant"):
             if kind in spec:
-                yield str(spec[kind]["arg"]["name"]), str(spec[kind][name])
+                yield str(spec[kind]["arg"]["name"]), str(spec[kind][f"{kind}_name"])
 
 
 def _norm_module(
     operator: str,
     arguments: dict[str, dict[str, Any]],
     weights: dict[str, str],
-    tensors: dict[str, LazyTensor],
+    tensors: Mapping[str, LazyTensor],
 ) -> NormModule:
     roles = {}
     for role in ("running_mean", "running_var", "weight", "bias"):
@@ -170,7 +160,8 @@ def _norm_module(
     counter = roles.get("running_mean", "").removesuffix("running_mean") + "num_batches_tracked"
     if counter in tensors:
         roles["num_batches_tracked"] = counter
-    tracks = "running_mean" in roles
+    # Statistics that the graph computes are there, and missing here: BN104 says so.
+    tracks = any("as_tensor" in arguments.get(role, {}) for role in ("running_mean", "running_var"))
     flag = arguments.get("training", arguments.get("use_input_stats", {})).get("as_bool")
     momentum = as_number(arguments.get("momentum", {}).get("as_float"))
     return NormModule(

@@ -4,7 +4,8 @@ Pickle is a small stack language. Its dangerous words look up a global (GLOBAL, 
 EXT) and call it (REDUCE, OBJ, NEWOBJ, BUILD). Here a global becomes a `Global`, a pair of names,
 and a call becomes a `Node` that remembers what would have been called. Nothing is imported, no
 attribute is set, and nothing from the file is hashed (a dict becomes a `Node` with a list of
-entries), so neither a payload nor a clever key can make the machine work for it.
+entries), so neither a payload nor a clever key can make the machine work for it. What a call or a
+state would have given is said by `calls`.
 Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
 """
 
@@ -16,25 +17,26 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, Final, TypeAlias
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import (
-    CONTAINER_OPERATIONS,
-    INLINE_BYTES,
-    MAX_PICKLE_OPERATIONS,
-    MAX_PICKLE_TEXT_BYTES,
-)
-from bncheck.reading.pickle_values import DICT, SET, Global, Node, Persistent, Span, Value
+from bncheck.core.limits import CONTAINER_OPERATIONS, INLINE_BYTES, OPERATION_BYTES
+from bncheck.reading import calls
+from bncheck.reading.pickle_values import DICT, SET, Node, Persistent, Span, Value
 
 _U1, _U2, _U4, _U8, _I4 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i"))
 
 
-def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Value:
+#: How many operations run between two looks at the budget.
+_ROUND: Final = 1 << 14
+
+
+def load(stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value] = Persistent) -> Value:
     """Run one pickle from the stream's position and return what it describes.
 
     `refer` turns a persistent id into the value that stands for it.
     Raises BncheckError for a malformed, truncated or unreasonably long pickle.
     """
-    machine = _Machine(stream, refer)
+    machine = _Machine(stream, budget, refer)
     collecting = gc.isenabled()
     gc.disable()  # millions of live nodes and no garbage: collecting more than doubles the time
     try:
@@ -50,6 +52,12 @@ def load(stream: BinaryIO, refer: Callable[[Value], Value] = Persistent) -> Valu
             gc.enable()
 
 
+def _unknown(opcode: bytes) -> BncheckError:
+    if not opcode:
+        return BncheckError("ends in the middle of a pickle", "download or copy it again")
+    return _malformed(f"unknown opcode {opcode!r}")
+
+
 def _malformed(reason: str) -> BncheckError:
     return BncheckError(f"holds a malformed pickle ({reason})", "download or save it again")
 
@@ -57,34 +65,36 @@ def _malformed(reason: str) -> BncheckError:
 class _Machine:
     """The stack, the memo and one method per group of opcodes."""
 
-    def __init__(self, stream: BinaryIO, refer: Callable[[Value], Value]) -> None:
+    def __init__(self, stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value]) -> None:
         self.stream = stream
+        self.budget = budget
         self.refer = refer
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
         self.memo = _Memo()
         self.given: dict[int, list[Value]] = {}
-        self.text_bytes = MAX_PICKLE_TEXT_BYTES
 
     def run(self) -> Value:
-        read, left = self.stream.read, MAX_PICKLE_OPERATIONS
+        read, done = self.stream.read, 0
         handler_of, containers = _HANDLERS.get, _CONTAINERS  # the innermost loop of all reading
-        while left > 0:
-            opcode = read(1)
-            if opcode == b".":
-                return self.stack.pop()
-            if not opcode:
-                raise BncheckError("ends in the middle of a pickle", "download or copy it again")
-            handler = handler_of(opcode)
-            if handler is None:
-                raise _malformed(f"unknown opcode {opcode!r}")
-            handler(self)
-            left -= CONTAINER_OPERATIONS if opcode in containers else 1
-        raise BncheckError(
-            f"holds a pickle of more than {MAX_PICKLE_OPERATIONS:,} operations "
-            "(limit MAX_PICKLE_OPERATIONS)",
-            "save the weights alone, as a state dict",
-        )
+        try:
+            while (opcode := read(1)) != b".":
+                handler = handler_of(opcode)
+                if handler is None:
+                    raise _unknown(opcode)
+                handler(self)
+                done += CONTAINER_OPERATIONS if opcode in containers else 1
+                if done >= _ROUND:
+                    done -= self.count(done)
+        finally:
+            self.count(done)
+        return self.stack.pop()
+
+    def count(self, done: int) -> int:
+        """Take what was done from the budget, and the memory that it holds."""
+        self.budget.operations.take(done)
+        self.budget.held.take(done * OPERATION_BYTES)
+        return done
 
     # -- reading arguments ---------------------------------------------------------------------
 
@@ -96,13 +106,7 @@ class _Machine:
 
     def keep(self, size: int) -> None:
         """Count the memory of a text or a byte string."""
-        self.text_bytes -= size
-        if self.text_bytes < 0:
-            raise BncheckError(
-                f"holds a pickle with more than {MAX_PICKLE_TEXT_BYTES:,} bytes of text "
-                "(limit MAX_PICKLE_TEXT_BYTES)",
-                "save the weights alone, as a state dict",
-            )
+        self.budget.held.take(size)
 
     def byte(self) -> int:
         return self.take(1)[0]
@@ -161,17 +165,19 @@ class _Machine:
             if id(target) in self.given:
                 raise _malformed("it appends to a list after its use")
             target.extend(values)
-        elif isinstance(target, Node):
+        elif isinstance(target, Node) and calls.takes_items(target, keyed=False):
             items = target.items if isinstance(target.items, list) else []
             items.extend(values)
             target.items = items
         else:
-            raise _malformed("it appends to what is no list")
+            raise _malformed("it appends to something that is not a list")
 
     def set_items(self, values: list[Value]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, Node) or len(values) % 2:
-            raise _malformed("it sets items of what is no dict")
+        if len(values) % 2 or not isinstance(target, Node):
+            raise _malformed("it sets items of something that is not a dict")
+        if target.function is not DICT and not calls.takes_items(target, keyed=True):
+            raise _malformed("it sets items of something that is not a dict")
         entries = target.entries if isinstance(target.entries, list) else []
         entries.extend(zip(values[::2], values[1::2], strict=True))
         target.entries = entries
@@ -184,19 +190,22 @@ class _Machine:
     # -- what would have been calls -------------------------------------------------------------
 
     def call(self, function: Value, args: Value) -> None:
-        arguments = args if isinstance(args, tuple) else (args,)
-        for argument in arguments:
+        for argument in _arguments(args):
             if isinstance(argument, list):  # the real call would have read it now
                 self.given[id(argument)] = argument
-        self.push(Node(function, arguments))
+        self.push(calls.called(function, _arguments(args), self.charge))
+
+    def charge(self, entries: int) -> None:
+        self.keep(8 * entries)  # a pointer each
 
     def new_object(self, count: int) -> None:
-        function, *args = self.top(count)
-        self.call(function, args[0])
+        kind, args, *keywords = self.top(count)
+        named = any(not isinstance(item, Node) or item.entries for item in keywords)
+        self.push(calls.created(kind, _arguments(args), named, self.charge))
 
     def inst(self) -> None:
-        module, name = self.line(), self.line()
-        self.call(Global(_ascii(module), _ascii(name)), tuple(self.since_mark()))
+        kind = calls.canonical(_ascii(self.line()), _ascii(self.line()))
+        self.call(kind, tuple(self.since_mark()))
 
     def obj(self) -> None:
         function, *args = self.since_mark()
@@ -204,19 +213,16 @@ class _Machine:
 
     def build(self) -> None:
         state = self.stack.pop()
-        target = self.stack[-1]
-        if isinstance(target, Node):
-            # A second state updates the first, as it does a module's __dict__.
-            target.state = state if target.state is None else (state, target.state)
+        calls.set_state(self.stack[-1], state)
 
     def extension(self, layout: struct.Struct) -> None:
-        self.push(Global("copyreg.extension", str(self.number(layout))))
+        self.push(calls.canonical("copyreg.extension", str(self.number(layout))))
 
     def stack_global(self) -> None:
         module, name = self.top(2)
         if not isinstance(module, str) or not isinstance(name, str):
             raise _malformed("a global whose name is no text")
-        self.push(Global(module, name))
+        self.push(calls.canonical(module, name))
 
     # -- memo ------------------------------------------------------------------------------------
 
@@ -247,6 +253,12 @@ class _Memo:
             self._ordered[index] = value
         else:
             self._others[index] = value
+
+
+def _arguments(args: Value) -> tuple[Value, ...]:
+    if not isinstance(args, tuple):
+        raise _malformed("it calls something with what is not a tuple")
+    return args
 
 
 def _ascii(line: bytes) -> str:
@@ -358,7 +370,7 @@ _HANDLERS: Final[dict[bytes, _Handler]] = {
     b"\x90": lambda m: m.append(m.since_mark()),
     b"\x91": lambda m: m.push(Node(SET, items=m.since_mark())),
     # globals and calls
-    b"c": lambda m: m.push(Global(_ascii(m.line()), _ascii(m.line()))),
+    b"c": lambda m: m.push(calls.canonical(_ascii(m.line()), _ascii(m.line()))),
     b"\x93": _Machine.stack_global,
     b"\x82": lambda m: m.extension(_U1),
     b"\x83": lambda m: m.extension(_U2),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class NormKind(str, Enum):
+class NormKind(StrEnum):
     """Families of normalisation layers; the first four can carry running statistics."""
 
     BATCH = "BatchNorm"

@@ -8,95 +8,144 @@ folder, as in the Hugging Face cache, whose files are all links into `blobs`.
 from __future__ import annotations
 
 import math
-import os
 from collections import ChainMap
 from collections.abc import Container, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
-from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.protobuf import check_size, has_graph
+from bncheck.reading.onnx_doubts import (
+    external_entries,
+    is_norm,
+    refuse_known,
+    refuse_stored_twice,
+    whole,
+)
+from bncheck.reading.onnx_norms import INPUTS, layer_name, norm_node, round_to_decimal, text
+from bncheck.reading.protobuf import check_size, has_graph, schema_of
+from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
 
 if TYPE_CHECKING:
     import onnx
 
+    from bncheck.reading.onnx_constants import Constant, Resolver
     from bncheck.reading.tensors import Array
 
-#: Names in a graph to names in the file.
-Scope: TypeAlias = "ChainMap[str, str]"
+#: The constants that a graph sees, by their names in it.
+Scope: TypeAlias = "ChainMap[str, Constant]"
 
-#: Input names of the nodes that carry parameters: https://onnx.ai/onnx/operators/
-_INPUTS: Final = {
-    "BatchNormalization": ("", "weight", "bias", "running_mean", "running_var"),
-    "InstanceNormalization": ("", "weight", "bias"),
-    "GroupNormalization": ("", "weight", "bias"),
-    "LayerNormalization": ("", "weight", "bias"),
-}
+
+class ModelFolder:
+    """Where a model's external data may lie; each of its files is opened once."""
+
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self._path = path
+        self._budget = budget
+        self._files: dict[str, Source] = {}
+
+    def open(self, location: str) -> Source:
+        """The data file of that name. Raises BncheckError for one outside the model's folder."""
+        if location not in self._files:
+            self._files[location] = Source.open(
+                referred(self._path.parent, location, raw=True), self._budget
+            )
+        return self._files[location]
+
+
+def parse_model(source: Source) -> onnx.ModelProto:
+    """The message in a file, once it is known not to be a bomb. Raises protobuf's DecodeError."""
+    import onnx
+
+    data = source.numbers(0, source.size)
+    check_size(data, schema_of(onnx.ModelProto.DESCRIPTOR))
+    model = onnx.ModelProto()
+    model.ParseFromString(data)
+    return model
 
 
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
     if source.size > MAX_ONNX_BYTES or not has_graph(source):
         return None
-    import onnx
     from google.protobuf.message import DecodeError
 
-    data = source.read(0, source.size)
-    check_size(data)
-    model = onnx.ModelProto()
+    from bncheck.reading.onnx_constants import Resolver
+    from bncheck.reading.onnx_functions import without_functions
+
     try:
-        model.ParseFromString(data)
+        model = parse_model(source)
     except DecodeError:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
-    if any(n.op_type == "BatchNormalization" for f in model.functions for n in f.node):
-        raise BncheckError(
-            "keeps BatchNorms in functions, where bncheck does not look",
-            "inline them: onnx.inliner.inline_local_functions",
-        )
-    tensors: dict[str, LazyTensor] = {}
-    modules: dict[str, NormModule] = {}
-    unused = _Names()
-    opset = max([o.version for o in model.opset_import if o.domain in ("", "ai.onnx")], default=1)
+    model = without_functions(model)
+    found = _Found(Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget))))
     for graph, scope in _graphs(model.graph):
-        for name, tensor in _constants(graph):
-            scope[name] = unused.name(name, tensors)
-            tensors[scope[name]] = LoadedTensor(
-                partial(load_tensor, tensor, path), tuple(tensor.dims)
-            )
+        found.add(graph, scope)
+    return [Subtree("", found.tensors, found.modules)]
+
+
+class _Found:
+    """The tensors and the normalisations of a model, each under a name that is unique."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.tensors: dict[str, LazyTensor] = {}
+        self.modules: dict[str, NormModule] = {}
+        self._resolver = resolver
+        self._names: dict[Constant, str] = {}
+        self._unused = _Names()
+
+    def add(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Take in a graph; its constants go into `scope`."""
+        refuse_stored_twice(graph)
+        stored = {text(tensor.name) for tensor in graph.initializer}
+        for tensor in graph.initializer:
+            name = text(tensor.name)
+            scope[name] = self._resolver.stored(name, tensor)
+            self._name(scope[name])
+        refuse_known((text(i.name) for i in graph.input if text(i.name) not in stored), scope)
+        refuse_known((text(s.values.name) for s in graph.sparse_initializer), scope)
         for node in graph.node:
-            # Exporters share equal initialisers through Identity nodes.
-            if node.op_type == "Identity" and node.input and node.output:
-                source_name = _text(node.input[0])
-                if source_name in scope:
-                    scope[_text(node.output[0])] = scope[source_name]
-            if is_norm_class(_text(node.op_type)):
-                layer = _norm_module(node, scope, opset)
-                modules[unused.name(_layer_name(node, layer), modules)] = layer
-    return [Subtree("", tensors, modules)]
+            constants = self._resolver.outputs(node, scope) or ()
+            refuse_known(map(text, node.output), scope.maps[0] if constants else scope)
+            for name, constant in zip(node.output, constants, strict=False):
+                scope[text(name)] = constant
+                if node.op_type == "Constant":
+                    self._name(constant)
+            if is_norm(node):
+                name = self._unused.name(layer_name(node, scope), self.modules)
+                self.modules[name] = self._module(node, scope)
 
+    def _name(self, constant: Constant) -> str:
+        """The name of a constant in the file; what is computed has one where a layer reads it."""
+        if constant not in self._names:
+            name = self._names[constant] = self._unused.name(constant.name, self.tensors)
+            self.tensors[name] = LoadedTensor(constant.read, constant.shape)
+        return self._names[constant]
 
-def _text(name: str | bytes) -> str:
-    """protobuf hands out names that are no UTF-8 as bytes."""
-    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Initialisers, and the values of Constant nodes."""
-    for tensor in graph.initializer:
-        yield _text(tensor.name), tensor
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output:
-            for attribute in node.attribute:
-                if attribute.name == "value" and attribute.HasField("t"):
-                    yield _text(node.output[0]), attribute.t
+    def _module(self, node: onnx.NodeProto, scope: Scope) -> NormModule:
+        kind = text(node.op_type)
+        inputs = zip(INPUTS.get(kind, ()), map(text, node.input), strict=False)
+        given = {role: scope[name] for role, name in inputs if role and name in scope}
+        says = norm_node(node, self._resolver.opset)
+        is_batch = kind == "BatchNormalization"
+        return NormModule(
+            kind,
+            {role: self._name(constant) for role, constant in given.items()},
+            eps=says.eps,
+            # ONNX: running = running * momentum + batch * (1 - momentum)
+            momentum=round_to_decimal(1.0 - says.momentum) if is_batch else None,
+            momentum_known=is_batch,
+            training=says.trains if is_batch else None,
+            tracks_statistics=True if is_batch else None,
+            sources=frozenset(self._name(o) for c in given.values() for o in c.origins),
+        )
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -107,8 +156,7 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
     """The graph and those inside its If, Loop and Scan nodes, each with its scope.
 
-    An inner graph sees the names around it and may use them again for something else; a scope
-    maps them to names that are unique in the file.
+    An inner graph sees the names around it and may use them again for something else.
     """
     stack: list[tuple[onnx.GraphProto, Scope]] = [(graph, ChainMap())]
     while stack:
@@ -120,45 +168,6 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
             for attribute in node.attribute:
                 inner = [attribute.g] if attribute.HasField("g") else []
                 stack.extend((g, scope.new_child()) for g in [*inner, *attribute.graphs])
-
-
-def _norm_module(node: onnx.NodeProto, scope: Scope, opset: int) -> NormModule:
-    attributes = {_text(a.name): a for a in node.attribute}
-    inputs = zip(_INPUTS.get(_text(node.op_type), ()), map(_text, node.input), strict=False)
-    roles = {role: scope[name] for role, name in inputs if role and name in scope}
-    is_batch = node.op_type == "BatchNormalization"
-    momentum = attributes["momentum"].f if "momentum" in attributes else 0.9
-    return NormModule(
-        _text(node.op_type),
-        roles,
-        eps=round_to_decimal(attributes["epsilon"].f) if "epsilon" in attributes else 1e-5,
-        # ONNX: running = running * momentum + batch * (1 - momentum)
-        momentum=round_to_decimal(1.0 - round_to_decimal(momentum)) if is_batch else None,
-        momentum_known=is_batch,
-        training=_trains(node, attributes, opset) if is_batch else None,
-        tracks_statistics=True if is_batch else None,
-    )
-
-
-def _trains(node: onnx.NodeProto, attributes: dict[str, Any], opset: int) -> bool:
-    if opset >= 14:
-        return "training_mode" in attributes and attributes["training_mode"].i != 0
-    # Before opset 14 a node with more than one output was in training mode.
-    return len([name for name in node.output if name]) > 1
-
-
-def round_to_decimal(value: float) -> float:
-    """A float32 attribute as the decimal its author typed: 9.999999747378752e-06 -> 1e-05."""
-    return float(f"{value:.6g}")
-
-
-def _layer_name(node: onnx.NodeProto, layer: NormModule) -> str:
-    for role in ("running_mean", "weight"):
-        name = layer.tensors.get(role, "")
-        if name.endswith((f".{role}", f"/{role}", f"_{role}")):
-            return name[: -len(role) - 1]
-    names = [node.name, *node.output, node.op_type]
-    return next(_text(name) for name in names if name)
 
 
 class _Names:
@@ -177,65 +186,39 @@ class _Names:
         return name
 
 
-def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
+def load_tensor(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     """A tensor's numbers, also from a data file in the model's own folder."""
     import onnx
     from onnx import numpy_helper
 
     try:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            return _load_external(tensor, path)
-        checked_shape(tuple(tensor.dims))
+            return _load_external(tensor, folder)
+        checked_shape(tensor.dims)
         array: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise BncheckError(
-            f"has an initialiser {_text(tensor.name)[:60]!r} whose bytes do not fit its shape "
+            f"has an initialiser {text(tensor.name)[:60]!r} whose bytes do not fit its shape "
             f"({type(error).__name__})",
             "export it again",
         ) from None
     return array
 
 
-def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
+def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     import numpy as np
     from onnx import helper
 
-    entries = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+    entries = external_entries(tensor)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    shape = checked_shape(tuple(tensor.dims))
+    shape = checked_shape(tensor.dims)
     length = dtype.itemsize * math.prod(shape)
-    said = int(entries.get("length") or length)
+    said = whole(entries.get("length"), length)
     if said != length:
         raise BncheckError(
-            f"says that {_text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
+            f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
-    data = Source.open(_external_file(path, entries.get("location", "")))
-    raw = data.read(int(entries.get("offset") or 0), length)
+    data = folder.open(entries.get("location", ""))
+    raw = data.numbers(whole(entries.get("offset"), 0), length)
     return np.frombuffer(raw, dtype).reshape(shape)
-
-
-def _external_file(path: Path, location: str) -> Path:
-    """The data file, if it lies in the model's folder by its name and by where links lead."""
-    beside = path.parent
-    candidate = Path(os.path.normpath(beside / location))
-    inside = location and "\0" not in location and not Path(location).is_absolute()
-    if not inside or ".." in Path(location).parts:
-        raise BncheckError(
-            f"keeps its data in {location[:60]!r}, outside its own folder",
-            "do not trust it; export it again",
-        )
-    if not os.path.exists(candidate):  # unlike Path.exists, False for any name
-        raise BncheckError(
-            f"keeps its data in {location[:60]!r}, which is not there", "copy that file beside it"
-        )
-    homes = (beside.resolve(), path.resolve().parent)
-    real = candidate.resolve()
-    if not any(home == real.parent or home in real.parents for home in homes):
-        raise BncheckError(
-            f"keeps its data in {location[:60]!r}, a link out of its folder",
-            "copy the data beside the model",
-        )
-    if real.stat().st_nlink > 1:  # an unpacked archive can link to any file (CVE-2026-34446)
-        raise BncheckError(f"keeps its data in the hard link {location[:60]!r}", "copy the data")
-    return real

@@ -1,7 +1,8 @@
 """What a pickle says, as a graph that nothing was called for.
 
-None, bool, int, float, str, bytes, `Span`, tuple, list, `Global`, `Persistent` and `Node`. It may
-share and contain itself, so walk it with an explicit stack.
+None, bool, int, float, str, bytes, `Span`, tuple, list, `Global`, `Persistent`, `StorageReference`,
+`TensorView`, `OpaqueTensor` and `Node`. It may share and contain itself, so walk it with an
+explicit stack.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
+
+from bncheck.core.errors import BncheckError
 
 #: Anything in this graph. Consumers narrow it with isinstance.
 Value: TypeAlias = object
@@ -33,17 +36,53 @@ class Span(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Persistent:
-    """A persistent id: in torch files, a reference to a storage."""
+    """A persistent id that does not name a storage."""
 
     pid: Value
+
+
+@dataclass(slots=True, eq=False)
+class StorageReference:
+    """A storage that a torch file holds: `elements` numbers of the kind that torch calls `kind`.
+
+    `view` is (offset, length), in elements, where only a part is meant: torch before 0.4.
+    """
+
+    key: str
+    kind: str
+    elements: int
+    location: str
+    view: tuple[int, int] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class TensorView:
+    """A tensor that a call would have made: a view of a storage, offset and strides in elements.
+
+    `dtype` is torch's name of it, None for the storage's own. A `flaw` says why its numbers are not
+    those of the storage.
+    """
+
+    storage: Value
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str | None = None
+    flaw: BncheckError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class OpaqueTensor:
+    """A tensor whose numbers a call would have made in a way that bncheck does not follow."""
+
+    flaw: BncheckError
 
 
 @dataclass(slots=True, eq=False)
 class Node:
     """A dict, a set, or the result of a call that was not made.
 
-    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed
-    (a pair of the later and the earlier where it did so twice).
+    `entries` are key-value pairs set on it, `items` what was appended, `state` what BUILD passed.
     `by_name` is for the reader's use: its entries that have names, once somebody looked them up.
     """
 

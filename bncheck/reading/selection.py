@@ -15,7 +15,8 @@ _MOST_WRAPPERS = 4
 
 
 def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
-    """The subtree at `key`; without one, that with the most running statistics.
+    """The subtree at `key`; without one, that which the format's loader takes, or that with the
+    most running statistics.
 
     Of several with equally many, averaged weights come last and the file's order decides.
     Raises BncheckError for a key that is not there.
@@ -26,19 +27,25 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
         return Subtree("", {})
     return min(
         subtrees,
-        key=lambda tree: (-tree.statistics, _is_average(tree.path), -len(tree.tensors)),
+        key=lambda tree: (
+            not tree.main,
+            -tree.statistics,
+            _is_average(tree.path),
+            -len(tree.tensors),
+        ),
     )
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics."""
-    below = f"{chosen.path}." if chosen.path else ""
+    """The other subtrees that hold running statistics, those below the chosen one among them.
+
+    A key that is no subtree's own takes the tensors of all that are below it.
+    """
+    taken = {id(tensor) for tensor in chosen.tensors.values()}
     return tuple(
         tree
         for tree in subtrees
-        if tree.statistics
-        and tree.path != chosen.path
-        and not (below and tree.path.startswith(below))
+        if tree.statistics and not taken.issuperset(map(id, tree.tensors.values()))
     )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PICKLE_BYTES
 from bncheck.reading import inert
-from bncheck.reading.pickle_values import Global, Persistent, Value
-from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.pickle_values import StorageReference, Value
+from bncheck.reading.references import References
+from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage, item_size
 from bncheck.reading.torch_objects import TorchObjects, storage_dtype
 from bncheck.reading.zip_archive import ZipArchive
@@ -29,6 +31,11 @@ class Pickled:
     root: Value
     objects: TorchObjects
 
+    @property
+    def budget(self) -> Budget:
+        """That of the checkpoint."""
+        return self.objects.budget
+
 
 def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/") -> Pickled:
     """One pickle of a torch archive; its storages are the records below `data`."""
@@ -38,38 +45,48 @@ def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/")
         raise BncheckError("names a byte order that nobody knows", "save it again with torch.save")
 
     def find(key: str, dtype: str, elements: int) -> Storage:
+        if not archive.has_checksum(f"{data}{key}") and archive.has_checksum(record):
+            raise BncheckError(
+                "holds no numbers: it was saved within torch.serialization.skip_data",
+                "fill it in, or save it again without",
+            )
         storage = archive.storage(f"{data}{key}", order == b"big")
         _check_size(key, storage.source.size, elements * item_size(dtype))
         return storage
 
-    root = inert.load(io.BytesIO(pickle), _References())
-    return Pickled(root, TorchObjects(Source(MemoryFile(pickle)), find, read_nested))
+    root = inert.load(io.BytesIO(pickle), archive.budget, References(5))
+    return Pickled(root, TorchObjects(archive.within(pickle), find, read_nested))
 
 
 def read_legacy(source: Source) -> Pickled:
     """A file of `torch.save(..., _use_new_zipfile_serialization=False)`, torch before 1.6."""
     stream = source.stream(len(LEGACY_MAGIC))
-    inert.load(stream)  # the protocol, always 1001
-    inert.load(stream)  # the system; but torch wrote little-endian on big-endian machines, too
-    references = _References()
-    root = inert.load(stream, references)
-    keys = inert.load(stream)
+    inert.load(stream, source.budget)  # the protocol, always 1001
+    # The system. But torch wrote little-endian on big-endian machines, too.
+    inert.load(stream, source.budget)
+    references = References(6)
+    root = inert.load(stream, source.budget, references)
+    keys = inert.load(stream, source.budget)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise BncheckError("is damaged: its list of storages is malformed", "download it again")
     storages: dict[str, Storage] = {}
     offset = stream.tell()
     for key in keys:
-        size = int.from_bytes(source.read(offset, 8), "little")
-        if key not in references.dtypes:
+        first = references.first.get(key)
+        if first is None or key in storages:
             raise BncheckError(f"is damaged: storage {key[:40]!r} is unknown", "download it again")
-        length = size * item_size(references.dtypes[key])
+        length = first.elements * item_size(storage_dtype(first.kind))
+        if int.from_bytes(source.read(offset, 8), "little", signed=True) != first.elements:
+            raise BncheckError(
+                f"is damaged: storage {key[:40]!r} has another size than its tensors say",
+                "download it again",
+            )
         storages[key] = Storage(source.window(offset + 8, length))
         offset += 8 + length
 
     def find(key: str, dtype: str, elements: int) -> Storage:
         if key not in storages:
             raise BncheckError(f"is damaged: storage {key[:40]!r} is missing", "download it again")
-        _check_size(key, storages[key].source.size, elements * item_size(dtype))
         return storages[key]
 
     return Pickled(root, TorchObjects(source, find, read_nested))
@@ -81,7 +98,7 @@ def read_plain(source: Source) -> Pickled:
     def find(key: str, dtype: str, elements: int) -> Storage:
         raise BncheckError("refers to storages that it does not hold", "save it with torch.save")
 
-    root = inert.load(source.stream(), _References())
+    root = inert.load(source.stream(), source.budget, References(6))
     return Pickled(root, TorchObjects(source, find, read_nested))
 
 
@@ -94,34 +111,14 @@ def read_nested(source: Source) -> tuple[Storage, str]:
         pickled = read_legacy(source)
     else:
         raise BncheckError("holds a tensor in a layout that is not known", "save it again")
-    if not isinstance(pickled.root, Persistent):
+    if not isinstance(pickled.root, StorageReference):
         raise BncheckError("holds a storage in a layout that is not known", "save it again")
     return pickled.objects.storage(pickled.root)
 
 
 def _check_size(key: str, have: int, need: int) -> None:
-    if not 0 <= need <= have:
+    if need != have:
         raise BncheckError(
             f"is damaged: storage {key[:40]!r} should hold {need:,} bytes and holds {have:,}",
             "download or save it again",
         )
-
-
-class _References:
-    """Turns the persistent ids of a pickle into values, and remembers each storage's dtype."""
-
-    def __init__(self) -> None:
-        self.dtypes: dict[str, str] = {}
-
-    def __call__(self, pid: Value) -> Value:
-        if isinstance(pid, tuple) and len(pid) > 1:
-            if pid[0] == "module":  # legacy files wrap a class to carry its source code along
-                return pid[1]
-            if len(pid) > 2 and isinstance(pid[1], Global) and isinstance(pid[2], str):
-                dtype = storage_dtype(pid[1])
-                if self.dtypes.setdefault(pid[2], dtype) != dtype:
-                    # torch.save refuses to write that, and torch.load takes the first for both.
-                    raise BncheckError(
-                        f"gives storage {pid[2][:40]!r} two dtypes", "save it again with torch.save"
-                    )
-        return Persistent(pid)

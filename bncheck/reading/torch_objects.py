@@ -9,13 +9,30 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.pickle_values import DICT, Global, Node, Persistent, Span, Value
-from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.calls import (
+    ARRAY_MODULES,
+    BYTES,
+    ENCODE,
+    LOAD_FROM_BYTES,
+    MAPPINGS,
+    integers,
+)
+from bncheck.reading.pickle_values import (
+    Global,
+    Node,
+    OpaqueTensor,
+    Span,
+    StorageReference,
+    TensorView,
+    Value,
+)
+from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
     LoadedTensor,
@@ -37,39 +54,6 @@ FindStorage: TypeAlias = Callable[[str, str, int], Storage]
 #: Gives the storage that a whole torch file, embedded in a plain pickle, consists of.
 FindNested: TypeAlias = Callable[[Source], "tuple[Storage, str]"]
 
-#: Calls that make a tensor from a storage, and which of their arguments is a dict of its metadata.
-_METADATA: Final = {
-    "_rebuild_tensor": 4,
-    "_rebuild_tensor_v2": 6,
-    "_rebuild_tensor_v3": 7,
-    "_rebuild_qtensor": 7,
-}
-_REBUILD_STRIDED: Final = _METADATA.keys()
-#: Parameters in parameters: one is usual, four are an attack.
-_MOST_WRAPPED: Final = 3
-
-_WITH_STATE: Final = {Global("torch._utils", "_rebuild_parameter_with_state")}
-_FLAGS: Final = 3  # requires_grad, volatile, backward hooks
-
-#: Called with the tensor that they wrap; Variable until torch 0.4.
-_WRAPPERS: Final = {
-    Global("torch._utils", "_rebuild_parameter"),
-    Global("torch._utils", "_rebuild_parameter_with_state"),
-    Global("torch.nn.parameter", "Parameter"),
-    Global("torch.nn.parameter", "Buffer"),
-    Global("torch.autograd.variable", "Variable"),
-}
-_MAPPINGS: Final = {
-    DICT,
-    Global("__builtin__", "dict"),
-    Global("collections", "OrderedDict"),
-    Global("collections", "defaultdict"),
-    Global("torch.nn.modules.container", "ParameterDict"),
-}
-_LOAD_FROM_BYTES: Final = {Global("torch.storage", "_load_from_bytes")}
-_ENCODE: Final = {Global("_codecs", "encode")}
-_BYTES: Final = {Global("builtins", "bytes"), Global("__builtin__", "bytes")}
-_SIZE: Final = {Global("torch", "Size")}
 _NUMPY_CODES: Final = {
     "b1",
     "i1",
@@ -86,12 +70,15 @@ _NUMPY_CODES: Final = {
     "c8",
     "c16",
 }
-_ARRAY_MODULES: Final = {
-    "numpy.core.multiarray",
-    "numpy._core.multiarray",
-    "numpy.core.numeric",
-    "numpy._core.numeric",
-}
+#: torch's storages of numbers; those of quantised ones are not read.
+_STEMS: Final = frozenset(
+    (
+        *("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"),
+        *("ComplexFloat", "ComplexDouble", "QInt8", "QInt32", "QUInt8", "QUInt4x2", "QUInt2x4"),
+    )
+)
+_NUMPY_DTYPE: Final = Global("numpy", "dtype")
+_NDARRAY: Final = Global("numpy", "ndarray")
 
 
 class TorchObjects:
@@ -99,114 +86,100 @@ class TorchObjects:
 
     def __init__(self, pickle: Source, find_storage: FindStorage, find_nested: FindNested) -> None:
         self._pickle = pickle
+        self.budget = pickle.budget
         self._find_storage = find_storage
         self._find_nested = find_nested
-        self._nested: dict[int, tuple[Storage, str]] = {}
+        self._nested: dict[Span | int, tuple[Storage, str]] = {}
 
     def tensor(self, value: Value) -> LazyTensor | None:
-        """The tensor that a node describes, or None for anything else.
+        """The tensor that a value describes, or None for anything else.
 
         Raises BncheckError for one that says it is a tensor and cannot be one.
         """
-        wrapped = 0
-        while isinstance(value, Node) and value.is_call_of(_WRAPPERS) and value.args:
-            _refuse_other_data(value)
-            value, wrapped = value.args[0], wrapped + 1
-            if wrapped > _MOST_WRAPPED:
-                return None
-        if not isinstance(value, Node) or not isinstance(value.function, Global):
-            return None
-        module, name = value.function
+        if isinstance(value, TensorView):
+            return self._strided(value)
+        if isinstance(value, OpaqueTensor):
+            return _unreadable(value.flaw)
         try:
-            if name in _REBUILD_STRIDED and module == "torch._utils":
-                _refuse_other_data(value)
-                return self._strided(name, value.args)
-            if name == "_rebuild_from_type_v2" and module == "torch._tensor":
-                rebuild, _, args, *_ = value.args
-                known = rebuild if isinstance(rebuild, Global) else None
-                if known and known.name in _REBUILD_STRIDED and isinstance(args, tuple):
-                    return self._strided(known.name, args)
-            if name == "_rebuild_device_tensor_from_numpy" and module == "torch._utils":
-                return self._array(value.args[0])
-            if module in _ARRAY_MODULES:
-                return self._array(value)
-            if name.startswith("_rebuild_") and module == "torch._utils":
-                return LoadedTensor(lambda: _refuse_kind(name))
+            return self._array(value)
         except (IndexError, TypeError, ValueError):
             raise BncheckError(
                 "holds a malformed description of a tensor", "save it again"
             ) from None
-        return None
 
-    def _strided(self, rebuild: str, args: tuple[Value, ...]) -> LazyTensor:
-        storage, offset, shape, strides = args[:4]
-        view_of, dtype = self.storage(storage)
-        metadata = by_name(args[_METADATA[rebuild]]) if len(args) > _METADATA[rebuild] else {}
-        if any(metadata.get(bit) is not False for bit in ("neg", "conj") if bit in metadata):
-            return LoadedTensor(_refuse_lazy_sign)
-        if rebuild == "_rebuild_tensor_v3" and isinstance(args[6], Global):
-            name = args[6].name
-            if not is_known_dtype(name):  # torch.float4_e2m1fn_x2, torch.uint3...
-                return LoadedTensor(lambda: unknown_dtype(name))
-            dtype = dtype_name(name)
-        return StridedTensor(view_of, dtype, _integers(shape), _integers(strides), _integer(offset))
+    def _strided(self, view: TensorView) -> LazyTensor:
+        if view.flaw is not None:
+            return _unreadable(view.flaw)
+        storage, own = self.storage(view.storage)
+        dtype = own
+        if view.dtype is not None:
+            if not is_known_dtype(view.dtype):  # torch.float4_e2m1fn_x2, torch.uint3...
+                return LoadedTensor(partial(unknown_dtype, view.dtype))
+            dtype = dtype_name(view.dtype)
+            if storage.big_endian and dtype != own and item_size(dtype) > 1:
+                return _unreadable(_swapped())  # torch swaps the bytes of the storage's own dtype
+        return StridedTensor(storage, dtype, view.shape, view.strides, view.offset)
 
     def storage(self, value: Value) -> tuple[Storage, str]:
-        """A storage and its dtype from its persistent id or, in a plain pickle, its bytes."""
-        if isinstance(value, Persistent) and isinstance(value.pid, tuple):
-            _, kind, key, _, elements, *view = value.pid
-            if not isinstance(kind, Global) or not isinstance(key, str):
-                raise ValueError
-            dtype = storage_dtype(kind)
-            storage = self._find_storage(key, dtype, _integer(elements))
-            if view and isinstance(view[0], tuple):  # torch before 0.4: a part of a storage
-                _, offset, length = view[0]
-                storage = storage.part(_integer(offset), _integer(length), item_size(dtype))
+        """A storage and its dtype from its reference or, in a plain pickle, its bytes."""
+        if isinstance(value, StorageReference):
+            dtype = storage_dtype(value.kind)
+            storage = self._find_storage(value.key, dtype, value.elements)
+            if value.view is not None:
+                storage = storage.part(*value.view, item_size(dtype))
             return storage, dtype
-        if isinstance(value, Node) and value.is_call_of(_LOAD_FROM_BYTES):
-            if id(value) not in self._nested:  # tensors may share it
-                self._nested[id(value)] = self._find_nested(self._bytes_source(value.args[0]))
-            return self._nested[id(value)]
-        raise ValueError
+        if isinstance(value, Node) and value.is_call_of({LOAD_FROM_BYTES}) and value.args:
+            data = value.args[0]
+            place = data if isinstance(data, Span) else id(data)
+            if place not in self._nested:  # tensors may share it
+                self._nested[place] = self._find_nested(self._bytes_source(data))
+            return self._nested[place]
+        raise BncheckError("holds a malformed description of a tensor", "save it again")
 
     def _bytes_source(self, value: Value) -> Source:
         if isinstance(value, Span):
             return self._pickle.window(value.offset, value.length)
-        return Source(MemoryFile(self._raw(value)))
+        return self._pickle.within(self._raw(value))
 
     def _raw(self, value: Value) -> bytes:
         if isinstance(value, Span):
-            return self._pickle.read(value.offset, value.length)
+            return self._pickle.numbers(value.offset, value.length)
         if isinstance(value, str):  # a Python 2 str that happened to be text
             return value.encode()
-        if isinstance(value, Node) and value.is_call_of(_ENCODE) and value.args:
-            # How Python 3 writes bytes in protocol 2: text whose code points are the bytes.
-            text = value.args[0]
-            return text.encode("latin-1") if isinstance(text, str) else b""
-        if isinstance(value, Node) and value.is_call_of(_BYTES):
-            return b""
         if isinstance(value, bytes):
             return value
+        if isinstance(value, Node) and value.is_call_of({ENCODE}):
+            return _encoded(value.args)
+        if isinstance(value, Node) and value.is_call_of(BYTES):
+            if not value.args:
+                return b""
+            if isinstance(value.args[0], (bytes, Span)) and len(value.args) == 1:
+                return self._raw(value.args[0])
         raise BncheckError("holds an array without its bytes", "save it again")
 
     def _array(self, value: Value) -> LazyTensor | None:
         """A NumPy array: `_reconstruct(...)` with a state, `_frombuffer(...)` or a scalar."""
         if not isinstance(value, Node) or not isinstance(value.function, Global):
             return None
-        name = value.function.name
+        module, name = value.function
+        if module not in ARRAY_MODULES:
+            return None
         if name == "_reconstruct" and isinstance(value.state, tuple):
             _, shape, dtype, fortran, raw = value.state
+            known = value.args[0] == _NDARRAY
         elif name == "_frombuffer":
             raw, dtype, shape, order = value.args
             fortran = order == "F"
+            known = order in ("C", "F") and value.state is None
         elif name == "scalar" and len(value.args) == 2:
             (dtype, raw), shape, fortran = value.args, (), False
+            known = value.state is None
         else:
-            return None
+            return _unreadable(_unknown_array())
         code = _numpy_code(dtype)
-        if code is None:
-            return None
-        sizes = checked_shape(_integers(shape))
+        if code is None or not known:
+            return _unreadable(_unknown_array())
+        sizes = checked_shape(integers(shape))
         return LoadedTensor(lambda: _to_array(self._bytes(raw), code, sizes, bool(fortran)), sizes)
 
     def _bytes(self, value: Value) -> bytes:
@@ -217,55 +190,57 @@ class TorchObjects:
 
 
 @lru_cache(maxsize=64)  # asked for every tensor, and there are a dozen
-def storage_dtype(kind: Global) -> str:
-    """`torch.FloatStorage` -> float32."""
-    name = kind.name
-    if name in ("UntypedStorage", "TypedStorage"):
+def storage_dtype(kind: str) -> str:
+    """`FloatStorage` -> float32. Raises BncheckError for a storage that torch does not have."""
+    if kind == "UntypedStorage":
         return "uint8"
-    stem = name.removesuffix("Storage")
+    stem = kind.removesuffix("Storage")
     special = {"BFloat16": "bfloat16", "ComplexFloat": "complex64", "ComplexDouble": "complex128"}
+    if stem == kind or stem not in _STEMS:
+        unknown_dtype(stem)
     return dtype_name(special.get(stem, stem.lower()))
 
 
-def _refuse_other_data(call: Node) -> None:
-    """A state may give a tensor other numbers than the call has: `set_(*state)`, `.data = ...`.
+def _unreadable(flaw: BncheckError) -> LoadedTensor:
+    def load() -> Array:
+        raise BncheckError(flaw.sentence, flaw.hint)
 
-    torch.load does so even with weights_only. A Variable of torch 0.3 has a state of three flags.
-    """
-    states = [call.state, *call.args[3:4]] if call.is_call_of(_WITH_STATE) else [call.state]
-    for state in states:
-        parts = state if isinstance(state, tuple) else (state,)
-        twice = any(isinstance(part, tuple) for part in parts)
-        if twice or len(parts) > _FLAGS or any("data" in by_name(part) for part in parts):
-            raise BncheckError(
-                "holds a tensor whose numbers are replaced by a second description",
-                "do not trust it; save it again with torch.save",
-            )
+    return LoadedTensor(load)
 
 
-def _refuse_lazy_sign() -> Array:
-    raise BncheckError(
-        "holds a tensor that is the negative or conjugate of what is stored",
-        "save `tensor.resolve_neg().resolve_conj()`",
+def _swapped() -> BncheckError:
+    return BncheckError(
+        "holds big-endian numbers of which torch swaps other bytes than their own",
+        "save it again on a little-endian machine",
     )
 
 
-def _refuse_kind(rebuild: str) -> Array:
-    kind = rebuild.removeprefix("_rebuild_").replace("_", " ")[:40]
-    raise BncheckError(
-        f"holds a tensor of a kind that bncheck does not read ({kind})", "save it as a plain tensor"
-    )
+def _unknown_array() -> BncheckError:
+    return BncheckError("holds an array of a kind that bncheck does not read", "save plain numbers")
+
+
+def _encoded(args: tuple[Value, ...]) -> bytes:
+    """How Python 3 writes bytes in protocol 2: text whose code points are the bytes."""
+    if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1"):
+        raise BncheckError("encodes a text in a way that no pickler does", "save it again")
+    return args[0].encode("latin-1")
 
 
 def _numpy_code(dtype: Value) -> str | None:
-    """`numpy.dtype('f4', ...)` with state ('<', ...) -> '<f4'; None for records and objects."""
-    if not isinstance(dtype, Node) or not dtype.args or not isinstance(dtype.args[0], str):
+    """`numpy.dtype('f4', ...)` with state (3, '<', ...) -> '<f4'; None for records and objects."""
+    if not isinstance(dtype, Node) or dtype.function != _NUMPY_DTYPE or not dtype.args:
         return None
-    code = dtype.args[0]
-    if code not in _NUMPY_CODES:
+    code, state = dtype.args[0], dtype.state
+    if not isinstance(code, str) or code not in _NUMPY_CODES:
         return None
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "="
-    return f"{order}{code}" if order in ("<", ">") else code
+    if state is None:
+        return code
+    if not isinstance(state, tuple) or len(state) < 5 or state[2:5] != (None, None, None):
+        return None
+    order = state[1]
+    if order in ("<", ">"):
+        return f"{order}{code}"
+    return code if order in ("=", "|") else None
 
 
 def _to_array(raw: bytes, code: str, shape: tuple[int, ...], fortran: bool) -> Array:
@@ -278,33 +253,11 @@ def _to_array(raw: bytes, code: str, shape: tuple[int, ...], fortran: bool) -> A
     return np.array(array, dtype=dtype.newbyteorder("="))
 
 
-def _integer(value: Value) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _integers(value: Value) -> tuple[int, ...]:
-    if isinstance(value, Node) and value.is_call_of(_SIZE):
-        value = value.args[0]
-    if not isinstance(value, (tuple, list)):
-        raise ValueError
-    return tuple(_integer(item) for item in value)
-
-
 def entries(value: Value) -> Sequence[tuple[Value, Value]] | None:
     """The key-value pairs of a dict-like node, or None."""
     if not isinstance(value, Node):
         return None
-    if not value.is_call_of(_MAPPINGS):
-        return value.entries or None
-    first = value.args[0] if value.args else None
-    if isinstance(first, (list, tuple)) and first:  # Python 2: OrderedDict([[k, v], ...])
-        pairs = [(p[0], p[1]) for p in first if isinstance(p, (list, tuple)) and len(p) == 2]
-        return [*pairs, *value.entries]
-    if isinstance(first, Node):  # no pickler writes that, and the other may still grow
-        raise BncheckError("holds a dict made of another", "save it again with torch.save")
-    return value.entries
+    return value.entries if value.is_call_of(MAPPINGS) else value.entries or None
 
 
 def members(value: Value) -> Sequence[Value]:
@@ -316,16 +269,47 @@ def members(value: Value) -> Sequence[Value]:
 
 
 def by_name(value: Value) -> dict[str, Value]:
-    """The entries of a dict-like node whose keys are names; looked up once for each node."""
+    """The entries of a dict-like node whose keys are names; looked up once for each node.
+
+    Raises BncheckError where a key that is not text may be equal to one that is.
+    """
     if not isinstance(value, Node):
         return {}
     if value.by_name is None:
-        value.by_name = {
-            key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key: item
-            for key, item in entries(value) or ()
-            if isinstance(key, (str, bytes))
-        }
+        pairs = entries(value) or ()
+        names = {key: item for key, item in pairs if isinstance(key, str)}
+        others = _byte_names(pairs, bool(names)) if len(names) < len(pairs) else {}
+        if not names.keys().isdisjoint(others):
+            raise BncheckError("has a name twice, as text and as bytes", "save it again")
+        value.by_name = {**names, **others}
     return value.by_name
+
+
+def _byte_names(pairs: Sequence[tuple[Value, Value]], beside_text: bool) -> dict[str, Value]:
+    """Names of Python 2, and of whoever calls for them: a call may return any text."""
+    found: dict[str, Value] = {}
+    for key, item in pairs:
+        if isinstance(key, Node) and key.is_call_of({ENCODE}):
+            key = _encoded(key.args)
+        if isinstance(key, bytes):
+            found[key.decode("utf-8", "backslashreplace")] = item
+        elif isinstance(key, Node) and beside_text:
+            raise BncheckError("has a name that a call would make", "save it again")
+    return found
+
+
+def children(value: Node) -> Iterator[tuple[str, Value]]:
+    """What a dict-like node holds, each key with its last value; a key without a name is "?"."""
+    named, pairs = by_name(value), entries(value) or ()
+    yield from named.items()
+    if len(named) < len(pairs):
+        numbered: dict[int, Value] = {}
+        for key, item in pairs:
+            if isinstance(key, (int, float)) and abs(key) < 1 << 53 and key == int(key):
+                numbered[int(key)] = item  # 0, False and 0.0 are one key
+            elif not isinstance(key, (str, bytes)):
+                yield "?", item
+        yield from ((str(key), item) for key, item in numbered.items())
 
 
 def attributes(value: Value) -> Mapping[str, Value]:
@@ -333,10 +317,8 @@ def attributes(value: Value) -> Mapping[str, Value]:
     if not isinstance(value, Node):
         return {}
     state = value.state
-    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots) or (later, earlier)
-        if isinstance(state[1], tuple):
-            raise BncheckError("sets the state of an object over and over", "save it again")
-        return ChainMap(by_name(state[0]), by_name(state[1]))
+    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+        return ChainMap(by_name(state[1]), by_name(state[0]))
     if state is None and value.args and isinstance(value.function, Global):
         # torch.fx.GraphModule and packages pass the __dict__ as the first argument.
         return by_name(value.args[0])
@@ -346,4 +328,21 @@ def attributes(value: Value) -> Mapping[str, Value]:
 def is_module(value: Value) -> bool:
     """Whether a node is a pickled nn.Module."""
     own = attributes(value)
-    return all(name in own for name in ("_modules", "_parameters", "_buffers"))
+    if not all(name in own for name in ("_modules", "_parameters", "_buffers")):
+        return False
+    if isinstance(own, ChainMap):
+        raise BncheckError("holds a module with slots", "save its state dict")
+    return True
+
+
+def registered(own: Mapping[str, Value]) -> dict[str, Value]:
+    """The parameters and buffers of a module, by their own names.
+
+    Raises BncheckError where the module would use another tensor under the name of one of them.
+    """
+    parameters, buffers = by_name(own.get("_parameters")), by_name(own.get("_buffers"))
+    if not parameters.keys().isdisjoint(buffers) or any(
+        name in own for name in chain(parameters, buffers)
+    ):
+        raise BncheckError("holds a module with two things of one name", "save its state dict")
+    return {**parameters, **buffers}

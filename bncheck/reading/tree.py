@@ -8,20 +8,32 @@ module is a subtree of its own, and choosing one is left to `selection`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
-from typing import TypeAlias, TypeGuard
+from typing import NoReturn, TypeAlias, TypeGuard
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
+from bncheck.core.limits import MAX_DEPTH
+from bncheck.reading.calls import MAPPINGS
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.pickle_values import Global, Node, Value
-from bncheck.reading.tensors import LazyTensor
+from bncheck.reading.pickle_values import Global, Node, OpaqueTensor, TensorView, Value
+from bncheck.reading.roles import STATISTICS, split_name
+from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled
-from bncheck.reading.torch_objects import attributes, by_name, entries, is_module, members
+from bncheck.reading.torch_objects import (
+    attributes,
+    by_name,
+    children,
+    is_module,
+    members,
+    registered,
+)
 
 #: Where something is: its parent's path and its own key, joined only when somebody needs a name.
 Path: TypeAlias = "tuple[Path, str] | None"
+_Full: TypeAlias = "Node | TensorView | OpaqueTensor | list[Value] | tuple[Value, ...]"
 
 ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
@@ -29,7 +41,7 @@ ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 def find_subtrees(pickled: Pickled) -> list[Subtree]:
     """Every state dict and module below the root, outermost first, in the order of the file."""
     found: list[Subtree] = []
-    budget = Budget()
+    budget = pickled.budget
     seen: set[int] = set()
     # Iterators rather than lists of children: a pickle may have a million of them.
     stack: list[Iterator[tuple[Path, Value]]] = [iter([(None, pickled.root)])]
@@ -47,18 +59,37 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
             if path is None:  # the file holds one bare tensor
                 found.append(Subtree("", {"": tensor}))
             continue
+        if isinstance(value, (TensorView, OpaqueTensor)):
+            continue
         if is_module(value):
-            found.append(_module(pickled, budget.name(path), value, budget))
+            found.append(_module(pickled, dotted(path, budget), value))
             continue
         tensors = {}
         for name, item in by_name(value).items():
-            if (tensor := pickled.objects.tensor(item)) is not None:
-                tensors[budget.name((None, name))] = tensor
+            if (tensor := _tensor_of(pickled, name, item)) is not None:
+                tensors[dotted((None, name), budget)] = tensor
                 seen.add(id(item))  # or it would be described once more, as a child
         if tensors:
-            found.append(Subtree(budget.name(path), tensors))
+            found.append(Subtree(dotted(path, budget), tensors))
         stack.append(_children(path, value))
     return found
+
+
+def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
+    """A tensor of a state dict; the result of an unknown call, too, where a statistic should be."""
+    tensor = pickled.objects.tensor(item)
+    if tensor is not None or not isinstance(item, Node) or split_name(name)[1] not in STATISTICS:
+        return tensor
+    if item.is_call_of(MAPPINGS) or item.entries:
+        return None
+    return LoadedTensor(partial(_refuse_call, item))
+
+
+def _refuse_call(call: Node) -> NoReturn:
+    raise BncheckError(
+        f"has a statistic that a call would make ({str(call.function)[:60]})",
+        "save it as a plain tensor",
+    )
 
 
 def plain_numbers(pickled: Pickled) -> dict[str, float]:
@@ -69,8 +100,10 @@ def plain_numbers(pickled: Pickled) -> dict[str, float]:
     return {name: number for name, number in numbers.items() if number is not None}
 
 
-def _is_full(value: Value) -> TypeGuard[Node | list[Value] | tuple[Value, ...]]:
+def _is_full(value: Value) -> TypeGuard[_Full]:
     """Whether something can be in it."""
+    if isinstance(value, (TensorView, OpaqueTensor)):
+        return True
     if isinstance(value, Node):
         return bool(value.args or value.entries or value.items or value.state is not None)
     return isinstance(value, (list, tuple)) and bool(value)
@@ -79,7 +112,7 @@ def _is_full(value: Value) -> TypeGuard[Node | list[Value] | tuple[Value, ...]]:
 def too_deep() -> BncheckError:
     """For what is nested like nothing that a person wrote, or contains itself."""
     return BncheckError(
-        "nests its content beyond reason (limits MAX_DEPTH, MAX_NAME_LETTERS)",
+        "nests its content beyond reason (limit MAX_DEPTH)",
         "save the weights alone, as a state dict",
     )
 
@@ -92,84 +125,55 @@ def _children(
         pairs: Iterable[tuple[str, Value]] = ((str(i), item) for i, item in enumerate(value))
     else:
         pairs = chain(
-            ((_key(key), item) for key, item in entries(value) or ()),
-            ((str(index), item) for index, item in enumerate(value.items)),
+            children(value), ((str(index), item) for index, item in enumerate(value.items))
         )
-        states = value.state if isinstance(value.state, tuple) else (value.state,)
-        yield from ((path, state) for state in states if isinstance(state, Node))
+        if not value.is_call_of(MAPPINGS):  # whose attributes are no entries
+            states = value.state if isinstance(value.state, tuple) else (value.state,)
+            yield from ((path, state) for state in states if isinstance(state, Node))
     for key, item in pairs:
         if _is_full(item):
             yield (path, key), item
 
 
-def _key(key: Value) -> str:
-    if isinstance(key, str):
-        return key
-    return str(key) if isinstance(key, int) and abs(key) < 1 << 63 else "?"
+def dotted(path: Path, budget: Budget) -> str:
+    """The name of a tensor or module, counted: shared nodes let a small file describe 2^40."""
+    parts: list[str] = []
+    while path is not None:
+        path, part = path
+        parts.append(part)
+        budget.letters.take(len(part) + 1)
+        if len(parts) > MAX_DEPTH:
+            raise too_deep()
+    budget.tensors.take(1)
+    return ".".join(reversed(parts))
 
 
-class Budget:
-    """What one file may make its reader do: modules to visit, tensors to name, letters to write.
-
-    Shared nodes let a small file describe 2^40 modules or names of gigabytes.
-    """
-
-    def __init__(self) -> None:
-        self._modules = MAX_MODULES
-        self._tensors = MAX_TENSORS
-        self._letters = MAX_NAME_LETTERS
-
-    def visit(self) -> None:
-        """Count a module."""
-        self._modules -= 1
-        if self._modules < 0:
-            raise BncheckError(
-                f"describes more than {MAX_MODULES:,} modules (limit MAX_MODULES)",
-                "save the weights alone, as a state dict",
-            )
-
-    def name(self, path: Path) -> str:
-        """The dotted name of a path, counted."""
-        parts: list[str] = []
-        while path is not None:
-            path, part = path
-            parts.append(part)
-            self._letters -= len(part) + 1
-            if len(parts) > MAX_DEPTH or self._letters < 0:
-                raise too_deep()
-        self._tensors -= 1
-        if self._tensors < 0:
-            raise BncheckError(
-                f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the file"
-            )
-        return ".".join(reversed(parts))
-
-
-def _module(pickled: Pickled, path: str, root: Value, budget: Budget) -> Subtree:
+def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
     """A pickled nn.Module as its state dict, and what each normalisation layer says of itself."""
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
+    budget = pickled.budget
     stack: list[tuple[Path, int, Value]] = [(None, 0, root)]
     while stack:
         name, depth, node = stack.pop()
-        budget.visit()
+        budget.modules.take(1)
         if depth > MAX_DEPTH:
             raise too_deep()
         own = attributes(node)
-        children = by_name(own.get("_modules"))
-        values = {**by_name(own.get("_parameters")), **by_name(own.get("_buffers"))}
+        inner = by_name(own.get("_modules"))
+        values = registered(own)
         dropped = members(own.get("_non_persistent_buffers_set"))
         transient = {item for item in dropped if isinstance(item, str)}
         roles = {}
         for key, value in values.items():
             tensor = pickled.objects.tensor(value)
             if tensor is not None and key not in transient:
-                roles[key] = budget.name((name, key))
+                roles[key] = dotted((name, key), budget)
                 tensors[roles[key]] = tensor
         class_name = _class_name(node)
-        if "running_mean" in values or (is_norm_class(class_name) and not children):
-            modules[budget.name(name)] = norm_module(class_name, own, roles)
-        for key, child in reversed(list(children.items())):
+        if "running_mean" in values or (is_norm_class(class_name) and not inner):
+            modules[dotted(name, budget)] = norm_module(class_name, own, roles)
+        for key, child in reversed(list(inner.items())):
             if isinstance(child, Node):
                 stack.append(((name, key), depth + 1, child))
     return Subtree(path, tensors, modules)

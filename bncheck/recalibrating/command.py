@@ -21,8 +21,11 @@ import numpy as np
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.core.thresholds import W2_WARNING
+from bncheck.core.thresholds import Thresholds
+from bncheck.core.words import Note, shortened, tell_all, unsaid
+from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
@@ -30,10 +33,11 @@ from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
-from bncheck.rules.static.bn101_never_updated import at_initial_statistics
-from bncheck.rules.static.bn105_under_warmed import initial_share, predicted_w2
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.module_layers import described_by, layers_of
 from bncheck.subject.setup import Measuring, module_for
+from bncheck.writing.outputs import check_outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +62,10 @@ _DOUBT_GROWTH: Final = 0.005
 
 @dataclass(frozen=True)
 class RecalibrationReport:
-    """What new statistics would do, or did; `reason` says why nothing was written."""
+    """What new statistics would do, or did; `reason` says why nothing was written.
+
+    `also_changed` are tensors of other parts of the file that share their bytes with the new ones.
+    """
 
     layers: tuple[str, ...]
     before: Mapping[str, float | None]
@@ -72,6 +79,7 @@ class RecalibrationReport:
     findings: tuple[Finding, ...] = ()
     path: Path | None = None
     written: Path | None = None
+    also_changed: tuple[str, ...] = ()
     reason: str | None = None
     prefix: str = ""
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
@@ -104,6 +112,7 @@ class RecalibrationReport:
             "flips": None if c is None else c.flips,
             "findings": [finding.to_dict() for finding in self.findings],
             "written": None if self.written is None else str(self.written),
+            "also_changed": list(self.also_changed),
             "reason": self.reason,
         }
 
@@ -114,6 +123,7 @@ def recalibrate_file(
     options: Options,
     measuring: Measuring | None,
     ranks: Processes | None = None,
+    note: Note = unsaid,
 ) -> RecalibrationReport:
     """Recalibrate a checkpoint; `out` is a copy in which only the BatchNorm buffers differ.
 
@@ -123,19 +133,25 @@ def recalibrate_file(
     ranks = ranks or Processes()
     with ranks.together("the measuring"):
         checkpoint = open_checkpoint(path, options.key)
-        report = replace(_recalibrated(checkpoint, out, options, measuring), path=path)
+        report = _recalibrated(checkpoint, out, options, measuring, note)
         if measuring is None:
             ranks.agree_on_report(report.to_dict())
     if report.reason is not None or ranks.rank:
         return report
     from bncheck.writing.patch import write_copy
+    from bncheck.writing.sharing import shared_elsewhere
 
-    write_copy(checkpoint, _values(report, checkpoint), out)
-    return replace(report, written=out)
+    values = _values(report, checkpoint)
+    write_copy(checkpoint, values, out)
+    shared = tuple(shared_elsewhere(checkpoint, values))
+    if shared:
+        others = f"{shortened(shared[0])}{f' and {len(shared) - 1} more' if shared[1:] else ''}"
+        note(f"{out}: {others} changed, too: this file keeps them in the same bytes")
+    return replace(report, written=out, also_changed=shared)
 
 
 def _recalibrated(
-    checkpoint: Checkpoint, out: Path, options: Options, measuring: Measuring | None
+    checkpoint: Checkpoint, out: Path, options: Options, measuring: Measuring | None, note: Note
 ) -> RecalibrationReport:
     path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
@@ -144,17 +160,19 @@ def _recalibrated(
             "recalibrate the checkpoint that it was made from, and make it again",
             str(path),
         )
-    if out.exists() and out.resolve() == path.resolve():
-        raise BncheckError("is the checkpoint itself", "name another file after -o", str(out))
+    check_outputs([out], [path])
     try:
+        tell_all(choice_notes(checkpoint, options), note)
         layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     except BncheckError as error:
         raise error.about(str(path)) from None
     if measuring is None:
-        return repair_without_data(layers, str(path))
-    model, prefix = module_for(measuring, checkpoint)
-    layers = described_by(layers, model, prefix)
-    return _with_data(model, layers, measuring, options, prefix)
+        report = repair_without_data(layers, str(path))
+    else:
+        model, prefix = module_for(measuring, checkpoint)
+        layers = described_by(layers, model, prefix)
+        report = _with_data(model, layers, measuring, options, prefix)
+    return replace(report, path=path)
 
 
 def recalibrate_module(
@@ -201,11 +219,12 @@ def _with_data(
     from bncheck.measuring.measure import measure, measure_population
 
     plan = measuring.plan(options.train_batch_size, everything=True)
+    plan = replace(plan, thresholds=options.thresholds)
     data = measuring.batches()
     broken = {
         f.layer
         for f in static_findings(None, layers, options)
-        if f.rule in ("BN102", "BN103") and f.severity is Severity.ERROR
+        if f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
     }
     measurement: Measurement | None = None
     if broken:
@@ -228,7 +247,7 @@ def _with_data(
         comparison.samples,
         prefix=prefix,
     )
-    return _judged(report, measurement)
+    return _judged(report, measurement, options.thresholds)
 
 
 def _proof(
@@ -271,9 +290,11 @@ def _refuse_non_finite(statistics: Statistics) -> None:
             )
 
 
-def _judged(report: RecalibrationReport, measurement: Measurement | None) -> RecalibrationReport:
+def _judged(
+    report: RecalibrationReport, measurement: Measurement | None, thresholds: Thresholds
+) -> RecalibrationReport:
     """BN208 where the new statistics serve worse, or do not even agree with the data."""
-    reason = _worse(report)
+    reason = _worse(report, thresholds)
     if reason is None:
         return report
     finding = would_hurt.finding(
@@ -288,7 +309,7 @@ def _judged(report: RecalibrationReport, measurement: Measurement | None) -> Rec
     return replace(report, reason=reason, findings=(finding,))
 
 
-def _worse(report: RecalibrationReport) -> str | None:
+def _worse(report: RecalibrationReport, thresholds: Thresholds) -> str | None:
     c = report.comparison
     assert c is not None
     if c.direction is Direction.WORSE:
@@ -298,7 +319,7 @@ def _worse(report: RecalibrationReport) -> str | None:
         )
     old = max((w2 for w2 in report.before.values() if w2 is not None), default=math.inf)
     new = max((w2 for w2 in report.after.values() if w2 is not None), default=0.0)
-    if new >= W2_WARNING and new >= old:
+    if thresholds.severity(new) is not None and new >= old:
         return f"W2 would not fall (from {old:.2f} to {new:.2f})"
     if c.direction is Direction.UNKNOWN and old < math.inf and _doubts_more(c):
         assert c.confidence is not None

@@ -12,8 +12,8 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.reporting.document import Document
-from bncheck.reporting.places import file_and_line, repository_path, sentence
+from bncheck.reporting.document import Document, Pages
+from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 
 #: GitHub shows so many errors and so many warnings of a step, and drops the rest unsaid.
@@ -21,7 +21,9 @@ _SHOWN: Final = 10
 
 
 @dataclass(frozen=True)
-class _Annotation:
+class Annotation:
+    """One command; `file` is empty where it concerns none."""
+
     level: str
     title: str
     message: str
@@ -34,9 +36,10 @@ class _Annotation:
         return f"::{self.level} {places}title={_property(self.title)}::{_data(self.message)}"
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """The annotations, worst first, and a line for each document that no runner obeys."""
-    found = [_of_error(error) for error in errors] + _of_findings(documents)
+    documents = pages.documents
+    found = [_of_error(error) for error in pages.errors] + _of_findings(documents)
     lines: list[str] = []
     for level in ("error", "warning"):
         lines += _capped([annotation for annotation in found if annotation.level == level], level)
@@ -44,27 +47,27 @@ def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str
     return "".join(f"{line}\n" for line in lines)
 
 
-def _capped(annotations: Sequence[_Annotation], level: str) -> list[str]:
+def _capped(annotations: Sequence[Annotation], level: str) -> list[str]:
     """As many as GitHub shows; the last says how many are left out."""
     if len(annotations) <= _SHOWN:
         return [str(annotation) for annotation in annotations]
     shown = [str(annotation) for annotation in annotations[: _SHOWN - 1]]
     more = f"+{len(annotations) - len(shown)} more {level}s; the job's report has them all"
-    return [*shown, str(_Annotation(level, "bncheck", more))]
+    return [*shown, str(Annotation(level, "bncheck", more))]
 
 
-def _of_error(error: BncheckError) -> _Annotation:
+def _of_error(error: BncheckError) -> Annotation:
     path, line = file_and_line(error.subject)
     file = path if os.path.isfile(path) else ""
-    return _Annotation("error", "bncheck could not do it", visible(str(error), None), file, line)
+    return Annotation("error", "bncheck could not do it", visible(str(error), None), file, line)
 
 
-def _of_findings(documents: Sequence[Document]) -> list[_Annotation]:
+def _of_findings(documents: Sequence[Document]) -> list[Annotation]:
     return [
-        _Annotation(
+        Annotation(
             finding.severity.value,
             f"{finding.rule} {finding.name}",
-            f"{sentence(finding.layer, finding.message)}\nfix: {visible(finding.fix, None)}",
+            full_text(finding),
             document.file,
         )
         for document in documents

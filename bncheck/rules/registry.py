@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.rules.data.bn201_noisy import noisy
@@ -18,7 +19,7 @@ from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
-from bncheck.rules.rule import Rule
+from bncheck.rules.rule import AnyRule, Network, Rule
 from bncheck.rules.series.bn301_frozen_parameters import frozen_parameters
 from bncheck.rules.series.bn302_frozen_statistics import frozen_statistics
 from bncheck.rules.series.bn303_ranks import ranks_disagree
@@ -39,10 +40,15 @@ from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
 from bncheck.rules.static.bn114_eps_sensitive import eps_sensitive
 from bncheck.rules.static.bn115_dead_activation import dead_activation
 from bncheck.rules.static.bn116_not_tracked import not_tracked
+from bncheck.rules.static.bn119_unjudged import unjudged_statistics
 from bncheck.rules.static.bn401_training_mode import training_mode
 
-#: In the order of their codes, which is also the order in which findings are shown.
-RULES: tuple[Rule, ...] = (
+if TYPE_CHECKING:  # the measuring and the series are not needed for one file
+    from bncheck.rules.data.measured_network import MeasuredNetwork
+    from bncheck.series.movement import Movement
+
+#: What one file says.
+FILE_RULES: Final[tuple[Rule[Network], ...]] = (
     never_updated,
     non_finite,
     negative_variance,
@@ -59,6 +65,11 @@ RULES: tuple[Rule, ...] = (
     eps_sensitive,
     dead_activation,
     not_tracked,
+    unjudged_statistics,
+    training_mode,
+)
+#: What a model and data say.
+DATA_RULES: Final[tuple[Rule[MeasuredNetwork], ...]] = (
     noisy,
     stale,
     merged,
@@ -68,11 +79,16 @@ RULES: tuple[Rule, ...] = (
     disagree,
     would_hurt,
     single_value,
+)
+#: What several snapshots say.
+SERIES_RULES: Final[tuple[Rule[Movement], ...]] = (
     frozen_parameters,
     frozen_statistics,
     ranks_disagree,
     late_shift,
-    training_mode,
+)
+#: What folding and comparing with an earlier report find by themselves.
+_OTHERS: Final[tuple[Rule[None], ...]] = (
     not_folded,
     fold_overflow,
     parity_failure,
@@ -80,8 +96,13 @@ RULES: tuple[Rule, ...] = (
     fewer_folded,
 )
 
+#: In the order of their codes, which is also the order in which findings are shown.
+RULES: Final[tuple[AnyRule, ...]] = tuple(
+    sorted((*FILE_RULES, *DATA_RULES, *SERIES_RULES, *_OTHERS), key=lambda rule: rule.code)
+)
 
-def find_rule(word: str) -> Rule:
+
+def find_rule(word: str) -> AnyRule:
     """The rule with that code or name; raises BncheckError with the nearest one otherwise."""
     for rule in RULES:
         if word.upper() == rule.code or word.lower() == rule.name:
@@ -93,7 +114,7 @@ def find_rule(word: str) -> Rule:
     raise BncheckError(f"there is no rule {quoted(word)}", hint)
 
 
-def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:
+def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[AnyRule]:
     """The rules to run: all, or those selected, less those ignored.
 
     Each word is a code, a name, or the beginning of a code ("BN1"); commas separate several.
@@ -103,8 +124,8 @@ def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:
     return [rule for rule in RULES if rule in selected and rule not in ignored]
 
 
-def _matching(words: Iterable[str]) -> set[Rule]:
-    found: set[Rule] = set()
+def _matching(words: Iterable[str]) -> set[AnyRule]:
+    found: set[AnyRule] = set()
     for word in (part.strip() for words_ in words for part in words_.split(",")):
         family = {rule for rule in RULES if word and rule.code.startswith(word.upper())}
         found |= family or {find_rule(word)}

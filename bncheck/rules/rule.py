@@ -5,22 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.layers.norm_layer import NormLayer, split_name
+from bncheck.layers.norm_layer import NormLayer, Unjudged
+from bncheck.reading.roles import split_name
 
 
 @dataclass(frozen=True)
 class Network:
     """All that one file says: its normalisation layers and, by name, its tensors' shapes.
 
-    `knows_modules` is true where the file keeps its modules, so that nothing need be guessed from
-    names. `counts_batches` is false for formats without num_batches_tracked. `eps` and
-    `train_batch_size` are what the user says of deployment and training.
+    `unjudged` are tensors that only look like a layer's. `knows_modules` is true where the file
+    keeps its modules, so that nothing need be guessed from names. `counts_batches` is false for
+    formats without num_batches_tracked. `eps` and `train_batch_size` are what the user says of
+    deployment and training.
     """
 
     layers: tuple[NormLayer, ...]
+    unjudged: tuple[Unjudged, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     knows_modules: bool = False
     counts_batches: bool = True
@@ -43,17 +47,21 @@ class Network:
         return [layer for layer in self.layers if layer.tracked]
 
 
-Check = Callable[["Rule", Network], Iterable[Finding]]
+Given = TypeVar("Given")
+Check = Callable[["Rule[Given]", Given], Iterable[Finding]]
 
 
-def nothing(_rule: Rule, _given: object) -> Iterable[Finding]:
+def nothing(_rule: Rule[Given], _given: Given) -> Iterable[Finding]:
     """What a rule finds whose findings come from elsewhere."""
     return ()
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A code, a name, what `bncheck rule CODE` prints, and a check of one file.
+class Rule(Generic[Given]):
+    """A code, a name, what `bncheck rule CODE` prints, and a check of what it is given.
+
+    `Given` is a Network (one file), a MeasuredNetwork (a model and data) or a Movement (several
+    snapshots).
 
     The explanation says what it finds, why that matters, how to mend it, and the criterion with
     its source.
@@ -63,7 +71,15 @@ class Rule:
     name: str
     severities: tuple[Severity, ...]
     explanation: str
-    check: Check = nothing
+    find: Check[Given] = nothing
+
+    def check(self, given: Given) -> Iterable[Finding]:
+        """The findings of this rule."""
+        return self.find(self, given)
+
+    def made(self, finding: Finding) -> bool:
+        """Whether the finding is of this rule."""
+        return finding.rule == self.code
 
     @property
     def summary(self) -> str:
@@ -87,11 +103,10 @@ class Rule:
         }
 
 
-def rule(code: str, name: str, *severities: Severity) -> Callable[[Check], Rule]:
+#: A rule of whatever kind.
+AnyRule: TypeAlias = Rule[Any]
+
+
+def rule(code: str, name: str, *severities: Severity) -> Callable[[Check[Given]], Rule[Given]]:
     """Make a check function a rule; its docstring is the explanation."""
-    return lambda check: Rule(code, name, severities, inspect.getdoc(check) or "", check)
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """1 channel, 3 channels, 2 batches."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return lambda find: Rule(code, name, severities, inspect.getdoc(find) or "", find)

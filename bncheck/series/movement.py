@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,7 +18,8 @@ import numpy as np
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 from bncheck.series.distance import Statistics, distance, stacked
-from bncheck.series.snapshots import Series, Snapshot, other_weights_differ
+from bncheck.series.series import Series
+from bncheck.series.snapshot import Snapshot, other_weights_differ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 History: TypeAlias = "Mapping[str, Statistics]"
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Where the distributions come from."""
 
     BUFFERS = "buffers"

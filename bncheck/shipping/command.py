@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import Note, as_argument, tell_all, unsaid
+from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, judge, static_findings
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.static.bn401_training_mode import training_mode
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
@@ -26,8 +30,6 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from bncheck.subject.setup import Measuring
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ class _Loaded:
     findings: Sequence[Finding]
 
 
-def run(
-    request: ExportRequest, note: Say = lambda _: None, say: Say = lambda _: None
-) -> ExportReport:
+def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> ExportReport:
     """Export, unless findings stop it: then nothing is written. Raises BncheckError.
 
     `note` is told what is worth knowing beside the result, `say` what is being done.
@@ -74,6 +74,7 @@ def run(
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
+        tell_all(choice_notes(checkpoint, Options(key=request.key)), note)
         with usercode.exporting():
             loaded = _loaded(request, checkpoint)
             serious = tuple(
@@ -88,7 +89,7 @@ def run(
             say("exporting")
             program, samples = _program(request, loaded)
             facts = {**request.options.facts, **_source(request.source)}
-            options = replace(request.options, facts=facts)
+            options = replace(request.options, facts=facts, original=request.source)
             report = export_program(program, request.output, options, samples, say)
             return replace(report, notes=(*report.notes, *_notes(program, request.axes)))
     except BncheckError as error:
@@ -106,7 +107,8 @@ def _check(request: ExportRequest) -> None:
 def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if checkpoint.container is Container.ONNX:
         raise BncheckError(
-            "is an ONNX model already", f"`bncheck fold {request.source} -o OUT.onnx` folds it"
+            "is an ONNX model already",
+            f"`bncheck fold {shlex.quote(as_argument(request.source))} -o OUT.onnx` folds it",
         )
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         from bncheck.folding.program.file import load_program
@@ -147,7 +149,7 @@ def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     else:
         findings = static_findings(checkpoint, layers, Options())
     if request.given.model is None:  # its own flags, which nobody has set on purpose
-        findings = [_serious(f) if f.rule == "BN401" else f for f in findings]
+        findings = [_serious(f) if training_mode.made(f) else f for f in findings]
     return _Loaded(model.eval(), None, findings)
 
 

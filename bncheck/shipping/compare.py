@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.core.words import Note, tell_all, unsaid
+from bncheck.inspecting.choices import choice_notes
+from bncheck.inspecting.from_file import Options
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import CompareReport, compared
@@ -45,7 +48,7 @@ class CompareRequest:
     tolerance: float | None = None
 
 
-def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) -> CompareReport:
+def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> CompareReport:
     """Hold the second against the first in float64. Raises BncheckError."""
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
@@ -54,7 +57,7 @@ def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) ->
         )
     with usercode.exporting():
         say("opening")
-        sides, samples = _sides(request)
+        sides, samples = _sides(request, note)
         say("comparing")
         try:
             proof = prove(*sides, request.tolerance, samples)
@@ -63,12 +66,14 @@ def run(request: CompareRequest, say: Callable[[str], None] = lambda _: None) ->
     return compared(str(request.first), str(request.second), proof)
 
 
-def _sides(request: CompareRequest) -> tuple[tuple[Side, Side], list[Array]]:
+def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list[Array]]:
     """Both sides; programs first, because a module may need to know what they take."""
     from bncheck.reading.opening import open_checkpoint
 
     paths = (request.first, request.second)
     opened = [open_checkpoint(path, request.key) for path in paths]
+    asked = Options(key=request.key)
+    tell_all(dict.fromkeys(line for each in opened for line in choice_notes(each, asked)), note)
     sides = [_program_side(checkpoint) for checkpoint in opened]
     known = next((side for side in sides if side is not None), None)
     samples: list[Array] = []

@@ -14,8 +14,9 @@ import onnx
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.folding.planner.residual import Residual
+from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
+from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
 from bncheck.shipping.proof import prove
@@ -35,7 +36,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user can set about the file. `facts` go into its metadata."""
+    """What a user can set about the file. `facts` go into its metadata.
+
+    Its permissions are no wider than those of `original`, the checkpoint.
+    """
 
     opset: int | None = None
     residual: Residual = Residual.CONV
@@ -46,6 +50,7 @@ class ExportOptions:
     timing: bool = True
     facts: dict[str, str] = field(default_factory=dict)
     one_file_below: int = MAX_ONNX_BYTES
+    original: Path | None = None
 
 
 def check(path: Path, options: ExportOptions) -> None:
@@ -73,8 +78,10 @@ def export_program(
 
     `data` are samples on which it is held against the original, too. Raises BncheckError.
     """
-    from bncheck.folding.program.exporting import functional, refuse_random
-    from bncheck.folding.program.fold import FoldOptions, fold
+    from bncheck.folding.fold import FoldOptions
+    from bncheck.folding.program.exporting import refuse_random
+    from bncheck.folding.program.fold import fold
+    from bncheck.folding.program.in_place import functional
     from bncheck.folding.program.regions import inlined
 
     check(path, options)
@@ -89,7 +96,7 @@ def export_program(
         result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
         folded, shipped = result.report, result.program
         report = replace(report, fold=folded, findings=folded.findings)
-        if any(finding.rule == "BN404" for finding in folded.findings):
+        if any(parity_failure.made(finding) for finding in folded.findings):
             return report
     say("writing ONNX")
     model = to_onnx(shipped, names, outputs, options.opset)
@@ -115,7 +122,7 @@ def export_program(
             timed = tuple(_timed(place or model, unfolded, TorchSide(program)))
             report = replace(report, latency=timed)
     set_metadata(model, {**_facts(report), **options.facts})
-    done = write(model, path, one_file)
+    done = write(model, path, one_file, options.original)
     beside = None if done.data is None else str(done.data)
     file = OnnxFile(str(path), opset_of(model), done.size, done.sha256, beside)
     return replace(report, file=file)

@@ -151,8 +151,8 @@ class TorchSide:
         """See Side."""
         import torch
 
-        from bncheck.folding.program.calls import module_path
         from bncheck.folding.program.precise import run_in_float64
+        from bncheck.graph.program.calls import module_path
 
         seen: list[tuple[str, str, Array]] = []
 

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,14 @@ import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.writing.atomic import check_target, explained, replacing
+from bncheck.writing.atomic import (
+    check_target,
+    explained,
+    most_open,
+    replacing,
+    temporary_folder,
+    usual_mode,
+)
 
 #: Tensors below this stay in the model, so that its shapes can be inferred without the data.
 _SMALL = 256
@@ -40,17 +46,22 @@ def fits_one_file(model: onnx.ModelProto, limit: int = MAX_ONNX_BYTES) -> bool:
     return int(model.ByteSize()) < limit
 
 
-def write(model: onnx.ModelProto, path: Path, one_file: bool) -> Written:
-    """Write it whole or not at all; what was at `path` before stays usable until then."""
+def write(
+    model: onnx.ModelProto, path: Path, one_file: bool, original: Path | None = None
+) -> Written:
+    """Write it whole or not at all; what was at `path` before stays usable until then.
+
+    Its permissions are no wider than those of `original`, the checkpoint.
+    """
     if not one_file:
-        return _write_pair(model, path)
+        return _write_pair(model, path, original)
     data = model.SerializeToString(deterministic=True)
-    with replacing(path) as temporary:
+    with replacing(path, original) as temporary:
         temporary.write_bytes(data)
     return Written(len(data), hashlib.sha256(data).hexdigest())
 
 
-def _write_pair(model: onnx.ModelProto, path: Path) -> Written:
+def _write_pair(model: onnx.ModelProto, path: Path, original: Path | None) -> Written:
     """The old model keeps its data until the new one is there: two files never change at once.
 
     So the data get a name that is free, net.onnx.data or else net.onnx.1.data, and those of
@@ -63,8 +74,9 @@ def _write_pair(model: onnx.ModelProto, path: Path) -> Written:
         check_target(beside)
         try:
             with explained(beside):
+                made_data.chmod(usual_mode(beside) & most_open(original, made_data))
                 os.replace(made_data, beside)
-            with replacing(path) as temporary:
+            with replacing(path, original) as temporary:
                 os.replace(made, temporary)
         except BaseException:
             if not path.exists() or _digest(path) != digest:  # an interrupt may come after the end
@@ -87,6 +99,11 @@ def _data_of(path: Path) -> list[Path]:
     return [other for other in path.parent.iterdir() if ours.fullmatch(other.name)]
 
 
+def targets_of(path: Path) -> list[Path]:
+    """All that a model at `path` may replace or remove."""
+    return [path, *(_data_of(path) if path.parent.is_dir() else ())]
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -96,10 +113,8 @@ def pair(
     model: onnx.ModelProto, path: Path, data: str = "model.data"
 ) -> Iterator[tuple[Path, Path]]:
     """The model and its data, so named, in a temporary folder beside `path`."""
-    with contextlib.ExitStack() as stack:
+    with temporary_folder(path) as folder:
         with explained(path):
-            temporary = tempfile.TemporaryDirectory(prefix=f".{path.stem[:40]}.", dir=path.parent)
-            folder = Path(stack.enter_context(temporary))
             split = onnx.ModelProto()
             split.CopyFrom(model)
             convert_model_to_external_data(split, location=data, size_threshold=_SMALL)

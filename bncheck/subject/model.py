@@ -25,17 +25,6 @@ _STATISTICS = ("running_mean", "running_var")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
-def load_model(spec: str, args: Sequence[str], checkpoint: Checkpoint | None) -> nn.Module:
-    """The module that TARGET:CALLABLE builds, with the tensors of `checkpoint` loaded strictly.
-
-    Raises BncheckError for whatever goes wrong, in the user's code too.
-    """
-    model = build_model(spec, args)
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
-    return model
-
-
 def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     """The module itself: an instance as it is, a class or function called with the arguments."""
     from torch import nn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.core import usercode
@@ -26,7 +27,7 @@ class Measuring:
     """A model, data, and how to run one on the other.
 
     `model` is TARGET:CALLABLE, None to unpickle the file itself (`trust`), or a module.
-    `recalibrate` is what to tell users to run.
+    Dotted modules are imported from `import_root`, None for the working directory.
     """
 
     model: str | nn.Module | None
@@ -39,7 +40,7 @@ class Measuring:
     shape: bool = False
     processes: Processes = field(default_factory=Processes)
     progress: Progress = lambda done, total: None
-    recalibrate: str = "bncheck.recalibrate(model, data)"
+    import_root: Path | None = None
 
     def plan(self, train_batch_size: int | None, everything: bool = False) -> Plan:
         """What to measure, with the metric looked up."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.parts import files_of
+from bncheck.writing.leftovers import prefix, sweep
 
 
 def check_target(path: Path) -> None:
@@ -21,6 +23,9 @@ def check_target(path: Path) -> None:
 
 
 def _check_target(path: Path) -> None:
+    if path.is_symlink():  # of a stranger, it may lead to any file of yours
+        leads = os.path.realpath(path)
+        raise BncheckError(f"is a symbolic link to {leads}", "name that file itself", str(path))
     if path.is_dir():
         raise BncheckError("is a folder", "name a file to write", str(path))
     if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
@@ -40,15 +45,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, original: Path | None = None) -> Iterator[Path]:
     """A temporary file beside the target, renamed over it at the end unless something is raised.
 
-    It keeps the target's ending, because readers go by it.
+    It keeps the target's ending, because readers go by it. What holds the content of `original`, a
+    file or a folder, is open to nobody to whom that is closed.
     """
     check_target(path)
     with explained(path):
+        sweep(path.parent)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent
+            prefix=prefix(path.stem), suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
         temporary = Path(name)
@@ -56,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.chmod(temporary, _mode(path))
+            os.chmod(temporary, usual_mode(path) & most_open(original, temporary))
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -65,22 +72,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def creating_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder, which must not exist yet."""
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A folder beside the target, open to its owner alone, that is gone at the end."""
+    with explained(path):
+        sweep(path.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix(path.name), dir=path.parent))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def creating_folder(path: Path, original: Path | None = None) -> Iterator[Path]:
+    """The same as `replacing` for a folder, which must not exist yet: a copy of a folder."""
     if os.path.exists(path):
         raise BncheckError("exists already", "name a folder to create", str(path))
     check_target(path)
-    with explained(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-        try:
-            yield temporary
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o777 & ~mask)
-            os.rename(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    with temporary_folder(path) as temporary, explained(path):
+        yield temporary
+        most = 0o777 if original is None else copied_mode(original, temporary)
+        temporary.chmod(usual_mode(path, 0o777) & most)
+        os.rename(temporary, path)
 
 
 @contextlib.contextmanager
@@ -93,10 +106,34 @@ def explained(path: Path) -> Iterator[None]:
         raise BncheckError(f"cannot be written ({reason})", "choose another", str(path)) from None
 
 
-def _mode(path: Path) -> int:
+def usual_mode(path: Path, usual: int = 0o666) -> int:
     """The mode of the file that is replaced, or what `open` would have given a new one."""
     with contextlib.suppress(OSError):
         return path.stat().st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return usual & ~mask
+
+
+def most_open(original: Path | None, made: Path) -> int:
+    """The permissions that one file made of an original, a file or a folder, may have at most.
+
+    They are those that all files of the original allow.
+    """
+    mode = 0o777
+    if original is not None:
+        if original.is_dir():  # who may not enter the folder reads nothing in it
+            mode = (original.stat().st_mode & 0o111) * 7
+        for file in files_of(original):
+            with contextlib.suppress(OSError):  # a shard that is missing
+                mode &= copied_mode(file, made)
+    return mode
+
+
+def copied_mode(original: Path, copy: Path) -> int:
+    """The mode of a copy; another group than the original's gets what everybody gets."""
+    status = os.stat(original)
+    mode = status.st_mode & 0o777
+    if os.stat(copy).st_gid != status.st_gid:
+        mode &= 0o707 | (mode & 0o007) << 3
+    return mode

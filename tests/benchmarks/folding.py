@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from bncheck.folding.program.exporting import export_program, functional
-from bncheck.folding.program.read import read_program
+from bncheck.folding.program.exporting import export_program
+from bncheck.folding.program.in_place import functional
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.weights import solve
+from bncheck.graph.program.read import read_program
 from tests.benchmarks.table import show
 
 RUNS = 7

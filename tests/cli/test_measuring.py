@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from bncheck.cli import run
-from bncheck.cli.measuring import MeasuringOptions
 from tests.planted import SAMPLES
 
 MODEL = ("--model", f"{SAMPLES / 'nets.py'}:DigitNet")
@@ -44,15 +43,6 @@ def test_the_command_that_is_shown_mends_it(
     code, out, _ = typed(capsys, "inspect", mended, *MODEL, *DATA)
     assert code == 0
     assert out.startswith("healthy")
-
-
-def test_the_command_that_is_shown_keeps_every_digit_and_the_device() -> None:
-    options = MeasuringOptions("nets.py:A b", data="x.npz", device="cuda:1", scale=1 / 255)
-    words = shlex.split(options.command([("--eps", 1e-5)]))
-    assert float(words[words.index("--scale") + 1]) == 1 / 255
-    assert words[words.index("--device") + 1] == "cuda:1"
-    assert words[words.index("--model") + 1] == "nets.py:A b"
-    assert words[words.index("--eps") + 1] == "1e-05"
 
 
 def test_json_of_both_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

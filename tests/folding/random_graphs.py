@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from bncheck.folding import dataflow as df
 from bncheck.folding.weights import Solution
+from bncheck.graph import dataflow as df
 
 Run = Callable[..., Any]
 
@@ -304,12 +304,12 @@ def add_pool(net: Net, draw: Any, x: str) -> None:
     net.call(spec, [x], run)
 
 
+_VIEWS = ("flatten", "swap", "flip", "shuffle", "depth", "deep", "pad", "mirror", "identity",
+          "spread")  # fmt: skip
+
+
 def add_view(net: Net, draw: Any, x: str) -> None:
-    kind = draw(
-        st.sampled_from(
-            ["flatten", "swap", "flip", "shuffle", "depth", "deep", "pad", "mirror", "identity"]
-        )
-    )
+    kind = draw(st.sampled_from(_VIEWS))
     channels = net.samples[x].shape[1]
     if kind == "flatten":
         net.call(df.Reshape(), [x], lambda a: a.flatten(1))
@@ -327,6 +327,9 @@ def add_view(net: Net, draw: Any, x: str) -> None:
         net.call(df.Pad((3,), 0.0), [x], lambda a: F.pad(a, (1, 0)))
     elif kind == "mirror":
         net.call(df.Pad((2, 3), None), [x], lambda a: F.pad(a, (1, 1, 1, 1), mode="reflect"))
+    elif kind == "spread":
+        (mean,) = net.call(df.Average((2, 3)), [x], lambda a: a.mean((2, 3), keepdim=True))
+        net.call(df.Expand(), [mean], lambda a: a.expand(-1, -1, 4, 3))
     else:
         net.call(df.Identity(), [x], lambda a: a.clone())
 

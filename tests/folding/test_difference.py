@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from bncheck.cli import run
 from bncheck.folding.difference import Difference, relative_error
+from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import rewrite as onnx_rewrite
 from bncheck.folding.program import fold as program_fold
@@ -179,5 +180,5 @@ def test_where_rounding_drowns_all_the_finding_says_so() -> None:
     assert finding.rule == "BN404"
     assert "rounding alone moves the original by" in finding.fix
     tolerance = float(finding.fix.partition("--tolerance ")[2].split()[0])
-    wider = program_fold.FoldOptions(tolerance=tolerance)
+    wider = FoldOptions(tolerance=tolerance)
     assert program_fold.fold(model, (torch.randn(2, 3, 8, 8),), wider).parity.holds  # type: ignore[union-attr]

@@ -7,9 +7,9 @@ import os
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 
-from bncheck.folding import dataflow as df
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.weights import solve
+from bncheck.graph import dataflow as df
 from tests.folding.random_graphs import Net, nets
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bncheck.core.errors import BncheckError
-from bncheck.gate.patterns import is_pattern, matching
+from bncheck.gate.patterns import is_pattern, matching, meant
 
 FILES = ("a.pt", "b/a.pt", "b/c/a.pt", "b/c/d.pt", ".h/a.pt", "b/.h.pt", "[x]/a.pt", "b/c/e/f/a.th")
 
@@ -40,6 +40,15 @@ def test_it_finds_what_glob_finds(tree: Path, parts: list[str]) -> None:
             named = (p for p in glob.glob(pattern, recursive=True) if not p.endswith(os.sep))
             found = {os.path.normpath(path) for path in named}
             assert {os.path.normpath(path) for path in matching(pattern)} == found
+
+
+def test_a_file_called_like_the_pattern_hides_nothing(tmp_path: Path) -> None:
+    for name in ("a.pt", "*.pt", "[a].pt"):
+        (tmp_path / name).touch()
+    assert meant(f"{tmp_path}/*.pt") == [f"{tmp_path}/{n}" for n in ("*.pt", "[a].pt", "a.pt")]
+    assert meant(f"{tmp_path}/[a].pt") == [f"{tmp_path}/a.pt", f"{tmp_path}/[a].pt"]
+    assert meant(f"{tmp_path}/a.pt") == [f"{tmp_path}/a.pt"]
+    assert meant(f"{tmp_path}/b*") == meant(f"{tmp_path}/b") == []
 
 
 def test_links_in_a_circle_and_folders_without_end_are_a_line(

@@ -10,15 +10,22 @@ from tests.hostile import (
     abundance,
     configurations,
     containers,
+    distributed_liars,
+    exported_liars,
     folders,
     liars,
     names,
+    onnx_liars,
     onnx_models,
+    pickled_liars,
     pickles,
     programs,
+    repetition,
+    roles,
     safetensors_files,
     surroundings,
     tensors,
+    torchscript_liars,
 )
 from tests.hostile.case import CASES, Case, mark_long
 from tests.hostile.payloads import PAYLOADS
@@ -28,6 +35,8 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "torchscript-code-bomb", "nested-file-shared", "abundant-tuples",
           "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
 
-__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers", "folders",
-           "liars", "names", "onnx_models", "pickles", "programs", "safetensors_files",
-           "surroundings", "tensors"]  # fmt: skip
+__all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
+           "distributed_liars", "exported_liars", "folders", "liars", "names",
+           "onnx_liars", "onnx_models", "pickled_liars", "pickles", "programs",
+           "repetition", "roles", "safetensors_files", "surroundings", "tensors",
+           "torchscript_liars"]  # fmt: skip

@@ -48,6 +48,10 @@ def get(index: int) -> bytes:
     return b"j" + struct.pack("<I", index)
 
 
+#: The last argument of a tensor or parameter.
+HOOKS = call(name("collections", "OrderedDict"))
+
+
 def tensor(
     shape: tuple[int, ...] = (4,),
     strides: tuple[int, ...] = (1,),
@@ -59,7 +63,8 @@ def tensor(
     """A tensor as torch pickles it, over the storage `key`."""
     pid = tuple_(text("storage"), name("torch", storage), text(key), text("cpu"), integer(elements))
     numbers = [tuple_(*map(integer, values)) for values in (shape, strides)]
-    return call(name("torch._utils", "_rebuild_tensor_v2"), pid + b"Q", integer(offset), *numbers)
+    rebuild = name("torch._utils", "_rebuild_tensor_v2")
+    return call(rebuild, pid + b"Q", integer(offset), *numbers, b"\x89", HOOKS)
 
 
 def module(children: Mapping[str, bytes], buffers: Mapping[str, bytes] | None = None) -> bytes:

@@ -51,6 +51,27 @@ for _name, _what, _content in (
         partial(_index, content=_content))  # fmt: skip
 
 
+def _two_shards(folder: Path, whole: bool = False) -> Path:
+    """An index whose variance lies in the second shard, too, and is bad there."""
+    good = zoo.statistics()
+    bad = {"bn.running_var": -torch.ones(4), "fc.weight": torch.ones(2)}
+    for shard, tensors in (("good", good), ("bad", bad)):
+        safetensors.torch.save_file(tensors, folder / f"{shard}.safetensors")
+    places = {**dict.fromkeys(good, "good.safetensors"), "fc.weight": "bad.safetensors"}
+    if whole:
+        safetensors.torch.save_file(bad, folder / "model.safetensors")
+        places["fc.weight"] = "good.safetensors"
+    index = file(
+        folder, json.dumps({"weight_map": places}).encode(), "model.safetensors.index.json"
+    )
+    return folder if whole else index
+
+
+add("index-two-shards", REFUSED, "a tensor that lies in two shards", _two_shards)
+add("index-and-whole", REFUSED, "a folder with whole weights beside an index",
+    partial(_two_shards, whole=True))  # fmt: skip
+
+
 # --- distributed checkpoints ----------------------------------------------------------------------
 
 
@@ -160,3 +181,120 @@ for _name, _what, _size_, _offsets, _sizes in (
         return _metadata(folder, _one_tensor(_size(*size), b"](" + chunk + b"e"), places)
 
     add(f"distributed-chunk-{_name}", REFUSED, _what, _odd_chunk)
+
+
+# --- links --------------------------------------------------------------------------------------
+
+
+def _elsewhere(folder: Path) -> Path:
+    """Somebody's private checkpoint, in a folder beside that of the case."""
+    private = folder.parent / "private"
+    private.mkdir(exist_ok=True)
+    return private
+
+
+def _shards(folder: Path) -> Path:
+    """An index and its shard, with the right numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = zoo.statistics()
+    safetensors.torch.save_file(tensors, folder / "shard.safetensors")
+    weight_map = dict.fromkeys(tensors, "shard.safetensors")
+    return file(
+        folder, json.dumps({"weight_map": weight_map}).encode(), "model.safetensors.index.json"
+    )
+
+
+def _lead_out(folder: Path, *names: str) -> None:
+    """Move these into the private folder, and leave links."""
+    private = _elsewhere(folder)
+    for link in names:
+        os.replace(folder / link, private / link)
+        (folder / link).symlink_to(private / link)
+
+
+def _distributed_link(folder: Path, links: tuple[str, ...]) -> Path:
+    _distributed(folder)
+    _lead_out(folder, *links)
+    return folder
+
+
+for _name, _links in (
+    ("chunks", ("__0_0.distcp",)),
+    ("metadata", (".metadata",)),
+    ("all", (".metadata", "__0_0.distcp")),
+):
+    add(f"link-distributed-{_name}", REFUSED, "a distributed checkpoint with links out of it",
+        partial(_distributed_link, links=_links))  # fmt: skip
+
+
+def _shards_link(folder: Path, links: tuple[str, ...], whole: bool) -> Path:
+    index = _shards(folder)
+    _lead_out(folder, *links)
+    return folder if whole else index
+
+
+_INDEX, _SHARD = "model.safetensors.index.json", "shard.safetensors"
+for _name, _links, _whole in (
+    ("shard", (_SHARD,), True),
+    ("index", (_INDEX,), True),
+    ("index-and-shard", (_INDEX, _SHARD), True),
+    ("named-index-and-shard", (_INDEX, _SHARD), False),
+):
+    add(f"link-{_name}", REFUSED, "shards in a folder that are links out of it",
+        partial(_shards_link, links=_links, whole=_whole))  # fmt: skip
+
+
+@case(REFUSED, "a folder whose only model is a link out of it")
+def link_single_file(folder: Path) -> Path:
+    safetensors.torch.save_file(zoo.statistics(), folder / "model.safetensors")
+    _lead_out(folder, "model.safetensors")
+    return folder
+
+
+def _cache(folder: Path, snapshot: str, blobs: str) -> Path:
+    """As the Hugging Face cache: the files of a snapshot are links to blobs."""
+    home = folder / snapshot
+    _shards(home)
+    (folder / blobs).mkdir(parents=True)
+    for entry in sorted(home.iterdir()):
+        blob = folder / blobs / entry.name.encode().hex()
+        os.replace(entry, blob)
+        entry.symlink_to(os.path.relpath(blob, home))
+    return home
+
+
+for _name, _codes, _snapshot, _where in (
+    ("honest", READ, "repo/snapshots/0123", "repo/blobs"),
+    ("honest-deep", READ, "repo/snapshots/0123/unet", "repo/blobs"),
+    ("honest-twice", READ, "snapshots/snapshots/0123", "snapshots/blobs"),
+    ("another-repository", REFUSED, "repo/snapshots/0123", "other/blobs"),
+    ("no-snapshots", REFUSED, "repo/models/0123", "repo/blobs"),
+    ("no-revision", REFUSED, "repo/snapshots", "repo/blobs"),
+    ("below-blobs", REFUSED, "repo/snapshots/0123", "repo/blobs/private"),
+):
+    add(f"cache-{_name}", _codes, "links of a snapshot of the Hugging Face cache, or like it",
+        partial(_cache, snapshot=_snapshot, blobs=_where), weights=_codes is READ)  # fmt: skip
+
+
+@case(REFUSED, "blobs that are a link to somebody's private folder")
+def cache_linked_blobs(folder: Path) -> Path:
+    home = _cache(folder, "repo/snapshots/0123", "repo/blobs")
+    os.replace(folder / "repo" / "blobs", _elsewhere(folder) / "blobs")
+    (folder / "repo" / "blobs").symlink_to(_elsewhere(folder) / "blobs")
+    return home
+
+
+@case(READ, "a link to a folder, named by the user", weights=True)
+def link_to_a_whole_folder(folder: Path) -> Path:
+    _shards(folder / "real")
+    (folder / "latest").symlink_to("real")
+    return folder / "latest"
+
+
+@case(READ, "links that stay in the folder", weights=True)
+def link_inside(folder: Path) -> Path:
+    index = _shards(folder)
+    (folder / "sub").mkdir()
+    os.replace(folder / "shard.safetensors", folder / "sub" / "shard")
+    (folder / "shard.safetensors").symlink_to("sub/shard")
+    return index

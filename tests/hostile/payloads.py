@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile.assembler import PROTO, call, dict_, in_zip, integer, name, text, tuple_
-from tests.hostile.case import ANY, READ, add, case, file, pack, records_of, saved
+from tests.hostile.case import ANY, READ, REFUSED, add, case, file, pack, records_of, saved
 from tests.zoo import states as zoo
 from tests.zoo.legacy import end_of_pickle
 
@@ -65,8 +65,9 @@ def _spliced(folder: Path, body: bytes, form: str) -> Path:
 for _name, _body in BODIES.items():
     add(f"payload-{_name}-raw", ANY, "a pickle that is nothing but an attack",
         partial(file, data=PAYLOADS[_name]))  # fmt: skip
+    _codes = REFUSED if _name == "build-setstate" else READ  # a second state means harm
     for _form in ("zip", "legacy", "plain"):
-        add(f"payload-{_name}-{_form}", READ, f"an attack in a {_form} file beside good weights",
+        add(f"payload-{_name}-{_form}", _codes, f"an attack in a {_form} file beside good weights",
             partial(_spliced, body=_body, form=_form), weights=True)  # fmt: skip
 
 

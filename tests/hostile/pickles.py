@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.hostile.assembler import (
+    HOOKS,
     PROTO,
     STATISTICS,
     call,
@@ -164,7 +165,7 @@ def nested_file_shared(folder: Path) -> Path:
     blob = b"B" + struct.pack("<I", len(data)) + data
     storage = call(name("torch.storage", "_load_from_bytes"), blob)
     rebuild = name("torch._utils", "_rebuild_tensor_v2")
-    first = call(rebuild, storage + put(0), integer(0), tuple_(integer(4)), tuple_(integer(1)))
-    other = call(rebuild, get(0), integer(0), tuple_(integer(4)), tuple_(integer(1)))
+    rest = (integer(0), tuple_(integer(4)), tuple_(integer(1)), b"\x89", HOOKS)
+    first, other = call(rebuild, storage + put(0), *rest), call(rebuild, get(0), *rest)
     content = {"bn.running_mean": first} | {f"w{number}": other for number in range(60)}
     return file(folder, PROTO + dict_(content) + b".")

@@ -16,7 +16,7 @@ from bncheck.data import DataOptions
 from bncheck.inspecting.report import InspectReport
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn208_would_hurt import would_hurt
-from bncheck.rules.data.case import Case as Judged
+from bncheck.rules.data.measured_network import MeasuredNetwork
 from tests import planted
 from tests.planted import Case, DigitNet
 
@@ -175,7 +175,7 @@ def test_bn208_needs_results_that_are_worse() -> None:
     report = inspect_sample("stale.pt")
     assert report.measurement is not None
     assert report.measurement.direction is Direction.BETTER
-    assert not list(would_hurt.judge(would_hurt, Judged(report.measurement, "")))
+    assert not list(would_hurt.check(MeasuredNetwork(report.measurement, "")))
 
 
 def test_without_labels_flips_are_reported() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bncheck.layers.norm_layer import Assumptions, Origin, find_layers
+from bncheck.core.errors import BncheckError
+from bncheck.layers.norm_layer import Assumptions, Origin, find_layers, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, TensorMap
@@ -51,6 +52,41 @@ def test_other_frameworks_names(names: tuple[str, ...]) -> None:
     assert layer.statistics is not None
     assert layer.weight is not None
     assert layer.bias is not None
+
+
+@pytest.mark.parametrize("other", ["bn.moving_variance", "bn._variance", "bn/running_var"])
+def test_two_tensors_for_one_role_are_an_error_that_names_both(other: str) -> None:
+    with pytest.raises(BncheckError) as error:
+        find_layers(checkpoint("bn.running_mean", "bn.running_var", other), Assumptions())
+    assert "'bn.running_var'" in str(error.value)
+    assert f"'{other}'" in str(error.value)
+
+
+def test_what_a_module_says_and_another_statistic_of_that_name() -> None:
+    """A program that uses a's mean and b's variance, beside a's own variance."""
+    module = NormModule("BatchNorm", {"running_mean": STATISTICS_OF_A[0], "running_var": "b.var"})
+    with pytest.raises(BncheckError, match=r"b\.var"):
+        find_layers(checkpoint(*STATISTICS_OF_A, "b.var", modules={"a": module}), Assumptions())
+
+
+STATISTICS_OF_A = ("a.running_mean", "a.running_var")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bn.running_mean", "bn.running_covar"),
+        (*STATISTICS_OF_A, "a.running_covar"),
+        (*STATISTICS_OF_A, "a.Running_Var"),
+        (*STATISTICS_OF_A, "a.runningVar"),
+        ("moving_mean:0",),
+    ],
+)
+def test_what_looks_like_a_statistic_and_is_nobody_s_is_said(names: tuple[str, ...]) -> None:
+    found = checkpoint(*names)
+    (group,) = unjudged(found, find_layers(found, Assumptions()))
+    assert set(group.names) == set(names) - set(STATISTICS_OF_A)
+    assert group.finite
 
 
 def test_a_bare_weight_and_bias_are_no_layer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +51,22 @@ def test_only_the_norm_layers_are_read(
     assert 0 < sum(file.bytes_read for file in opened) < size / 100
 
 
-def test_a_sparse_tensor_is_known_and_not_read(tmp_path: Path) -> None:
+def _quantized() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("sparse tensor", lambda: torch.eye(3).to_sparse()), ("qtensor", _quantized)],
+)
+def test_a_tensor_of_another_kind_is_known_and_not_read(
+    kind: str, make: Callable[[], torch.Tensor], tmp_path: Path
+) -> None:
     path = tmp_path / "model.pt"
-    torch.save({**states.statistics(), "embedding": torch.eye(3).to_sparse()}, path)
+    torch.save({**states.statistics(), "embedding": make()}, path)
     checkpoint = open_checkpoint(path)
     assert checkpoint.tensors["bn.running_var"].size
-    with pytest.raises(BncheckError, match=r"does not read \(sparse tensor\)"):
+    with pytest.raises(BncheckError, match=rf"does not read \({kind}\)"):
         _ = checkpoint.tensors["embedding"]

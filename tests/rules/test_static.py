@@ -12,9 +12,7 @@ import pytest
 import bncheck
 from bncheck.layers.norm_layer import Origin, Setting
 from bncheck.reading.kinds import NormKind
-from bncheck.rules.data.rule import MeasuredRule
-from bncheck.rules.registry import RULES
-from bncheck.rules.series.rule import SeriesRule
+from bncheck.rules.registry import FILE_RULES, RULES
 from tests.networks import ASSUMED_MOMENTUM, SAMPLES, codes, findings, healthy_layer, network
 
 
@@ -145,6 +143,13 @@ PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
         replace(GOOD, mean=None, var=None, batches=None, kind=NormKind.GROUP),
         set(),
     ),
+    ("BN119 one weight for two channels each", replace(GOOD, weight=ones(4)), {("BN119", "info")}),
+    ("BN119 one weight for all channels", replace(GOOD, weight=ones(1)), set()),
+    (
+        "BN104 of no channel",
+        replace(GOOD, mean=zeros(0), var=zeros(0), weight=None, bias=None),
+        {("BN104", "error")},
+    ),
     ("BN401 in a module", replace(GOOD, training=True), {("BN401", "info")}),
 ]
 
@@ -162,11 +167,7 @@ def test_a_planted_fault_is_found_at_its_layer_and_nothing_else(
 def test_every_rule_is_planted() -> None:
     elsewhere = {"BN105", "BN113"}  # below: they need a formula or an option
     planted = {rule for _, _, expected in PLANTED for rule, _ in expected}
-    folding = {"BN402", "BN403", "BN404"}  # tests/folding
-    regression = {"BN501", "BN502"}  # gate --against
-    several = (MeasuredRule, SeriesRule)  # tests/test_diagnosis.py, tests/drifting
-    about_files = {rule.code for rule in RULES if not isinstance(rule, several)}
-    assert planted | elsewhere == about_files - folding - regression
+    assert planted | elsewhere == {rule.code for rule in FILE_RULES}
 
 
 def test_an_untrained_network_is_one_info() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.norms import find_norms
 from bncheck.reading.opening import open_checkpoint
-from bncheck.subject.model import build_model, load_model, to_tensor
+from bncheck.subject.model import build_model, load_weights, to_tensor
 from tests.planted import SAMPLES
 
 SOURCE = """
@@ -112,25 +112,31 @@ def saved(path: Path, state: dict[str, torch.Tensor]) -> Path:
     return path / "net.pt"
 
 
+def loaded(spec: str, arguments: list[str], path: Path) -> nn.Module:
+    model = build_model(spec, arguments)
+    load_weights(model, open_checkpoint(path))
+    return model
+
+
 def test_weights_are_loaded_strictly(nets: str, tmp_path: Path) -> None:
     state = build_model(f"{nets}:Net", []).state_dict()
     del state["conv.bias"]
     state["extra.weight"] = torch.zeros(1)
     with pytest.raises(BncheckError, match=r"lacks conv.bias .* holds extra.weight"):
-        load_model(f"{nets}:Net", [], open_checkpoint(saved(tmp_path, state)))
+        loaded(f"{nets}:Net", [], saved(tmp_path, state))
 
 
 def test_wrappers_are_stripped(nets: str, tmp_path: Path) -> None:
     net = build_model(f"{nets}:Net", [])
     state = {f"module._orig_mod.{n}": t for n, t in net.state_dict().items()}
-    loaded = load_model(f"{nets}:Net", [], open_checkpoint(saved(tmp_path, state)))
-    assert torch.equal(loaded.get_parameter("conv.weight"), net.get_parameter("conv.weight"))
+    model = loaded(f"{nets}:Net", [], saved(tmp_path, state))
+    assert torch.equal(model.get_parameter("conv.weight"), net.get_parameter("conv.weight"))
 
 
 def test_the_prefix_that_would_fix_it_is_named(nets: str, tmp_path: Path) -> None:
     state = build_model(f"{nets}:Net", []).state_dict()
     with pytest.raises(BncheckError, match=r"with the prefix 'net\.'"):
-        load_model(f"{nets}:Outer", [], open_checkpoint(saved(tmp_path, state)))
+        loaded(f"{nets}:Outer", [], saved(tmp_path, state))
 
 
 def test_a_prefix_that_is_taken_off_anyway_is_no_advice(nets: str, tmp_path: Path) -> None:
@@ -138,20 +144,20 @@ def test_a_prefix_that_is_taken_off_anyway_is_no_advice(nets: str, tmp_path: Pat
     state = {f"module.{n}": t for n, t in net.state_dict().items()}
     state["module.other.weight"] = torch.zeros(1)
     with pytest.raises(BncheckError, match="check --model, --model-arg and --key"):
-        load_model(f"{nets}:Net", [], open_checkpoint(saved(tmp_path, state)))
+        loaded(f"{nets}:Net", [], saved(tmp_path, state))
 
 
 def test_a_layer_that_is_called_alike_is_no_prefix(nets: str, tmp_path: Path) -> None:
     state = build_model(f"{nets}:Net", []).state_dict()
     state |= {f"other{index}.weight": torch.zeros(1) for index in range(30)}
     with pytest.raises(BncheckError, match="check --model, --model-arg and --key"):
-        load_model(f"{nets}:Outer", [], open_checkpoint(saved(tmp_path, state)))
+        loaded(f"{nets}:Outer", [], saved(tmp_path, state))
 
 
 def test_a_size_that_differs_is_named(nets: str, tmp_path: Path) -> None:
     state = build_model(f"{nets}:Net", []).state_dict()
     with pytest.raises(BncheckError, match=r"conv.weight is \(3, 1, 3, 3\) .* \(4, 1, 3, 3\)"):
-        load_model(f"{nets}:Net", ["width=4"], open_checkpoint(saved(tmp_path, state)))
+        loaded(f"{nets}:Net", ["width=4"], saved(tmp_path, state))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +166,7 @@ def test_a_size_that_differs_is_named(nets: str, tmp_path: Path) -> None:
      "healthy-distributed", "healthy-module.pt", "healthy-torchscript.pt"],
 )  # fmt: skip
 def test_every_layout_loads(name: str) -> None:
-    model = load_model(f"{SAMPLES / 'nets.py'}:DigitNet", [], open_checkpoint(SAMPLES / name))
+    model = loaded(f"{SAMPLES / 'nets.py'}:DigitNet", [], SAMPLES / name)
     assert [norm.name for norm in find_norms(model)] == ["bn1", "bn2", "bn3", "bn4"]
     assert float(model.get_buffer("bn1.running_mean").abs().sum()) > 0
 

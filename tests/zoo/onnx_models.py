@@ -98,12 +98,12 @@ def onnx_external_data(folder: Path) -> Layout:
 def onnx_in_hf_cache(folder: Path) -> Layout:
     """Model and data are links into one folder of blobs: onnx.load refuses, onnxruntime accepts."""
     made = onnx_external_data(folder)
-    blobs, snapshot = folder / "blobs", folder / "snapshot"
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "0123"
     blobs.mkdir()
-    snapshot.mkdir()
+    snapshot.mkdir(parents=True)
     for name in ("model.onnx", "model.data"):
         (folder / name).rename(blobs / f"sha-of-{name}")
-        (snapshot / name).symlink_to(f"../blobs/sha-of-{name}")
+        (snapshot / name).symlink_to(f"../../blobs/sha-of-{name}")
     return Layout(snapshot / "model.onnx", "onnx", made.tensors, made.layers)
 
 

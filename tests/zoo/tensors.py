@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.zoo.layout import BUILDERS, Layout, layout, silent
-from tests.zoo.states import State, arrays, numpy_of, statistics, zipped
+from tests.zoo.states import State, statistics, zipped
 
 
 def _of_dtype(folder: Path, dtype: torch.dtype) -> Layout:
@@ -103,15 +102,3 @@ def parameter_subclasses(folder: Path) -> Layout:
         "bn.running_mean": expected["bn.running_mean"].as_subclass(TaggedTensor),
     }
     return zipped(folder, content, expected, layers=silent(["bn"]))
-
-
-@layout
-def quantized_beside(folder: Path) -> Layout:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantized = torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.qint8)
-    expected = {**statistics(), "conv.weight": quantized}
-    path = folder / "checkpoint.pt"
-    torch.save(expected, path)
-    bits = {**arrays(statistics()), "conv.weight": numpy_of(quantized.int_repr())}
-    return Layout(path, "torch-zip", bits, silent(["bn"]))

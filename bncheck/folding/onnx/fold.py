@@ -1,27 +1,29 @@
-"""Fold an ONNX model: read, plan, rewrite, check, compare."""
+"""Fold an ONNX model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import numpy_helper
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.folding.onnx.parity import check
+from bncheck.folding import fold as folding
+from bncheck.folding.fold import FoldOptions
+from bncheck.folding.onnx.parity import ModelSides, Named
 from bncheck.folding.onnx.plain import make_plain
-from bncheck.folding.onnx.read import read_model
 from bncheck.folding.onnx.reference import user_inputs
 from bncheck.folding.onnx.rewrite import rewrite
-from bncheck.folding.result import FoldReport, findings_of
-from bncheck.folding.weights import solve
-from bncheck.reading.onnx_file import graphs_of, load_tensor
-from bncheck.reading.protobuf import check_size
+from bncheck.folding.result import FoldReport
+from bncheck.folding.weights import Solution
+from bncheck.graph.dataflow import Graph
+from bncheck.graph.onnx.read import read_model
+from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parse_model
+from bncheck.reading.onnx_functions import without_functions
 from bncheck.reading.source import Source
 from bncheck.writing.atomic import replacing
 
@@ -31,19 +33,17 @@ def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
 
     `freeze_inputs`: inputs that have a value already are no inputs any more.
     """
-    source = Source.open(path)
+    source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
-    data = source.read(0, source.size)
-    check_size(data)
-    model = onnx.ModelProto()
-    model.ParseFromString(data)
+    model = parse_model(source)
+    folder = ModelFolder(path, source.budget)
     for graph in graphs_of(model.graph):
         tensors = list(graph.initializer)
         tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
         for tensor in tensors:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                array = np.asarray(load_tensor(tensor, path))
+                array = np.asarray(load_tensor(tensor, folder))
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
         raise BncheckError(
@@ -79,52 +79,56 @@ def _parts(sparse: onnx.SparseTensorProto) -> tuple[onnx.TensorProto, onnx.Tenso
     return sparse.values, sparse.indices
 
 
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+def save_onnx(model: onnx.ModelProto, path: Path, original: Path | None = None) -> None:
     """Write a model with all its data in one file, whole or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path, original) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 
 def fold_onnx(
     path: Path,
+    options: FoldOptions | None = None,
     *,
-    keep: Sequence[str] = (),
-    tolerance: float | None = None,
-    dry_run: bool = False,
-    fail_unfolded: bool = False,
     freeze_inputs: bool = False,
-    samples: Callable[[onnx.ModelProto], dict[str, Any]] | None = None,
+    samples: Callable[[onnx.ModelProto], Named] | None = None,
 ) -> tuple[FoldReport, onnx.ModelProto]:
     """The folded model and the report about it; `samples` are compared on, too.
 
     Raises BncheckError.
     """
-    original = load_onnx(path, freeze_inputs=freeze_inputs)
-    if original.functions:
-        original = onnx.inliner.inline_local_functions(original)
+    original = without_functions(load_onnx(path, freeze_inputs=freeze_inputs))
     extra = [] if samples is None else [samples(original)]
-    folded = onnx.ModelProto()
-    folded.CopyFrom(original)
-    make_plain(folded)
-    parts = read_model(folded)
-    solutions = [solve(part.graph, keep) for part in parts]
-    decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
-    if dry_run:
-        findings = findings_of(decisions, None, fail_unfolded)
-        return FoldReport(decisions, findings=findings), original
-    renamed = rewrite(folded, parts, solutions)
-    _check_model(original, folded)
-    # What lies in the graphs inside nodes, nobody can see.
-    twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
-    twins |= {output.name: output.name for output in original.graph.output}
-    parity = check(original, folded, twins, tolerance, extra)
-    report = FoldReport(
-        decisions,
-        parity,
-        flushed=sum(solution.flushed for solution in solutions),
-        findings=findings_of(decisions, parity, fail_unfolded),
-    )
-    return report, folded
+    model = _Model(original)
+    report, _ = folding.fold(model, options or FoldOptions(), extra)
+    return report, model.result
+
+
+class _Model:
+    """A fold.Foldable; `result` is its fold once there is one."""
+
+    failures: tuple[type[Exception], ...] = (
+        RuntimeError, NotImplementedError, ValueError, onnx.shape_inference.InferenceError,
+    )  # fmt: skip
+
+    def __init__(self, original: onnx.ModelProto) -> None:
+        self.original = original
+        self.result = onnx.ModelProto()
+        self.result.CopyFrom(original)
+        make_plain(self.result)
+        self._parts = read_model(self.result)
+
+    def read(self) -> Sequence[Graph]:
+        return [part.graph for part in self._parts]
+
+    def rewrite(self, solutions: Sequence[Solution]) -> None:
+        renamed = rewrite(self.result, self._parts, solutions)
+        _check_model(self.original, self.result)
+        # What lies in the graphs inside nodes, nobody can see.
+        self._twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
+
+    def evaluate(self) -> ModelSides:
+        outputs = {output.name: output.name for output in self.original.graph.output}
+        return ModelSides(self.original, self.result, self._twins | outputs)
 
 
 def _check_model(original: onnx.ModelProto, folded: onnx.ModelProto) -> None:

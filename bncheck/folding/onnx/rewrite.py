@@ -10,12 +10,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import Cast
-from bncheck.folding.dataflow import ConvTranspose, Linear, Op
-from bncheck.folding.onnx.nodes import names_in
-from bncheck.folding.onnx.read import Part
-from bncheck.folding.onnx.scope import opset_of
 from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.weights import NewWeights, Solution
+from bncheck.graph.dataflow import ConvTranspose, Linear, Op
+from bncheck.graph.onnx.nodes import names_in
+from bncheck.graph.onnx.read import Part
+from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
 
@@ -127,7 +127,7 @@ class _Rewriter:
         self.after.setdefault(int(op.name), []).append(added)
 
     def _as_shuffle(self, node: onnx.NodeProto, op: Op, spec: ConvTranspose) -> None:
-        """See algebra.tiling_as_conv."""
+        """docs/folding.md, "Tiling"."""
         result = node.output[0]
         node.op_type = "Conv"
         del node.attribute[:]

@@ -1,100 +1,109 @@
-"""A normalisation beside a linear call that reads the same value, both added up.
+"""A normalisation beside a linear call that reads the same value: docs/folding.md, "Beside".
 
-    conv(x) + (a x + t) = conv'(x) + x
-
-with conv'(x) = conv(x) + (a - 1) x + t: the weights of conv and a diagonal, at the place of the
-kernel that reads the very position of the output. So RepVGG's identity branch goes. Two
-normalisations of one value become one in the same way.
+Two normalisations of one value become one in the same way. Behind a move into a linear call that
+is beside, no other may follow: its result is no longer a multiple of what it was.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Add, Conv, Linear, Norm, Op
-from bncheck.folding.planner.candidates import Candidate
-from bncheck.folding.planner.draft import Draft, Step, channel_axis, channel_map
+from bncheck.folding.planner.absorbing import output_channels
+from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
-from bncheck.folding.planner.plan import Fold
+from bncheck.folding.planner.normalisations import Slot, data_slot
+from bncheck.graph.dataflow import Add, Conv, Graph, Linear
 
 
-class Beside(Draft):
-    """Moves into a call on another branch; behind one into a linear call, no other may follow."""
+@dataclass(frozen=True)
+class _Branch:
+    """Calls from the end of a branch up to one that reads the source; what multiplies that one."""
 
-    def _put_beside(self, candidate: Candidate, affine: Affine, into_norms: bool) -> Step:
-        """Down the additions that the result goes into, until a branch can take it over."""
-        source = self._source(candidate)
-        self._same_dtype(candidate)
-        mean = self.graph.ops[candidate.first].input(3)
-        if mean is not None and len(self.graph.uses.get(mean, [])) > 1:
-            raise Stuck("it is called elsewhere, too, and so no branch of its own")
-        step = Step()
-        value, factor = self.graph.ops[candidate.last].outputs[0], 1.0
-        while (index := self._only_reader(value)) is not None:
-            add = self.graph.ops[index]
-            if not isinstance(add.spec, Add) or index in self.bypassed:
-                break
-            step.altered.add(value)
-            step.through.append(index)
-            slot = add.inputs.index(value)
-            factor *= add.spec.factors[slot]
-            other, own = add.inputs[1 - slot], add.spec.factors[1 - slot]
-            path = self._branch(other, source, own, into_norms)
-            if path is not None:
-                self._absorb(path, affine, factor, step)
-                return step
-            value = add.outputs[0]
-        raise Stuck("no other branch of a sum can take it over")
+    calls: tuple[int, ...]
+    factor: float
 
-    def _only_reader(self, value: str) -> int | None:
-        uses = self.graph.uses.get(value, [])
-        return uses[0].op if len(uses) == 1 and value not in self.graph.outputs else None
 
-    def _branch(
-        self, value: str | None, source: str, factor: float, into_norms: bool
-    ) -> tuple[list[int], float] | None:
-        """The calls from a branch's end up to one that can take it, and what multiplies that."""
-        index = self.graph.producers.get(value or "")
-        if value is None or index is None or self._only_reader(value) is None:
-            return None
-        op = self.graph.ops[index]
-        if self._fits(index, op, source, into_norms):
-            return [index], factor
-        inputs: list[tuple[str | None, float]] = []
-        if index in self.bypassed:
-            inputs = [(op.inputs[self._data_slot(op)], 1.0)]
-        elif isinstance(op.spec, Add):
-            inputs = list(zip(op.inputs, op.spec.factors, strict=True))
-        for name, own in inputs:
-            found = self._branch(name, source, factor * own, into_norms)
-            if found is not None:
-                return [index, *found[0]], found[1]
+def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
+    """Follow the additions that the result goes into until a branch of one can take it over."""
+    graph = draft.graph
+    check_dtype(graph, moving)
+    mean = graph.ops[moving.norm.first].input(Slot.MEAN)
+    if mean is not None and len(graph.uses.get(mean, [])) > 1:
+        raise Stuck("it is called elsewhere, too, and so no branch of its own")
+    step = Step()
+    value, factor = moving.output, 1.0
+    while (index := _only_reader(graph, value)) is not None:
+        add = graph.ops[index]
+        if not isinstance(add.spec, Add) or index in draft.bypassed:
+            break
+        step.altered.add(value)
+        step.through.append(index)
+        slot = add.inputs.index(value)
+        factor *= add.spec.factors[slot]
+        other, own = add.inputs[1 - slot], add.spec.factors[1 - slot]
+        branch = _branch(draft, other, moving.source, own, into_norms)
+        if branch is not None:
+            _absorb(draft, branch, moving.affine, factor, step)
+            return step
+        value = add.outputs[0]
+    raise Stuck("no other branch of a sum can take it over")
+
+
+def _only_reader(graph: Graph, value: str) -> int | None:
+    uses = graph.uses.get(value, [])
+    return uses[0].op if len(uses) == 1 and value not in graph.outputs else None
+
+
+def _branch(
+    draft: Draft, value: str | None, source: str, factor: float, into_norms: bool
+) -> _Branch | None:
+    graph = draft.graph
+    index = graph.producers.get(value or "")
+    if value is None or index is None or _only_reader(graph, value) is None:
         return None
+    if (_can_merge if into_norms else _can_absorb)(draft, index, source):
+        return _Branch((index,), factor)
+    op = graph.ops[index]
+    inputs: list[tuple[str | None, float]] = []
+    if index in draft.bypassed:
+        inputs = [(op.inputs[data_slot(graph, op)], 1.0)]
+    elif isinstance(op.spec, Add):
+        inputs = list(zip(op.inputs, op.spec.factors, strict=True))
+    for name, own in inputs:
+        found = _branch(draft, name, source, factor * own, into_norms)
+        if found is not None:
+            return replace(found, calls=(index, *found.calls))
+    return None
 
-    def _fits(self, index: int, op: Op, source: str, into_norms: bool) -> bool:
-        if into_norms:
-            free = isinstance(op.spec, Norm) and not op.spec.uses_batch
-            return free and op.inputs[0] == source and not {index} & (self.held | self.bypassed)
-        centred = isinstance(op.spec, Linear) and op.spec.axes[0] == op.spec.axes[1]
-        centred |= isinstance(op.spec, Conv) and op.spec.centre is not None
-        fold = self.folds.get(index, Fold())
-        constant = all(name is None or self.graph.is_constant(name) for name in op.inputs[1:3])
-        same = self.graph.shape(op.outputs[0]) == self.graph.shape(source)
-        return centred and constant and same and op.inputs[0] == source and not fold.before
 
-    def _absorb(
-        self, path: tuple[list[int], float], affine: Affine, factor: float, step: Step
-    ) -> None:
-        (*between, index), own = path
-        op = self.graph.ops[index]
-        axis = channel_axis(self.graph, op, 1)
-        vector = channel_map(self.graph, op, op.outputs[0], affine, axis)
-        share = factor / own
-        scale, shift = share * (vector.scale - 1.0), share * vector.shift
-        fold = self.folds.get(index, Fold())
-        if fold.beside:
-            scale, shift = fold.beside.scale + scale, fold.beside.shift + shift
-        step.folds[index] = replace(fold, beside=Affine(scale, shift))
-        step.into.append(index)
-        step.altered.update(n for i in (*between, index) for n in self.graph.ops[i].outputs)
+def _can_merge(draft: Draft, index: int, source: str) -> bool:
+    """Whether a call is another normalisation of the source that can take this one over."""
+    free = draft.can_take_over(index) and index not in draft.bypassed
+    return free and draft.graph.ops[index].inputs[Slot.DATA] == source
+
+
+def _can_absorb(draft: Draft, index: int, source: str) -> bool:
+    """Whether a call is linear in the source, place by place, and can have a diagonal added."""
+    graph, op = draft.graph, draft.graph.ops[index]
+    if isinstance(op.spec, Linear):
+        centred = op.spec.axes[0] == op.spec.axes[1]
+    else:
+        centred = isinstance(op.spec, Conv) and op.spec.centre is not None
+    if not centred or op.inputs[Slot.DATA] != source or draft.fold(index).before:
+        return False
+    constant = all(name is None or graph.is_constant(name) for name in op.inputs[1:3])
+    return constant and graph.shape(op.outputs[0]) == graph.shape(source)
+
+
+def _absorb(draft: Draft, branch: _Branch, affine: Affine, factor: float, step: Step) -> None:
+    index = branch.calls[-1]
+    graph, fold = draft.graph, draft.fold(index)
+    vector = output_channels(graph, graph.ops[index], affine)
+    share = factor / branch.factor
+    beside = Affine(share * (vector.scale - 1.0), share * vector.shift)
+    if fold.beside:
+        beside = Affine(fold.beside.scale + beside.scale, fold.beside.shift + beside.shift)
+    step.folds[index] = replace(fold, beside=beside)
+    step.into.append(index)
+    step.altered.update(name for i in branch.calls for name in graph.ops[i].outputs)

@@ -1,6 +1,7 @@
 """What can be done with an affine map alone: compare, merge and shrink it.
 
-A map is a pair of arrays that broadcast against the value they belong to, NaN where nobody cares.
+A map is a pair of arrays that broadcast against the value they belong to, algebra.FREE where no
+reader of the value wants anything.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import Floats, Graph, Shape
+from bncheck.folding.algebra import Affine, is_free
+from bncheck.graph.dataflow import Floats, Graph, Shape
 
 #: Maps larger than this (in numbers) are not worth carrying: one per element of a feature map.
 MAX_SIZE = 1 << 24
@@ -48,7 +49,7 @@ def constant_along(array: Floats, axes: Sequence[int]) -> Floats | None:
     for axis in axes:
         if array.shape[axis] == 1:
             continue
-        free = np.isnan(array)
+        free = is_free(array)
         first = np.take_along_axis(array, np.argmin(free, axis, keepdims=True), axis)
         if not np.all(free | (array == first)):
             return None
@@ -71,16 +72,16 @@ def is_even(affine: Affine, axis: int) -> bool:
 
 
 def same(first: Affine, second: Affine) -> bool:
-    """Whether two maps are equal wherever both care."""
+    """Whether two maps are equal wherever neither is free."""
     return merged(first, second) is not None
 
 
 def merged(first: Affine, second: Affine) -> Affine | None:
-    """What both maps want, each filling the places where the other does not care."""
+    """The map that is both, each filling what is free in the other; None where they differ."""
     if first is second:
         return first
     arrays = np.broadcast_arrays(first.scale, first.shift, second.scale, second.shift)
-    free, other_free = np.isnan(arrays[0]), np.isnan(arrays[2])
+    free, other_free = is_free(arrays[0]), is_free(arrays[2])
     both = ~free & ~other_free
     if np.any(both & ((arrays[0] != arrays[2]) | (arrays[1] != arrays[3]))):
         return None
@@ -88,19 +89,23 @@ def merged(first: Affine, second: Affine) -> Affine | None:
 
 
 def settled(affine: Affine) -> Affine:
-    """The map with the identity wherever nobody cares."""
-    free = np.isnan(affine.scale)
+    """The map with the identity wherever it is free."""
+    free = is_free(affine.scale)
     if not np.any(free):
         return affine
     shift = np.broadcast_to(affine.shift, free.shape)
     return Affine(np.where(free, 1.0, affine.scale), np.where(free, 0.0, shift))
 
 
+def repeated_axes(shape: Shape, out: Shape) -> list[int]:
+    """The axes of `out` along which a value of that (smaller) shape is repeated to broadcast."""
+    more = len(out) - len(shape)
+    return [i for i, size in enumerate(out) if i < more or shape[i - more] != size]
+
+
 def fitted(array: Floats, shape: Shape, out: Shape) -> Floats:
     """A map of a broadcast result, as a map of the operand of that (smaller) shape."""
-    more = len(out) - len(shape)
-    repeated = [i for i, size in enumerate(out) if i < more or shape[i - more] != size]
-    small = constant_along(array, repeated)
+    small = constant_along(array, repeated_axes(shape, out))
     if small is None:
         raise Stuck("an operand of the addition before it is broadcast over its channels")
-    return small.reshape(small.shape[more:])
+    return small.reshape(small.shape[len(out) - len(shape) :])

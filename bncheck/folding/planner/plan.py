@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
+from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
 
+#: An operand: a call's place in `graph.ops`, and which of its inputs.
+Place: TypeAlias = "tuple[int, int]"
 
-class Status(str, Enum):
+
+class Status(StrEnum):
     """What becomes of a normalisation."""
 
     FOLDED = "folded"
@@ -45,17 +49,35 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Maps that a call absorbs: one on its input channels, one on its output channels.
+    """Maps that a call absorbs, each as two vectors over its channels.
 
-    `beside`: what is added to it, a multiple of its own input and a shift (planner/beside.py).
-
-    `as_shuffle`: it becomes a 1 x 1 convolution and a pixel shuffle (algebra.tiling_as_conv).
+    `before`: of its input, `after`: of its result. `beside`: a multiple of its own input and a
+    shift that are added to its result. `as_shuffle`: it becomes a 1 x 1 convolution and a pixel
+    shuffle (algebra.Kernel.as_tiles).
     """
 
     before: Affine | None = None
     after: Affine | None = None
     as_shuffle: bool = False
     beside: Affine | None = None
+
+    def applied_to(self, norm: Affine) -> Affine:
+        """The map of a normalisation with what it has absorbed of others."""
+        rank = norm.scale.ndim
+        if self.before:
+            norm = norm.after(_on_channels(self.before, rank))
+        if self.after:
+            norm = _on_channels(self.after, rank).after(norm)
+        if self.beside:
+            more = _on_channels(self.beside, rank)
+            norm = Affine(norm.scale + more.scale, norm.shift + more.shift)
+        return norm
+
+
+def _on_channels(vectors: Affine, rank: int) -> Affine:
+    """One number a channel as a map of a value of that rank."""
+    sizes = (1, -1, *(1,) * (rank - 2)) if rank > 1 else (-1,)
+    return Affine(vectors.scale.reshape(sizes), vectors.shift.reshape(sizes))
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ class Plan:
 
     decisions: tuple[Decision, ...] = ()
     folds: Mapping[int, Fold] = field(default_factory=dict)
-    constants: Mapping[tuple[int, int], Affine] = field(default_factory=dict)
+    constants: Mapping[Place, Affine] = field(default_factory=dict)
     bypassed: frozenset[int] = frozenset()
     altered: frozenset[str] = frozenset()
     targets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -1,32 +1,35 @@
 """Which normalisation goes where, and why not: a pure function from a graph to a plan.
 
-Each normalisation with fixed statistics is an affine map. It is pulled backwards into the calls
-that made its input, or pushed forwards into the calls that read its output. Every step leaves the
-function that the graph computes as it was, so steps can follow one another in any number.
+docs/folding.md, "The order of moves". Each normalisation with fixed statistics is an affine map,
+which is pulled backwards into the calls that made its input, or pushed forwards into the calls that
+read its output. Every step leaves the function that the graph computes as it was, so steps can
+follow one another in any number.
 
 All or nothing: a map that cannot be absorbed whole, on every path, stays where it is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.dataflow import (
-    Enclosed,
-    Graph,
-    Norm,
-)
-from bncheck.folding.planner.backwards import Backwards
-from bncheck.folding.planner.beside import Beside
-from bncheck.folding.planner.candidates import Candidate, affine_of, find_candidates
-from bncheck.folding.planner.draft import Step, with_merged
-from bncheck.folding.planner.forwards import Forwards
+from bncheck.folding.planner.backwards import pull
+from bncheck.folding.planner.beside import put_beside
+from bncheck.folding.planner.decisions import decisions, kept_for
+from bncheck.folding.planner.draft import Draft, Moving, Step
+from bncheck.folding.planner.forwards import push
 from bncheck.folding.planner.maps import Stuck
-from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
+from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
+from bncheck.folding.planner.plan import Decision, Plan
+from bncheck.folding.planner.skip import pull_with_skip
+from bncheck.graph.dataflow import Graph
+
+#: A way to move a normalisation: what changes, or Stuck. The flag says whether other normalisations
+#: may absorb it.
+Move: TypeAlias = Callable[[Draft, Moving, bool], Step]
 
 
 def plan(
@@ -37,154 +40,97 @@ def plan(
     """Decide about every normalisation of the graph.
 
     `keep` are patterns of names to leave alone; `forbidden` maps names to the reason why a fold
-    that would be exact on paper is none (its numbers do not fit their dtype).
+    that would be exact on paper is not allowed (its numbers do not fit their dtype).
     """
-    return _Planner(graph, keep, forbidden or {}).run()
+    norms = list(find_normalisations(graph))
+    kept: dict[int, Decision] = {}
+    maps: dict[int, Affine] = {}
+    for norm in norms:
+        found = _map_or_reason(graph, norm, keep, forbidden or {})
+        if isinstance(found, Affine):
+            maps[norm.last] = found
+        else:
+            kept[norm.last] = found
+    units = frozenset(i for norm in norms if len(norm.ops) > 1 for i in norm.ops)
+    held = frozenset(i for norm in norms if norm.last in kept for i in norm.ops)
+    planning = _Planning(Draft(graph, units, held), maps, kept)
+    planning.run([norm for norm in norms if norm.last in maps])
+    return planning.result(norms)
 
 
-class _Planner(Backwards, Forwards, Beside):
-    def run(self) -> Plan:
-        candidates = list(find_candidates(self.graph))
-        self.units.update(i for c in candidates if len(c.ops) > 1 for i in c.ops)
-        waiting = []
-        for candidate in candidates:
-            reason = self._never(candidate)
-            if reason:
-                self.held.update(candidate.ops)
-                self.decisions[candidate.last] = reason
-            else:
-                waiting.append(candidate)
-        progress = True
-        while progress and waiting:
+def _map_or_reason(
+    graph: Graph, norm: Normalisation, keep: Sequence[str], forbidden: Mapping[str, str]
+) -> Affine | Decision:
+    """The map of a normalisation that may move, else why it may not."""
+    if any(fnmatch.fnmatchcase(norm.name, pattern) for pattern in keep):
+        return kept_for(norm, Stuck("--keep asks for it"))
+    if norm.name in forbidden:
+        hint = "in a dtype of a larger range (float32, bfloat16) it could be folded"
+        return replace(kept_for(norm, Stuck(forbidden[norm.name], hint)), overflow=True)
+    try:
+        return affine_of(graph, norm)
+    except Stuck as stuck:
+        return kept_for(norm, stuck)
+
+
+@dataclass
+class _Planning:
+    """The draft, the step of each normalisation that moved, and why the others did not (so far).
+
+    Keys are the places of the calls that make a normalisation's output.
+    """
+
+    draft: Draft
+    maps: Mapping[int, Affine]
+    kept: dict[int, Decision]
+    steps: dict[int, Step] = field(default_factory=dict)
+
+    def run(self, waiting: list[Normalisation]) -> None:
+        """Move all that can move, until none can any more."""
+        before = len(waiting) + 1
+        while len(waiting) < before:
             before = len(waiting)
             # Linear calls first: two normalisations are only merged where neither can go.
             for into_norms in (False, True):
-                waiting = [c for c in waiting if not self._move(c, into_norms)]
-            waiting = [c for c in waiting if not self._move_beside(c, into_norms=True)]
-            progress = len(waiting) < before
-        for candidate in waiting:
-            self._move_beside(candidate, into_norms=False)
-        return Plan(
-            (*(self._final(c) for c in candidates), *map(_enclosed, self.graph.enclosed)),
-            self.folds,
-            self.constants,
-            frozenset(self.bypassed),
-            frozenset(self.altered),
-            self.targets,
-        )
+                waiting = [norm for norm in waiting if not self._settle(norm, into_norms)]
+            waiting = [norm for norm in waiting if self._move(norm, put_beside, True)]
+        for norm in waiting:
+            self._move(norm, put_beside, False)
 
-    def _never(self, candidate: Candidate) -> Decision | None:
-        kept = Decision(candidate.name, candidate.kind, Status.KEPT)
-        if any(fnmatch.fnmatchcase(candidate.name, pattern) for pattern in self.keep):
-            return replace(kept, reason="--keep asks for it")
-        if candidate.name in self.forbidden:
-            return replace(
-                kept,
-                reason=self.forbidden[candidate.name],
-                hint="in a dtype of a larger range (float32, bfloat16) it could be folded",
-                overflow=True,
-            )
+    def _settle(self, norm: Normalisation, into_norms: bool) -> bool:
+        """Whether a normalisation has gone; else why not is noted."""
+        if set(norm.ops) <= self.draft.bypassed:  # it lay on the way of another one
+            return True
+        reasons = []
+        for move in (pull, push):
+            stuck = self._move(norm, move, into_norms)
+            if stuck is None:
+                return True
+            reasons.append(stuck)
+        # Why the last resorts fail is of no interest beside these reasons.
+        if self._move(norm, pull_with_skip, into_norms) is None:
+            return True
+        self.kept[norm.last] = kept_for(norm, *reasons)
+        return False
+
+    def _move(self, norm: Normalisation, move: Move, into_norms: bool) -> Stuck | None:
+        """Move a normalisation, or say why it cannot move that way."""
         try:
-            affine_of(self.graph, candidate)
+            step = move(self.draft, self.draft.moving(norm, self.maps[norm.last]), into_norms)
         except Stuck as stuck:
-            return replace(kept, reason=stuck.reason, hint=stuck.hint)
+            return stuck
+        self.draft = self.draft.after(norm, step)
+        self.steps[norm.last] = step
         return None
 
-    def _move(self, candidate: Candidate, into_norms: bool) -> bool:
-        if set(candidate.ops) <= self.bypassed:  # it lay on the way of another one
-            return True
-        try:
-            affine = self._affine(candidate)
-        except Stuck as stuck:
-            self._keep(candidate, stuck)
-            return False
-        reasons = []
-        for attempt in (self._pull, self._push):
-            try:
-                step = attempt(candidate, affine, into_norms)
-            except Stuck as stuck:
-                reasons.append(stuck)
-                continue
-            self._accept(candidate, step)
-            return True
-        residual = self._residual(candidate, affine, into_norms)
-        if residual is not None:
-            self._accept(candidate, residual)
-            return True
-        self._keep(candidate, *reasons)
-        return False
-
-    def _move_beside(self, candidate: Candidate, *, into_norms: bool) -> bool:
-        """The last resort; why it fails is of no interest beside the reasons before."""
-        with contextlib.suppress(Stuck):
-            affine = self._affine(candidate)
-            self._accept(candidate, self._put_beside(candidate, affine, into_norms))
-            return True
-        return False
-
-    def _affine(self, candidate: Candidate) -> Affine:
-        """The candidate's own map with those that it has taken over from others."""
-        own = affine_of(self.graph, candidate)
-        return with_merged(own, self.folds.get(candidate.last, Fold()))
-
-    def _keep(self, candidate: Candidate, *stuck: Stuck) -> None:
-        reason = "; ".join(
-            f"{side}: {s.reason}" if len(stuck) > 1 else s.reason
-            for side, s in zip(("backwards", "forwards"), stuck, strict=False)
+    def result(self, norms: Sequence[Normalisation]) -> Plan:
+        """The plan that has come about."""
+        draft, steps = self.draft, self.steps
+        return Plan(
+            tuple(decisions(draft.graph, norms, self.kept, steps)),
+            draft.folds,
+            draft.constants,
+            draft.bypassed,
+            draft.altered,
+            {norm.name: tuple(steps[norm.last].into) for norm in norms if norm.last in steps},
         )
-        hint = next((s.hint for s in stuck if s.hint), "")
-        decision = Decision(candidate.name, candidate.kind, Status.KEPT, reason=reason, hint=hint)
-        self.decisions[candidate.last] = decision
-
-    def _accept(self, candidate: Candidate, step: Step) -> None:
-        for index, fold in step.folds.items():
-            self.folds[index] = fold
-        self.constants.update(step.constants)
-        self.bypassed |= step.bypassed | set(candidate.ops)
-        ops = self.graph.ops
-        # What comes out of the normalisation itself is from now on what comes in, and as it was.
-        inner = {name for index in candidate.ops[:-1] for name in ops[index].outputs}
-        self.altered |= step.altered | inner
-        self.folds.pop(candidate.last, None)
-        into = list(dict.fromkeys(step.into))
-        self.targets[candidate.name] = tuple(into)
-        self.dissolved.update(dict.fromkeys(step.bypassed, candidate.last))
-        norms = [index for index in into if isinstance(ops[index].spec, Norm)]
-        if norms:
-            self.merged_into[candidate.last] = norms[0]
-        self.decisions[candidate.last] = Decision(
-            candidate.name,
-            candidate.kind,
-            Status.MERGED if norms else Status.FOLDED,
-            tuple(ops[index].label for index in into),
-            tuple(dict.fromkeys(ops[index].kind for index in step.through)),
-        )
-
-    def _final(self, candidate: Candidate) -> Decision:
-        """The decision; what was merged into a normalisation that was folded is folded, too."""
-        decision = self.decisions.get(candidate.last)
-        if candidate.last in self.dissolved:
-            other = self.decisions[self.dissolved[candidate.last]]
-            return replace(other, name=candidate.name, op=candidate.kind, through=())
-        assert decision is not None
-        place, through = candidate.last, list(decision.through)
-        while place in self.merged_into:
-            place = self.merged_into[place]
-            target = self.decisions.get(place)
-            if target is None or target.status is Status.KEPT:
-                return decision
-            through += [target.name, *target.through]
-            decision = replace(
-                decision, status=target.status, into=target.into, through=tuple(through)
-            )
-        return decision
-
-
-def _enclosed(norm: Enclosed) -> Decision:
-    return Decision(
-        norm.name,
-        norm.kind,
-        Status.KEPT,
-        reason=f"it lies inside {norm.where}, whose graphs are left as they are",
-        hint="take it out of the branch or context to let it be folded",
-    )

@@ -1,4 +1,4 @@
-"""A map on the one side of a reshape as a map on the other."""
+"""How a map passes a call that rearranges axes: docs/folding.md, "Passing"."""
 
 from __future__ import annotations
 
@@ -7,12 +7,76 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bncheck.folding.dataflow import Floats, Shape
-from bncheck.folding.planner.maps import MAX_SIZE, Stuck, constant_along
+from bncheck.folding.algebra import Affine
+from bncheck.folding.planner.maps import (
+    MAX_SIZE,
+    Stuck,
+    collapsed,
+    constant_along,
+    each,
+    is_even,
+    repeated_axes,
+    shapes_of,
+)
+from bncheck.graph.dataflow import Floats, Graph, Op, PixelShuffle, Shape, Transpose
 
 _COEFFICIENT = re.compile(r"\d+")
 _SYMBOL = re.compile(r"\?.+|[A-Za-z_]\w*")  # "?..." names a size of which nothing is known
 _Row = tuple[Sequence["int | str"], Sequence["int | str"]]
+
+
+def before_reshape(graph: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of what is reshaped."""
+    out, into = shapes_of(graph, op.outputs[0], op.inputs[0])
+    return each(affine, lambda array: reshaped(array, out, into))
+
+
+def after_reshape(graph: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of what was reshaped."""
+    into, out = shapes_of(graph, op.inputs[0], op.outputs[0])
+    return each(affine, lambda array: reshaped(array, into, out))
+
+
+def before_expansion(graph: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of what is repeated, the same at all its copies."""
+    out, into = shapes_of(graph, op.outputs[0], op.inputs[0])
+    complaint = f"{op.label} ({op.kind}) repeats its channels"
+    affine = collapsed(affine, repeated_axes(into, out), complaint)
+    more = len(out) - len(into)
+    return each(affine, lambda array: array.reshape(array.shape[more:]))
+
+
+def after_expansion(graph: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of all copies."""
+    into, out = shapes_of(graph, op.inputs[0], op.outputs[0])
+    more = (1,) * (len(out) - len(into))
+    return each(affine, lambda array: array.reshape(more + array.shape))
+
+
+def before_transpose(_: Graph, op: Op, affine: Affine) -> Affine:
+    """Axis order[i] of the input is axis i of the output."""
+    assert isinstance(op.spec, Transpose)
+    order = np.argsort(op.spec.order)
+    return each(affine, lambda array: array.transpose(order))
+
+
+def after_transpose(_: Graph, op: Op, affine: Affine) -> Affine:
+    """Axis i of the output is axis order[i] of the input."""
+    assert isinstance(op.spec, Transpose)
+    order = op.spec.order
+    return each(affine, lambda array: array.transpose(order))
+
+
+def before_shuffle(_: Graph, op: Op, affine: Affine) -> Affine:
+    """From a pixel shuffle's result to its input."""
+    assert isinstance(op.spec, PixelShuffle)
+    return _to_small(op, affine) if op.spec.inverse else _to_blocks(op, affine)
+
+
+def after_shuffle(_: Graph, op: Op, affine: Affine) -> Affine:
+    """From a pixel shuffle's input to its result."""
+    assert isinstance(op.spec, PixelShuffle)
+    return _to_blocks(op, affine) if op.spec.inverse else _to_small(op, affine)
 
 
 def reshaped(array: Floats, source: Shape, target: Shape) -> Floats:
@@ -104,3 +168,33 @@ def _product(sizes: Sequence[int | str]) -> tuple[int, list[str]]:
         else:
             names.append(str(size))
     return number, sorted(names)
+
+
+def _to_blocks(op: Op, affine: Affine) -> Affine:
+    """(N, C, 1, 1) -> (N, C*r*r, 1, 1): all places of a block have their channel's map."""
+    assert isinstance(op.spec, PixelShuffle)
+    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) moves positions")
+    block = op.spec.factor**2
+    if is_even(affine, 1):
+        return affine
+    if op.spec.depth_last:
+        return each(affine, lambda array: np.tile(array, (1, block, 1, 1)))
+    return each(affine, lambda array: np.repeat(array, block, axis=1))
+
+
+def _to_small(op: Op, affine: Affine) -> Affine:
+    """(N, C*r*r, 1, 1) -> (N, C, 1, 1): the map that all places of a block have."""
+    assert isinstance(op.spec, PixelShuffle)
+    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) moves positions")
+    block = op.spec.factor**2
+    if is_even(affine, 1):
+        return affine
+    sizes, axis = ((block, -1), 1) if op.spec.depth_last else ((-1, block), 2)
+
+    def common(array: Floats) -> Floats:
+        small = constant_along(array.reshape(array.shape[0], *sizes, 1, 1), (axis,))
+        if small is None:
+            raise Stuck(f"{op.label} ({op.kind}) mixes its channels")
+        return np.squeeze(small, axis)
+
+    return each(affine, common)

@@ -1,9 +1,7 @@
-"""A module becomes a torch.export program with a free batch size and without calls in place."""
+"""A module becomes a torch.export program with a free batch size."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import inspect
 import logging
 import re
@@ -22,17 +20,11 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
+from bncheck.graph.program.calls import Arguments
 from bncheck.subject.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
-#: Operators that torch composes of others and that return new memory all the same. Of the rest
-#: (einsum, type_as, atleast_2d, dropout in eval) nobody promises that they do not return a view.
-_FRESH = {
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "linear", "matmul", "batch_norm", "instance_norm", "layer_norm", "group_norm", "max_pool1d",
-    "max_pool2d", "max_pool3d", "avg_pool1d", "cat", "concat", "relu6", "silu", "selu",
-}  # fmt: skip
 
 
 def as_arguments(example_inputs: object) -> tuple[Any, ...]:
@@ -83,7 +75,7 @@ def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> ExportedProgram:
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
@@ -126,7 +118,7 @@ def has_free_batch(program: ExportedProgram) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """torch's own remarks about shapes and unused options do not belong into our streams."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]
@@ -146,7 +138,7 @@ def export_shaped(
 ) -> ExportedProgram:
     """Export a module with these free axes, by input, and no others. Raises BncheckError."""
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             return torch.export.export(model, example_inputs, dynamic_shapes=shapes)
     except Exception as error:
         raise _unexportable(error) from None
@@ -189,153 +181,6 @@ def _is_ours(path: str) -> bool:
     return path.startswith((_SITE, here, "<")) or "site-packages" in path
 
 
-def functional(program: ExportedProgram) -> ExportedProgram:
-    """The program without calls in place, which would make a value's readers see two contents."""
-    if not any(_in_place(node) for node in program.graph.nodes):
-        return program
-    graph = copied(program.graph)
-    if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
-        return rebuilt(program, graph)
-    # Without decomposing them, torch takes what calls like einsum return for new memory.
-    untold = any(_is_composed(node) for node in program.graph.nodes)
-    try:
-        with _quiet():
-            decomposed: ExportedProgram = untied(program).run_decompositions(None if untold else {})
-    except Exception as error:
-        raise BncheckError(
-            f"changes tensors in place in a way that torch cannot express otherwise "
-            f"({type(error).__name__})",
-            "write the calls in place (x.add_(y), x[i] = y) out of place",
-        ) from None
-    return decomposed
-
-
-def untied(program: ExportedProgram) -> ExportedProgram:
-    """The program with a tensor of its own for every name under which nobody reads a shared one.
-
-    Two names of one buffer that is changed in place are more than torch's decomposition takes.
-    """
-    holders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    read = {
-        spec.target
-        for spec in program.graph_signature.input_specs
-        if spec.target is not None and holders[spec.arg.name].users
-    }
-    state = dict(program.state_dict)
-    shared = {id(tensor) for name, tensor in state.items() if name in read}
-    for name, tensor in state.items():
-        if name not in read and id(tensor) in shared and type(tensor) is torch.Tensor:
-            state[name] = tensor.clone()
-    return rebuilt(program, copied(program.graph), state)
-
-
-def copied(graph: torch.fx.Graph) -> torch.fx.Graph:
-    """A copy whose nodes keep their names; copying renames `input`, which is a builtin."""
-    new = copy.deepcopy(graph)
-    for old, node in zip(graph.nodes, new.nodes, strict=True):
-        node.name = old.name
-    return new
-
-
-def _in_place(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _out_of_place(node: Node) -> bool:
-    """Replace relu_ by relu where nobody reads its input, or a view of it, afterwards."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    space, name = node.target._schema.name.split("::")
-    source = node.args[0] if node.args else None
-    packet = getattr(getattr(torch.ops, space), name.removesuffix("_"), None)
-    overload = getattr(packet, node.target._overloadname, None)
-    if overload is None or not name.endswith("_") or not isinstance(source, Node):
-        return False
-    if source.op != "call_function" or _may_alias(source) or not _only_reader_left(node, source):
-        return False
-    if not _same_dtypes(node):  # in place, the result has the dtype of what it is written to
-        return False
-    node.target = overload
-    return True
-
-
-def _may_alias(node: Node) -> bool:
-    """Whether a call may return memory that it was given."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return True
-    if any(result.alias_info is not None for result in target._schema.returns):
-        return True
-    return _is_composed(node)
-
-
-def _is_composed(node: Node) -> bool:
-    """Whether torch composes it of calls that may return a view, which its schema does not tell."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    if any(result.alias_info is not None for result in target._schema.returns):
-        return False
-    name = target._schema.name.partition("::")[2]
-    return target.has_kernel_for_dispatch_key(_COMPOSED) and name not in _FRESH
-
-
-_COMPOSED = torch._C.DispatchKey.CompositeImplicitAutograd
-
-
-def _only_reader_left(node: Node, source: Node) -> bool:
-    """Whether all other readers of `source` come before `node`, and none keeps a view of it."""
-    others = [user for user in source.users if user is not node]
-    return not any(node < user or _may_alias(user) for user in others) and (
-        node.args.count(source) == 1
-    )
-
-
-def _same_dtypes(node: Node) -> bool:
-    values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
-    return len({v.dtype for v in values if isinstance(v, torch.Tensor)}) == 1
-
-
-def rebuilt(
-    program: ExportedProgram,
-    graph: torch.fx.Graph,
-    state: dict[str, Any] | None = None,
-    constants: dict[str, Any] | None = None,
-    specs: list[Any] | None = None,
-) -> ExportedProgram:
-    """The program with another graph; what is not given stays."""
-    from torch.export.graph_signature import ExportGraphSignature
-
-    signature = program.graph_signature
-    module = torch.fx.GraphModule(program.graph_module, graph)
-    module.meta.update(program.graph_module.meta)
-    return ExportedProgram(
-        root=module,
-        graph=graph,
-        graph_signature=ExportGraphSignature(
-            input_specs=list(signature.input_specs) if specs is None else specs,
-            output_specs=_output_specs(signature.output_specs, graph),
-        ),
-        state_dict=dict(program.state_dict) if state is None else state,
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=None,
-        constants=dict(program.constants) if constants is None else constants,
-        verifiers=program.verifiers,
-    )
-
-
-def _output_specs(specs: list[Any], graph: torch.fx.Graph) -> list[Any]:
-    """The signature's outputs under the names of the nodes that now make them."""
-    results = graph.output_node().args[0]
-    assert isinstance(results, (tuple, list))
-    new = []
-    for spec, node in zip(specs, results, strict=True):
-        named = isinstance(node, Node) and hasattr(spec.arg, "name")
-        arg = dataclasses.replace(spec.arg, name=node.name) if named else spec.arg
-        new.append(dataclasses.replace(spec, arg=arg))
-    return new
-
-
 def refuse_random(program: ExportedProgram) -> None:
     """A program that draws random numbers cannot be compared with anything."""
     for node in program.graph.nodes:
@@ -351,9 +196,8 @@ def refuse_random(program: ExportedProgram) -> None:
 
 def _draws(node: Node) -> bool:
     """Whether a call with that tag draws: dropout in eval mode and attention without it do not."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    given = {a.name: a.default_value for a in schema if a.has_default_value()}
-    given |= {a.name: v for a, v in zip(schema, node.args, strict=False)} | node.kwargs
+    call = Arguments(node)
+    given = call.defaults | call.given
     switches = [given[name] for name in ("train", "training") if name in given]
     shares = [given[name] for name in ("p", "dropout_p", "dropout") if name in given]
     return all(switches) and not (shares and all(share == 0 for share in shares))

@@ -1,32 +1,34 @@
-"""Fold a module or an exported program: export, plan, rewrite, verify."""
+"""Fold a module or an exported program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 from torch.export import ExportedProgram
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.folding.planner.candidates import refuse_corrupt
+from bncheck.folding import fold as folding
+from bncheck.folding.fold import FoldOptions
+from bncheck.folding.planner.normalisations import refuse_corrupt
 from bncheck.folding.planner.plan import Decision
-from bncheck.folding.planner.residual import Residual, rewritten
-from bncheck.folding.program import parity
 from bncheck.folding.program.exporting import (
     as_arguments,
     export_program,
-    functional,
     refuse_random,
 )
+from bncheck.folding.program.in_place import functional
+from bncheck.folding.program.parity import Flat, ProgramSides
 from bncheck.folding.program.plain import plain
-from bncheck.folding.program.read import read_program
 from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
-from bncheck.folding.result import FoldReport, Parity, findings_of
-from bncheck.folding.weights import Solution, solve
+from bncheck.folding.result import FoldReport, Parity
+from bncheck.folding.weights import Solution
+from bncheck.graph.dataflow import Graph
+from bncheck.graph.program.read import read_program
+from bncheck.rules.folding import not_folded, parity_failure
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class FoldResult:
 
     def refuse_unsound(self) -> None:
         """Raise for a result that is another function, or that was asked to fold everything."""
-        bad = [f for f in self.report.findings if f.rule in ("BN402", "BN404")]
+        bad = [f for f in self.report.findings if not_folded.made(f) or parity_failure.made(f)]
         for finding in bad:
             if finding.severity is Severity.ERROR:
                 where = finding.layer or "the model"
@@ -64,52 +66,44 @@ class FoldResult:
         return self.report.to_dict()
 
 
-@dataclass(frozen=True, slots=True)
-class FoldOptions:
-    """What a user can set about a fold."""
-
-    keep: Sequence[str] = ()
-    tolerance: float | None = None
-    fail_unfolded: bool = False
-    dry_run: bool = False
-    residual: Residual = Residual.BN
-
-
 def fold(
     model: nn.Module | ExportedProgram,
     example_inputs: object,
     options: FoldOptions | None = None,
-    more_inputs: Sequence[tuple[Any, ...]] = (),
+    more_inputs: Sequence[Flat] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> FoldResult:
     """Fold every normalisation that can exactly be folded; the model is left as it is.
 
     `more_inputs` are flat inputs on which parity is checked, too. Raises BncheckError.
     """
-    options = options or FoldOptions()
-    if isinstance(model, ExportedProgram):
-        program = model
-    else:
+    if not isinstance(model, ExportedProgram):
         say("exporting")
-        program = export_program(model, as_arguments(example_inputs))
-    given, program = program, plain(functional(inlined(program)))
-    refuse_random(program)
-    graph = read_program(program)
-    refuse_corrupt(graph)
-    solution = solve(graph, options.keep)
-    solution = rewritten(solution, options.residual)
-    decisions = solution.plan.decisions
-    if options.dry_run:
-        report = FoldReport(decisions, findings=findings_of(decisions, None, options.fail_unfolded))
-        return FoldResult(program, report, solution)
-    folded = rewrite(program, solution)
-    say("comparing")
-    boundary = solution.boundary
-    found = parity.check(given, program, folded, boundary, options.tolerance, more_inputs)
-    report = FoldReport(
-        decisions,
-        found,
-        flushed=solution.flushed,
-        findings=findings_of(decisions, found, options.fail_unfolded),
-    )
-    return FoldResult(folded.program, report, solution)
+        model = export_program(model, as_arguments(example_inputs))
+    program = _Program(model)
+    report, (solution,) = folding.fold(program, options or FoldOptions(), more_inputs, say)
+    return FoldResult(program.result, report, solution)
+
+
+class _Program:
+    """A fold.Foldable; `result` is its fold once there is one."""
+
+    failures: tuple[type[Exception], ...] = (RuntimeError,)
+
+    def __init__(self, given: ExportedProgram) -> None:
+        self._given = given
+        self._planned = self.result = plain(functional(inlined(given)))
+        refuse_random(self._planned)
+
+    def read(self) -> Sequence[Graph]:
+        graph = read_program(self._planned)
+        refuse_corrupt(graph)
+        return [graph]
+
+    def rewrite(self, solutions: Sequence[Solution]) -> None:
+        (self._solution,) = solutions
+        self._folded = rewrite(self._planned, self._solution)
+        self.result = self._folded.program
+
+    def evaluate(self) -> ProgramSides:
+        return ProgramSides(self._given, self._planned, self._folded, self._solution.boundary)

@@ -71,7 +71,7 @@ _POWERS: Final = ("Pow", "PowByNatural")
 _LARGEST_EXPONENT: Final = 8
 
 
-def check_record(name: str, text: str | None) -> None:
+def check_record(name: str, text: bytes | None) -> None:
     """Refuse a record (its JSON as `text`) that could make torch run something.
 
     Raises BncheckError; RecursionError for JSON without end.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
-
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bncheck.folding.program.calls import Arguments, operator_name
-from bncheck.folding.program.exporting import copied, rebuilt
+from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
+from bncheck.graph.program.calls import Arguments, operator_name
 
 _aten = torch.ops.aten
 _INNER = {"addcmul": _aten.mul.Tensor, "addcdiv": _aten.div.Tensor}
@@ -23,9 +20,9 @@ def plain(program: ExportedProgram) -> ExportedProgram:
     graph = copied(program.graph)
     for node in [node for node in graph.nodes if _is_composite(node)]:
         a = Arguments(node)
-        inner = _before(node, _INNER[operator_name(node)], (a("tensor1"), a("tensor2")), {})
-        scale = {"alpha": a("value", 1)}
-        node.replace_all_uses_with(_before(node, _aten.add.Tensor, (a("self"), inner), scale))
+        inner = call_before(node, _INNER[operator_name(node)], (a("tensor1"), a("tensor2")))
+        total = call_before(node, _aten.add.Tensor, (a("self"), inner), alpha=a("value", 1))
+        node.replace_all_uses_with(total)
         graph.erase_node(node)
     return rebuilt(program, graph)
 
@@ -33,16 +30,3 @@ def plain(program: ExportedProgram) -> ExportedProgram:
 def _is_composite(node: Node) -> bool:
     is_operator = isinstance(node.target, torch._ops.OpOverload)
     return is_operator and operator_name(node) in _INNER
-
-
-def _before(node: Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
-    """A new call before a node, as of the same module."""
-    with node.graph.inserting_before(node):
-        new = node.graph.call_function(target, args, kwargs)
-    new.meta = {k: v for k, v in node.meta.items() if k != "val"}
-    fakes = [arg.meta["val"] for arg in args]
-    mode = node.meta["val"].fake_mode
-    shapes = mode.shape_env
-    with mode, shapes.suppress_guards() if shapes else contextlib.nullcontext():
-        new.meta["val"] = target(*fakes, **kwargs)
-    return new

@@ -12,39 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
-from torch.utils import _pytree as pytree
+
+from bncheck.graph.program.double import call_in_float64, widened
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 Watch = Callable[[Node, Any], None]
 
-_NARROW = {torch.float16, torch.bfloat16, torch.float32}
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range")
-
-
-def widened(item: Any) -> Any:
-    """A floating tensor or dtype as float64; anything else as it is."""
-    if isinstance(item, torch.Tensor) and item.dtype in _NARROW:
-        return item.to(torch.float64)
-    return torch.float64 if isinstance(item, torch.dtype) and item in _NARROW else item
-
-
-def in_float64(node: Node, value_of: Callable[[Node], Any]) -> torch.Tensor:
-    """One call on fixed numbers, in float64."""
-
-    def load(item: Node) -> Any:
-        return widened(value_of(item))
-
-    args = torch.fx.map_arg(node.args, load)
-    kwargs = torch.fx.map_arg(node.kwargs, load)
-    with torch.no_grad():
-        result: torch.Tensor = _call(node.target, *pytree.tree_map(widened, (args, kwargs)))
-    return result
-
-
-def _call(target: Any, args: Any, kwargs: Any) -> Any:
-    return pytree.tree_map(widened, target(*args, **kwargs))
 
 
 class _Watched(Interpreter):
@@ -71,7 +47,7 @@ class _Precise(_Watched):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if any(name in str(target) for name in _ASSERTIONS):
             return None
-        return _call(target, *pytree.tree_map(widened, (args, kwargs)))
+        return call_in_float64(target, args, kwargs)
 
 
 def run_in_float64(

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from bncheck.folding.program.exporting import copied, rebuilt
+from bncheck.folding.program.rebuilding import copied, rebuilt
 
 
 def inlined(program: ExportedProgram) -> ExportedProgram:

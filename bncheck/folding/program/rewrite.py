@@ -1,14 +1,8 @@
-"""A solution becomes a new torch.export program; the old one and its tensors stay as they are.
-
-Where a call was the only one to read a parameter, the new numbers take its name. Where others read
-it, too, the call gets a parameter of its own, named after the module that made the call.
-"""
+"""A solution becomes a new torch.export program; the old one and its tensors stay as they are."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
 
 from bncheck.folding.algebra import Cast
-from bncheck.folding.dataflow import ConvTranspose, Linear, Op
-from bncheck.folding.program.exporting import copied, rebuilt
+from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.program.parameters import Parameters
+from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
+from bncheck.graph.dataflow import ConvTranspose, Linear, Op
 
-_PARAMETERS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+_aten = torch.ops.aten
+#: The arguments of a call that hold its weight and its bias, where they are not called so.
 _WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None),
                  "einsum": ("tensors", None), "embedding": ("weight", None)}  # fmt: skip
+_USUAL_NAMES = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -48,24 +45,14 @@ def rewrite(program: ExportedProgram, solution: Solution) -> Rewritten:
 
 
 class _Rewriter:
+    """`nodes` are the nodes that now make the values of the old graph."""
+
     def __init__(self, program: ExportedProgram, solution: Solution) -> None:
         self.program = program
         self.solution = solution
         self.graph = copied(program.graph)
         self.nodes: dict[str, Node] = {node.name: node for node in self.graph.nodes}
-        self.specs = {
-            spec.arg.name: spec
-            for spec in program.graph_signature.input_specs
-            if hasattr(spec.arg, "name")
-        }
-        self.state: dict[str, Any] = dict(program.state_dict)
-        self.constants: dict[str, Any] = dict(program.constants)
-        self.idle = {node.name for node in self.graph.nodes if not node.users}
-        self.mode = next(
-            node.meta["val"].fake_mode
-            for node in self.graph.nodes
-            if isinstance(node.meta.get("val"), torch._subclasses.FakeTensor)
-        )
+        self.parameters = Parameters(program, self.graph)
 
     def run(self) -> ExportedProgram:
         ops = self.solution.graph.ops
@@ -77,23 +64,13 @@ class _Rewriter:
             self._bypass(ops[index])
         for index, new in self.solution.rewritten.items():
             self._rewrite_norm(ops[index], new)
-        self._sweep()
-        specs = [self.specs[node.name] for node in self.graph.nodes if node.op == "placeholder"]
+        self.graph.eliminate_dead_code()
+        self.parameters.sweep()
         self.graph.lint()
-        copies: dict[int, torch.Tensor] = {}
-        for stored, old in ((self.state, self.program.state_dict),
-                            (self.constants, self.program.constants)):  # fmt: skip
-            for name, value in stored.items():
-                if isinstance(value, torch.Tensor) and value is old.get(name):
-                    stored[name] = copies.setdefault(id(value), _copy(value))
-        return rebuilt(self.program, self.graph, self.state, self.constants, specs)
+        return rebuilt(self.program, self.graph, *self.parameters.result())
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[op.name]
-        kind = op.kind
-        weight_name, bias_name = _WEIGHT_NAMES.get(kind, ("weight", "bias"))
-        if kind == "matmul" and self.nodes[op.inputs[1] or ""] is node.args[0]:
-            weight_name = "self"
         weight = self._parameter(node, op, 1, "weight", new.weight)
         bias = None
         if new.bias is not None:
@@ -103,64 +80,34 @@ class _Rewriter:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op.spec, weight, bias)
             return
-        if kind == "einsum":
-            old = self.nodes[op.inputs[0] or ""]
-            operands = [old if item is old else weight for item in node.args[1]]  # type: ignore[union-attr]
-            node.args = (node.args[0], operands)
-        else:
-            _set_argument(node, weight_name, weight)
+        _, bias_name = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
+        self._set_weight(node, op, weight)
         if bias_name is None and bias is not None:
             self._add_after(node, bias)
-        elif bias_name is not None and (bias is not None or kind != "addmm"):
+        elif bias_name is not None and (bias is not None or op.kind != "addmm"):
             _set_argument(node, bias_name, bias)
         if isinstance(op.spec, Linear):
             node.kwargs = {k: v for k, v in node.kwargs.items() if k not in ("alpha", "beta")}
 
+    def _set_weight(self, node: Node, op: Op, weight: Node) -> None:
+        name, _ = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
+        if op.kind == "einsum":
+            old = self.nodes[op.inputs[0] or ""]
+            operands = [old if item is old else weight for item in node.args[1]]  # type: ignore[union-attr]
+            node.args = (node.args[0], operands)
+        elif op.kind == "matmul" and self.nodes[op.inputs[1] or ""] is node.args[0]:
+            _set_argument(node, "self", weight)
+        else:
+            _set_argument(node, name, weight)
+
     def _parameter(self, node: Node, op: Op, slot: int, role: str, number: Cast) -> Node:
-        """The graph input that holds these numbers: the old one where only this call reads it."""
-        old = op.input(slot)
-        tensor = as_tensor(number)
-        value = self.solution.graph.values.get(old) if old is not None else None
-        if old is not None and value is not None and value.label:
-            holder = self.nodes[old]
-            spec = self.specs[old]
-            stored = self.state.get(value.label)
-            alone = set(holder.users) == {node} and node.all_input_nodes.count(holder) == 1
-            if alone and isinstance(stored, torch.Tensor) and not self._is_tied(value.label):
-                fits = stored.shape == tensor.shape and stored.dtype == tensor.dtype
-                if fits and spec.kind == InputKind.PARAMETER:
-                    self.state[value.label] = torch.nn.Parameter(tensor, requires_grad=False)
-                    return holder
-        return self._new_parameter(f"{op.label}.{role}", tensor)
-
-    def _is_tied(self, target: str) -> bool:
-        """Whether another name holds the same tensor."""
-        tensor = self.program.state_dict[target]
-        return any(
-            other is tensor and name != target for name, other in self.program.state_dict.items()
-        )
-
-    def _new_parameter(self, wish: str, tensor: torch.Tensor) -> Node:
-        target, number = wish, 1
-        while target in self.state or target in self.constants:
-            target, number = f"{wish}_{number}", number + 1
-        self.state[target] = torch.nn.Parameter(tensor, requires_grad=False)
-        first = next(n for n in self.graph.nodes if n.name not in self.specs or not self._owns(n))
-        with self.graph.inserting_before(first):
-            node = self.graph.placeholder("p_" + re.sub(r"\W", "_", target))
-        node.meta["val"] = self.mode.from_tensor(tensor, static_shapes=True)
-        self.nodes[node.name] = node
-        self.specs[node.name] = InputSpec(
-            InputKind.PARAMETER, TensorArgument(node.name), target, None
-        )
-        return node
-
-    def _owns(self, node: Node) -> bool:
-        return self.specs[node.name].kind in _PARAMETERS
+        value = self.solution.graph.values.get(op.input(slot) or "")
+        holder = self.nodes[value.name] if value is not None and value.label else None
+        return self.parameters.replaced(holder, node, number, f"{op.label}.{role}")
 
     def _replace_constant(self, op: Op, slot: int, number: Cast) -> None:
         node = self.nodes[op.name]
-        new = self._new_parameter(f"{op.label}.constant", as_tensor(number))
+        new = self.parameters.new(f"{op.label}.constant", number)
         if op.kind in ("cat", "concat", "concatenate"):
             parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
             parts[slot] = new
@@ -173,10 +120,9 @@ class _Rewriter:
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input."""
-        slot = 1 if self.solution.graph.is_constant(op.inputs[0]) else 0
-        name = op.inputs[slot]
+        name = op.inputs[data_slot(self.solution.graph, op)]
         assert name is not None
-        self._replace(op, self._current(name))
+        self._replace(op, self.nodes[name])
 
     def _replace(self, op: Op, source: Node) -> None:
         """Let the readers of a call's first result read `source` instead."""
@@ -195,96 +141,50 @@ class _Rewriter:
 
         The shape of its new weight says which: [C, 1, 1, 1] or [1, C, 1, ...].
         """
-        aten = torch.ops.aten
         assert op.inputs[0] is not None
         assert new.bias is not None
-        node, source = self.nodes[op.name], self._current(op.inputs[0])
-        weight = self._new_parameter(f"{op.label}.weight", as_tensor(new.weight))
-        bias = self._new_parameter(f"{op.label}.bias", as_tensor(new.bias))
+        node, source = self.nodes[op.name], self.nodes[op.inputs[0]]
+        weight = self.parameters.new(f"{op.label}.weight", new.weight)
+        bias = self.parameters.new(f"{op.label}.bias", new.bias)
         with self.graph.inserting_before(node):
             if new.bias.array.ndim == 1:
                 args = (source, weight, bias, [1, 1], [0, 0], [1, 1], len(new.bias.array))
-                made = [self.graph.call_function(aten.conv2d.default, args)]
+                made = [self.graph.call_function(_aten.conv2d.default, args)]
             else:
-                product = self.graph.call_function(aten.mul.Tensor, (source, weight))
-                made = [product, self.graph.call_function(aten.add.Tensor, (product, bias))]
+                product = self.graph.call_function(_aten.mul.Tensor, (source, weight))
+                made = [product, self.graph.call_function(_aten.add.Tensor, (product, bias))]
         value = node.meta["val"]
+        value = value[0] if isinstance(value, (tuple, list)) else value
         for call in made:
-            call.meta = {
-                **node.meta,
-                "val": value[0] if isinstance(value, (tuple, list)) else value,
-            }
+            call.meta = {**node.meta, "val": value}
         self._replace(op, made[-1])
-
-    def _current(self, name: str) -> Node:
-        """The node that now makes a value of the old graph."""
-        return self.nodes[name]
 
     def _add_after(self, node: Node, bias: Node) -> None:
         with self.graph.inserting_after(node):
-            added = self.graph.call_function(torch.ops.aten.add.Tensor, (node, bias))
+            added = self.graph.call_function(_aten.add.Tensor, (node, bias))
         added.meta = dict(node.meta)
         node.replace_all_uses_with(added, delete_user_cb=lambda user: user is not added)
         self.nodes[node.name] = added
 
     def _as_shuffle(self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None) -> None:
-        """See algebra.tiling_as_conv."""
-        aten, tile = torch.ops.aten, list(spec.stride)
+        """docs/folding.md, "Tiling"."""
+        tile = list(spec.stride)
         dims = len(tile)
         ones, zeros = [1] * dims, [0] * dims
-        conv = getattr(aten, f"conv{dims}d").default
+        conv = getattr(_aten, f"conv{dims}d").default
         arguments = (node.args[0], weight, bias, ones, zeros, ones, spec.groups)
-        last = self._call_like(node, conv, arguments)
+        last = call_before(node, conv, arguments)
         if dims == 2 and tile[0] == tile[1]:
-            last = self._call_like(node, aten.pixel_shuffle.default, (last, tile[0]))
+            last = call_before(node, _aten.pixel_shuffle.default, (last, tile[0]))
         else:  # (N, C*r*s, H, W) -> (N, C, r, s, H, W) -> (N, C, H, r, W, s) -> (N, C, H*r, W*s)
             outer = weight.meta["val"].shape[0] // math.prod(tile)
-            last = self._call_like(node, aten.unflatten.int, (last, 1, [outer, *tile]))
+            last = call_before(node, _aten.unflatten.int, (last, 1, [outer, *tile]))
             pairs = [axis for i in range(2, dims + 2) for axis in (i + dims, i)]
-            last = self._call_like(node, aten.permute.default, (last, [0, 1, *pairs]))
+            last = call_before(node, _aten.permute.default, (last, [0, 1, *pairs]))
             for axis in range(2, dims + 2):
-                last = self._call_like(node, aten.flatten.using_ints, (last, axis, axis + 1))
+                last = call_before(node, _aten.flatten.using_ints, (last, axis, axis + 1))
         node.replace_all_uses_with(last)
         self.nodes[node.name] = last
-
-    def _call_like(self, node: Node, target: Any, args: tuple[Any, ...]) -> Node:
-        """A new call before a node, as of the same module."""
-        with self.graph.inserting_before(node):
-            new = self.graph.call_function(target, args)
-        new.meta = {k: v for k, v in node.meta.items() if k != "val"}
-        fakes = [a.meta["val"] if isinstance(a, Node) else a for a in args]
-        shapes = self.mode.shape_env
-        # Which kernel would run, torch asks by the batch size, and would forbid the other sizes.
-        with self.mode, shapes.suppress_guards() if shapes else contextlib.nullcontext():
-            new.meta["val"] = target(*fakes)
-        return new
-
-    def _sweep(self) -> None:
-        """Remove calls and parameters that nobody reads any more."""
-        self.graph.eliminate_dead_code()
-        kept_targets = set(self.program.graph_signature.buffers_to_mutate.values())
-        dropped = []
-        for node in list(self.graph.nodes):
-            spec = self.specs.get(node.name)
-            if node.op != "placeholder" or spec is None or node.users:
-                continue
-            if spec.kind in _PARAMETERS and spec.target not in kept_targets:
-                if node.name in self.idle:
-                    continue
-                dropped.append(str(spec.target))
-                self._drop(node)
-        owners = {name.rpartition(".")[0] for name in dropped}
-        counters = {f"{owner}.num_batches_tracked".lstrip(".") for owner in owners}
-        for node in list(self.graph.nodes):
-            spec = self.specs.get(node.name)
-            if node.name in self.idle and spec is not None and spec.target in counters:
-                self._drop(node)
-
-    def _drop(self, node: Node) -> None:
-        target = str(self.specs[node.name].target)
-        self.state.pop(target, None)
-        self.constants.pop(target, None)
-        self.graph.erase_node(node)
 
 
 def _along(op: Op, bias: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -292,14 +192,6 @@ def _along(op: Op, bias: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if not isinstance(op.spec, Linear) or op.spec.axes[1] == -1:
         return bias
     return bias.reshape(-1, *(1,) * (-op.spec.axes[1] - 1))
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of its own: training the model further must not change half of the folded one."""
-    new = tensor.detach().clone()
-    if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(new, requires_grad=False)
-    return new
 
 
 def _set_argument(node: Node, name: str, value: Any) -> None:
@@ -316,11 +208,3 @@ def _set_argument(node: Node, name: str, value: Any) -> None:
         )
     args[place] = value
     node.args = tuple(args)
-
-
-def as_tensor(number: Cast) -> torch.Tensor:
-    """NumPy has no bfloat16 that torch knows, but its bits."""
-    array = np.ascontiguousarray(number.array)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -75,7 +75,7 @@ def save_folded(
     from safetensors.torch import save
 
     data = save(_unshared(state), {"format": "pt", _KEY: json.dumps(manifest)})
-    with replacing(path) as temporary:
+    with replacing(path, source) as temporary:
         temporary.write_bytes(data)
 
 

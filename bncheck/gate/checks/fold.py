@@ -12,12 +12,12 @@ from bncheck.gate.subject import Subject, refuse_without_layers
 
 if TYPE_CHECKING:
     from bncheck.folding.result import FoldReport
-    from bncheck.reporting.views.fold import FoldView
 
 
 def _run(subject: Subject) -> FoldReport:
     """Fold for real, into a folder that is thrown away: a plan alone proves nothing."""
-    from bncheck.folding.command import FoldRequest, run
+    from bncheck.folding.command import run
+    from bncheck.folding.request import FoldRequest
 
     settings = subject.model.fold
     assert settings is not None
@@ -38,10 +38,4 @@ def _run(subject: Subject) -> FoldReport:
     return replace(report, output=None)
 
 
-def _view(subject: Subject, report: FoldReport) -> FoldView:
-    from bncheck.reporting.views.fold import FoldView
-
-    return FoldView(str(subject.path), report)
-
-
-fold = Check("fold", lambda model: model.fold is not None, _run, _view)
+fold = Check("fold", lambda model: model.fold is not None, _run)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bncheck.core.words import tell_all
 from bncheck.gate.check import Check
 from bncheck.gate.subject import Subject, refuse_without_layers
+from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.report import InspectReport
-from bncheck.reporting.views.inspect import InspectView
 
 
 def _run(subject: Subject) -> InspectReport:
@@ -14,12 +15,10 @@ def _run(subject: Subject) -> InspectReport:
     # Without data the file says all there is: a model would only cost an import of torch.
     measuring = subject.measuring() if subject.model.data is not None else None
     report = run(subject.path, subject.options, measuring)
+    if report.checkpoint is not None:
+        tell_all(choice_notes(report.checkpoint, subject.options), subject.note)
     refuse_without_layers(subject, len(report.layers))
     return report
 
 
-def _view(subject: Subject, report: InspectReport) -> InspectView:
-    return InspectView([report])
-
-
-inspect = Check("inspect", lambda model: True, _run, _view)
+inspect = Check("inspect", lambda model: True, _run)

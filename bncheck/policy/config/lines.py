@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 #: A value of many lines is parsed again with each; a line number is not worth more than a second.
 _MOST_LETTERS: Final = 2_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -19,11 +19,6 @@ from bncheck.policy.config.settings import Ignored, Settings, kebab
 from bncheck.policy.config.text import text_of
 from bncheck.policy.judging import Policy
 from bncheck.rules.registry import choose_rules
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _TABLE = ("tool", "bncheck")
 #: What pydantic calls a key that is no field.

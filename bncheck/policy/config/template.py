@@ -53,6 +53,8 @@ def write_template(target: Path | None) -> str:
     if not os.path.exists(path):
         write_text(path, TEMPLATE)
         return f"written {path}; say in it which models there are"
+    if path.suffix != ".toml":  # some other file that was named by mistake
+        raise BncheckError("does not end in .toml", "name a configuration", str(path))
     if read(path, required=False) is not None:
         raise BncheckError("has a [tool.bncheck] already", "edit it", str(path))
     text = path.read_text("utf-8")

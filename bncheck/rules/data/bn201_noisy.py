@@ -9,8 +9,8 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.deviation import averaging_noise
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 #: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
 _SCATTER: Final = 2.5
@@ -21,8 +21,8 @@ _UNIFORM_LAYERS: Final = 8
 _LARGEST: Final = 0.45
 
 
-@measured_rule("BN201", "noisy-statistics", Severity.ERROR, Severity.WARNING)
-def noisy(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN201", "noisy-statistics", Severity.ERROR, Severity.WARNING)
+def noisy(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """The running statistics are right on average, but of too few images: they are noise.
 
     A running average with momentum m over batches of B images has kappa/B times the variance of
@@ -35,42 +35,42 @@ def noisy(self: MeasuredRule, case: Case) -> Iterator[Finding]:
 
     Fix: recalibrate; train with momentum 0.1 or less, larger batches, SyncBatchNorm or GroupNorm.
     """
-    severity = case.severity
-    if severity is None or not is_noise(case):
+    severity = network.severity
+    if severity is None or not is_noise(network):
         return
-    implied = np.array([d.implied_noise for d in case.batch])
+    implied = np.array([d.implied_noise for d in network.batch])
     images = 1 / max(float(np.median(implied)), 1e-9)
-    momentum = case.culprit.layer.momentum.value
+    momentum = network.culprit.layer.momentum.value
     told = "" if momentum is None else f" (momentum {momentum:g})"
-    yield case.finding(
+    yield network.finding(
         self,
         severity,
-        case.culprit,
-        case.with_results(
+        network.culprit,
+        network.with_results(
             f"the running statistics are noise, as if of {max(images, 1):.0f} images{told}: every "
             "layer deviates by about what chance explains"
         ),
-        f"run `{case.recalibrate}`; in training use momentum 0.1 or less, or larger batches",
+        f"run `{network.recalibrate}`; in training use momentum 0.1 or less, or larger batches",
         implied_images=images,
         momentum=momentum,
     )
 
 
-def is_noise(case: Case) -> bool:
+def is_noise(network: MeasuredNetwork) -> bool:
     """Whether chance explains what the layers deviate by in the batch cascade."""
-    implied = np.array([d.implied_noise for d in case.batch])
+    implied = np.array([d.implied_noise for d in network.batch])
     implied = implied[np.isfinite(implied)]
-    if not implied.size or len(implied) < len(case.batch):
+    if not implied.size or len(implied) < len(network.batch):
         return False
-    if float(implied.max()) <= _expected(case) * _SCATTER:
+    if float(implied.max()) <= _expected(network) * _SCATTER:
         return True
-    if all(m.layer.momentum.value is None and m.layer.batches for m in case.layers):
+    if all(m.layer.momentum.value is None and m.layer.batches for m in network.layers):
         return False  # a cumulative average has a long memory, of weights that are gone
     uniform = implied.max() <= _UNIFORM * np.median(implied) and implied.max() <= _LARGEST
     return bool(uniform) and len(implied) >= _UNIFORM_LAYERS
 
 
-def _expected(case: Case) -> float:
+def _expected(network: MeasuredNetwork) -> float:
     """kappa / B, with batches of 4 where the batch size is not known."""
-    kappa = max(averaging_noise(m.layer.momentum.value, m.layer.counter) for m in case.layers)
-    return kappa / (case.measurement.train_batch_size or 4)
+    kappa = max(averaging_noise(m.layer.momentum.value, m.layer.counter) for m in network.layers)
+    return kappa / (network.measurement.train_batch_size or 4)

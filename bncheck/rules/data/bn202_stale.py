@@ -8,15 +8,15 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 #: Half of the layers deviate at least so much by themselves.
 _TYPICAL: Final = 0.10
 
 
-@measured_rule("BN202", "stale-statistics", Severity.ERROR, Severity.WARNING)
-def stale(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN202", "stale-statistics", Severity.ERROR, Severity.WARNING)
+def stale(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """The running statistics belong to other weights: those of earlier in the training.
 
     Usual causes: averaged weights (EMA, SWA) with the buffers of another time, a checkpoint put
@@ -29,19 +29,19 @@ def stale(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     Fix: recalibrate; for averaged weights, average the buffers too or update them at the end
     (torch.optim.swa_utils.update_bn).
     """
-    severity = case.severity
-    if severity is None or float(np.median(case.w2)) < _TYPICAL or len(case.w2) < 2:
+    severity = network.severity
+    if severity is None or float(np.median(network.w2)) < _TYPICAL or len(network.w2) < 2:
         return
-    yield case.finding(
+    yield network.finding(
         self,
         severity,
-        case.culprit,
-        case.with_results(
-            f"most layers deviate by themselves (median W2 {float(np.median(case.w2)):.2f}), in "
+        network.culprit,
+        network.with_results(
+            f"most layers deviate by themselves (median W2 {float(np.median(network.w2)):.2f}), in "
             "means and variances: the statistics belong to other weights than these, such as "
             "those of an earlier step"
         ),
-        f"run `{case.recalibrate}`; if these weights are an average (EMA, SWA), its statistics "
+        f"run `{network.recalibrate}`; if these weights are an average (EMA, SWA), its statistics "
         "have to be measured after averaging",
-        median_w2=float(np.median(case.w2)),
+        median_w2=float(np.median(network.w2)),
     )

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 #: Median ln(running_var / var), and the share of W2^2 that may be due to means.
 _SIGNED: Final = 0.4
@@ -17,8 +17,8 @@ _MEAN_SHARE: Final = 0.25
 _DEVIATING: Final = 0.6
 
 
-@measured_rule("BN203", "merged-statistics", Severity.ERROR, Severity.WARNING)
-def merged(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN203", "merged-statistics", Severity.ERROR, Severity.WARNING)
+def merged(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """The weights are an average of several models, and their activations have lost variance.
 
     Units of two trainings do not correspond, so their average answers to nothing: the variance of
@@ -33,25 +33,25 @@ def merged(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     Fix: recalibrate, which restores the variance. If the accuracy stays low the models do not
     belong together: align their units before averaging, or average within one training.
     """
-    severity = case.severity
-    signed = np.array([d.signed for d in case.batch])
-    shares = np.array([d.mean_share for d in case.batch])
+    severity = network.severity
+    signed = np.array([d.signed for d in network.batch])
+    shares = np.array([d.mean_share for d in network.batch])
     if severity is None or len(signed) < 2:
         return
     if float(np.median(signed)) < _SIGNED or float(np.median(shares)) > _MEAN_SHARE:
         return
     if float((signed > _SIGNED / 2).mean()) < _DEVIATING:
         return
-    yield case.finding(
+    yield network.finding(
         self,
         severity,
-        case.culprit,
-        case.with_results(
+        network.culprit,
+        network.with_results(
             f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the "
             "layers see, in nearly all of them: the weights look like an average of several "
             "models, whose activations have lost their variance"
         ),
-        f"run `{case.recalibrate}`; if that leaves the results poor, the averaged models do not "
+        f"run `{network.recalibrate}`; if that leaves the results poor, the averaged models do not "
         "belong together",
         log_variance_ratio=float(np.median(signed)),
     )

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 _SIGNED: Final = -0.12
 _TYPICAL: Final = 0.10
@@ -17,8 +17,8 @@ _TYPICAL: Final = 0.10
 _DEEP: Final = 0.5
 
 
-@measured_rule("BN204", "ordered-batches", Severity.ERROR, Severity.WARNING)
-def ordered(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN204", "ordered-batches", Severity.ERROR, Severity.WARNING)
+def ordered(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """The statistics were last updated on batches of one kind: sorted by class, scene or time.
 
     Such batches vary less than the data as a whole, and the more so the deeper the layer, because
@@ -31,26 +31,26 @@ def ordered(self: MeasuredRule, case: Case) -> Iterator[Finding]:
 
     Fix: recalibrate with shuffled data; shuffle in training.
     """
-    severity = case.severity
-    if severity is None or len(case.w2) < 2:
+    severity = network.severity
+    if severity is None or len(network.w2) < 2:
         return
-    place = int(np.argmax(case.w2))
-    deepest = case.batch[place]
-    if place < _DEEP * (len(case.w2) - 1) or deepest.signed > _SIGNED:
+    place = int(np.argmax(network.w2))
+    deepest = network.batch[place]
+    if place < _DEEP * (len(network.w2) - 1) or deepest.signed > _SIGNED:
         return
     if float(np.median(deepest.log_variance_ratio)) > _SIGNED / 2:  # a few broken channels
         return
-    if float(np.median(case.w2)) >= _TYPICAL:
+    if float(np.median(network.w2)) >= _TYPICAL:
         return
-    yield case.finding(
+    yield network.finding(
         self,
         severity,
-        case.culprit,
-        case.with_results(
+        network.culprit,
+        network.with_results(
             "early layers are right, and deep ones remember "
             f"{float(np.exp(deepest.signed)):.0%} of the variance they see: the last batches of "
             "training were alike, as when the data are sorted by class"
         ),
-        f"run `{case.recalibrate}`; shuffle in training, as bncheck does with files and folders",
+        f"run `{network.recalibrate}`; shuffle in training, as bncheck does with files and folders",
         log_variance_ratio=deepest.signed,
     )

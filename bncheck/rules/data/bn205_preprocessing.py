@@ -9,8 +9,8 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.results import Candidate, Direction, fits_better
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 #: The first layer alone: this share of the worst of the others, this many times their median. In
 #: a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows the input).
@@ -20,8 +20,8 @@ _MEDIAN: Final = 2.2
 _LEAST: Final = 0.15
 
 
-@measured_rule("BN205", "input-preprocessing-mismatch", Severity.ERROR, Severity.WARNING)
-def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN205", "input-preprocessing-mismatch", Severity.ERROR, Severity.WARNING)
+def preprocessing(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """The data are not prepared as those that the statistics were learned on.
 
     The first layer sees the input directly, so a wrong scale, mean, channel order or crop shows
@@ -38,41 +38,41 @@ def preprocessing(self: MeasuredRule, case: Case) -> Iterator[Finding]:
 
     Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
     """
-    best = best_candidate(case)
-    stem = case.stem.batch
+    best = best_candidate(network)
+    stem = network.stem.batch
     assert stem is not None
-    if best is None and (case.severity is None or not _alone(case)):
+    if best is None and (network.severity is None or not _alone(network)):
         return
-    severity = case.thresholds.severity(stem.w2) or Severity.WARNING
-    if case.direction is Direction.WORSE and best is None:
+    severity = network.thresholds.severity(stem.w2) or Severity.WARNING
+    if network.direction is Direction.WORSE and best is None:
         severity = Severity.WARNING
     what = f"the first layer alone deviates (W2 {stem.w2:.2f}): the data are not prepared as "
     what += "those that the statistics were learned on"
     if best is not None:
         what += f"; prepared as {best.name}, they would fit (W2 {best.w2:.2f})"
-        candidate = _candidate_results(case)
+        candidate = _candidate_results(network)
         what += f" with {candidate}" if candidate else ""
-    yield case.finding(
+    yield network.finding(
         self,
         severity,
-        case.stem,
-        case.with_results(what),
-        _fix(case, best),
+        network.stem,
+        network.with_results(what),
+        _fix(network, best),
         candidate=best.name if best else None,
         candidate_w2=best.w2 if best else None,
-        candidates=[f"{c.name}: {c.w2:.3f}" for c in case.measurement.candidates[:5]],
+        candidates=[f"{c.name}: {c.w2:.3f}" for c in network.measurement.candidates[:5]],
     )
 
 
-def best_candidate(case: Case) -> Candidate | None:
+def best_candidate(network: MeasuredNetwork) -> Candidate | None:
     """The preparation that explains the first layer, if one does."""
-    candidates = case.measurement.candidates
+    candidates = network.measurement.candidates
     return candidates[0] if candidates and fits_better(candidates) else None
 
 
-def _alone(case: Case) -> bool:
-    first, rest = float(case.w2[0]), case.rest
-    if len(case.w2) < 3:
+def _alone(network: MeasuredNetwork) -> bool:
+    first, rest = float(network.w2[0]), network.rest
+    if len(network.w2) < 3:
         return False
     return (
         first >= _LEAST
@@ -81,29 +81,30 @@ def _alone(case: Case) -> bool:
     )
 
 
-def _candidate_results(case: Case) -> str:
-    comparison = case.measurement.comparison
+def _candidate_results(network: MeasuredNetwork) -> str:
+    comparison = network.measurement.comparison
     if comparison is None or "candidate" not in comparison.extra:
         return ""
     return f"{comparison.metric} {comparison.extra['candidate']:.3f}"
 
 
-def _fix(case: Case, best: Candidate | None) -> str:
+def _fix(network: MeasuredNetwork, best: Candidate | None) -> str:
     how = f"as {best.name}" if best else "exactly as in training (padding and crops, too)"
     prepare = f"prepare the data {how}"
-    if case.direction is Direction.WORSE:
+    if network.direction is Direction.WORSE:
         return f"{prepare}, and leave the statistics: measured ones would serve worse"
-    if _recalibrating_helps(case):
+    if _recalibrating_helps(network):
         return (
-            f"if these data are what deployment sees, run `{case.recalibrate}`; if not, {prepare}"
+            f"if these data are what deployment sees, run `{network.recalibrate}`; "
+            f"if not, {prepare}"
         )
     return f"{prepare}; leave the statistics as they are"
 
 
-def _recalibrating_helps(case: Case) -> bool:
+def _recalibrating_helps(network: MeasuredNetwork) -> bool:
     """Measured statistics serve better than the running ones, and no worse than the candidate."""
-    comparison = case.measurement.comparison
-    if comparison is None or case.direction is not Direction.BETTER or comparison.after is None:
+    comparison = network.measurement.comparison
+    if comparison is None or network.direction is not Direction.BETTER or comparison.after is None:
         return False
     candidate = comparison.extra.get("candidate")
     return candidate is None or comparison.after >= candidate - _CHANCE

@@ -8,16 +8,16 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.data.case import Case, names
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork, names
+from bncheck.rules.rule import Rule, rule
 
 #: ln(running_var / var) of layers behind dropout, and how much less the others have.
 _SIGNED: Final = 0.08
 _OTHERS: Final = 0.5
 
 
-@measured_rule("BN206", "dropout-variance-shift", Severity.WARNING)
-def dropout_shift(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN206", "dropout-variance-shift", Severity.WARNING)
+def dropout_shift(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """Dropout comes before a BatchNorm layer, whose running variance is that of dropped inputs.
 
     In training dropout with probability p leaves the mean of its input and raises the mean square
@@ -31,10 +31,10 @@ def dropout_shift(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     Fix: move dropout behind the last BatchNorm layer, or recalibrate with dropout off, as bncheck
     does (torch's update_bn and fvcore leave it on).
     """
-    behind = case.measurement.behind_dropout
-    shifted = [m for m in case.layers if m.layer.name in behind and m.batch is not None]
-    others = [m.batch for m in case.layers if m.layer.name not in behind and m.batch is not None]
-    if case.severity is None or not shifted:
+    behind = network.measurement.behind_dropout
+    shifted = [m for m in network.layers if m.layer.name in behind and m.batch is not None]
+    others = [m.batch for m in network.layers if m.layer.name not in behind and m.batch is not None]
+    if network.severity is None or not shifted:
         return
     signed = [m.batch.signed for m in shifted if m.batch is not None]
     least = float(np.median(signed))
@@ -43,15 +43,15 @@ def dropout_shift(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     if others and max(abs(d.signed) for d in others) > _OTHERS * least:
         return
     worst = max(shifted, key=lambda m: m.batch.signed if m.batch else 0.0)
-    yield case.finding(
+    yield network.finding(
         self,
         Severity.WARNING,
         worst,
-        case.with_results(
+        network.with_results(
             f"{names(shifted)}: behind dropout, and the running variance is "
             f"{float(np.exp(max(signed))):.2f} times what the layer sees with dropout off"
         ),
-        f"run `{case.recalibrate}`, which measures with dropout off; or move dropout behind the "
+        f"run `{network.recalibrate}`, which measures with dropout off; or move dropout behind the "
         "last BatchNorm layer and train again",
         p=max(behind.values()),
         log_variance_ratio=max(signed),

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 
-@measured_rule("BN207", "statistics-disagree", Severity.ERROR, Severity.WARNING)
-def disagree(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN207", "statistics-disagree", Severity.ERROR, Severity.WARNING)
+def disagree(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """Running statistics and data disagree, and no single cause explains it.
 
     W2 is the RMS error of a layer's normalised output. Below 0.20 at most 0.8 % of predictions
@@ -23,22 +23,22 @@ def disagree(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     Fix: check that the data are prepared as in training. Recalibrate if the results are better
     with measured statistics.
     """
-    severity = case.severity
+    severity = network.severity
     if severity is None:
         return
-    culprit = case.culprit
+    culprit = network.culprit
     assert culprit.batch is not None
     message = f"running statistics and data disagree, this layer's most (W2 {culprit.batch.w2:.2f})"
-    if case.direction is Direction.BETTER:
-        fix = f"run `{case.recalibrate}`"
-    elif case.direction is Direction.UNKNOWN:
+    if network.direction is Direction.BETTER:
+        fix = f"run `{network.recalibrate}`"
+    elif network.direction is Direction.UNKNOWN:
         fix = (
             "check that the data are prepared as in training; if they are, run "
-            f"`{case.recalibrate}` with labels, so that it can prove that it helps"
+            f"`{network.recalibrate}` with labels, so that it can prove that it helps"
         )
     else:
         fix = (
             "check that the data are prepared as in training; results are as good with measured "
-            f"statistics, so if they are, run `{case.recalibrate}`"
+            f"statistics, so if they are, run `{network.recalibrate}`"
         )
-    yield case.finding(self, severity, culprit, case.with_results(message), fix)
+    yield network.finding(self, severity, culprit, network.with_results(message), fix)

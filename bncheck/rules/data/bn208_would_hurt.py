@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 
-@measured_rule("BN208", "recalibration-would-hurt", Severity.WARNING, Severity.ERROR)
-def would_hurt(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN208", "recalibration-would-hurt", Severity.WARNING, Severity.ERROR)
+def would_hurt(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """The running statistics disagree with the data and yet serve them better than measured ones.
 
     Some networks were trained with their statistics frozen (fine-tuned detectors above all): their
@@ -25,14 +25,14 @@ def would_hurt(self: MeasuredRule, case: Case) -> Iterator[Finding]:
 
     Fix: leave the statistics as they are; check that the data are prepared as in training.
     """
-    if case.direction is not Direction.WORSE:
+    if network.direction is not Direction.WORSE:
         return
-    yield case.finding(
+    yield network.finding(
         self,
         Severity.WARNING,
-        case.culprit,
-        case.with_results(
-            f"statistics and data disagree (W2 {case.measurement.w2:.2f}), but the running "
+        network.culprit,
+        network.with_results(
+            f"statistics and data disagree (W2 {network.measurement.w2:.2f}), but the running "
             "statistics serve the data better: the network was trained with them frozen, or the "
             "data are not like those of training"
         ),

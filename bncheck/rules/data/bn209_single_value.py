@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.data.case import Case
-from bncheck.rules.data.rule import MeasuredRule, measured_rule
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.rule import Rule, rule
 
 
-@measured_rule("BN209", "single-value-per-channel", Severity.ERROR)
-def single_value(self: MeasuredRule, case: Case) -> Iterator[Finding]:
+@rule("BN209", "single-value-per-channel", Severity.ERROR)
+def single_value(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
     """A layer gets one value for each channel in a batch, so there is no variance to normalise by.
 
     In training PyTorch refuses it (Expected more than 1 value per channel); a framework that does
@@ -23,13 +23,13 @@ def single_value(self: MeasuredRule, case: Case) -> Iterator[Finding]:
     Fix: give larger batches (--batch-size); in training drop the last incomplete batch
     (drop_last=True), or use GroupNorm.
     """
-    single = case.measurement.single_value
+    single = network.measurement.single_value
     if single is not None:
         yield self.finding(
             Severity.ERROR,
             single,
-            f"deviates (W2 {case.measurement.w2:.2f}), and gets one value for each channel in "
+            f"deviates (W2 {network.measurement.w2:.2f}), and gets one value for each channel in "
             "every batch, so batch statistics, which would tell why, do not exist",
             "give larger batches (--batch-size, or the loader's own)",
-            w2=case.measurement.w2,
+            w2=network.measurement.w2,
         )

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.rules.rule import Rule, rule
 from bncheck.rules.series.changes import changes_of
-from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Movement
 
 
-@series_rule("BN301", "frozen-parameters-moving-statistics", Severity.WARNING)
-def frozen_parameters(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
+@rule("BN301", "frozen-parameters-moving-statistics", Severity.WARNING)
+def frozen_parameters(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
     """Weight and bias of a layer stand still while its running statistics move.
 
     requires_grad=False freezes parameters, not buffers: in train() the statistics follow the new

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.rules.rule import Rule, rule
 from bncheck.rules.series.changes import changes_of
-from bncheck.rules.series.rule import SeriesRule, series_rule
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Movement
 
 
-@series_rule("BN302", "moving-parameters-frozen-statistics", Severity.WARNING)
-def frozen_statistics(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
+@rule("BN302", "moving-parameters-frozen-statistics", Severity.WARNING)
+def frozen_statistics(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
     """Weight and bias of a layer train on while its running statistics stand still.
 
     With momentum 0, or a layer left in eval(), the statistics stay those of an earlier network. On

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.rule import count
-from bncheck.rules.series.rule import SeriesRule, series_rule
+from bncheck.core.words import count
+from bncheck.rules.rule import Rule, rule
 from bncheck.series.distance import distance
 from bncheck.series.movement import statistics_in
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _APART: Final = 0.10
 
 
-@series_rule("BN303", "ranks-disagree", Severity.WARNING)
-def ranks_disagree(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
+@rule("BN303", "ranks-disagree", Severity.WARNING)
+def ranks_disagree(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
     """The processes of one training hold different running statistics.
 
     Each process of a distributed training sees its own share of the data. Which of their

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.series.rule import SeriesRule, series_rule
+from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Floats, Movement
@@ -20,8 +20,8 @@ _LOOK_BACK: Final = 3
 _BEFORE: Final = 2
 
 
-@series_rule("BN304", "late-distribution-shift", Severity.WARNING)
-def late_shift(self: SeriesRule, movement: Movement) -> Iterator[Finding]:
+@rule("BN304", "late-distribution-shift", Severity.WARNING)
+def late_shift(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
     """A layer that had been moving calmly jumped from one snapshot to the next.
 
     Other data, another preparation of it, a learning rate that went up, a loss that blew up and

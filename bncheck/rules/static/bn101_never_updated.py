@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.layers.facts import at_initial_statistics
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
-
-
-def at_initial_statistics(layer: NormLayer) -> bool:
-    """Mean exactly 0 and variance exactly 1 in every channel: what a new layer holds."""
-    if layer.statistics is None or not layer.channels:
-        return False
-    mean, var = layer.statistics
-    return bool((mean == 0).all() and (var == 1).all())
 
 
 def _has_trained_affine(layer: NormLayer) -> bool:
@@ -24,7 +17,7 @@ def _has_trained_affine(layer: NormLayer) -> bool:
 
 
 @rule("BN101", "never-updated-statistics", Severity.ERROR, Severity.INFO)
-def never_updated(self: Rule, network: Network) -> Iterator[Finding]:
+def never_updated(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """Running statistics are still what a new layer starts with: mean 0 and variance 1.
 
     In eval() such a layer does not normalise at all, while in train() it did: the network that was

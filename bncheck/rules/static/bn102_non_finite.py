@@ -6,19 +6,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bncheck.core.errors import quoted
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.rule import Network, Rule, count, rule
+from bncheck.core.words import count
+from bncheck.rules.rule import Network, Rule, rule
+
+_MOST_NAMED = 4
 
 
 @rule("BN102", "non-finite-statistics", Severity.ERROR)
-def non_finite(self: Rule, network: Network) -> Iterator[Finding]:
+def non_finite(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """A layer holds NaN or infinity, so in eval() its output is NaN for every input.
 
     One bad batch is enough: the running average keeps a NaN for ever, 500 clean batches later it
     is still there, while train() never looks at it and the loss stays fine. Half precision gets
     there by overflow. The affine parameters are looked at too: there the optimizer did it.
 
-    Criterion: any running mean, running variance, weight or bias that is not finite.
+    Criterion: any running mean, running variance, weight or bias that is not finite, or anything
+    that is called like a statistic and belongs to no layer.
 
     Fix: recalibrate the statistics with data (non-finite weights cannot be recalibrated: go back to
     an earlier checkpoint), and skip non-finite batches while training.
@@ -51,3 +56,9 @@ def non_finite(self: Rule, network: Network) -> Iterator[Finding]:
             else "recalibrate with data, and skip non-finite batches while training",
             channels=max(bad.values()),
         )
+    for group in network.unjudged:
+        if not group.finite:
+            names = " or ".join(quoted(name) for name in group.names[:_MOST_NAMED])
+            yield self.finding(
+                Severity.ERROR, group.owner, f"NaN or infinity in {names}", "find out what it is"
+            )

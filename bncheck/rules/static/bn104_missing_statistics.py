@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.layers.norm_layer import split_name
+from bncheck.reading.roles import split_name
 from bncheck.rules.rule import Network, Rule, rule
 
 _FIX = (
@@ -20,7 +20,7 @@ _SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
 
 
 @rule("BN104", "missing-statistics", Severity.ERROR)
-def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
+def missing_statistics(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """A BatchNorm layer lacks its running mean or running variance.
 
     load_state_dict(strict=False) fills such a gap with 0 and 1 without a word, and the layer then
@@ -29,11 +29,11 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
 
     Criterion: a layer with one statistic and not the other (unless no layer of the file has the
     other, nor a batch counter), with num_batches_tracked and neither, or with statistics of
-    different lengths; a module that says it tracks statistics and has none; and, where the file has
-    names only, a weight and bias that by the file's own pattern belong to a BatchNorm: four times
-    as many of that name (numbers apart) have statistics as have none, or two of these hold: at
-    least as many have them as not, it is called bn, it is behind a convolution without bias of as
-    many channels.
+    different lengths or of no channel; a module that says it tracks statistics and has none; and,
+    where the file has names only, a weight and bias that by the file's own pattern belong to a
+    BatchNorm: four times as many of that name (numbers apart) have statistics as have none, or two
+    of these hold: at least as many have them as not, it is called bn, it is behind a convolution
+    without bias of as many channels.
 
     Fix: save the whole state dict; recalibrate if the statistics are lost.
     """
@@ -47,6 +47,10 @@ def missing_statistics(self: Rule, network: Network) -> Iterator[Finding]:
         elif layer.sizes_differ:
             yield self.finding(
                 Severity.ERROR, layer.name, "has running means and variances of two lengths", _FIX
+            )
+        elif layer.tracked and not layer.channels:
+            yield self.finding(
+                Severity.ERROR, layer.name, "has running statistics of not one channel", _FIX
             )
     if not network.knows_modules:
         for name in _bare_batchnorms(network):

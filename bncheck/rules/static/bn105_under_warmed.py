@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from bncheck.core.findings import Finding, Severity
-from bncheck.layers.norm_layer import NormLayer
-from bncheck.rules.rule import Network, Rule, count, rule
-from bncheck.rules.static.bn101_never_updated import at_initial_statistics
+from bncheck.core.words import count
+from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
+from bncheck.rules.rule import Network, Rule, rule
 from bncheck.rules.static.bn106_batch_counter import contradicted_counters
 
 
 @rule("BN105", "under-warmed-statistics", Severity.ERROR, Severity.WARNING, Severity.INFO)
-def under_warmed(self: Rule, network: Network) -> Iterator[Finding]:
+def under_warmed(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """The running average has seen too few batches and still holds part of its initial 0 and 1.
 
     After t updates with momentum m the initial value still weighs w0 = (1-m)^t. What the average
@@ -54,23 +52,3 @@ def under_warmed(self: Rule, network: Network) -> Iterator[Finding]:
             initial_share=w0,
             batches=layer.counter,
         )
-
-
-def initial_share(layer: NormLayer) -> float:
-    """How much of the running average is still its initial value; 0 for a cumulative average."""
-    momentum = layer.momentum.value
-    if momentum is None or layer.counter is None or not 0 < momentum < 1:
-        return 0.0
-    return float((1 - momentum) ** layer.counter)
-
-
-def predicted_w2(layer: NormLayer, w0: float) -> float:
-    """W2 between the running statistics and what they would be without their initial value."""
-    assert layer.statistics is not None
-    assert layer.eps.value is not None
-    mean, var = layer.statistics
-    sigma = np.sqrt(var + layer.eps.value)
-    warm_var = np.maximum((var - w0) / (1 - w0), 0.0)
-    shift = w0 / (1 - w0) * mean / sigma
-    ratio = np.sqrt(warm_var + layer.eps.value) / sigma
-    return float(np.sqrt(np.mean(shift**2 + (ratio - 1) ** 2)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.layers.facts import at_initial_statistics
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.rule import Network, Rule, rule
-from bncheck.rules.static.bn101_never_updated import at_initial_statistics
 
 #: Rounding of the average itself: variances are this much below w0 before it is a contradiction.
 _SLACK = 1e-3
@@ -16,7 +16,7 @@ _FIX = "nothing by itself: bncheck leaves the counter out of account"
 
 
 @rule("BN106", "unusable-batch-counter", Severity.INFO)
-def unusable_counter(self: Rule, network: Network) -> Iterator[Finding]:
+def unusable_counter(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """num_batches_tracked does not belong to the statistics beside it.
 
     Ported, averaged or converted checkpoints carry a counter of 0 or 1 beside statistics of a long

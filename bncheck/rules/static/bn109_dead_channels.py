@@ -8,24 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.core.thresholds import DEAD_VARIANCE
-from bncheck.layers.norm_layer import NormLayer
-from bncheck.rules.rule import Network, Rule, count, rule
+from bncheck.core.words import count
+from bncheck.layers.facts import dead_channels
+from bncheck.rules.rule import Network, Rule, rule
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-
-def dead_channels(layer: NormLayer) -> npt.NDArray[np.bool_]:
-    """Which channels have a variance of practically zero; negative and NaN are other faults."""
-    if layer.var is None:
-        return np.zeros(0, bool)
-    var = layer.var.astype(np.float64)
-    return np.asarray((var >= 0) & (var < DEAD_VARIANCE))
+    pass
 
 
 @rule("BN109", "dead-channels", Severity.INFO)
-def report_dead_channels(self: Rule, network: Network) -> Iterator[Finding]:
+def report_dead_channels(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """Channels whose input never varies: the running variance is practically zero.
 
     Weight decay and pruning kill channels, and a network works all the same: real ones have

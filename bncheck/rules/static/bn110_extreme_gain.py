@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.rule import Network, Rule, count, rule
+from bncheck.core.words import count
+from bncheck.rules.rule import Network, Rule, rule
 
 _SPREAD = 100.0
 _NEAR_EPS = 10.0
@@ -15,7 +16,7 @@ _MATTERS = 0.1
 
 
 @rule("BN110", "extreme-fold-gain", Severity.INFO)
-def extreme_gain(self: Rule, network: Network) -> Iterator[Finding]:
+def extreme_gain(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """Some channels are amplified far more than the rest, which quantisation will feel.
 
     Folding multiplies a channel's weights by weight / sqrt(variance + eps). Where that gain is a

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.layers.facts import dead_channels
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.rules.rule import Network, Rule, rule
-from bncheck.rules.static.bn109_dead_channels import dead_channels
 
 #: PyTorch's eps, and that of TensorFlow, Keras and their ports.
 _PYTORCH, _TENSORFLOW = 1e-5, 1e-3
@@ -18,7 +18,7 @@ _FELT = 0.05
 
 
 @rule("BN114", "eps-sensitive", Severity.WARNING, Severity.INFO)
-def eps_sensitive(self: Rule, network: Network) -> Iterator[Finding]:
+def eps_sensitive(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """Variances are so small that eps takes part in the result, so the right eps matters.
 
     A state dict does not hold eps. Networks from TensorFlow use 1e-3, PyTorch's default is 1e-5;

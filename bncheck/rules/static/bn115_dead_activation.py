@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.rules.rule import Network, Rule, count, rule
+from bncheck.core.words import count
+from bncheck.rules.rule import Network, Rule, rule
 
 #: Phi(-3) = 0.13 % of normally distributed outputs are positive.
 _DEAD = -3.0
 
 
 @rule("BN115", "dead-activation", Severity.INFO)
-def dead_activation(self: Rule, network: Network) -> Iterator[Finding]:
+def dead_activation(self: Rule[Network], network: Network) -> Iterator[Finding]:
     """Channels whose bias is so negative that a ReLU behind them would hardly ever open.
 
     After normalisation a channel is about normal with mean bias and standard deviation |weight|,

@@ -100,6 +100,9 @@ PASSING: dict[str, Pattern] = {
     # picking
     "repeat": behind(lambda y: y.repeat(1, 1, 2, 3)),
     "tile": behind(lambda y: torch.tile(y, (2, 2))),
+    "expand": behind(lambda y: y.mean((2, 3), keepdim=True).expand(-1, -1, 4, 4)),
+    "expand_new_axis": behind(lambda y: y.expand(1, *y.shape).flatten(0, 1)),
+    "expand_channels": behind(lambda y: y[:, :1].expand(-1, 6, -1, -1), kept=1, reason="repeats"),
     "repeat_channels": behind(lambda y: y.repeat(1, 2, 1, 1), 12, kept=1, reason="repeats its"),
     "repeat_channels_alike": behind(
         lambda y: y.repeat(1, 2, 1, 1), 12, like=lambda t: t.repeat(2)

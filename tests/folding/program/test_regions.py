@@ -72,6 +72,7 @@ def test_what_has_no_region_stays_the_very_program() -> None:
 @pytest.mark.parametrize("cast", [False, True])
 @pytest.mark.filterwarnings("ignore:In CPU autocast")
 def test_beside_a_region_with_other_casts_all_folds(cast: bool) -> None:
+    torch.manual_seed(2)  # where bfloat16 inside the region moves the result by 1.3e-3
     result = bncheck.fold(_Cast(cast).eval(), (X,))
     assert [d.status.value for d in result.batchnorms] == ["folded"] * 2
     assert result.parity is not None

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -20,11 +21,6 @@ from bncheck.policy.config.find import load
 from bncheck.policy.config.lines import line_of
 from bncheck.policy.config.load import schema
 from bncheck.policy.config.settings import Ignored
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FULL = """\
 [project]

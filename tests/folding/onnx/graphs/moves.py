@@ -130,6 +130,9 @@ MOVES: Table = {
     "space_to_depth": (
         between(("SpaceToDepth", {"blocksize": 7}, ()), channels=294), 1,  # each place its own map
     ),
+    "expand": (
+        between(("GlobalAveragePool", {}, []), ("Expand", {}, [np.array([1, 1, 4, 4])])), 0,
+    ),
     "tile": (between(("Tile", {}, [np.array([1, 1, 2, 3])])), 0),
     "tile_channels": (between(("Tile", {}, [np.array([1, 2, 1, 1])]), channels=12), 1),
     "gather_channels": (

@@ -1,0 +1,39 @@
+"""All files of a command, held against each other before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from bncheck.cli.judging import Judge
+from bncheck.cli.measuring import ModelOptions
+from bncheck.cli.reporting import Delivery
+
+
+def check_files(
+    inputs: Iterable[Path],
+    outputs: Iterable[Path],
+    judge: Judge,
+    delivery: Delivery,
+    model: ModelOptions | None = None,
+) -> None:
+    """Refuse outputs that are inputs or each other, those of the options included.
+
+    Raises BncheckError.
+    """
+    from bncheck.writing.outputs import check_outputs
+
+    written = [*outputs, *(path for _, path in delivery.files)]
+    if judge.target is not None:
+        written.append(judge.target)
+    read = chain(inputs, judge.files, () if model is None else _named(model))
+    check_outputs(written, read)
+
+
+def _named(options: ModelOptions) -> Iterator[Path]:
+    """The files that the options about model and data name."""
+    from bncheck.core.usercode import files_of_spec
+
+    for spec in options.specs:
+        yield from files_of_spec(spec)

@@ -1,0 +1,73 @@
+"""One fold: read, plan, rewrite, prove; the same for every format that has these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bncheck.core.errors import BncheckError
+from bncheck.folding.proof import Inputs, SideBySide, prove
+from bncheck.folding.residual import Residual, rewritten
+from bncheck.folding.result import FoldReport, Parity, findings_of
+from bncheck.folding.weights import Solution, solve
+from bncheck.graph.dataflow import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class FoldOptions:
+    """What a user can set about a fold."""
+
+    keep: Sequence[str] = ()
+    tolerance: float | None = None
+    fail_unfolded: bool = False
+    dry_run: bool = False
+    residual: Residual = Residual.BN
+
+
+class Foldable(Protocol[Inputs]):
+    """A program of some format; `failures` are what its runtimes raise if they cannot run it."""
+
+    failures: tuple[type[Exception], ...]
+
+    def read(self) -> Sequence[Graph]:
+        """Its graph, and those inside it that can be changed."""
+
+    def rewrite(self, solutions: Sequence[Solution]) -> None:
+        """Carry out the plans of its graphs on a copy."""
+
+    def evaluate(self) -> SideBySide[Inputs]:
+        """The program and that copy, ready to be run."""
+
+
+def fold(
+    program: Foldable[Inputs],
+    options: FoldOptions,
+    extra: Sequence[Inputs] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[FoldReport, Sequence[Solution]]:
+    """Fold every normalisation that can exactly be folded; `extra` inputs are compared on, too.
+
+    Raises BncheckError.
+    """
+    solutions = [rewritten(solve(g, options.keep), options.residual) for g in program.read()]
+    decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
+    parity = None
+    if not options.dry_run:
+        program.rewrite(solutions)
+        say("comparing")
+        parity = _proved(program, options.tolerance, extra)
+    findings = findings_of(decisions, parity, options.fail_unfolded)
+    flushed = 0 if options.dry_run else sum(solution.flushed for solution in solutions)
+    return FoldReport(decisions, parity, flushed=flushed, findings=findings), solutions
+
+
+def _proved(program: Foldable[Inputs], tolerance: float | None, extra: Sequence[Inputs]) -> Parity:
+    try:
+        return prove(program.evaluate(), tolerance, extra)
+    except program.failures as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BncheckError(
+            f"cannot be run for the comparison ({first[:160]})",
+            "--dry-run prints the plan; nothing is written that was not compared",
+        ) from None

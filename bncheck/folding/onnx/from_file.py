@@ -1,0 +1,35 @@
+"""`bncheck fold` of an ONNX file."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from bncheck.core.errors import BncheckError
+from bncheck.folding.onnx.fold import fold_onnx, save_onnx
+from bncheck.folding.onnx.samples import samples_for
+from bncheck.folding.request import Folded, FoldRequest, refuse_corrupt_file
+from bncheck.reading.checkpoint import Checkpoint
+
+
+def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
+    """Fold the file of a request, which is open. Raises BncheckError."""
+    given = request.given
+    if request.output is not None and request.output.suffix != ".onnx":
+        raise BncheckError("an ONNX model is folded into an ONNX model", "give -o a .onnx file")
+    for option, value in (
+        ("--model", given.model),
+        ("--trust", given.trust),
+        ("--input", request.inputs),
+        ("--device", given.device != "cpu"),
+    ):
+        if value:
+            raise BncheckError(f"{option} has nothing to act on in an ONNX model", "leave it out")
+    refuse_corrupt_file(checkpoint)
+    samples = None if given.data is None else partial(samples_for, given.batches())
+    with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
+        report, model = fold_onnx(
+            request.source, request.options, freeze_inputs=request.freeze_inputs, samples=samples
+        )
+    return Folded(report, lambda path: save_onnx(model, path, request.source))

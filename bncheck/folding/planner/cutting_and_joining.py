@@ -1,0 +1,143 @@
+"""How a map passes a call that joins, cuts or picks along an axis: docs/folding.md, "Passing"."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bncheck.folding.algebra import FREE, Affine, identity, unconstrained
+from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged, same
+from bncheck.graph.dataflow import Concat, Floats, Gather, Graph, Op, Split
+
+
+def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
+    sizes = []
+    for name in op.inputs:
+        shape = graph.shape(name)
+        if shape is None or not isinstance(size := shape[axis], int):
+            raise Stuck(f"{op.label} ({op.kind}) joins parts of unknown size")
+        sizes.append(size)
+    return sizes
+
+
+def parts_of(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
+    """What each part of a concatenation takes of its map."""
+    assert isinstance(op.spec, Concat)
+    axis, stacks = op.spec.axis, op.spec.stacks
+    if is_even(affine, axis) and not stacks:
+        return [affine] * len(op.inputs)
+    sizes = [1] * len(op.inputs) if stacks else _axis_sizes(graph, op, axis)
+    bounds = itertools.pairwise(itertools.accumulate(sizes, initial=0))
+    return [_cut(affine, axis, slice(*pair), drops=stacks) for pair in bounds]
+
+
+def joined(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
+    """The map of a concatenation, from those of some of its parts."""
+    assert isinstance(op.spec, Concat)
+    axis, stacks = op.spec.axis, op.spec.stacks
+    if stacks:
+        given = {s: each(m, lambda array: np.expand_dims(array, axis)) for s, m in given.items()}
+    one = identity(next(iter(given.values())).scale.ndim)
+    maps = [given.get(slot, one) for slot in range(len(op.inputs))]
+    if all(is_even(m, axis) and same(maps[0], m) for m in maps):
+        return maps[0]
+    return _side_by_side(maps, axis, [1] * len(maps) if stacks else _axis_sizes(graph, op, axis))
+
+
+def _side_by_side(maps: Sequence[Affine], axis: int, sizes: Sequence[int]) -> Affine:
+    """The map whose parts along an axis, of these sizes, are those maps."""
+    pairs = [np.broadcast_arrays(m.scale, m.shift) for m in maps]
+    outer = np.broadcast_shapes(*(_resized(pair[0].shape, axis, 1) for pair in pairs))
+    rows = [
+        [np.broadcast_to(array, _resized(outer, axis, size)) for array in pair]
+        for pair, size in zip(pairs, sizes, strict=True)
+    ]
+    return Affine(*(np.concatenate(arrays, axis) for arrays in zip(*rows, strict=True)))
+
+
+def _cut(affine: Affine, axis: int, part: slice, *, drops: bool) -> Affine:
+    """The map of a part along an axis, which disappears where the call drops it."""
+
+    def cut(array: Floats) -> Floats:
+        if array.shape[axis] > 1:
+            array = array[(slice(None),) * axis + (part,)]
+        return np.squeeze(array, axis) if drops else array
+
+    return each(affine, cut)
+
+
+def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """The shape with that axis at another size."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def cuts_of(op: Op, affine: Affine) -> list[Affine]:
+    """The maps of the parts that a split gives."""
+    assert isinstance(op.spec, Split)
+    return [_cut(affine, op.spec.axis, part, drops=op.spec.drops) for part in op.spec.parts]
+
+
+def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
+    """Each output's map in its place of the input, free elsewhere."""
+    assert isinstance(op.spec, Split)
+    spec = op.spec
+    if spec.drops:
+        wanted = [each(w, lambda array: np.expand_dims(array, spec.axis)) for w in wanted]
+    shape = graph.shape(op.inputs[0])
+    size = shape[spec.axis] if shape else "?"
+    if not isinstance(size, int):
+        if all(is_even(w, spec.axis) and same(w, wanted[0]) for w in wanted):
+            return wanted[0]
+        raise Stuck(f"{op.label} ({op.kind}) cuts an axis of unknown size")
+    pairs = [np.broadcast_arrays(w.scale, w.shift) for w in wanted]
+    outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
+    full = _resized(outer, spec.axis, size)
+    if np.prod(full) > MAX_SIZE:
+        raise Stuck("its map became too large to carry")
+    scale, shift = np.full(full, FREE), np.full(full, FREE)
+    for pair, part in zip(pairs, spec.parts, strict=True):
+        key = (slice(None),) * spec.axis + (part,)
+        scale[key], shift[key] = pair[0], pair[1]
+    return Affine(scale, shift)
+
+
+def picked(_: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of what is picked, from that of the whole."""
+    assert isinstance(op.spec, Gather)
+    for axis, indices in op.spec.picks:
+        if is_even(affine, axis):
+            continue
+        if indices is None:
+            raise Stuck(f"{op.label} ({op.kind}) moves positions")
+        place = np.asarray(indices)
+        affine = each(affine, lambda array, a=axis, i=place: np.take(array, i, a))  # type: ignore[misc]
+    return affine
+
+
+def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of the whole, from that of what is picked; what nobody picks is free."""
+    assert isinstance(op.spec, Gather)
+    shape = graph.shape(op.inputs[0])
+    for axis, indices in op.spec.picks:
+        if is_even(affine, axis):
+            continue
+        size = shape[axis] if shape else "?"
+        if indices is None or not isinstance(size, int):
+            raise Stuck(f"{op.label} ({op.kind}) moves positions")
+        affine = _returned(op, affine, axis, indices, size)
+    return affine
+
+
+def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: int) -> Affine:
+    pair = np.broadcast_arrays(affine.scale, affine.shift)
+    if np.prod(_resized(pair[0].shape, axis, size)) > MAX_SIZE:
+        raise Stuck("its map became too large to carry")
+    rows = [unconstrained(pair[0].ndim)] * size
+    for place, index in enumerate(indices):
+        both = merged(rows[index], Affine(*(np.take(array, [place], axis) for array in pair)))
+        if both is None:
+            raise Stuck(f"{op.label} ({op.kind}) repeats its channels, and their scales differ")
+        rows[index] = both
+    return _side_by_side(rows, axis, [1] * size)

@@ -1,0 +1,189 @@
+"""Which calls of a graph are normalisations, and the affine map that each of them is.
+
+docs/folding.md, "The map of a normalisation".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from bncheck.core.errors import BncheckError
+from bncheck.folding.algebra import Affine, identity, norm_affine
+from bncheck.folding.planner.maps import Stuck
+from bncheck.graph.dataflow import Add, Floats, Graph, Mul, Norm, Op
+
+_INSPECT = "see `bncheck inspect`"
+
+
+class Slot(IntEnum):
+    """Which input of a normalisation is what; linear calls have the first three."""
+
+    DATA = 0
+    WEIGHT = 1
+    BIAS = 2
+    MEAN = 3
+    VARIANCE = 4
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A normalisation, or a multiplication and an addition that are one: calls and their name."""
+
+    name: str
+    kind: str
+    ops: tuple[int, ...]
+
+    @property
+    def first(self) -> int:
+        """The call that reads its input."""
+        return self.ops[0]
+
+    @property
+    def last(self) -> int:
+        """The call that makes its output."""
+        return self.ops[-1]
+
+
+def find_normalisations(graph: Graph) -> Iterator[Normalisation]:
+    """Normalisations, and multiplications followed by an addition, both by constants per channel.
+
+    The latter is what FrozenBatchNorm computes.
+    """
+    taken: dict[str, int] = {}
+    for index, op in enumerate(graph.ops):
+        ops = (index,) if isinstance(op.spec, Norm) else _product_and_sum(graph, index)
+        if ops:
+            label = graph.ops[ops[-1]].label
+            taken[label] = taken.get(label, 0) + 1
+            name = label if taken[label] == 1 else f"{label} ({taken[label]})"
+            yield Normalisation(name, op.kind if len(ops) == 1 else "mul+add", ops)
+
+
+def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
+    """The places of x * c and of the only call that reads it, where that is v + c; else none."""
+    op = graph.ops[index]
+    uses = graph.uses.get(op.outputs[0], []) if op.outputs else []
+    if not isinstance(op.spec, Mul) or len(uses) != 1 or op.outputs[0] in graph.outputs:
+        return ()
+    follower = graph.ops[uses[0].op]
+    is_norm = isinstance(follower.spec, Add) and all(
+        _is_per_channel(graph, o) for o in (op, follower)
+    )
+    return (index, uses[0].op) if is_norm else ()
+
+
+def _is_per_channel(graph: Graph, op: Op) -> bool:
+    found = elementwise_map(graph, op)
+    shape = graph.shape(op.outputs[0])
+    if found is None or shape is None or len(shape) < 2:
+        return False
+    sizes = found[1].after(identity(len(shape))).scale.shape, found[1].shift.shape
+    wide = {axis for size in sizes for axis, n in enumerate(size) if n > 1}
+    return wide == {1}
+
+
+def data_slot(graph: Graph, op: Op) -> int:
+    """Which operand of a normalisation, or of x + c or c * x, is x."""
+    return 1 if graph.is_constant(op.inputs[0]) else 0
+
+
+def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
+    """x + c, x * c, c - x, x / c with a constant c, as the slot of x and a map of it."""
+    fixed = [graph.is_constant(name) for name in op.inputs[:2]]
+    if not isinstance(op.spec, (Add, Mul)) or len(fixed) != 2 or sum(fixed) != 1:
+        return None
+    slot = fixed.index(False)
+    number = graph.constant(op.inputs[1 - slot])
+    shape = graph.shape(op.inputs[slot])
+    if shape is None or number is None or not _leaves_form(graph, op, slot, number):
+        return None
+    number = number.reshape((1,) * (len(shape) - number.ndim) + number.shape)
+    one = identity(len(shape))
+    if isinstance(op.spec, Add):
+        factors = op.spec.factors
+        return slot, Affine(one.scale * factors[slot], number * factors[1 - slot])
+    if op.spec.divides and slot == 1:  # c / x
+        return None
+    with np.errstate(divide="ignore"):
+        scale = 1.0 / number if op.spec.divides else number
+    return (slot, Affine(scale, one.shift)) if np.all(np.isfinite(scale)) else None
+
+
+def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
+    """Whether the result of an operation with a constant has its operand's shape and dtype."""
+    name, result = op.inputs[slot], op.outputs[0]
+    assert name is not None
+    shape = graph.shape(name)
+    fits = shape == graph.shape(result) and number.ndim <= len(shape or ())
+    return fits and graph.values[name].dtype == graph.values[result].dtype
+
+
+def not_constant(graph: Graph, name: str, what: str) -> Stuck:
+    """Why a weight that a fold would change cannot be changed."""
+    if graph.values[name].overridable:
+        return Stuck(
+            f"{what} is an input of the model, too, which a caller may override",
+            "--freeze-inputs says that nobody does",
+        )
+    return Stuck(f"{what} is computed from the input")
+
+
+def affine_of(graph: Graph, norm: Normalisation) -> Affine:
+    """The map of a normalisation, with its channels on axis 1; Stuck where it has none."""
+    op = graph.ops[norm.first]
+    if not isinstance(op.spec, Norm):
+        maps = [elementwise_map(graph, graph.ops[index]) for index in norm.ops]
+        assert maps[0] is not None
+        assert maps[1] is not None
+        return maps[1][1].after(maps[0][1])
+    if op.spec.uses_batch:
+        raise Stuck(op.spec.why, op.spec.hint)
+    shape = graph.shape(op.inputs[Slot.DATA])
+    if shape is None or len(shape) < 2:
+        raise Stuck("the rank of its input is not known")
+    gamma, beta, mean, var = parameters_of(graph, op)
+    assert mean is not None
+    assert var is not None
+    if _is_corrupt(mean, var):
+        raise Stuck(
+            "its running statistics hold a NaN, an infinity or a negative variance", _INSPECT
+        )
+    scale, shift = norm_affine(gamma, beta, mean, var, op.spec.eps)
+    if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
+        raise Stuck("its scale or shift is not a finite number", _INSPECT)
+    sizes = (1, -1, *(1,) * (len(shape) - 2))
+    return Affine(scale.reshape(sizes), shift.reshape(sizes))
+
+
+def parameters_of(graph: Graph, op: Op) -> Sequence[Floats | None]:
+    """gamma, beta, mean and variance; None for what a normalisation lacks."""
+    found = []
+    for slot in (Slot.WEIGHT, Slot.BIAS, Slot.MEAN, Slot.VARIANCE):
+        name = op.input(slot)
+        numbers = graph.constant(name)
+        if name is not None and numbers is None:
+            role = slot.name.lower()
+            role = f"running {role}" if slot in (Slot.MEAN, Slot.VARIANCE) else role
+            raise not_constant(graph, name, f"its {role}")
+        found.append(numbers)
+    return found
+
+
+def _is_corrupt(mean: Floats, var: Floats) -> bool:
+    return not (np.all(np.isfinite(mean)) and np.all(np.isfinite(var)) and np.all(var >= 0))
+
+
+def refuse_corrupt(graph: Graph) -> None:
+    """Raise for statistics with which the model computes nothing worth folding."""
+    for _, op in graph.norms():
+        mean, var = graph.constant(op.input(Slot.MEAN)), graph.constant(op.input(Slot.VARIANCE))
+        if mean is not None and var is not None and _is_corrupt(mean, var):
+            raise BncheckError(
+                f"{op.label}: its running statistics hold a NaN, an infinity or a negative "
+                "variance",
+                f"mend it first; {_INSPECT}",
+            )

@@ -1,0 +1,120 @@
+"""`bncheck fold` of a checkpoint with its module, or of a .pt2 file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from bncheck.core.errors import BncheckError
+from bncheck.core.words import Note
+from bncheck.folding.program.exporting import user_inputs
+from bncheck.folding.program.file import load_program, moved, save_program
+from bncheck.folding.program.fold import fold
+from bncheck.folding.program.state_file import save_folded
+from bncheck.folding.request import (
+    CORRUPT,
+    Folded,
+    FoldRequest,
+    refuse_corrupt,
+    refuse_corrupt_file,
+)
+from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
+from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, samples_of
+from bncheck.subject.model import missing_statistics
+from bncheck.subject.module_layers import layers_of
+from bncheck.subject.setup import checked_device, module_for
+
+
+def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
+    """Fold the file of a request, which is open. Raises BncheckError."""
+    output = request.output
+    if request.freeze_inputs:
+        raise BncheckError("--freeze-inputs is for ONNX models", "leave it out")
+    if output is not None and output.suffix == ".onnx":
+        raise BncheckError(
+            "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
+        )
+    checked_device(request.given.device)
+    if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
+        return _fold_program(request, checkpoint)
+    return _fold_module(request, _model(request, checkpoint, note))
+
+
+def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
+    inputs = inputs_of(request.given, request.inputs, model)
+    more = [inputs] if request.given.data is not None else []
+    result = fold(model, inputs, request.options, more)
+
+    def write(path: Path) -> None:
+        if path.suffix == ".safetensors":
+            save_folded(result, model, inputs, path, request.source)
+        else:
+            save_program(moved(result.program, request.given.device), path, request.source)
+
+    return Folded(result.report, write)
+
+
+def _fold_program(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
+    """A .pt2 brings its graph along."""
+    if request.output is not None and request.output.suffix == ".safetensors":
+        raise BncheckError("a .pt2 names no modules", "write a .pt2, or give --model", "-o")
+    if request.inputs:
+        raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")
+    refuse_corrupt_file(checkpoint)
+    program = load_program(request.source)
+    more = []
+    if request.given.data is not None:
+        sizes = [size for node in user_inputs(program)[:1] for size in node.meta["val"].shape]
+        fixed = sizes and isinstance(sizes[0], int)  # a batch of another size is refused
+        module = program.module()
+        batch = samples_of(request.given, module, sizes[0] if fixed else SAMPLES)
+        more = [in_order(module, batch)]
+    result = fold(program, None, request.options, more)
+    return Folded(
+        result.report,
+        lambda path: save_program(
+            moved(result.program, request.given.device), path, request.source
+        ),
+    )
+
+
+def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Module:
+    """The model in eval mode, with statistics that are worth folding."""
+
+    if not request.has_model:
+        raise BncheckError(*_needs_model(checkpoint))
+    if not request.inputs and request.given.data is None:
+        raise BncheckError(
+            "--input or --data is missing",
+            "give one sample's shape, e.g. --input 3,224,224, or samples",
+        )
+    # On the CPU whatever --device says: the float64 reference needs a device that has float64.
+    model, _ = module_for(replace(request.given, device="cpu"), checkpoint)
+    if request.given.model is None:
+        if model.training:
+            note(f"{request.source}: was saved in training mode, and is folded as in eval()")
+    else:
+        missing = missing_statistics(model, checkpoint)
+        if missing:
+            more = f" and {len(missing) - 1} more layers" if len(missing) > 1 else ""
+            raise BncheckError(
+                f"{rule.code} {rule.name}: {missing[0] or 'the norm'}{more}: the model has running "
+                "statistics here, and the file has none",
+                "save the whole state dict, buffers too",
+            )
+    if any(getattr(module, "running_var", None) is not None for module in model.modules()):
+        refuse_corrupt(static_findings(None, layers_of(model), Options(select=CORRUPT)))
+    return model.eval()
+
+
+def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
+    hint = "give --model TARGET:CALLABLE"
+    if checkpoint.container is Container.TORCHSCRIPT:
+        return "is TorchScript, which fold does not rewrite", f"{hint}, and its tensors are taken"
+    if checkpoint.modules:
+        return "is a pickled module", f"{hint}, or --trust to unpickle it, which runs its code"
+    return "holds tensors and no program", hint

@@ -1,0 +1,1 @@
+"""One graph of calls, read from a torch.export program or an ONNX model."""

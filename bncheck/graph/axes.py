@@ -1,0 +1,95 @@
+"""What operators do along axes, which torch and ONNX have alike: pick, cut, average, pad.
+
+A size that is not known is a name, or what torch has for one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bncheck.graph.dataflow import Average, Gather, Maximum, Pad, Split
+
+#: More places than these are not worth counting out, and a file can ask for any number of them.
+_MOST_PLACES = 1 << 20
+
+Places = NDArray[np.int64]
+
+
+def picked(
+    shape: Sequence[Any], axes: Iterable[int], pick: Callable[[Places, int], Any], times: int = 1
+) -> Gather:
+    """Elements picked along axes: `pick(places, i)` of the places along the i-th of them.
+
+    The result has at most `times` as many. Where a size is not known, neither are the places.
+    """
+    rows = []
+    for i, axis in enumerate(axes):
+        size = shape[axis % len(shape)]
+        known = isinstance(size, int) and 0 <= size * times <= _MOST_PLACES
+        places = tuple(int(place) for place in pick(np.arange(size), i)) if known else None
+        rows.append((axis % len(shape), places))
+    return Gather(tuple(rows))
+
+
+def tiled(shape: Sequence[Any], counts: Sequence[int]) -> Gather:
+    """The whole repeated so many times along each axis."""
+    axes = [axis for axis, count in enumerate(counts) if count != 1]
+    return picked(shape, axes, lambda places, i: np.tile(places, counts[axes[i]]), max(counts))
+
+
+def selected(shape: Sequence[Any], axis: int, indices: Iterable[Any] | None) -> Gather:
+    """The elements of these indices along an axis; None: they are not known."""
+    size = shape[axis]
+    if indices is None or not isinstance(size, int):
+        return Gather(((axis, None),))
+    return Gather(((axis, tuple(int(index) % size for index in indices)),))
+
+
+def cut(axis: int, sizes: Sequence[Any]) -> Split | None:
+    """Parts of these sizes, one after the other."""
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    ends = itertools.accumulate(sizes, initial=0)
+    return Split(axis, tuple(slice(start, end) for start, end in itertools.pairwise(ends)))
+
+
+def average(axes: Sequence[int], padded: bool = False) -> Average:
+    """Windows of equal weights; `padded`: zeros around the input are counted as well."""
+    return Average(tuple(axes), None if padded else 1.0)
+
+
+def reduced(
+    shape: Sequence[Any], axes: Iterable[int] | None, *, drops: bool, sums: bool = False
+) -> Average:
+    """The mean or the sum over axes, over all by default."""
+    chosen = _chosen(shape, axes)
+    sizes = [shape[axis] for axis in chosen]
+    known = all(isinstance(size, int) for size in sizes)
+    total = float(math.prod(sizes)) if known else None
+    return Average(chosen, total if sums else 1.0, drops)
+
+
+def largest(shape: Sequence[Any], axes: Iterable[int] | None, *, drops: bool) -> Maximum:
+    """The largest or the smallest along axes, along all by default."""
+    return Maximum(_chosen(shape, axes), drops)
+
+
+def _chosen(shape: Sequence[Any], axes: Iterable[int] | None) -> tuple[int, ...]:
+    rank = len(shape)
+    return tuple(range(rank)) if axes is None else tuple(sorted(int(axis) % rank for axis in axes))
+
+
+def padded(amounts: Mapping[int, tuple[int, int]], value: float | None) -> Pad:
+    """New elements before and behind along axes, copies of old ones or `value`.
+
+    A negative amount cuts, which an affine map passes as it does a copy.
+    """
+    axes = tuple(axis for axis, pair in amounts.items() if any(size != 0 for size in pair))
+    fills = value is not None and any(size > 0 for pair in amounts.values() for size in pair)
+    return Pad(axes, value if fills else None)

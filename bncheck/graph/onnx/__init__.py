@@ -1,0 +1,1 @@
+"""ONNX models as the graph, without torch."""

@@ -1,0 +1,120 @@
+"""ONNX nodes that compute with parameters, sums, products, rectifiers and normalisations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bncheck.graph import products
+from bncheck.graph.convolutions import conv, transposed
+from bncheck.graph.dataflow import ALONE, Add, Linear, Mul, Norm, Rectifier, Rescaled, Spec
+from bncheck.graph.onnx.nodes import Call, Describe, Described
+from bncheck.reading.onnx_norms import norm_node
+
+_BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
+_BATCH_HINT = "call model.eval() before exporting"
+_EACH_PLACE = "it has statistics for each position, not for each channel (spatial=0)"
+
+
+def _convolution(call: Call) -> Spec:
+    a, kernel = call.attribute, call.shape(1)[2:]
+    number = len(kernel)
+    pads = a("pads") or [0] * 2 * number
+    before, behind = (None, None) if call.keeps_size else (pads[:number], pads[number:])
+    steps, gaps = a("strides") or [1], a("dilations") or [1]
+    return conv(int(a("group", 1)), kernel, steps, gaps, before, behind)
+
+
+def _transposed(call: Call) -> Spec:
+    a, kernel = call.attribute, call.shape(1)[2:]
+    # SAME_UPPER and SAME_LOWER cut off kernel - stride, which is nothing then.
+    cut = a("auto_pad", "NOTSET") == "NOTSET" and any(a("pads", ()))
+    plain = not cut and not any(a("output_padding", ())) and a("output_shape") is None
+    plain &= call.opset >= 5  # before, Reshape (folding/onnx/tiling.py) has another form
+    strides = a("strides", [1] * len(kernel))
+    return transposed(int(a("group", 1)), kernel, strides, a("dilations", [1]), plain)
+
+
+def _gemm(call: Call) -> Spec:
+    a = call.attribute
+    axes = (-2 if a("transA", 0) else -1, -1)
+    return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)), axes)
+
+
+def _matmul(call: Call) -> Described | None:
+    fixed = (call.scope.is_stored(name) for name in call.inputs)
+    return _product(call, products.product([call.rank(0), call.rank(1)], *fixed))
+
+
+def _einsum(call: Call) -> Described | None:
+    ranks = [call.rank(slot) for slot in range(len(call.inputs))]
+    return _product(call, products.einsum(str(call.attribute("equation", "")), ranks))
+
+
+def _product(call: Call, found: tuple[Spec, int] | None) -> Described | None:
+    if found is None:
+        return None
+    spec, place = found
+    return spec, [call.inputs[1 - place], call.inputs[place]]
+
+
+def _sum(call: Call) -> Spec | None:
+    factors = (1.0, -1.0 if call.kind == "Sub" else 1.0)
+    return Add(factors) if len(call.inputs) == 2 else None
+
+
+def _quotient(_: Call) -> Spec:
+    return Mul(divides=True)
+
+
+def _negative(call: Call) -> Described:
+    return Mul(), [*call.inputs, call.scope.minus_one(call.node.output[0])]
+
+
+def _max(call: Call) -> Spec | None:
+    return Rectifier(call.kind) if len(call.inputs) == 2 and _is_zero(call, 1) else None
+
+
+def _clip(call: Call) -> Spec | None:
+    if call.opset < 11:
+        is_relu = call.attribute("min") == 0 and call.attribute("max") is None
+    else:
+        is_relu = not call.name(2) and _is_zero(call, 1)
+    return Rectifier(call.kind) if is_relu else None
+
+
+def _is_zero(call: Call, slot: int) -> bool:
+    number = call.numbers(slot)
+    return number is not None and not np.any(number)
+
+
+def _batch_norm(call: Call) -> Spec:
+    says = norm_node(call.node, call.opset)
+    if not says.spatial and call.rank() != 2:
+        return Norm(says.eps, True, _EACH_PLACE)
+    return Norm(says.eps, says.trains, _BATCH, _BATCH_HINT)
+
+
+def _instance_norm(call: Call) -> Spec:
+    return Norm(norm_node(call.node, call.opset).eps, True, ALONE)
+
+
+def _layer_norm(call: Call) -> Spec | None:
+    fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
+    return Rescaled(-1) if fits and len(call.results) == 1 else None
+
+
+ALGEBRA: dict[str, Describe] = {
+    "Conv": _convolution,
+    "ConvTranspose": _transposed,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Einsum": _einsum,
+    **dict.fromkeys(("Add", "Sub", "Sum"), _sum),
+    "Div": _quotient,
+    "Neg": _negative,
+    "Max": _max,
+    "Clip": _clip,
+    "BatchNormalization": _batch_norm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+}

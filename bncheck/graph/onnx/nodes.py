@@ -1,0 +1,131 @@
+"""What a node of an ONNX graph is: its attributes, what it reads; the dtypes by their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import helper
+
+from bncheck.graph.dataflow import Dim, Shape, Spec
+from bncheck.graph.operators import UndescribedError
+
+if TYPE_CHECKING:
+    from bncheck.graph.onnx.scope import Scope
+
+#: The floating dtypes of ONNX by number.
+FLOATS: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.BFLOAT16: "bfloat16",
+}
+#: A node seen as the planner sees it: what it does, and its inputs, the data before the weights.
+Described = tuple[Spec, Sequence[str]]
+
+
+class Attributes:
+    """A node's attributes by name."""
+
+    def __init__(self, node: onnx.NodeProto) -> None:
+        self._given = {a.name: a for a in node.attribute}
+
+    def __call__(self, name: str, default: Any = None) -> Any:
+        """An attribute, or the default where it is not given."""
+        if name not in self._given:
+            return default
+        value = helper.get_attribute_value(self._given[name])
+        return value.decode() if isinstance(value, bytes) else value
+
+
+class Call:
+    """A node as the tables of operators are asked about it.
+
+    Its inputs are asked for by their place. What is not known raises UndescribedError.
+    """
+
+    def __init__(self, node: onnx.NodeProto, scope: Scope) -> None:
+        self.node = node
+        self.kind = str(node.op_type)
+        self.opset = scope.opset
+        self.inputs: Sequence[str] = list(node.input)
+        self.results = [name for name in node.output if name]
+        self.scope = scope
+        self.attribute = Attributes(node)
+
+    def name(self, slot: int) -> str:
+        """An input's name, "" where it is not given."""
+        return self.inputs[slot] if slot < len(self.inputs) else ""
+
+    def rank(self, slot: int = 0) -> int:
+        """An input's rank; 0 where nothing is known."""
+        return self.scope.rank(self.name(slot))
+
+    def shape(self, slot: int = 0) -> Shape:
+        """An input's shape, of one axis at least."""
+        shape = self.scope.shape(self.name(slot))
+        if not shape:
+            raise UndescribedError
+        return shape
+
+    def numbers(self, slot: int, attribute: str = "") -> Any:
+        """An input's numbers, or those of the attribute that older versions have in its stead.
+
+        None where neither is given.
+        """
+        name = self.name(slot)
+        if not name:
+            return self.attribute(attribute) if attribute else None
+        found = self.scope.fixed(name)
+        if found is None:
+            raise UndescribedError
+        return found
+
+    def axis(self, default: int) -> int:
+        """The attribute `axis`, counted from the front."""
+        return int(self.attribute("axis", default)) % len(self.shape())
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether windows are padded such that they keep the sizes (before their steps)."""
+        return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")
+
+
+Describe = Callable[[Call], "Spec | Described | None"]
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """What the graphs inside a node read of the graphs around it."""
+    found: list[str] = []
+    for attribute in node.attribute:
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+            own |= {name for inner in graph.node for name in inner.output}
+            reads = [name for inner in graph.node for name in (*inner.input, *captured(inner))]
+            reads += [output.name for output in graph.output]
+            found += [name for name in reads if name and name not in own]
+    return found
+
+
+def names_in(graph: onnx.GraphProto) -> Mapping[str, int]:
+    """How often each value is read in a graph and in those inside it."""
+    found: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            found[name] = found.get(name, 0) + 1
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for other in [*inner, *attribute.graphs]:
+                for name, number in names_in(other).items():
+                    found[name] = found.get(name, 0) + number
+    for output in graph.output:
+        found[output.name] = found.get(output.name, 0) + 1
+    return found
+
+
+def dim_of(dim: Any, unknown: str) -> Dim:
+    """A size, or its name, or the name that it gets here."""
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) if dim.dim_param else unknown

@@ -1,0 +1,84 @@
+"""ONNX nodes that average, take the largest or pad, as the planner sees them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bncheck.graph.axes import average, largest, padded, reduced
+from bncheck.graph.dataflow import Maximum, Spec
+from bncheck.graph.onnx.nodes import Call, Describe
+from bncheck.graph.operators import UndescribedError
+
+
+def _spatial(call: Call) -> tuple[int, ...]:
+    return tuple(range(2, len(call.shape())))
+
+
+def _averaged(call: Call) -> Spec:
+    return average(_spatial(call))
+
+
+def _largest(call: Call) -> Spec | None:
+    return Maximum(_spatial(call)) if len(call.results) == 1 else None
+
+
+def _sampled(call: Call) -> Spec:
+    return average(_spatial(call), call.attribute("padding_mode", "zeros") == "zeros")
+
+
+def _average_pool(call: Call) -> Spec:
+    a = call.attribute
+    # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
+    reaches = any(a("pads", ())) or call.keeps_size or a("ceil_mode", 0)
+    return average(_spatial(call), bool(reaches and a("count_include_pad", 0)))
+
+
+def _mean(call: Call) -> Spec:
+    drops, sums = not call.attribute("keepdims", 1), call.kind == "ReduceSum"
+    return reduced(call.shape(), _axes(call), drops=drops, sums=sums)
+
+
+def _extreme(call: Call) -> Spec:
+    return largest(call.shape(), _axes(call), drops=not call.attribute("keepdims", 1))
+
+
+def _axes(call: Call) -> list[int] | None:
+    """Those given; without any it is all axes, or nothing is done where the node says so."""
+    axes = call.numbers(1, "axes")
+    if axes is not None and len(axes):
+        return [int(axis) for axis in axes]
+    if call.attribute("noop_with_empty_axes", 0):
+        raise UndescribedError
+    return None
+
+
+def _resized(call: Call) -> Spec | None:
+    before, after = call.shape(), call.scope.shape(call.node.output[0])
+    crops = call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
+    keeps_channels = after is not None and before[:2][1:] == after[:2][1:]
+    return average(_spatial(call)) if keeps_channels and not crops else None
+
+
+def _padded(call: Call) -> Spec | None:
+    rank = len(call.shape())
+    sizes, value, axes = call.numbers(1, "pads"), call.numbers(2, "value"), call.numbers(3)
+    given = [int(axis) % rank for axis in (range(rank) if axes is None else axes)]
+    if sizes is None or len(sizes) != 2 * len(given):
+        return None
+    pairs = zip(sizes[: len(given)], sizes[len(given) :], strict=True)
+    constant = call.attribute("mode", "constant") == "constant"
+    filling = float(np.ravel(0.0 if value is None else value)[0]) if constant else None
+    return padded(dict(zip(given, pairs, strict=True)), filling)
+
+
+POOLING: dict[str, Describe] = {
+    "GlobalAveragePool": _averaged,
+    "GlobalMaxPool": _largest,
+    "GridSample": _sampled,
+    "AveragePool": _average_pool,
+    "MaxPool": _largest,
+    **dict.fromkeys(("ReduceMean", "ReduceSum"), _mean),
+    **dict.fromkeys(("ReduceMax", "ReduceMin"), _extreme),
+    **dict.fromkeys(("Resize", "Upsample"), _resized),
+    "Pad": _padded,
+}

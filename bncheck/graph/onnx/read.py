@@ -1,0 +1,89 @@
+"""An ONNX model as the planner's graphs: one for the model, one for each graph inside it.
+
+An operation's name is its node's place in its graph. A value that a branch takes from the graph
+around it is an input there, and so stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from bncheck.graph.dataflow import Conv, ConvTranspose, Graph, Linear, Norm, Op, Spec, Value
+from bncheck.graph.onnx.nodes import FLOATS, captured
+from bncheck.graph.onnx.operators import described
+from bncheck.graph.onnx.scope import Scope
+from bncheck.graph.onnx.shapes import complete
+from bncheck.reading.onnx_norms import STANDARD, layer_name, owner
+
+
+@dataclass(frozen=True)
+class Part:
+    """A graph of the model: as it is written, and as the planner sees it."""
+
+    proto: onnx.GraphProto
+    graph: Graph
+
+
+def read_model(model: onnx.ModelProto) -> list[Part]:
+    """The model's graph and all inside it, outer ones first; shapes are inferred on a copy."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # an operator that it does not know: what has no shape is not folded
+        inferred = onnx.ModelProto()
+        inferred.CopyFrom(model)
+    return list(_parts(model.graph, inferred.graph, model, None))
+
+
+def _parts(
+    proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
+) -> Iterator[Part]:
+    scope = Scope(known, model, outer)
+    what = "model" if outer is None else "inner graph"
+    yield Part(proto, _read(known, scope, what))
+    for node, twin in zip(proto.node, known.node, strict=True):
+        for mine, other in zip(node.attribute, twin.attribute, strict=True):
+            pairs = [(mine.g, other.g)] if mine.HasField("g") else []
+            pairs += list(zip(mine.graphs, other.graphs, strict=True))
+            for inner, its_twin in pairs:
+                yield from _parts(inner, its_twin, model, scope)
+
+
+def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
+    ops: list[Op] = []
+    for place, written in enumerate(proto.node):
+        node = _plain(written, scope)
+        scope.follow(node)
+        if scope.fix(node):
+            continue
+        for name in node.output:
+            scope.values.setdefault(name, Value(name, None, ""))
+        complete(node, scope)
+        spec, given = described(node, scope)
+        inputs = [name or None for name in (*given, *captured(node))]
+        outputs = [name for name in node.output if name]
+        label = _label(node, spec, scope)
+        ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
+    found = frozenset(o.name for o in proto.output)
+    return Graph(tuple(ops), scope.values, found, what=what)
+
+
+def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
+    """CastLike as the Cast that it is: of its second input, only the dtype counts."""
+    if node.op_type != "CastLike" or node.domain not in STANDARD:
+        return node
+    like = scope.values.get(node.input[1])
+    kind = next((k for k, name in FLOATS.items() if like and name == like.dtype), None)
+    if kind is None:
+        return node
+    return helper.make_node("Cast", node.input[:1], node.output, node.name, to=kind)
+
+
+def _label(node: onnx.NodeProto, spec: Spec, scope: Scope) -> str:
+    if isinstance(spec, Norm):
+        return layer_name(node, scope.constants)
+    found = owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear)) else ""
+    return found or node.name or next((n for n in node.output if n), node.op_type)

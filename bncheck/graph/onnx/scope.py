@@ -1,0 +1,128 @@
+"""The names of an ONNX graph: what their values are like, and the numbers of the fixed ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from bncheck.graph.dataflow import Dim, Floats, Value
+from bncheck.graph.onnx.nodes import FLOATS, captured, dim_of
+from bncheck.graph.onnx.sizes import followed
+from bncheck.reading.onnx_constants import Constant, Resolver
+
+
+class Scope:
+    """The names that a graph knows, with those of the graphs around it."""
+
+    def __init__(self, proto: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None) -> None:
+        self.resolver: Resolver = outer.resolver if outer else Resolver(model)
+        self.values: dict[str, Value] = dict(outer.values) if outer else {}
+        self.constants: dict[str, Constant] = dict(outer.constants) if outer else {}
+        self.sizes: dict[str, tuple[Dim, ...]] = dict(outer.sizes) if outer else {}
+        # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
+        # a default that the caller may replace.
+        listed = {i.name for i in proto.input} if model.ir_version >= 4 else set()
+        stored = {tensor.name for tensor in proto.initializer}
+        self.overridable: set[str] = (outer.overridable if outer else set()) | (listed & stored)
+        for info in (*proto.value_info, *proto.input, *proto.output):
+            self.constants.pop(info.name, None)  # a name of its own, whatever it means outside
+            self._describe(info)
+        for tensor in proto.initializer:
+            constant = self.resolver.stored(tensor.name, tensor)
+            if tensor.name in self.overridable:
+                dtype = FLOATS.get(constant.dtype, "")
+                value = Value(tensor.name, constant.shape, dtype, overridable=True)
+                self.values[tensor.name] = value
+            else:
+                self._fix(tensor.name, constant)
+        reads = Counter(name for node in proto.node for name in (*node.input, *captured(node)))
+        norms = [node for node in proto.node if node.op_type == "BatchNormalization"]
+        parameters = Counter(name for node in norms for name in node.input[1:])
+        self._parameters = {name for name, times in parameters.items() if times == reads[name]}
+
+    def _describe(self, info: onnx.ValueInfoProto) -> None:
+        kind = info.type.tensor_type
+        shape: tuple[Dim, ...] | None = None
+        if kind.HasField("shape"):
+            shape = tuple(dim_of(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
+        self.values[info.name] = Value(info.name, shape, FLOATS.get(kind.elem_type, ""))
+
+    def _fix(self, name: str, constant: Constant) -> None:
+        def floats() -> Floats:
+            return np.asarray(constant.read()).astype(np.float64)
+
+        self.constants[name] = constant
+        dtype = FLOATS.get(constant.dtype, "")
+        self.values[name] = Value(name, constant.shape, dtype, floats, name)
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return self.resolver.opset
+
+    def fix(self, node: onnx.NodeProto) -> bool:
+        """Keep a node's results where their numbers can be known now, and say whether they can."""
+        results: Sequence[Constant] | None = self._sizes(node)
+        if results is None and not self._is_kept(node):
+            results = self.resolver.outputs(node, self.constants)
+        for name, constant in zip(node.output, results or (), strict=False):
+            self._fix(name, constant)
+        return results is not None
+
+    def _is_kept(self, node: onnx.NodeProto) -> bool:
+        """A model that keeps small integers is to keep them, but for a normalisation's numbers."""
+        return node.op_type == "DequantizeLinear" and node.output[0] not in self._parameters
+
+    def _sizes(self, node: onnx.NodeProto) -> list[Constant] | None:
+        """What a node reads off a shape, where these sizes are known."""
+        sizes = self.sizes.get(node.output[0]) if node.op_type in ("Shape", "Gather") else None
+        if sizes is None or not all(isinstance(size, int) for size in sizes):
+            return None
+        numbers = np.array(sizes, dtype=np.int64)
+        if node.op_type == "Gather":
+            numbers = numbers.reshape(np.shape(self.fixed(node.input[1])))
+        return [self.resolver.stored(node.output[0], numpy_helper.from_array(numbers))]
+
+    def follow(self, node: onnx.NodeProto) -> None:
+        """Keep the sizes that a node computes (sizes.py)."""
+        sizes = followed(node, self)
+        if sizes is not None:
+            self.sizes[node.output[0]] = sizes
+
+    def sizes_in(self, name: str) -> tuple[Dim, ...] | None:
+        """The sizes that a value holds, be it fixed or followed."""
+        if name in self.sizes:
+            return self.sizes[name]
+        numbers = self.fixed(name)
+        if numbers is None or np.asarray(numbers).dtype.kind != "i" or np.size(numbers) > 64:
+            return None
+        return tuple(int(number) for number in np.ravel(numbers))
+
+    def minus_one(self, result: str) -> str:
+        """A constant that no node holds, for the planner alone: what Neg multiplies with."""
+        name, one = f"{result}:-1", np.asarray(-1.0)
+        dtype = self.values[result].dtype
+        self.values[name] = Value(name, (), dtype, lambda: one)
+        return name
+
+    def fixed(self, name: str) -> Any:
+        """The numbers of a constant, None where it is none."""
+        return self.constants[name].read() if name in self.constants else None
+
+    def is_stored(self, name: str) -> bool:
+        """Whether a value has numbers, even ones that a caller may replace."""
+        return name in self.constants or name in self.overridable
+
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
+        """A value's shape, None where nothing is known."""
+        value = self.values.get(name)
+        return value.shape if value else None
+
+    def rank(self, name: str) -> int:
+        """A value's rank; 0 where nothing is known."""
+        return len(self.shape(name) or ())

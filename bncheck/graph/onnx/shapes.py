@@ -1,0 +1,147 @@
+"""The shapes of values as far as the nodes tell, where onnx' own inference lost them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from bncheck.graph.dataflow import Dim, Shape, Value
+from bncheck.graph.onnx.nodes import FLOATS, Call, dim_of
+from bncheck.graph.onnx.sizes import product
+from bncheck.graph.operators import UndescribedError
+from bncheck.reading.onnx_constants import inferred_types
+from bncheck.reading.onnx_norms import STANDARD
+
+if TYPE_CHECKING:
+    from bncheck.graph.onnx.scope import Scope
+
+_INTEGER = onnx.TensorProto.INT64
+_SMALL = 64  # numbers that can be a shape
+
+
+def complete(node: onnx.NodeProto, scope: Scope) -> None:
+    """Note what is known of the shape of a node's first result."""
+    if not node.output:
+        return
+    name = node.output[0]
+    known = _shape_of(node, scope)
+    if known is not None:
+        scope.values[name] = replace(scope.values[name], shape=known)
+    guess = _GUESSES.get(node.op_type)
+    if guess is None or scope.shape(name) is not None:
+        return
+    try:
+        shape, like = guess(Call(node, scope))
+    except (KeyError, UndescribedError):
+        return
+    scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
+
+
+def _windows(call: Call) -> tuple[Shape | None, Value]:
+    """Rank and channels behind a computed reshape: a weight tells them."""
+    weight = call.shape(1)
+    wide = weight[1] if isinstance(weight[1], int) else 0
+    channels = weight[0] if call.kind == "Conv" else wide * call.attribute("group", 1)
+    name = call.node.output[0]
+    rest = (f"?{name}.{place}" for place in range(2, len(weight)))
+    return (f"?{name}.0", channels, *rest), call.scope.values[call.name(1)]
+
+
+def _same(call: Call) -> tuple[Shape | None, Value]:
+    source = call.scope.values[call.name(0)]
+    return source.shape, source
+
+
+_GUESSES: dict[str, Callable[[Call], tuple[Shape | None, Value]]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose"), _windows),
+    **dict.fromkeys(("BatchNormalization", "Identity", "Dropout", "Clip"), _same),
+    **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Elu"), _same),
+    **dict.fromkeys(("Sigmoid", "HardSigmoid", "HardSwish", "Tanh"), _same),
+}
+
+
+def _shape_of(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+    """The shape of a node's result as far as its inputs tell, None where they tell nothing new."""
+    known = [scope.shape(name) for name in node.input if name]
+    if node.domain not in STANDARD or not known or known[0] is None:
+        return None
+    if node.op_type == "Reshape":
+        return _reshaped(node, scope, known[0])
+    shape = scope.shape(node.output[0])
+    names = {size for sizes in known for size in sizes or ()}
+    if shape is not None and all(isinstance(size, int) or size in names for size in shape):
+        return None
+    return _inferred(node, scope)
+
+
+def _inferred(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+    """onnx' own inference for one node, which now knows more than when it saw the whole model."""
+    types, data = {}, {}
+    for name in filter(None, node.input):
+        shape = scope.shape(name)
+        if shape is not None and math.prod(map(_number, shape)) <= _SMALL:
+            numbers = scope.fixed(name)
+            if numbers is not None:
+                data[name] = numpy_helper.from_array(np.asarray(numbers))
+        value = scope.values.get(name)
+        kind = next((k for k, d in FLOATS.items() if value and d == value.dtype), _INTEGER)
+        types[name] = helper.make_tensor_type_proto(kind, shape)
+    found = inferred_types(node, scope.opset, types, data)
+    result = found.get(node.output[0])
+    if result is None or not result.tensor_type.HasField("shape"):
+        return None
+    unknown = (f"?{node.output[0]}.{place}" for place in itertools.count())
+    pairs = zip(result.tensor_type.shape.dim, unknown, strict=False)
+    return tuple(dim_of(dim, name) for dim, name in pairs)
+
+
+def _reshaped(node: onnx.NodeProto, scope: Scope, source: Shape) -> Shape | None:
+    """One size may be written as -1: both sides hold equally many elements."""
+    shape = _wanted(node, scope, source) or scope.shape(node.output[0])
+    if shape is None:
+        return None
+    symbols = Counter(name for size in source for name in _names(size))
+    unknown = [i for i, size in enumerate(shape) if set(_names(size)) - set(symbols)]
+    if len(unknown) > 1:
+        return shape
+    rest = [size for i, size in enumerate(shape) if i not in unknown]
+    used = Counter(name for size in rest for name in _names(size))
+    number, known = (math.prod(map(_number, sizes)) for sizes in (source, rest))
+    if used - symbols or not known or number % known:
+        return shape
+    solved = product([number // known, *(symbols - used).elements()])
+    return tuple(solved if i in unknown else size for i, size in enumerate(shape))
+
+
+def _names(size: Dim) -> list[str]:
+    return [] if isinstance(size, int) else [part for part in size.split("*") if not part.isdigit()]
+
+
+def _number(size: Dim) -> int:
+    return (
+        size
+        if isinstance(size, int)
+        else math.prod(int(part) for part in size.split("*") if part.isdigit())
+    )
+
+
+def _wanted(node: onnx.NodeProto, scope: Scope, source: Shape) -> Shape | None:
+    """The shape that a Reshape asks for, where that is known; its -1 gets a name."""
+    wanted = scope.sizes_in(node.input[1]) if len(node.input) > 1 else None
+    if wanted is None or Call(node, scope).attribute("allowzero", 0):
+        return None
+    sizes = list(wanted)
+    for place, size in enumerate(sizes):
+        if size == 0 and place < len(source):
+            sizes[place] = source[place]
+        elif size == -1:
+            sizes[place] = f"?{node.output[0]}.{place}"
+    return tuple(sizes)

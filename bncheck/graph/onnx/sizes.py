@@ -1,0 +1,98 @@
+"""Sizes that onnx loses: `x.view(n, t, *x.shape[1:])` leaves a small program that computes a shape.
+
+It is followed size by size, each a number or the name of one that is not known. To follow another
+operator, add a line to `_FOLLOWED`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from bncheck.graph.dataflow import Dim, Shape
+from bncheck.graph.onnx.nodes import Call
+from bncheck.graph.operators import UndescribedError
+from bncheck.reading.onnx_norms import STANDARD
+
+if TYPE_CHECKING:
+    from bncheck.graph.onnx.scope import Scope
+
+
+def followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+    """The sizes that a node of such a program gives, in their order; None for any other node."""
+    follow = _FOLLOWED.get(node.op_type) if node.domain in STANDARD and node.input else None
+    begins = node.op_type == "Shape"
+    if follow is None or not (begins or any(name in scope.sizes for name in node.input)):
+        return None
+    try:
+        return follow(Call(node, scope))
+    except UndescribedError:
+        return None
+
+
+def _sizes(call: Call, slot: int) -> Shape:
+    """The sizes that an input holds."""
+    sizes = call.scope.sizes_in(call.name(slot))
+    if sizes is None:
+        raise UndescribedError
+    return sizes
+
+
+def _begun(call: Call) -> Shape | None:
+    shape = call.scope.shape(call.name(0))
+    start, end = call.attribute("start", 0), call.attribute("end")
+    return None if shape is None else shape[start:end]
+
+
+def _same(call: Call) -> Shape:
+    return _sizes(call, 0)
+
+
+def _joined(call: Call) -> Shape:
+    return tuple(size for slot in range(len(call.inputs)) for size in _sizes(call, slot))
+
+
+def _multiplied(call: Call) -> Shape | None:
+    factors = [_sizes(call, slot) for slot in (0, 1)]
+    return (product([f[0] for f in factors]),) if all(len(f) == 1 for f in factors) else None
+
+
+def _picked(call: Call) -> Shape | None:
+    sizes, places = _sizes(call, 0), np.ravel(call.numbers(1))
+    if any(not -len(sizes) <= place < len(sizes) for place in places):
+        return None
+    return tuple(sizes[place] for place in places)
+
+
+def _cut(call: Call) -> Shape | None:
+    """From, to, step: where each is one number."""
+    if len(call.inputs) > 2:
+        bounds = [_sizes(call, 1), _sizes(call, 2)]
+    else:
+        bounds = [call.attribute("starts"), call.attribute("ends")]
+    bounds.append(_sizes(call, 4) if len(call.inputs) > 4 else (1,))
+    start, end, step = (bound[0] if bound else None for bound in bounds)
+    if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int) and step):
+        return None
+    return _sizes(call, 0)[start:end:step]
+
+
+_FOLLOWED: dict[str, Callable[[Call], Shape | None]] = {
+    "Shape": _begun,
+    **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"), _same),
+    "Concat": _joined,
+    "Mul": _multiplied,
+    "Gather": _picked,
+    "Slice": _cut,
+}
+
+
+def product(sizes: list[Dim]) -> Dim:
+    """The product of sizes, the names behind the number: `2*n`."""
+    number = math.prod(size for size in sizes if isinstance(size, int))
+    names = [size for size in sizes if isinstance(size, str)]
+    return "*".join([*([str(number)] if number != 1 else []), *names]) if names else number

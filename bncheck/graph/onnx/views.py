@@ -1,0 +1,102 @@
+"""ONNX nodes that move numbers about, cut, join and pick, as the planner sees them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bncheck.graph.axes import Places, cut, picked, selected, tiled
+from bncheck.graph.dataflow import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
+from bncheck.graph.onnx.nodes import FLOATS, Call, Describe, Described
+
+
+def _dropout(call: Call) -> Spec | None:
+    """Identity in inference mode."""
+    if call.opset < 7:
+        idle = bool(call.attribute("is_test", 0))
+    else:
+        idle = call.opset < 12 or not np.any(call.numbers(2))
+    return Identity() if idle else None
+
+
+def _cast(call: Call) -> Spec | None:
+    source = call.scope.values.get(call.name(0))
+    keeps = source is not None and source.dtype and call.attribute("to") in FLOATS
+    return Identity() if keeps else None
+
+
+def _transposed(call: Call) -> Spec:
+    rank = len(call.shape())
+    return Transpose(tuple(call.attribute("perm", range(rank - 1, -1, -1))))
+
+
+def _joined(call: Call) -> Spec:
+    return Concat(call.axis(1))
+
+
+def _split(call: Call) -> Spec | None:
+    """Where the parts lie is read off the results."""
+    axis = call.axis(0)
+    shapes = [call.scope.shape(name) for name in call.node.output]
+    return cut(axis, [shape[axis] if shape else None for shape in shapes])
+
+
+def _sliced(call: Call) -> Spec | None:
+    names = ("starts", "ends", "axes", "steps")
+    given = [call.numbers(slot, name) for slot, name in enumerate(names, 1)]
+    starts, ends, axes, steps = (None if n is None else np.ravel(n).tolist() for n in given)
+    if starts is None or ends is None:
+        return None
+    axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
+    if not all(steps) or {len(starts)} != {len(n) for n in (ends, axes, steps)}:
+        return None
+
+    def pick(places: Places, i: int) -> Places:
+        # Python takes an end of -1 for the last place; ONNX means "before the first" by -size - 1.
+        end = None if steps[i] < 0 and ends[i] < -len(places) else ends[i]
+        return places[starts[i] : end : steps[i]]
+
+    return picked(call.shape(), axes, pick)
+
+
+def _depth_to_space(call: Call) -> Spec:
+    last = call.attribute("mode", "DCR") == "DCR"
+    return PixelShuffle(int(call.attribute("blocksize")), depth_last=last)
+
+
+def _space_to_depth(call: Call) -> Spec:
+    return PixelShuffle(int(call.attribute("blocksize")), inverse=True, depth_last=True)
+
+
+def _gathered(call: Call) -> Spec | Described | None:
+    shape, axis = call.shape(), call.axis(0)
+    indices = call.scope.fixed(call.name(1))
+    if indices is None:
+        is_table = axis == 0 and len(shape) == 2 and call.scope.is_stored(call.name(0))
+        return (Lookup(), call.inputs[::-1]) if is_table else None
+    if np.ndim(indices) == 1:
+        return selected(shape, axis, indices)
+    size = shape[axis]
+    if np.ndim(indices) > 1 or not isinstance(size, int):
+        return None
+    index = int(indices) % size
+    return Split(axis, (slice(index, index + 1),), drops=True)
+
+
+def _tiled(call: Call) -> Spec | None:
+    shape, counts = call.shape(), call.numbers(1)
+    fits = counts is not None and len(counts) == len(shape) and np.min(counts) >= 0
+    return tiled(shape, counts.tolist()) if fits else None
+
+
+VIEWS: dict[str, Describe] = {
+    "Dropout": _dropout,
+    "Cast": _cast,
+    "Transpose": _transposed,
+    "Concat": _joined,
+    "Split": _split,
+    "Slice": _sliced,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "Gather": _gathered,
+    "Tile": _tiled,
+}

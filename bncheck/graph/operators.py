@@ -1,0 +1,70 @@
+"""The operators without settings that matter, by their names in torch and in ONNX.
+
+To teach bncheck an operator that commutes with a per-channel map, add one line:
+
+- here, to `_ALIKE`, where what it does depends on none of its settings;
+- to the table at the end of a module of program/ (torch) or onnx/ where it does, with a function
+  that reads the settings from the call. What both formats have is built by `axes`, `convolutions`
+  and `products`.
+
+An operation of a new kind (a class in dataflow) needs a rule for the planner, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bncheck.graph.dataflow import Expand, Identity, Mul, Rectifier, Reshape, ShapeOf, Spec
+
+
+class UndescribedError(Exception):
+    """A setting of an operator is not a number that is known: the call is opaque."""
+
+
+class _Alike(NamedTuple):
+    """An operator by its names. `inputs`: so many of its arguments are data, in torch."""
+
+    spec: Callable[[str], Spec]
+    torch: str
+    onnx: str
+    inputs: int = 1
+
+
+def _is(spec: Spec) -> Callable[[str], Spec]:
+    return lambda _: spec
+
+
+_ALIKE = (
+    _Alike(
+        _is(Identity()),
+        "alias clone contiguous detach detach_ lift_fresh lift_fresh_copy positive",
+        "Identity",
+    ),
+    _Alike(
+        _is(Reshape()),
+        "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_copy _reshape_copy "
+        "squeeze_copy unsqueeze_copy ravel view_as reshape_as",
+        "Reshape Flatten Squeeze Unsqueeze",
+    ),
+    _Alike(_is(Expand()), "expand expand_copy broadcast_to expand_as", "Expand"),
+    _Alike(
+        _is(ShapeOf()),
+        "sym_size sym_numel sym_stride _assert_tensor_metadata numel dim zeros_like ones_like "
+        "full_like new_zeros new_ones new_full",
+        "Shape Size",
+    ),
+    _Alike(_is(Mul()), "mul multiply", "Mul", 2),
+    _Alike(Rectifier, "relu leaky_relu prelu abs", "Relu LeakyRelu PRelu Abs"),
+)
+
+
+class Alike(NamedTuple):
+    """What an operator is, and how many of its arguments are data, in torch."""
+
+    spec: Spec
+    inputs: int
+
+
+TORCH = {n: Alike(known.spec(n), known.inputs) for known in _ALIKE for n in known.torch.split()}
+ONNX = {n: Alike(known.spec(n), known.inputs) for known in _ALIKE for n in known.onnx.split()}

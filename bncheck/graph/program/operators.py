@@ -1,0 +1,59 @@
+"""The table of torch's operators, put together from those of the families."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+
+import torch
+from torch.fx import Node
+
+from bncheck.graph.dataflow import Identity, Opaque, Split
+from bncheck.graph.operators import TORCH, Alike, UndescribedError
+from bncheck.graph.program.algebra import ALGEBRA
+from bncheck.graph.program.calls import Call, Describe, Described
+from bncheck.graph.program.gathers import GATHERS
+from bncheck.graph.program.norms import NORMS
+from bncheck.graph.program.pooling import POOLING
+from bncheck.graph.program.views import VIEWS
+
+
+def _alike(known: Alike) -> Describe:
+    return lambda call: (known.spec, (*call.args, None)[: known.inputs])
+
+
+OPERATORS: Mapping[str, Describe] = {
+    **{name: _alike(known) for name, known in TORCH.items()},
+    **ALGEBRA,
+    **NORMS,
+    **VIEWS,
+    **POOLING,
+    **GATHERS,
+}
+
+
+def described(node: Node, constants: Mapping[Node, torch.Tensor]) -> Described:
+    """What a call is to the planner, and its inputs, the data before the weights.
+
+    An input is a node, a number, None, or (node, index) for one output of several.
+    """
+    call = Call(node, constants)
+    if node.target is operator.getitem:
+        return _item(node, constants)
+    standard = isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+    describe = OPERATORS.get(call.name) if standard else None
+    try:
+        found = None if describe is None else describe(call)
+    except UndescribedError:
+        found = None
+    return found or (Opaque(call.name), tuple(node.all_input_nodes))
+
+
+def _item(node: Node, constants: Mapping[Node, torch.Tensor]) -> Described:
+    """One of a call's results: of most, the first is the only one that is like the input."""
+    source, index = node.args
+    assert isinstance(source, Node)
+    spec, _ = described(source, constants)
+    if isinstance(spec, Split):
+        return Identity(), ((source, index),)
+    return (Identity() if index == 0 else Opaque("getitem")), (source,)

@@ -1,0 +1,49 @@
+"""What the reader chose on the user's behalf in a file of several parts, and what it left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
+from bncheck.inspecting.from_file import Options, judge
+from bncheck.reading.checkpoint import Checkpoint, Subtree, part_name
+from bncheck.reading.opening import unlisted_tensors
+from bncheck.reading.tensors import TensorMap
+
+#: How many other parts of a file are judged, to say what they are.
+_JUDGED: Final = 3
+
+
+def choice_notes(checkpoint: Checkpoint, options: Options) -> Iterator[str]:
+    """A line for each choice: the part of the file that was taken, and tensors that were not.
+
+    The other parts come with their verdict: a broken average must not hide behind a choice.
+    """
+    if checkpoint.alternatives and options.key is None:
+        judged = checkpoint.alternatives[:_JUDGED]
+        others = [_described(checkpoint, tree, options) for tree in judged]
+        more = len(checkpoint.alternatives) - len(judged)
+        others += [f"{more} more"] if more else []
+        yield (
+            f"{checkpoint.path}: took {part_name(checkpoint.key)}; --key takes another: "
+            f"{', '.join(others)}"
+        )
+    if unlisted := unlisted_tensors(checkpoint):
+        rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+        yield (
+            f"{checkpoint.path}: left out {shortened(unlisted[0])}{rest}, in a shard for which "
+            "the index does not list it; some loaders load it all the same"
+        )
+
+
+def _described(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
+    tensors = TensorMap(tree.tensors)
+    other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
+    try:
+        verdict = judge(other, options).summary.verdict.value
+    except BncheckError as error:
+        verdict = error.sentence
+    return f"{part_name(tree.path)} ({verdict})"

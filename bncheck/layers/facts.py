@@ -1,0 +1,49 @@
+"""What a layer's own numbers tell, without a model or data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bncheck.core.thresholds import DEAD_VARIANCE
+from bncheck.layers.norm_layer import NormLayer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+def at_initial_statistics(layer: NormLayer) -> bool:
+    """Mean exactly 0 and variance exactly 1 in every channel: what a new layer holds."""
+    if layer.statistics is None or not layer.channels:
+        return False
+    mean, var = layer.statistics
+    return bool((mean == 0).all() and (var == 1).all())
+
+
+def dead_channels(layer: NormLayer) -> npt.NDArray[np.bool_]:
+    """Which channels have a variance of practically zero; negative and NaN are other faults."""
+    if layer.var is None:
+        return np.zeros(0, bool)
+    var = layer.var.astype(np.float64)
+    return np.asarray((var >= 0) & (var < DEAD_VARIANCE))
+
+
+def initial_share(layer: NormLayer) -> float:
+    """How much of the running average is still its initial value; 0 for a cumulative average."""
+    momentum = layer.momentum.value
+    if momentum is None or layer.counter is None or not 0 < momentum < 1:
+        return 0.0
+    return float((1 - momentum) ** layer.counter)
+
+
+def predicted_w2(layer: NormLayer, w0: float) -> float:
+    """W2 between the running statistics and what they would be without their initial value."""
+    assert layer.statistics is not None
+    assert layer.eps.value is not None
+    mean, var = layer.statistics
+    sigma = np.sqrt(var + layer.eps.value)
+    warm_var = np.maximum((var - w0) / (1 - w0), 0.0)
+    shift = w0 / (1 - w0) * mean / sigma
+    ratio = np.sqrt(warm_var + layer.eps.value) / sigma
+    return float(np.sqrt(np.mean(shift**2 + (ratio - 1) ** 2)))

@@ -1,0 +1,229 @@
+"""What is constant in an ONNX graph: initialisers, Constant nodes, and what is computed of these.
+
+One resolver for `inspect` and `fold`, so that both see the same numbers. The shape of a result is
+inferred before anything is computed, and onnx' reference computes it when it is asked for: a few
+bytes of a file can ask for terabytes.
+
+To teach bncheck an operator that constants pass through, add one line to `_COMPUTED`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
+from bncheck.reading.onnx_norms import STANDARD
+from bncheck.reading.tensors import MOST_AXES
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+
+_ALIKE = """
+    Abs Add And Cast CastLike Ceil Clip Cos DequantizeLinear Div Equal Erf Exp Floor Greater
+    GreaterOrEqual Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mod Mul Neg Not
+    Or Pow QuantizeLinear Reciprocal Relu Round Sigmoid Sign Sin Softmax Softplus Sqrt Sub Sum Tanh
+    Where Xor ArgMax ArgMin Concat CumSum DepthToSpace Flatten Gather GatherElements GatherND Gemm
+    MatMul ScatterElements ScatterND Shape Size SpaceToDepth Transpose Trilu
+    LpNormalization ReduceLogSum ReduceLogSumExp ReduceSumSquare
+"""
+#: The operators that constants are computed with, and which inputs the shape of the result depends
+#: on by their numbers. Others may take time without end, or have no one result.
+_COMPUTED: Final[Mapping[str, tuple[int, ...]]] = {
+    **dict.fromkeys(_ALIKE.split(), ()),
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin"), (1,)),
+    **dict.fromkeys(("ReduceProd", "ReduceSum", "Squeeze", "Unsqueeze", "Split", "Tile"), (1,)),
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Slice": (1, 2, 3, 4),
+}
+#: onnx' reference has it from this version on only; its meaning has not changed.
+_LEAST_VERSION: Final = {"DequantizeLinear": 19}
+_SMALL: Final = 64  # numbers that can be a shape
+#: Results are computed at this depth, so that asking for one is not a recursion without end.
+_DEEPEST: Final = 32
+_REFUSALS = (
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Constant:
+    """A value whose numbers are fixed. `dtype` is onnx' number of it.
+
+    `origins` are the stored constants that it is computed from, itself where it is stored.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: int
+    read: Callable[[], Array]
+    origins: tuple[Constant, ...] = ()
+    depth: int = 0
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+class Resolver:
+    """Finds the constants of one model. `load` reads a stored tensor."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        load: Callable[[onnx.TensorProto], Array] = numpy_helper.to_array,
+    ) -> None:
+        self.opset = opset_of(model)
+        self._ir = max(model.ir_version, 4)
+        self._load = load
+        self._left = MAX_COMPUTED_NUMBERS
+
+    def stored(self, name: str, tensor: onnx.TensorProto) -> Constant:
+        """An initialiser, or the tensor of a Constant node."""
+        shape = tuple(tensor.dims[: MOST_AXES + 1])  # too many are refused when it is read
+        return Constant(name, shape, tensor.data_type, partial(self._load, tensor))
+
+    def outputs(
+        self, node: onnx.NodeProto, known: Mapping[str, Constant]
+    ) -> Sequence[Constant] | None:
+        """A node's results where they are constant and of a bounded size, else None."""
+        if node.domain not in STANDARD:
+            return None
+        if node.op_type == "Constant":
+            return self._literal(node)
+        names = [name for name in node.input if name]
+        if node.op_type not in _COMPUTED or not names or any(name not in known for name in names):
+            return None
+        given = {name: known[name] for name in names}
+        if node.op_type == "Identity":
+            return [given[names[0]]]
+        if max(constant.depth for constant in given.values()) >= _DEEPEST:
+            for constant in given.values():
+                constant.read()
+            given = {name: replace(constant, depth=0) for name, constant in given.items()}
+        return self._computed(node, given)
+
+    def _literal(self, node: onnx.NodeProto) -> Sequence[Constant] | None:
+        """The value of a Constant node, in whichever attribute it stands."""
+        for given in node.attribute:
+            if given.name == "value" and given.HasField("t"):
+                return [self.stored(node.output[0], given.t)]
+            if given.name in ("value_float", "value_floats"):
+                floats = np.array(given.floats if given.name.endswith("s") else given.f, np.float32)
+                return [self.stored(node.output[0], numpy_helper.from_array(floats))]
+            if given.name in ("value_int", "value_ints"):
+                whole = np.array(given.ints if given.name.endswith("s") else given.i, np.int64)
+                return [self.stored(node.output[0], numpy_helper.from_array(whole))]
+        return None
+
+    def _computed(
+        self, node: onnx.NodeProto, given: Mapping[str, Constant]
+    ) -> Sequence[Constant] | None:
+        kinds = self._inferred(node, given)
+        if kinds is None:
+            return None
+        most = max(MAX_MADE_NUMBERS, *(constant.elements for constant in given.values()))
+        if any(math.prod(shape) > most for shape, _ in kinds):
+            return None
+        results = lru_cache(maxsize=None)(partial(self._run, node, given))
+        origins = tuple(dict.fromkeys(o for c in given.values() for o in c.origins or (c,)))
+        depth = 1 + max(constant.depth for constant in given.values())
+        return [
+            Constant(name, shape, dtype, lambda place=place: results()[place], origins, depth)  # type: ignore[misc]
+            for place, (name, (shape, dtype)) in enumerate(zip(node.output, kinds, strict=True))
+        ]
+
+    def _inferred(
+        self, node: onnx.NodeProto, given: Mapping[str, Constant]
+    ) -> list[tuple[tuple[int, ...], int]] | None:
+        """The shapes and dtypes of the results, None where they are not known."""
+        slots = _COMPUTED[node.op_type]
+        sizes = [name for slot, name in enumerate(node.input) if name and slot in slots]
+        data = {
+            name: numpy_helper.from_array(np.asarray(given[name].read()))
+            for name in sizes
+            if given[name].elements <= _SMALL
+        }
+        types = {n: helper.make_tensor_type_proto(c.dtype, c.shape) for n, c in given.items()}
+        found = inferred_types(node, self.opset, types, data)
+        kinds = [found[name].tensor_type for name in node.output if name in found]
+        whole = all(
+            kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+            for kind in kinds
+        )
+        if not whole or len(kinds) != len(node.output):
+            return None
+        return [(tuple(d.dim_value for d in kind.shape.dim), kind.elem_type) for kind in kinds]
+
+    def _run(self, node: onnx.NodeProto, given: Mapping[str, Constant]) -> Sequence[Array]:
+        from onnx.reference import ReferenceEvaluator
+
+        inputs, outputs = (
+            [helper.make_empty_tensor_value_info(name) for name in names]
+            for names in (given, node.output)
+        )
+        graph = helper.make_graph([node], "constant", inputs, outputs)
+        version = max(self.opset, _LEAST_VERSION.get(node.op_type, 1))
+        opsets = [helper.make_opsetid("", version)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=self._ir)
+        feed = {name: constant.read() for name, constant in given.items()}
+        try:
+            results = list(ReferenceEvaluator(model).run(None, feed))
+        except Exception as error:
+            raise BncheckError(
+                f"has a constant {str(node.output[0])[:60]!r} that cannot be computed "
+                f"({type(error).__name__})",
+                "export it again with constant folding",
+            ) from None
+        self._spend(sum(array.size for array in (*feed.values(), *results)))
+        return results
+
+    def _spend(self, numbers: int) -> None:
+        self._left -= numbers
+        if self._left < 0:
+            raise BncheckError(
+                f"computes more than {MAX_COMPUTED_NUMBERS:,} constant numbers "
+                "(limit MAX_COMPUTED_NUMBERS)",
+                "export it again with constant folding",
+            )
+
+
+def inferred_types(
+    node: onnx.NodeProto,
+    opset: int,
+    types: dict[str, onnx.TypeProto],
+    numbers: dict[str, onnx.TensorProto],
+) -> Mapping[str, onnx.TypeProto]:
+    """What onnx infers of a standard node's results from its inputs; nothing where it refuses."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        found: Mapping[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
+            schema, node, types, numbers
+        )
+    except _REFUSALS:
+        return {}
+    return found
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators."""
+    found = [o.version for o in model.opset_import if o.domain in STANDARD]
+    return int(max(found, default=1))

@@ -1,0 +1,88 @@
+"""What a node of an ONNX graph says about its normalisation, for `inspect` and `fold` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import onnx
+
+    from bncheck.reading.onnx_constants import Constant
+
+#: The domains of the standard operators.
+STANDARD: Final = ("", "ai.onnx")
+#: Input names of the nodes that carry parameters: https://onnx.ai/onnx/operators/
+INPUTS: Final = {
+    "BatchNormalization": ("", "weight", "bias", "running_mean", "running_var"),
+    "InstanceNormalization": ("", "weight", "bias"),
+    "GroupNormalization": ("", "weight", "bias"),
+    "LayerNormalization": ("", "weight", "bias"),
+}
+_ENDINGS: Final = tuple(
+    f"{mark}{role}" for role in ("running_mean", "running_var", "weight", "bias") for mark in "./_"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NormNode:
+    """A normalisation's settings. `momentum` is in ONNX' convention.
+
+    `trains`: it normalises with statistics of the batch. `spatial` is False where it has statistics
+    of its own for each position, not for each channel.
+    """
+
+    eps: float
+    momentum: float
+    trains: bool
+    spatial: bool
+
+
+def norm_node(node: onnx.NodeProto, opset: int) -> NormNode:
+    """What the attributes of a BatchNormalization or one of its relatives say."""
+    given = {attribute.name: attribute for attribute in node.attribute}
+    return NormNode(
+        eps=round_to_decimal(given["epsilon"].f) if "epsilon" in given else 1e-5,
+        momentum=round_to_decimal(given["momentum"].f) if "momentum" in given else 0.9,
+        trains=_trains(node, {name: attribute.i for name, attribute in given.items()}, opset),
+        spatial="spatial" not in given or opset >= 9 or given["spatial"].i != 0,
+    )
+
+
+def _trains(node: onnx.NodeProto, flags: dict[str, int], opset: int) -> bool:
+    if opset >= 14:
+        return flags.get("training_mode", 0) != 0
+    if opset < 7:
+        return flags.get("is_test", 0) == 0
+    # Between them a node with more than one output was in training mode.
+    return len([name for name in node.output if name]) > 1
+
+
+def layer_name(node: onnx.NodeProto, known: Mapping[str, Constant]) -> str:
+    """The layer whose parameters the node has: `bn1` of `bn1.running_mean`; else the node's name.
+
+    Parameters may be computed from those of that name.
+    """
+    inputs = [text(node.input[slot]) for slot in (3, 1) if len(node.input) > slot]
+    for name in inputs:
+        origins = known[name].origins if name in known else ()
+        for candidate in (name, *(origin.name for origin in origins)):
+            if found := owner(candidate):
+                return found
+    return next(text(name) for name in (node.name, *node.output, node.op_type) if name)
+
+
+def owner(parameter: str) -> str:
+    """The module that a parameter belongs to by its name, "" where that tells none."""
+    return next((parameter[: -len(e)] for e in _ENDINGS if parameter.endswith(e)), "")
+
+
+def text(name: str | bytes) -> str:
+    """protobuf hands out names that are not UTF-8 as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+
+
+def round_to_decimal(value: float) -> float:
+    """A float32 attribute as the decimal its author typed: 9.999999747378752e-06 -> 1e-05."""
+    return float(f"{value:.6g}")

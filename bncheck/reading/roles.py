@@ -1,0 +1,33 @@
+"""What the tensors of a normalisation layer are called, in all frameworks."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+#: PyTorch's names, Keras' and TensorFlow's, PaddlePaddle's.
+STATISTICS: Final = {
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
+    "moving_variance": "running_var",
+    "_mean": "running_mean",
+    "_variance": "running_var",
+}
+AFFINE: Final = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+COUNTER: Final = {"num_batches_tracked": "num_batches_tracked"}
+
+#: `running_covar` of complex and whitening relatives, `running_std`, other spellings.
+_LIKE_A_STATISTIC: Final = re.compile(r"(?:running|moving|population)_?[a-z]", re.IGNORECASE)
+
+
+def split_name(tensor: str) -> tuple[str, str]:
+    """layer1.0.bn1.running_mean -> (layer1.0.bn1, running_mean)."""
+    cut = max(tensor.rfind("."), tensor.rfind("/"))
+    return tensor[: max(cut, 0)], tensor[cut + 1 :]
+
+
+def looks_like_a_statistic(own_name: str) -> bool:
+    """Whether the last part of a name speaks of running statistics, in whatever spelling."""
+    return own_name in STATISTICS or bool(_LIKE_A_STATISTIC.match(own_name))

@@ -1,0 +1,84 @@
+"""Objects that a TorchScript archive rebuilds with code of its own.
+
+A class may have a `__setstate__`: the pickle then holds an argument of it and not the attributes,
+and whatever is in that argument may be changed before it is kept. Packed parameters of quantised
+modules are like that. Nothing below such an object is read; it is refused where a normalisation
+layer could be in it, and tensors elsewhere that share a storage with it cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import NoReturn
+
+from bncheck.core.errors import BncheckError
+from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.pickle_values import Global, Node, Persistent, Value
+from bncheck.reading.roles import looks_like_a_statistic
+from bncheck.reading.torchscript_code import SETSTATE, Sources
+
+
+def rebuilt_storages(root: Value, source: Sources) -> Set[str]:
+    """The storages that the code of some class gets hold of.
+
+    Raises BncheckError where it gets hold of what looks like a normalisation layer.
+    """
+    if not any(SETSTATE in text for text in source.everything()):
+        return frozenset()
+    found: set[str] = set()
+    seen: set[int] = set()
+    for value in _walk(root, set()):
+        kind = value.function if isinstance(value, Node) else None
+        if not isinstance(kind, Global) or not kind.module.startswith("__torch__"):
+            continue
+        if source.rebuilds(kind):
+            for inner in _walk(value, seen):
+                _refuse_norm(inner, source)
+                found |= _storage(inner)
+    return found
+
+
+def storages_of(value: Value) -> Set[str]:
+    """The keys of the storages in something."""
+    return {key for inner in _walk(value, set()) for key in _storage(inner)}
+
+
+def refuse_rebuilt() -> NoReturn:
+    """For a tensor whose numbers may be others once the file is loaded."""
+    raise BncheckError(
+        "rebuilds a tensor of a normalisation layer with code of its own (__setstate__)",
+        "save the state dict with torch.save",
+    )
+
+
+def _storage(value: Value) -> Set[str]:
+    pid = value.pid if isinstance(value, Persistent) else None
+    if not isinstance(pid, tuple) or len(pid) < 3:
+        return frozenset()
+    return {key for key in pid[2:3] if isinstance(key, str)}
+
+
+def _refuse_norm(value: Value, source: Sources) -> None:
+    if not isinstance(value, Node):
+        return
+    kind = value.function
+    if isinstance(kind, Global) and (is_norm_class(kind.name) or source.speaks_of_norms(kind)):
+        refuse_rebuilt()
+    if any(isinstance(key, str) and looks_like_a_statistic(key) for key, _ in value.entries):
+        refuse_rebuilt()
+
+
+def _walk(root: Value, seen: set[int]) -> Iterator[Value]:
+    """Everything that is in a value, each once for each `seen`."""
+    stack: list[Value] = [root]
+    while stack:
+        value = stack.pop()
+        if not isinstance(value, (Node, Persistent, list, tuple)) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        if isinstance(value, Node):
+            stack += [value.state, *value.args, *value.items]
+            stack += [item for _, item in value.entries]
+        elif not isinstance(value, Persistent) and not isinstance(value, Global):
+            stack += value

@@ -1,0 +1,133 @@
+"""What the rules about a measurement are given: the measurement, and how to say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bncheck.core.findings import Evidence, Finding, Severity
+from bncheck.core.thresholds import Thresholds
+from bncheck.layers.facts import at_initial_statistics
+from bncheck.measuring.deviation import Deviation
+from bncheck.measuring.measurement import MeasuredLayer, Measurement
+from bncheck.measuring.results import Direction
+from bncheck.rules.rule import Network, Rule
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """A measurement that deserves an explanation.
+
+    `recalibrate` is the command (or call) that would measure the statistics anew. The properties
+    are over the layers that saw data, in the order of execution.
+    """
+
+    measurement: Measurement
+    recalibrate: str
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What a W2 is judged by."""
+        return self.measurement.thresholds
+
+    @cached_property
+    def layers(self) -> list[MeasuredLayer]:
+        """The layers that both cascades reached."""
+        return [m for m in self.measurement.layers if m.eval is not None and m.batch is not None]
+
+    @cached_property
+    def batch(self) -> list[Deviation]:
+        """Their deviations in the batch cascade: each layer's own fault."""
+        return [m.batch for m in self.layers if m.batch is not None]
+
+    @cached_property
+    def w2(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """W2 in the batch cascade."""
+        return np.array([deviation.w2 for deviation in self.batch])
+
+    @property
+    def stem(self) -> MeasuredLayer:
+        """The first layer."""
+        return self.layers[0]
+
+    @property
+    def rest(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """W2 of all layers but the first."""
+        return self.w2[1:] if len(self.w2) > 1 else np.zeros(1)
+
+    @property
+    def culprit(self) -> MeasuredLayer:
+        """The layer whose own statistics are worst."""
+        return self.layers[int(np.argmax(self.w2))]
+
+    @property
+    def severity(self) -> Severity | None:
+        """By the largest W2 of the eval cascade, what deployment sees."""
+        return self.thresholds.severity(self.measurement.w2)
+
+    @property
+    def direction(self) -> Direction:
+        """What measured statistics do to the results."""
+        return self.measurement.direction
+
+    @property
+    def untouched(self) -> list[MeasuredLayer]:
+        """Layers that are still at mean 0 and variance 1, and should not be."""
+        return [
+            m
+            for m in self.layers
+            if at_initial_statistics(m.layer)
+            and m.batch is not None
+            and self.thresholds.severity(m.batch.w2)
+        ]
+
+    def results(self) -> str:
+        """Accuracy 0.561 with the running statistics, 0.994 with measured ones."""
+        c = self.measurement.comparison
+        if c is None:
+            return ""
+        if c.metric is not None and c.before is not None and c.after is not None:
+            return (
+                f"{c.metric} {c.before:.3f} with the running statistics, {c.after:.3f} with "
+                "measured ones"
+            )
+        if c.flips is not None:
+            return f"{c.flips:.1%} of predictions change with measured statistics"
+        if c.output_change is not None:
+            return f"outputs change by {c.output_change:.0%} (RMS) with measured statistics"
+        return ""
+
+    def with_results(self, message: str) -> str:
+        """The message and the results, where there are any."""
+        results = self.results()
+        return f"{message}; {results}" if results else message
+
+    def finding(
+        self,
+        rule: Rule[MeasuredNetwork] | Rule[Network],
+        severity: Severity,
+        measured: MeasuredLayer | None,
+        message: str,
+        fix: str,
+        **evidence: Evidence,
+    ) -> Finding:
+        """A finding with the measured figures as its evidence."""
+        figures: dict[str, Evidence] = {"w2": self.measurement.w2}
+        if measured is not None and measured.eval is not None and measured.batch is not None:
+            figures = {"w2": measured.eval.w2, "w2_batch": measured.batch.w2}
+        comparison = self.measurement.comparison
+        if comparison is not None:
+            figures |= {"before": comparison.before, "after": comparison.after}
+            figures |= {"metric": comparison.metric, "flips": comparison.flips}
+        layer = None if measured is None else measured.layer.name
+        return rule.finding(severity, layer, message, fix, **{**figures, **evidence})
+
+
+def names(layers: Sequence[MeasuredLayer], shown: int = 4) -> str:
+    """bn1, bn2, bn3 and 4 more."""
+    listed = ", ".join(m.layer.name for m in layers[:shown])
+    more = len(layers) - shown
+    return f"{listed} and {more} more" if more > 0 else listed

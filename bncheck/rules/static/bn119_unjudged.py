@@ -1,0 +1,46 @@
+"""BN119."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bncheck.core.errors import quoted
+from bncheck.core.findings import Finding, Severity
+from bncheck.rules.rule import Network, Rule, rule
+
+_FIX = "check by hand that the model uses them as you think"
+_MOST_NAMED = 4
+
+
+@rule("BN119", "unjudged-statistics", Severity.INFO)
+def unjudged_statistics(self: Rule[Network], network: Network) -> Iterator[Finding]:
+    """Tensors that look like a normalisation layer's are not judged.
+
+    Complex and whitening relatives of BatchNorm keep a covariance beside the mean, and a misspelt
+    statistic is loaded by nobody. No rule knows what sound values of these are; BN102 looks for NaN
+    and infinity in them.
+
+    Criterion: a tensor whose name begins with running_, moving_ or population_ (in any spelling)
+    and that belongs to no layer of the report; or a weight or bias beside running statistics
+    that has neither one number nor one for each channel, as conditional BatchNorms have.
+
+    Fix: none needed where that is what the model loads.
+    """
+    for group in network.unjudged:
+        names = ", ".join(quoted(name) for name in group.names[:_MOST_NAMED])
+        more = ", ..." if len(group.names) > _MOST_NAMED else ""
+        yield self.finding(
+            Severity.INFO, group.owner, f"holds {names}{more}, which no rule judges", _FIX,
+            tensors=len(group.names),
+        )  # fmt: skip
+    for layer in network.tracked:
+        for role, tensor in (("weight", layer.weight), ("bias", layer.bias)):
+            if tensor is not None and tensor.size not in (1, layer.channels):
+                yield self.finding(
+                    Severity.INFO,
+                    layer.name,
+                    f"has a {role} of {tensor.size:,} numbers for {layer.channels:,} channels, "
+                    "which no rule judges",
+                    _FIX,
+                    numbers=tensor.size,
+                )

@@ -1,0 +1,58 @@
+"""What is odd about a series, a line each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bncheck.reading.checkpoint import part_name
+from bncheck.series.naming import natural_key, numbers_in
+from bncheck.series.snapshot import Snapshot
+
+
+def parts_taken(snapshots: Sequence[Snapshot]) -> Iterator[str]:
+    """Which part of files of several was compared, if nobody has said which."""
+    chosen = [s for s in snapshots if s.others]
+    if not chosen:
+        return
+    others = ", ".join(dict.fromkeys(part_name(other) for s in chosen for other in s.others[:3]))
+    keys: dict[str, list[Snapshot]] = {}
+    for snapshot in snapshots:
+        keys.setdefault(snapshot.key, []).append(snapshot)
+    if len(keys) == 1:
+        yield f"took {part_name(chosen[0].key)} of every snapshot; --key takes another: {others}"
+        return
+    parts = (f"{part_name(key)} of {group[0].path} ({len(group)})" for key, group in keys.items())
+    yield f"took different parts: {', '.join(parts)}; --key takes the same part of all: {others}"
+
+
+def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iterator[str]:
+    """What is odd about the series: copies, an order that names or counters contradict."""
+    seen: dict[tuple[tuple[str, bytes | None, bytes], ...], Snapshot] = {}
+    for snapshot in snapshots:
+        digests = tuple((n, p, b) for n, (p, b) in sorted(snapshot.digests.items()))
+        if digests and digests in seen:
+            yield f"{snapshot.path} is a copy of {seen[digests].path}: every layer is the same"
+        seen.setdefault(digests, snapshot)
+    if how in ("step", "epoch"):
+        numbered = [s for s in snapshots if numbers_in(s.path.name) and s.path != last]
+        by_name = sorted(numbered, key=lambda s: natural_key(str(s.path)))
+        for named, told in zip(by_name, numbered, strict=True):
+            if named is not told:
+                yield (
+                    f"the names order the files differently ({named.path} before {told.path}): "
+                    f"the {how} in the files decides; --order name takes the names"
+                )
+                break
+    for before, after in itertools.pairwise(snapshots):
+        if before.counter and after.counter and after.counter < before.counter:
+            yield (
+                f"the batch counters fall from {before.counter:,} in {before.path} to "
+                f"{after.counter:,} in {after.path}: the order may be wrong"
+            )
+    for snapshot in snapshots:
+        bad = [n for n, s in snapshot.states.items() if s.mean is None and s.channels]
+        if bad:
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            yield f"{snapshot.path} has no usable statistics in layer {bad[0]}{more}"

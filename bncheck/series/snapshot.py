@@ -1,0 +1,139 @@
+"""One snapshot: the numbers of its normalisation layers, and how far the training was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.core.errors import BncheckError
+from bncheck.core.thresholds import DEAD_VARIANCE
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.opening import open_checkpoint
+from bncheck.reading.roles import split_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+#: What trainers call the number of updates, and that of passes over the data.
+_STEPS: Final = ("global_step", "step", "steps", "iteration", "iterations", "iter", "num_updates")
+_EPOCHS: Final = ("epoch", "epochs", "current_epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a snapshot says about one layer. None where statistics are missing or not finite.
+
+    `parameters` is a digest of weight and bias, None where the layer has neither; `buffers` one of
+    the statistics as they are stored.
+    """
+
+    mean: NDArray[np.float32] | None
+    var: NDArray[np.float32] | None
+    eps: float
+    momentum: float | None
+    counter: int | None
+    parameters: bytes | None
+    buffers: bytes
+    channels: int
+    dead: int
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has statistics that can be compared."""
+        return self.mean is not None and self.var is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One file of the series; `step` (updates) and `epoch` are what the file itself says.
+
+    `key` is the part of the file that was taken, `others` the parts that were not.
+    """
+
+    path: Path
+    label: str
+    step: int | None
+    epoch: int | None
+    states: Mapping[str, State]
+    key: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def counter(self) -> int | None:
+        """The largest batch counter of its layers."""
+        return max((s.counter for s in self.states.values() if s.counter), default=None)
+
+    @property
+    def position(self) -> int | None:
+        """How many updates the training had done: the step, or else the batch counter."""
+        return self.counter if self.step is None else self.step
+
+    @property
+    def digests(self) -> dict[str, tuple[bytes | None, bytes]]:
+        """Digests of every layer's parameters and buffers."""
+        return {name: (s.parameters, s.buffers) for name, s in self.states.items()}
+
+
+def read_snapshot(path: Path, key: str | None, given: Assumptions) -> Snapshot:
+    """One file: the numbers of its normalisation layers, and how far the training was."""
+    checkpoint = open_checkpoint(path, key)
+    try:
+        states = {layer.name: _state(layer) for layer in find_layers(checkpoint, given)}
+    except BncheckError as error:
+        raise error.about(str(path)) from None
+    step, epoch = _whole(checkpoint, _STEPS), _whole(checkpoint, _EPOCHS)
+    prefix = checkpoint.prefix if all(n.startswith(checkpoint.prefix) for n in states) else ""
+    states = {name[len(prefix) :]: state for name, state in states.items()}
+    others = tuple(tree.path for tree in checkpoint.alternatives)
+    return Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others)
+
+
+def other_weights_differ(first: Path, second: Path, key: str | None) -> bool:
+    """Whether any weight outside the normalisation layers differs; the last ones are tried first.
+
+    In transfer learning only the head may move, which is at the end of a file.
+    """
+    one, two = open_checkpoint(first, key), open_checkpoint(second, key)
+    norms = {layer.name for layer in find_layers(one, Assumptions())}
+    shared = [n for n in one.tensors if n in two.tensors and split_name(n)[0] not in norms]
+    return any(
+        not np.array_equal(one.tensors[name], two.tensors[name]) for name in reversed(shared)
+    )
+
+
+def _state(layer: NormLayer) -> State:
+    found = layer.statistics
+    parameters = [array for array in (layer.weight, layer.bias) if array is not None]
+    buffers = [array for array in (layer.mean, layer.var) if array is not None]
+    mean, var = (None, None) if found is None else (x.astype(np.float32) for x in found)
+    return State(
+        mean,
+        var,
+        layer.eps.value or 0.0,
+        layer.momentum.value if layer.momentum.known else None,
+        layer.counter,
+        _digest(parameters) if parameters else None,
+        _digest(buffers),
+        layer.channels,
+        0 if var is None else int((var < DEAD_VARIANCE).sum()),
+    )
+
+
+def _digest(arrays: Iterable[NDArray[np.generic]]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def _whole(checkpoint: Checkpoint, names: Sequence[str]) -> int | None:
+    numbers = (checkpoint.numbers.get(name) for name in names)
+    return next((int(n) for n in numbers if n is not None and n >= 0 and n.is_integer()), None)

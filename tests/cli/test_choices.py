@@ -1,0 +1,59 @@
+"""Every command says which part of a file of several it took, and how the others are."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bncheck.cli import run
+from tests.planted import SAMPLES
+
+TOLD = "two.pt: took state_dict; --key takes another: ema (broken)"
+MODEL = f"--model {shlex.quote(str(SAMPLES / 'nets.py'))}:DigitNet"
+DATA = f"--data {shlex.quote(str(SAMPLES / 'digits-train.npz'))} --max-samples 128"
+COMMANDS = {
+    "inspect": "inspect two.pt",
+    "recalibrate": f"recalibrate two.pt {MODEL} {DATA} -o out.pt",
+    "fold": f"fold two.pt {MODEL} --input 1,8,8 --dry-run",
+    "export": f"export two.pt {MODEL} --input 1,8,8 -o out.onnx",
+    "compare": f"compare two.pt two.pt {MODEL} --input 1,8,8",
+    "gate": "gate",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    healthy = torch.load(SAMPLES / "healthy.pt")["state_dict"]
+    broken = torch.load(SAMPLES / "nan.pt")["state_dict"]
+    torch.save({"state_dict": healthy, "ema": broken}, "two.pt")
+    torch.save({"state_dict": healthy, "step": 1}, "one.pt")
+    shutil.copy("two.pt", "again.pt")
+    Path("pyproject.toml").write_text('[tool.bncheck.models.net]\ncheckpoint = "two.pt"\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_part_is_said(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(shlex.split(COMMANDS[command])) in (0, 1)
+    assert TOLD in capsys.readouterr().err
+    if command != "gate":
+        assert run([*shlex.split(COMMANDS[command]), "--key", "state_dict"]) in (0, 1)
+        assert "--key takes" not in capsys.readouterr().err
+
+
+def test_drift_says_it_of_all_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["drift", "two.pt", "again.pt"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("took state_dict of every snapshot; --key takes another: ema") == 1
+
+
+def test_drift_says_where_parts_differ(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = torch.load("one.pt")["state_dict"]
+    torch.save({"weights": tensors, "ema": tensors}, "other.pt")
+    assert run(["drift", "two.pt", "other.pt"]) in (0, 1)
+    assert "took different parts: state_dict of two.pt (1), " in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""`.pt2` archives that look sound and in which torch.export.load finds other numbers."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.hostile.case import FOUND, READ, REFUSED, add, pack, records_of
+from tests.hostile.programs import exported
+from tests.zoo import states as zoo
+from tests.zoo.layout import ROLES
+
+CONFIG, PROGRAM = "data/weights/model_weights_config.json", "models/model.json"
+_BAD = -torch.ones(4)
+_CONSTANTS: list[dict[str, bytes]] = []
+
+Records = dict[str, bytes]
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """All tensors of the program, without the pickles beside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.load(path)
+    constants = {k: v for k, v in program.constants.items() if isinstance(v, Tensor)}
+    return {**program.state_dict, **constants}
+
+
+def folder_of(records: Records) -> str:
+    return next(iter(records)).partition("/")[0] + "/"
+
+
+def edit_json(records: Records, name: str, edit: Callable[[Any], object]) -> None:
+    key = folder_of(records) + name
+    content = json.loads(records[key])
+    edit(content)
+    records[key] = json.dumps(content).encode()
+
+
+def build(folder: Path, edit: Callable[[Records], object]) -> Path:
+    records = exported(folder)
+    edit(records)
+    return pack(folder / "model.pt2", records)
+
+
+def _add(name: str, codes: frozenset[int], what: str, edit: Callable[[Records], object]) -> None:
+    add(f"exported-lie-{name}", codes, what, partial(build, edit=edit))
+
+
+def _torch_file(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _bad_state() -> dict[str, Tensor]:
+    state = {**zoo.statistics(), "bn.running_var": _BAD, "bn.num_batches_tracked": torch.tensor(1)}
+    parameters = {f"bn.{name}": nn.Parameter(state[f"bn.{name}"]) for name in ("weight", "bias")}
+    return {**state, **parameters}
+
+
+def _torch_file_beside(records: Records) -> None:
+    records[folder_of(records) + "data/weights/model.pt"] = _torch_file(_bad_state())
+
+
+def _torch_file_alone(records: Records) -> None:
+    _torch_file_beside(records)
+    del records[folder_of(records) + CONFIG]
+
+
+def _second_config(records: Records) -> None:
+    records[folder_of(records) + "model_weights_config.json"] = records[folder_of(records) + CONFIG]
+
+
+def _two_dtypes(records: Records) -> None:
+    def edit(content: Any) -> None:
+        entry = content["config"]["bn.running_var"]
+        first = {**entry, "tensor_meta": {**entry["tensor_meta"], "dtype": 4}}  # int32
+        content["config"] = {"a": first, **content["config"]}
+
+    edit_json(records, CONFIG, edit)
+
+
+def _other_program(records: Records) -> None:
+    """Sound, and larger; torch.export.load returns the one called model."""
+    top = folder_of(records)
+    for name in [n for n in records if "model" in n.rpartition("/")[2]]:
+        other = name.removeprefix(top).replace("model.", "two.").replace("model_", "two_")
+        records[top + other] = records[name]
+    edit_json(
+        records,
+        "data/weights/two_weights_config.json",
+        lambda content: content["config"].update(
+            {f"more.{role}": content["config"][f"bn.{role}"] for role in ROLES}
+        ),
+    )
+    records[top + "data/weights/bad"] = _BAD.numpy().tobytes()
+
+    def edit(content: Any) -> None:
+        content["config"]["bn.running_var"]["path_name"] = "bad"
+
+    edit_json(records, CONFIG, edit)
+
+
+def _old_program(records: Records) -> None:
+    """What torch falls back to where the newer archive gives a RuntimeError."""
+    top = folder_of(records)
+    records["serialized_exported_program.json"] = records[top + PROGRAM]
+    records["serialized_state_dict.pt"] = _torch_file(_bad_state())
+
+
+def _version(records: Records) -> None:
+    records[folder_of(records) + "archive_version"] = b"1"
+
+
+def _computed(records: Records) -> None:
+    def edit(content: Any) -> None:
+        for item in content["graph_module"]["graph"]["nodes"][0]["inputs"]:
+            if item["name"] == "running_var":
+                item["arg"]["as_tensor"]["name"] = "input"
+
+    edit_json(records, PROGRAM, edit)
+
+
+_add("none", READ, "none: that the lies are told of a good one", lambda records: None)
+_add("torch-file", REFUSED, "weights as records and as a torch file", _torch_file_beside)
+_add("torch-file-alone", FOUND, "weights as a torch file", _torch_file_alone)
+_add("two-dtypes", REFUSED, "one record in two dtypes", _two_dtypes)
+_add("other-program", FOUND, "a larger, sound program beside the one that is loaded",
+     _other_program)  # fmt: skip
+_add("computed", FOUND, "a variance that is the input", _computed)
+
+
+class _Constants(nn.Module):
+    """Functional statistics: one is a plain tensor, one a buffer that no state dict has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.rand(4)
+        self.register_buffer("var", _BAD.clone(), persistent=False)
+        self.var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.mean, self.var)
+
+
+def _constants(folder: Path, twice: bool = False) -> Path:
+    if not _CONSTANTS:
+        program = torch.export.export(_Constants().eval(), (torch.rand(2, 4, 3, 3),))
+        torch.export.save(program, folder / "good.pt2")
+        _CONSTANTS.append(records_of(folder / "good.pt2"))
+        (folder / "good.pt2").unlink()
+    records = dict(_CONSTANTS[0])
+    if twice:
+        good = json.loads(exported(folder)[folder_of(exported(folder)) + CONFIG])["config"]
+        entry = {**good["bn.running_var"], "path_name": "good"}
+        records[folder_of(records) + "data/weights/good"] = torch.ones(4).numpy().tobytes()
+        edit_json(records, CONFIG, lambda content: content["config"].update({"var": entry}))
+    return pack(folder / "model.pt2", records)
+
+
+add("exported-lie-constants", FOUND, "statistics that are constants of the program", _constants)
+add("exported-constants-twice", REFUSED, "a constant that is a weight, too",
+    lambda folder: _constants(folder, twice=True))  # fmt: skip
+for _name, _what, _edit in (
+    ("second-config", "a second list of weights", _second_config),
+    ("old-beside-new", "an old program beside a new one", _old_program),
+    ("version", "a version that nobody has", _version),
+):
+    add(f"exported-{_name}", REFUSED, _what, partial(build, edit=_edit))

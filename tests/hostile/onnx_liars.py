@@ -1,0 +1,142 @@
+"""ONNX models that look sound and in which a runtime may find other numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.hostile.case import FOUND, READ, REFUSED, add, file
+from tests.hostile.onnx_models import _external, _onnx
+from tests.hostile.safetensors_files import MEAN
+from tests.zoo import onnx_models as zoo
+
+VAR = "bn.running_var"
+_BAD = -np.ones(3, np.float32)
+
+
+def _variance(model: onnx.ModelProto) -> TensorProto:
+    found: TensorProto = next(i for i in model.graph.initializer if i.name == VAR)
+    return found
+
+
+def _norm() -> onnx.NodeProto:
+    return zoo.onnx_norm("bn", "x", "y")
+
+
+def _function(model: onnx.ModelProto, domain: str, name: str, nodes: list[onnx.NodeProto]) -> None:
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function(domain, name, ["x"], ["y"], nodes, opsets))
+
+
+def _if_in_a_function(model: onnx.ModelProto) -> None:
+    branches = [zoo.branch(name, 0, f"{name}_y") for name in "ab"]
+    choose = helper.make_node("If", ["x"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    _function(model, "own", "f", [choose])
+
+
+def _own_identity(model: onnx.ModelProto) -> None:
+    _function(model, "", "Identity", [helper.make_node("Neg", ["x"], ["y"])])
+    _variance(model).name = "v"
+    model.graph.node.insert(0, helper.make_node("Identity", ["v"], [VAR]))
+
+
+def _own_domain(model: onnx.ModelProto) -> None:
+    """Whose own order of inputs nobody knows."""
+    _function(model, "own", "BatchNormalization", [helper.make_node("Neg", ["x"], ["y"])])
+    model.graph.node[0].domain = "own"
+    model.opset_import.append(helper.make_opsetid("own", 1))
+
+
+def _twice(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(_BAD, VAR))
+
+
+def _sparse(model: onnx.ModelProto) -> None:
+    values = numpy_helper.from_array(_BAD, VAR)
+    places = numpy_helper.from_array(np.arange(3), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3]))
+
+
+def _sparse_alone(model: onnx.ModelProto) -> None:
+    _sparse(model)
+    model.graph.initializer.remove(_variance(model))
+
+
+def _computed(model: onnx.ModelProto) -> None:
+    """The variance's name for what the input gives."""
+    model.graph.node.insert(0, helper.make_node("ReduceMean", ["x"], [VAR], axes=[0, 2, 3]))
+
+
+def _constant(model: onnx.ModelProto) -> None:
+    value = numpy_helper.from_array(_BAD)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [VAR], value=value))
+
+
+def _hidden_by_a_branch(model: onnx.ModelProto) -> None:
+    """In the branch the variance's name is another thing's."""
+    inner = helper.make_graph(
+        [helper.make_node("ReduceMean", ["x"], [VAR], axes=[0, 2, 3]), _norm()],
+        "inner", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    condition = numpy_helper.from_array(np.array(True), "c")
+    model.graph.initializer.append(condition)
+    choose = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    model.graph.node[0].CopyFrom(choose)
+
+
+def _complex(model: onnx.ModelProto) -> None:
+    _variance(model).CopyFrom(numpy_helper.from_array(_BAD.astype(np.complex64), VAR))
+
+
+def _text(model: onnx.ModelProto) -> None:
+    words = np.array(["-1"] * 3, dtype=object)
+    _variance(model).CopyFrom(numpy_helper.from_array(words, VAR))
+
+
+_EDITS: dict[str, tuple[frozenset[int], str, Callable[[onnx.ModelProto], object]]] = {
+    "if-in-a-function": (READ, "BatchNorms in a function that nothing calls", _if_in_a_function),
+    "own-identity": (REFUSED, "a function in the place of Identity", _own_identity),
+    "own-domain": (REFUSED, "somebody's own BatchNormalization", _own_domain),
+    "twice": (REFUSED, "two initialisers of one name", _twice),
+    "sparse-too": (REFUSED, "a sparse initialiser of the same name", _sparse),
+    "sparse-alone": (FOUND, "a sparse variance", _sparse_alone),
+    "computed-too": (REFUSED, "a result of the same name", _computed),
+    "constant-too": (REFUSED, "a Constant of the same name", _constant),
+    "hidden-by-a-branch": (REFUSED, "a branch that uses the name again", _hidden_by_a_branch),
+    "complex": (REFUSED, "a complex variance", _complex),
+    "text-variance": (REFUSED, "a variance of texts", _text),
+}
+for _name, (_codes, _what, _edit) in _EDITS.items():
+    add(f"onnx-{_name}", _codes, _what, partial(_onnx, edit=_edit))
+
+
+def _external_twice(folder: Path) -> Path:
+    file(folder, np.ones(6, np.float32).tobytes(), "data.bin")
+
+    def edit(model: onnx.ModelProto) -> None:
+        _external("data.bin", {"offset": "0"})(model)
+        mean = next(i for i in model.graph.initializer if i.name == MEAN)
+        mean.external_data.add(key="offset", value="12")
+
+    return _onnx(folder, edit)
+
+
+def _odd_number(folder: Path, key: str, value: str) -> Path:
+    file(folder, np.ones(36, np.float32).tobytes(), "data.bin")
+    return _onnx(folder, _external("data.bin", {key: value}))
+
+
+add("onnx-external-offset-twice", REFUSED, "external data with two offsets", _external_twice)
+for _name, _key, _value in (
+    ("underscore", "offset", "1_2"),
+    ("arabic", "offset", "\u0661\u0662"),
+    ("empty", "offset", ""),
+    ("plus", "length", "+12"),
+):
+    add(f"onnx-external-{_key}-{_name}", REFUSED, f"external data with {_key} {_value!r}",
+        partial(_odd_number, key=_key, value=_value))  # fmt: skip

@@ -1,0 +1,19 @@
+"""What the map of the code and CONTRIBUTING name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PATH = re.compile(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)`")
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/folding.md", "CONTRIBUTING.md"])
+def test_every_path_exists(page: str) -> None:
+    named = PATH.findall((ROOT / page).read_text())
+    assert named
+    gone = [p for p in named if not any((base / p).exists() for base in (ROOT, ROOT / "bncheck"))]
+    assert not gone
