@@ -31,7 +31,7 @@ from bncheck.writing.atomic import replacing
 def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
     """Read a model with its external data, which may lie in its own folder only.
 
-    `freeze_inputs`: inputs that have a value already are no inputs any more.
+    `freeze_inputs`: inputs that have a value already are then no longer inputs.
     """
     source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
