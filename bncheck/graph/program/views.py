@@ -9,8 +9,8 @@ import torch
 
 from bncheck.graph.axes import cut
 from bncheck.graph.convolutions import each
-from bncheck.graph.dataflow import Concat, Identity, PixelShuffle, Split, Transpose
 from bncheck.graph.program.calls import Call, Describe, Described, named, rank_of
+from bncheck.graph.specs import Concat, Identity, PixelShuffle, Split, Transpose
 
 _FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 #: Of their second argument, only the shape or the dtype counts.

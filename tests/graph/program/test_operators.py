@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from bncheck.folding.program.exporting import export_program
-from bncheck.graph.dataflow import Average, Gather, Spec
 from bncheck.graph.onnx.operators import OPERATORS as ONNX_OPERATORS
 from bncheck.graph.operators import ONNX, TORCH
 from bncheck.graph.program.operators import OPERATORS
 from bncheck.graph.program.read import read_program
+from bncheck.graph.specs import Average, Gather, Spec
 
 
 def test_every_name_is_an_operator_of_torch() -> None:
