@@ -104,8 +104,10 @@ def _judged(
         return InspectReport(checkpoint, layers, stopped)
     plan = replace(measuring.plan(options.train_batch_size), thresholds=options.thresholds)
     measurement = measure(model, layers, measuring.batches(), plan, prefix)
-    judged = diagnose(measurement, findings, rules, command)
-    return InspectReport(checkpoint, layers, tuple(judged), measurement, options.train_batch_size)
+    diagnosis = diagnose(measurement, findings, rules, command)
+    return InspectReport(
+        checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
+    )
 
 
 def _with_command(finding: Finding, command: str) -> Finding:

@@ -18,7 +18,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.collector import Collector, SingleValueError
+from bncheck.measuring.collector import ClassMeans, Collector, SingleValueError
 from bncheck.measuring.distributed import Parts, Processes
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.moments import Moments, unpack
@@ -27,7 +27,10 @@ from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.rounds import Share, in_rounds
 
 if TYPE_CHECKING:
-    from torch import nn
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    Floats = NDArray[np.float64]
 
 #: Means of a layer on one batch, computed twice, differ by less: in standard deviations.
 _ROUNDING: Final = 0.05
@@ -37,6 +40,10 @@ Progress: TypeAlias = "Callable[[int, int | None], None]"
 
 #: Called with the batch as the model got it and the model's output.
 Watch: TypeAlias = Callable[[Batch, Any], None]
+
+
+#: Class means are kept of so many classes at most.
+_CLASSES: Final = 1000
 
 
 class Cascade(StrEnum):
@@ -54,6 +61,7 @@ class Pass:
     samples: int
     batch_size: int
     skipped: int = 0
+    classes: ClassMeans | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,8 @@ class _Run:
             self._setting.progress(self._samples, data.samples)
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
-        return Pass(self._collector.moments, self._samples, self._largest, self._skipped)
+        found = self._collector
+        return Pass(found.moments, self._samples, self._largest, self._skipped, found.classes)
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:
@@ -128,6 +137,7 @@ class _Run:
                 raise
             return {}  # an incomplete last batch of one image
         self._watch(fitted, output)
+        self._collector.labels = _labels(fitted) if self._setting.processes.size == 1 else None
         return {name: moments.pack() for name, moments in self._collector.take(number).items()}
 
     def _compare_first(self, rank_0: Parts) -> None:
@@ -145,6 +155,14 @@ class _Run:
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
         fitted = prepared(self._model, batch, number, self._setting.device)
         return fitted, forward(self._model, fitted, number)
+
+
+def _labels(batch: Batch) -> Tensor | None:
+    """The batch's labels, where each sample has one of a few classes."""
+    target = batch.target
+    if target is None or target.is_floating_point() or target.ndim != 1:
+        return None
+    return target if len(target) == batch.size and int(target.max()) < _CLASSES else None
 
 
 def _apart(one: Moments, other: Moments) -> float:

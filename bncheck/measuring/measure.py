@@ -12,6 +12,7 @@ from bncheck.data import Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
+from bncheck.measuring.collector import ClassMeans
 from bncheck.measuring.comparison import Metric, compare
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.distributed import Processes
@@ -23,6 +24,7 @@ from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import find_norms
 from bncheck.measuring.preprocessing import search
 from bncheck.measuring.results import Candidate, Comparison, fits_better
+from bncheck.measuring.untrained import untrained_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -123,6 +125,7 @@ def _in_depth(
         layers=layers,
         comparison=_with_candidate(model, data, plan, comparison, candidates),
         candidates=tuple(candidates),
+        untrained=untrained_layers(model),
         behind_dropout={prefix + name: p for name, p in behind.items()},
     )
 
@@ -180,8 +183,14 @@ def _with_batch(
     moments: dict[str, Moments] = {prefix + name: found for name, found in seen.moments.items()}
     return tuple(
         replace(m, batch=deviation(m.layer, moments[m.layer.name]),
-                batch_moments=moments[m.layer.name])
+                batch_moments=moments[m.layer.name],
+                class_means=_classes(seen).of(m.layer.name[len(prefix):]),
+                class_counts=_classes(seen).counts(m.layer.name[len(prefix):]))
         if m.layer.name in moments
         else m
         for m in layers
     )  # fmt: skip
+
+
+def _classes(seen: Pass) -> ClassMeans:
+    return seen.classes or ClassMeans()

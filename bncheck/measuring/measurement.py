@@ -44,6 +44,8 @@ class MeasuredLayer:
     batch: Deviation | None = None
     eval_moments: Moments | None = None
     batch_moments: Moments | None = None
+    class_means: Mapping[int, Floats] = field(default_factory=dict)
+    class_counts: Mapping[int, int] = field(default_factory=dict)
     shape: Shape | None = None
 
     @property
@@ -84,6 +86,7 @@ class Measurement:
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
     features: InputFeatures | None = None
     thresholds: Thresholds = DEFAULT
+    untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights
     single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property

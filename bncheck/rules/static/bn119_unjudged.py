@@ -13,7 +13,7 @@ _MOST_NAMED = 4
 
 
 @rule("BN119", "unjudged-statistics", Severity.INFO)
-def unjudged_statistics(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Tensors that look like a normalisation layer's are not judged.
 
     Complex and whitening relatives of BatchNorm keep a covariance beside the mean, and a misspelt
