@@ -118,9 +118,9 @@ def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
 
 def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     if network.direction is Direction.SAME:
-        if network.both_poor:
+        won = [(c, layers) for c, layers in won if _stands(network, c)]
+        if not won and network.both_poor:
             return list(disagree.check(network)), Advice.LEAVE
-        won = [] if network.no_better else [(c, layers) for c, layers in won if c.predicts]
     claimed = sum(network.off[name] * c.of(name) for c, layers in won for name in layers)
     if won and claimed >= 0.5 * sum(network.off.values()):
         advice = _advice(network, won[0][0])
@@ -129,6 +129,13 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
         return list(harmless.check(network)), Advice.LEAVE
     sure = network.mostly_restored
     return list(disagree.check(network)), Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
+
+
+def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
+    """Whether a claim is made though results are equal: patterns alone would be a story."""
+    if claim.fault is not Fault.STATISTICS:
+        return True
+    return claim.predicts and not network.no_better and not network.both_poor
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:

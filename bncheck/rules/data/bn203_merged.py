@@ -15,6 +15,8 @@ from bncheck.rules.rule import Rule, rule
 #: Median ln(running_var / var), and the share of W2^2 that may be due to means.
 _SIGNED: Final = 0.4
 _MEAN_SHARE: Final = 0.4
+#: The share of layers with running variances that are too large.
+_DEVIATING: Final = 0.6
 #: How much ln(running_var / var) differs between the channels of a layer.
 _SPREAD: Final = 0.15
 
@@ -40,7 +42,7 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
     spread = np.array([float(d.log_variance_ratio.std()) for d in network.batch])
     if len(signed) < 2 or float(np.median(shares)) > _MEAN_SHARE:
         return
-    if float(np.median(signed)) < _SIGNED or float(signed.min()) < _SIGNED / 2:
+    if float(np.median(signed)) < _SIGNED or float((signed > _SIGNED / 2).mean()) < _DEVIATING:
         return
     if float(np.median(spread)) < _SPREAD:  # one factor in every channel is a unit, not a collapse
         return
@@ -48,7 +50,7 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
         self,
         {m.layer.name: 0.8 for m in network.layers},
         f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the layers "
-        "see, in all of them: the weights look like an average of several models, whose "
+        "see, in nearly all of them: the weights look like an average of several models, whose "
         "activations have lost their variance",
         advice="if that leaves the results poor, the averaged models do not belong together",
         free=float(network.stem.layer.channels),

@@ -11,7 +11,7 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, stored
+from bncheck.rules.data.scoring import measured, share, stored
 from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _LEAST_SHIFT: Final = 0.04
 _EXPLAINED: Final = 0.88
 #: How far the mixture is from the data's own classes, as half the sum of differences.
 _OTHERWISE: Final = 0.15
+#: The least share of the variance between classes that is missing where batches were sorted.
+_LEAST_MISSING: Final = 0.3
 #: Without labels: a deep layer's running variance is too small, early layers are right.
 _SIGNED: Final = -0.12
 _TYPICAL: Final = 0.10
@@ -41,7 +43,9 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
 
     Criterion: with labels, the first layer's running mean is a mixture of the class means with
     weights of its own: sum_k a_k mu_k, a_k >= 0, sum 1, explains at least 88 % of how far the means
-    are off, and the weights are not those of the data. Without labels, a deep layer deviates most,
+    are off, and the weights are not those of the data; or the running variances are
+    var - theta between, with between the variance of the class means and one theta from 0.3 for all
+    layers, which explains at least 75 % of the deviation. Else a deep layer deviates most,
     its running variance is too small (mean ln(running_var / var) below -0.12, not by a few channels
     alone), and the median layer is right (W2 below 0.10).
 
@@ -60,8 +64,52 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
             free=float(len(weights)),
             evidence={"explained_mean_shift": explained},
         )
-    elif not network.labelled:
-        yield from _by_variance(self, network)
+        return
+    if network.stem.class_means:
+        yield from _within_classes(self, network)
+    yield from _by_variance(self, network)
+
+
+def _within_classes(
+    self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork
+) -> Iterator[Claim]:
+    """Running variances lack a share theta of the variance between classes, in every layer."""
+    off = [m for m in network.layers if network.is_off(m)]
+    theta = _between_missing(off)
+    if not _LEAST_MISSING <= theta <= 1.1:
+        return
+    shares = {}
+    for m in off:
+        mean, var = measured(m)
+        shares[m.layer.name] = share(m, mean, var - min(theta, 1.0) * _between(m), 2)
+    yield Claim(
+        self,
+        shares,
+        f"the running variances lack {min(theta, 1.0):.0%} of the variance between classes: the "
+        "last batches were sorted by class",
+        advice="shuffle in training, as bncheck does with files and folders",
+        free=2.0,
+        evidence={"missing": theta},
+    )
+
+
+def _between_missing(layers: list[MeasuredLayer]) -> float:
+    """The theta for which var - theta between fits the running variances best."""
+    pull, off = [], []
+    for m in layers:
+        seen = np.maximum(measured(m)[1], 1e-12)
+        pull.append(_between(m) / seen)
+        off.append((seen - stored(m)[1]) / seen)
+    x, y = np.concatenate(pull), np.concatenate(off)
+    return float(x @ y / max(float(x @ x), 1e-12))
+
+
+def _between(m: MeasuredLayer) -> Floats:
+    """The variance of the class means, (C,)."""
+    counts = np.array([m.class_counts[k] for k in m.class_means], np.float64)
+    means = np.stack(list(m.class_means.values()))
+    middle = counts @ means / counts.sum()
+    return np.asarray(counts @ (means - middle) ** 2 / counts.sum())
 
 
 def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
@@ -109,7 +157,7 @@ def class_mixture(network: MeasuredNetwork) -> tuple[float, dict[int, float]] | 
     stem = network.stem
     labels = sorted(stem.class_means)
     scaled = _scaled(stem, labels)
-    if len(labels) < 2 or scaled is None:
+    if scaled is None:
         return None
     classes, shift = scaled
     if float(np.sqrt(np.mean(shift**2))) < _LEAST_SHIFT or len(shift) <= 2 * len(labels):
@@ -124,7 +172,7 @@ def class_mixture(network: MeasuredNetwork) -> tuple[float, dict[int, float]] | 
 
 def _scaled(m: MeasuredLayer, labels: list[int]) -> tuple[Floats, Floats] | None:
     """Class means and the running mean about the measured mean, in standard deviations."""
-    if sorted(m.class_means) != labels:
+    if len(labels) < 2 or sorted(m.class_means) != labels:
         return None
     seen_mean, seen_var = measured(m)
     scale = 1 / np.sqrt(np.maximum(seen_var, 0) + (m.layer.eps.value or 0.0) + 1e-12)

@@ -52,6 +52,5 @@ def dropout_shift(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
         "and train again",
         free=0.5,
         most=Severity.WARNING,
-        predicts=False,
         evidence={"p": max(behind.values()), "log_variance_ratio": max(signed)},
     )

@@ -113,7 +113,7 @@ def _most_channels(m: MeasuredLayer, mean: Floats, var: Floats) -> bool:
 
 
 def _factors(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
-    """One factor for all layers, or for one that is not the first: data may scale that."""
+    """One factor for all layers, or for the only one that deviates; data may scale the first."""
     logs = {m.layer.name: _log_factor(m) for m in network.layers}
     off = [m for m in network.layers if network.is_off(m)]
     if len(off) >= 2 and len(off) == len(network.layers):
@@ -122,9 +122,8 @@ def _factors(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> It
         if alike:
             yield from _factor(self, network, off, middle)
             return
-    for m in off:
-        if m is not network.stem:
-            yield from _factor(self, network, [m], logs[m.layer.name])
+    if len(off) == 1 and off[0] is not network.stem:
+        yield from _factor(self, network, off, logs[off[0].layer.name])
 
 
 def _factor(
