@@ -240,16 +240,18 @@ def _rebuild_tensor_v3(args: _Args) -> Value:
     dtype = args[6]
     if not isinstance(dtype, Global) or dtype.module != "torch":
         return _opaque("of a dtype that a call makes")
+    if dtype.name.startswith("q"):
+        return _opaque("quantized")
     view.dtype, view.flaw = dtype.name, view.flaw or _signs(args[7:])
     return view
 
 
 def _signs(metadata: _Args) -> BncheckError | None:
-    """Why metadata makes other numbers of the stored ones: the negative or conjugate bit."""
-    if not metadata or metadata[0] is None:
-        return None
-    entries = metadata[0].entries if _is_dict(metadata[0]) else [(None, None)]
-    if len(entries) <= 2 and all(n in ("neg", "conj") and bit is False for n, bit in entries):
+    """Why metadata makes other numbers of the stored ones: the negative or conjugate bit.
+
+    torch sets a bit that is named, even where it is said to be False.
+    """
+    if not metadata or metadata[0] is None or (_is_dict(metadata[0]) and not metadata[0].entries):
         return None
     return BncheckError(
         "holds a tensor that is the negative or conjugate of what is stored",

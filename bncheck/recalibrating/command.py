@@ -22,7 +22,7 @@ from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.thresholds import Thresholds
-from bncheck.core.words import Note, tell_all, unsaid
+from bncheck.core.words import Note, shortened, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
@@ -61,7 +61,10 @@ _DOUBT_GROWTH: Final = 0.005
 
 @dataclass(frozen=True)
 class RecalibrationReport:
-    """What new statistics would do, or did; `reason` says why nothing was written."""
+    """What new statistics would do, or did; `reason` says why nothing was written.
+
+    `also_changed` are tensors of other parts of the file that share their bytes with the new ones.
+    """
 
     layers: tuple[str, ...]
     before: Mapping[str, float | None]
@@ -75,6 +78,7 @@ class RecalibrationReport:
     findings: tuple[Finding, ...] = ()
     path: Path | None = None
     written: Path | None = None
+    also_changed: tuple[str, ...] = ()
     reason: str | None = None
     prefix: str = ""
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
@@ -107,6 +111,7 @@ class RecalibrationReport:
             "flips": None if c is None else c.flips,
             "findings": [finding.to_dict() for finding in self.findings],
             "written": None if self.written is None else str(self.written),
+            "also_changed": list(self.also_changed),
             "reason": self.reason,
         }
 
@@ -148,9 +153,15 @@ def recalibrate_file(
     if report.reason is not None or not write:
         return report
     from bncheck.writing.patch import write_copy
+    from bncheck.writing.sharing import shared_elsewhere
 
-    write_copy(checkpoint, _values(report, checkpoint), out)
-    return replace(report, written=out)
+    values = _values(report, checkpoint)
+    write_copy(checkpoint, values, out)
+    shared = tuple(shared_elsewhere(checkpoint, values))
+    if shared:
+        others = f"{shortened(shared[0])}{f' and {len(shared) - 1} more' if shared[1:] else ''}"
+        note(f"{out}: {others} changed, too: this file keeps them in the same bytes")
+    return replace(report, written=out, also_changed=shared)
 
 
 def recalibrate_module(

@@ -147,7 +147,7 @@ def test_old_attributes_mean_the_same_to_both(opset: int, training: bool, tmp_pa
 
 def _files() -> list[Path]:
     found = [*SHARED.glob("cases/*.onnx"), *SHARED.glob("real/onnx/*.onnx")]
-    return sorted(path for path in found if path.name != "functions.onnx")
+    return sorted(found)
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: path.name)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import numpy_helper
 
 from bncheck.core.budget import Budget
@@ -24,6 +23,7 @@ from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import read_model
 from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parse_model
+from bncheck.reading.onnx_functions import without_functions
 from bncheck.reading.source import Source
 from bncheck.writing.atomic import replacing
 
@@ -31,7 +31,7 @@ from bncheck.writing.atomic import replacing
 def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
     """Read a model with its external data, which may lie in its own folder only.
 
-    `freeze_inputs`: inputs that have a value already are no inputs any more.
+    `freeze_inputs`: inputs that have a value already are then no longer inputs.
     """
     source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
@@ -96,9 +96,7 @@ def fold_onnx(
 
     Raises BncheckError.
     """
-    original = load_onnx(path, freeze_inputs=freeze_inputs)
-    if original.functions:
-        original = onnx.inliner.inline_local_functions(original)
+    original = without_functions(load_onnx(path, freeze_inputs=freeze_inputs))
     extra = [] if samples is None else [samples(original)]
     model = _Model(original)
     report, _ = folding.fold(model, options or FoldOptions(), extra)

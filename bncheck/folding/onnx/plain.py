@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from bncheck.reading.onnx_constants import STANDARD
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.reading.onnx_norms import STANDARD
 
 
 def make_plain(model: onnx.ModelProto) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.planner.maps import Stuck
-from bncheck.graph.dataflow import Add, Floats, Graph, Mul, Norm, Op
+from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.specs import Add, Mul, Norm
 
 _INSPECT = "see `bncheck inspect`"
 
@@ -185,5 +186,5 @@ def refuse_corrupt(graph: Graph) -> None:
             raise BncheckError(
                 f"{op.label}: its running statistics hold a NaN, an infinity or a negative "
                 "variance",
-                f"mend it first; {_INSPECT}",
+                f"fix it first; {_INSPECT}",
             )
