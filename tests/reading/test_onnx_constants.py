@@ -16,7 +16,7 @@ from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading import onnx_constants
 from bncheck.reading.onnx_constants import Resolver
-from tests.folding.onnx.graphs.parts import conv
+from tests.folding.onnx.graphs.building import conv
 
 SHARED = Path("/work/shared")
 ROLES = ("weight", "bias", "running_mean", "running_var")
