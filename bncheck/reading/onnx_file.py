@@ -21,7 +21,6 @@ from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.onnx_doubts import (
     external_entries,
     is_norm,
-    refuse_functions,
     refuse_known,
     refuse_stored_twice,
     whole,
@@ -77,6 +76,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     from google.protobuf.message import DecodeError
 
     from bncheck.reading.onnx_constants import Resolver
+    from bncheck.reading.onnx_functions import without_functions
 
     try:
         model = parse_model(source)
@@ -84,7 +84,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
-    refuse_functions(model)
+    model = without_functions(model)
     found = _Found(Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget))))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
