@@ -28,8 +28,8 @@ def assert_sound(
     """
     __tracebackhide__ = True  # pytest shows the caller's line, not this one
     import bncheck
+    from bncheck.reporting.documents.inspect import said
     from bncheck.reporting.formats import Format, render
-    from bncheck.reporting.views.inspect import InspectView
 
     limit = FailOn(fail_on).limit
     report = bncheck.inspect(model, data, **options)
@@ -42,5 +42,5 @@ def assert_sound(
         summary = report.summary
         # The first line is all that pytest's summary shows.
         first = f"BatchNorm statistics are {summary.verdict.value}: {summary.cause}"
-        raise AssertionError(f"{first}\n{render(Format.TEXT, InspectView([report]))}")
+        raise AssertionError(f"{first}\n{render(Format.TEXT, said([report]))}")
     return report

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import bncheck
 from bncheck.folding.program.fold import FoldResult
-from bncheck.reporting.text.fold import general, groups
+from bncheck.reporting.documents.fold import general, groups
 
 RGB = (2, 3, 32, 32)
 

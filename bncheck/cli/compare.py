@@ -36,7 +36,8 @@ def compare(
     other file is one, too. A in float64 is the judge; B runs as it is, an ONNX model at three
     levels of onnxruntime.
     """
-    from bncheck.reporting.views.compare import CompareView
+    from bncheck.reporting.documents.compare import document
+    from bncheck.reporting.formats import said
     from bncheck.shipping.compare import CompareRequest, run
 
     delivery = reporting.delivery()
@@ -45,5 +46,5 @@ def compare(
     request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
     with console.status() as say:
         done = judge.report(run(request, console.note, say))
-    delivery.deliver(CompareView(done), judge.limit)
+    delivery.deliver(said(done.to_dict, lambda: document(done)), judge.limit)
     return judge.finish(done.findings)

@@ -91,7 +91,8 @@ def export(
     onnxruntime runs the file at three optimisation levels against the original in float64.
     """
     from bncheck.folding.residual import Residual
-    from bncheck.reporting.views.export import ExportView
+    from bncheck.reporting.documents.export import document
+    from bncheck.reporting.formats import said
     from bncheck.shipping.axes import parse_axes
     from bncheck.shipping.command import ExportRequest, run
     from bncheck.shipping.export import ExportOptions
@@ -127,6 +128,6 @@ def export(
         done = judge.report(done)
     for note in done.notes:
         console.note(note)
-    delivery.deliver(ExportView(str(checkpoint), done), judge.limit)
+    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), judge.limit)
     code = judge.finish(done.findings)
     return max(code, ExitCode.FINDINGS) if done.file is None else code

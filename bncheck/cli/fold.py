@@ -57,7 +57,8 @@ def fold(
     """
     from bncheck.folding.command import run
     from bncheck.folding.request import FoldRequest
-    from bncheck.reporting.views.fold import FoldView
+    from bncheck.reporting.documents.fold import document
+    from bncheck.reporting.formats import said
 
     delivery = reporting.delivery()
     judge = judging.judge()
@@ -78,7 +79,8 @@ def fold(
     done = judge.report(made)
     if not done.batchnorms:
         console.note(f"{checkpoint}: holds no BatchNorm")
-    delivery.deliver(FoldView(str(checkpoint), done, dry_run), judge.limit)
+    answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
+    delivery.deliver(answer, judge.limit)
     code = judge.finish(done.findings)
     unwritten = output is not None and not dry_run and made.output is None
     return max(code, ExitCode.FINDINGS) if unwritten else code

@@ -70,7 +70,8 @@ def _run(
     from bncheck.gate.regression import read_previous
     from bncheck.gate.run import Gate
     from bncheck.policy.config.find import FILE
-    from bncheck.reporting.views.gate import GateView
+    from bncheck.reporting.documents.gate import pages
+    from bncheck.reporting.formats import Said
 
     judge = judging.judge()
     configuration = judge.configuration
@@ -92,7 +93,7 @@ def _run(
     for error in report.errors:
         console.error(str(error))
     _say_unused(judge, configuration, {m.name for m in report.models if not m.errors})
-    delivery.deliver(GateView(report), judge.limit)
+    delivery.deliver(Said(report.to_dict, lambda: pages(report)), judge.limit)
     return judge.finish(report.findings, failed=bool(report.errors))
 
 

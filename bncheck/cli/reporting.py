@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from bncheck.cli import console
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.reporting.formats import Format, View, render
+from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, render
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How stdout reports.")]
+
+def format_option(formats: tuple[Format, ...]) -> Any:
+    """--format with what a command has, and nothing else."""
+    names = [format_.value for format_ in formats]
+    return typer.Option(
+        "--format",
+        help="How stdout reports.",
+        metavar=f"<{'|'.join(names)}>",
+        parser=lambda word: _known(word, names),
+        autocompletion=lambda: names,
+    )
+
+
+def _known(word: str, names: list[str]) -> str:
+    if word not in names:
+        raise typer.BadParameter(f"there is no {word!r} here, but {', '.join(names)}")
+    return str(word)  # of the default, which is a Format, its value
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 
 
@@ -21,7 +39,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format jso
 class ReportOptions:
     """The options about reports that every command has."""
 
-    format_: FormatOption = Format.TEXT
+    formats: ClassVar[tuple[Format, ...]] = REPORTS
+
+    format_: Annotated[Format, format_option(REPORTS)] = Format.TEXT
     json: JsonOption = False
     report: Annotated[
         list[str] | None,
@@ -35,31 +55,32 @@ class ReportOptions:
         False
     )
 
-    def delivery(
-        self,
-        output: Path | None = None,
-        *,
-        has_picture: bool = False,
-    ) -> Delivery:
+    def delivery(self, output: Path | None = None) -> Delivery:
         """Where the report will go, checked now so that no work is lost.
 
-        `output` is a file for the report in --format, with text on stdout; `has_picture` is for
-        commands with something to draw as SVG. Raises BncheckError.
+        `output` is a file for the report in --format, with text on stdout. Raises BncheckError.
         """
         from bncheck.writing.atomic import check_target
 
         if self.quiet and self.verbose:
             raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
         shown = Format.JSON if self.json else self.format_
-        files = [_report_file(word) for word in self.report or ()]
+        files = [_report_file(word, self.formats) for word in self.report or ()]
         if output is not None:
             files.append((shown, output))
             shown = Format.TEXT
-        if not has_picture and Format.SVG in (shown, *(format_ for format_, _ in files)):
-            raise BncheckError("only drift has a picture to give as svg", "take --format html")
         for _, path in files:
             check_target(path)
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
+
+
+@dataclass(frozen=True)
+class PictureOptions(ReportOptions):
+    """Those of a command that has something to draw as SVG."""
+
+    formats: ClassVar[tuple[Format, ...]] = PICTURES
+
+    format_: Annotated[Format, format_option(PICTURES)] = Format.TEXT
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class Delivery:
     verbose: bool
     no_color: bool
 
-    def deliver(self, view: View, limit: Severity | None = Severity.ERROR) -> None:
+    def deliver(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
         """Write the files, each whole or not at all, then show the result.
 
         Findings of `limit` and worse are failures, where a format has a word for that.
@@ -80,23 +101,24 @@ class Delivery:
         from bncheck.writing.atomic import write_text
 
         for format_, path in self.files:
-            write_text(path, render(format_, view, limit))
+            write_text(path, render(format_, said, limit))
         if self.shown is not Format.TEXT:
-            typer.echo(render(self.shown, view, limit), nl=False)
-        elif self.quiet:
-            from bncheck.reporting.brief import show_findings
+            typer.echo(render(self.shown, said, limit), nl=False)
+            return
+        from bncheck.reporting import text
 
-            show_findings(console.result_console(self.no_color), view.documents())
+        terminal = console.result_console(self.no_color)
+        if self.quiet:
+            text.show_findings(terminal, said.pages().documents)
         else:
-            view.show(console.result_console(self.no_color), verbose=self.verbose)
+            text.show(terminal, said.pages(), verbose=self.verbose)
 
 
-def _report_file(word: str) -> tuple[Format, Path]:
+def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:
     name, colon, path = word.partition(":")
     if not colon or not path:
         raise BncheckError(f"--report {word!r} is not FORMAT:FILE", "write e.g. json:report.json")
-    try:
+    if name in formats:
         return Format(name), Path(path)
-    except ValueError:
-        known = ", ".join(item.value for item in Format)
-        raise BncheckError(f"--report has no format {name!r}", f"there is {known}") from None
+    known = ", ".join(item.value for item in formats)
+    raise BncheckError(f"--report has no format {name!r}", f"there is {known}")

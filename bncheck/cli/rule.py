@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bncheck._version import __version__
-from bncheck.cli import console
 from bncheck.cli.options import NoColorOption
-from bncheck.cli.reporting import FormatOption, JsonOption
+from bncheck.cli.reporting import Delivery, JsonOption, format_option
 from bncheck.core.errors import BncheckError, ExitCode
-from bncheck.reporting.formats import Format
+from bncheck.reporting.formats import EXPLANATIONS, Format, Said, said
+
+if TYPE_CHECKING:
+    from bncheck.rules.rule import AnyRule
 
 
 def rule(
@@ -20,7 +23,7 @@ def rule(
         typer.Argument(metavar="[CODE]", help="A rule's code or name: BN101."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List every rule.")] = False,
-    format_: FormatOption = Format.TEXT,
+    format_: Annotated[Format, format_option(EXPLANATIONS)] = Format.TEXT,
     json: JsonOption = False,
     no_color: NoColorOption = False,
 ) -> int:
@@ -30,19 +33,17 @@ def rule(
     if all_ == (code is not None):
         raise BncheckError("`bncheck rule` wants one CODE, or --all", "try `bncheck rule BN101`")
     rules = RULES if code is None else (find_rule(code),)
-    if json or format_ is Format.JSON:
-        from bncheck.writing.json_text import dump
-
-        found = [rule.to_dict() for rule in rules]
-        typer.echo(
-            dump({"schema": "bncheck.rule/1", "bncheck": __version__, "rules": found}), nl=False
-        )
-        return ExitCode.OK
-    from bncheck.reporting.text.rules import show_rule, show_rules
-
-    terminal = console.result_console(no_color)
-    if code is None:
-        show_rules(terminal, rules)
-    else:
-        show_rule(terminal, rules[0])
+    shown = Format.JSON if json else format_
+    delivery = Delivery(shown, (), quiet=False, verbose=True, no_color=no_color)
+    delivery.deliver(_said(rules, is_list=all_))
     return ExitCode.OK
+
+
+def _said(rules: Sequence[AnyRule], is_list: bool) -> Said:
+    from bncheck.reporting.documents.rule import document, index
+
+    def data() -> dict[str, object]:
+        found = [rule.to_dict() for rule in rules]
+        return {"schema": "bncheck.rule/1", "bncheck": __version__, "rules": found}
+
+    return said(data, lambda: index(rules) if is_list else document(rules[0]))

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bncheck.core.errors import BncheckError
+from bncheck.gate.report import CheckReport
 from bncheck.gate.subject import Subject
 from bncheck.policy.config.settings import Model
-from bncheck.reporting.formats import View
 
 
 @dataclass(frozen=True)
 class Check:
     """One question to a checkpoint, named like the command that asks it.
 
-    `run` gives the command's report, a frozen dataclass with `findings`; `view` shows one. What
-    cannot be done raises BncheckError.
+    `run` gives the command's report. What cannot be done raises BncheckError; a report of a series
+    has `errors`, too, for those of its snapshots that could not be read.
     """
 
     name: str
     wanted: Callable[[Model], bool]
-    run: Callable[[Subject], Any]
-    view: Callable[[Subject, Any], View]
+    run: Callable[[Subject], CheckReport]
+    errors: Callable[[Any], Sequence[BncheckError]] = lambda report: ()

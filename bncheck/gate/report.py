@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity, Verdict, verdict_of
-from bncheck.reporting.formats import View
 
 #: The word for a model one of whose checks could not be made.
 UNCHECKED = "unchecked"
 
 
+class CheckReport(Protocol):
+    """The report of any command: a frozen dataclass."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found."""
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data, in its command's schema."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """One check of one checkpoint."""
+    """One check of one checkpoint: the report of the command that it is named like."""
 
     check: str
-    view: View
-    findings: tuple[Finding, ...]
+    path: str
+    report: CheckReport
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class ModelResult:
     @property
     def findings(self) -> list[Finding]:
         """What the checks found."""
-        return [finding for outcome in self.outcomes for finding in outcome.findings]
+        return [finding for outcome in self.outcomes for finding in outcome.report.findings]
 
     @property
     def status(self) -> str:
@@ -46,7 +57,7 @@ class ModelResult:
         return {
             "name": self.name,
             "status": self.status,
-            "reports": [outcome.view.data() for outcome in self.outcomes],
+            "reports": [outcome.report.to_dict() for outcome in self.outcomes],
             "errors": [error.to_dict() for error in self.errors],
         }
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.findings import Finding
-from bncheck.gate.check import Check
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.regression import Previous
-from bncheck.gate.report import GateReport, ModelResult, Outcome
+from bncheck.gate.report import CheckReport, GateReport, ModelResult, Outcome
 from bncheck.gate.subject import Subject, code_of, files_of, refuse_several
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model
@@ -82,23 +81,21 @@ class Gate:
                 if not check.wanted(model):
                     continue
                 try:
-                    outcome = self._outcome(check, subject)
-                    outcomes.append(outcome)
-                    errors += outcome.view.errors
+                    report = check.run(subject)
+                    outcomes.append(Outcome(check.name, str(path), self._judged(report, name)))
+                    errors += check.errors(report)
                 except Exception as error:
                     errors.append(_said(error, path))
                     if check is CHECKS[0]:  # what cannot be read cannot be folded, either
                         break
         return ModelResult(name, tuple(outcomes), tuple(errors))
 
-    def _outcome(self, check: Check, subject: Subject) -> Outcome:
-        report = check.run(subject)
-        found: tuple[Finding, ...] = tuple(report.findings)
+    def _judged(self, report: CheckReport, name: str) -> CheckReport:
+        found: tuple[Finding, ...] = report.findings
         if self.previous is not None:
-            found += self.previous.regressions(subject.name, check.view(subject, report).data())
-        judged = self.judge(found, subject.name)
-        view = check.view(subject, replace(report, findings=judged.findings))
-        return Outcome(check.name, view, judged.findings)
+            found += self.previous.regressions(name, report.to_dict())
+        judged: CheckReport = replace(report, findings=self.judge(found, name).findings)  # type: ignore[type-var]
+        return judged
 
 
 def _said(error: Exception, path: Path) -> BncheckError:

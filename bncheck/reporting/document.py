@@ -1,49 +1,120 @@
-"""One report in the form that every format but text and JSON renders: the same for each command."""
+"""What one command says about one file: the same for every format, text among them.
+
+`reporting/documents/` makes a Document of each command's report; a module for each format renders
+it. Nothing in here is escaped: names from files are as they are, and each format escapes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+from typing import TypeAlias
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.reporting.figures import Figure
 
 
+class Detail(Enum):
+    """When text shows a part; the other formats show every part."""
+
+    ALWAYS = "always"
+    VERBOSE = "with --verbose"
+    NEVER = "never"  # text says the same elsewhere, or there is no room for it on a screen
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A sentence; `name` is what it is about, `quiet` an aside, `tone` how bad it is."""
+
+    text: str
+    name: str = ""
+    tone: Severity | None = None
+    quiet: bool = False
+    detail: Detail = Detail.ALWAYS
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as people read them. Names from a file are as they are: each format escapes them."""
+    """Cells as people read them.
+
+    `right` names the columns that are numbers. `tones` has a severity for each cell, where cells
+    have one. Without --verbose text shows the rows in `brief` and the sentence `rest`; None: all.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    right: tuple[str, ...] = ()
+    caption: str = ""
+    detail: Detail = Detail.ALWAYS
+    brief: tuple[int, ...] | None = None
+    rest: str = ""
+    tones: tuple[tuple[Severity | None, ...], ...] = ()
+
+
+#: A layer (None: it is about no single one) and what is said about it.
+Line: TypeAlias = "tuple[str | None, str]"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Findings that are one thing to read: 19 layers with one fault.
+
+    `brief` is what text shows without --verbose: the first line and the other layers' names if not
+    given; of a group with a `note` only that.
+    """
+
+    label: str
+    severity: Severity
+    head: str
+    lines: tuple[Line, ...]
+    fixes: tuple[str, ...]
+    rule: str = ""
+    note: str = ""
+    brief: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """What one command says about one file.
 
-    `verdict` is its word for it (healthy, broken, folded), `standing` how bad that is (None where
-    nothing is wrong), `summary` the sentences beneath it. Findings of `limit` and worse make the
-    command fail; None where nothing does. `model` is what a gate's configuration calls it, empty
-    elsewhere. Nothing in here is escaped.
+    `verdict` is its word for it (healthy, broken, folded), empty where nothing is judged;
+    `standing` is how bad that is (None: good), `facts` the sentences beneath it and `details` those
+    at the end. `told` says in groups of its own what the findings of the same rules say one by one.
+    `next_steps` are commands to type, `notes` what stderr says beside text. Findings of `limit` and
+    worse make the command fail; None where nothing does. `model` is what a gate's configuration
+    calls it, empty elsewhere; `path` the file, where the subject is no file itself.
     """
 
     command: str
     subject: str
     verdict: str
     standing: Severity | None
-    summary: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    facts: tuple[Fact, ...] = ()
+    findings: tuple[Finding, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
+    details: tuple[Fact, ...] = ()
+    next_steps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    told: tuple[Group, ...] = ()
     path: str = ""
     limit: Severity | None = Severity.ERROR
     model: str = ""
 
     @property
+    def groups(self) -> tuple[Group, ...]:
+        """The findings as people read them, and what is told."""
+        rules = {group.rule for group in self.told}
+        return (*grouped(f for f in self.findings if f.rule not in rules), *self.told)
+
+    @property
     def file(self) -> str:
-        """The file that findings are about: `path`, where the subject is no file itself."""
+        """The file that findings are about: `path`, where the subject is not a file itself."""
         return self.path or self.subject
 
     @property
@@ -54,6 +125,51 @@ class Document:
     def fails(self, finding: Finding) -> bool:
         """Whether this finding is among those that make the command fail."""
         return self.limit is not None and finding.severity.rank <= self.limit.rank
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One declared model of a gate: its status, its documents, and what could not be done."""
+
+    name: str
+    status: str
+    standing: Severity | None
+    documents: tuple[Document, ...]
+    errors: tuple[BncheckError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """All that one command says. `last` sums up several; a gate's documents are in `chapters`."""
+
+    documents: tuple[Document, ...]
+    errors: Sequence[BncheckError] = ()
+    last: str = ""
+    chapters: tuple[Chapter, ...] = ()
+
+
+def grouped(findings: Iterable[Finding]) -> tuple[Group, ...]:
+    """Consecutive findings of one rule and severity together."""
+    return tuple(_groups(findings))
+
+
+def _groups(findings: Iterable[Finding]) -> Iterator[Group]:
+    for (severity, code, name), same in groupby(
+        findings, key=lambda f: (f.severity, f.rule, f.name)
+    ):
+        found = list(same)
+        lines = tuple((f.layer, f.message) for f in found)
+        where = f" in {count(len(found), 'layer')}"
+        is_note = severity is Severity.INFO
+        yield Group(
+            severity.value,
+            severity,
+            f"{code} {name}" + where * (len(found) > 1),
+            lines,
+            tuple(dict.fromkeys(f.fix for f in found)),
+            code,
+            f"{code} {name}" + where * (found[0].layer is not None) if is_note else "",
+        )
 
 
 def severity_counts(findings: Sequence[Finding]) -> str:

@@ -7,11 +7,21 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """Rows by importance: those that come `first`, and what those are like that come last."""
+
+    order: tuple[int, ...]
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heatmap:
-    """Rows x columns of numbers, None where there is none.
+    """Rows (layers) x columns (snapshots) of numbers, None where there is none.
 
     Logarithmic from `low` to `high`; with `signed` linear from -high to high about 0. `marks` are
-    values with a meaning, shown in the legend. Names are as they are in files.
+    values with a meaning, shown in the legend; `against` is what everything is held against.
+    `beside` has titled columns of text, a cell for each row. Names are as they are in files.
     """
 
     title: str
@@ -22,8 +32,11 @@ class Heatmap:
     unit: str
     low: float
     high: float
+    against: str
     signed: bool = False
     marks: tuple[tuple[float, str], ...] = ()
+    beside: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True, slots=True)

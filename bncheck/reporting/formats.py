@@ -1,25 +1,21 @@
-"""The formats, and one way from a command's result to each of them."""
+"""The formats, and one way from what a command says to each of them."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Severity
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bncheck.core.errors import BncheckError
-    from bncheck.reporting.document import Document
+    from bncheck.reporting.document import Document, Pages
 
 
 class Format(StrEnum):
-    """How a report is rendered. All but text and JSON have a module of their own name here."""
+    """How a report is rendered. All but JSON have a module of their own name here."""
 
     TEXT = "text"
     JSON = "json"
@@ -32,36 +28,35 @@ class Format(StrEnum):
     SVG = "svg"
 
 
-class View(Protocol):
-    """A command's result, in the three forms from which every format is made."""
-
-    @property
-    def errors(self) -> Sequence[BncheckError]:
-        """What could not be done, for inputs that were skipped."""
-
-    def show(self, console: Console, *, verbose: bool) -> None:
-        """Print the text for people; with `verbose`, all there is to say."""
-
-    def data(self) -> dict[str, object]:
-        """The JSON of CONTRACT's schema, as plain data."""
-
-    def documents(self) -> Sequence[Document]:
-        """A document for each input that could be reported on."""
+#: What a command with a picture has, one with findings alone, and one that finds nothing.
+PICTURES: Final = tuple(Format)
+REPORTS: Final = tuple(format_ for format_ in Format if format_ is not Format.SVG)
+EXPLANATIONS: Final = (Format.TEXT, Format.JSON, Format.MARKDOWN, Format.HTML)
 
 
-def render(format_: Format, view: View, limit: Severity | None = Severity.ERROR) -> str:
+@dataclass(frozen=True)
+class Said:
+    """What a command says: JSON's plain data, and pages for all other formats; made when asked."""
+
+    data: Callable[[], Mapping[str, object]]
+    pages: Callable[[], Pages]
+
+
+def said(data: Callable[[], Mapping[str, object]], document: Callable[[], Document]) -> Said:
+    """What a command says that makes a single document."""
+    from bncheck.reporting.document import Pages
+
+    return Said(data, lambda: Pages((document(),)))
+
+
+def render(format_: Format, said: Said, limit: Severity | None = Severity.ERROR) -> str:
     """The whole report as the text of a file; findings of `limit` and worse are failures."""
-    if format_ is Format.TEXT:
-        from bncheck.reporting.layout import file_console
-
-        page = io.StringIO()
-        view.show(file_console(page), verbose=True)
-        return page.getvalue()
     if format_ is Format.JSON:
         from bncheck.writing.json_text import dump
 
-        return dump(view.data())
+        return dump(said.data())
     module = import_module(f"bncheck.reporting.{format_.value}")
-    documents = [replace(document, limit=limit) for document in view.documents()]
-    text: str = module.render(documents, view.errors)
+    pages = said.pages()
+    documents = tuple(replace(document, limit=limit) for document in pages.documents)
+    text: str = module.render(replace(pages, documents=documents))
     return text

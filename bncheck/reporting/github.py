@@ -12,8 +12,8 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.reporting.document import Document
-from bncheck.reporting.places import file_and_line, repository_path, sentence
+from bncheck.reporting.document import Document, Pages
+from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 
 #: GitHub shows so many errors and so many warnings of a step, and drops the rest unsaid.
@@ -36,9 +36,10 @@ class Annotation:
         return f"::{self.level} {places}title={_property(self.title)}::{_data(self.message)}"
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """The annotations, worst first, and a line for each document that no runner obeys."""
-    found = [_of_error(error) for error in errors] + _of_findings(documents)
+    documents = pages.documents
+    found = [_of_error(error) for error in pages.errors] + _of_findings(documents)
     lines: list[str] = []
     for level in ("error", "warning"):
         lines += _capped([annotation for annotation in found if annotation.level == level], level)
@@ -66,7 +67,7 @@ def _of_findings(documents: Sequence[Document]) -> list[Annotation]:
         Annotation(
             finding.severity.value,
             f"{finding.rule} {finding.name}",
-            f"{sentence(finding.layer, finding.message)}\nfix: {visible(finding.fix, None)}",
+            full_text(finding),
             document.file,
         )
         for document in documents

@@ -6,13 +6,11 @@ https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 
-from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.reporting.document import Document
-from bncheck.reporting.places import file_and_line, repository_path, sentence
+from bncheck.reporting.document import Pages
+from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 from bncheck.writing.json_text import dump
 
@@ -23,18 +21,20 @@ _SEVERITIES: Final = {
 }
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """An issue for each finding, and one for whatever could not be done."""
-    issues = [_issue("bncheck", "blocker", str(e), e.subject or "bncheck", "error") for e in errors]
+    issues = [
+        _issue("bncheck", "blocker", str(e), e.subject or "bncheck", "error") for e in pages.errors
+    ]
     issues += [
         _issue(
             f"{finding.rule} {finding.name}",
             _SEVERITIES[finding.severity],
-            sentence(finding.layer, finding.message),
+            full_text(finding).replace("\n", "; "),
             document.file,
             finding.fingerprint,
         )
-        for document in documents
+        for document in pages.documents
         for finding in document.findings
     ]
     return dump(_distinct(issues))

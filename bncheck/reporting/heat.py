@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from bncheck.reporting.figures import Heatmap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +45,22 @@ def chosen(number: int, columns: int) -> list[int]:
     """The last place of each group that `binned` makes."""
     groups = np.array_split(np.arange(number), min(number, columns))
     return [int(group[-1]) for group in groups]
+
+
+def fitted(figure: Heatmap, columns: int) -> Heatmap:
+    """The heatmap with at most so many columns; of signed numbers some, of others the largest."""
+    number = len(figure.columns)
+    if number <= columns:
+        return figure
+    places = chosen(number, columns)
+    labels = tuple(figure.columns[place] for place in places)
+    if figure.signed:
+        values = tuple(tuple(row[place] for place in places) for row in figure.values)
+        return replace(figure, columns=labels, values=values)
+    largest = binned(np.array(figure.values, np.float64), columns).tolist()
+    values = tuple(tuple(None if np.isnan(v) else v for v in row) for row in largest)
+    caption = f"{figure.caption} Each column is the largest of several snapshots."
+    return replace(figure, columns=labels, values=values, caption=caption)
 
 
 def spark(values: Sequence[float]) -> str:

@@ -8,40 +8,45 @@ Names come from strangers' files. In the page jinja2 escapes them; in the figure
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from importlib import resources
-from itertools import groupby
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
-from bncheck.reporting.document import severity_counts
+from bncheck.reporting import heat
+from bncheck.reporting.document import grouped, severity_counts
 from bncheck.reporting.figures import Heatmap
-from bncheck.reporting.layout import layer_name
 from bncheck.reporting.prose import spans
-from bncheck.reporting.visible import visible
+from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES
 
 if TYPE_CHECKING:
-    from bncheck.core.findings import Finding
-    from bncheck.reporting.document import Document, Table
+    from bncheck.core.findings import Severity
+    from bncheck.reporting.document import Document, Group, Pages, Table
     from bncheck.reporting.figures import Figure
 
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 #: The first table is open, but for what nobody would scroll through.
 _OPEN_ROWS: Final = 40
+#: A page draws no more snapshots than this.
+_COLUMNS: Final = 120
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """The page. Raises BncheckError where jinja2 or plotly is not installed."""
+    documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in pages.documents]
     template, plotly = _libraries(any(document.figures for document in documents))
     figures = [figure for document in documents for figure in document.figures]
     places = iter(range(len(figures)))
     page: str = template.render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
         documents=[_document(document, places) for document in documents],
-        errors=[str(error) for error in errors],
+        errors=[str(error) for error in pages.errors],
+        last=pages.last,
+        chapters=pages.chapters,
         figures=_json([_figure_data(figure) for figure in figures]) if figures else "",
         plotly=plotly,
         style=_part("style.css"),
@@ -100,34 +105,32 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
         "verdict": document.verdict,
         "standing": "good" if document.standing is None else document.standing.value,
         "subject": document.title,
-        "summary": [line for text in document.summary for line in text.split("\n")],
-        "findings": list(_findings(document.findings)),
+        "facts": document.facts,
+        "notes": document.notes,
+        "groups": [_group(group) for group in grouped(document.findings)],
+        "told": [_group(group) for group in document.told],
         "figures": [_figure(figure, next(places)) for figure in document.figures],
         "tables": [_table(table, first=not i) for i, table in enumerate(document.tables)],
+        "details": document.details,
+        "next_steps": document.next_steps,
     }
 
 
-def _findings(findings: Iterable[Finding]) -> Iterator[dict[str, object]]:
-    """Findings of one rule and severity together, with the rule's explanation."""
-    explanations = {rule.code: rule.explanation for rule in RULES}
-    for (severity, code, name), group in groupby(
-        findings, key=lambda f: (f.severity, f.rule, f.name)
-    ):
-        same = list(group)
-        yield {
-            "severity": severity.value,
-            "rule": code,
-            "name": name,
-            "messages": [
-                {
-                    "layer": None if finding.layer is None else layer_name(finding.layer),
-                    "text": finding.message,
-                }
-                for finding in same
-            ],
-            "fixes": list(dict.fromkeys(f.fix for f in same)),
-            "explanation": _paragraphs(explanations.get(code, "")),
-        }
+def _group(group: Group) -> dict[str, object]:
+    """Findings that are one thing to read, with the rule's explanation."""
+    explanation = next((rule.explanation for rule in RULES if rule.code == group.rule), "")
+    return {
+        "severity": group.severity.value,
+        "label": group.label,
+        "rule": group.rule,
+        "head": group.head,
+        "messages": [
+            {"layer": None if layer is None else layer_name(layer), "text": text}
+            for layer, text in group.lines
+        ],
+        "fixes": group.fixes,
+        "explanation": _paragraphs(explanation),
+    }
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -138,9 +141,22 @@ def _table(table: Table, first: bool) -> dict[str, object]:
     return {
         "title": table.title,
         "columns": table.columns,
-        "rows": table.rows,
+        "rows": [
+            list(map(_cell, cells, table.tones[i] if table.tones else repeat(None)))
+            for i, cells in enumerate(table.rows)
+        ],
+        "right": [column in table.right for column in table.columns],
+        "caption": table.caption,
         "open": first and len(table.rows) <= _OPEN_ROWS,
     }
+
+
+def _cell(text: str, tone: Severity | None) -> dict[str, str]:
+    return {"text": text, "tone": tone.value if tone else ""}
+
+
+def _fitted(figure: Figure) -> Figure:
+    return heat.fitted(figure, _COLUMNS) if isinstance(figure, Heatmap) else figure
 
 
 def _figure(figure: Figure, place: int) -> dict[str, object]:
@@ -156,8 +172,10 @@ def _figure(figure: Figure, place: int) -> dict[str, object]:
 
 
 def _figure_data(figure: Figure) -> dict[str, object]:
-    kind = "heatmap" if isinstance(figure, Heatmap) else "distributions"
-    return {"kind": kind, **_shown(asdict(figure))}
+    if isinstance(figure, Heatmap):  # what stands beside it is in the tables
+        figure = replace(figure, beside=(), ranking=None)
+        return {"kind": "heatmap", **_shown(asdict(figure))}
+    return {"kind": "distributions", **_shown(asdict(figure))}
 
 
 def _shown(value: Any) -> Any:

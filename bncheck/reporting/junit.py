@@ -7,18 +7,18 @@ from xml.etree import ElementTree as Xml
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.reporting.document import Document
-from bncheck.reporting.places import sentence
+from bncheck.reporting.document import Document, Pages
+from bncheck.reporting.places import full_text, sentence
 from bncheck.reporting.visible import visible
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """A suite for each document, a case for each finding.
 
     A finding that does not make the command fail is a case that passes and says what it saw.
     """
-    suites = [_suite(document) for document in documents]
-    suites += [_error(error) for error in errors]
+    suites = [_suite(document) for document in pages.documents]
+    suites += [_error(error) for error in pages.errors]
     root = Xml.Element("testsuites", {"name": "bncheck", **_totals(suites)})
     root.extend(suites)
     Xml.indent(root)
@@ -47,7 +47,7 @@ def _case(document: Document, finding: Finding) -> Xml.Element:
         name=f"{finding.rule} {finding.name}: {where}",
         classname=_name(document),
     )
-    text = f"{sentence(finding.layer, finding.message)}\nfix: {visible(finding.fix, None)}"
+    text = full_text(finding)
     if document.fails(finding):
         message = sentence(finding.layer, finding.message)
         Xml.SubElement(case, "failure", type=finding.severity.value, message=message).text = text

@@ -1,25 +1,25 @@
-"""Consoles that show names as they are, and how text is laid out on them."""
+"""How text is laid out on a console: labels in a first column, tables without lines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
 from bncheck.core.findings import Severity
+from bncheck.reporting.document import Table
 from bncheck.reporting.visible import visible
-
-if TYPE_CHECKING:
-    from bncheck.reporting.document import Table
 
 #: Lines this wide off a terminal.
 PLAIN_WIDTH: Final = 100
-#: Width of the first column.
-_LABEL: Final = 9
+#: Width of the first column, where no word in it is longer.
+LABEL: Final = 9
+#: Cells up to this length are not broken.
+_SHORT: Final = 12
 
 STYLES: Final = {
     Severity.ERROR: "bold red",
@@ -42,10 +42,17 @@ def print_all(console: Console, parts: Sequence[RenderableType]) -> None:
         for part in parts:
             # A command is one line however long it is: it is there to be copied.
             console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
-    console.file.write(re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get()))
+    text = re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get())
+    # A name ":" and the colon behind it would begin a line that CI runners obey.
+    console.file.write(re.sub(r"^(\s*):(?=:)", r"\1\\x3a", text, flags=re.MULTILINE))
 
 
-def row(label: Text, content: RenderableType, width: int = _LABEL) -> RenderableType:
+def shown(text: str, style: str = "") -> Text:
+    """Any text, safe to show."""
+    return Text(visible(text, None), style)
+
+
+def row(label: Text, content: RenderableType, width: int = LABEL) -> RenderableType:
     """A label in the first column, and what there is to say about it in the second."""
     grid = Grid.grid(padding=0)
     grid.add_column(width=width)
@@ -54,23 +61,25 @@ def row(label: Text, content: RenderableType, width: int = _LABEL) -> Renderable
     return grid
 
 
-def layer_name(name: str | None) -> str:
-    """A layer as it is called in a sentence."""
-    if name is None:
-        return "whole model"
-    return visible(name) or "(root)"
-
-
-def table(data: Table) -> RenderableType:
-    """A document's table without lines; numbers to the right."""
-    grid = Grid(box=None, pad_edge=False, header_style="bold")
+def table(data: Table, rows: Sequence[int], header: bool = True) -> RenderableType:
+    """These rows of a document's table, without lines; numbers to the right."""
+    grid = Grid(box=None, pad_edge=False, header_style="bold", show_header=header)
     for place, column in enumerate(data.columns):
-        numeric = bool(data.rows) and all(_numeric(cells[place]) for cells in data.rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for cells in data.rows:
-        grid.add_row(*(Text(visible(cell, None)) for cell in cells))
+        right = column in data.right
+        longest = max(len(data.rows[number][place]) for number in rows)
+        grid.add_column(
+            visible(column, None),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right or longest <= _SHORT,
+            min_width=min(longest, _SHORT),
+        )
+    for place in rows:
+        tones = data.tones[place] if data.tones else (None,) * len(data.columns)
+        grid.add_row(
+            *(
+                shown(cell, STYLES[tone] if tone else "")
+                for cell, tone in zip(data.rows[place], tones, strict=True)
+            )
+        )
     return grid
-
-
-def _numeric(cell: str) -> bool:
-    return not cell.strip("-") or cell.lstrip("-+")[:1].isdigit()

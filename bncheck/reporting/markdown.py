@@ -9,7 +9,7 @@ from typing import Final
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
-from bncheck.reporting.document import Document, Table, severity_counts
+from bncheck.reporting.document import Document, Fact, Group, Pages, Table, severity_counts
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import visible
 
@@ -20,10 +20,13 @@ _PUNCTUATION: Final = re.compile(r"""([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])"""
 _MARKUP: Final = re.compile(r"([!#$&*+<>@\[\\\]^_`{|}~]|:(?! ))")
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """Verdicts first, then what could not be done, then each document; within a megabyte."""
-    blocks = [*_overview(documents, errors)]
-    for document in documents:
+    blocks = [*_overview(pages.documents, pages.errors)]
+    models = [f"- {code(c.name)}: **{text(c.status)}**" for c in pages.chapters]
+    blocks += ["\n".join(models)] if models else []
+    blocks += [text(pages.last)] if pages.last else []
+    for document in pages.documents:
         blocks += _document(document)
     return _within_limit(blocks)
 
@@ -43,9 +46,7 @@ def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> 
 
 
 def _document(document: Document) -> Iterator[str]:
-    model = f"{code(document.model)} " if document.model else ""
-    yield f"### {model}{code(document.subject)}: {text(document.verdict)}"
-    yield "\\\n".join(prose(line) for part in document.summary for line in part.split("\n"))
+    yield from _head(document)
     serious = [f for f in document.findings if f.severity is not Severity.INFO]
     notes = [f for f in document.findings if f.severity is Severity.INFO]
     if serious:
@@ -54,9 +55,42 @@ def _document(document: Document) -> Iterator[str]:
         yield f"<details><summary>{_noted(notes)}</summary>"
         yield from _findings(notes)
         yield "</details>"
+    if document.told:
+        yield from _told(document.told)
     for table in document.tables:
         if table.rows:
             yield from _folded(table)
+    yield from map(_fact, document.details)
+    yield from (f"**Next:** {code(command)}" for command in document.next_steps)
+
+
+def _head(document: Document) -> Iterator[str]:
+    """Title and facts: paragraphs where nothing is judged, lines of one where something is."""
+    if document.verdict:
+        model = f"{code(document.model)} " if document.model else ""
+        yield f"### {model}{code(document.subject)}: {text(document.verdict)}"
+    elif document.subject:
+        yield f"### {text(document.subject)}"
+    facts = [_fact(fact) for fact in document.facts]
+    facts += [f"note: {prose(note)}" for note in document.notes]
+    if facts:
+        yield ("\\\n" if document.verdict else "\n\n").join(facts)
+
+
+def _fact(fact: Fact) -> str:
+    name = f"**{text(fact.name)}**: " if fact.name else ""
+    return name + prose(fact.text)
+
+
+def _told(groups: Sequence[Group]) -> Iterator[str]:
+    """What a command says in groups of its own: which norms stay for one reason."""
+    head = (groups[0].label, "reason", "fix")
+    lines = [
+        (line if layer is None else f"{layer or '(root)'}: {line}", group)
+        for group in groups
+        for layer, line in group.lines
+    ]
+    yield from _rows(head, [(g.head, line, "; ".join(g.fixes)) for line, g in lines], names=0)
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
@@ -77,6 +111,8 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
 def _folded(table: Table) -> Iterator[str]:
     yield f"<details><summary>{text(table.title)}</summary>"
     yield from _rows(table.columns, table.rows, names=1)
+    if table.caption:
+        yield text(table.caption)
     yield "</details>"
 
 

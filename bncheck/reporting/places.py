@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from bncheck.reporting.visible import visible
+from bncheck.core.findings import Evidence, Finding
+from bncheck.reporting.visible import layer_name, visible
 
 #: Where GitHub's and GitLab's runners say that the repository is.
 _ROOTS: Final = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")
@@ -43,5 +44,19 @@ def uri(subject: str) -> str:
 
 def sentence(layer: str | None, message: str) -> str:
     """Layer and message in a line, safe to show."""
-    where = "whole model" if layer is None else visible(layer) or "(root)"
-    return f"{where}: {visible(message, None)}"
+    return f"{layer_name(layer)}: {visible(message, None)}"
+
+
+def full_text(finding: Finding) -> str:
+    """All that a finding says, a line each: layer and message, the fix, and the evidence."""
+    lines = [sentence(finding.layer, finding.message), f"fix: {visible(finding.fix, None)}"]
+    if finding.evidence:
+        found = ", ".join(f"{key} {_number(value)}" for key, value in finding.evidence.items())
+        lines.append(f"evidence: {visible(found, None)}")
+    return "\n".join(lines)
+
+
+def _number(value: Evidence) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_number, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -5,13 +5,12 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.reporting.document import Document
+from bncheck.reporting.document import Document, Pages
 from bncheck.reporting.places import sentence, uri
 from bncheck.reporting.visible import visible
 from bncheck.rules.registry import RULES
@@ -22,8 +21,9 @@ _SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """One run: the rules that found something, a result for each finding, what went wrong."""
+    documents, errors = pages.documents, pages.errors
     found = {finding.rule for document in documents for finding in document.findings}
     rules = [rule for rule in RULES if rule.code in found]
     index = {rule.code: number for number, rule in enumerate(rules)}
@@ -77,6 +77,12 @@ def _result(document: Document, finding: Finding, index: dict[str, int]) -> dict
         "level": _LEVELS[finding.severity],
         "message": {"text": text},
         "locations": [place],
+        "properties": {
+            "layer": finding.layer,
+            "message": finding.message,
+            "fix": finding.fix,
+            "evidence": dict(finding.evidence),
+        },
         # GitHub tells old alerts from new ones by the name that its own hash of a line has.
         "partialFingerprints": {
             "bncheck/v1": finding.fingerprint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape, quoteattr
 
@@ -12,7 +12,7 @@ from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.visible import visible
 
 if TYPE_CHECKING:
-    from bncheck.reporting.document import Document
+    from bncheck.reporting.document import Pages
 
 _ROW: Final = 16
 _LETTER: Final = 6.7  # the width of a letter at 11 px
@@ -20,6 +20,7 @@ _NAME: Final = 40
 _TOP: Final = 44
 _PICTURE: Final = 620
 _KEY: Final = 66
+_COLUMNS: Final = 120
 
 #: Text follows the reader's theme; without one it is dark on nothing.
 _STYLE: Final = (
@@ -28,13 +29,13 @@ _STYLE: Final = (
 )
 
 
-def render(documents: Sequence[Document], errors: Sequence[BncheckError]) -> str:
+def render(pages: Pages) -> str:
     """The first heatmap of the documents."""
-    figures = [figure for document in documents for figure in document.figures]
+    figures = [figure for document in pages.documents for figure in document.figures]
     heatmap = next((figure for figure in figures if isinstance(figure, Heatmap)), None)
     if heatmap is None:
         raise BncheckError("there is nothing to draw", "take --format html")
-    return "\n".join(_lines(heatmap)) + "\n"
+    return "\n".join(_lines(heat.fitted(heatmap, _COLUMNS))) + "\n"
 
 
 def _lines(figure: Heatmap) -> Iterator[str]:

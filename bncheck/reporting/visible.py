@@ -36,6 +36,13 @@ def visible(text: str, limit: int | None = MAX_NAME) -> str:
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def layer_name(name: str | None) -> str:
+    """A layer as it is called in a sentence, safe to show."""
+    if name is None:
+        return "whole model"
+    return visible(name) or "(root)"
+
+
 def visible_line(text: str) -> str:
     """A sentence likewise; of one too long the beginning, and the end, which says what to do."""
     return _cut(visible(_cut(text), None))

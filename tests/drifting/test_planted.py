@@ -11,7 +11,7 @@ import torch
 from bncheck.core.errors import BncheckError
 from bncheck.drifting.command import DriftOptions, drift
 from bncheck.drifting.report import DriftReport
-from bncheck.reporting.text.drift import sentences
+from bncheck.reporting.documents.drift import sentences
 from tests.drifting.planted import SNAPSHOTS, State, changed, loaded, write
 from tests.networks import REAL
 
@@ -90,7 +90,7 @@ def test_momentum_0_leaves_all_statistics_where_they_were(tmp_path: Path) -> Non
 
 
 def test_a_layer_that_is_frozen_altogether_is_said_and_no_fault(tmp_path: Path) -> None:
-    from bncheck.reporting.text.drift import sentences
+    from bncheck.reporting.documents.drift import sentences
 
     first = loaded()[0]["state_dict"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.reporting.document import Document, Table
-from bncheck.reporting.formats import Format, render
+from bncheck.reporting.document import Document, Fact, Group, Pages, Table
+from bncheck.reporting.formats import Format, Said, render
 from tests import small
 from tests.reporting import validity
 
@@ -136,51 +136,49 @@ EVIL = [
 ]
 
 
-def documents_of(name: str) -> list[Document]:
-    """Documents that say this name wherever a name can be."""
+def document_of(name: str) -> Document:
+    """A document that says this name wherever a name can be."""
     found = [
-        Finding("BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"mend {name}")
+        Finding(
+            "BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"mend {name}",
+            {name or "x": name},
+        )
         for severity in Severity
-    ]
-    table = Table("Layers", ("layer", name), ((name, name),))
-    one = Document("inspect", name, "broken", Severity.ERROR, (name,), tuple(found), (table,))
-    return [one, one]
+    ]  # fmt: skip
+    table = Table("Layers", ("layer", name), ((name, name),), (name,), name, rest=name)
+    fact = Fact(name, name)
+    group = Group(name, Severity.INFO, name, ((name, name), (None, name)), (name,), "BN402")
+    return Document(
+        "inspect", name, "broken", Severity.ERROR, (fact,), tuple(found), (table,), (), (fact,),
+        (name,), (name,), (group,), model=name,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Evil:
-    """A view of such documents."""
-
-    name: str
-
-    @property
-    def errors(self) -> list[BncheckError]:
-        return [BncheckError(f"{self.name} is odd", f"try {self.name}", self.name)]
-
-    def show(self, console: object, *, verbose: bool) -> None:
-        """The views of commands have their own tests."""
-
-    def data(self) -> dict[str, object]:
-        return {self.name: [finding.to_dict() for finding in documents_of(self.name)[0].findings]}
-
-    def documents(self) -> list[Document]:
-        return documents_of(self.name)
+def of(documents: Sequence[Document], errors: Sequence[BncheckError] = (), last: str = "") -> Said:
+    data = {"findings": [finding.to_dict() for d in documents for finding in d.findings]}
+    return Said(lambda: {**data, last: last}, lambda: Pages(tuple(documents), errors, last))
 
 
-RENDERED = [format_ for format_ in FORMATS if format_ != "text"]
+def evil(name: str) -> Said:
+    """Such documents, an error and a last line."""
+    error = BncheckError(f"{name} is odd", f"try {name}", name)
+    return of([document_of(name)] * 2, [error], name)
+
+
+RENDERED = FORMATS
 
 
 @pytest.mark.parametrize("format_", RENDERED)
 @pytest.mark.parametrize("name", EVIL, ids=ascii)
 def test_no_name_forges_anything(name: str, format_: str) -> None:
-    validity.check(format_, render(Format(format_), Evil(name)))
+    validity.check(format_, render(Format(format_), evil(name)))
 
 
 @pytest.mark.parametrize("format_", [f for f in RENDERED if f != "html"])
 @given(st.lists(st.sampled_from([*"\n\r`|<>&%:#[]()!*_\\\"'@$~ab \x1b\x00\u2028", "::", "##["])))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 def test_nor_does_any_mixture_of_their_characters(format_: str, parts: list[str]) -> None:
-    validity.check(format_, render(Format(format_), Evil("".join(parts))))
+    validity.check(format_, render(Format(format_), evil("".join(parts))))
 
 
 def test_annotations_are_capped_and_say_how_many_are_left_out() -> None:
@@ -190,28 +188,15 @@ def test_annotations_are_capped_and_say_how_many_are_left_out() -> None:
         for i in range(30)
     )
     document = Document("inspect", "net.pt", "broken", Severity.ERROR, (), findings)
-
-    class Many(Evil):
-        @property
-        def errors(self) -> list[BncheckError]:
-            return []
-
-        def documents(self) -> list[Document]:
-            return [document]
-
-    text = render(Format.GITHUB, Many(""))
+    text = render(Format.GITHUB, of([document]))
     assert text.count("::error ") == text.count("::warning ") == 10
     assert text.count("+21 more") == 2
 
 
 def test_markdown_stays_within_a_megabyte_and_says_what_is_missing() -> None:
     finding = Finding("BN102", "non-finite-statistics", Severity.ERROR, "n" * 190, "m" * 900, "f")
-
-    class Huge(Evil):
-        def documents(self) -> list[Document]:
-            return [Document("inspect", "net.pt", "broken", Severity.ERROR, (), (finding,) * 3000)]
-
-    text = render(Format.MARKDOWN, Huge("x"))
+    document = Document("inspect", "net.pt", "broken", Severity.ERROR, (), (finding,) * 3000)
+    text = render(Format.MARKDOWN, of([document]))
     validity.check("markdown", text)
     assert len(text.encode()) > 800_000
     assert "more tables" in text
@@ -231,22 +216,18 @@ def test_an_error_of_the_configuration_is_at_its_line(
 
 def test_several_models_are_told_apart_and_lines_are_lines() -> None:
     documents = [
-        Document("inspect", "net.pt", "healthy", None, ("one\ntwo",), (), model=name)
+        Document("inspect", "net.pt", "healthy", None, (Fact("one"), Fact("two")), model=name)
         for name in ("student", "teacher")
     ]
-
-    class Both(Evil):
-        def documents(self) -> list[Document]:
-            return documents
-
+    both = of(documents, [BncheckError("is odd", "try x", "y")])
     for format_ in (Format.MARKDOWN, Format.HTML, Format.JUNIT, Format.GITHUB):
-        text = render(format_, Both("x"))
+        text = render(format_, both)
         assert "student" in text
         assert "teacher" in text
-    markdown = render(Format.MARKDOWN, Both("x"))
+    markdown = render(Format.MARKDOWN, both)
     assert "|`student`|`net.pt`|inspect|healthy|none|" in markdown
     assert "one\\\ntwo" in markdown
-    page = render(Format.HTML, Both("x"))
+    page = render(Format.HTML, both)
     assert (
         page.index("Could not be done")
         < page.index('href="#report-2"')

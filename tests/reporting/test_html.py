@@ -17,10 +17,11 @@ import torch
 from bncheck.cli import run
 from bncheck.core.findings import Severity
 from bncheck.drifting.command import DriftOptions, drift
+from bncheck.drifting.report import DriftReport
 from bncheck.inspecting.command import inspect
-from bncheck.reporting.formats import Format, render
-from bncheck.reporting.views.drift import DriftView
-from bncheck.reporting.views.inspect import InspectView
+from bncheck.reporting.documents import drift as drift_document
+from bncheck.reporting.documents import inspect as inspect_document
+from bncheck.reporting.formats import Format, Said, render, said
 from bncheck.rules.registry import find_rule
 from tests.chromium import CHROMIUM, Page, browser
 from tests.drifting.planted import SNAPSHOTS
@@ -34,6 +35,10 @@ HOSTILE = (
 )
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+
+
+def said_of(report: DriftReport) -> Said:
+    return said(report.to_dict, lambda: drift_document.document(report))
 
 
 def series(folder: Path, name: str) -> list[Path]:
@@ -70,15 +75,15 @@ def test_it_is_one_file_of_at_most_6_mb_that_loads_nothing(page: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_page() -> None:
-    pages = {render(Format.HTML, DriftView(drift(SNAPSHOTS, DriftOptions()))) for _ in range(2)}
+    pages = {render(Format.HTML, said_of(drift(SNAPSHOTS, DriftOptions()))) for _ in range(2)}
     assert len(pages) == 1
 
 
 def test_no_name_leaves_its_place(tmp_path: Path) -> None:
-    view = DriftView(drift(series(tmp_path, HOSTILE), DriftOptions()))
+    view = said_of(drift(series(tmp_path, HOSTILE), DriftOptions()))
     text = render(Format.HTML, view)
     scripts = text.count("<script")
-    harmless = render(Format.HTML, DriftView(drift(series(tmp_path, "a"), DriftOptions())))
+    harmless = render(Format.HTML, said_of(drift(series(tmp_path, "a"), DriftOptions())))
     assert scripts == harmless.count("<script")
     assert "<img" not in text.split('<script type="application/json"')[0]
     (data,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', text)
@@ -110,7 +115,7 @@ def test_commands_between_backticks_are_code(
 ) -> None:
     report = inspect(SAMPLES / "healthy.pt")
     finding = find_rule("BN101").finding(Severity.ERROR, "bn1", sentence, sentence)
-    view = InspectView([replace(report, findings=(finding,))])
+    view = inspect_document.said([replace(report, findings=(finding,))])
     page = render(Format.HTML, view)
     assert f"<p><strong>Fix:</strong> {html}</p>" in page
     assert f"<p><code>bn1</code>: {html}</p>" in page
@@ -120,7 +125,7 @@ def test_commands_between_backticks_are_code(
 
 
 def test_documents_without_figures_carry_no_plotly() -> None:
-    view = InspectView([inspect(SAMPLES / "one-layer-reset.pt")])
+    view = inspect_document.said([inspect(SAMPLES / "one-layer-reset.pt")])
     text = render(Format.HTML, view)
     assert len(text) < 50_000
     assert "What BN101 means" in text
@@ -139,7 +144,7 @@ def test_a_missing_library_is_one_line(
 
 
 def test_svg_is_well_formed_and_says_every_value() -> None:
-    tree = ElementTree.fromstring(render(Format.SVG, DriftView(drift(SNAPSHOTS, DriftOptions()))))
+    tree = ElementTree.fromstring(render(Format.SVG, said_of(drift(SNAPSHOTS, DriftOptions()))))
     titles = [title.text for title in tree.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) == 4 * 6
     assert "bn4, epoch 1: W2 0.917" in titles
@@ -214,9 +219,7 @@ def test_everything_is_reached_with_the_keyboard(page: Path, chromium: Page) -> 
 @needs_chromium
 def test_a_hostile_name_runs_nothing(tmp_path: Path, chromium: Page) -> None:
     path = tmp_path / "hostile.html"
-    path.write_text(
-        render(Format.HTML, DriftView(drift(series(tmp_path, HOSTILE), DriftOptions())))
-    )
+    path.write_text(render(Format.HTML, said_of(drift(series(tmp_path, HOSTILE), DriftOptions()))))
     chromium.look(1200, 900)
     chromium.open(path)
     chromium.wait("document.querySelector('#plot-0 .main-svg')")

@@ -8,7 +8,6 @@ from bncheck.gate.check import Check
 from bncheck.gate.subject import Subject, located
 
 if TYPE_CHECKING:
-    from bncheck.reporting.views.compare import CompareView
     from bncheck.shipping.report import CompareReport
 
 
@@ -27,10 +26,4 @@ def _run(subject: Subject) -> CompareReport:
     )
 
 
-def _view(subject: Subject, report: CompareReport) -> CompareView:
-    from bncheck.reporting.views.compare import CompareView
-
-    return CompareView(report)
-
-
-compare = Check("compare", lambda model: model.compare is not None, _run, _view)
+compare = Check("compare", lambda model: model.compare is not None, _run)

@@ -9,7 +9,6 @@ from bncheck.gate.subject import Subject
 
 if TYPE_CHECKING:
     from bncheck.drifting.report import DriftReport
-    from bncheck.reporting.views.drift import DriftView
 
 
 def _run(subject: Subject) -> DriftReport:
@@ -29,10 +28,4 @@ def _run(subject: Subject) -> DriftReport:
     return drift(paths, asked, subject.measuring() if with_data else None)
 
 
-def _view(subject: Subject, report: DriftReport) -> DriftView:
-    from bncheck.reporting.views.drift import DriftView
-
-    return DriftView(report)
-
-
-drift = Check("drift", lambda model: bool(model.drift), _run, _view)
+drift = Check("drift", lambda model: bool(model.drift), _run, lambda report: report.errors)

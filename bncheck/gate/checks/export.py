@@ -8,7 +8,6 @@ from bncheck.gate.check import Check
 from bncheck.gate.subject import Subject, located
 
 if TYPE_CHECKING:
-    from bncheck.reporting.views.export import ExportView
     from bncheck.shipping.report import ExportReport
 
 
@@ -31,10 +30,4 @@ def _run(subject: Subject) -> ExportReport:
     )
 
 
-def _view(subject: Subject, report: ExportReport) -> ExportView:
-    from bncheck.reporting.views.export import ExportView
-
-    return ExportView(str(subject.path), report)
-
-
-export = Check("export", lambda model: model.export is not None, _run, _view)
+export = Check("export", lambda model: model.export is not None, _run)

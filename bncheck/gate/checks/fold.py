@@ -12,7 +12,6 @@ from bncheck.gate.subject import Subject, refuse_without_layers
 
 if TYPE_CHECKING:
     from bncheck.folding.result import FoldReport
-    from bncheck.reporting.views.fold import FoldView
 
 
 def _run(subject: Subject) -> FoldReport:
@@ -39,10 +38,4 @@ def _run(subject: Subject) -> FoldReport:
     return replace(report, output=None)
 
 
-def _view(subject: Subject, report: FoldReport) -> FoldView:
-    from bncheck.reporting.views.fold import FoldView
-
-    return FoldView(str(subject.path), report)
-
-
-fold = Check("fold", lambda model: model.fold is not None, _run, _view)
+fold = Check("fold", lambda model: model.fold is not None, _run)

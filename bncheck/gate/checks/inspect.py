@@ -7,7 +7,6 @@ from bncheck.gate.check import Check
 from bncheck.gate.subject import Subject, refuse_without_layers
 from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.report import InspectReport
-from bncheck.reporting.views.inspect import InspectView
 
 
 def _run(subject: Subject) -> InspectReport:
@@ -22,8 +21,4 @@ def _run(subject: Subject) -> InspectReport:
     return report
 
 
-def _view(subject: Subject, report: InspectReport) -> InspectView:
-    return InspectView([report])
-
-
-inspect = Check("inspect", lambda model: True, _run, _view)
+inspect = Check("inspect", lambda model: True, _run)

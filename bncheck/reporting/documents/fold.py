@@ -1,0 +1,154 @@
+"""`bncheck fold`: verdict, proof, what stays and why, and where the others went."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from bncheck.core.findings import Severity
+from bncheck.core.words import count
+from bncheck.folding.planner.plan import Decision, Status
+from bncheck.folding.result import FoldReport, Parity
+from bncheck.reporting.document import Detail, Document, Fact, Group, Table
+from bncheck.reporting.visible import layer_name, visible
+
+_NAMED: Final = 3  # norms named before "and N more"
+#: "layer1.0.relu (relu)" differs from norm to norm where the reason is the same.
+_PLACE: Final = re.compile(r"\S+ \((\w+)\)")
+_STAYING: Final = re.compile(r"\S+(?=,(?: which is)? itself a normalisation)")
+_AND: Final = re.compile(r", (?=[^,]*$)")
+
+
+def document(
+    report: FoldReport, path: str, dry_run: bool = False, thrown_away: bool = False
+) -> Document:
+    """One fold, or with `dry_run` its plan; one that was `thrown_away` says nothing of a file."""
+    word, standing = _verdict(report, dry_run)
+    kept = [_kept(group, _severity(report, group[0]), dry_run) for group in groups(report.kept)]
+    says_where = not dry_run and not thrown_away and (report.batchnorms or report.output)
+    table = decisions_table(report, Detail.ALWAYS if dry_run else Detail.VERBOSE)
+    return Document(
+        "fold", path, word, standing,
+        tuple(_facts(report, dry_run, bool(says_where))), report.findings,
+        (table,) if table.rows else (), told=tuple(kept),
+    )  # fmt: skip
+
+
+def _verdict(report: FoldReport, dry_run: bool) -> tuple[str, Severity | None]:
+    if report.parity is not None and not report.parity.holds:
+        return "failed", Severity.ERROR
+    if any(finding.severity is Severity.ERROR for finding in report.findings):
+        return "kept", Severity.ERROR
+    if dry_run:
+        return "plan", Severity.INFO
+    if not report.folded:
+        return "kept" if report.batchnorms else "nothing", Severity.INFO
+    return ("partly", Severity.INFO) if report.kept else ("folded", None)
+
+
+def _facts(report: FoldReport, dry_run: bool, says_where: bool) -> Iterator[Fact]:
+    total = len(report.batchnorms)
+    verb = "can be folded" if dry_run else "folded"
+    text = f"{report.folded} of {count(total, 'BatchNorm')} {verb}"
+    yield Fact(text if total else "no BatchNorm in it, so there is nothing to fold")
+    if report.parity is not None:
+        yield Fact(_parity(report.parity))
+    if report.flushed:
+        yield Fact(f"{count(report.flushed, 'subnormal number')} became 0")
+    if says_where:
+        yield _destination(report)
+
+
+def _parity(parity: Parity) -> str:
+    """The proof in a sentence."""
+    sizes = [str(batch) for batch in dict.fromkeys(parity.batches)]
+    if len(sizes) > 1:
+        where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
+    else:
+        where = f"in batches of {sizes[0]}, the only size it takes" if sizes else "on no input"
+    text = (
+        f"parity: {parity.max_relative_error:.2g} is the largest relative error of an output "
+        f"channel {where}, against the original in float64 (tolerance {parity.tolerance:.0e})"
+    )
+    if parity.max_relative_error > parity.tolerance:
+        text += f"; the original's own rounding makes {parity.original_error:.2g}"
+        text += " (ten times that is allowed)" if parity.holds else ""
+    if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
+        text += f"; the same class is largest for {parity.argmax_agreement:.1%}"
+    return text
+
+
+def _destination(report: FoldReport) -> Fact:
+    if report.output is not None:
+        return Fact(f"written {report.output}")
+    if report.parity is not None and not report.parity.holds:
+        place = visible(report.parity.parts_at or "")
+        where = f" from {place} on" if place else ""
+        return Fact(f"nothing was written: beyond the tolerance{where}", tone=Severity.ERROR)
+    return Fact("nothing was written: --fail-unfolded", tone=Severity.ERROR)
+
+
+def _severity(report: FoldReport, decision: Decision) -> Severity:
+    """How serious it is that this one stays."""
+    for finding in report.findings:
+        if finding.layer == decision.name and finding.rule in ("BN402", "BN403"):
+            return finding.severity
+    return Severity.INFO
+
+
+def groups(kept: Sequence[Decision]) -> Iterator[list[Decision]]:
+    """Those that stay for the same reason, in the order of the first; details may differ."""
+    groups: dict[tuple[str, str, bool], list[Decision]] = {}
+    for decision in kept:
+        key = (general(decision.reason), decision.hint, decision.overflow)
+        groups.setdefault(key, []).append(decision)
+    yield from groups.values()
+
+
+def general(reason: str) -> str:
+    """The reason without the names of the calls concerned, so that equal ones meet."""
+    return _STAYING.sub("another one", _PLACE.sub(lambda m: _article(m[1]), reason))
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
+
+
+def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
+    """With `every`, text says each one's reason without being asked."""
+    first = group[0]
+    names = ", ".join(layer_name(decision.name) for decision in group[:_NAMED])
+    more = len(group) - _NAMED
+    names += f" and {more} more" if more > 0 else ""
+    alike = len({decision.reason for decision in group}) == 1
+    brief = (None, first.reason if alike else general(first.reason))
+    whole = alike and more <= 0
+    lines = (brief,) if whole else tuple((d.name, d.reason) for d in group)
+    return Group(
+        "kept",
+        severity,
+        names if len(group) == 1 else f"{len(group)} BatchNorms: {names}",
+        lines,
+        (first.hint,) if first.hint else (),
+        "BN403" if first.overflow else "BN402",
+        brief=lines if every else (brief,),
+    )
+
+
+def decisions_table(report: FoldReport, detail: Detail) -> Table:
+    """A row for each that went, with where it went; what stays is among the groups."""
+    went = [d for d in report.batchnorms if d.status is not Status.KEPT]
+    columns = {
+        "BatchNorm": [d.name or "(root)" for d in went],
+        "status": [d.status.value for d in went],
+        "went into": [", ".join(d.into) or "nothing: it changes nothing" for d in went],
+        "through": [", ".join(d.through) for d in went],
+        "reason": [d.reason for d in went],
+    }
+    if all(decision.status is Status.FOLDED for decision in went):
+        del columns["status"]
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    return Table(
+        "BatchNorms", tuple(shown), tuple(zip(*shown.values(), strict=True)), detail=detail
+    )

@@ -1,0 +1,153 @@
+"""`bncheck inspect`: verdict, what the file holds, findings, the table of its layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from bncheck._version import __version__
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity, Verdict
+from bncheck.core.words import count
+from bncheck.inspecting.report import InspectReport
+from bncheck.layers.norm_layer import Setting
+from bncheck.reporting.document import Detail, Document, Fact, Pages, Table, standing_of
+from bncheck.reporting.formats import Said
+from bncheck.reporting.spark import histogram, log_range
+from bncheck.reporting.visible import visible
+
+if TYPE_CHECKING:
+    from bncheck.layers.norm_layer import NormLayer
+    from bncheck.reading.tensors import Array
+
+_COMMAND: Final = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
+_ORIGINS: Final = {
+    "file": "from the file",
+    "option": "from {option}",
+    "model": "from the model",
+    "assumed": "assumed",
+}
+
+
+def said(
+    reports: Sequence[InspectReport], errors: Sequence[BncheckError] = (), several: bool = False
+) -> Said:
+    """Reports of one or, with `several`, of many checkpoints, and those that cannot be read."""
+
+    def data() -> dict[str, object]:
+        if not several:
+            return reports[0].to_dict()
+        return {
+            "schema": "bncheck.inspect/1",
+            "bncheck": __version__,
+            "reports": [report.to_dict() for report in reports],
+            "errors": [error.to_dict() for error in errors],
+        }
+
+    return Said(data, lambda: Pages(tuple(map(document, reports)), errors, _last(reports)))
+
+
+def _last(reports: Sequence[InspectReport]) -> str:
+    if len(reports) < 2:
+        return ""
+    verdicts = [report.summary.verdict for report in reports]
+    counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
+    return f"{count(len(reports), 'checkpoint')}: {', '.join(counts)}"
+
+
+def document(report: InspectReport, _path: str = "") -> Document:
+    """One checkpoint, or module in memory."""
+    facts = [Fact(_what(report))]
+    details: tuple[Fact, ...] = ()
+    tables = [_layers(report.layers)] if report.layers else []
+    if any(layer.tracked for layer in report.layers):
+        facts.append(Fact(_assumptions(report), quiet=True))
+    standing = standing_of(report.findings)
+    if report.measurement is not None:
+        from bncheck.reporting.documents import measured
+
+        facts += measured.facts(report.measurement)
+        shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
+        tables.append(measured.table(report.measurement, shown))
+        details = tuple(measured.details(report.measurement))
+    return Document(
+        "inspect", report.subject, report.summary.verdict.value, standing, tuple(facts),
+        report.findings, tuple(tables), details=details, next_steps=_commands(report),
+    )  # fmt: skip
+
+
+def _commands(report: InspectReport) -> tuple[str, ...]:
+    """The commands that the fixes of errors and warnings name, each once."""
+    serious = [f for f in report.findings if f.severity is not Severity.INFO]
+    found = [match[1] for f in serious for match in _COMMAND.finditer(f.fix)]
+    return tuple(dict.fromkeys(found))
+
+
+def _what(report: InspectReport) -> str:
+    """19 BatchNorm layers, 688 channels; torch-legacy, key state_dict, prefix module."""
+    kinds: dict[str, int] = {}
+    for layer in report.layers:
+        kinds[layer.kind.value] = kinds.get(layer.kind.value, 0) + 1
+    layers = ", ".join(count(number, f"{kind} layer") for kind, number in kinds.items())
+    checkpoint = report.checkpoint
+    where = [checkpoint.container.value] if checkpoint else ["a module in memory"]
+    if checkpoint and checkpoint.key:
+        where.append(f"key {visible(checkpoint.key)}")
+    if checkpoint and checkpoint.prefix:
+        where.append(f"prefix {visible(checkpoint.prefix)}")
+    channels = sum(layer.channels for layer in report.layers if layer.tracked)
+    size = f", {count(channels, 'channel')}" if channels else ""
+    return f"{layers or 'no normalisation layers'}{size}; {', '.join(where)}"
+
+
+def _assumptions(report: InspectReport) -> str:
+    """Where eps and momentum come from."""
+    eps, momentum = report.eps, report.momentum
+    assert eps is not None
+    assert momentum is not None
+    if not eps.known and not momentum.known:
+        return (
+            f"eps {eps.value:g} and momentum {momentum.value:g} assumed: this file holds neither "
+            "(--eps, --momentum)"
+        )
+    cumulative = all(layer.momentum.value is None for layer in report.layers if layer.tracked)
+    return (
+        f"eps {_setting(eps, '--eps')}, "
+        f"momentum {'cumulative' if cumulative else _setting(momentum, '--momentum')}"
+    )
+
+
+def _setting(setting: Setting, option: str) -> str:
+    if setting.value is None:
+        return "differs between layers"
+    return f"{setting.value:g} {_ORIGINS[setting.origin.value].format(option=option)}"
+
+
+def _layers(layers: Sequence[NormLayer]) -> Table:
+    """Every layer, its channels' variances drawn over a log scale that all layers share."""
+    scale = log_range([layer.var for layer in layers])
+    rows = tuple(
+        (
+            layer.name or "(root)",
+            layer.kind.value,
+            f"{layer.channels:,}" if layer.channels else "-",
+            "" if layer.batches is None else f"{layer.batches:,.10g}",
+            _extent(layer.mean),
+            _extent(layer.var),
+            "" if scale is None else histogram(layer.var, scale),
+        )
+        for layer in layers
+    )
+    right = ("channels", "batches", "mean", "variance")
+    caption = f"variances are drawn from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
+    columns = ("layer", "kind", *right, "variances")
+    return Table("Layers", columns, rows, right, caption, Detail.VERBOSE)
+
+
+def _extent(array: Array | None) -> str:
+    """The smallest and the largest of the numbers."""
+    if array is None or not array.size:
+        return "-"
+    values = array.astype("float64")
+    return f"{values.min():.2g}..{values.max():.2g}"

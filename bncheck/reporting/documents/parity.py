@@ -1,0 +1,52 @@
+"""What `export` and `compare` say of a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bncheck.reporting.document import Table
+from bncheck.shipping.proof import LevelParity, Proof
+from bncheck.shipping.report import Latency
+
+
+def sentence(proof: Proof) -> str:
+    """The largest error of all ways to run it, and on what it was found."""
+    if not proof.measured:
+        return "parity: unknown, for nothing here can run it"
+    sizes = sorted({batch for parity in proof.measured for batch in parity.batches})
+    numbers = [str(size) for size in sizes]
+    which = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
+    shares = [p.argmax_agreement for p in proof.measured if p.argmax_agreement is not None]
+    share = f"; the same class is largest for {min(shares):.1%}" if shares else ""
+    return (
+        f"parity: {proof.worst:.2g} is the largest relative error of an output channel in batches "
+        f"of {which}, against the original in float64 (tolerance {proof.tolerance:.0e}){share}"
+    )
+
+
+def levels_table(proof: Proof, latency: Sequence[Latency] = ()) -> Table:
+    """A row for each way to run it."""
+    timed = {entry.level: entry for entry in latency}
+    columns = ("run by", "relative error", *(("latency", "of unfolded") if latency else ()))
+    rows = []
+    for level in proof.levels:
+        cells = [_name(level.level), _error(level)]
+        if latency:
+            entry = timed.get(level.level)
+            cells += (
+                ["-", "-"]
+                if entry is None
+                else [f"{entry.folded_ms:.3f} ms", f"{entry.ratio:.2f}x"]
+            )
+        rows.append(tuple(cells))
+    return Table("Parity", columns, tuple(rows), columns[1:])
+
+
+def _name(level: str) -> str:
+    return {"torch": "torch", "reference": "float64 reference"}.get(level, f"onnxruntime {level}")
+
+
+def _error(level: LevelParity) -> str:
+    if level.parity is None:
+        return f"cannot run it: {level.refused}"
+    return f"{level.parity.max_relative_error:.2g}"

@@ -1,0 +1,61 @@
+"""`bncheck recalibrate`: before and after, by layer and for the whole model."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bncheck.core.findings import Severity
+from bncheck.core.words import count
+from bncheck.recalibrating.command import RecalibrationReport
+from bncheck.reporting.document import Document, Fact, Table
+from bncheck.reporting.documents.measured import side_by_side, worst_places
+from bncheck.reporting.visible import visible
+
+#: Layers shown without --verbose: those that were worst.
+_ROWS: Final = 20
+
+
+def document(report: RecalibrationReport, path: str) -> Document:
+    """One recalibration."""
+    facts = []
+    if report.comparison is not None and (
+        line := side_by_side(report.comparison, "before", "after")
+    ):
+        facts.append(line)
+    if report.unreached:
+        names = ", ".join(visible(name) for name in report.unreached)
+        facts.append(f"left as they were, because no data reached them: {names}")
+    if report.written is not None:
+        facts.append(_outcome(report))
+    done = report.reason is None
+    return Document(
+        "recalibrate", path, "recalibrated" if done else "left alone",
+        None if done else Severity.ERROR, tuple(map(Fact, facts)), report.findings,
+        (_table(report),),
+    )  # fmt: skip
+
+
+def _table(report: RecalibrationReport) -> Table:
+    rows = tuple(
+        (name or "(root)", _w2(report.before.get(name)), _w2(report.after.get(name)))
+        for name in report.layers
+    )
+    brief = worst_places([report.before.get(name) or 0.0 for name in report.layers], _ROWS)
+    columns = ("layer", "W2 before", "after")
+    return Table(
+        "W2", columns, rows, columns[1:], brief=brief,
+        rest=f"and {len(rows) - _ROWS} that were less wrong (--verbose)",
+    )  # fmt: skip
+
+
+def _outcome(report: RecalibrationReport) -> str:
+    """What was written, and from what."""
+    how = "by formula, without data"
+    if report.samples is not None:
+        how = f"from {count(report.samples, 'sample')}"
+    return f"written {report.written}: {count(len(report.statistics), 'layer')} recalibrated {how}"
+
+
+def _w2(value: float | None) -> str:
+    """A W2, or a dash where none was measured."""
+    return "-" if value is None else f"{value:.3f}"

@@ -1,1 +1,0 @@
-"""Reports for the person at the terminal: one file a command."""

@@ -1,1 +1,0 @@
-"""What each command's result looks like in every format: one file a command."""
