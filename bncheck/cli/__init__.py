@@ -8,14 +8,10 @@ import sys
 from typing import Final
 
 from bncheck.cli import console, streams
-from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode, TerminatedError
 
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM, which is cleaned up after as Ctrl-C is; of that typer makes a 130 by itself."""
 
 
 def main() -> None:
@@ -31,7 +27,7 @@ def main() -> None:
 
 
 def _terminate(*_: object) -> None:
-    raise _TerminatedError
+    raise TerminatedError
 
 
 def run(arguments: list[str]) -> int:
@@ -44,7 +40,7 @@ def run(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except _TerminatedError:
+    except TerminatedError:
         return ExitCode.TERMINATED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

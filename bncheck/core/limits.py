@@ -14,13 +14,24 @@ MIB: Final = 1 << 20
 #: A `data.pkl` holds names and shapes, no numbers: 100,000 tensors need about 11 MB.
 MAX_PICKLE_BYTES: Final = 64 * MIB
 
-#: Opcodes of one pickle, where one that makes a container counts three times because it takes so
-#: much more memory: about 50 a tensor of a state dict, so this is room for 100,000 tensors.
-MAX_PICKLE_OPERATIONS: Final = 5_000_000
+#: Work of one checkpoint, its shards and nested files included, counted in opcodes of a pickle:
+#: half a microsecond and, as long as the pickle is read, 30 bytes of memory. An opcode that makes a
+#: container counts three times, one that makes a number twice; a tensor of a state dict takes about
+#: 70 in all, so this is room for 100,000 tensors.
+MAX_OPERATIONS: Final = 10_000_000
+OPERATION_BYTES: Final = 30
 CONTAINER_OPERATIONS: Final = 3
+NUMBER_OPERATIONS: Final = 2
 
-#: Text and short byte strings of one pickle, in memory.
-MAX_PICKLE_TEXT_BYTES: Final = 64 * MIB
+#: What a checkpoint may keep in memory until it has been read, as far as it is foreseen: texts,
+#: what a pickle describes, code, headers, records, statistics.
+MAX_HELD_BYTES: Final = 224 * MIB
+
+#: Bytes of a checkpoint's files that are read for something else than numbers.
+MAX_READ_BYTES: Final = 2048 * MIB
+
+#: Files that a checkpoint consists of: a rank of a large run writes one or a few.
+MAX_FILES: Final = 10_000
 
 #: Byte strings from this length stay in the file and are read when asked for.
 INLINE_BYTES: Final = 4096
@@ -28,9 +39,8 @@ INLINE_BYTES: Final = 4096
 #: The directory of a zip archive: about 63 bytes a record, so this is room for 250,000 records.
 MAX_ZIP_DIRECTORY_BYTES: Final = 16 * MIB
 
-#: JSON and TorchScript source inside an archive, inflated: one record, and all of them.
+#: A record of JSON or TorchScript source inside an archive, inflated.
 MAX_TEXT_RECORD_BYTES: Final = 32 * MIB
-MAX_TEXT_BYTES: Final = 128 * MIB
 
 #: Objects, lists and commas of one JSON text: an empty object takes 2 bytes of file and 64 of
 #: memory. A program has about 100 an operator, a safetensors header 7 a tensor.

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, TerminatedError
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -45,8 +45,10 @@ def resolve(spec: str, option: str) -> object:
 def files_of_spec(spec: str) -> Iterator[Path]:
     """The file or folder that a spec names, or the Python files of its target; none is run."""
     yield Path(spec)
-    target, colon, _ = spec.rpartition(":")
-    if not colon or _is_path(target):
+    target, _, _ = spec.rpartition(":")
+    if not target:
+        return
+    if _is_path(target):
         yield Path(target)
         return
     folders: Sequence[str] = [os.getcwd(), *sys.path]
@@ -98,7 +100,7 @@ def running(subject: str) -> Iterator[None]:
             "guard scripts with `if __name__ == '__main__':`",
             subject,
         ) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TerminatedError):
         raise
     except BaseException as error:  # GeneratorExit, or one of its own
         raise BncheckError(described(error), "mend it there", subject) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core import usercode
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_EXPANDED_BYTES, MAX_INFLATED_DATA_BYTES
 from bncheck.data.batches import Batch, DataOptions
@@ -72,7 +73,7 @@ def _read_npy(path: Path) -> dict[str, Any]:
 def _read_pt(path: Path) -> dict[str, Any]:
     import torch
 
-    source = Source.open(path)
+    source = Source.open(path, Budget())
     mapped = source.head(len(ZIP_MAGIC)) == ZIP_MAGIC  # not the layout of before torch 1.6
     if mapped:
         archive = ZipArchive(source)

@@ -14,12 +14,15 @@ mean at 1e4 it is off by 1e-12, where float32 was off by 4e-4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.graph.dataflow import Floats
+from bncheck.graph.specs import Conv, ConvTranspose, Linear
+
+LinearCall: TypeAlias = Conv | ConvTranspose | Linear
 
 #: A number of a map that may be anything, since nobody reads the part of x that it belongs to. It
 #: is NaN so that it stays free in every composition: FREE * a + b is FREE.
@@ -75,18 +78,9 @@ def norm_affine(
     return scale, shift if beta is None else beta + shift
 
 
-@dataclass(frozen=True)
-class Weights:
-    """A linear call's weight and bias (None: it has none)."""
-
-    weight: Floats
-    bias: Floats | None
-
-
-def _columns(vector: Floats, axis: int, rank: int) -> Floats:
-    shape = [1] * rank
-    shape[axis] = -1
-    return vector.reshape(shape)
+def scaled_bias(bias: Floats | None, after: Affine) -> Floats | None:
+    """A bias, or none, with what follows it; none where it would be zero."""
+    return _plus(None if bias is None else bias * after.scale, after.shift)
 
 
 def _plus(bias: Floats | None, shift: Floats) -> Floats | None:
@@ -95,86 +89,66 @@ def _plus(bias: Floats | None, shift: Floats) -> Floats | None:
     return bias + shift
 
 
-def _scaled(bias: Floats | None, scale: Floats, shift: Floats) -> Floats | None:
-    return _plus(None if bias is None else bias * scale, shift)
+@dataclass(frozen=True)
+class Kernel:
+    """A linear call's weight as [groups, outputs, inputs, taps], and its bias, or none.
 
-
-def conv_after(w: Weights, scale: Floats, shift: Floats) -> Weights:
-    """Fold what follows into a convolution, weight [out, in/groups, ...]."""
-    weight = w.weight * _columns(scale, 0, w.weight.ndim)
-    return Weights(weight, _scaled(w.bias, scale, shift))
-
-
-def conv_before(w: Weights, groups: int, scale: Floats, shift: Floats) -> Weights:
-    """Fold what precedes into a convolution that pads with nothing, weight [out, in/groups, ...].
-
-    Output o reads the inputs of its own group, o // (out/groups).
+    Whatever its layout, the call is y[g, o] = sum_ik weight[g, o, i, k] x_k[g, i] + bias[g, o]
+    with x_k the input at the place of tap k; a matrix has one group and one tap.
     """
-    out, inner = w.weight.shape[:2]
-    grouped = w.weight.reshape(groups, out // groups, inner, -1)
-    scales = scale.reshape(groups, 1, inner, 1)
-    added = np.einsum("goik,gi->go", grouped, shift.reshape(groups, inner)).reshape(-1)
-    return Weights((grouped * scales).reshape(w.weight.shape), _plus(w.bias, added))
 
+    weight: Floats
+    bias: Floats | None
 
-def transposed_after(w: Weights, groups: int, scale: Floats, shift: Floats) -> Weights:
-    """Fold what follows into a transposed convolution, weight [in, out/groups, ...]."""
-    inputs, outer = w.weight.shape[:2]
-    grouped = w.weight.reshape(groups, inputs // groups, outer, -1)
-    weight = (grouped * scale.reshape(groups, 1, outer, 1)).reshape(w.weight.shape)
-    return Weights(weight, _scaled(w.bias, scale, shift))
+    @classmethod
+    def of(cls, spec: LinearCall, weight: Floats, bias: Floats | None) -> Kernel:
+        """From the numbers of a call."""
+        if isinstance(spec, Linear):
+            matrix = spec.alpha * (weight if spec.output_first else weight.T)
+            if bias is not None:
+                # By row, too, where the number of rows is fixed.
+                bias = np.broadcast_to(bias * spec.beta, (*bias.shape[:-1], len(matrix)))
+            return cls(matrix[None, :, :, None], bias)
+        first, second = weight.shape[:2]
+        grouped = weight.reshape(spec.groups, first // spec.groups, second, -1)
+        return cls(grouped.swapaxes(1, 2) if isinstance(spec, ConvTranspose) else grouped, bias)
 
+    def laid_out(self, spec: LinearCall, shape: tuple[int, ...]) -> Floats:
+        """The weight as such a call has it."""
+        if isinstance(spec, Linear):
+            matrix: Floats = self.weight[0, :, :, 0]
+            return matrix if spec.output_first else matrix.T
+        is_conv = isinstance(spec, Conv)
+        return (self.weight if is_conv else self.weight.swapaxes(1, 2)).reshape(shape)
 
-def transposed_before(w: Weights, scale: Floats) -> Weights:
-    """Fold a preceding scale into a transposed convolution, weight [in, out/groups, ...]."""
-    return Weights(w.weight * _columns(scale, 0, w.weight.ndim), w.bias)
+    def after(self, map_: Affine) -> Kernel:
+        """With what follows."""
+        scale = map_.scale.reshape(*self.weight.shape[:2], 1, 1)
+        return Kernel(self.weight * scale, scaled_bias(self.bias, map_))
 
+    def before(self, map_: Affine) -> Kernel:
+        """With what precedes a call whose every output reads each of its taps."""
+        groups, _, inputs, _ = self.weight.shape
+        added = np.einsum("goik,gi->go", self.weight, map_.shift.reshape(groups, inputs))
+        scale = map_.scale.reshape(groups, 1, inputs, 1)
+        return Kernel(self.weight * scale, _plus(self.bias, added.reshape(-1)))
 
-def tiling_as_conv(w: Weights, groups: int, scale: Floats, shift: Floats) -> Weights:
-    """A 1 x 1 convolution to r*r as many channels whose pixel shuffle is the same map.
+    def beside(self, map_: Affine, tap: int) -> Kernel:
+        """With a map of its input added; `tap` reads the very position of the output."""
+        weight, channel = self.weight.copy(), np.arange(map_.scale.size)
+        group, place = np.divmod(channel, self.weight.shape[1])
+        weight[group, place, place, tap] += map_.scale
+        return Kernel(weight, _plus(self.bias, map_.shift))
 
-    docs/folding.md, "Tiling": of a transposed convolution whose kernel is its stride, in any number
-    of dimensions, with what precedes it.
-    """
-    inputs, outer = w.weight.shape[:2]
-    inner = inputs // groups
-    grouped = w.weight.reshape(groups, inner, outer, -1)
-    places = grouped.shape[-1]
-    added = np.einsum("giok,gi->gok", grouped, shift.reshape(groups, inner)).reshape(-1)
-    scaled = grouped * scale.reshape(groups, inner, 1, 1)
-    weight = scaled.transpose(0, 2, 3, 1).reshape(-1, inner, *(1,) * (w.weight.ndim - 2))
-    bias = None if w.bias is None else np.repeat(w.bias, places)
-    return Weights(weight, _plus(bias, added))
+    def as_tiles(self) -> Kernel:
+        """One tap to as many more outputs as there were taps: docs/folding.md, "Tiling".
 
-
-def linear_after(w: Weights, output_first: bool, scale: Floats, shift: Floats) -> Weights:
-    """Fold what follows into a matrix."""
-    weight = w.weight * (scale[:, None] if output_first else scale)
-    return Weights(weight, _scaled(w.bias, scale, shift))
-
-
-def rescaled_after(w: Weights, scale: Floats, shift: Floats) -> Weights:
-    """Fold what follows into the weight and bias with which a normalisation ends."""
-    return Weights(w.weight * scale, _scaled(w.bias, scale, shift))
-
-
-def linear_before(w: Weights, output_first: bool, scale: Floats, shift: Floats) -> Weights:
-    """Fold what precedes into a matrix."""
-    matrix = w.weight if output_first else w.weight.T
-    weight = matrix * scale
-    return Weights(weight if output_first else weight.T, _plus(w.bias, matrix @ shift))
-
-
-def conv_beside(w: Weights, centre: tuple[int, ...], scale: Floats, shift: Floats) -> Weights:
-    """Add scale * x + shift to a convolution of x, weight [out, in/groups, ...] with out = in."""
-    weight, out = w.weight.copy(), np.arange(w.weight.shape[0])
-    weight[(out, out % w.weight.shape[1], *centre)] += scale
-    return Weights(weight, _plus(w.bias, shift))
-
-
-def linear_beside(w: Weights, scale: Floats, shift: Floats) -> Weights:
-    """Add scale * x + shift to a product of x with a square matrix."""
-    return Weights(w.weight + np.diag(scale), _plus(w.bias, shift))
+        A pixel shuffle of its result is what a transposed convolution gives whose kernel is its
+        stride, in any number of dimensions.
+        """
+        groups, _, inputs, taps = self.weight.shape
+        weight = self.weight.swapaxes(2, 3).reshape(groups, -1, inputs, 1)
+        return Kernel(weight, None if self.bias is None else np.repeat(self.bias, taps))
 
 
 @dataclass(frozen=True)

@@ -10,35 +10,23 @@ import numpy as np
 from bncheck.folding.algebra import (
     Affine,
     Cast,
-    Weights,
+    Kernel,
+    LinearCall,
     cast,
-    conv_after,
-    conv_before,
-    conv_beside,
     limits_of,
-    linear_after,
-    linear_before,
-    linear_beside,
     norm_affine,
-    rescaled_after,
     scaled,
-    tiling_as_conv,
-    transposed_after,
-    transposed_before,
+    scaled_bias,
 )
-from bncheck.folding.planner.plan import Fold, Plan
+from bncheck.folding.planner.normalisations import Slot, parameters_of
+from bncheck.folding.planner.plan import Fold, Place, Plan
 from bncheck.folding.planner.planning import plan
-from bncheck.graph.dataflow import (
-    Conv,
-    ConvTranspose,
-    Floats,
-    Graph,
-    Linear,
-    Lookup,
-    Norm,
-    Op,
-    Rescaled,
-)
+from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Norm
+
+#: A weight in its dtype, and a bias that is still to be cast; the same in float64.
+_Computed = tuple[Cast, Floats | None]
+_Numbers = tuple[Floats, Floats | None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ class Solution:
     graph: Graph
     plan: Plan
     weights: Mapping[int, NewWeights] = field(default_factory=dict)
-    constants: Mapping[tuple[int, int], Cast] = field(default_factory=dict)
+    constants: Mapping[Place, Cast] = field(default_factory=dict)
     #: Normalisations that become a scale (weight) and a shift (bias) of their own: residual.py.
     rewritten: Mapping[int, NewWeights] = field(default_factory=dict)
 
@@ -110,7 +98,7 @@ def _overflows(
     graph: Graph,
     found: Plan,
     weights: Mapping[int, NewWeights],
-    constants: Mapping[tuple[int, int], Cast],
+    constants: Mapping[Place, Cast],
 ) -> dict[str, str]:
     """The normalisations that make some number too large, with the reason in words."""
     bad = {
@@ -134,106 +122,76 @@ def _overflows(
 
 def _dtype(graph: Graph, op: Op) -> str:
     """The dtype of a call's parameters; a normalisation without any has its statistics'."""
-    name = op.input(1) or op.input(3)
+    name = op.input(Slot.WEIGHT) or op.input(Slot.MEAN)
     assert name is not None
     return graph.values[name].dtype
 
 
-def _bias_dtype(graph: Graph, op: Op) -> str:
-    name = op.input(2)
-    return graph.values[name].dtype if name is not None else _dtype(graph, op)
-
-
 def _new_weights(graph: Graph, op: Op, fold: Fold) -> NewWeights:
-    quick = _only_scaled(graph, op, fold)
-    if quick is not None:
-        return quick
-    new = _norm_weights(graph, op, fold) if isinstance(op.spec, Norm) else _linear(graph, op, fold)
-    bias = None if new.bias is None else cast(new.bias, _bias_dtype(graph, op))
-    return NewWeights(cast(new.weight, _dtype(graph, op)), bias)
+    dtype = _dtype(graph, op)
+    weight, bias = _only_scaled(graph, op, fold, dtype) or _computed(graph, op, fold, dtype)
+    name = op.input(Slot.BIAS)
+    bias_dtype = graph.values[name].dtype if name is not None else dtype
+    return NewWeights(weight, None if bias is None else cast(bias, bias_dtype))
 
 
-def _only_scaled(graph: Graph, op: Op, fold: Fold) -> NewWeights | None:
+def _only_scaled(graph: Graph, op: Op, fold: Fold, dtype: str) -> _Computed | None:
     """The usual case, a convolution before its normalisation, without a copy of it in float64."""
-    stored = graph.stored(op.input(1))
-    if (
-        stored is None
-        or not isinstance(op.spec, Conv)
-        or fold.before
-        or not fold.after
-        or fold.beside
-    ):
+    stored = graph.stored(op.input(Slot.WEIGHT))
+    if stored is None or not isinstance(op.spec, Conv):
         return None
-    scale, shift = fold.after.scale, fold.after.shift
-    weight = scaled(stored, scale.reshape(-1, *(1,) * (stored.ndim - 1)), _dtype(graph, op))
-    old = graph.constant(op.input(2))
-    bias = conv_after(Weights(np.zeros((len(scale), 0)), old), scale, shift).bias
-    return NewWeights(weight, None if bias is None else cast(bias, _bias_dtype(graph, op)))
+    if fold.after is None or fold.before or fold.beside:
+        return None
+    weight = scaled(stored, fold.after.scale.reshape(-1, *(1,) * (stored.ndim - 1)), dtype)
+    return weight, scaled_bias(graph.constant(op.input(Slot.BIAS)), fold.after)
 
 
-def _linear(graph: Graph, op: Op, fold: Fold) -> Weights:
-    weight, bias = graph.constant(op.input(1)), graph.constant(op.input(2))
-    assert weight is not None
-    new = Weights(weight, bias)
-    if isinstance(op.spec, Linear):
-        outputs = weight.shape[0 if op.spec.output_first else 1]
-        if bias is not None:
-            # By row, too, where the number of rows is fixed.
-            bias = np.broadcast_to(bias * op.spec.beta, (*bias.shape[:-1], outputs))
-        new = Weights(weight * op.spec.alpha, bias)
+def _computed(graph: Graph, op: Op, fold: Fold, dtype: str) -> _Computed:
+    weight, bias = graph.constant(op.input(Slot.WEIGHT)), graph.constant(op.input(Slot.BIAS))
+    if isinstance(op.spec, Norm):
+        weight, bias = _norm(graph, op, op.spec, fold)
+    elif isinstance(op.spec, (Conv, ConvTranspose, Linear)):
+        assert weight is not None
+        weight, bias = _linear(op.spec, weight, bias, fold)
+    else:
+        assert weight is not None
+        assert fold.after is not None
+        after = fold.after
+        if isinstance(op.spec, Lookup):  # its rows are its results
+            weight = weight * after.scale + after.shift
+        else:
+            weight, bias = weight * after.scale, scaled_bias(bias, after)
+    return cast(weight, dtype), bias
+
+
+def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Fold) -> _Numbers:
+    kernel, shape = Kernel.of(spec, weight, bias), weight.shape
     if fold.after:
-        new = _after(op, new, fold.after.scale, fold.after.shift)
+        kernel = kernel.after(fold.after)
+    if fold.as_shuffle:
+        assert isinstance(spec, ConvTranspose)
+        kernel = kernel.as_tiles()
+        spec, shape = Conv(spec.groups, False), (-1, kernel.weight.shape[2], *(1,) * len(shape[2:]))
     if fold.before:
-        new = _before(op, new, fold)
+        kernel = kernel.before(fold.before)
     if fold.beside:
-        scale, shift = fold.beside.scale, fold.beside.shift
-        centre = op.spec.centre if isinstance(op.spec, Conv) else None
-        new = conv_beside(new, centre, scale, shift) if centre else linear_beside(new, scale, shift)
-    return new
+        centre = spec.centre if isinstance(spec, Conv) else None
+        tap = int(np.ravel_multi_index(centre, shape[2:])) if centre else 0
+        kernel = kernel.beside(fold.beside, tap)
+    return kernel.laid_out(spec, shape), kernel.bias
 
 
-def _after(op: Op, new: Weights, scale: Floats, shift: Floats) -> Weights:
-    spec = op.spec
-    if isinstance(spec, ConvTranspose):
-        return transposed_after(new, spec.groups, scale, shift)
-    if isinstance(spec, Linear):
-        return linear_after(new, spec.output_first, scale, shift)
-    if isinstance(spec, Rescaled):
-        return rescaled_after(new, scale, shift)
-    if isinstance(spec, Lookup):
-        return Weights(new.weight * scale + shift, None)
-    return conv_after(new, scale, shift)
-
-
-def _before(op: Op, new: Weights, fold: Fold) -> Weights:
-    spec = op.spec
-    assert fold.before is not None
-    scale, shift = fold.before.scale, fold.before.shift
-    if isinstance(spec, ConvTranspose):
-        if fold.as_shuffle:
-            return tiling_as_conv(new, spec.groups, scale, shift)
-        if np.any(shift):  # a kernel of size 1: every output gets the same
-            bias = tiling_as_conv(new, spec.groups, scale, shift).bias
-            return Weights(transposed_before(new, scale).weight, bias)
-        return transposed_before(new, scale)
-    if isinstance(spec, Linear):
-        return linear_before(new, spec.output_first, scale, shift)
-    assert isinstance(spec, Conv)
-    return conv_before(new, spec.groups, scale, shift)
-
-
-def _norm_weights(graph: Graph, op: Op, fold: Fold) -> Weights:
+def _norm(graph: Graph, op: Op, spec: Norm, fold: Fold) -> _Numbers:
     """gamma and beta that give a normalisation another scale and shift, its statistics kept."""
-    assert isinstance(op.spec, Norm)
-    gamma, beta, mean, var = (graph.constant(op.input(slot)) for slot in (1, 2, 3, 4))
+    gamma, beta, mean, var = parameters_of(graph, op)
     assert mean is not None
     assert var is not None
-    deviation = np.sqrt(var + op.spec.eps)
-    whole = fold.applied_to(Affine(*norm_affine(gamma, beta, mean, var, op.spec.eps)))
-    return Weights(whole.scale * deviation, whole.shift + mean * whole.scale)
+    deviation = np.sqrt(var + spec.eps)
+    whole = fold.applied_to(Affine(*norm_affine(gamma, beta, mean, var, spec.eps)))
+    return whole.scale * deviation, whole.shift + mean * whole.scale
 
 
-def _new_constant(graph: Graph, place: tuple[int, int], edit: Affine) -> Cast:
+def _new_constant(graph: Graph, place: Place, edit: Affine) -> Cast:
     op = graph.ops[place[0]]
     name = op.inputs[place[1]]
     number = graph.constant(name)

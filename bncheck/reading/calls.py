@@ -26,6 +26,7 @@ from bncheck.reading.pickle_values import (
     TensorView,
     Value,
 )
+from bncheck.reading.tensors import MOST_AXES
 
 #: Counts entries that are copied: a small file could have large dicts copied over and over.
 Charge: TypeAlias = Callable[[int], None]
@@ -239,16 +240,18 @@ def _rebuild_tensor_v3(args: _Args) -> Value:
     dtype = args[6]
     if not isinstance(dtype, Global) or dtype.module != "torch":
         return _opaque("of a dtype that a call makes")
+    if dtype.name.startswith("q"):
+        return _opaque("quantized")
     view.dtype, view.flaw = dtype.name, view.flaw or _signs(args[7:])
     return view
 
 
 def _signs(metadata: _Args) -> BncheckError | None:
-    """Why metadata makes other numbers of the stored ones: the negative or conjugate bit."""
-    if not metadata or metadata[0] is None:
-        return None
-    entries = metadata[0].entries if _is_dict(metadata[0]) else [(None, None)]
-    if all(name in ("neg", "conj") and bit is False for name, bit in entries):
+    """Why metadata makes other numbers of the stored ones: the negative or conjugate bit.
+
+    torch sets a bit that is named, even where it is said to be False.
+    """
+    if not metadata or metadata[0] is None or (_is_dict(metadata[0]) and not metadata[0].entries):
         return None
     return BncheckError(
         "holds a tensor that is the negative or conjugate of what is stored",
@@ -294,7 +297,11 @@ def _from_type(args: _Args) -> Value:
 
 def _with_attributes(made: TensorView | OpaqueTensor, state: Value) -> Value:
     """Attributes, as a dict or as (dict, slots): `setattr(tensor, name, value)` for each."""
-    for part in state if isinstance(state, tuple) else (state,):
+    parts = state if isinstance(state, tuple) else (state,)
+    if len(parts) > 2:
+        made.flaw = _replaced()
+        return made
+    for part in parts:
         if part is None:
             continue
         if not _is_dict(part):
@@ -327,6 +334,6 @@ def integers(value: Value) -> tuple[int, ...]:
     """A shape or strides. Raises BncheckError for anything else than integers."""
     if not isinstance(value, (tuple, list)):
         raise _malformed()
-    if not all(type(item) is int for item in value):
+    if len(value) > MOST_AXES or not all(type(item) is int for item in value):
         raise _malformed()
     return tuple(value)

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bncheck.core.budget import Budget
 from bncheck.core.words import shortened
 from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
+
+if TYPE_CHECKING:
+    from bncheck.reading.shards import Shards
 
 
 class Container(StrEnum):
@@ -84,7 +89,7 @@ class Checkpoint:
 
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
-    the model in a pickled file, such as epoch and global_step.
+    the model in a pickled file, such as epoch and global_step, `shards` the files of an index.
     """
 
     path: Path
@@ -95,6 +100,8 @@ class Checkpoint:
     modules: Mapping[str, NormModule]
     alternatives: tuple[Subtree, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    shards: Shards | None = None
 
 
 def part_name(key: str) -> str:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_DEPTH, MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 METADATA: Final = ".metadata"
+_CHUNK_OPERATIONS: Final = 20
 _SIZE: Final = {Global("torch", "Size")}
 #: What stands in state_dict_metadata: a tensor, or any other object in a pickle of its own.
 _ENTRIES: Final = ("TensorStorageMetadata", "BytesStorageMetadata")
@@ -74,21 +76,49 @@ class _Described:
     chunks: list[_Chunk]
 
 
-def read_distributed(folder: Path) -> list[Subtree]:
+class _Archives:
+    """The torch files in the folder's files, each opened and parsed once."""
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        self._folder = folder
+        self._budget = budget
+        self._files: dict[str, Source] = {}
+        self._parsed: dict[tuple[str, int, int], tuple[Source, LazyTensor | None]] = {}
+
+    def tensor(self, chunk: _Chunk) -> tuple[Source, LazyTensor | None]:
+        """Where the torch file of a chunk lies, and its tensor."""
+        self._budget.operations.take(_CHUNK_OPERATIONS)
+        place = (chunk.file, chunk.start, chunk.length)
+        if place not in self._parsed:
+            try:
+                self._parsed[place] = self._read(*place)
+            except BncheckError as error:
+                raise error.about(chunk.file) from None
+        return self._parsed[place]
+
+    def _read(self, file: str, start: int, length: int) -> tuple[Source, LazyTensor | None]:
+        if file not in self._files:
+            self._files[file] = Source.open(referred(self._folder, file), self._budget)
+        archive = self._files[file].window(start, length)
+        pickled = read_zip(ZipArchive(archive))
+        return archive, pickled.objects.tensor(pickled.root)
+
+
+def read_distributed(folder: Path, budget: Budget) -> list[Subtree]:
     """One subtree for each branch of the saved state (`model`, `optimizer.state.0`...)."""
-    source = Source.open(referred(folder, METADATA))
+    source = Source.open(referred(folder, METADATA), budget)
     if source.size > MAX_PICKLE_BYTES:
         raise BncheckError(
             f"has a .metadata of {source.size:,} bytes (limit MAX_PICKLE_BYTES)", "save it again"
         )
-    metadata = inert.load(io.BytesIO(source.read(0, source.size)))
+    metadata = inert.load(io.BytesIO(source.read(0, source.size)), budget)
     try:
-        return _subtrees(folder, _fields(metadata))
+        return _subtrees(_Archives(folder, budget), _fields(metadata))
     except (KeyError, TypeError, ValueError, IndexError):
         raise _malformed() from None
 
 
-def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
+def _subtrees(archives: _Archives, metadata: Mapping[str, Value]) -> list[Subtree]:
     places = _storage_places(metadata["storage_data"])
     entries = _unique(metadata["state_dict_metadata"])
     if len(entries) > MAX_TENSORS:
@@ -96,15 +126,14 @@ def _subtrees(folder: Path, metadata: Mapping[str, Value]) -> list[Subtree]:
             f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
         )
     branches: dict[str, dict[str, LazyTensor]] = {}
-    files: dict[str, Source] = {}
     for key, (branch, name) in _names(entries, metadata.get("planner_data")).items():
         if _kind(entries[key]) == "BytesStorageMetadata":
             continue
         tensor = _described(key, entries[key], places)
         branches.setdefault(branch, {})[name] = LoadedTensor(
-            partial(_assemble, folder, files, tensor),
+            partial(_assemble, archives, tensor),
             tensor.shape,
-            partial(_parts, folder, files, tensor),
+            partial(_parts, archives, tensor),
         )
     return [Subtree(branch, found) for branch, found in branches.items()]
 
@@ -237,7 +266,7 @@ def _sizes(value: Value) -> tuple[int, ...]:
     return checked_shape(tuple(n for n in value if isinstance(n, int)))
 
 
-def _assemble(folder: Path, files: dict[str, Source], tensor: _Described) -> Array:
+def _assemble(archives: _Archives, tensor: _Described) -> Array:
     """The chunks in their places; what they leave open, torch leaves uninitialised."""
     import numpy as np
 
@@ -245,7 +274,7 @@ def _assemble(folder: Path, files: dict[str, Source], tensor: _Described) -> Arr
         raise _contradiction(tensor.key, "is not the sum of its chunks")
     whole: Array | None = None
     for chunk in tensor.chunks:
-        piece = _part(folder, files, tensor, chunk).tensor.read()
+        piece = _part(archives, tensor, chunk).tensor.read()
         if len(tensor.chunks) == 1:
             return piece
         if whole is None:
@@ -258,19 +287,12 @@ def _assemble(folder: Path, files: dict[str, Source], tensor: _Described) -> Arr
     return whole
 
 
-def _parts(folder: Path, files: dict[str, Source], tensor: _Described) -> list[Part]:
-    return [_part(folder, files, tensor, chunk) for chunk in tensor.chunks]
+def _parts(archives: _Archives, tensor: _Described) -> list[Part]:
+    return [_part(archives, tensor, chunk) for chunk in tensor.chunks]
 
 
-def _part(folder: Path, files: dict[str, Source], whole: _Described, chunk: _Chunk) -> Part:
-    try:
-        if chunk.file not in files:
-            files[chunk.file] = Source.open(referred(folder, chunk.file))
-        archive = files[chunk.file].window(chunk.start, chunk.length)
-        pickled = read_zip(ZipArchive(archive))
-    except BncheckError as error:
-        raise error.about(chunk.file) from None
-    tensor = pickled.objects.tensor(pickled.root)
+def _part(archives: _Archives, whole: _Described, chunk: _Chunk) -> Part:
+    archive, tensor = archives.tensor(chunk)
     if tensor is None or tensor.shape != chunk.sizes:
         raise _contradiction(whole.key, "has a chunk of another shape")
     if isinstance(tensor, StridedTensor) and tensor.dtype != dtype_name(whole.dtype):

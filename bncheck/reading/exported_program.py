@@ -57,7 +57,8 @@ def read_exported_program(archive: ZipArchive) -> list[Subtree]:
 
 def _check_format(archive: ZipArchive) -> None:
     """Refuse what torch would not read as this format, and maybe as another."""
-    said = [archive.text(name) if name in archive else "" for name in (_FORMAT, _VERSION)]
+    marks = [archive.text(name) if name in archive else b"" for name in (_FORMAT, _VERSION)]
+    said = [mark.decode("utf-8", "replace") for mark in marks]
     if said != ["pt2", "0"] or not archive.folder:
         raise BncheckError(
             f"is a .pt2 archive of the format {quoted(said[0])}, version {quoted(said[1])}, which "

@@ -65,7 +65,7 @@ def read_torch_file(archive: ZipArchive, record: str) -> dict[str, LazyTensor]:
 
 def read_json(archive: ZipArchive, name: str) -> dict[str, Any]:
     """A record of JSON whose value is an object."""
-    value = parse(archive.text(name))
+    value = parse(archive.text(name), archive.budget)
     if not isinstance(value, dict):
         raise TypeError
     return value

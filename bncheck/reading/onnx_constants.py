@@ -21,12 +21,11 @@ from onnx import helper, numpy_helper
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
+from bncheck.reading.onnx_norms import STANDARD
+from bncheck.reading.tensors import MOST_AXES
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
-
-#: The domains of the standard operators.
-STANDARD: Final = ("", "ai.onnx")
 
 _ALIKE = """
     Abs Add And Cast CastLike Ceil Clip Cos DequantizeLinear Div Equal Erf Exp Floor Greater
@@ -99,7 +98,8 @@ class Resolver:
 
     def stored(self, name: str, tensor: onnx.TensorProto) -> Constant:
         """An initialiser, or the tensor of a Constant node."""
-        return Constant(name, tuple(tensor.dims), tensor.data_type, partial(self._load, tensor))
+        shape = tuple(tensor.dims[: MOST_AXES + 1])  # too many are refused when it is read
+        return Constant(name, shape, tensor.data_type, partial(self._load, tensor))
 
     def outputs(
         self, node: onnx.NodeProto, known: Mapping[str, Constant]

@@ -14,19 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.onnx_doubts import (
     external_entries,
     is_norm,
-    refuse_functions,
     refuse_known,
     refuse_stored_twice,
     whole,
 )
 from bncheck.reading.onnx_norms import INPUTS, layer_name, norm_node, round_to_decimal, text
-from bncheck.reading.protobuf import check_size, has_graph
+from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
@@ -41,26 +41,51 @@ if TYPE_CHECKING:
 Scope: TypeAlias = "ChainMap[str, Constant]"
 
 
+class ModelFolder:
+    """Where a model's external data may lie; each of its files is opened once."""
+
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self._path = path
+        self._budget = budget
+        self._files: dict[str, Source] = {}
+
+    def open(self, location: str) -> Source:
+        """The data file of that name. Raises BncheckError for one outside the model's folder."""
+        if location not in self._files:
+            self._files[location] = Source.open(
+                referred(self._path.parent, location, raw=True), self._budget
+            )
+        return self._files[location]
+
+
+def parse_model(source: Source) -> onnx.ModelProto:
+    """The message in a file, once it is known not to be a bomb. Raises protobuf's DecodeError."""
+    import onnx
+
+    data = source.numbers(0, source.size)
+    check_size(data, schema_of(onnx.ModelProto.DESCRIPTOR))
+    model = onnx.ModelProto()
+    model.ParseFromString(data)
+    return model
+
+
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
     if source.size > MAX_ONNX_BYTES or not has_graph(source):
         return None
-    import onnx
     from google.protobuf.message import DecodeError
 
     from bncheck.reading.onnx_constants import Resolver
+    from bncheck.reading.onnx_functions import without_functions
 
-    data = source.read(0, source.size)
-    check_size(data)
-    model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model = parse_model(source)
     except DecodeError:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
-    refuse_functions(model)
-    found = _Found(Resolver(model, partial(load_tensor, path=path)))
+    model = without_functions(model)
+    found = _Found(Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget))))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
     return [Subtree("", found.tensors, found.modules)]
@@ -161,15 +186,15 @@ class _Names:
         return name
 
 
-def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
+def load_tensor(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     """A tensor's numbers, also from a data file in the model's own folder."""
     import onnx
     from onnx import numpy_helper
 
     try:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            return _load_external(tensor, path)
-        checked_shape(tuple(tensor.dims))
+            return _load_external(tensor, folder)
+        checked_shape(tensor.dims)
         array: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise BncheckError(
@@ -180,13 +205,13 @@ def load_tensor(tensor: onnx.TensorProto, path: Path) -> Array:
     return array
 
 
-def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
+def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     import numpy as np
     from onnx import helper
 
     entries = external_entries(tensor)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    shape = checked_shape(tuple(tensor.dims))
+    shape = checked_shape(tensor.dims)
     length = dtype.itemsize * math.prod(shape)
     said = whole(entries.get("length"), length)
     if said != length:
@@ -194,6 +219,6 @@ def _load_external(tensor: onnx.TensorProto, path: Path) -> Array:
             f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
             "export it again",
         )
-    data = Source.open(referred(path.parent, entries.get("location", ""), raw=True))
-    raw = data.read(whole(entries.get("offset"), 0), length)
+    data = folder.open(entries.get("location", ""))
+    raw = data.numbers(whole(entries.get("offset"), 0), length)
     return np.frombuffer(raw, dtype).reshape(shape)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from bncheck.reading.onnx_constants import Constant
 
+#: The domains of the standard operators.
+STANDARD: Final = ("", "ai.onnx")
 #: Input names of the nodes that carry parameters: https://onnx.ai/onnx/operators/
 INPUTS: Final = {
     "BatchNormalization": ("", "weight", "bias", "running_mean", "running_var"),

@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
 from bncheck.reading.referred import referred
-from bncheck.reading.safetensors_file import (
-    looks_like_safetensors,
-    read_index,
-    read_safetensors,
-    unlisted,
-)
+from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
 from bncheck.reading.selection import alternatives, choose, shared_prefix
+from bncheck.reading.shards import Shards
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, TensorMap
 from bncheck.reading.torch_files import (
@@ -52,6 +49,7 @@ class _Content:
     container: Container
     subtrees: list[Subtree]
     numbers: Mapping[str, float] = field(default_factory=dict)
+    shards: Shards | None = None
 
     @classmethod
     def of_pickle(cls, container: Container, pickled: Pickled) -> _Content:
@@ -65,9 +63,9 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     most running statistics is taken. Tensors are read when they are asked for.
     Raises BncheckError, with the path as its subject, for anything that cannot be read.
     """
-    path = Path(path)
+    path, budget = Path(path), Budget()
     try:
-        content = _read(path)
+        content = _read(path, budget)
         chosen = choose(content.subtrees, key)
         return Checkpoint(
             path,
@@ -78,6 +76,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             chosen.modules,
             alternatives(content.subtrees, chosen),
             content.numbers,
+            budget,
+            content.shards,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -91,23 +91,19 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
 
 def unlisted_tensors(checkpoint: Checkpoint) -> list[str]:
     """What lies in its shards beside the tensors that its index lists; [] where it has none."""
-    path = checkpoint.path
-    if checkpoint.container is Container.HF_DIRECTORY:
-        path = next((path / name for name in _HF_WEIGHTS if (path / name).is_file()), path)
-    elif checkpoint.container not in (Container.SAFETENSORS_SHARDED, Container.TORCH_SHARDED):
-        return []
-    return unlisted(path, _read_shard) if path.name.endswith(".index.json") else []
+    return checkpoint.shards.unlisted() if checkpoint.shards else []
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path, budget: Budget) -> _Content:
     if os.path.isdir(path):  # unlike is_dir, False for any name
-        return _read_folder(path)
-    source = Source.open(path)
+        return _read_folder(path, budget)
+    source = Source.open(path, budget)
     if path.name.endswith(".index.json") and source.head(1) == b"{":
         container = (
             Container.TORCH_SHARDED if ".bin." in path.name else Container.SAFETENSORS_SHARDED
         )
-        return _Content(container, read_index(path, _read_shard))
+        shards = Shards(path, source, _read_shard)
+        return _Content(container, [shards.subtree()], shards=shards)
     return _read_file(source, path)
 
 
@@ -146,13 +142,13 @@ def _read_zip(archive: ZipArchive) -> _Content:
     return _Content.of_pickle(Container.TORCH_ZIP, read_zip(archive))
 
 
-def _read_folder(path: Path) -> _Content:
+def _read_folder(path: Path, budget: Budget) -> _Content:
     if (path / METADATA).is_file():
-        return _Content(Container.DISTRIBUTED, read_distributed(path))
+        return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
     for name in _HF_WEIGHTS:
         if (path / name).is_file():
             _refuse_rival(path, name)
-            return replace(_read(referred(path, name)), container=Container.HF_DIRECTORY)
+            return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
@@ -168,5 +164,5 @@ def _refuse_rival(folder: Path, index: str) -> None:
         )
 
 
-def _read_shard(path: Path) -> Mapping[str, LazyTensor]:
-    return choose(_read_file(Source.open(path), path).subtrees, None).tensors
+def _read_shard(path: Path, budget: Budget) -> Mapping[str, LazyTensor]:
+    return choose(_read_file(Source.open(path, budget), path).subtrees, None).tensors

@@ -7,12 +7,14 @@ https://protobuf.dev/programming-guides/encoding/, https://github.com/onnx/onnx/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_ONNX_FIELDS
+from bncheck.core.limits import MAX_HELD_BYTES, MAX_ONNX_FIELDS
 from bncheck.reading.source import Source
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
 
 _GRAPH: Final = 7
 _LAST_FIELD: Final = 30
@@ -20,37 +22,22 @@ _LAST_FIELD: Final = 30
 _MOST_TOP_FIELDS: Final = 10_000
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_GROUPS: Final = (3, 4)
+#: int64, uint64, int32, bool, uint32, enum, sint32, sint64 of FieldDescriptorProto.Type
+_VARINT_TYPES: Final = (3, 4, 5, 8, 13, 14, 17, 18)
 _WIDTHS: Final = {_FIXED64: 8, _FIXED32: 4}
 
-#: Field numbers of a message that are messages themselves; in the others lie texts and numbers.
-Schema: TypeAlias = "dict[int, Schema]"
-_LEAF: Final[Schema] = {}
-_VALUE_INFO: Final[Schema] = {2: {1: {2: {1: _LEAF}}}, 4: _LEAF}
-_TENSOR: Final[Schema] = {13: _LEAF, 16: _LEAF}
-_SPARSE: Final[Schema] = {1: _TENSOR, 2: _TENSOR}
-_GRAPH_FIELDS: Final[Schema] = {}
-_ATTRIBUTE: Final[Schema] = {
-    5: _TENSOR,
-    6: _GRAPH_FIELDS,
-    10: _TENSOR,
-    11: _GRAPH_FIELDS,
-    14: _VALUE_INFO[2],
-    15: _VALUE_INFO[2],
-    22: _SPARSE,
-    23: _SPARSE,
-}
-_NODE: Final[Schema] = {5: _ATTRIBUTE, 9: _LEAF}
-_GRAPH_FIELDS.update(
-    {1: _NODE, 5: _TENSOR, **dict.fromkeys((11, 12, 13), _VALUE_INFO), 14: {2: _LEAF}, 15: _SPARSE}
-)
-_FUNCTION: Final[Schema] = {7: _NODE, 9: _LEAF, 11: _ATTRIBUTE, 12: _VALUE_INFO}
-_MODEL: Final[Schema] = {
-    7: _GRAPH_FIELDS,
-    8: _LEAF,
-    14: _LEAF,
-    20: {1: _GRAPH_FIELDS, 2: _GRAPH_FIELDS},
-    25: _FUNCTION,
-}
+#: What a message takes in memory, and what a text does beside its letters. A repeated number takes
+#: up to 8 bytes, and as much again while its array grows.
+_MESSAGE_BYTES: Final = 160
+_TEXT_BYTES: Final = 32
+_NUMBER_BYTES: Final = 16
+_SLICE: Final = 1 << 20
+_CONTINUED: Final = bytes(range(0x80, 0x100))
+
+#: By field number, what lies in a message: the fields of a message, or whether it is a list of
+#: numbers; what is neither is text.
+Schema: TypeAlias = "dict[int, Schema | bool]"
 
 
 def has_graph(source: Source) -> bool:
@@ -73,33 +60,68 @@ def has_graph(source: Source) -> bool:
     return graph and position == source.size
 
 
-def check_size(data: bytes) -> None:
-    """Refuse an ONNX model of more messages and texts than any network has."""
+def schema_of(message: Descriptor, known: dict[str, Schema] | None = None) -> Schema:
+    """What the fields of a message are, and of those in it."""
+    known = {} if known is None else known
+    if message.full_name not in known:
+        schema = known[message.full_name] = {}
+        for field in message.fields:
+            if field.message_type is not None:
+                schema[field.number] = schema_of(field.message_type, known)
+            elif field.type in _VARINT_TYPES:
+                schema[field.number] = True
+    return known[message.full_name]
+
+
+def check_size(data: bytes, schema: Schema) -> None:
+    """Refuse a model of more messages, texts and numbers than any network of its size has.
+
+    As parsed it may take MAX_HELD_BYTES with its bytes, or three times these where that is more.
+    """
+    left = max(MAX_HELD_BYTES - len(data), 2 * len(data))
     count = 0
-    stack: list[tuple[int, int, Mapping[int, Schema]]] = [(0, len(data), _MODEL)]
+    stack: list[tuple[int, int, Schema]] = [(0, len(data), schema)]
     while stack:
-        position, end, schema = stack.pop()
+        position, end, fields = stack.pop()
         while position < end:
             count += 1
-            if count > MAX_ONNX_FIELDS:
-                raise BncheckError(
-                    f"is an ONNX model of more than {MAX_ONNX_FIELDS:,} fields "
-                    "(limit MAX_ONNX_FIELDS)",
-                    "check where it is from",
-                )
             tag, position = varint(data, position)
-            kind = tag & 7
+            kind, length = tag & 7, 0
             if kind == _VARINT:
                 _, position = varint(data, position)
             elif kind == _BYTES:
                 length, position = varint(data, position)
-                if (inner := schema.get(tag >> 3)) is not None:
+                inner = fields.get(tag >> 3)
+                if isinstance(inner, dict):
                     stack.append((position, min(position + length, end), inner))
+                    left -= _MESSAGE_BYTES
+                elif inner:
+                    left -= _NUMBER_BYTES * _numbers(data, position, min(length, end - position))
+                else:
+                    left -= _TEXT_BYTES + length
                 position += length
-            else:
+            elif kind not in _GROUPS:  # whose content is walked like that around it
                 position += _WIDTHS.get(kind, end)
+            if count > MAX_ONNX_FIELDS or left < 0:
+                raise _too_large()
             if not position:  # no number: the parser will say so
                 return
+
+
+def _numbers(data: bytes, start: int, length: int) -> int:
+    """How many numbers are packed there: each ends with a byte below 0x80."""
+    return sum(
+        len(data[at : min(at + _SLICE, start + length)].translate(None, _CONTINUED))
+        for at in range(start, start + length, _SLICE)
+    )
+
+
+def _too_large() -> BncheckError:
+    return BncheckError(
+        f"is an ONNX model of more than {MAX_ONNX_FIELDS:,} fields, or takes more than three times "
+        "its size in memory (limits MAX_ONNX_FIELDS, MAX_HELD_BYTES)",
+        "check where it is from",
+    )
 
 
 def varint(data: bytes, start: int) -> tuple[int, int]:

@@ -1,35 +1,30 @@
-"""safetensors files, sharded ones, and folders as the Hugging Face hub lays them out."""
+"""safetensors files."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from bncheck.core.errors import BncheckError, quoted
-from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES, MAX_TENSORS, MAX_TEXT_RECORD_BYTES
+from bncheck.core.errors import BncheckError
+from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
-from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
     LoadedTensor,
-    Part,
     Storage,
     StridedTensor,
     checked_shape,
     unknown_dtype,
 )
 
-T = TypeVar("T")
-
 #: safetensors' own limit on its header.
 _LONGEST_HEADER: Final = 100_000_000
+#: What a tensor takes in memory, and bytes of the header for each operation.
+_TENSOR_BYTES: Final = 400
+_TEXT_AN_OPERATION: Final = 64
 
 _DTYPES: Final = {
     "BOOL": "bool",
@@ -76,20 +71,19 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
             f"has a header of {length:,} bytes (limit MAX_SAFETENSORS_HEADER_BYTES)",
             "check where it is from",
         )
-    text = source.read(8, min(length, source.size - 8)).decode("utf-8", "replace")
+    text = source.read(8, min(length, source.size - 8))
+    source.budget.operations.take(len(text) // _TEXT_AN_OPERATION)
     try:
         with safe_open(path, framework="numpy") as opened:
             names = set(opened.keys())
-        header = parse(text)
+        header = parse(text, source.budget)
         entries = {name: header[name] for name in header if name in names}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise BncheckError(
             f"is a damaged safetensors file ({str(error)[:80]})", "download or copy it again"
         ) from None
-    if len(entries) > MAX_TENSORS:
-        raise BncheckError(
-            f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split it"
-        )
+    source.budget.tensors.take(len(entries))
+    source.budget.held.take(len(entries) * _TENSOR_BYTES)
     data = Storage(source.window(8 + length, source.size - 8 - length))
     return [Subtree("", {name: _tensor(data, entry) for name, entry in entries.items()})]
 
@@ -102,90 +96,3 @@ def _tensor(data: Storage, entry: dict[str, Any]) -> LazyTensor:
     strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     start, end = entry["data_offsets"]
     return StridedTensor(data.part(start, end - start, 1), dtype, shape, strides)
-
-
-def read_index(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]]) -> list[Subtree]:
-    """The tensors that a `*.index.json` distributes over shards beside it, opened on demand."""
-    shards = _shards(path)
-    opened: dict[str, Mapping[str, LazyTensor]] = {}
-
-    def in_shard(shard: str) -> Mapping[str, LazyTensor]:
-        if shard not in opened:
-            opened[shard] = read_shard(path.parent / shard)
-        return opened[shard]
-
-    @cache
-    def holders() -> Counter[str]:
-        """In how many shards each tensor lies; one that cannot be read is an error elsewhere."""
-        found: Counter[str] = Counter()
-        for shard in dict.fromkeys(shards.values()):
-            with contextlib.suppress(BncheckError):
-                found.update(in_shard(shard).keys())
-        return found
-
-    def find(name: str) -> LazyTensor:
-        tensor = in_shard(shards[name])[name]
-        if holders()[name] > 1:
-            raise BncheckError(
-                f"is not the only shard with a tensor {quoted(name)}, and loaders take either",
-                "do not trust it; download the model again",
-            )
-        return tensor
-
-    def using(name: str, use: Callable[[LazyTensor], T]) -> T:
-        shard = shards[name]
-        try:
-            return use(find(name))
-        except KeyError:
-            raise BncheckError(f"has no tensor {name[:60]!r}", "download it again", shard) from None
-        except BncheckError as error:
-            raise error.about(shard) from None
-
-    def tensor(name: str) -> LazyTensor:
-        load = partial(using, name, lambda tensor: tensor.read())
-        return LoadedTensor(load, parts=partial(using, name, lambda tensor: [Part((), tensor)]))
-
-    return [Subtree("", {name: tensor(name) for name in shards})]
-
-
-def unlisted(path: Path, read_shard: Callable[[Path], Mapping[str, LazyTensor]]) -> list[str]:
-    """Tensors in the shards of an index that the index does not give to that shard.
-
-    Loaders that take whole shards load them, too, maybe over others of the same name. Shards that
-    cannot be read, and those beyond MAX_TENSORS tensors, are left out.
-    """
-    shards = _shards(path)
-    found, seen = [], 0
-    for shard in dict.fromkeys(shards.values()):
-        try:
-            names = list(read_shard(path.parent / shard))
-        except BncheckError:  # an error where the tensors are needed, and there alone
-            continue
-        found += [name for name in names if shards.get(name) != shard]
-        seen += len(names)
-        if seen > MAX_TENSORS:
-            break
-    return found
-
-
-def _shards(path: Path) -> dict[str, str]:
-    source = Source.open(path)
-    if source.size > MAX_TEXT_RECORD_BYTES:
-        raise BncheckError(
-            "is too long for an index of shards (limit MAX_TEXT_RECORD_BYTES)", "check the path"
-        )
-    try:
-        index = parse(source.head(source.size).decode())
-        weight_map = dict(index["weight_map"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BncheckError(
-            "is JSON, but no index of shards (it has no weight_map)",
-            "give bncheck the checkpoint or the *.index.json beside its shards",
-        ) from None
-    if len(weight_map) > MAX_TENSORS:
-        raise BncheckError(
-            f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
-        )
-    for shard in set(map(str, weight_map.values())):
-        referred(path.parent, shard)
-    return {str(name): str(shard) for name, shard in weight_map.items()}

@@ -11,12 +11,17 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+#: Operations that opening a file takes, and reading a piece of it.
+_OPENING: Final = 100
+_READING: Final = 4
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -95,22 +100,42 @@ class MemoryFile:
 
 
 class Source:
-    """A window of a file: byte 0 of the window is byte `start` of the file."""
+    """A window of a file: byte 0 of the window is byte `start` of the file.
+
+    `budget` is that of the checkpoint; what is read is counted, but for the numbers of tensors.
+    """
 
     def __init__(
-        self, file: SourceFile | MemoryFile, start: int = 0, size: int | None = None
+        self,
+        file: SourceFile | MemoryFile,
+        budget: Budget,
+        start: int = 0,
+        size: int | None = None,
     ) -> None:
         self.file = file
+        self.budget = budget
         self.start = start
         self.size = file.size - start if size is None else size
 
     @classmethod
-    def open(cls, path: Path) -> Source:
+    def open(cls, path: Path, budget: Budget) -> Source:
         """Open `path`; anything but a regular file is refused without waiting for it."""
-        return cls(SourceFile(path))
+        budget.files.take(1)
+        budget.operations.take(_OPENING)
+        return cls(SourceFile(path), budget)
+
+    def within(self, data: bytes) -> Source:
+        """Bytes that were read from here already, as a source of the same checkpoint."""
+        return Source(MemoryFile(data), self.budget)
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset` of the window."""
+        self.budget.operations.take(_READING)
+        self.budget.read.take(length)
+        return self.numbers(offset, length)
+
+    def numbers(self, offset: int, length: int) -> bytes:
+        """The same, of a tensor: a large model may be read as a whole."""
         self._check(offset, length)
         data = self.file.read_at(self.start + offset, length)
         if len(data) != length:
@@ -143,7 +168,7 @@ class Source:
                 f"{self.size} bytes",
                 "download or copy it again",
             )
-        return Source(self.file, self.start + offset, length)
+        return Source(self.file, self.budget, self.start + offset, length)
 
     def stream(self, offset: int = 0) -> BinaryIO:
         """A buffered, seekable stream over the window."""

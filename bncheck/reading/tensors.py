@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 #: NumPy 1 stops at 32 axes, and 16 bytes an element must still be countable.
-_MOST_AXES: Final = 32
+MOST_AXES: Final = 32
 _MOST_ELEMENTS: Final = 1 << 58
 _USUAL_SIZE: Final = 4  # bytes of a number
 
@@ -135,7 +135,7 @@ class Storage:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the storage; a complete read is held against the checksum."""
-        data = self.source.read(offset, length)
+        data = self.source.numbers(offset, length)
         self._check(data)
         return data
 
@@ -161,13 +161,13 @@ def impossible_shape() -> BncheckError:
     return BncheckError("holds a tensor with an impossible shape", "save it again")
 
 
-def checked_shape(sizes: tuple[int, ...]) -> tuple[int, ...]:
+def checked_shape(sizes: Sequence[int]) -> tuple[int, ...]:
     """Refuse what NumPy could not even count: negative, too many or too large dimensions."""
-    if len(sizes) > _MOST_AXES or min(sizes, default=0) < 0:
+    if len(sizes) > MOST_AXES or min(sizes, default=0) < 0:
         raise impossible_shape()
     if math.prod(size for size in sizes if size) >= _MOST_ELEMENTS:
         raise impossible_shape()
-    return sizes
+    return tuple(sizes)
 
 
 @dataclass(slots=True)

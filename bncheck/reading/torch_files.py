@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PICKLE_BYTES
 from bncheck.reading import inert
 from bncheck.reading.pickle_values import StorageReference, Value
 from bncheck.reading.references import References
-from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage, item_size
 from bncheck.reading.torch_objects import TorchObjects, storage_dtype
 from bncheck.reading.zip_archive import ZipArchive
@@ -29,6 +30,11 @@ class Pickled:
 
     root: Value
     objects: TorchObjects
+
+    @property
+    def budget(self) -> Budget:
+        """That of the checkpoint."""
+        return self.objects.budget
 
 
 def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/") -> Pickled:
@@ -48,18 +54,19 @@ def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/")
         _check_size(key, storage.source.size, elements * item_size(dtype))
         return storage
 
-    root = inert.load(io.BytesIO(pickle), References(5))
-    return Pickled(root, TorchObjects(Source(MemoryFile(pickle)), find, read_nested))
+    root = inert.load(io.BytesIO(pickle), archive.budget, References(5))
+    return Pickled(root, TorchObjects(archive.within(pickle), find, read_nested))
 
 
 def read_legacy(source: Source) -> Pickled:
     """A file of `torch.save(..., _use_new_zipfile_serialization=False)`, torch before 1.6."""
     stream = source.stream(len(LEGACY_MAGIC))
-    inert.load(stream)  # the protocol, always 1001
-    inert.load(stream)  # the system; but torch wrote little-endian on big-endian machines, too
+    inert.load(stream, source.budget)  # the protocol, always 1001
+    # The system. But torch wrote little-endian on big-endian machines, too.
+    inert.load(stream, source.budget)
     references = References(6)
-    root = inert.load(stream, references)
-    keys = inert.load(stream)
+    root = inert.load(stream, source.budget, references)
+    keys = inert.load(stream, source.budget)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise BncheckError("is damaged: its list of storages is malformed", "download it again")
     storages: dict[str, Storage] = {}
@@ -91,7 +98,7 @@ def read_plain(source: Source) -> Pickled:
     def find(key: str, dtype: str, elements: int) -> Storage:
         raise BncheckError("refers to storages that it does not hold", "save it with torch.save")
 
-    root = inert.load(source.stream(), References(6))
+    root = inert.load(source.stream(), source.budget, References(6))
     return Pickled(root, TorchObjects(source, find, read_nested))
 
 

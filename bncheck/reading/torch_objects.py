@@ -32,7 +32,7 @@ from bncheck.reading.pickle_values import (
     TensorView,
     Value,
 )
-from bncheck.reading.source import MemoryFile, Source
+from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
     LoadedTensor,
@@ -86,9 +86,10 @@ class TorchObjects:
 
     def __init__(self, pickle: Source, find_storage: FindStorage, find_nested: FindNested) -> None:
         self._pickle = pickle
+        self.budget = pickle.budget
         self._find_storage = find_storage
         self._find_nested = find_nested
-        self._nested: dict[int, tuple[Storage, str]] = {}
+        self._nested: dict[Span | int, tuple[Storage, str]] = {}
 
     def tensor(self, value: Value) -> LazyTensor | None:
         """The tensor that a value describes, or None for anything else.
@@ -128,19 +129,21 @@ class TorchObjects:
                 storage = storage.part(*value.view, item_size(dtype))
             return storage, dtype
         if isinstance(value, Node) and value.is_call_of({LOAD_FROM_BYTES}) and value.args:
-            if id(value) not in self._nested:  # tensors may share it
-                self._nested[id(value)] = self._find_nested(self._bytes_source(value.args[0]))
-            return self._nested[id(value)]
+            data = value.args[0]
+            place = data if isinstance(data, Span) else id(data)
+            if place not in self._nested:  # tensors may share it
+                self._nested[place] = self._find_nested(self._bytes_source(data))
+            return self._nested[place]
         raise BncheckError("holds a malformed description of a tensor", "save it again")
 
     def _bytes_source(self, value: Value) -> Source:
         if isinstance(value, Span):
             return self._pickle.window(value.offset, value.length)
-        return Source(MemoryFile(self._raw(value)))
+        return self._pickle.within(self._raw(value))
 
     def _raw(self, value: Value) -> bytes:
         if isinstance(value, Span):
-            return self._pickle.read(value.offset, value.length)
+            return self._pickle.numbers(value.offset, value.length)
         if isinstance(value, str):  # a Python 2 str that happened to be text
             return value.encode()
         if isinstance(value, bytes):

@@ -7,9 +7,7 @@ the tensors as `CONSTANTS.c0`, `CONSTANTS.c1`... of `constants.pkl`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Set
-from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
@@ -20,10 +18,8 @@ from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torch_objects import attributes
 from bncheck.reading.torchscript_code import Sources, literal
 from bncheck.reading.torchscript_states import rebuilt_storages, refuse_rebuilt, storages_of
-from bncheck.reading.tree import Budget, Path, norm_module
+from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
-
-_FINAL: Final = re.compile(r"^  (\w+) : Final\[\w+\] = (\S+)$", re.MULTILINE)
 
 
 def read_torchscript(archive: ZipArchive) -> list[Subtree]:
@@ -54,18 +50,19 @@ def _refuse_other_layouts(archive: ZipArchive) -> None:
 def _module(pickled: Pickled, source: Sources, rebuilt: Set[str]) -> Subtree:
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
-    budget = Budget()
+    budget = pickled.budget
     stack: list[tuple[Path, Value]] = [(None, pickled.root)]
     while stack:
         name, node = stack.pop()
-        budget.visit()
+        budget.modules.take(1)
         values = attributes(node)
+        budget.operations.take(len(values))  # which modules may share
         roles: dict[str, str] = {}
         children: list[tuple[Path, Value]] = []
         for key, value in values.items():
             tensor = pickled.objects.tensor(value)
             if tensor is not None:
-                roles[key] = budget.name((name, key))
+                roles[key] = dotted((name, key), budget)
                 if rebuilt and storages_of(value) & rebuilt:
                     tensor = LoadedTensor(refuse_rebuilt)
                 tensors[roles[key]] = tensor
@@ -73,7 +70,7 @@ def _module(pickled: Pickled, source: Sources, rebuilt: Set[str]) -> Subtree:
                 children.append(((name, key), value))
         function = node.function if isinstance(node, Node) else None
         if isinstance(function, Global) and is_norm_class(function.name):
-            modules[budget.name(name)] = _norm_module(function, values, roles, source)
+            modules[dotted(name, budget)] = _norm_module(function, values, roles, source)
         stack.extend(reversed(children))
     return Subtree("", tensors, modules)
 
@@ -81,14 +78,13 @@ def _module(pickled: Pickled, source: Sources, rebuilt: Set[str]) -> Subtree:
 def _norm_module(
     kind: Global, values: Mapping[str, Value], roles: dict[str, str], source: Sources
 ) -> NormModule:
-    body = source.body(kind)
-    found: dict[str, Value] = {**values}
-    found.update((name, literal(text)) for name, text in _FINAL.findall(body))
-    call = next(source.calls(body), None)
+    said = source.layer(kind)
+    found: dict[str, Value] = {**values, **said.constants}
+    call = said.call
     if call and call.training in ("True", "False"):
         found.setdefault("eps", literal(call.eps))
         found.setdefault("momentum", literal(call.momentum))
-        if "training0" not in body and "bn_training" not in body:  # traced: the flag is a constant
+        if said.fixed_mode:
             tracks = call.arguments["running_mean"] != "None"
             found["training"] = call.training == "True" and tracks
             found["track_running_stats"] = tracks
@@ -103,19 +99,20 @@ def _constants(archive: ZipArchive, source: Sources) -> Subtree:
     for index, value in enumerate(values):
         if (tensor := pickled.objects.tensor(value)) is not None:
             tensors[f"CONSTANTS.c{index}"] = tensor
-    modules = {}
-    for text in source.everything() if tensors else ():
-        for number, call in enumerate(source.calls(text)):
-            roles = {role: name for role, name in call.arguments.items() if name in tensors}
-            if roles.keys() & {"running_mean", "running_var"}:
-                modules[f"{call.operator}_{number}"] = NormModule(
-                    call.operator,
-                    roles,
-                    eps=as_number(literal(call.eps)),
-                    momentum=as_number(literal(call.momentum)),
-                    momentum_known=True,
-                    training=call.training == "True",
-                    tracks_statistics=True,
-                )
+    modules, budget = {}, pickled.budget
+    calls = (call for text in source.everything() for call in source.calls(text))
+    for number, call in enumerate(calls) if tensors else ():
+        roles = {role: name for role, name in call.arguments.items() if name in tensors}
+        if roles.keys() & {"running_mean", "running_var"}:
+            budget.modules.take(1)
+            modules[f"{call.operator}_{number}"] = NormModule(
+                call.operator,
+                roles,
+                eps=as_number(literal(call.eps)),
+                momentum=as_number(literal(call.momentum)),
+                momentum_known=True,
+                training=call.training == "True",
+                tracks_statistics=True,
+            )
     # A traced module keeps constants of its own, which are nobody's statistics.
     return Subtree("", tensors if modules else {}, modules)

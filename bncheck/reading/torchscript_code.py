@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bncheck.core.errors import BncheckError
 from bncheck.reading.pickle_values import Global, Value
 from bncheck.reading.zip_archive import ZipArchive
 
-_CLASS: Final = re.compile(r"^class (\w+)\(", re.MULTILINE)
+_CLASS: Final = re.compile(r"^class ([^\s(]+)\(", re.MULTILINE)
+_FINAL: Final = re.compile(r"^  (\w+) : Final\[\w+\] = (\S{1,99})$", re.MULTILINE)
 _CALL: Final = re.compile(r"torch\.(batch_norm|instance_norm)\(")
 _NORM: Final = re.compile(r"batch_norm|instance_norm|\b_*(?:running|moving|population)_")
 _BRACKET: Final = re.compile(r"[()\[\],]")
@@ -19,8 +19,7 @@ _BRACKET: Final = re.compile(r"[()\[\],]")
 # and torch.instance_norm(..., use_input_stats, momentum, eps, cudnn).
 _ARGUMENTS: Final = 9
 _ROLES: Final = ("weight", "bias", "running_mean", "running_var")
-#: Brackets and commas looked at for all calls of an archive: a call has a dozen.
-_MOST_BRACKETS: Final = 2_000_000
+SETSTATE: Final = "__setstate__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +33,51 @@ class NormCall:
     eps: str
 
 
+@dataclass(frozen=True, slots=True)
+class LayerCode:
+    """What the class of a layer says. In a traced one the mode is a constant (`fixed_mode`)."""
+
+    constants: dict[str, Value]
+    call: NormCall | None
+    fixed_mode: bool
+
+
 class Sources:
-    """The code of an archive, each file read once."""
+    """The code of an archive, each file read and each class looked through once.
+
+    Texts are kept as Latin-1: in UTF-8 a single emoji would make every letter take four bytes.
+    """
 
     def __init__(self, archive: ZipArchive) -> None:
         self._archive = archive
         self._texts: dict[str, str] = {}
         self._classes: dict[str, dict[str, str]] = {}
         self._speaks: dict[Global, bool] = {}
-        self._brackets = _MOST_BRACKETS
+        self._rebuilds: dict[Global, bool] = {}
+        self._layers: dict[Global, LayerCode] = {}
 
     def body(self, kind: Global) -> str:
         """The source of a class, or "" where the archive does not hold it."""
         path = f"code/{kind.module.replace('.', '/')}.py"
         if path not in self._classes:
             self._classes[path] = _split(self._text(path) if path in self._archive else "")
-        return self._classes[path].get(kind.name, "")
+        return self._classes[path].get(_latin(kind.name), "")
+
+    def layer(self, kind: Global) -> LayerCode:
+        """What the class of a layer says; nothing where the archive does not hold it."""
+        if kind not in self._layers:
+            body = self.body(kind)
+            constants = {name: literal(text) for name, text in _FINAL.findall(body)}
+            fixed = "training0" not in body and "bn_training" not in body
+            self._layers[kind] = LayerCode(constants, next(self.calls(body), None), fixed)
+        return self._layers[kind]
+
+    def rebuilds(self, kind: Global) -> bool:
+        """Whether a class has code that makes its objects of what was saved, or is unknown."""
+        if kind not in self._rebuilds:
+            body = self.body(kind)
+            self._rebuilds[kind] = not body or SETSTATE in body
+        return self._rebuilds[kind]
 
     def speaks_of_norms(self, kind: Global) -> bool:
         """Whether a class calls batch_norm or the like, or names running statistics."""
@@ -64,7 +92,9 @@ class Sources:
 
     def _text(self, path: str) -> str:
         if path not in self._texts:
-            self._texts[path] = self._archive.text(path)
+            data = self._archive.text(path)
+            self._archive.budget.held.take(2 * len(data))  # the text, and that of its classes
+            self._texts[path] = data.decode("latin-1")
         return self._texts[path]
 
     def calls(self, text: str) -> Iterator[NormCall]:
@@ -77,13 +107,9 @@ class Sources:
 
     def _arguments(self, text: str, start: int) -> list[str]:
         """What stands between the commas of a call whose bracket opens before `start`."""
-        words, depth = [], 0
+        words, depth, budget = [], 0, self._archive.budget.operations
         for bracket in _BRACKET.finditer(text, start):
-            self._brackets -= 1
-            if self._brackets < 0:
-                raise BncheckError(
-                    "holds TorchScript code of calls without an end", "check where it is from"
-                )
+            budget.take(1)
             if depth == 0 and bracket[0] != "(" and bracket[0] != "[":
                 words.append(text[start : bracket.start()].strip())
                 start = bracket.end()
@@ -91,6 +117,10 @@ class Sources:
                     break
             depth += {"(": 1, "[": 1, ",": 0}.get(bracket[0], -1)
         return words
+
+
+def _latin(name: str) -> str:
+    return name.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def _split(text: str) -> dict[str, str]:

@@ -15,9 +15,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.pickle_values import Global, Node, Persistent, Value
 from bncheck.reading.roles import looks_like_a_statistic
-from bncheck.reading.torchscript_code import Sources
-
-_SETSTATE = "__setstate__"
+from bncheck.reading.torchscript_code import SETSTATE, Sources
 
 
 def rebuilt_storages(root: Value, source: Sources) -> Set[str]:
@@ -25,18 +23,18 @@ def rebuilt_storages(root: Value, source: Sources) -> Set[str]:
 
     Raises BncheckError where it gets hold of what looks like a normalisation layer.
     """
-    if not any(_SETSTATE in text for text in source.everything()):
+    if not any(SETSTATE in text for text in source.everything()):
         return frozenset()
     found: set[str] = set()
     seen: set[int] = set()
     for value in _walk(root, set()):
         kind = value.function if isinstance(value, Node) else None
-        if isinstance(kind, Global) and kind.module.startswith("__torch__"):
-            body = source.body(kind)
-            if not body or _SETSTATE in body:
-                for inner in _walk(value, seen):
-                    _refuse_norm(inner, source)
-                    found |= _storage(inner)
+        if not isinstance(kind, Global) or not kind.module.startswith("__torch__"):
+            continue
+        if source.rebuilds(kind):
+            for inner in _walk(value, seen):
+                _refuse_norm(inner, source)
+                found |= _storage(inner)
     return found
 
 

@@ -12,8 +12,9 @@ from functools import partial
 from itertools import chain
 from typing import NoReturn, TypeAlias, TypeGuard
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_DEPTH, MAX_MODULES, MAX_NAME_LETTERS, MAX_TENSORS
+from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.calls import MAPPINGS
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
@@ -40,7 +41,7 @@ ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 def find_subtrees(pickled: Pickled) -> list[Subtree]:
     """Every state dict and module below the root, outermost first, in the order of the file."""
     found: list[Subtree] = []
-    budget = Budget()
+    budget = pickled.budget
     seen: set[int] = set()
     # Iterators rather than lists of children: a pickle may have a million of them.
     stack: list[Iterator[tuple[Path, Value]]] = [iter([(None, pickled.root)])]
@@ -61,15 +62,15 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
         if isinstance(value, (TensorView, OpaqueTensor)):
             continue
         if is_module(value):
-            found.append(_module(pickled, budget.name(path), value, budget))
+            found.append(_module(pickled, dotted(path, budget), value))
             continue
         tensors = {}
         for name, item in by_name(value).items():
             if (tensor := _tensor_of(pickled, name, item)) is not None:
-                tensors[budget.name((None, name))] = tensor
+                tensors[dotted((None, name), budget)] = tensor
                 seen.add(id(item))  # or it would be described once more, as a child
         if tensors:
-            found.append(Subtree(budget.name(path), tensors))
+            found.append(Subtree(dotted(path, budget), tensors))
         stack.append(_children(path, value))
     return found
 
@@ -111,7 +112,7 @@ def _is_full(value: Value) -> TypeGuard[_Full]:
 def too_deep() -> BncheckError:
     """For what is nested like nothing that a person wrote, or contains itself."""
     return BncheckError(
-        "nests its content beyond reason (limits MAX_DEPTH, MAX_NAME_LETTERS)",
+        "nests its content beyond reason (limit MAX_DEPTH)",
         "save the weights alone, as a state dict",
     )
 
@@ -134,67 +135,45 @@ def _children(
             yield (path, key), item
 
 
-class Budget:
-    """What one file may make its reader do: modules to visit, tensors to name, letters to write.
-
-    Shared nodes let a small file describe 2^40 modules or names of gigabytes.
-    """
-
-    def __init__(self) -> None:
-        self._modules = MAX_MODULES
-        self._tensors = MAX_TENSORS
-        self._letters = MAX_NAME_LETTERS
-
-    def visit(self) -> None:
-        """Count a module."""
-        self._modules -= 1
-        if self._modules < 0:
-            raise BncheckError(
-                f"describes more than {MAX_MODULES:,} modules (limit MAX_MODULES)",
-                "save the weights alone, as a state dict",
-            )
-
-    def name(self, path: Path) -> str:
-        """The dotted name of a path, counted."""
-        parts: list[str] = []
-        while path is not None:
-            path, part = path
-            parts.append(part)
-            self._letters -= len(part) + 1
-            if len(parts) > MAX_DEPTH or self._letters < 0:
-                raise too_deep()
-        self._tensors -= 1
-        if self._tensors < 0:
-            raise BncheckError(
-                f"holds more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the file"
-            )
-        return ".".join(reversed(parts))
+def dotted(path: Path, budget: Budget) -> str:
+    """The name of a tensor or module, counted: shared nodes let a small file describe 2^40."""
+    parts: list[str] = []
+    while path is not None:
+        path, part = path
+        parts.append(part)
+        budget.letters.take(len(part) + 1)
+        if len(parts) > MAX_DEPTH:
+            raise too_deep()
+    budget.tensors.take(1)
+    return ".".join(reversed(parts))
 
 
-def _module(pickled: Pickled, path: str, root: Value, budget: Budget) -> Subtree:
+def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
     """A pickled nn.Module as its state dict, and what each normalisation layer says of itself."""
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
+    budget = pickled.budget
     stack: list[tuple[Path, int, Value]] = [(None, 0, root)]
     while stack:
         name, depth, node = stack.pop()
-        budget.visit()
+        budget.modules.take(1)
         if depth > MAX_DEPTH:
             raise too_deep()
         own = attributes(node)
         inner = by_name(own.get("_modules"))
         values = registered(own)
         dropped = members(own.get("_non_persistent_buffers_set"))
+        budget.operations.take(len(dropped) + len(values) + len(inner))  # which modules may share
         transient = {item for item in dropped if isinstance(item, str)}
         roles = {}
         for key, value in values.items():
             tensor = pickled.objects.tensor(value)
             if tensor is not None and key not in transient:
-                roles[key] = budget.name((name, key))
+                roles[key] = dotted((name, key), budget)
                 tensors[roles[key]] = tensor
         class_name = _class_name(node)
         if "running_mean" in values or (is_norm_class(class_name) and not inner):
-            modules[budget.name(name)] = norm_module(class_name, own, roles)
+            modules[dotted(name, budget)] = norm_module(class_name, own, roles)
         for key, child in reversed(list(inner.items())):
             if isinstance(child, Node):
                 stack.append(((name, key), depth + 1, child))

@@ -16,8 +16,9 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_TEXT_BYTES, MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.core.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
@@ -27,6 +28,12 @@ _USUAL_NAME = 64  # bytes
 _END = struct.Struct("<4s4xHH4xI2x")
 _END64 = struct.Struct("<4s20xQQ8xQ")
 _LOCATOR = struct.Struct("<8xQ4x")  # where the latter begins
+#: What a record takes: the shortest entry of a directory, operations, and memory while it is known.
+_RECORD_BYTES = 46
+_RECORD_OPERATIONS = 10
+_HELD_RECORD = 320
+_ARCHIVE_OPERATIONS = 200
+_TEXT_AN_OPERATION = 64  # bytes that are inflated and looked through
 _DAMAGED = "download or copy it again"
 _DOS_DIRECTORY = 0x10
 
@@ -45,8 +52,9 @@ class _Record:
 class _DirectoryLimit:
     """A stream that refuses to hand zipfile an unreasonably long directory in one piece."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, budget: Budget) -> None:
         self._stream = stream
+        self._budget = budget
         self.seek = stream.seek
         self.tell = stream.tell
 
@@ -56,6 +64,7 @@ class _DirectoryLimit:
                 f"has a zip directory of {length:,} bytes (limit MAX_ZIP_DIRECTORY_BYTES)",
                 "save the weights alone, as a state dict",
             )
+        self._budget.operations.take(max(length, 0) // _RECORD_BYTES * _RECORD_OPERATIONS)
         return self._stream.read(length)
 
 
@@ -65,8 +74,9 @@ class ZipArchive:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._records: dict[str, _Record] = {}
-        self._text_bytes = 0
-        stream = _DirectoryLimit(source.stream())
+        self.budget = source.budget
+        self.budget.operations.take(_ARCHIVE_OPERATIONS)
+        stream = _DirectoryLimit(source.stream(), self.budget)
         try:
             with zipfile.ZipFile(cast(BinaryIO, stream)) as archive:
                 infos = archive.infolist()
@@ -76,6 +86,7 @@ class ZipArchive:
             if reason == "File is not a zip file":  # so says zipfile of what lacks its end
                 reason = "it has no end: a download cut short?"
             raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None
+        self.budget.held.take(_HELD_RECORD * len(infos))
         self.folder = _top_folder([info.orig_filename for info in infos])
         self._names = [info.orig_filename.removeprefix(self.folder) for info in infos]
         for name, info in zip(self._names, infos, strict=True):
@@ -94,6 +105,11 @@ class ZipArchive:
                 bool(info.flag_bits & 0x1),
                 name.endswith("/") or bool(info.external_attr & _DOS_DIRECTORY),
             )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive."""
+        return self._source.size
 
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._records
@@ -138,21 +154,26 @@ class ZipArchive:
                 f"has a record {name[:60]!r} of {source.size:,} bytes (limit {limit:,})",
                 "save the weights alone, as a state dict",
             )
+        self.budget.read.take(source.size)
+        self.budget.held.take(source.size)
         return self.storage(name).read(0, source.size)
 
-    def text(self, name: str) -> str:
+    def within(self, data: bytes) -> Source:
+        """A record that was read, as a source of the same checkpoint."""
+        return self._source.within(data)
+
+    def text(self, name: str) -> bytes:
         """A record of source code or JSON, inflated within the limits."""
         record = self._record(name)
-        self._text_bytes += record.size
         longest = max(record.size, record.stored)
-        if longest > MAX_TEXT_RECORD_BYTES or self._text_bytes > MAX_TEXT_BYTES:
+        if longest > MAX_TEXT_RECORD_BYTES:
             raise BncheckError(
-                f"holds {longest:,} bytes of source code or JSON (limits MAX_TEXT_RECORD_BYTES, "
-                "MAX_TEXT_BYTES)",
+                f"holds {longest:,} bytes of source code or JSON (limit MAX_TEXT_RECORD_BYTES)",
                 "check where it is from",
             )
+        self.budget.operations.take(longest // _TEXT_AN_OPERATION)
         if not record.compressed:
-            return self.read(name, MAX_TEXT_RECORD_BYTES).decode("utf-8", "replace")
+            return self.read(name, MAX_TEXT_RECORD_BYTES)
         packed = self._source.read(self._data_offset(name, record), record.stored)
         try:
             text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.size or 1)
@@ -160,7 +181,7 @@ class ZipArchive:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
         if zlib.crc32(text) != record.crc:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED)
-        return text.decode("utf-8", "replace")
+        return text
 
     def _record(self, name: str) -> _Record:
         record = self._records.get(name.lower())

@@ -15,8 +15,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse an output that is one of the inputs or another output. Raises BncheckError.
 
     Two names are one file where links, hard links or folders lead them to one. An input is all of
-    its files: a folder's, an index's shards, an ONNX model's data. Called before anything is
-    written; the inputs are looked at only where there is something to lose.
+    its files: a folder's but for earlier reports, an index's shards, an ONNX model's data. Called
+    before anything is written; the inputs are looked at only where there is something to lose.
     """
     taken: set[object] = set()
     existing: dict[object, Path] = {}
@@ -30,6 +30,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     for path in inputs if existing else ():
         for file in files_of(path):
             for mark in _marks(file) & existing.keys():
+                if os.path.isdir(path) and _is_report(file):
+                    continue
                 raise BncheckError(
                     f"is also an input ({path})", "name another file to write", str(existing[mark])
                 )
@@ -42,6 +44,16 @@ def refuse_inside(output: Path, folder: Path) -> None:
         raise BncheckError(
             f"lies in the folder of which it is a copy ({folder})", "name another", str(output)
         )
+
+
+def _is_report(path: Path) -> bool:
+    """Whether an earlier run may have put it beside what is read from the folder."""
+    if path.suffix in (".html", ".svg", ".sarif"):
+        return True
+    if path.suffix not in (".json", ".md", ".xml", ".txt"):
+        return False
+    with open(path, "rb") as file:
+        return b"bncheck" in file.read(4096)
 
 
 def _marks(path: Path) -> set[object]:

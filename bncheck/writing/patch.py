@@ -20,9 +20,10 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, StridedTensor, numpy_dtype
+from bncheck.reading.tensors import StridedTensor, numpy_dtype
 from bncheck.writing import zip_checksums
 from bncheck.writing.atomic import copied_mode, creating_folder, replacing, usual_mode
+from bncheck.writing.sharing import aliases, parts_of
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -53,6 +54,7 @@ def write_copy(checkpoint: Checkpoint, values: Mapping[str, Array], out: Path) -
 
     Raises BncheckError for a layout whose numbers cannot be found in the file.
     """
+    values = {**values, **_of_aliases(checkpoint, values)}
     edits = [edit for name, array in values.items() for edit in _edits(checkpoint, name, array)]
     if checkpoint.path.is_dir():
         with creating_folder(out, checkpoint.path) as temporary:
@@ -72,6 +74,12 @@ def write_copy(checkpoint: Checkpoint, values: Mapping[str, Array], out: Path) -
         shutil.copyfile(checkpoint.path, temporary)
         _apply(edits, checkpoint.path, temporary)
         _verify(checkpoint, values, temporary)
+
+
+def _of_aliases(checkpoint: Checkpoint, values: Mapping[str, Array]) -> dict[str, Array]:
+    """The same numbers for the other names of these tensors."""
+    found = aliases(checkpoint, values)
+    return {name: values[other] for name, other in found.items() if name not in values}
 
 
 def copy_folder(folder: Path, target: Path, weights: Iterable[Path]) -> None:
@@ -116,7 +124,7 @@ def _stray(name: str) -> BncheckError:
 
 def _edits(checkpoint: Checkpoint, name: str, values: Array) -> list[_Edit]:
     found = []
-    for part in _parts(checkpoint.tensors.lazy[name]):
+    for part in parts_of(checkpoint.tensors.lazy[name]):
         tensor = part.tensor
         file = tensor.storage.source.file if isinstance(tensor, StridedTensor) else None
         if not isinstance(tensor, StridedTensor) or not isinstance(file, SourceFile):
@@ -130,12 +138,6 @@ def _edits(checkpoint: Checkpoint, name: str, values: Array) -> list[_Edit]:
         piece = (values[part.place] if part.place else values).reshape(tensor.shape)
         found.append(_Edit(file.path, tensor, piece, archive))
     return found
-
-
-def _parts(tensor: LazyTensor) -> list[Part]:
-    if isinstance(tensor, LoadedTensor) and tensor.parts is not None:
-        return tensor.parts()
-    return [Part((), tensor)]
 
 
 def _apply(edits: list[_Edit], original: Path, copy: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bncheck.cli import run
+from bncheck.cli.app import COMMANDS
+from bncheck.core.usercode import files_of_spec
 from tests import small
 from tests.hostile.check import fingerprint
 from tests.planted import SAMPLES
@@ -160,6 +164,14 @@ def test_an_artifact_is_no_input(
     _refused(folder, given, capsys, "is also an input")
 
 
+def test_the_data_of_a_model_of_any_name_are_no_output(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "external" / "model.onnx").rename(folder / "external" / "model")
+    words = ["inspect", "external/model", "--report", "json:external/model.data"]
+    _refused(folder, words, capsys, "is also an input")
+
+
 def test_data_that_an_export_would_remove_are_no_input(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +248,29 @@ def test_init_writes_into_no_other_file(folder: Path, capsys: pytest.CaptureFixt
         _refused(folder, ["gate", "--init", "--config", name], capsys, "does not end in .toml")
 
 
+@pytest.mark.parametrize(
+    "spec", ["data.npz", "images", "absent", ":", "a:", ":b", "os:x", "a..b:c"]
+)
+def test_a_spec_names_no_folder_around_it(spec: str, folder: Path) -> None:
+    named = {path.resolve() for path in files_of_spec(spec)}
+    assert not named & {folder, *folder.parents, folder / "x.pt"}
+
+
+def test_a_report_in_a_folder_that_is_read_is_replaced(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "sharded")
+    words = ["inspect", "."]
+    for format_, name in (("json", "r.json"), ("html", "r.html"), ("markdown", "r.md")):
+        words += ["--report", f"{format_}:{name}"]
+    for _ in range(2):
+        assert run([*words, "--write-baseline", "known.json"]) == 0
+    capsys.readouterr()
+    for name in ("config.json", "README.md", "vocab.txt", "code.py"):
+        (folder / "sharded" / name).write_text("{}")
+        _refused(folder, ["inspect", ".", "--report", f"json:{name}"], capsys, "is also an input")
+
+
 def test_what_is_no_input_is_replaced(folder: Path) -> None:
     """An earlier report beside the checkpoint, and the baseline that is written anew."""
     (folder / "report.json").write_text("old")
@@ -244,3 +279,10 @@ def test_what_is_no_input_is_replaced(folder: Path) -> None:
     assert run([*words, "html:sharded/notes.html", "--write-baseline", "configured.json"]) == 0
     assert (folder / "report.json").read_text().startswith("{")
     assert "<html" in (folder / "sharded" / "notes.html").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "rule"])
+def test_every_command_holds_its_files_against_each_other(name: str) -> None:
+    source = Path(import_module(f"bncheck.cli.{name}").__file__ or "").read_text()
+    called = {ast.unparse(n.func) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)}
+    assert "check_files" in called

@@ -15,7 +15,7 @@ from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file, pack, saved
 from tests.hostile.programs import exported
 
 
-def _layers(count: int) -> bytes:
+def layers(count: int) -> bytes:
     """So many layers over one tensor."""
     parts = ("running_mean", "running_var")
     names = [text(f"l{n}.{part}") + get(0) for n in range(count) for part in parts]
@@ -31,17 +31,17 @@ def _built(folder: Path, body: Callable[[], bytes]) -> Path:
 
 
 for _name, _codes, _what, _body in (
-    ("marks", REFUSED, "1.7 million MARKs", lambda: b"(" * 1_700_000 + b"N"),
-    ("tuples", REFUSED, "1.7 million tuples in each other", lambda: b")" + b"\x85" * 1_700_000),
-    ("lists", REFUSED, "1.7 million empty lists", lambda: b"(" + b"]" * 1_700_000 + b"l"),
-    ("layers", REFUSED, "10,001 layers that are one tensor", lambda: _layers(10_001)),
+    ("marks", REFUSED, "2.8 million MARKs", lambda: b"(" * 2_800_000 + b"N"),
+    ("tuples", REFUSED, "2.8 million tuples in each other", lambda: b")" + b"\x85" * 2_800_000),
+    ("lists", REFUSED, "2.8 million empty lists", lambda: b"(" + b"]" * 2_800_000 + b"l"),
+    ("layers", REFUSED, "10,001 layers that are one tensor", lambda: layers(10_001)),
     ("text", REFUSED, "30 MB of text that takes four times that", lambda: b"(" + _wide() * 2),
     ("bytes", REFUSED, "80 MB of short byte strings",
      lambda: b"(" + (b"B" + struct.pack("<I", 4000) + bytes(4000)) * 17_000),
 ):  # fmt: skip
     add(f"abundant-{_name}", _codes, _what, partial(_built, body=_body))
 for _name, _codes, _what, _body in (
-    ("tensors", REFUSED, "400,000 names of one tensor", lambda: _layers(200_000)),
+    ("tensors", REFUSED, "400,000 names of one tensor", lambda: layers(200_000)),
     ("memo", ANY, "4.9 million numbered values", lambda: b"N" + b"\x94" * 4_900_000),
     ("floats", ANY, "4.9 million floats",
      lambda: b"(" + b"G?\xf0\0\0\0\0\0\1" * 4_900_000 + b"l"),
@@ -52,7 +52,7 @@ for _name, _codes, _what, _body in (
 
 def _findings(folder: Path) -> Path:
     numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
-    records = {"m/data.pkl": PROTO + _layers(10_000) + b".", "m/data/0": numbers, "m/version": b"3"}
+    records = {"m/data.pkl": PROTO + layers(10_000) + b".", "m/data/0": numbers, "m/version": b"3"}
     return pack(folder / "model.pt", records)
 
 
@@ -112,7 +112,7 @@ def abundant_records(folder: Path) -> Path:
     return file(folder, data[:end] + entries + tail)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     out = b""
     while number > 127:
         out, number = out + bytes([number & 127 | 128]), number >> 7
@@ -124,7 +124,7 @@ def _onnx(folder: Path, field: bytes, count: int, inside: Callable[[bytes], byte
 
 
 def _graph(fields: bytes) -> bytes:
-    return b"\x3a" + _varint(len(fields)) + fields
+    return b"\x3a" + varint(len(fields)) + fields
 
 
 _NORM = b"\x22\x12BatchNormalization\x1a\x01a"
@@ -132,7 +132,7 @@ for _name, _what, _field, _count, _inside in (
     ("fields", "ten million fields that say nothing", b"\x08\x08", 10_000_000, bytes),
     ("nodes", "a million empty nodes", b"\x0a\x00", 1_000_000, _graph),
     ("initializers", "a million empty tensors", b"\x2a\x00", 1_000_000, _graph),
-    ("namesakes", "15,000 layers of one name", b"\x0a" + _varint(len(_NORM)) + _NORM, 15_000,
+    ("namesakes", "15,000 layers of one name", b"\x0a" + varint(len(_NORM)) + _NORM, 15_000,
      _graph),
 ):  # fmt: skip
     add(f"abundant-onnx-{_name}", REFUSED, _what,

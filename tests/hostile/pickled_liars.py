@@ -125,6 +125,8 @@ _PICKLES = (
      + _items(_MEAN) + text("pair") + get(7) + text("more") + b"as"),
     ("arguments-as-list", REFUSED, "a call with a list in the place of the tuple",
      _ORDERED + b"](" + b"]" + _PAIR + b"a" + b"eR" + _items(_MEAN)),
+    ("metadata-false", REFUSED, "a negative bit that is said to be False, and that torch sets",
+     _variance(_tensor("0", dict_({"neg": _FALSE})))),
     ("metadata-changed", REFUSED, "a negative bit that is taken back after its use",
      dict_({"meta": dict_({"neg": b"\x88"}) + put(7),
             **_MEAN, "bn.running_var": _tensor("0", get(7))})

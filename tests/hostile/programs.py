@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -83,12 +83,23 @@ def exported_json_bomb(folder: Path) -> Path:
     return pack(folder / "model.pt2", records, deflate=lambda record: record.endswith(".json"))
 
 
-def _torchscript(folder: Path, code: Mapping[str, bytes], deflate: bool = False) -> Path:
+def torchscript_norm(kind: str = "BatchNorm2d") -> bytes:
+    """A scripted layer of a class in `__torch__`."""
     statistics = {"running_mean": tensor(), "running_var": tensor()}
-    norm = call(name("__torch__", "BatchNorm2d")) + dict_(statistics) + b"b"
+    return call(name("__torch__", kind)) + dict_(statistics) + b"b"
+
+
+def torchscript(
+    folder: Path,
+    code: Mapping[str, bytes],
+    deflate: bool = False,
+    norms: Sequence[bytes] = (torchscript_norm(),),
+) -> Path:
+    """A scripted network of these layers, and the files of its code."""
+    layers = {f"bn{number}": norm for number, norm in enumerate(norms)}
     numbers = np.ones(4, np.float32).tobytes()
     records = {
-        "m/data.pkl": PROTO + call(name("__torch__", "Net")) + dict_({"bn": norm}) + b"b.",
+        "m/data.pkl": PROTO + call(name("__torch__", "Net")) + dict_(layers) + b"b.",
         "m/constants.pkl": PROTO + b"(" + tensor() + b"t.",
         "m/data/0": numbers,
         "m/constants/0": numbers,
@@ -98,28 +109,28 @@ def _torchscript(folder: Path, code: Mapping[str, bytes], deflate: bool = False)
     return pack(folder / "model.pt", records, lambda record: deflate and "/code/" in record)
 
 
-_NORM_CODE = b"class BatchNorm2d(Module):\n  eps : Final[float] = 1e-05\n"
+NORM_CODE = b"class BatchNorm2d(Module):\n  eps : Final[float] = 1e-05\n"
 #: 60 MB of code in which there is nothing but the beginning of a class.
 _BLANKS = b"class C(Module):\n" + b" " * 60_000_000
 
 add("torchscript-regex", ANY, "code that makes a regular expression go back and forth",
-    partial(_torchscript, code={"__torch__.py": b"class BatchNorm2d(Module):\n  "
+    partial(torchscript, code={"__torch__.py": b"class BatchNorm2d(Module):\n  "
                                 + b"torch.batch_norm(" * 60_000}))  # fmt: skip
 add("torchscript-regex-commas", ANY, "the same with commas",
-    partial(_torchscript, code={"__torch__.py": b"class BatchNorm2d(Module):\n  "
+    partial(torchscript, code={"__torch__.py": b"class BatchNorm2d(Module):\n  "
                                 + b"torch.batch_norm(x, w, b, m, v, " * 60_000}))  # fmt: skip
 add("torchscript-code-bomb", ANY, "20 files of code that inflate to 60 MB each",
-    partial(_torchscript, deflate=True, code={"__torch__.py": _NORM_CODE}
+    partial(torchscript, deflate=True, code={"__torch__.py": NORM_CODE}
             | {f"__torch__/c{n}.py": _BLANKS for n in range(20)}))  # fmt: skip
 add("torchscript-code-not-text", ANY, "code that is noise",
-    partial(_torchscript, code={"__torch__.py": bytes(range(256)) * 10}))  # fmt: skip
+    partial(torchscript, code={"__torch__.py": bytes(range(256)) * 10}))  # fmt: skip
 add("torchscript-no-code", ANY, "a class whose code is missing",
-    partial(_torchscript, code={"other.py": b""}))  # fmt: skip
+    partial(torchscript, code={"other.py": b""}))  # fmt: skip
 add("torchscript-eps-not-a-number", ANY, "an eps of 1e999 and one of text",
-    partial(_torchscript, code={"__torch__.py": b"class BatchNorm2d(Module):\n"
+    partial(torchscript, code={"__torch__.py": b"class BatchNorm2d(Module):\n"
             b"  eps : Final[float] = 1e999\n  momentum : Final[float] = abc\n"}))  # fmt: skip
 
 
 add("torchscript-frozen-eps-of-dots", ANY, "a call whose eps is 1..2.-3",
-    partial(_torchscript, code={"__torch__.py": b"torch.batch_norm(x, CONSTANTS.c0, CONSTANTS.c0, "
+    partial(torchscript, code={"__torch__.py": b"torch.batch_norm(x, CONSTANTS.c0, CONSTANTS.c0, "
             b"CONSTANTS.c0, CONSTANTS.c0, False, 1..2, 1.-3, True)"}))  # fmt: skip

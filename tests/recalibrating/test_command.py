@@ -175,3 +175,22 @@ def test_json_has_the_promised_keys(tmp_path: Path) -> None:
     assert before[3]["w2"] > 0.9
     assert after[3]["w2"] < 0.05
     assert not math.isnan(after[0]["w2"])
+
+
+def test_a_part_that_shares_the_bytes_and_so_changes_is_said(tmp_path: Path) -> None:
+    state = torch.load(SAMPLES / "healthy.pt", weights_only=True)["state_dict"]
+    averaged = {name: t if "running" in name else t.clone() for name, t in state.items()}
+    torch.save({"model": state, "ema": averaged}, tmp_path / "two.pt")
+    notes: list[str] = []
+    options = Options("model", momentum=0.003)  # under-warmed, if that were true
+    done = recalibrate_file(
+        tmp_path / "two.pt", tmp_path / "out.pt", options, None, note=notes.append
+    )
+    assert "ema.bn1.running_mean" in done.also_changed
+    assert len(done.also_changed) == 8
+    assert done.to_dict()["also_changed"] == list(done.also_changed)
+    assert [line for line in notes if "ema.bn1.running_mean and 7 more changed, too" in line]
+    for name in ("bn1.running_mean", "bn4.running_var"):
+        old = bncheck.open_checkpoint(tmp_path / "two.pt", key="ema").tensors[name]
+        new = bncheck.open_checkpoint(tmp_path / "out.pt", key="ema").tensors[name]
+        assert old.tobytes() != new.tobytes()

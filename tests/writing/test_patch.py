@@ -15,6 +15,7 @@ import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.reading.opening import open_checkpoint
 from bncheck.writing.patch import write_copy
+from bncheck.writing.sharing import shared_elsewhere
 from tests.planted import SAMPLES
 
 LAYOUTS = ("healthy.pt", "healthy-legacy.pth", "healthy.safetensors", "healthy-sharded",
@@ -162,3 +163,35 @@ def test_a_copy_is_as_closed_as_the_original(name: str, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(original)
     write_copy(checkpoint, new_values(checkpoint.prefix), copy)
     assert {path: (copy / path).stat().st_mode & 0o777 for path in modes} == modes
+
+
+def _two_of_one_storage(path: Path) -> None:
+    """As `ema = {**model.state_dict()}` is saved, when only the weights were averaged."""
+    state = torch.load(SAMPLES / "healthy.pt", weights_only=True)["state_dict"]
+    averaged = {name: t if "running" in name else t.clone() for name, t in state.items()}
+    torch.save({"model": state, "ema": averaged, "copy": {k: v.clone() for k, v in state.items()}},
+               path)  # fmt: skip
+
+
+def test_what_shares_its_bytes_with_the_new_numbers_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "two.pt"
+    _two_of_one_storage(path)
+    checkpoint = open_checkpoint(path, "model")
+    values = new_values("")
+    assert shared_elsewhere(checkpoint, values) == [f"ema.{MEAN}", f"ema.{VAR}"]
+    write_copy(checkpoint, values, tmp_path / "out.pt")
+    written = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert torch.equal(written["ema"][MEAN], written["model"][MEAN])
+    assert not torch.equal(written["copy"][MEAN], written["model"][MEAN])
+    assert shared_elsewhere(open_checkpoint(path, "copy"), values) == []
+
+
+def test_other_names_of_the_same_tensor_change_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "alias.pt"
+    mean, var = torch.zeros(3), torch.ones(3)
+    names = ("a.bn.running_mean", "a.bn.running_var", "b.bn.running_mean", "b.bn.running_var")
+    torch.save(dict(zip(names, (mean, var, mean, var), strict=True)), path)
+    write_copy(open_checkpoint(path), {names[0]: np.full(3, 7.0)}, tmp_path / "out.pt")
+    written = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert written[names[0]].tolist() == written[names[2]].tolist() == [7.0] * 3
+    assert written[names[1]].tolist() == [1.0] * 3

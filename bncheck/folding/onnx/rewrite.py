@@ -12,9 +12,10 @@ from onnx import helper, numpy_helper
 from bncheck.folding.algebra import Cast
 from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.weights import NewWeights, Solution
-from bncheck.graph.dataflow import ConvTranspose, Linear, Op
+from bncheck.graph.dataflow import Op
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
+from bncheck.graph.specs import ConvTranspose, Linear
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
@@ -127,7 +128,7 @@ class _Rewriter:
         self.after.setdefault(int(op.name), []).append(added)
 
     def _as_shuffle(self, node: onnx.NodeProto, op: Op, spec: ConvTranspose) -> None:
-        """See algebra.tiling_as_conv."""
+        """docs/folding.md, "Tiling"."""
         result = node.output[0]
         node.op_type = "Conv"
         del node.attribute[:]

@@ -1,4 +1,4 @@
-"""The pixel shuffle behind a tiling convolution (algebra.tiling_as_conv), as moves of axes."""
+"""The pixel shuffle behind a tiling convolution (algebra.Kernel.as_tiles), as moves of axes."""
 
 from __future__ import annotations
 

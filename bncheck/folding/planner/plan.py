@@ -53,7 +53,7 @@ class Fold:
 
     `before`: of its input, `after`: of its result. `beside`: a multiple of its own input and a
     shift that are added to its result. `as_shuffle`: it becomes a 1 x 1 convolution and a pixel
-    shuffle (algebra.tiling_as_conv).
+    shuffle (algebra.Kernel.as_tiles).
     """
 
     before: Affine | None = None

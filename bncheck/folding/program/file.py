@@ -12,8 +12,8 @@ from typing import Final
 import torch
 from torch.export import ExportedProgram
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.program.guard import AGAIN, check_record
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
@@ -32,7 +32,7 @@ def load_program(path: Path) -> ExportedProgram:
     whatever else torch would run (guard.py).
     """
     try:
-        clean = _without_pickles(ZipArchive(Source.open(path)))
+        clean = _without_pickles(ZipArchive(Source.open(path, Budget())))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.getLogger("torch.export").setLevel(logging.ERROR)
@@ -55,7 +55,7 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
         raise BncheckError("is a .pt2 of torch before 2.7, which only unpickling can read", AGAIN)
     nothing = io.BytesIO()
     torch.save(((), {}), nothing)
-    clean = io.BytesIO()
+    clean, left = io.BytesIO(), archive.size
     with zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as out:
         for name in archive.names:
             if name.startswith(_EXTRA):  # what users pack along; a fold does not keep it
@@ -65,7 +65,10 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
             if name.startswith(_SAMPLES):
                 data = nothing.getvalue()
             else:
-                data = archive.read(name, MAX_ONNX_BYTES)
+                record = archive.storage(name)
+                if (left := left - record.source.size) < 0:
+                    raise BncheckError("holds records that lie in each other", AGAIN)
+                data = record.read(0, record.source.size)
             out.writestr(f"{archive.folder}{name}", data)
     clean.seek(0)
     return clean

@@ -17,7 +17,8 @@ from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
-from bncheck.graph.dataflow import ConvTranspose, Linear, Op
+from bncheck.graph.dataflow import Op
+from bncheck.graph.specs import ConvTranspose, Linear
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.
@@ -167,7 +168,7 @@ class _Rewriter:
         self.nodes[node.name] = added
 
     def _as_shuffle(self, node: Node, spec: ConvTranspose, weight: Node, bias: Node | None) -> None:
-        """See algebra.tiling_as_conv."""
+        """docs/folding.md, "Tiling"."""
         tile = list(spec.stride)
         dims = len(tile)
         ones, zeros = [1] * dims, [0] * dims

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Node
 
-from bncheck.graph.dataflow import Identity, Opaque, Split
 from bncheck.graph.operators import TORCH, Alike, UndescribedError
 from bncheck.graph.program.algebra import ALGEBRA
 from bncheck.graph.program.calls import Call, Describe, Described
@@ -16,6 +15,7 @@ from bncheck.graph.program.gathers import GATHERS
 from bncheck.graph.program.norms import NORMS
 from bncheck.graph.program.pooling import POOLING
 from bncheck.graph.program.views import VIEWS
+from bncheck.graph.specs import Identity, Opaque, Split
 
 
 def _alike(known: Alike) -> Describe:

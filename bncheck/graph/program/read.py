@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from bncheck.graph.dataflow import Add, Floats, Graph, Mul, Norm, Op, Shape, Spec, Split, Value
+from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value
 from bncheck.graph.program.calls import (
     Arguments,
     Call,
@@ -23,6 +23,7 @@ from bncheck.graph.program.norms import BATCH_NORMS
 from bncheck.graph.program.operators import described
 from bncheck.graph.program.pooling import windows
 from bncheck.graph.program.views import LIKE
+from bncheck.graph.specs import Add, Mul, Norm, Spec, Split
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

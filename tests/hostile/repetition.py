@@ -1,0 +1,267 @@
+"""Small things that a file asks for again and again: each is cheap, and a thousand are not."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+
+from tests.hostile.abundance import layers, varint
+from tests.hostile.assembler import (
+    PROTO,
+    call,
+    dict_,
+    get,
+    integer,
+    name,
+    put,
+    tensor,
+    text,
+    tuple_,
+)
+from tests.hostile.case import ANY, add, case, file
+from tests.hostile.programs import NORM_CODE, torchscript, torchscript_norm
+
+_FOUR = np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes()
+_ROLES = ("running_mean", "running_var")
+
+# --- TorchScript ----------------------------------------------------------------------------------
+
+
+def _class(kind: str, body: bytes) -> bytes:
+    return NORM_CODE.replace(b"BatchNorm2d", kind.encode()) + body + b"\n"
+
+
+def _code(*texts: bytes) -> dict[str, bytes]:
+    return {f"__torch__/c{n}.py" if n else "__torch__.py": text for n, text in enumerate(texts)}
+
+
+@case(ANY, "300 BatchNorms of one TorchScript class of 30 MB")
+def repeated_class(folder: Path) -> Path:
+    body = b"  torch.batch_norm(x, " * 1_400_000
+    return torchscript(folder, _code(_class("BatchNorm2d", body)), norms=[torchscript_norm()] * 300)
+
+
+@case(ANY, "4,000 TorchScript classes in one file of 30 MB")
+def repeated_classes(folder: Path) -> Path:
+    kinds = [f"BatchNorm{number}d" for number in range(4000)]
+    code = b"".join(_class(kind, b" " * 7000) for kind in kinds)
+    return torchscript(folder, _code(code), norms=[*map(torchscript_norm, kinds)])
+
+
+def _wide() -> bytes:
+    return NORM_CODE + b"# \xf0\x9f\x98\x80" + b" " * 30_000_000
+
+
+@case(ANY, "30 MB of TorchScript code with one letter of four bytes")
+def repeated_wide_letter(folder: Path) -> Path:
+    return torchscript(folder, _code(_wide()))
+
+
+@case(ANY, "four such files")
+def repeated_wide_letters(folder: Path) -> Path:
+    return torchscript(folder, _code(*[_wide()] * 4))
+
+
+# --- files in files -------------------------------------------------------------------------------
+
+
+def _zip(records: int, root: bytes, data: bytes = _FOUR) -> bytes:
+    """A torch archive in memory with so many records beside its own."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("m/data.pkl", PROTO + root + b".")
+        archive.writestr("m/data/0", data)
+        for number in range(records):
+            archive.writestr(f"m/{number}", b"")
+    return out.getvalue()
+
+
+def _storage() -> bytes:
+    kind = name("torch", "FloatStorage")
+    return tuple_(text("storage"), kind, text("0"), text("cpu"), integer(4)) + b"Q"
+
+
+def _nested(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
+    """A plain pickle of tensors whose storages are files in it: `copies` that take turns."""
+    kept = [b"B" + struct.pack("<I", len(inner)) + inner + put(n) + b"0" for n in range(copies)]
+    parts = [*kept, b"}("]
+    load, rebuild = (
+        name("torch.storage", "_load_from_bytes"),
+        name("torch._utils", "_rebuild_tensor_v2"),
+    )
+    numbers = [tuple_(integer(4)), tuple_(integer(1))]
+    for number in range(count):
+        storage = call(load, get(number % copies))
+        key = f"l{number // 2}.{_ROLES[number % 2]}"
+        parts.append(text(key) + call(rebuild, storage, integer(0), *numbers))
+    return file(folder, PROTO + b"".join(parts) + b"u.", "model.pkl")
+
+
+@case(ANY, "one torch file of 20,000 records in a pickle, in which 300 tensors sit")
+def repeated_nested_file(folder: Path) -> Path:
+    return _nested(folder, 300, _zip(20_000, _storage()))
+
+
+@case(ANY, "forty torch files in a pickle, of 20,000 records each")
+def repeated_nested_files(folder: Path) -> Path:
+    return _nested(folder, 40, _zip(20_000, _storage()), copies=40)
+
+
+@case(ANY, "20,000 small torch files in a pickle")
+def repeated_nested_small_files(folder: Path) -> Path:
+    return _nested(folder, 19_000, _zip(0, _storage()), copies=19_000)
+
+
+# --- distributed checkpoints ----------------------------------------------------------------------
+
+
+def _chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
+    """Mean and variance of one layer, each of so many chunks of four in one file."""
+    (folder / "__0_0.distcp").write_bytes(inner * copies)
+    properties = TensorProperties(dtype=torch.float32)
+    chunks = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
+    whole = TensorStorageMetadata(properties, torch.Size([4 * count]), chunks)
+    keys = [f"bn.{role}" for role in _ROLES]
+    places = {
+        MetadataIndex(key, chunk.offsets): _StorageInfo(
+            "__0_0.distcp", number % copies * len(inner), len(inner)
+        )
+        for key in keys
+        for number, chunk in enumerate(chunks)
+    }
+    content = Metadata(dict.fromkeys(keys, whole), storage_data=places)
+    (folder / ".metadata").write_bytes(pickle.dumps(content))
+    return folder
+
+
+add("repeated-chunks-of-records", ANY, "200 chunks that are one zip archive of 20,000 records",
+    lambda folder: _chunks(folder, 100, _zip(20_000, tensor())))  # fmt: skip
+add("repeated-chunks-of-many-archives", ANY, "200 chunks that are 100 archives of 20,000 records",
+    lambda folder: _chunks(folder, 100, _zip(20_000, tensor()), 100))  # fmt: skip
+add("repeated-chunks", ANY, "2 x 20,000 chunks that are one archive",
+    lambda folder: _chunks(folder, 20_000, _zip(0, tensor())))  # fmt: skip
+add("repeated-chunks-each-its-own", ANY, "2 x 20,000 chunks of 20,000 archives",
+    lambda folder: _chunks(folder, 20_000, _zip(0, tensor()), 20_000))  # fmt: skip
+
+# --- shards ---------------------------------------------------------------------------------------
+
+
+def _sharded(folder: Path, shards: int, write: Callable[[Path, int], object], ending: str) -> Path:
+    places: dict[str, str] = {}
+    for number in range(shards):
+        shard = f"model-{number:05}.{ending}"
+        write(folder / shard, number)
+        places |= {f"l{number}.{role}": shard for role in _ROLES}
+    raw = json.dumps({"weight_map": places}).encode()
+    return file(folder, raw, f"model.{ending}.index.json")
+
+
+def safetensors(names: list[str], padding: int = 0) -> bytes:
+    entries: dict[str, object] = {
+        key: {"dtype": "F32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
+        for n, key in enumerate(names)
+    }
+    raw = json.dumps(entries | {"__metadata__": {"x": "y" * padding}}).encode()
+    return struct.pack("<Q", len(raw)) + raw + np.ones(len(names), np.float32).tobytes()
+
+
+def _of_layer(number: int) -> list[str]:
+    return [f"l{number}.{role}" for role in _ROLES]
+
+
+def _linked(folder: Path, data: bytes, ending: str) -> Path:
+    (folder / f"one.{ending}").write_bytes(data)
+
+    def link(path: Path, number: int) -> None:
+        path.symlink_to(f"one.{ending}")
+
+    return _sharded(folder, 40, link, ending)
+
+
+@case(ANY, "40 shards that are links to one of 70,000 tensors")
+def repeated_shard_links(folder: Path) -> Path:
+    names = [key for number in range(35_000) for key in _of_layer(number)]
+    return _linked(folder, safetensors(names), "safetensors")
+
+
+@case(ANY, "40 shards that are links to one pickle of 60,000 tensors")
+def repeated_pickle_links(folder: Path) -> Path:
+    return _linked(folder, _zip(0, layers(30_000)), "bin")
+
+
+@case(ANY, "40 shards of 70,000 tensors each")
+def repeated_large_shards(folder: Path) -> Path:
+    names = [key for number in range(35_000) for key in _of_layer(number)]
+    data = safetensors(names)
+    return _sharded(folder, 40, lambda path, number: path.write_bytes(data), "safetensors")
+
+
+@case(ANY, "4,000 shards")
+def repeated_shards(folder: Path) -> Path:
+    return _sharded(
+        folder,
+        4000,
+        lambda path, n: path.write_bytes(safetensors(_of_layer(n))),
+        "safetensors",
+    )
+
+
+@case(ANY, "4,000 shards that are pickles")
+def repeated_pickle_shards(folder: Path) -> Path:
+    def write(path: Path, number: int) -> None:
+        path.write_bytes(_zip(0, dict_(dict.fromkeys(_of_layer(number), tensor()))))
+
+    return _sharded(folder, 4000, write, "bin")
+
+
+# --- protobuf -------------------------------------------------------------------------------------
+
+
+def _onnx(folder: Path, field: int, packed: bool) -> Path:
+    count = 30_000_000
+    if packed:
+        tensor_fields = varint(field << 3 | 2) + varint(count) + b"\1" * count
+    else:
+        tensor_fields = (varint(field << 3) + b"\1") * (count // 2)
+    node = b"\x22\x12BatchNormalization"
+    initializer = b"\x2a" + varint(len(tensor_fields)) + tensor_fields
+    graph = b"\x0a" + varint(len(node)) + node + initializer
+    return file(folder, b"\x08\x08\x3a" + varint(len(graph)) + graph, "model.onnx")
+
+
+for _name, _field in (("dims", 1), ("int32", 5), ("int64", 7), ("uint64", 11)):
+    add(f"repeated-varints-{_name}", ANY, f"ONNX with 30 MB of one-byte numbers in {_name}",
+        partial(_onnx, field=_field, packed=True))  # fmt: skip
+    add(f"repeated-varints-{_name}-unpacked", ANY, "the same, each in a field of its own",
+        partial(_onnx, field=_field, packed=False))  # fmt: skip
+
+# --- reports --------------------------------------------------------------------------------------
+
+
+def _findings(folder: Path) -> Path:
+    numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
+    return file(folder, _zip(0, layers(9_999), numbers))
+
+
+add("repeated-layers-verbose", ANY, "9,999 broken layers, all of them shown", _findings,
+    options=("--verbose",))  # fmt: skip
+for _format in ("json", "markdown", "html", "sarif", "junit", "github", "gitlab"):
+    add(f"repeated-layers-{_format}", ANY, f"9,999 broken layers as {_format}", _findings,
+        options=("--verbose", "--format", _format), long=True)  # fmt: skip
