@@ -310,13 +310,18 @@ class Grammar:
 _ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 
 
-def _zip(folder: Path, body: bytes, order: str) -> Path:
+def _zip(folder: Path, body: bytes, order: str, patches: list[tuple[int, int]]) -> Path:
     records = {"a/data.pkl": b"\x80\x02" + body + b".", "a/version": b"3\n"}
     records |= {f"a/data/{key}": raw for key, raw in RECORDS.items()}
     if order:
         record, _, value = order.partition("=")
         records[f"a/{record}"] = value.encode()
-    return pack(folder / "model.pt", records)
+    path = pack(folder / "model.pt", records)
+    data = bytearray(path.read_bytes())
+    for place, value in patches:  # counted from the end: the directory, then headers and numbers
+        data[-1 - place % len(data)] = value
+    path.write_bytes(data)
+    return path
 
 
 def _legacy(folder: Path, body: bytes, keys: tuple[str, ...]) -> Path:
@@ -334,4 +339,8 @@ def files(draw: st.DrawFn) -> Callable[[Path], Path]:
         keys = draw(st.sampled_from((("0", "1"), ("1", "0"), ("0",), ("0", "1", "0"))))
         return partial(_legacy, body=body, keys=keys)
     order = draw(st.sampled_from(("", "", "byteorder=little", "byteorder=big", "BYTEORDER=big")))
-    return partial(_zip, body=body, order=order)
+    # What sizes, flags, counts and offsets are made of.
+    bytes_ = st.sampled_from((0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 46, 48, 80, 128, 255))
+    patch = st.tuples(st.integers(0, 700), bytes_)
+    patches = draw(st.lists(patch, max_size=2)) if draw(st.integers(0, 3)) == 0 else []
+    return partial(_zip, body=body, order=order, patches=patches)
