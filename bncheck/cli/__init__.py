@@ -8,14 +8,10 @@ import sys
 from typing import Final
 
 from bncheck.cli import console, streams
-from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode, TerminatedError
 
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM, which is cleaned up after as Ctrl-C is; of that typer makes a 130 by itself."""
 
 
 def main() -> None:
@@ -31,7 +27,7 @@ def main() -> None:
 
 
 def _terminate(*_: object) -> None:
-    raise _TerminatedError
+    raise TerminatedError
 
 
 def run(arguments: list[str]) -> int:
@@ -44,7 +40,7 @@ def run(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except _TerminatedError:
+    except TerminatedError:
         return ExitCode.TERMINATED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -74,6 +70,8 @@ def _refuse_ambiguous(arguments: list[str]) -> None:
     may be `--model=evil.py:x.pt`. Behind `--` there are names alone.
     """
     names = arguments.index("--") if "--" in arguments else len(arguments)
+    if names < len(arguments) and all(word.startswith("-") for word in arguments[:names]):
+        raise BncheckError("-- comes before the command", "write it before the names of files")
     for word in arguments[:names]:
         if word.startswith("-") and os.path.lexists(word):
             hint = "write ./ before the name of a file, or put -- before all names"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +14,10 @@ from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
-from bncheck.cli.options import EpsOption, KeyOption, OutputOption
+from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
+from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import PictureOptions
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
@@ -61,6 +63,7 @@ def drift(
     ] = Order.AUTO,
     key: KeyOption = None,
     eps: EpsOption = None,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
     judging: JudgingOptions,
     model_options: ModelOptions,
@@ -81,18 +84,34 @@ def drift(
     check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
     policy = judge.policy
     measuring = _measuring(model_options)
-    with progress_bar(not reporting.quiet, "snapshots") as progress:
+    given = {"snapshots": snapshots, "measuring": model_options, "select": policy.select}
+    with (
+        progress_bar(not reporting.quiet, "snapshots") as progress,
+        launched(
+            timeout, "drift", reference=reference, layers=layers, shape=shape, order=order,
+            key=key, eps=eps, **given,
+        ) as ranks,
+    ):  # fmt: skip
         options = DriftOptions(
             reference, order.value, layers is Layers.ALL, shape, key, eps,
             policy.select, policy.ignore, policy.thresholds, progress,
         )  # fmt: skip
-        report = judge.report(run(snapshots, options, measuring))
-    for error in report.errors:
-        console.error(str(error))
-    for note in report.notes:
-        console.note(note)
-    delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
-    return judge.finish(report.findings, failed=bool(report.errors))
+        if measuring is not None:
+            measuring = replace(measuring, processes=ranks, device=ranks.device(measuring.device))
+        with ranks.together("the series"):
+            report = run(snapshots, options, measuring)
+            if measuring is None:
+                ranks.agree_on_report(report.to_dict())
+        report = judge.report(report)
+        if ranks.rank:  # rank 0 reports, and the others wait until it has
+            code = exit_code(report.findings, policy.fail_on)
+            return ExitCode.ERROR if report.errors else code
+        for error in report.errors:
+            console.error(str(error))
+        for note in report.notes:
+            console.note(note)
+        delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
+        return judge.finish(report.findings, failed=bool(report.errors))
 
 
 def _measuring(options: ModelOptions) -> Measuring | None:

@@ -20,10 +20,12 @@ from bncheck.cli.options import (
     OutputOption,
     exit_code,
 )
+from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
+    from bncheck.inspecting.from_file import Options
     from bncheck.inspecting.report import InspectReport
 
 
@@ -45,6 +47,7 @@ def inspect(
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
     judging: JudgingOptions,
     measuring_options: MeasuringOptions,
@@ -56,10 +59,8 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
-    from bncheck.inspecting.choices import choice_notes
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
-    from bncheck.measuring.distributed import launched_processes
     from bncheck.reporting.documents.inspect import said
 
     delivery = reporting.delivery(output)
@@ -73,30 +74,44 @@ def inspect(
     errors: list[BncheckError] = []
     if shape and measuring_options.data is None:
         raise BncheckError("--shape is about data", "give --data, or leave it out")
-    device = measuring_options.device
-    with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
+    given = {"checkpoints": checkpoints, "measuring": measuring_options, "options": options}
+    with (
+        progress_bar(not reporting.quiet) as progress,
+        launched(timeout, "inspect", shape=shape, **given) as ranks,
+    ):
         for path in checkpoints:
-            measuring = measuring_options.measuring(processes, progress)
+            measuring = measuring_options.measuring(ranks, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             try:
-                reports.append(judge.report(run(path, options, measuring)))
+                with ranks.together(str(path)):
+                    done = run(path, options, measuring)
+                    if done.measurement is None:
+                        ranks.agree_on_report(done.to_dict())
+                reports.append(judge.report(done))
             except BncheckError as error:
                 if error.subject != str(path):  # not about the file: no other will fare better
                     raise
                 console.error(str(error))
                 errors.append(error)
-    findings = [finding for done in reports for finding in done.findings]
-    if processes.rank:  # rank 0 reports
-        return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
-    for done in reports:
-        assert done.checkpoint is not None  # the command inspects files
-        for note in choice_notes(done.checkpoint, options):
-            console.note(note)
-        if not done.layers:
-            path = done.checkpoint.path
-            console.note(f"{path}: holds no normalisation layer with running statistics")
-    several = len(checkpoints) > 1
-    if reports or several:
-        delivery.deliver(said(reports, errors, several), judge.limit)
-    return judge.finish(findings, failed=bool(errors))
+        findings = [finding for done in reports for finding in done.findings]
+        if ranks.rank:  # rank 0 reports, and the others wait until it has
+            return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
+        for done in reports:
+            _say_choices(done, options)
+        several = len(checkpoints) > 1
+        if reports or several:
+            delivery.deliver(said(reports, errors, several), judge.limit)
+        return judge.finish(findings, failed=bool(errors))
+
+
+def _say_choices(report: InspectReport, options: Options) -> None:
+    """What the reader chose on the user's behalf, and what it did not find."""
+    from bncheck.inspecting.choices import choice_notes
+
+    assert report.checkpoint is not None  # the command inspects files
+    for note in choice_notes(report.checkpoint, options):
+        console.note(note)
+    if not report.layers:
+        path = report.checkpoint.path
+        console.note(f"{path}: holds no normalisation layer with running statistics")

@@ -157,6 +157,7 @@ class MeasuringOptions(ModelOptions):
             self.parts(),
             metric=self.metric,
             processes=processes,
+            device=processes.device(self.device),
             progress=progress,
         )
 

@@ -13,6 +13,7 @@ from bncheck.cli.groups import expanded
 from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
+from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.words import unsaid
@@ -29,6 +30,7 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     judging: JudgingOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
@@ -40,7 +42,6 @@ def recalibrate(
     updated too rarely are repaired by formula.
     """
     from bncheck.inspecting.from_file import Options
-    from bncheck.measuring.distributed import launched_processes
     from bncheck.recalibrating.command import recalibrate_file
     from bncheck.reporting.documents.recalibrate import document
     from bncheck.reporting.formats import said
@@ -53,17 +54,19 @@ def recalibrate(
     check_files([checkpoint], [output], judge, delivery, measuring_options)
     refuse_inside(output, checkpoint)
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
-    device = measuring_options.device
-    with progress_bar(not reporting.quiet) as progress, launched_processes(device) as processes:
-        measuring = measuring_options.measuring(processes, progress)
+    given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
+    with (
+        progress_bar(not reporting.quiet) as progress,
+        launched(timeout, "recalibrate", **given) as ranks,
+    ):
+        measuring = measuring_options.measuring(ranks, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        first = processes.rank == 0
-        note = console.note if first else unsaid
-        done = recalibrate_file(checkpoint, output, options, measuring, write=first, note=note)
-    if processes.rank == 0:
-        judged = judge.report(done)
-        answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
-        delivery.deliver(answer, judge.limit)
-        judge.finish(judged.findings)
+        note = unsaid if ranks.rank else console.note
+        done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
+        if ranks.rank == 0:
+            judged = judge.report(done)
+            answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
+            delivery.deliver(answer, judge.limit)
+            judge.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

@@ -52,3 +52,7 @@ class BncheckError(Exception):
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.message}" if self.subject else self.message
+
+
+class TerminatedError(BaseException):
+    """SIGTERM, which is cleaned up after as Ctrl-C is; of that typer makes a 130 by itself."""

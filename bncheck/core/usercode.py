@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, TerminatedError
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -100,7 +100,7 @@ def running(subject: str) -> Iterator[None]:
             "guard scripts with `if __name__ == '__main__':`",
             subject,
         ) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TerminatedError):
         raise
     except BaseException as error:  # GeneratorExit, or one of its own
         raise BncheckError(described(error), "mend it there", subject) from error

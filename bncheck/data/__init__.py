@@ -47,9 +47,10 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
     if isinstance(data, (str, Path)):
         path = Path(data)
         if os.path.isdir(path):  # unlike is_dir, False for any name
-            return dealt(ImageFolder(path, options), str(data), options)
+            return dealt(ImageFolder(path, options), str(data), options, fixed=True)
         if os.path.isfile(path):
-            return dealt(Arrays(read_arrays(path), str(data), options), str(data), options)
+            arrays = Arrays(read_arrays(path), str(data), options)
+            return dealt(arrays, str(data), options, fixed=True)
         if isinstance(data, Path) or ":" not in data:
             raise BncheckError("does not exist", "check the path given to --data", str(data))
         found = usercode.resolve(data, OPTION)

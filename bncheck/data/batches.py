@@ -64,12 +64,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches to go through as often as needed. `total` counts samples where that is known."""
+    """Batches to go through as often as needed. `total` counts samples where that is known.
+
+    `fixed` ones come from a file or folder, so that every process should find the same.
+    """
 
     source: Callable[[], Iterable[Batch]]
     name: str
     total: int | None = None
     max_samples: int | None = None
+    fixed: bool = False
 
     def __iter__(self) -> Iterator[Batch]:
         """One pass, the same each time, cut off after max_samples."""
@@ -111,7 +115,7 @@ class Samples(Protocol):
         ...
 
 
-def dealt(samples: Samples, name: str, options: DataOptions) -> Batches:
+def dealt(samples: Samples, name: str, options: DataOptions, fixed: bool = False) -> Batches:
     """Batches of (nearly) equal size in a fixed random order: none is much smaller than others."""
     import numpy as np
 
@@ -121,4 +125,5 @@ def dealt(samples: Samples, name: str, options: DataOptions) -> Batches:
     taken = min(total, options.max_samples or total)
     order = np.random.default_rng(_SEED).permutation(total)[:taken]
     parts = np.array_split(order, -(-taken // options.batch_size))
-    return Batches(lambda: (samples.pick(np.sort(part)) for part in parts), name, total, taken)
+    source = lambda: (samples.pick(np.sort(part)) for part in parts)  # noqa: E731
+    return Batches(source, name, total, taken, fixed)

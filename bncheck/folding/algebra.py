@@ -19,7 +19,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.graph.dataflow import Conv, ConvTranspose, Floats, Linear
+from bncheck.graph.dataflow import Floats
+from bncheck.graph.specs import Conv, ConvTranspose, Linear
 
 LinearCall: TypeAlias = Conv | ConvTranspose | Linear
 

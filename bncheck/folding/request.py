@@ -19,7 +19,7 @@ from bncheck.rules.static.bn103_negative_variance import negative_variance
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
-#: Statistics that are no statistics; what a fold makes of them would be nonsense.
+#: Numbers that cannot be statistics; what a fold makes of them would be nonsense.
 CORRUPT = (non_finite.code, negative_variance.code)
 
 
@@ -70,5 +70,5 @@ def refuse_corrupt(findings: Sequence[Finding]) -> None:
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     raise BncheckError(
         f"{bad[0].rule} {bad[0].name}: {bad[0].layer or 'the norm'}: {bad[0].message}{more}",
-        "mend it first; `bncheck inspect` says more",
+        "fix it first; `bncheck inspect` says more",
     )

@@ -20,7 +20,8 @@ from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
 from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
-from bncheck.graph.dataflow import Graph, Norm
+from bncheck.graph.dataflow import Graph
+from bncheck.graph.specs import Norm
 
 
 class Residual(StrEnum):

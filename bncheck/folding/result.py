@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from bncheck._version import __version__
 from bncheck.core.findings import Finding, Severity
 from bncheck.folding.planner.plan import Decision, Status
+from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 
 #: Relative error per output channel that a fold may have, by the dtype of its parameters.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
@@ -87,7 +88,7 @@ class FoldReport:
 
     @property
     def rewritten(self) -> int:
-        """How many became calls of their own that are no normalisation."""
+        """How many became calls of their own instead of a normalisation."""
         return sum(d.status is Status.REWRITTEN for d in self.batchnorms)
 
     @property
@@ -117,35 +118,31 @@ def findings_of(
     decisions: Sequence[Decision], parity: Parity | None, fail_unfolded: bool
 ) -> tuple[Finding, ...]:
     """BN402 and BN403 for what stays, BN404 for a result that is another function."""
-    from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
+    kept = [_kept(d, fail_unfolded) for d in decisions if d.status is Status.KEPT]
+    return tuple(kept if parity is None or parity.holds else [*kept, _differs(parity)])
 
-    found = []
-    for decision in decisions:
-        if decision.status is Status.KEPT:
-            rule = fold_overflow if decision.overflow else not_folded
-            severity = Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO
-            found.append(
-                rule.finding(
-                    severity,
-                    decision.name,
-                    f"kept: {decision.reason}",
-                    decision.hint or _usual_advice(decision),
-                    op=decision.op,
-                )
-            )
-    if parity is not None and not parity.holds:
-        found.append(
-            parity_failure.finding(
-                Severity.ERROR,
-                parity.parts_at,
-                f"the folded program differs from the original by {parity.max_relative_error:.2g} "
-                f"(tolerance {parity.tolerance:.2g})",
-                _parity_advice(parity),
-                max_relative_error=parity.max_relative_error,
-                tolerance=parity.tolerance,
-            )
-        )
-    return tuple(found)
+
+def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
+    rule = fold_overflow if decision.overflow else not_folded
+    return rule.finding(
+        Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO,
+        decision.name,
+        f"kept: {decision.reason}",
+        decision.hint or _usual_advice(decision),
+        op=decision.op,
+    )
+
+
+def _differs(parity: Parity) -> Finding:
+    return parity_failure.finding(
+        Severity.ERROR,
+        parity.parts_at,
+        f"the folded program differs from the original by {parity.max_relative_error:.2g} "
+        f"(tolerance {parity.tolerance:.2g})",
+        _parity_advice(parity),
+        max_relative_error=parity.max_relative_error,
+        tolerance=parity.tolerance,
+    )
 
 
 def _parity_advice(parity: Parity) -> str:

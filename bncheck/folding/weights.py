@@ -21,7 +21,8 @@ from bncheck.folding.algebra import (
 from bncheck.folding.planner.normalisations import Slot, parameters_of
 from bncheck.folding.planner.plan import Fold, Place, Plan
 from bncheck.folding.planner.planning import plan
-from bncheck.graph.dataflow import Conv, ConvTranspose, Floats, Graph, Linear, Lookup, Norm, Op
+from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Norm
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast, Floats | None]

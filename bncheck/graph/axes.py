@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.graph.dataflow import Average, Gather, Maximum, Pad, Split
+from bncheck.graph.specs import Average, Gather, Maximum, Pad, Split
 
 #: More places than these are not worth counting out, and a file can ask for any number of them.
 _MOST_PLACES = 1 << 20

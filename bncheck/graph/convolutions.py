@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bncheck.graph.dataflow import Conv, ConvTranspose, Dim
+from bncheck.graph.dataflow import Dim
+from bncheck.graph.specs import Conv, ConvTranspose
 
 #: One size for all axes, or one each.
 Sizes = int | Sequence[int]

@@ -1,8 +1,7 @@
 """The one graph that a torch.export program and an ONNX model become.
 
 It holds calls, not modules: a module that is called twice is two operations that share constants.
-Operations are reduced to what the planner must know of them: how a per-channel affine map on one
-side looks from the other. What has no such description is `Opaque`.
+Operations are reduced to what the planner must know of them: specs.py.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bncheck.graph.specs import Norm, ShapeOf, Spec
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -28,7 +29,7 @@ class Value:
 
     `label` is the name that a parameter has in the user's model; `stored` gives its numbers in
     their own dtype where they need not be computed. `overridable`: it has numbers, but a caller of
-    the model may give others.
+    the model may give others. `quantised`: they come from small integers, which stay.
     """
 
     name: str
@@ -38,215 +39,7 @@ class Value:
     label: str = ""
     stored: Callable[[], NDArray[np.generic]] | None = None
     overridable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Conv:
-    """A convolution of inputs x, weight [out, in/groups, ...], bias.
-
-    `centre` is the place of the kernel that reads the very position of the output, where there is
-    one: with steps of 1, an odd kernel and as much padding on either side.
-    """
-
-    groups: int
-    pads_with_zeros: bool
-    centre: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ConvTranspose:
-    """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
-
-    `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then.
-    """
-
-    groups: int
-    tiles: bool
-    stride: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """alpha * x @ weight + beta * bias; `output_first` where the weight is [out, in].
-
-    `axes` are those of the features in its input and in its output, from the end.
-    """
-
-    output_first: bool
-    alpha: float = 1.0
-    beta: float = 1.0
-    axes: tuple[int, int] = (-1, -1)
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rescaled:
-    """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
-
-    Of inputs x, weight, bias.
-    """
-
-    axis: int
-
-
-#: Why an InstanceNorm stays.
-ALONE = "it normalises each image with its own statistics"
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.
-
-    `uses_batch` where it normalises with statistics of its input, or of each position, and so is
-    not one map of each channel; `why` says why, `hint` what would change that.
-    """
-
-    eps: float
-    uses_batch: bool
-    why: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """factors[0] * x + factors[1] * y, broadcasting."""
-
-    factors: tuple[float, float]
-
-    @property
-    def total(self) -> float:
-        """What x becomes a multiple of where y is x, too."""
-        return self.factors[0] + self.factors[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Mul:
-    """x * y, or x / y; broadcasting."""
-
-    divides: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The same numbers: dropout in eval, clone, a cast between floating dtypes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reshape:
-    """The same numbers in the same order, in another shape."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transpose:
-    """Axis i of the output is axis order[i] of the input."""
-
-    order: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Expand:
-    """Axes of size 1 repeated, and new axes in front."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """Elements picked along axes: flipped, rolled, repeated, selected, shuffled.
-
-    `picks` has, for each such axis, which input position each output position shows; None where
-    that is not known, and only maps that do not vary along the axis can pass.
-    """
-
-    picks: tuple[tuple[int, tuple[int, ...] | None], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Concat:
-    """All inputs joined along an axis; `stacks` where it is a new one."""
-
-    axis: int
-    stacks: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Output i is `parts[i]` of the input's axis; `drops` where the axis disappears."""
-
-    axis: int
-    parts: tuple[slice, ...]
-    drops: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Average:
-    """A weighted mean over these axes, times `gain`: pooling, mean, sum, interpolation.
-
-    `gain` is what the weights sum to; None where that is not known or differs from place to place,
-    as where padded zeros take part. `drops` where the axes disappear.
-    """
-
-    axes: tuple[int, ...]
-    gain: float | None = 1.0
-    drops: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Maximum:
-    """The largest, or the smallest, of some elements along these axes."""
-
-    axes: tuple[int, ...]
-    drops: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pad:
-    """New elements along these axes: copies of old ones, or `value` where that is given."""
-
-    axes: tuple[int, ...]
-    value: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class PixelShuffle:
-    """(N, C*r*r, H, W) -> (N, C, H*r, W*r); `inverse` the other way round.
-
-    Channel c of the small side is c*r*r to (c+1)*r*r of the large one, or every C-th one
-    (`depth_last`).
-    """
-
-    factor: int
-    inverse: bool = False
-    depth_last: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rectifier:
-    """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU, PReLU, the absolute value."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShapeOf:
-    """Reads nothing but the shape of its input, or checks something about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """Anything else."""
-
-    name: str
-
-
-Spec: TypeAlias = (
-    Conv | ConvTranspose | Linear | Lookup | Rescaled | Norm | Add | Mul | Identity | Reshape
-    | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle
-    | Rectifier | ShapeOf | Opaque
-)  # fmt: skip
+    quantised: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ To teach bncheck an operator that commutes with a per-channel map, add one line:
   that reads the settings from the call. What both formats have is built by `axes`, `convolutions`
   and `products`.
 
-An operation of a new kind (a class in dataflow) needs a rule for the planner, too.
+An operation of a new kind (a class in specs.py) needs a rule for the planner, too:
+folding/planner/passing.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bncheck.graph.dataflow import Expand, Identity, Mul, Rectifier, Reshape, ShapeOf, Spec
+from bncheck.graph.specs import Expand, Identity, Mul, Rectifier, Reshape, ShapeOf, Spec
 
 
 class UndescribedError(Exception):

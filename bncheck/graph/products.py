@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bncheck.graph.dataflow import Linear
+from bncheck.graph.specs import Linear
 
 _ANY = "."
 

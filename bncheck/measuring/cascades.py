@@ -8,23 +8,29 @@ statistics do not reach the layers after it. It says where.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import Collector, SingleValueError
-from bncheck.measuring.distributed import Processes
+from bncheck.measuring.distributed import Parts, Processes
 from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.moments import Moments
+from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import find_norms, in_eval_mode, norms_of, spare_statistics
 from bncheck.measuring.outputs import Outputs
+from bncheck.measuring.rounds import Share, in_rounds
 
 if TYPE_CHECKING:
     from torch import nn
+
+#: Means of a layer on one batch, computed twice, differ by less: in standard deviations.
+_ROUNDING: Final = 0.05
 
 #: Called after every batch with the samples done so far and, where known, those there are.
 Progress: TypeAlias = "Callable[[int, int | None], None]"
@@ -92,64 +98,56 @@ class _Run:
         self._collector = collector
         self._setting = setting
         self._watch = watch
+        self._first: dict[str, Moments] = {}
         self._samples = self._largest = self._skipped = 0
 
     def over(self, data: Batches) -> Pass:
         processes = self._setting.processes
-        for round_ in _rounds(data, processes.size):
-            number, mine = next(
-                ((n, batch) for n, batch in round_ if n % processes.size == processes.rank),
-                (0, None),
-            )
-            work = partial(self._measure, number, mine, round_[0])
-            result = processes.guarded(work)
-            for moments in processes.exchange(result, self._collector.pivots):
-                self._collector.add(moments)
-            self._samples += sum(batch.size for _, batch in round_)
+        share = Share(processes, data)
+        for round_ in in_rounds(processes, share, partial(self._measure, share), "moments"):
+            self._compare_first(round_[0].parts)
+            for contribution in round_:
+                self._collector.add({n: unpack(v) for n, v in contribution.parts.items()})
+                self._skipped += not contribution.parts
+                self._samples += contribution.samples
+                self._largest = max(self._largest, contribution.samples)
             self._setting.progress(self._samples, data.samples)
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
         return Pass(self._collector.moments, self._samples, self._largest, self._skipped)
 
-    def _find_pivots(self, first: tuple[int, Batch]) -> None:
-        """All processes pivot at batch 0, so that their sums can be merged to the last bit."""
-        number, batch = first
-        self._forward(number, batch)
-        self._collector.discard()
-
-    def _measure(
-        self, number: int, batch: Batch | None, first: tuple[int, Batch]
-    ) -> dict[str, Moments]:
-        if not self._collector.pivots and self._setting.processes.rank:
-            self._find_pivots(first)
-        if batch is None:
-            return {}
-        self._largest = max(self._largest, batch.size)
+    def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
+        if not self._collector.pivots and share.first is not None and share.first[0] != number:
+            self._forward(*share.first)  # all pivot at the first batch: sums merge to the last bit
+            self._first = self._collector.take(share.first[0])
         try:
             fitted, output = self._forward(number, batch)
         except SingleValueError:
             self._collector.discard()
-            if batch.size >= self._largest:
+            if batch.size >= share.largest:
                 raise
-            self._skipped += 1  # an incomplete last batch of one image
-            return {}
+            return {}  # an incomplete last batch of one image
         self._watch(fitted, output)
-        return self._collector.take(number)
+        return {name: moments.pack() for name, moments in self._collector.take(number).items()}
+
+    def _compare_first(self, rank_0: Parts) -> None:
+        """Equal weights may be run by other code: the first batch tells, beyond rounding."""
+        for name, mine in self._first.items():
+            theirs = unpack(rank_0[name]) if name in rank_0 else None
+            if theirs is None or _apart(mine, theirs) > _ROUNDING:
+                rank = self._setting.processes.rank
+                raise BncheckError(
+                    f"layer {name} sees other values on rank {rank} than on rank 0, on one batch",
+                    "start all ranks with the same code",
+                )
+        self._first = {}
 
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
         fitted = prepared(self._model, batch, number, self._setting.device)
         return fitted, forward(self._model, fitted, number)
 
 
-def _rounds(data: Batches, size: int) -> Iterator[list[tuple[int, Batch]]]:
-    """As many numbered batches at a time as there are processes."""
-    round_: list[tuple[int, Batch]] = []
-    for number, batch in enumerate(data):
-        if not batch.size:
-            continue
-        round_.append((number, batch))
-        if len(round_) == size:
-            yield round_
-            round_ = []
-    if round_:
-        yield round_
+def _apart(one: Moments, other: Moments) -> float:
+    """How far the means of two lie apart, in standard deviations of the layer."""
+    spread = float(np.sqrt(np.mean(other.var))) or 1.0
+    return float(np.sqrt(np.mean((one.mean - other.mean) ** 2))) / spread

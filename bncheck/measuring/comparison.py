@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
-from bncheck.data import Batches
+from bncheck.data import Batch, Batches
 from bncheck.measuring.cascades import Setting
-from bncheck.measuring.distributed import in_rank_order
+from bncheck.measuring.distributed import Parts
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.norms import find_norms, in_eval_mode, with_statistics
 from bncheck.measuring.results import Comparison, Direction
+from bncheck.measuring.rounds import Share, in_rounds
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -58,9 +60,14 @@ class _Sums:
     metric_gain: float = 0.0
     metric_gain_square: float = 0.0
 
-    def add(self, other: _Sums) -> None:
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
+    def packed(self) -> Parts:
+        """To be sent to other processes."""
+        return {name: np.array(value) for name, value in vars(self).items()}
+
+    def add(self, packed: Parts) -> None:
+        """Add another batch's sums."""
+        for name, value in packed.items():
+            setattr(self, name, getattr(self, name) + value.item())
 
 
 def compare(
@@ -75,24 +82,25 @@ def compare(
     import torch
 
     norms = find_norms(model)
-    sums = _Sums()
-    done = 0
-    with torch.no_grad(), in_eval_mode(model):
-        for number, batch in enumerate(data):
-            done += batch.size
-            if batch.size and number % setting.processes.size == setting.processes.rank:
-                fitted = prepared(model, batch, number, setting.device)
-                before = forward(model, fitted, number)
-                with with_statistics(norms, statistics):
-                    after = forward(model, fitted, number)
-                _judge(sums, before, after, fitted.target, fitted.size)
-                if metric is not None:
-                    _apply(sums, metric, before, after, fitted.target, fitted.size)
-            setting.progress(done, data.samples)
+
+    def work(number: int, batch: Batch) -> Parts:
+        sums = _Sums()
+        fitted = prepared(model, batch, number, setting.device)
+        before = forward(model, fitted, number)
+        with with_statistics(norms, statistics):
+            after = forward(model, fitted, number)
+        _judge(sums, before, after, fitted.target, fitted.size)
+        if metric is not None:
+            _apply(sums, metric, before, after, fitted.target, fitted.size)
+        return sums.packed()
+
     total = _Sums()
-    for part in in_rank_order(setting.processes, sums):
-        assert isinstance(part, _Sums)
-        total.add(part)
+    share = Share(setting.processes, data)
+    with torch.no_grad(), in_eval_mode(model):
+        for round_ in in_rounds(setting.processes, share, work, "comparison"):
+            for contribution in round_:
+                total.add(contribution.parts)
+            setting.progress(int(total.samples), data.samples)
     return _comparison(total, metric is not None, metric_name)
 
 

@@ -1,102 +1,255 @@
-"""Several processes (torchrun): whole batches dealt to ranks, moments gathered and merged in order.
+"""Several processes (torchrun): what they exchange, what they must agree on, how they end.
 
-After each round every rank holds every rank's packed moments and merges them in the order of the
-batches. So all ranks end with the same bits, and with those of a single process.
+Numbers and text are exchanged, never pickles. Every failure of a rank reaches all others: an error
+in the exchange that they come to next, anything else as the last word of a process that ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from bncheck.core.errors import BncheckError
-from bncheck.measuring.moments import Moments, unpack
+from bncheck._version import __version__
+from bncheck.core import usercode
+from bncheck.core.errors import BncheckError, TerminatedError
+from bncheck.measuring.meeting import Place, connect, first_line, store_for
+from bncheck.measuring.wire import LostRankError, Wire
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from torch._C._distributed_c10d import Store
 
-Batch = dict[str, Moments]
+Parts: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
+
+Counts: TypeAlias = "np.ndarray[Any, Any]"
+
+#: Seconds that a rank waits for another.
+DEFAULT_TIMEOUT: Final = 300.0
+#: Values of facts are shown if both take no more than this.
+_SHOWN: Final = 80
+_ALIKE: Final = "start all ranks with the same command, files and code"
+
+
+class SharedError(BncheckError):
+    """An error that every rank raises in the same place: it need not be told again."""
+
+    def about(self, subject: str) -> SharedError:
+        """The same error with its subject, still shared."""
+        return SharedError(*super().about(subject).args)
 
 
 @dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one rank gave in one exchange: arrays by name, from so many samples."""
+
+    parts: Parts
+    samples: int = 0
+
+
+@dataclass
 class Processes:
-    """This process's place among those that measure together."""
+    """This process's place among those that measure together; alone, it exchanges with itself.
+
+    `own_data` tells that the ranks were found to read different batches, each its own; `notes` what
+    else users should know about how the work was shared.
+    """
 
     rank: int = 0
     size: int = 1
+    wire: Wire | None = field(default=None, repr=False)
+    own_data: bool = False
+    notes: dict[str, None] = field(default_factory=dict)
 
-    def guarded(self, work: Callable[[], Batch]) -> Batch | BncheckError:
-        """The work's result; with several processes, an error instead of raising it at once.
+    def exchange(self, step: str, mine: Contribution) -> list[Contribution]:
+        """Every rank's contribution to this step, in the order of ranks.
 
-        The others wait for this one in `exchange`, so it has to arrive there, error or not.
+        Raises SharedError where a rank has failed, or is at another step; LostRankError.
         """
-        if self.size == 1:
-            return work()
-        try:
-            return work()
-        except BncheckError as error:
-            return error
+        if self.wire is None:
+            return [mine]
+        messages = self.wire.gather(_packed(step, mine))
+        return [_contribution(message) for message in _in_step(messages)]
 
-    def exchange(
-        self, result: Batch | BncheckError, pivots: Mapping[str, Tensor]
-    ) -> Iterator[Batch]:
-        """Every process's moments of this round, in the order of ranks."""
-        if self.size == 1:
-            assert not isinstance(result, BncheckError)
-            yield result
+    def told(self, step: str, mine: bytes) -> list[bytes]:
+        """Every rank's bytes, in the order of ranks."""
+        import numpy as np
+
+        array = np.frombuffer(mine, np.uint8)
+        return [c.parts[""].tobytes() for c in self.exchange(step, Contribution({"": array}))]
+
+    def summed(self, mine: Counts | None) -> Counts | None:
+        """The sum of all ranks' counts; None where no rank has any."""
+        given = Contribution({} if mine is None else {"": mine})
+        arrays = [c.parts[""] for c in self.exchange("counts", given) if c.parts]
+        return sum(arrays[1:], arrays[0]) if arrays else None
+
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Raise SharedError where a rank has other facts than rank 0."""
+        if self.wire is None:
             return
-        yield from _gather(self, result)
+        head = {"step": "agreeing", "facts": dict(facts)}
+        messages = _in_step(self.wire.gather(json.dumps(head).encode() + b"\n"))
+        said = [_head(message)["facts"] for message in messages]
+        for rank, other in enumerate(said):
+            _refuse_difference(rank, other, said[0])
+
+    def agree_on_report(self, report: Mapping[str, object]) -> None:
+        """Raise SharedError where another rank came to another report, all of it plain data."""
+        if self.wire is not None:
+            text = json.dumps(report, sort_keys=True, default=str)
+            self.agree({"what the files hold": hashlib.sha256(text.encode()).hexdigest()})
+
+    def device(self, name: str) -> str:
+        """`cuda` is another GPU for every rank on a machine, in turn."""
+        if self.wire is None or name != "cuda":
+            return name
+        import torch
+
+        local, gpus = int(os.environ.get("LOCAL_RANK", self.rank)), torch.cuda.device_count()
+        return f"cuda:{local % gpus}" if gpus else name
+
+    @contextlib.contextmanager
+    def together(self, step: str) -> Iterator[None]:
+        """What is done in here is done by all ranks or fails in all.
+
+        A BncheckError of this rank is told in the exchange to which the others come next, so they
+        raise it, too; and nobody leaves before all have done their part.
+        """
+        try:
+            yield
+        except (SharedError, LostRankError):
+            raise
+        except BncheckError as error:
+            if self.wire is not None:
+                with contextlib.suppress(BncheckError):
+                    self.wire.gather(_failure(error))
+            raise SharedError(*error.args) from error
+        self.exchange(f"the end of {step}", Contribution({}))
 
 
-def _gather(processes: Processes, result: Batch | BncheckError) -> Iterator[Batch]:
-    import torch.distributed as dist
+def _packed(step: str, mine: Contribution) -> bytes:
+    """A line of JSON, then the arrays as safetensors."""
+    import numpy as np
+    from safetensors.numpy import save
 
-    failed = isinstance(result, BncheckError)
-    packed = str(result) if failed else {n: m.pack() for n, m in _items(result)}
-    everyone: list[object] = [None] * processes.size
-    dist.all_gather_object(everyone, packed)
-    if isinstance(result, BncheckError):
-        raise result
-    for rank, other in enumerate(everyone):
-        if isinstance(other, str):
-            raise BncheckError(f"process {rank} failed ({other})", "see its own message")
-    for other in everyone:
-        assert isinstance(other, dict)
-        yield {name: unpack(vector) for name, vector in other.items()}
+    head = {"step": step, "samples": mine.samples, "names": list(mine.parts)}  # in their order
+    arrays = {name: np.ascontiguousarray(array) for name, array in mine.parts.items()}
+    return json.dumps(head).encode() + b"\n" + save(arrays)
 
 
-def _items(result: Batch | BncheckError) -> list[tuple[str, Moments]]:
-    assert not isinstance(result, BncheckError)
-    return list(result.items())
+def _failure(error: BncheckError) -> bytes:
+    return json.dumps({"error": [error.sentence, error.hint, error.subject]}).encode() + b"\n"
+
+
+def _head(message: bytes) -> dict[str, Any]:
+    head: dict[str, Any] = json.loads(message.partition(b"\n")[0])
+    return head
+
+
+def _contribution(message: bytes) -> Contribution:
+    from safetensors.numpy import load
+
+    head, arrays = _head(message), load(message.partition(b"\n")[2])
+    return Contribution({name: arrays[name] for name in head["names"]}, head["samples"])
+
+
+def _in_step(messages: Sequence[bytes]) -> Sequence[bytes]:
+    """The messages, if no rank has failed and all are at the same step."""
+    heads = [_head(message) for message in messages]
+    for rank, head in enumerate(heads):
+        if "error" in head:
+            sentence, hint, subject = head["error"]
+            raise SharedError(f"rank {rank} failed ({sentence})", hint, subject)
+    for rank, head in enumerate(heads):
+        if head["step"] != heads[0]["step"]:
+            raise SharedError(
+                f"rank {rank} is at {head['step']!r} and rank 0 at {heads[0]['step']!r}", _ALIKE
+            )
+    return messages
+
+
+def _refuse_difference(rank: int, other: Mapping[str, str], first: Mapping[str, str]) -> None:
+    for name in {**first, **other}:
+        theirs, ours = other.get(name, "none"), first.get(name, "none")
+        if theirs != ours:
+            short = len(theirs) + len(ours) <= _SHOWN
+            values = f" ({theirs}, and rank 0 {ours})" if short else ""
+            raise SharedError(f"rank {rank} differs from rank 0 in {name}{values}", _ALIKE)
 
 
 @contextlib.contextmanager
-def launched_processes(device: str) -> Iterator[Processes]:
-    """The processes that torchrun started, joined; a single one without torchrun."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def launched_processes(
+    timeout: float = DEFAULT_TIMEOUT, facts: Mapping[str, str] | None = None
+) -> Iterator[Processes]:
+    """The processes that torchrun started, joined; a single one without torchrun.
+
+    `facts` must be the same in all of them, as must be the versions of bncheck and torch. Whatever
+    ends this process before the others have come to the end is told to them.
+    """
+    place = Place.from_environment()
+    if place is None:
         yield Processes()
         return
-    import torch.distributed as dist
-
-    joined = not dist.is_initialized()
-    if joined:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # torch would tell of a lost connection in a page of C++ frames, beside the line that says it.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    store = store_for(place, timeout)
+    wire = connect(place, store, timeout)
+    processes = Processes(place.rank, place.size, wire)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        with _group(processes, store, timeout, facts or {}), processes.together("the run"):
+            yield processes
+    except (SharedError, LostRankError):
+        raise
+    except BaseException as error:
+        if isinstance(error, TerminatedError) and (cause := _failed_before(error, wire)):
+            raise cause from error  # launchers end all when one has failed
+        wire.fail(f"rank {place.rank} {_ended_by(error)}")
+        raise
     finally:
-        if joined:
+        wire.close()
+
+
+@contextlib.contextmanager
+def _group(
+    processes: Processes, store: Store, timeout: float, facts: Mapping[str, str]
+) -> Iterator[None]:
+    """torch's default group, once all agree: a DistributedSampler asks it for its rank."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    versions = {"the version of bncheck": __version__, "the version of torch": torch.__version__}
+    processes.agree({**versions, **facts})
+    try:
+        dist.init_process_group(
+            "gloo", store=PrefixStore("group", store), rank=processes.rank,
+            world_size=processes.size, timeout=timedelta(seconds=timeout),
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise BncheckError(
+            f"rank {processes.rank} cannot reach the other ranks ({first_line(error)})",
+            "GLOO_SOCKET_IFNAME names the network interface to use",
+        ) from error
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def in_rank_order(processes: Processes, mine: object) -> list[object]:
-    """What every process has, in the order of ranks."""
-    if processes.size == 1:
-        return [mine]
-    import torch.distributed as dist
+def _failed_before(error: TerminatedError, wire: Wire) -> BncheckError | None:
+    """What was being told when the signal came, or is there to be heard."""
+    told = error.__context__
+    return told if isinstance(told, (SharedError, LostRankError)) else wire.lost()
 
-    everyone: list[object] = [None] * processes.size
-    dist.all_gather_object(everyone, mine)
-    return everyone
+
+def _ended_by(error: BaseException) -> str:
+    if isinstance(error, (KeyboardInterrupt, TerminatedError)):
+        return "was interrupted" if isinstance(error, KeyboardInterrupt) else "was terminated"
+    return f"failed ({usercode.described(error)})"

@@ -17,7 +17,7 @@ import numpy as np
 
 from bncheck.measuring.collector import portions
 from bncheck.measuring.deviation import Deviation
-from bncheck.measuring.distributed import Processes, in_rank_order
+from bncheck.measuring.distributed import Processes
 from bncheck.measuring.norms import Norm
 
 if TYPE_CHECKING:
@@ -83,11 +83,8 @@ class ShapeWatch:
         if not self._norms or held is None:
             return None
         mine = self._counts.get(name)
-        parts = in_rank_order(self._processes, None if mine is None else mine.cpu().numpy())
-        arrays = [part for part in parts if isinstance(part, np.ndarray)]
-        if not arrays:
-            return None
-        return _shape(np.sum(arrays, axis=0).reshape(-1, BINS), held)
+        total = self._processes.summed(None if mine is None else mine.cpu().numpy())
+        return None if total is None else _shape(total.reshape(-1, BINS), held)
 
     def _hook(self, norm: Norm) -> Any:
         module = norm.module

@@ -10,9 +10,11 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEFAULT, W2_STEM, Thresholds
 from bncheck.data import Batches
 from bncheck.layers.norm_layer import NormLayer
+from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
 from bncheck.measuring.comparison import Metric, compare
 from bncheck.measuring.deviation import deviation
+from bncheck.measuring.distributed import Processes
 from bncheck.measuring.dropout import layers_behind_dropout
 from bncheck.measuring.features import input_features
 from bncheck.measuring.histogram import ShapeWatch
@@ -49,6 +51,7 @@ def measure(
 
     Raises BncheckError for a model or data that cannot be measured.
     """
+    agree_on_model(plan.setting.processes, model, plan.setting.device, layers)
     names = {norm.name: prefix + norm.name for norm in find_norms(model)}
     known = {layer.name: layer for layer in layers}
     first = next((batch for batch in data if batch.size), None)
@@ -74,6 +77,7 @@ def measure_population(
     model: nn.Module, layers: Sequence[NormLayer], data: Batches, plan: Plan, prefix: str = ""
 ) -> tuple[MeasuredLayer, ...]:
     """The batch cascade alone: it needs no usable running statistics."""
+    agree_on_model(plan.setting.processes, model, plan.setting.device, layers)
     seen = run_cascade(model, data, Cascade.BATCH, plan.setting)
     refuse_few_samples(seen.samples, data.name)
     moments = {prefix + name: found for name, found in seen.moments.items()}
@@ -131,12 +135,26 @@ def _with_candidate(
     candidates: list[Candidate],
 ) -> Comparison:
     """Add how the model does with the running statistics and the data prepared the best way."""
-    if not candidates or comparison.before is None or not fits_better(candidates):
+    if comparison.before is None:
         return comparison
-    best = candidates[0]
+    best = _best_of_rank_0(plan.setting.processes, candidates)
+    if best is None:
+        return comparison
     prepared = Batches(lambda: (batch.map(best.transform) for batch in data), data.name, data.total)
     other = compare(model, prepared, {}, plan.setting, plan.metric, plan.metric_name)
     return replace(comparison, extra={"candidate": other.before or 0.0})
+
+
+def _best_of_rank_0(processes: Processes, candidates: list[Candidate]) -> Candidate | None:
+    """The preparation that fits rank 0's images better than what is given: all try the same."""
+    mine = candidates[0].name if candidates and fits_better(candidates) else ""
+    chosen = processes.told("the preparation that fits", mine.encode())[0].decode()
+    if not chosen:
+        return None
+    found = next((candidate for candidate in candidates if candidate.name == chosen), None)
+    if found is None:
+        raise BncheckError(f"cannot prepare these data as rank 0's ({chosen})", "check --data")
+    return found
 
 
 def _layers(

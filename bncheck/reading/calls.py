@@ -26,6 +26,7 @@ from bncheck.reading.pickle_values import (
     TensorView,
     Value,
 )
+from bncheck.reading.tensors import MOST_AXES
 
 #: Counts entries that are copied: a small file could have large dicts copied over and over.
 Charge: TypeAlias = Callable[[int], None]
@@ -296,7 +297,11 @@ def _from_type(args: _Args) -> Value:
 
 def _with_attributes(made: TensorView | OpaqueTensor, state: Value) -> Value:
     """Attributes, as a dict or as (dict, slots): `setattr(tensor, name, value)` for each."""
-    for part in state if isinstance(state, tuple) else (state,):
+    parts = state if isinstance(state, tuple) else (state,)
+    if len(parts) > 2:
+        made.flaw = _replaced()
+        return made
+    for part in parts:
         if part is None:
             continue
         if not _is_dict(part):
@@ -329,6 +334,6 @@ def integers(value: Value) -> tuple[int, ...]:
     """A shape or strides. Raises BncheckError for anything else than integers."""
     if not isinstance(value, (tuple, list)):
         raise _malformed()
-    if not all(type(item) is int for item in value):
+    if len(value) > MOST_AXES or not all(type(item) is int for item in value):
         raise _malformed()
     return tuple(value)

@@ -21,13 +21,11 @@ from onnx import helper, numpy_helper
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
+from bncheck.reading.onnx_norms import STANDARD
 from bncheck.reading.tensors import MOST_AXES
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
-
-#: The domains of the standard operators.
-STANDARD: Final = ("", "ai.onnx")
 
 _ALIKE = """
     Abs Add And Cast CastLike Ceil Clip Cos DequantizeLinear Div Equal Erf Exp Floor Greater

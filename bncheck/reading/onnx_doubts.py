@@ -12,58 +12,26 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
-from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.kinds import NormKind, is_norm_class, kind_of_class
-from bncheck.reading.onnx_norms import text
+from bncheck.reading.onnx_norms import STANDARD, text
 
 if TYPE_CHECKING:
     import onnx
 
-_STANDARD: Final = ("", "ai.onnx")
-_EXPORT_AGAIN: Final = "do not trust it; export it again"
+EXPORT_AGAIN: Final = "do not trust it; export it again"
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 
 def is_norm(node: onnx.NodeProto) -> bool:
     """Whether a node is a normalisation. Raises BncheckError for somebody's own BatchNorm."""
     kind = text(node.op_type)
-    if kind_of_class(kind) is NormKind.BATCH and text(node.domain) not in _STANDARD:
+    if kind_of_class(kind) is NormKind.BATCH and text(node.domain) not in STANDARD:
         raise BncheckError(
             f"calls a {quoted(kind)} of the domain {quoted(text(node.domain))}, which bncheck does "
             "not know",
             "export it with the standard operators",
         )
     return is_norm_class(kind)
-
-
-def refuse_functions(model: onnx.ModelProto) -> None:
-    """Refuse functions with BatchNorms in them, and those in the place of standard operators."""
-    for function in model.functions:
-        if text(function.domain) in _STANDARD:
-            raise BncheckError(
-                f"has a function {quoted(text(function.name))} in the place of a standard operator",
-                _EXPORT_AGAIN,
-            )
-        if _has_norm(function.node):
-            raise BncheckError(
-                "keeps BatchNorms in functions, where bncheck does not look",
-                "inline them: onnx.inliner.inline_local_functions",
-            )
-
-
-def _has_norm(nodes: Iterable[onnx.NodeProto]) -> bool:
-    """Whether there is a BatchNorm among nodes and in the graphs inside them."""
-    stack = [(node, 0) for node in nodes]
-    while stack:
-        node, depth = stack.pop()
-        if depth > MAX_DEPTH:
-            raise BncheckError("nests graphs beyond reason (limit MAX_DEPTH)", "simplify it")
-        if kind_of_class(text(node.op_type)) is NormKind.BATCH:
-            return True
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            stack += [(n, depth + 1) for graph in [*inner, *attribute.graphs] for n in graph.node]
-    return False
 
 
 def refuse_stored_twice(graph: onnx.GraphProto) -> None:
@@ -84,7 +52,7 @@ def refuse_known(names: Iterable[str], constants: Container[str]) -> None:
 
 
 def _two_things(name: str) -> BncheckError:
-    return BncheckError(f"calls two things {quoted(name)}, and runtimes take either", _EXPORT_AGAIN)
+    return BncheckError(f"calls two things {quoted(name)}, and runtimes take either", EXPORT_AGAIN)
 
 
 def external_entries(tensor: onnx.TensorProto) -> dict[str, str]:
@@ -94,7 +62,7 @@ def external_entries(tensor: onnx.TensorProto) -> dict[str, str]:
         key = text(entry.key)
         if key in entries:
             raise BncheckError(
-                f"says twice where the data of {quoted(text(tensor.name))} lie", _EXPORT_AGAIN
+                f"says twice where the data of {quoted(text(tensor.name))} lie", EXPORT_AGAIN
             )
         entries[key] = text(entry.value)
     return entries
@@ -106,6 +74,6 @@ def whole(digits: str | None, default: int) -> int:
         return default
     if not _DIGITS.fullmatch(digits):
         raise BncheckError(
-            f"has external data at {quoted(digits)}, which is not a whole number", _EXPORT_AGAIN
+            f"has external data at {quoted(digits)}, which is not a whole number", EXPORT_AGAIN
         )
     return int(digits)

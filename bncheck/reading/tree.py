@@ -163,6 +163,7 @@ def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
         inner = by_name(own.get("_modules"))
         values = registered(own)
         dropped = members(own.get("_non_persistent_buffers_set"))
+        budget.operations.take(len(dropped) + len(values) + len(inner))  # which modules may share
         transient = {item for item in dropped if isinstance(item, str)}
         roles = {}
         for key, value in values.items():

@@ -27,6 +27,7 @@ from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.measuring.distributed import Processes
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.checkpoint import Checkpoint, Container
@@ -121,16 +122,38 @@ def recalibrate_file(
     out: Path,
     options: Options,
     measuring: Measuring | None,
-    *,
-    write: bool = True,
+    ranks: Processes | None = None,
     note: Note = unsaid,
 ) -> RecalibrationReport:
     """Recalibrate a checkpoint; `out` is a copy in which only the BatchNorm buffers differ.
 
-    Without `measuring`, the data-free repair of under-warmed averages. With `write` false (all
-    processes but the first), everything but the writing is done.
+    Without `measuring`, the data-free repair of under-warmed averages. Of several `ranks` the first
+    writes, once all have come as far.
     """
-    checkpoint = open_checkpoint(path, options.key)
+    ranks = ranks or Processes()
+    with ranks.together("the measuring"):
+        checkpoint = open_checkpoint(path, options.key)
+        report = _recalibrated(checkpoint, out, options, measuring, note)
+        if measuring is None:
+            ranks.agree_on_report(report.to_dict())
+    if report.reason is not None or ranks.rank:
+        return report
+    from bncheck.writing.patch import write_copy
+    from bncheck.writing.sharing import shared_elsewhere
+
+    values = _values(report, checkpoint)
+    write_copy(checkpoint, values, out)
+    shared = tuple(shared_elsewhere(checkpoint, values))
+    if shared:
+        others = f"{shortened(shared[0])}{f' and {len(shared) - 1} more' if shared[1:] else ''}"
+        note(f"{out}: {others} changed, too: this file keeps them in the same bytes")
+    return replace(report, written=out, also_changed=shared)
+
+
+def _recalibrated(
+    checkpoint: Checkpoint, out: Path, options: Options, measuring: Measuring | None, note: Note
+) -> RecalibrationReport:
+    path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
         raise BncheckError(
             f"is {checkpoint.container.value}, a layout of which no mended copy can be made",
@@ -149,19 +172,7 @@ def recalibrate_file(
         model, prefix = module_for(measuring, checkpoint)
         layers = described_by(layers, model, prefix)
         report = _with_data(model, layers, measuring, options, prefix)
-    report = replace(report, path=path)
-    if report.reason is not None or not write:
-        return report
-    from bncheck.writing.patch import write_copy
-    from bncheck.writing.sharing import shared_elsewhere
-
-    values = _values(report, checkpoint)
-    write_copy(checkpoint, values, out)
-    shared = tuple(shared_elsewhere(checkpoint, values))
-    if shared:
-        others = f"{shortened(shared[0])}{f' and {len(shared) - 1} more' if shared[1:] else ''}"
-        note(f"{out}: {others} changed, too: this file keeps them in the same bytes")
-    return replace(report, written=out, also_changed=shared)
+    return replace(report, path=path)
 
 
 def recalibrate_module(

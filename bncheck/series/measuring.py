@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.collector import channels_second
+from bncheck.measuring.distributed import Processes
 from bncheck.measuring.histogram import BINS, Bins
 from bncheck.measuring.measure import refuse_few_samples
 from bncheck.measuring.norms import norms_of
@@ -67,17 +69,18 @@ class Meter:
     ) -> dict[str, Measured]:
         """Load the snapshot and run the data through it; by layer, in the order of execution."""
         model, _ = module_for(self._measuring, open_checkpoint(path, self._key))
+        setting = self._plan.setting
+        agree_on_model(setting.processes, model, setting.device)
         outputs = Outputs(model) if self._every else None
         counter = _Counter(model, outputs, coordinates or {})
         with counter.attached():
-            seen = run_cascade(
-                model, self._data, Cascade.BATCH, self._plan.setting, outputs=outputs
-            )
+            seen = run_cascade(model, self._data, Cascade.BATCH, setting, outputs=outputs)
         refuse_few_samples(seen.samples, self._data.name)
         self.samples = seen.samples
+        counts = counter.counts(setting.processes)
         eps = {norm.name: float(getattr(norm.module, "eps", 0.0)) for norm in norms_of(model)}
         return {
-            name: Measured(_statistics(moments, eps.get(name)), counter.counts(name))
+            name: Measured(_statistics(moments, eps.get(name)), counts.get(name))
             for name, moments in seen.moments.items()
         }
 
@@ -119,9 +122,17 @@ class _Counter:
                 stack.enter_context(self._outputs.watched(self._count))
             yield
 
-    def counts(self, name: str) -> Floats | None:
-        total = self._totals.get(name)
-        return None if total is None else total.double().numpy().reshape(-1, BINS)
+    def counts(self, processes: Processes) -> dict[str, Floats]:
+        """Counts by layer, over all processes."""
+        totals = {
+            name: processes.summed(self._totals[name].numpy() if name in self._totals else None)
+            for name in sorted(self._bins)  # the same order in every process
+        }
+        return {
+            name: total.astype(np.float64).reshape(-1, BINS)
+            for name, total in totals.items()
+            if total is not None
+        }
 
     def _before(self, name: str) -> Any:
         return lambda module, args: self._count(name, args[0], module.running_mean.numel())

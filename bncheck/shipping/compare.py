@@ -97,7 +97,7 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
 
 def _program_side(checkpoint: Checkpoint) -> Side | None:
     if checkpoint.container is Container.ONNX:
-        from bncheck.folding.onnx.fold import load_onnx
+        from bncheck.folding.onnx.file import load_onnx
         from bncheck.shipping.onnx_side import OnnxSide
         from bncheck.shipping.writing import fits_one_file
 

@@ -136,14 +136,14 @@ class TorchSide:
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """See Side."""
         from bncheck.folding.program.parity import arrays as wide
-        from bncheck.folding.program.precise import run_in_float64
+        from bncheck.folding.program.running import run_in_float64
 
         return wide(run_in_float64(self.program, self._flat(arrays)))
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """In its own dtypes, by torch."""
         from bncheck.folding.program.parity import arrays as wide
-        from bncheck.folding.program.precise import run_as_written
+        from bncheck.folding.program.running import run_as_written
 
         return wide(run_as_written(self.program, self._flat(fitted(self.inputs, arrays))))
 
@@ -151,7 +151,7 @@ class TorchSide:
         """See Side."""
         import torch
 
-        from bncheck.folding.program.precise import run_in_float64
+        from bncheck.folding.program.running import run_in_float64
         from bncheck.graph.program.calls import module_path
 
         seen: list[tuple[str, str, Array]] = []

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bncheck.folding.weights import Solution
 from bncheck.graph import dataflow as df
+from bncheck.graph import specs
 
 Run = Callable[..., Any]
 
@@ -52,7 +53,9 @@ class Net:
         self.values[name] = df.Value(name, shape, "float64", lambda: array, name)
         return name
 
-    def call(self, spec: df.Spec, inputs: list[str | None], run: Run, pieces: int = 0) -> list[str]:
+    def call(
+        self, spec: specs.Spec, inputs: list[str | None], run: Run, pieces: int = 0
+    ) -> list[str]:
         name = f"op{len(self.ops)}"
         names = [f"{name}.{i}" for i in range(pieces)] if pieces else [name]
         given = [None if i is None else self.constants.get(i, self.samples.get(i)) for i in inputs]
@@ -115,7 +118,7 @@ def _changed(index: int, op: df.Op, inputs: list[Any], run: Run, solution: Solut
     inputs[1] = torch.from_numpy(np.array(new.weight.array))
     inputs[2] = None if new.bias is None else torch.from_numpy(np.array(new.bias.array))
     if solution.plan.folds[index].as_shuffle:
-        assert isinstance(op.spec, df.ConvTranspose)
+        assert isinstance(op.spec, specs.ConvTranspose)
         y = F.conv2d(inputs[0], inputs[1], inputs[2], groups=op.spec.groups)
         return F.pixel_shuffle(y, op.spec.stride[0])
     return run(*inputs)
@@ -141,7 +144,7 @@ def add_conv(net: Net, draw: Any, x: str) -> None:
     bias = net.numbers(out) if draw(st.booleans()) else None
     run = lambda a, w, b=None: F.conv2d(a, w, b, padding=padding, groups=groups)  # noqa: E731
     centre = (kernel // 2,) * 2 if padding == kernel // 2 and kernel % 2 else None
-    net.call(df.Conv(groups, padding > 0, centre), [x, weight, bias], run)
+    net.call(specs.Conv(groups, padding > 0, centre), [x, weight, bias], run)
 
 
 def add_transposed(net: Net, draw: Any, x: str) -> None:
@@ -151,7 +154,7 @@ def add_transposed(net: Net, draw: Any, x: str) -> None:
     weight = net.numbers(channels, 2, kernel, kernel)
     bias = net.numbers(2 * groups) if draw(st.booleans()) else None
     run = lambda a, w, b=None: F.conv_transpose2d(a, w, b, stride=stride, groups=groups)  # noqa: E731
-    spec = df.ConvTranspose(groups, kernel == stride, (stride,) * 2 if kernel == stride else ())
+    spec = specs.ConvTranspose(groups, kernel == stride, (stride,) * 2 if kernel == stride else ())
     net.call(spec, [x, weight, bias], run)
 
 
@@ -159,7 +162,7 @@ def add_linear(net: Net, draw: Any, x: str) -> None:
     size = net.samples[x].shape[-1]
     weight = net.numbers(3, size)
     bias = net.numbers(3) if draw(st.booleans()) else None
-    net.call(df.Linear(output_first=True), [x, weight, bias], F.linear)
+    net.call(specs.Linear(output_first=True), [x, weight, bias], F.linear)
 
 
 def add_norm(net: Net, draw: Any, x: str) -> None:
@@ -181,7 +184,7 @@ def add_norm(net: Net, draw: Any, x: str) -> None:
     def run(a: Tensor, w: Tensor, b: Tensor, m: Tensor, v: Tensor) -> Tensor:
         return F.batch_norm(a, m, v, w, b)
 
-    net.call(df.Norm(1e-5, False), [x, *parts, var], run)
+    net.call(specs.Norm(1e-5, False), [x, *parts, var], run)
 
 
 def add_layer_norm(net: Net, draw: Any, x: str) -> None:
@@ -189,7 +192,7 @@ def add_layer_norm(net: Net, draw: Any, x: str) -> None:
     size = net.samples[x].shape[-1]
     bias = net.numbers(size) if draw(st.booleans()) else None
     net.call(
-        df.Rescaled(-1),
+        specs.Rescaled(-1),
         [x, net.numbers(size), bias],
         lambda a, w, b=None: F.layer_norm(a, [size], w, b),
     )
@@ -201,7 +204,7 @@ def add_sum(net: Net, draw: Any, x: str) -> None:
     other = draw(st.sampled_from(same))
     # x - x is 0 whatever x is scaled by: true, and of no interest
     sign = 1.0 if other == x else draw(st.sampled_from([1.0, -1.0, 2.5]))
-    net.call(df.Add((1.0, sign)), [x, other], lambda a, b: a + sign * b)
+    net.call(specs.Add((1.0, sign)), [x, other], lambda a, b: a + sign * b)
 
 
 def add_constant(net: Net, draw: Any, x: str) -> None:
@@ -211,9 +214,9 @@ def add_constant(net: Net, draw: Any, x: str) -> None:
     pair = [x, constant] if draw(st.booleans()) else [constant, x]
     if draw(st.booleans()):
         sign = draw(st.sampled_from([1.0, -1.0]))
-        net.call(df.Add((1.0, sign)), list(pair), lambda a, b: a + sign * b)
+        net.call(specs.Add((1.0, sign)), list(pair), lambda a, b: a + sign * b)
     else:
-        net.call(df.Mul(), list(pair), lambda a, b: a * b)
+        net.call(specs.Mul(), list(pair), lambda a, b: a * b)
 
 
 def add_concat(net: Net, draw: Any, x: str) -> None:
@@ -226,7 +229,7 @@ def add_concat(net: Net, draw: Any, x: str) -> None:
         if net.samples[n].dim() == len(shape)
         and [s for i, s in enumerate(net.samples[n].shape) if i != axis] == rest
     ]
-    net.call(df.Concat(axis), [x, draw(st.sampled_from(same))], lambda *p: torch.cat(p, axis))
+    net.call(specs.Concat(axis), [x, draw(st.sampled_from(same))], lambda *p: torch.cat(p, axis))
 
 
 def add_split(net: Net, draw: Any, x: str) -> None:
@@ -235,7 +238,7 @@ def add_split(net: Net, draw: Any, x: str) -> None:
     if size < 2:
         return
     parts = (slice(0, cut), slice(cut, size))
-    net.call(df.Split(1, parts), [x], lambda a: (a[:, :cut], a[:, cut:]), pieces=2)
+    net.call(specs.Split(1, parts), [x], lambda a: (a[:, :cut], a[:, cut:]), pieces=2)
 
 
 def add_stack_sum(net: Net, draw: Any, x: str) -> None:
@@ -244,9 +247,9 @@ def add_stack_sum(net: Net, draw: Any, x: str) -> None:
     axis = draw(st.integers(1, len(shape)))
     other = draw(st.sampled_from(same))
     (stacked,) = net.call(
-        df.Concat(axis, stacks=True), [x, other], lambda a, b: torch.stack([a, b], axis)
+        specs.Concat(axis, stacks=True), [x, other], lambda a, b: torch.stack([a, b], axis)
     )
-    spec = df.Average((axis,), 2.0, drops=True)
+    spec = specs.Average((axis,), 2.0, drops=True)
     net.call(spec, [stacked], lambda a: a.sum(axis))
 
 
@@ -258,7 +261,7 @@ def add_picks(net: Net, draw: Any, x: str) -> None:
     if draw(st.booleans()):
         indices = draw(st.permutations(range(size)))
     place = torch.tensor(indices)
-    spec = df.Gather(((axis, tuple(indices)),))
+    spec = specs.Gather(((axis, tuple(indices)),))
     net.call(spec, [x], lambda a: a.index_select(axis, place))
 
 
@@ -268,7 +271,7 @@ def add_product(net: Net, draw: Any, x: str) -> None:
     axis = draw(st.integers(1, dims - 1))
     out = draw(st.integers(1, dims - 1))
     weight = net.numbers(3, net.samples[x].shape[axis])
-    spec = df.Linear(output_first=True, axes=(axis - dims, out - dims))
+    spec = specs.Linear(output_first=True, axes=(axis - dims, out - dims))
 
     def run(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y: Tensor = torch.tensordot(a, w, ([axis], [1]))
@@ -283,20 +286,20 @@ def add_pool(net: Net, draw: Any, x: str) -> None:
             ["avg", "avg_pad", "avg_uncounted", "max", "mean", "sum", "min", "nearest", "lin"]
         )
     )
-    runs: dict[str, tuple[df.Spec, Run]] = {
-        "avg": (df.Average((2, 3)), lambda a: F.avg_pool2d(a, 2)),
-        "avg_pad": (df.Average((2, 3), None), lambda a: F.avg_pool2d(a, 3, 1, 1)),
+    runs: dict[str, tuple[specs.Spec, Run]] = {
+        "avg": (specs.Average((2, 3)), lambda a: F.avg_pool2d(a, 2)),
+        "avg_pad": (specs.Average((2, 3), None), lambda a: F.avg_pool2d(a, 3, 1, 1)),
         "avg_uncounted": (
-            df.Average((2, 3)),
+            specs.Average((2, 3)),
             lambda a: F.avg_pool2d(a, 3, 1, 1, count_include_pad=False),
         ),
-        "max": (df.Maximum((2, 3)), lambda a: F.max_pool2d(a, 3, 1, 1)),
-        "mean": (df.Average((2, 3), drops=True), lambda a: a.mean((2, 3))),
-        "sum": (df.Average((3,), float(net.samples[x].shape[3])), lambda a: a.sum(3, True)),
-        "min": (df.Maximum((2, 3), drops=True), lambda a: a.amin((2, 3))),
-        "nearest": (df.Average((2, 3)), lambda a: F.interpolate(a, scale_factor=2)),
+        "max": (specs.Maximum((2, 3)), lambda a: F.max_pool2d(a, 3, 1, 1)),
+        "mean": (specs.Average((2, 3), drops=True), lambda a: a.mean((2, 3))),
+        "sum": (specs.Average((3,), float(net.samples[x].shape[3])), lambda a: a.sum(3, True)),
+        "min": (specs.Maximum((2, 3), drops=True), lambda a: a.amin((2, 3))),
+        "nearest": (specs.Average((2, 3)), lambda a: F.interpolate(a, scale_factor=2)),
         "lin": (
-            df.Average((2, 3)),
+            specs.Average((2, 3)),
             lambda a: F.interpolate(a, size=(5, 4), mode="bilinear", align_corners=False),
         ),
     }
@@ -312,26 +315,26 @@ def add_view(net: Net, draw: Any, x: str) -> None:
     kind = draw(st.sampled_from(_VIEWS))
     channels = net.samples[x].shape[1]
     if kind == "flatten":
-        net.call(df.Reshape(), [x], lambda a: a.flatten(1))
+        net.call(specs.Reshape(), [x], lambda a: a.flatten(1))
     elif kind == "swap":
-        net.call(df.Transpose((0, 1, 3, 2)), [x], lambda a: a.transpose(2, 3))
+        net.call(specs.Transpose((0, 1, 3, 2)), [x], lambda a: a.transpose(2, 3))
     elif kind == "flip":
-        net.call(df.Gather(((3, None),)), [x], lambda a: a.flip(3))
+        net.call(specs.Gather(((3, None),)), [x], lambda a: a.flip(3))
     elif kind == "shuffle" and channels % 4 == 0:
-        net.call(df.PixelShuffle(2), [x], lambda a: F.pixel_shuffle(a, 2))
+        net.call(specs.PixelShuffle(2), [x], lambda a: F.pixel_shuffle(a, 2))
     elif kind == "depth" and channels % 4 == 0:
-        net.call(df.PixelShuffle(2, depth_last=True), [x], _depth_to_space)
+        net.call(specs.PixelShuffle(2, depth_last=True), [x], _depth_to_space)
     elif kind == "deep" and net.samples[x].shape[2] % 2 == net.samples[x].shape[3] % 2 == 0:
-        net.call(df.PixelShuffle(2, inverse=True), [x], lambda a: F.pixel_unshuffle(a, 2))
+        net.call(specs.PixelShuffle(2, inverse=True), [x], lambda a: F.pixel_unshuffle(a, 2))
     elif kind == "pad":
-        net.call(df.Pad((3,), 0.0), [x], lambda a: F.pad(a, (1, 0)))
+        net.call(specs.Pad((3,), 0.0), [x], lambda a: F.pad(a, (1, 0)))
     elif kind == "mirror":
-        net.call(df.Pad((2, 3), None), [x], lambda a: F.pad(a, (1, 1, 1, 1), mode="reflect"))
+        net.call(specs.Pad((2, 3), None), [x], lambda a: F.pad(a, (1, 1, 1, 1), mode="reflect"))
     elif kind == "spread":
-        (mean,) = net.call(df.Average((2, 3)), [x], lambda a: a.mean((2, 3), keepdim=True))
-        net.call(df.Expand(), [mean], lambda a: a.expand(-1, -1, 4, 3))
+        (mean,) = net.call(specs.Average((2, 3)), [x], lambda a: a.mean((2, 3), keepdim=True))
+        net.call(specs.Expand(), [mean], lambda a: a.expand(-1, -1, 4, 3))
     else:
-        net.call(df.Identity(), [x], lambda a: a.clone())
+        net.call(specs.Identity(), [x], lambda a: a.clone())
 
 
 def _depth_to_space(x: Tensor) -> Tensor:
@@ -349,9 +352,9 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
     }
     if draw(st.booleans()):
         kind = draw(st.sampled_from(sorted(kinds)))
-        net.call(df.Rectifier(kind), [x], kinds[kind])
+        net.call(specs.Rectifier(kind), [x], kinds[kind])
     else:
-        net.call(df.Opaque("sigmoid"), [x], torch.sigmoid)
+        net.call(specs.Opaque("sigmoid"), [x], torch.sigmoid)
 
 
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
@@ -383,9 +386,9 @@ def nets(
         if plain:
             options = [o for o in options if o not in (add_stack_sum, add_product, add_layer_norm)]
         counts = [type(op.spec) for op in net.ops]
-        if norms is not None and counts.count(df.Norm) >= norms:
+        if norms is not None and counts.count(specs.Norm) >= norms:
             options = [o for o in options if o is not add_norm]
-        made = sum(kind in (df.Conv, df.ConvTranspose, df.Linear) for kind in counts)
+        made = sum(kind in (specs.Conv, specs.ConvTranspose, specs.Linear) for kind in counts)
         if linears is not None and made >= linears:
             options = [o for o in options if o not in LINEAR_CALLS]
         draw(st.sampled_from(options))(net, draw, x)

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from bncheck.folding import algebra
 from bncheck.folding.algebra import Affine, Kernel, LinearCall
-from bncheck.graph.dataflow import Conv, ConvTranspose, Linear
+from bncheck.graph.specs import Conv, ConvTranspose, Linear
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,8 @@ from bncheck import BncheckError
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult, fold
 from tests.folding.patterns.blocks import BLOCKS
+from tests.folding.patterns.building import Pattern
 from tests.folding.patterns.neighbours import NEIGHBOURS
-from tests.folding.patterns.parts import Pattern
 from tests.folding.patterns.passing import PASSING
 from tests.folding.patterns.unusual import UNUSUAL, Branch, corrupt
 

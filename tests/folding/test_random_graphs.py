@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.weights import solve
 from bncheck.graph import dataflow as df
+from bncheck.graph import specs
 from tests.folding.random_graphs import Net, nets
 
 torch.set_num_threads(1)
@@ -44,7 +45,7 @@ def _best_fit(net: Net, graph: df.Graph, norm: int, call: int, x: torch.Tensor) 
     weight = net.constants[str(op.inputs[1])].clone()
     bias_name = op.input(2)
     sample = net.samples[op.outputs[0]]
-    wide = sample.shape[op.spec.axes[1] if isinstance(op.spec, df.Linear) else 1]
+    wide = sample.shape[op.spec.axes[1] if isinstance(op.spec, specs.Linear) else 1]
     bias = (
         net.constants[bias_name].clone()
         if bias_name is not None
@@ -88,7 +89,7 @@ def test_what_is_kept_could_not_be_folded(net: Net) -> None:
     solution = solve(graph)
     assume(len(norms) == 1 and solution.plan.decisions)
     kept = [d for d in solution.plan.decisions if d.status is Status.KEPT and d.op == "norm"]
-    linear = (df.Conv, df.ConvTranspose, df.Linear)
+    linear = (specs.Conv, specs.ConvTranspose, specs.Linear)
     calls = [i for i, op in enumerate(graph.ops) if isinstance(op.spec, linear)]
     assume(kept and calls)
     x = torch.cat([net.fresh_input() for _ in range(2)])
@@ -101,11 +102,11 @@ def test_what_is_kept_could_not_be_folded(net: Net) -> None:
     # the norm is beside it alone; and of a norm some of whose channels nobody reads, the rest may
     # fit where the whole does not.
     siblings = [graph.ops[use.op].spec for use in graph.uses[str(norms[0][1].inputs[0])]]
-    assume(not any(isinstance(spec, (df.Mul, df.Add)) for spec in siblings))
-    sums = [op for op in graph.ops if isinstance(op.spec, df.Add)]
+    assume(not any(isinstance(spec, (specs.Mul, specs.Add)) for spec in siblings))
+    sums = [op for op in graph.ops if isinstance(op.spec, specs.Add)]
     assume(all(len(graph.uses[str(name)]) == 1 for op in sums for name in op.inputs))
     readers = [graph.ops[use.op].spec for use in graph.uses.get(norms[0][1].outputs[0], [])]
-    assume(not any(isinstance(spec, (df.Gather, df.Split)) for spec in readers))
+    assume(not any(isinstance(spec, (specs.Gather, specs.Split)) for spec in readers))
     for call in calls:
         assume(net.constants[str(graph.ops[call].inputs[1])].numel() <= 160)
         fit = _best_fit(net, graph, norms[0][0], call, x)

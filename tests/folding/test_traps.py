@@ -19,8 +19,8 @@ from bncheck import BncheckError
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult, fold
-from tests.folding.onnx.graphs import parts as graphs
-from tests.folding.patterns.parts import Fn, randomised
+from tests.folding.onnx.graphs import building as graphs
+from tests.folding.patterns.building import Fn, randomised
 
 torch.set_num_threads(1)
 

@@ -23,6 +23,7 @@ from tests.hostile import (
     repetition,
     roles,
     safetensors_files,
+    sharing,
     surroundings,
     tensors,
     torchscript_liars,
@@ -38,5 +39,5 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "exported_liars", "folders", "liars", "names",
            "onnx_liars", "onnx_models", "pickled_liars", "pickles", "programs",
-           "repetition", "roles", "safetensors_files", "surroundings", "tensors",
+           "repetition", "roles", "safetensors_files", "sharing", "surroundings", "tensors",
            "torchscript_liars"]  # fmt: skip

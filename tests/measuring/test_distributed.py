@@ -1,86 +1,209 @@
-"""Real processes over gloo: all end with the same bits, and with those of one process."""
+"""Real processes: all end with the same, and where one fails, all fail in one line.
+
+One launch of torchrun goes through the scenarios of ranks.py; two more have a rank that is killed.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.multiprocessing.spawn import spawn
 
-from bncheck.core.errors import BncheckError
-from bncheck.data import DataOptions, open_data
-from bncheck.measuring.cascades import Cascade, Setting, run_cascade
-from bncheck.measuring.distributed import Processes, launched_processes
+from bncheck.cli import run
+from bncheck.measuring.distributed import Processes
+from tests.measuring.ranks import REPORT, inspect, packed, scenarios
+from tests.planted import SAMPLES
 
 WORLD = 2
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={WORLD}")
+
+Told = dict[str, list[dict[str, Any]]]
 
 
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5),
-        nn.BatchNorm1d(5),
-    )  # fmt: skip
+def free_ports(number: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [str(held.getsockname()[1]) for held in sockets]
+    for held in sockets:
+        held.close()
+    return ports
 
 
-def packed(processes: Processes, poison: int | None = None) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    x = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 + 1000
-    if poison is not None:
-        x[poison] = torch.nan
-    found: dict[str, Any] = {}
-    for cascade in Cascade:
-        data = open_data(x, DataOptions(batch_size=27))  # 8 batches: the last round is not full
-        seen = run_cascade(model(), data, cascade, Setting(processes=processes))
-        found |= {f"{cascade.value} {n}": m.pack() for n, m in seen.moments.items()}
-    return found
-
-
-def work(rank: int, port: int, folder: str, poison: int | None) -> None:
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(WORLD), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    with launched_processes("cpu") as processes:
-        try:
-            np.savez(Path(folder) / f"{rank}.npz", **packed(processes, poison))
-        except BncheckError as error:
-            (Path(folder) / f"{rank}.txt").write_text(str(error))
-
-
-def launch(folder: Path, poison: int | None = None) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(work, (port, str(folder), poison), nprocs=WORLD)  # type: ignore[no-untyped-call]
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SAMPLES.parent), **more}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    launch(folder)
-    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(WORLD)]
+    ports = free_ports(len(scenarios()) + 1)
+    words = [*TORCHRUN, "-m", "tests.measuring.ranks", str(folder), *ports]
+    subprocess.run(words, env=environment(), check=True, timeout=180)
+    return folder
 
 
-def test_all_ranks_are_bitwise_equal(results: list[dict[str, Any]]) -> None:
-    for name, vector in results[0].items():
-        assert results[1][name].tobytes() == vector.tobytes(), name
+@pytest.fixture(scope="module")
+def told(folder: Path) -> Told:
+    ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORLD)]
+    return {name: [rank[name] for rank in ranks] for name in ranks[0]}
 
 
-def test_they_equal_a_single_process(results: list[dict[str, Any]]) -> None:
-    alone = packed(Processes())
-    assert alone.keys() == results[0].keys()
+def one_line(rank: dict[str, Any]) -> str:
+    """What a rank said that ended with an error: one line, and no file."""
+    assert rank["code"] == 2
+    assert rank["out"] == ""
+    assert rank["files"] == []
+    (line,) = rank["err"].splitlines()
+    assert "this is a bug" not in line
+    assert isinstance(line, str)
+    return line
+
+
+def test_all_ranks_are_bitwise_equal(folder: Path) -> None:
+    first, second = (np.load(folder / f"{rank}.npz") for rank in range(WORLD))
+    for name, vector in first.items():
+        assert second[name].tobytes() == vector.tobytes(), name
+
+
+def test_they_equal_a_single_process(folder: Path) -> None:
+    alone, shared = packed(Processes()), np.load(folder / "0.npz")
+    assert alone.keys() == set(shared)
     for name, vector in alone.items():
-        np.testing.assert_allclose(results[0][name], vector, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(shared[name], vector, rtol=1e-12, atol=1e-12)
 
 
-def test_an_error_in_one_process_ends_all(tmp_path: Path) -> None:
-    launch(tmp_path, poison=0)
-    messages = [(tmp_path / f"{rank}.txt").read_text() for rank in range(WORLD)]
-    assert any("holds NaN or infinity" in message for message in messages)
-    assert all("NaN" in message for message in messages)
+@pytest.mark.parametrize("name", ["", "measures a series"])
+def test_rank_0_reports_what_one_process_reports(
+    name: str, told: Told, folder: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    first, second = told[name]
+    monkeypatch.chdir(folder / "1")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert run(scenarios()[name]) == first["code"] == second["code"]
+    alone, shared = json.loads(capsys.readouterr().out), json.loads(first["out"])
+    assert close(alone, shared)
+    assert (first["files"], second["files"], second["out"]) == (["report.json"], [], "")
+    (folder / "1" / "report.json").unlink()
+
+
+def close(one: Any, other: Any) -> bool:
+    """Equal as data, numbers up to the rounding of another order of threads."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return bool(np.isclose(one, other, rtol=1e-5, atol=1e-7))
+    return bool(one == other)
+
+
+def test_batches_that_run_out_on_one_rank_are_dealt_with(told: Told) -> None:
+    """Rank 0 has ten and measures five of them, rank 1 has three and measures the second."""
+    first, second = told["has fewer batches"]
+    assert first["code"] == second["code"] == 1
+    assert "the ranks read 10, 3 batches" in first["err"]
+    assert json.loads(first["out"])["summary"]["samples"] == 6 * 64
+
+
+def test_with_a_distributed_sampler_each_rank_measures_its_own(told: Told) -> None:
+    first, second = told["has a sampler"]
+    assert first["code"] == second["code"] == 1
+    assert "each measured all of its own" in first["err"]
+    assert json.loads(first["out"])["summary"]["samples"] == 600
+
+
+FAILURES = {
+    "raises": ("rank 1 failed (ValueError: the disk is full", "ValueError: the disk is full"),
+    "has no metric": ("rank 1 failed (ValueError: no metric here", "ValueError: no metric here"),
+    "runs other code": ("rank 1 failed (layer bn1 sees other values", "layer bn1 sees other"),
+    "has another architecture": ("rank 1 differs from rank 0 in the model's architecture",) * 2,
+    "has another dtype": ("rank 1 differs from rank 0 in the dtypes of the weights (float64",) * 2,
+    "holds other weights": ("rank 1 differs from rank 0 in the weights",) * 2,
+    "holds another file": ("rank 1 differs from rank 0 in what the files hold",) * 2,
+    "reads other data": ("mixed.npz: holds other data for rank 1 than for rank 0",) * 2,
+    "has another option": ("rank 1 differs from rank 0 in --batch-size (32, and rank 0 64)",) * 2,
+    "has another key": ("rank 1 differs from rank 0 in --key (ema, and rank 0 none)",) * 2,
+    "has another version": ("rank 1 differs from rank 0 in the version of bncheck (0.0.1",) * 2,
+    "sleeps": ("rank 1 did not answer within 3 s",) * 2,
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_rank_fails_and_all_say_so(name: str, told: Told) -> None:
+    for rank, sentence in zip(told[name], FAILURES[name], strict=True):
+        assert sentence in one_line(rank)
+
+
+def test_an_interrupted_rank_ends_the_others(told: Told) -> None:
+    first, second = told["is interrupted"]
+    assert "rank 1 was interrupted" in one_line(first)
+    assert second["code"] == 130
+
+
+def test_the_timeout_is_kept(told: Told) -> None:
+    assert told["sleeps"][0]["seconds"] < 7
+
+
+def test_a_file_that_one_rank_lacks_is_told_and_the_others_reported(told: Told) -> None:
+    first, second = told["lacks a file"]
+    assert "only.pt: rank 1 failed (does not exist)" in first["err"]
+    assert "only.pt: does not exist" in second["err"]
+    assert first["code"] == second["code"] == 2
+    assert [report["checkpoint"]["path"] for report in json.loads(first["out"])["reports"]] == [
+        "healthy.pt"
+    ]
+
+
+def test_rank_0_writes(told: Told) -> None:
+    first, second = told["writes"]
+    assert (first["code"], first["files"]) == (0, ["out.pt"])
+    assert (second["code"], second["files"], second["err"]) == (0, [], "")
+
+
+def test_a_rank_that_is_killed_under_torchrun(tmp_path: Path) -> None:
+    words = [*TORCHRUN, "-m", "bncheck", *inspect(file=str(SAMPLES / "stale.pt"))]
+    done = subprocess.run(
+        words, env=environment(MODE="is killed"), cwd=tmp_path, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    ours = [line for line in done.stderr.splitlines() if line.startswith("bncheck: ")]
+    assert ours == [
+        "bncheck: error: rank 1 ended without a word; it was killed or crashed; see its own output"
+    ]
+    assert not (tmp_path / REPORT[1].partition(":")[2]).exists()
+
+
+def test_a_rank_0_that_is_killed_without_a_launcher(tmp_path: Path) -> None:
+    """It kept the store where the ranks met."""
+    (port,) = free_ports(1)
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    model = f"{SAMPLES / 'nets.py'}:DigitNet"
+    words = [sys.executable, "-m", "bncheck", "inspect", str(SAMPLES / "stale.pt"),
+             "--model", model, "--data", "killed.py:batches"]  # fmt: skip
+    (tmp_path / "killed.py").write_text(
+        "import os, torch\n"
+        "def batches():\n"
+        "    for number in range(10):\n"
+        "        if number == 3 and os.environ['RANK'] == '0':\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        yield torch.rand(64, 1, 8, 8)\n"
+    )
+    first, second = (
+        subprocess.Popen(
+            words, env=environment(**place, RANK=str(rank)), cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(WORLD)
+    )  # fmt: skip
+    out, err = second.communicate(timeout=60)
+    assert (first.wait(timeout=60), second.returncode, out) == (-9, 2, "")
+    first.communicate()
+    (line,) = err.splitlines()
+    assert "rank 0 ended without a word" in line

@@ -16,7 +16,7 @@ from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading import onnx_constants
 from bncheck.reading.onnx_constants import Resolver
-from tests.folding.onnx.graphs.parts import conv
+from tests.folding.onnx.graphs.building import conv
 
 SHARED = Path("/work/shared")
 ROLES = ("weight", "bias", "running_mean", "running_var")
@@ -147,7 +147,7 @@ def test_old_attributes_mean_the_same_to_both(opset: int, training: bool, tmp_pa
 
 def _files() -> list[Path]:
     found = [*SHARED.glob("cases/*.onnx"), *SHARED.glob("real/onnx/*.onnx")]
-    return sorted(path for path in found if path.name != "functions.onnx")
+    return sorted(found)
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: path.name)

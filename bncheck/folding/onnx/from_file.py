@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.fold import fold_onnx, save_onnx
+from bncheck.folding.onnx.file import save_onnx
+from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.samples import samples_for
 from bncheck.folding.request import Folded, FoldRequest, refuse_corrupt_file
 from bncheck.reading.checkpoint import Checkpoint

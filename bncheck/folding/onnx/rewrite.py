@@ -12,9 +12,10 @@ from onnx import helper, numpy_helper
 from bncheck.folding.algebra import Cast
 from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.weights import NewWeights, Solution
-from bncheck.graph.dataflow import ConvTranspose, Linear, Op
+from bncheck.graph.dataflow import Op
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
+from bncheck.graph.specs import ConvTranspose, Linear
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 

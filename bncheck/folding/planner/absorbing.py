@@ -14,15 +14,8 @@ from bncheck.folding.planner.draft import Draft
 from bncheck.folding.planner.maps import Stuck, collapsed, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Fold
-from bncheck.graph.dataflow import (
-    Conv,
-    ConvTranspose,
-    Graph,
-    Linear,
-    Lookup,
-    Op,
-    Rescaled,
-)
+from bncheck.graph.dataflow import Graph, Op
+from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Rescaled
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Fold:

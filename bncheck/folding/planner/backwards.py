@@ -17,18 +17,8 @@ from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pulled_through
 from bncheck.folding.planner.sums import Constant, Shift, Way, Ways, combinations, shares_of
-from bncheck.graph.dataflow import (
-    Add,
-    Conv,
-    ConvTranspose,
-    Linear,
-    Lookup,
-    Mul,
-    Norm,
-    Op,
-    Rescaled,
-    Use,
-)
+from bncheck.graph.dataflow import Op, Use
+from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Lookup, Mul, Norm, Rescaled
 
 #: A slot of a call, and the map that the value in it must take.
 Wish: TypeAlias = "tuple[int, Affine]"

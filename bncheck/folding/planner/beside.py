@@ -13,7 +13,8 @@ from bncheck.folding.planner.absorbing import output_channels
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
-from bncheck.graph.dataflow import Add, Conv, Graph, Linear
+from bncheck.graph.dataflow import Graph
+from bncheck.graph.specs import Add, Conv, Linear
 
 
 @dataclass(frozen=True)

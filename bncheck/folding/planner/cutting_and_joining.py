@@ -9,7 +9,8 @@ import numpy as np
 
 from bncheck.folding.algebra import FREE, Affine, identity, unconstrained
 from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged, same
-from bncheck.graph.dataflow import Concat, Floats, Gather, Graph, Op, Split
+from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.specs import Concat, Gather, Split
 
 
 def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:

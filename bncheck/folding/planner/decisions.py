@@ -9,7 +9,8 @@ from bncheck.folding.planner.draft import Step
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation
 from bncheck.folding.planner.plan import Decision, Status
-from bncheck.graph.dataflow import Enclosed, Graph, Norm
+from bncheck.graph.dataflow import Enclosed, Graph
+from bncheck.graph.specs import Norm
 
 
 def decisions(

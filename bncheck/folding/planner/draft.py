@@ -9,7 +9,8 @@ from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, data_slot, elementwise_map
 from bncheck.folding.planner.plan import Fold, Place
-from bncheck.graph.dataflow import Graph, Mul, Norm, Use
+from bncheck.graph.dataflow import Graph, Use
+from bncheck.graph.specs import Mul, Norm
 
 
 @dataclass

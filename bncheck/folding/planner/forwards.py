@@ -15,7 +15,8 @@ from bncheck.folding.planner.maps import Stuck, merged
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.skip import joins, pushed_through_skip
-from bncheck.graph.dataflow import Add, Conv, ConvTranspose, Graph, Linear, Mul, Norm, Op
+from bncheck.graph.dataflow import Graph, Op
+from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Mul, Norm
 
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
@@ -29,7 +30,7 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     carried = {moving.output: moving.affine}
     pending = _readers(graph, moving.output)
     if not pending:
-        raise Stuck("nothing reads it")
+        raise Stuck("its output is unused")
     while pending:
         index = min(pending)
         pending.remove(index)

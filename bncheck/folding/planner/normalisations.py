@@ -14,7 +14,8 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.planner.maps import Stuck
-from bncheck.graph.dataflow import Add, Floats, Graph, Mul, Norm, Op
+from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.specs import Add, Mul, Norm
 
 _INSPECT = "see `bncheck inspect`"
 
@@ -124,6 +125,8 @@ def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
 
 def not_constant(graph: Graph, name: str, what: str) -> Stuck:
     """Why a weight that a fold would change cannot be changed."""
+    if graph.values[name].quantised:
+        return Stuck(f"{what} is quantised, and stays as it is", "fold before quantising")
     if graph.values[name].overridable:
         return Stuck(
             f"{what} is an input of the model, too, which a caller may override",
@@ -185,5 +188,5 @@ def refuse_corrupt(graph: Graph) -> None:
             raise BncheckError(
                 f"{op.label}: its running statistics hold a NaN, an infinity or a negative "
                 "variance",
-                f"mend it first; {_INSPECT}",
+                f"fix it first; {_INSPECT}",
             )

@@ -14,15 +14,14 @@ from bncheck.folding.algebra import Affine
 from bncheck.folding.planner import cutting_and_joining as parts
 from bncheck.folding.planner import pooling, reshaping
 from bncheck.folding.planner.maps import Stuck
-from bncheck.graph.dataflow import (
+from bncheck.graph.dataflow import Graph, Op
+from bncheck.graph.specs import (
     Average,
     Concat,
     Expand,
     Gather,
-    Graph,
     Identity,
     Maximum,
-    Op,
     Pad,
     PixelShuffle,
     Rectifier,

@@ -6,7 +6,8 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.maps import Stuck, collapsed, each
-from bncheck.graph.dataflow import Average, Graph, Maximum, Op, Pad
+from bncheck.graph.dataflow import Graph, Op
+from bncheck.graph.specs import Average, Maximum, Pad
 
 
 def before_reduction(_: Graph, op: Op, affine: Affine) -> Affine:

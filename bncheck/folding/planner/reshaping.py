@@ -18,7 +18,8 @@ from bncheck.folding.planner.maps import (
     repeated_axes,
     shapes_of,
 )
-from bncheck.graph.dataflow import Floats, Graph, Op, PixelShuffle, Shape, Transpose
+from bncheck.graph.dataflow import Floats, Graph, Op, Shape
+from bncheck.graph.specs import PixelShuffle, Transpose
 
 _COEFFICIENT = re.compile(r"\d+")
 _SYMBOL = re.compile(r"\?.+|[A-Za-z_]\w*")  # "?..." names a size of which nothing is known

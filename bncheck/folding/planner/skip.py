@@ -8,7 +8,8 @@ from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.backwards import Walk
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
-from bncheck.graph.dataflow import Add, Use
+from bncheck.graph.dataflow import Use
+from bncheck.graph.specs import Add
 
 
 def pull_with_skip(draft: Draft, moving: Moving, into_norms: bool) -> Step:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import TypeAlias
 
-from bncheck.graph.dataflow import Add, Op
+from bncheck.graph.dataflow import Op
+from bncheck.graph.specs import Add
 
 #: Where several sums lie between, the ways of the first few are tried, and at most so many.
 _MAX_SUMS = 3

@@ -14,6 +14,7 @@ from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.normalisations import refuse_corrupt
 from bncheck.folding.planner.plan import Decision
+from bncheck.folding.program.decomposing import decomposed
 from bncheck.folding.program.exporting import (
     as_arguments,
     export_program,
@@ -21,7 +22,6 @@ from bncheck.folding.program.exporting import (
 )
 from bncheck.folding.program.in_place import functional
 from bncheck.folding.program.parity import Flat, ProgramSides
-from bncheck.folding.program.plain import plain
 from bncheck.folding.program.regions import inlined
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.result import FoldReport, Parity
@@ -92,7 +92,7 @@ class _Program:
 
     def __init__(self, given: ExportedProgram) -> None:
         self._given = given
-        self._planned = self.result = plain(functional(inlined(given)))
+        self._planned = self.result = decomposed(functional(inlined(given)))
         refuse_random(self._planned)
 
     def read(self) -> Sequence[Graph]:

@@ -11,8 +11,8 @@ from torch.fx import GraphModule, Node
 
 from bncheck.folding.difference import Output
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
-from bncheck.folding.program.precise import run_as_written, run_in_float64
 from bncheck.folding.program.rewrite import Rewritten
+from bncheck.folding.program.running import run_as_written, run_in_float64
 from bncheck.folding.proof import RefusedError, sampled
 from bncheck.folding.result import tolerance_for
 from bncheck.graph.program.calls import module_path

@@ -17,7 +17,8 @@ from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
-from bncheck.graph.dataflow import ConvTranspose, Linear, Op
+from bncheck.graph.dataflow import Op
+from bncheck.graph.specs import ConvTranspose, Linear
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.

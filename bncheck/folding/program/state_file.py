@@ -47,25 +47,12 @@ def save_folded(
     source: Path,
 ) -> None:
     """Write the folded tensors, after loading them into a copy of the model and comparing."""
-    removed = _removed_modules(result)
     state = {
         name: tensor.detach().contiguous()
         for name, tensor in result.program.state_dict.items()
         if isinstance(tensor, torch.Tensor)
     }
-    shapes = _shapes(model)
-    manifest = {
-        "schema": _SCHEMA,
-        "bncheck": __version__,
-        "torch": torch.__version__,
-        "source_sha256": _digest(source),
-        "batchnorms": [decision.to_dict() for decision in result.batchnorms],
-        "identities": removed,
-        "added": sorted(set(state) - set(shapes)),
-        "removed": sorted(set(shapes) - set(state)),
-        "original": shapes,
-        "parity": result.parity.to_dict() if result.parity else None,
-    }
+    manifest = _manifest(result, model, set(state), source)
     try:
         trial = copy.deepcopy(model)
     except RuntimeError:  # a weight that a hook computes, as of the old weight_norm
@@ -79,6 +66,25 @@ def save_folded(
         temporary.write_bytes(data)
 
 
+def _manifest(
+    result: FoldResult, model: nn.Module, names: set[str], source: Path
+) -> dict[str, Any]:
+    """Which model a file belongs to, and what becomes of it."""
+    shapes = _shapes(model)
+    return {
+        "schema": _SCHEMA,
+        "bncheck": __version__,
+        "torch": torch.__version__,
+        "source_sha256": _digest(source),
+        "batchnorms": [decision.to_dict() for decision in result.batchnorms],
+        "identities": _removed_modules(result),
+        "added": sorted(names - set(shapes)),
+        "removed": sorted(set(shapes) - names),
+        "original": shapes,
+        "parity": result.parity.to_dict() if result.parity else None,
+    }
+
+
 def load_folded(module: nn.Module, path: Path) -> nn.Module:
     """Fold the module with a file's tensors; refuses, before any change, what does not fit it."""
     from safetensors import SafetensorError, safe_open
@@ -88,7 +94,8 @@ def load_folded(module: nn.Module, path: Path) -> nn.Module:
             manifest = json.loads((file.metadata() or {}).get(_KEY, "null"))
             if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
                 raise BncheckError(
-                    "is no folded state dict", "make one with `bncheck fold ... -o X.safetensors`"
+                    "is not a folded state dict",
+                    "make one with `bncheck fold ... -o X.safetensors`",
                 )
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         _apply(module, manifest, state)
@@ -130,17 +137,31 @@ def _digest(path: Path) -> str | None:
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
     """Check everything, then replace the norms, add the biases and load strictly."""
     _check_architecture(module, manifest)
     modules = dict(module.named_modules())
+    _check_modules(modules, manifest)
+    gone = tuple(f"{name}." for name in manifest["identities"])
+    own = set(manifest["original"])
+    expected = {key for key in own if not key.startswith(gone)} | set(manifest["added"])
+    if expected != set(state):
+        odd = sorted(expected ^ set(state))[:5]
+        raise BncheckError(f"the fold does not leave one tensor a parameter ({odd})", _OTHER_FORM)
+    for name in manifest["identities"]:
+        parent, _, child = name.rpartition(".")
+        setattr(modules[parent], child, nn.Identity())
+    for key in manifest["added"]:
+        owner = key.rpartition(".")[0]
+        modules[owner].bias = nn.Parameter(torch.empty_like(state[key]), requires_grad=False)
+    module.load_state_dict(state, strict=True)
+
+
+def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> None:
+    """Refuse norms that an identity cannot replace, and numbers that no module can hold."""
     for name in manifest["identities"]:
         norm = modules.get(name)
         if type(norm) not in _PLAIN:
@@ -158,19 +179,6 @@ def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.T
             )
         if role != "bias" or getattr(modules.get(owner), "bias", 0) is not None:
             raise BncheckError(f"no module of the model can hold {key}", _OTHER_FORM)
-    gone = tuple(f"{name}." for name in manifest["identities"])
-    own = set(manifest["original"])
-    expected = {key for key in own if not key.startswith(gone)} | set(manifest["added"])
-    if expected != set(state):
-        odd = sorted(expected ^ set(state))[:5]
-        raise BncheckError(f"the fold does not leave one tensor a parameter ({odd})", _OTHER_FORM)
-    for name in manifest["identities"]:
-        parent, _, child = name.rpartition(".")
-        setattr(modules[parent], child, nn.Identity())
-    for key in manifest["added"]:
-        owner = key.rpartition(".")[0]
-        modules[owner].bias = nn.Parameter(torch.empty_like(state[key]), requires_grad=False)
-    module.load_state_dict(state, strict=True)
 
 
 def _check_architecture(module: nn.Module, manifest: dict[str, Any]) -> None:

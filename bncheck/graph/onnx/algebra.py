@@ -6,8 +6,8 @@ import numpy as np
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
-from bncheck.graph.dataflow import ALONE, Add, Linear, Mul, Norm, Rectifier, Rescaled, Spec
 from bncheck.graph.onnx.nodes import Call, Describe, Described
+from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Rectifier, Rescaled, Spec
 from bncheck.reading.onnx_norms import norm_node
 
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import helper
 
-from bncheck.graph.dataflow import Dim, Shape, Spec
+from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
+from bncheck.graph.specs import Spec
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import average, largest, padded, reduced
-from bncheck.graph.dataflow import Maximum, Spec
 from bncheck.graph.onnx.nodes import Call, Describe
 from bncheck.graph.operators import UndescribedError
+from bncheck.graph.specs import Maximum, Spec
 
 
 def _spatial(call: Call) -> tuple[int, ...]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from bncheck.graph.dataflow import Conv, ConvTranspose, Graph, Linear, Norm, Op, Spec, Value
+from bncheck.graph.dataflow import Graph, Op, Value
 from bncheck.graph.onnx.nodes import FLOATS, captured
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
-from bncheck.reading.onnx_constants import STANDARD
-from bncheck.reading.onnx_norms import layer_name, owner
+from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Spec
+from bncheck.reading.onnx_norms import STANDARD, layer_name, owner
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import onnx
 from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.onnx.nodes import Call
 from bncheck.graph.operators import UndescribedError
-from bncheck.reading.onnx_constants import STANDARD
+from bncheck.reading.onnx_norms import STANDARD
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope

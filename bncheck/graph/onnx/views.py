@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import Places, cut, picked, selected, tiled
-from bncheck.graph.dataflow import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
 from bncheck.graph.onnx.nodes import FLOATS, Call, Describe, Described
+from bncheck.graph.specs import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
 
 
 def _dropout(call: Call) -> Spec | None:

@@ -8,8 +8,8 @@ from torch.fx import Node
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, each, transposed
-from bncheck.graph.dataflow import Add, Linear, Lookup, Mul, Rectifier, Spec
 from bncheck.graph.program.calls import Call, Describe, Described, named, rank_of
+from bncheck.graph.specs import Add, Linear, Lookup, Mul, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 

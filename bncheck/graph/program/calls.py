@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from bncheck.graph.dataflow import Shape, Spec
+from bncheck.graph.dataflow import Shape
 from bncheck.graph.operators import UndescribedError
+from bncheck.graph.specs import Spec
 
 #: A call seen as the planner sees it: what it does, and which arguments are its inputs.
 Described = tuple[Spec, tuple[Any, ...]]

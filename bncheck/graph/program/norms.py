@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bncheck.graph.dataflow import ALONE, Norm, Rescaled
 from bncheck.graph.program.calls import Call, Describe, Described
+from bncheck.graph.specs import ALONE, Norm, Rescaled
 
 BATCH_NORMS = {
     "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",

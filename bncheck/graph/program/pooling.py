@@ -8,8 +8,9 @@ from typing import Any
 
 from bncheck.graph.axes import average, largest, padded, reduced
 from bncheck.graph.convolutions import each
-from bncheck.graph.dataflow import Maximum, Pad, Reshape, Shape, Spec
+from bncheck.graph.dataflow import Shape
 from bncheck.graph.program.calls import Call, Describe, Described, named, shape_and_dtype
+from bncheck.graph.specs import Maximum, Pad, Reshape, Spec
 
 _DIMENSIONS = re.compile(r"(\d)d")
 

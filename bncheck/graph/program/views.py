@@ -9,8 +9,8 @@ import torch
 
 from bncheck.graph.axes import cut
 from bncheck.graph.convolutions import each
-from bncheck.graph.dataflow import Concat, Identity, PixelShuffle, Split, Transpose
 from bncheck.graph.program.calls import Call, Describe, Described, named, rank_of
+from bncheck.graph.specs import Concat, Identity, PixelShuffle, Split, Transpose
 
 _FLOATING = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 #: Of their second argument, only the shape or the dtype counts.
@@ -111,7 +111,7 @@ def _selected(call: Call) -> Described | None:
 
 VIEWS: dict[str, Describe] = {
     **named(_dropout, "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"),
-    **named(_conversion, "to _to_copy type_as _to_dtype"),
+    **named(_conversion, "to _to_copy type_as"),
     **named(_permuted, "permute permute_copy"),
     **named(_exchanged, "transpose swapaxes swapdims t transpose_copy t_copy"),
     "numpy_T": _reversed,

@@ -11,7 +11,7 @@ import torch
 
 from bncheck.cli import run
 from tests.folding.command import SAMPLES, healthy
-from tests.folding.onnx.graphs.parts import conv_bn
+from tests.folding.onnx.graphs.building import conv_bn
 
 torch.set_num_threads(1)
 

@@ -9,11 +9,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from bncheck.folding.onnx.fold import fold_onnx, load_onnx, save_onnx
+from bncheck.folding.onnx.file import load_onnx, save_onnx
+from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading.onnx_file import graphs_of
+from tests.folding.onnx.graphs.building import conv_bn
 from tests.folding.onnx.graphs.calls import CALLS
 from tests.folding.onnx.graphs.moves import MOVES
-from tests.folding.onnx.graphs.parts import conv_bn
 
 
 def _count(model: onnx.ModelProto) -> int:

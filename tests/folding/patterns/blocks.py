@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from tests.folding.patterns.parts import Pattern, randomised
+from tests.folding.patterns.building import Pattern, randomised
 
 
 def conv_bn(i: int, o: int, k: int | tuple[int, int] = 3, **options: object) -> nn.Sequential:

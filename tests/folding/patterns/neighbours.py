@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tests.folding.patterns.parts import (
+from tests.folding.patterns.building import (
     Pattern,
     bn,
     chain,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from tests.folding.patterns.parts import IMAGE, Fn, Pattern, bn, conv, net, randomised
+from tests.folding.patterns.building import IMAGE, Fn, Pattern, bn, conv, net, randomised
 
 Step = Callable[[Tensor], Tensor]
 

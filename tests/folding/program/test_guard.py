@@ -17,8 +17,8 @@ from torch import nn
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
+from bncheck.folding.program.expressions import is_arithmetic, is_guard
 from bncheck.folding.program.file import load_program
-from bncheck.folding.program.guard import is_arithmetic, is_guard
 
 _CALL = "__import__('os').system('echo pwned > $BNCHECK_MARKER')"
 _EXPRESSION = re.compile(r'"expr_str": "[^"]*"')

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.folding.onnx.graphs.parts import Build, Table, bn, conv, conv_bn, model, norm, numbers
+from tests.folding.onnx.graphs.building import Build, Table, bn, conv, conv_bn, model, norm, numbers
 
 
 def constant_nodes() -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tests.folding.onnx.graphs.parts import Build, Table, bn, conv, model, norm, numbers
+from tests.folding.onnx.graphs.building import Build, Table, bn, conv, model, norm, numbers
 
 
 def between(

@@ -13,7 +13,7 @@ _aten = torch.ops.aten
 _INNER = {"addcmul": _aten.mul.Tensor, "addcdiv": _aten.div.Tensor}
 
 
-def plain(program: ExportedProgram) -> ExportedProgram:
+def decomposed(program: ExportedProgram) -> ExportedProgram:
     """The program with addcmul(a, b, c) as a + b * c."""
     if not any(_is_composite(node) for node in program.graph.nodes):
         return program

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from bncheck.reading.onnx_constants import STANDARD
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.reading.onnx_norms import STANDARD
 
 
-def make_plain(model: onnx.ModelProto) -> None:
+def decompose(model: onnx.ModelProto) -> None:
     """Write the sums of more than two operands as additions, in place."""
     for graph in list(graphs_of(model.graph)):
         long = [n for n in graph.node if n.op_type == "Sum" and len(n.input) > 2]

@@ -1,0 +1,47 @@
+"""What every rank must hold alike before anything is measured: model, layers, device."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bncheck.core import usercode
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.measuring.distributed import Processes
+from bncheck.measuring.norms import norms_of
+from bncheck.measuring.rounds import digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: What `repr` writes of an object that has no words of its own: another in every process.
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+
+
+def agree_on_model(
+    processes: Processes, model: nn.Module, device: str, layers: Sequence[NormLayer] = ()
+) -> None:
+    """Raise SharedError where a rank holds another model, or its layers are described otherwise."""
+    if processes.size == 1:
+        return
+    state = [*model.parameters(), *model.buffers()]
+    with usercode.running("the model"):
+        drawn = _ADDRESS.sub("", str(model))
+    layers_said = [(x.name, x.kind.value, x.eps.value, x.momentum.value, x.batches) for x in layers]
+    names = ", ".join(sorted({str(tensor.dtype)[6:] for tensor in state}))
+    processes.agree(
+        {
+            "the kind of device": device.partition(":")[0],
+            "the number of normalisation layers": str(len(norms_of(model))),
+            "the model's architecture": _short(drawn),
+            "the dtypes of the weights": names,
+            "the weights": digest(state).hex(),
+            "eps, momentum or names of the layers": _short(repr(layers_said)),
+        }
+    )
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

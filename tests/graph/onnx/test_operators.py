@@ -1,0 +1,90 @@
+"""The table of ONNX' operators: every name exists, and settings are read off the node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bncheck.graph.onnx.operators import OPERATORS
+from bncheck.graph.onnx.read import read_model
+from bncheck.graph.specs import Average, Gather, Linear, Opaque, Pad, Spec
+
+_KNOWN = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
+
+
+def test_every_name_is_an_operator_of_onnx() -> None:
+    assert set(OPERATORS) <= _KNOWN
+
+
+def _op(node: onnx.NodeProto, shape: Any = ("n", 4, 6, 6), opset: int = 17, **stored: Any) -> Any:
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    (op,) = read_model(model)[0].graph.ops
+    return op
+
+
+def _int(*numbers: int) -> Any:
+    return np.array(numbers, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("node", "stored", "spec"),
+    [
+        (helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, -1]), {}, Average((2, 3))),
+        (helper.make_node("ReduceSum", ["x", "a"], ["y"]), {"a": _int(2)}, Average((2,), 6.0)),
+        (
+            helper.make_node("Slice", ["x", "from", "to", "on", "by"], ["y"]),
+            {"from": _int(-1), "to": _int(-9), "on": _int(1), "by": _int(-2)},
+            Gather(((1, (3, 1)),)),
+        ),
+        (
+            helper.make_node("Pad", ["x", "p", "", "on"], ["y"]),
+            {"p": _int(1, -1), "on": _int(-1)},
+            Pad((3,), 0.0),
+        ),
+        (helper.make_node("Tile", ["x", "r"], ["y"]), {"r": _int(1, 1, 1, 1)}, Gather(())),
+    ],
+)
+def test_settings_are_read(node: onnx.NodeProto, stored: dict[str, Any], spec: Spec) -> None:
+    opset = 18 if node.op_type == "Pad" else 17
+    assert _op(node, opset=opset, **stored).spec == spec
+
+
+@pytest.mark.parametrize(
+    ("node", "stored"),
+    [
+        (helper.make_node("Tile", ["x", "r"], ["y"]), {"r": _int(2)}),
+        (
+            helper.make_node("Slice", ["x", "from", "to"], ["y"]),
+            {"from": _int(0, 1), "to": _int(1)},
+        ),
+        (helper.make_node("Pad", ["x", "p"], ["y"]), {"p": _int(1, 2, 3)}),
+        (helper.make_node("Relu", ["x"], ["y"], domain="com.example"), {}),
+    ],
+)
+def test_what_contradicts_itself_or_is_not_standard_is_opaque(
+    node: onnx.NodeProto, stored: dict[str, Any]
+) -> None:
+    assert _op(node, **stored).spec == Opaque(node.op_type)
+
+
+def test_a_large_repetition_is_not_counted_out() -> None:
+    node = helper.make_node("Tile", ["x", "r"], ["y"])
+    assert _op(node, r=_int(1, 1 << 50, 1, 1)).spec == Gather(((1, None),))
+
+
+def test_the_matrix_of_an_einsum_is_its_weight_wherever_it_stands() -> None:
+    node = helper.make_node("Einsum", ["w", "x"], ["y"], equation="oc,nhc->nho")
+    op = _op(node, ("n", 5, 3), w=np.ones((4, 3), np.float32))
+    assert op.spec == Linear(output_first=True)
+    assert op.inputs == ("x", "w")
