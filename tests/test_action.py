@@ -341,6 +341,16 @@ def test_an_option_that_is_a_file_is_refused(
     assert "is an option and a file in this folder; write ./ before" in capsys.readouterr().err
 
 
+def test_the_mark_is_no_way_to_give_options_to_a_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bncheck.cli import run
+
+    for words in (["--"], ["--", "inspect", "--model=evil.py:x"], ["-v", "--", "inspect", "x"]):
+        assert run(words) == 2
+        assert "-- comes before the command" in capsys.readouterr().err
+
+
 #: Lines of the documentation in which a shell expands a pattern or a variable to names.
 _EXPANDS = re.compile(r"[*?$]|\[")
 
