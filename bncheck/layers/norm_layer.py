@@ -179,6 +179,7 @@ class Unjudged:
 def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjudged, ...]:
     """What is called like a statistic and belongs to none of the layers, by its owner."""
     judged = {name for layer in layers for name in layer.tensors.values()}
+    judged = judged.union(*(module.sources for module in checkpoint.modules.values()))
     owners: dict[str, list[str]] = {}
     for name in checkpoint.tensors:
         owner, own_name = split_name(name)

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from bncheck.core.findings import Severity
 from bncheck.reporting.document import Chapter, Detail, Document, Fact, Group, Line, Pages, Table
-from bncheck.reporting.drawing import picture
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import LABEL, STYLES, file_console, print_all, row, shown, table
 from bncheck.reporting.visible import layer_name, visible, visible_line
@@ -52,11 +51,12 @@ def show_findings(console: Console, documents: Iterable[Document]) -> None:
     for document in documents:
         for finding in document.findings:
             if finding.severity is not Severity.INFO:
-                line = shown(f"{document.subject}: ")
+                line = shown(f"{document.file}: ")
+                line.no_wrap = True
                 line.append(finding.severity.value, STYLES[finding.severity])
                 line.append(f" {finding.rule} ")
                 line.append(f"{layer_name(finding.layer)}: {visible(finding.message, None)}")
-                console.print(line, soft_wrap=True)
+                print_all(console, [line])
 
 
 def _document(console: Console, document: Document, verbose: bool) -> Iterator[RenderableType]:
@@ -69,6 +69,8 @@ def _document(console: Console, document: Document, verbose: bool) -> Iterator[R
         yield from _table(data, verbose, header=bool(document.verdict))
     drawn = [f for f in document.figures if isinstance(f, Heatmap) and len(f.columns) > 1]
     if drawn:  # those of means and variances take a page
+        from bncheck.reporting.drawing import picture
+
         yield from (Text(), picture(console, drawn[0], verbose))
     details = [fact for fact in document.details if verbose or fact.detail is Detail.ALWAYS]
     if details:
@@ -104,12 +106,13 @@ def _prose(document: Document) -> Iterator[RenderableType]:
 
 def _findings(document: Document, verbose: bool) -> Iterator[RenderableType]:
     """Findings, a blank line before each; infos are one line without `verbose`."""
-    told = [group for group in document.groups if verbose or not group.note]
-    for group in told:
+    groups = document.groups
+    whole = [group for group in groups if verbose or not group.note]
+    for group in whole:
         yield from (Text(), _group(group, document.next_steps, verbose))
-    notes = [group.note for group in document.groups if group not in told]
+    notes = [group.note for group in groups if group.note and not verbose]
     if notes:
-        yield from [Text()] * bool(told)
+        yield from [Text()] * bool(whole)
         line = shown("; ".join(notes) + " (--verbose explains)")
         yield row(Text("notes", STYLES[Severity.INFO]), line)
 

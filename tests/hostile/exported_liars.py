@@ -67,12 +67,12 @@ def _bad_state() -> dict[str, Tensor]:
     return {**state, **parameters}
 
 
-def _torch_file_beside(records: Records) -> None:
+def torch_file_beside(records: Records) -> None:
     records[folder_of(records) + "data/weights/model.pt"] = _torch_file(_bad_state())
 
 
 def _torch_file_alone(records: Records) -> None:
-    _torch_file_beside(records)
+    torch_file_beside(records)
     del records[folder_of(records) + CONFIG]
 
 
@@ -131,7 +131,7 @@ def _computed(records: Records) -> None:
 
 
 _add("none", READ, "none: that the lies are told of a good one", lambda records: None)
-_add("torch-file", REFUSED, "weights as records and as a torch file", _torch_file_beside)
+_add("torch-file", REFUSED, "weights as records and as a torch file", torch_file_beside)
 _add("torch-file-alone", FOUND, "weights as a torch file", _torch_file_alone)
 _add("two-dtypes", REFUSED, "one record in two dtypes", _two_dtypes)
 _add("other-program", FOUND, "a larger, sound program beside the one that is loaded",
