@@ -23,20 +23,23 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.thresholds import Thresholds
 from bncheck.core.words import Note, shortened, tell_all, unsaid
+from bncheck.data import Batches
 from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.measuring.distributed import Processes
+from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.results import Comparison, Direction
+from bncheck.measuring.run import Run
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.module_layers import described_by, layers_of
-from bncheck.subject.setup import Measuring, module_for
+from bncheck.subject.setup import Measuring, instrumented
 from bncheck.writing.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -169,9 +172,8 @@ def _recalibrated(
     if measuring is None:
         report = repair_without_data(layers, str(path))
     else:
-        model, prefix = module_for(measuring, checkpoint)
-        layers = described_by(layers, model, prefix)
-        report = _with_data(model, layers, measuring, options, prefix)
+        subject = instrumented(measuring, checkpoint)
+        report = _with_data(subject, described_by(layers, subject), measuring, options)
     return replace(report, path=path)
 
 
@@ -179,7 +181,7 @@ def recalibrate_module(
     model: nn.Module, options: Options, measuring: Measuring
 ) -> RecalibrationReport:
     """Recalibrate a module in memory; the module is left as it was."""
-    report = _with_data(model, layers_of(model), measuring, options, "")
+    report = _with_data(Instrumented.of(model), layers_of(model), measuring, options)
     return replace(report, buffers=_buffers(model, report))
 
 
@@ -210,16 +212,14 @@ def repair_without_data(layers: Sequence[NormLayer], subject: str) -> Recalibrat
 
 
 def _with_data(
-    model: nn.Module,
+    subject: Instrumented,
     layers: tuple[NormLayer, ...],
     measuring: Measuring,
     options: Options,
-    prefix: str,
 ) -> RecalibrationReport:
     from bncheck.measuring.measure import measure, measure_population
 
-    plan = measuring.plan(options.train_batch_size, everything=True)
-    plan = replace(plan, thresholds=options.thresholds)
+    run = measuring.run(options.train_batch_size, True, options.thresholds)
     data = measuring.batches()
     broken = {
         f.layer
@@ -228,13 +228,13 @@ def _with_data(
     }
     measurement: Measurement | None = None
     if broken:
-        measured = measure_population(model, layers, data, plan, prefix)
+        measured = measure_population(subject, layers, data, run)
     else:
-        measurement = measure(model, layers, data, plan, prefix)
+        measurement = measure(subject, layers, data, run)
         measured = measurement.layers
     statistics = measured_statistics(measured)
     _refuse_non_finite(statistics)
-    after, comparison = _proof(model, measured, statistics, measuring, prefix, measurement)
+    after, comparison = _proof(subject, measured, statistics, data, run, measurement)
     before = {m.layer.name: m.eval.w2 if m.eval else None for m in measured}
     report = RecalibrationReport(
         tuple(m.layer.name for m in measured),
@@ -245,17 +245,17 @@ def _with_data(
         tuple(m.layer.name for m in measured if m.layer.name not in statistics),
         comparison,
         comparison.samples,
-        prefix=prefix,
+        prefix=subject.prefix,
     )
     return _judged(report, measurement, options.thresholds)
 
 
 def _proof(
-    model: nn.Module,
+    subject: Instrumented,
     measured: Sequence[MeasuredLayer],
     statistics: Statistics,
-    measuring: Measuring,
-    prefix: str,
+    data: Batches,
+    run: Run,
     measurement: Measurement | None,
 ) -> tuple[dict[str, float | None], Comparison]:
     """W2 of every layer with the new statistics in the eval cascade, and results side by side."""
@@ -264,21 +264,20 @@ def _proof(
     from bncheck.measuring.cascades import Cascade, run_cascade
     from bncheck.measuring.comparison import compare
     from bncheck.measuring.deviation import deviation
-    from bncheck.measuring.norms import find_norms, with_statistics
+    from bncheck.measuring.norms import with_statistics
 
-    plan, data = measuring.plan(None), measuring.batches()
-    inner = {name[len(prefix) :]: value for name, value in statistics.items()}
+    inner = subject.in_model(statistics)
     comparison = measurement.comparison if measurement else None
     if comparison is None:
-        comparison = compare(model, data, inner, plan.setting, plan.metric, plan.metric_name)
-    with torch.no_grad(), with_statistics(find_norms(model), inner):
-        seen = run_cascade(model, data, Cascade.EVAL, plan.setting)
+        comparison = compare(subject, data, inner, run)
+    with torch.no_grad(), with_statistics(subject.norms, inner):
+        seen = subject.in_file(run_cascade(subject, data, Cascade.EVAL, run).moments)
     after: dict[str, float | None] = {}
     for m in measured:
         name = m.layer.name
-        if name in statistics and name[len(prefix) :] in seen.moments:
+        if name in statistics and name in seen:
             new = replace(m.layer, mean=statistics[name][0], var=statistics[name][1])
-            after[name] = deviation(new, seen.moments[name[len(prefix) :]]).w2
+            after[name] = deviation(new, seen[name]).w2
     return after, comparison
 
 

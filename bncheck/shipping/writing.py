@@ -101,7 +101,9 @@ def _data_of(path: Path) -> list[Path]:
 
 def targets_of(path: Path) -> list[Path]:
     """All that a model at `path` may replace or remove."""
-    return [path, *(_data_of(path) if path.parent.is_dir() else ())]
+    with contextlib.suppress(OSError, ValueError):
+        return [path, *_data_of(path)]
+    return [path]
 
 
 def _digest(path: Path) -> str:

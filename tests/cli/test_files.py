@@ -233,6 +233,19 @@ def test_links_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         _refused(folder, given, capsys, "is a symbolic link to")
 
 
+@pytest.mark.parametrize("name", ["a\\u0000b", "absent/net.onnx", "x/", "n" * 300])
+def test_an_impossible_export_is_a_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "pyproject.toml").write_text(CONFIG.replace("made.onnx", name))
+    before = fingerprint(folder)
+    assert run(["gate", "--report", "json:known.json"]) == 2
+    err = capsys.readouterr().err
+    assert "bug in bncheck" not in err
+    (folder / "known.json").write_text(BASELINE)
+    assert fingerprint(folder) == before
+
+
 def test_a_copy_of_a_folder_is_not_made_within_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
