@@ -108,14 +108,9 @@ class Document:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The findings as people read them, and what is told."""
-        return (*self.untold, *self.told)
-
-    @property
-    def untold(self) -> tuple[Group, ...]:
-        """The findings of which nothing is told in groups."""
+        """The findings as people read them; where something is told, that instead."""
         rules = {group.rule for group in self.told}
-        return grouped(f for f in self.findings if f.rule not in rules)
+        return (*grouped(f for f in self.findings if f.rule not in rules), *self.told)
 
     @property
     def file(self) -> str:

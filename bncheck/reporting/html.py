@@ -99,6 +99,8 @@ def _json(value: object) -> str:
 
 
 def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
+    groups = [_group(group) for group in grouped(document.findings)]
+    told = {group.rule for group in document.told}
     return {
         "command": document.command,
         "counts": severity_counts(document.findings),
@@ -107,11 +109,9 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
         "subject": document.title,
         "facts": document.facts,
         "notes": document.notes,
-        "groups": [_group(group) for group in document.untold],
+        "groups": [group for group in groups if group["rule"] not in told],
         "told": [_group(group) for group in document.told],
-        "told_findings": [
-            _group(g) for g in grouped(document.findings) if g not in document.untold
-        ],
+        "told_findings": [group for group in groups if group["rule"] in told],
         "figures": [_figure(figure, next(places)) for figure in document.figures],
         "tables": [_table(table, is_first=not i) for i, table in enumerate(document.tables)],
         "details": document.details,

@@ -307,16 +307,90 @@ class Grammar:
         return text("zz") + changed + b"s"
 
 
+class PlainGrammar(Grammar):
+    """The same of pickle.dump's files: NumPy arrays in the place of tensors."""
+
+    def raw(self) -> bytes:
+        data = RECORDS[self._draw(st.sampled_from(("0", "1")))]
+        encode = call(name("_codecs", "encode"), text(data.decode("latin1")), text("latin1"))
+        return self.maybe(lambda: b"C\x10" + data, lambda: encode,
+                          lambda: b"\x96" + struct.pack("<Q", 16) + data)  # fmt: skip
+
+    def dtype(self) -> bytes:
+        code = str(self.pick("f4", "i4", "f2", ">f4", "c8", "V4"))
+        kind = call(name("numpy", "dtype"), text(code), b"\x89", b"\x88")
+        order = str(self.pick("<", ">", "=", "|"))
+        nothing = b"N" * 3 + number(-1) * 2 + number(0)
+        state = b"(" + number(3) + text(order) + nothing + b"t"
+        return self.remembered(self.maybe(lambda: built(kind, state), lambda: kind), "dtype")
+
+    def sizes(self) -> bytes:
+        return numbers(self._draw(st.sampled_from(((4,), (2, 2)))) if self._odds else (4,))
+
+    def array_state(self) -> bytes:
+        return tuple_(number(1), self.sizes(), self.dtype(),
+                      _FLAG[bool(self.pick(False, True))], self.raw())  # fmt: skip
+
+    def tensor(self) -> bytes:
+        core = partial(name, "numpy._core.multiarray")
+        order = text(str(self.pick("C", "F", "A")))
+        start = (name("numpy", "ndarray"), numbers((0,)), b"C\x01b")
+        frombuffer = name("numpy._core.numeric", "_frombuffer")
+        made = self.maybe(
+            lambda: built(call(core("_reconstruct"), *start), self.array_state()),
+            lambda: call(frombuffer, self.raw(), self.dtype(), self.sizes(), order),
+            lambda: call(core("_reconstruct"), *start),
+            lambda: call(core("scalar"), self.dtype(), b"C\x04\0\0\x80\xbf"),
+            partial(self.again, "tensor"),
+        )
+        made = self.remembered(made, "tensor")
+        return self.maybe(
+            lambda: made,
+            lambda: built(made, self.array_state()),
+            lambda: made + number(0) + number(-1) + b"s",
+        )
+
+    def key(self, spelled: str) -> bytes:
+        kind = call(name("numpy", "dtype"), text(f"U{len(spelled)}"), b"\x89", b"\x88")
+        raw = spelled.encode("utf-32-le")
+        scalar = call(name("numpy._core.multiarray", "scalar"), kind,
+                      b"C" + bytes([len(raw)]) + raw)  # fmt: skip
+        return self.maybe(
+            lambda: super(PlainGrammar, self).key(spelled),
+            lambda: b"C" + bytes([len(spelled)]) + spelled.encode(),
+            lambda: scalar,
+        )
+
+    def attributes(self) -> bytes:
+        return b"}" + text("note") + number(1) + b"s"
+
+    def change(self) -> bytes:
+        changed = self.choose(
+            lambda: (
+                self.again("dict")
+                + pairs([(self.key(self._draw(st.sampled_from(NAMES))), self.tensor())])
+            ),
+            lambda: self.again("tensor") + number(1) + number(-1) + b"s",
+            lambda: self.again("tensor") + self.array_state() + b"b",
+        )
+        return text("zz") + changed + b"s"
+
+
 _ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 
 
-def _zip(folder: Path, body: bytes, order: str) -> Path:
+def _zip(folder: Path, body: bytes, order: str, patches: list[tuple[int, int]]) -> Path:
     records = {"a/data.pkl": b"\x80\x02" + body + b".", "a/version": b"3\n"}
     records |= {f"a/data/{key}": raw for key, raw in RECORDS.items()}
     if order:
         record, _, value = order.partition("=")
         records[f"a/{record}"] = value.encode()
-    return pack(folder / "model.pt", records)
+    path = pack(folder / "model.pt", records)
+    data = bytearray(path.read_bytes())
+    for place, byte in patches:  # counted from the end: the directory, then headers and numbers
+        data[-1 - place % len(data)] = byte
+    path.write_bytes(data)
+    return path
 
 
 def _legacy(folder: Path, body: bytes, keys: tuple[str, ...]) -> Path:
@@ -328,10 +402,18 @@ def _legacy(folder: Path, body: bytes, keys: tuple[str, ...]) -> Path:
 @st.composite
 def files(draw: st.DrawFn) -> Callable[[Path], Path]:
     """Writes one file into a folder."""
-    legacy = draw(st.booleans())
+    form = draw(st.sampled_from(("zip", "zip", "legacy", "legacy", "plain")))
+    if form == "plain":
+        data = b"\x80\x04" + PlainGrammar(draw, False).content() + b"."
+        return partial(file, data=data, name="model.pkl")
+    legacy = form == "legacy"
     body = Grammar(draw, legacy).content()
     if legacy:
         keys = draw(st.sampled_from((("0", "1"), ("1", "0"), ("0",), ("0", "1", "0"))))
         return partial(_legacy, body=body, keys=keys)
     order = draw(st.sampled_from(("", "", "byteorder=little", "byteorder=big", "BYTEORDER=big")))
-    return partial(_zip, body=body, order=order)
+    # What sizes, flags, counts and offsets are made of.
+    bytes_ = st.sampled_from((0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 46, 48, 80, 128, 255))
+    patch = st.tuples(st.integers(0, 700), bytes_)
+    patches = draw(st.lists(patch, max_size=2)) if draw(st.integers(0, 3)) == 0 else []
+    return partial(_zip, body=body, order=order, patches=patches)
