@@ -19,6 +19,9 @@ from bncheck.reporting.visible import layer_name, visible, visible_line
 #: A command in a fix is shown below the report instead.
 _BELOW: Final = "recalibrate (the command below)"
 _NAMED: Final = 4  # layers named before "and N more"
+#: Lines of one group of findings and rows of one table; a person does not read more.
+_MOST_LINES: Final = 500
+_MOST_ROWS: Final = 2000
 _CHAPTER: Final = 10  # the first column of a gate's summary: "UNCHECKED" and a space
 
 
@@ -117,7 +120,9 @@ def _findings(document: Document, verbose: bool) -> Iterator[RenderableType]:
 def _group(group: Group, commands: Sequence[str], verbose: bool) -> RenderableType:
     parts = [shown(group.head, "bold")]
     lines = group.lines if verbose else group.brief or group.lines[:1]
-    parts += map(_line, lines)
+    parts += map(_line, lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        parts.append(_more(len(lines) - _MOST_LINES))
     if not verbose and not group.brief and len(group.lines) > 1:
         parts.append(Text(f"likewise: {_layers(group.lines[1:])}"))
     for fix in group.fixes:
@@ -134,6 +139,10 @@ def _line(line: Line) -> Text:
     return name.append_text(shown(message))
 
 
+def _more(count: int) -> Text:
+    return Text(f"and {count:,} more (--format json has them all)", "dim")
+
+
 def _layers(lines: Sequence[Line]) -> str:
     names = ", ".join(layer_name(layer) for layer, _ in lines[:_NAMED])
     more = len(lines) - _NAMED
@@ -147,7 +156,9 @@ def _table(data: Table, width: int, verbose: bool, header: bool) -> Iterator[Ren
     if data.detail is Detail.NEVER or (data.detail is Detail.VERBOSE and not verbose) or not rows:
         return
     yield from [Text()] * header
-    yield table(data, rows, width, header)
+    yield table(data, rows[:_MOST_ROWS], width, header)
+    if len(rows) > _MOST_ROWS:
+        yield _more(len(rows) - _MOST_ROWS)
     if data.caption:
         yield shown(data.caption, "dim italic")
     if data.rest and len(rows) < len(data.rows):

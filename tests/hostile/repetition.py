@@ -35,7 +35,7 @@ from tests.hostile.assembler import (
     text,
     tuple_,
 )
-from tests.hostile.case import ANY, add, case, file
+from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file
 from tests.hostile.programs import NORM_CODE, torchscript, torchscript_norm
 
 _FOUR = np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes()
@@ -260,8 +260,48 @@ def _findings(folder: Path) -> Path:
     return file(folder, _zip(0, layers(9_999), numbers))
 
 
-add("repeated-layers-verbose", ANY, "9,999 broken layers, all of them shown", _findings,
-    options=("--verbose",))  # fmt: skip
-for _format in ("json", "markdown", "html", "sarif", "junit", "github", "gitlab"):
-    add(f"repeated-layers-{_format}", ANY, f"9,999 broken layers as {_format}", _findings,
-        options=("--verbose", "--format", _format), long=True)  # fmt: skip
+def _many_findings(folder: Path) -> Path:
+    """Each layer is a finding of as many rules as can be without one that hides the others."""
+    numbers = np.array([1e-9, 1e6, 0, 1e-30], np.float32).tobytes()
+    views = [tensor() + put(0), tensor((1,), offset=1) + put(1)]
+    parts = (*_ROLES, "weight", "bias")
+    names = [text(f"l{n}.{part}") + get(0) for n in range(9_999) for part in parts]
+    names += [text(f"l{n}.num_batches_tracked") + get(1) for n in range(9_999)]
+    return file(folder, _zip(0, b"0".join(views) + b"0}(" + b"".join(names) + b"u", numbers))
+
+
+for _format in ("text", "json", "markdown", "html", "sarif", "junit", "github", "gitlab"):
+    for _kind, _build in (("one", _findings), ("many", _many_findings)):
+        add(f"repeated-layers-{_kind}-{_format}", FOUND if _kind == "one" else ANY,
+            f"9,999 layers as {_format}, {_kind} of whose findings is shown", _build,
+            options=("--verbose", "--format", _format), long=True)  # fmt: skip
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def _over(folder: Path, numbers: int, layers: int, view: bytes) -> Path:
+    """So many layers whose four tensors are one view of one storage."""
+    parts = (*_ROLES, "weight", "bias")
+    names = [text(f"l{n}.{part}") + get(0) for n in range(layers) for part in parts]
+    root = view + put(0) + b"0}(" + b"".join(names) + b"u"
+    return file(folder, _zip(0, root, np.full(numbers, 0.5, np.float32).tobytes()))
+
+
+@case(ANY, "as many numbers as are judged, of one storage")
+def repeated_statistics(folder: Path) -> Path:
+    return _over(folder, 500_000, 4, tensor((500_000,), elements=500_000))
+
+
+@case(REFUSED, "4,000 statistics that are spread over one storage of 60 MB")
+def repeated_spread(folder: Path) -> Path:
+    count = 15_000_000
+    return _over(folder, count, 1000, tensor((1000,), (count // 1000 - 1,), elements=count))
+
+
+@case(FOUND, "four parts of 9,999 broken layers each")
+def repeated_broken_parts(folder: Path) -> Path:
+    numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
+    part = [text(f"l{n}.{role}") + get(0) for n in range(9_999) for role in _ROLES]
+    parts = [text(f"part{n}") + b"}(" + b"".join(part) + b"u" for n in range(4)]
+    root = tensor() + put(0) + b"0}(" + b"".join(parts) + b"u"
+    return file(folder, _zip(0, root, numbers))

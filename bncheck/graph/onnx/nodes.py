@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -11,6 +12,7 @@ from onnx import helper
 from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Spec
+from bncheck.reading.onnx_norms import STANDARD
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope
@@ -91,6 +93,21 @@ class Call:
     def keeps_size(self) -> bool:
         """Whether windows are padded such that they keep the sizes (before their steps)."""
         return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")
+
+
+def is_whole(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether a node is a standard one with as many inputs and results as it must have."""
+    least = _least(node.op_type, opset) if node.domain in STANDARD else None
+    return least is not None and len(node.input) >= least[0] and len(node.output) >= least[1]
+
+
+@lru_cache(maxsize=1024)
+def _least(kind: str, opset: int) -> tuple[int, int] | None:
+    try:
+        schema = onnx.defs.get_schema(kind, opset, "")
+    except (onnx.defs.SchemaError, TypeError):
+        return None
+    return schema.min_input, schema.min_output
 
 
 Describe = Callable[[Call], "Spec | Described | None"]
