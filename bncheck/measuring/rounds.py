@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bncheck.data import Batch, Batches
-from bncheck.measuring.distributed import Contribution, Parts, Processes, SharedError
+from bncheck.measuring.distributed import Processes
+from bncheck.measuring.messages import Contribution, Parts, SharedError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -180,6 +180,16 @@ def test_data_that_an_export_would_remove_are_no_input(
     _refused(folder, words, capsys, "is also an input")
 
 
+def test_no_report_goes_where_the_data_of_an_export_go(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "x.pt", *MODEL, "--input", "1,8,8", "-o", "new.onnx", "--report"]
+    _refused(folder, [*words, "json:new.onnx.data"], capsys, "would be written twice")
+    (folder / "new.onnx.data").touch()
+    for name in ("new.onnx.data", "new.onnx.1.data"):
+        _refused(folder, [*words, f"json:{name}"], capsys, "would be written twice")
+
+
 @pytest.mark.parametrize("name", ["net.safetensors", "data.npz", "code.py", "pyproject.toml"])
 def test_what_the_gate_exports_is_no_input(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -231,6 +241,19 @@ def test_links_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     for words in ARTIFACTS:
         given = [{"IN": "y.pt", "OUT": "link.onnx"}.get(word, word) for word in words]
         _refused(folder, given, capsys, "is a symbolic link to")
+
+
+@pytest.mark.parametrize("name", ["a\\u0000b", "absent/net.onnx", "x/", "n" * 300])
+def test_an_impossible_export_is_a_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "pyproject.toml").write_text(CONFIG.replace("made.onnx", name))
+    before = fingerprint(folder)
+    assert run(["gate", "--report", "json:known.json"]) == 2
+    err = capsys.readouterr().err
+    assert "bug in bncheck" not in err
+    (folder / "known.json").write_text(BASELINE)
+    assert fingerprint(folder) == before
 
 
 def test_a_copy_of_a_folder_is_not_made_within_it(
