@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -85,6 +87,16 @@ class Call:
             raise UndescribedError
         return found
 
+    def integers(self, slot: int, attribute: str = "") -> list[int] | None:
+        """The same where they must be whole numbers, as a list."""
+        found = self.numbers(slot, attribute)
+        if found is None:
+            return None
+        numbers = np.ravel(found)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise UndescribedError
+        return [int(number) for number in numbers]
+
     def axis(self, default: int) -> int:
         """The attribute `axis`, counted from the front."""
         return int(self.attribute("axis", default)) % len(self.shape())
@@ -95,19 +107,36 @@ class Call:
         return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the schema of an operator asks for: so many inputs, results, and typed attributes."""
+
+    inputs: int
+    outputs: int
+    types: Mapping[str, int]
+    required: frozenset[str]
+
+
 def is_whole(node: onnx.NodeProto, opset: int) -> bool:
-    """Whether a node is a standard one with as many inputs and results as it must have."""
-    least = _least(node.op_type, opset) if node.domain in STANDARD else None
-    return least is not None and len(node.input) >= least[0] and len(node.output) >= least[1]
+    """Whether a node is a standard one and has what it must have, in the right types."""
+    form = _form(node.op_type, opset) if node.domain in STANDARD else None
+    if form is None or len(node.input) < form.inputs or len(node.output) < form.outputs:
+        return False
+    given = {attribute.name: attribute.type for attribute in node.attribute}
+    fits = all(form.types.get(name, kind) == kind for name, kind in given.items())
+    return fits and form.required <= given.keys()
 
 
 @lru_cache(maxsize=1024)
-def _least(kind: str, opset: int) -> tuple[int, int] | None:
+def _form(kind: str, opset: int) -> _Form | None:
     try:
         schema = onnx.defs.get_schema(kind, opset, "")
     except (onnx.defs.SchemaError, TypeError):
         return None
-    return schema.min_input, schema.min_output
+    attributes = schema.attributes.items()
+    types = {name: attribute.type.value for name, attribute in attributes}  # type: ignore[attr-defined]
+    required = frozenset(name for name, attribute in attributes if attribute.required)
+    return _Form(schema.min_input, schema.min_output, types, required)
 
 
 Describe = Callable[[Call], "Spec | Described | None"]
