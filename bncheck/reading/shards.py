@@ -64,7 +64,7 @@ class Shards:
 
     def _open(self, shard: str) -> Mapping[str, LazyTensor]:
         if shard not in self._opened:
-            self._opened[shard] = self._read_shard(self._folder / shard, self._budget)
+            self._opened[shard] = self._read_shard(referred(self._folder, shard), self._budget)
         return self._opened[shard]
 
     def _tensor(self, name: str) -> LazyTensor:

@@ -66,7 +66,7 @@ def _document(console: Console, document: Document, verbose: bool) -> Iterator[R
         yield from _prose(document)
     yield from _findings(document, verbose)
     for data in document.tables:
-        yield from _table(data, verbose, header=bool(document.verdict))
+        yield from _table(data, console.width, verbose, header=bool(document.verdict))
     drawn = [f for f in document.figures if isinstance(f, Heatmap) and len(f.columns) > 1]
     if drawn:  # those of means and variances take a page
         from bncheck.reporting.drawing import picture
@@ -92,8 +92,8 @@ def _head(document: Document, verbose: bool) -> Iterator[RenderableType]:
 
 def _fact(fact: Fact) -> Text:
     style = STYLES[fact.tone] if fact.tone else "dim" if fact.quiet else ""
-    name = Text(f"{visible(fact.name, None)}: " if fact.name else "", "bold")
-    return name.append_text(shown(fact.text, style))
+    name = f"{visible(fact.name, None)}: " if fact.name else ""
+    return Text.assemble((name, "bold"), (visible(fact.text, None), style))
 
 
 def _prose(document: Document) -> Iterator[RenderableType]:
@@ -149,14 +149,14 @@ def _layers(lines: Sequence[Line]) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _table(data: Table, verbose: bool, header: bool) -> Iterator[RenderableType]:
+def _table(data: Table, width: int, verbose: bool, header: bool) -> Iterator[RenderableType]:
     rows: Sequence[int] = range(len(data.rows))
     if not verbose and data.brief is not None:
         rows = data.brief
     if data.detail is Detail.NEVER or (data.detail is Detail.VERBOSE and not verbose) or not rows:
         return
     yield from [Text()] * header
-    yield table(data, rows[:_MOST_ROWS], header)
+    yield table(data, rows[:_MOST_ROWS], width, header)
     if len(rows) > _MOST_ROWS:
         yield _more(len(rows) - _MOST_ROWS)
     if data.caption:

@@ -93,6 +93,11 @@ def _zip(records: int, root: bytes, data: bytes = _FOUR) -> bytes:
     return out.getvalue()
 
 
+def packed(records: int) -> bytes:
+    """A torch archive of one tensor of four numbers, and so many other records."""
+    return _zip(records, tensor())
+
+
 def _storage() -> bytes:
     kind = name("torch", "FloatStorage")
     return tuple_(text("storage"), kind, text("0"), text("cpu"), integer(4)) + b"Q"
@@ -132,19 +137,19 @@ def repeated_nested_small_files(folder: Path) -> Path:
 # --- distributed checkpoints ----------------------------------------------------------------------
 
 
-def _chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
+def chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     """Mean and variance of one layer, each of so many chunks of four in one file."""
     (folder / "__0_0.distcp").write_bytes(inner * copies)
     properties = TensorProperties(dtype=torch.float32)
-    chunks = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
-    whole = TensorStorageMetadata(properties, torch.Size([4 * count]), chunks)
+    pieces = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
+    whole = TensorStorageMetadata(properties, torch.Size([4 * count]), pieces)
     keys = [f"bn.{role}" for role in _ROLES]
     places = {
         MetadataIndex(key, chunk.offsets): _StorageInfo(
             "__0_0.distcp", number % copies * len(inner), len(inner)
         )
         for key in keys
-        for number, chunk in enumerate(chunks)
+        for number, chunk in enumerate(pieces)
     }
     content = Metadata(dict.fromkeys(keys, whole), storage_data=places)
     (folder / ".metadata").write_bytes(pickle.dumps(content))
@@ -152,18 +157,18 @@ def _chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
 
 
 add("repeated-chunks-of-records", ANY, "200 chunks that are one zip archive of 20,000 records",
-    lambda folder: _chunks(folder, 100, _zip(20_000, tensor())))  # fmt: skip
+    lambda folder: chunks(folder, 100, packed(20_000)))  # fmt: skip
 add("repeated-chunks-of-many-archives", ANY, "200 chunks that are 100 archives of 20,000 records",
-    lambda folder: _chunks(folder, 100, _zip(20_000, tensor()), 100))  # fmt: skip
+    lambda folder: chunks(folder, 100, packed(20_000), 100))  # fmt: skip
 add("repeated-chunks", ANY, "2 x 20,000 chunks that are one archive",
-    lambda folder: _chunks(folder, 20_000, _zip(0, tensor())))  # fmt: skip
+    lambda folder: chunks(folder, 20_000, packed(0)))  # fmt: skip
 add("repeated-chunks-each-its-own", ANY, "2 x 20,000 chunks of 20,000 archives",
-    lambda folder: _chunks(folder, 20_000, _zip(0, tensor()), 20_000))  # fmt: skip
+    lambda folder: chunks(folder, 20_000, packed(0), 20_000))  # fmt: skip
 
 # --- shards ---------------------------------------------------------------------------------------
 
 
-def _sharded(folder: Path, shards: int, write: Callable[[Path, int], object], ending: str) -> Path:
+def sharded(folder: Path, shards: int, write: Callable[[Path, int], object], ending: str) -> Path:
     places: dict[str, str] = {}
     for number in range(shards):
         shard = f"model-{number:05}.{ending}"
@@ -173,7 +178,7 @@ def _sharded(folder: Path, shards: int, write: Callable[[Path, int], object], en
     return file(folder, raw, f"model.{ending}.index.json")
 
 
-def safetensors(names: list[str], padding: int = 0) -> bytes:
+def safetensors_of(names: list[str], padding: int = 0) -> bytes:
     entries: dict[str, object] = {
         key: {"dtype": "F32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
         for n, key in enumerate(names)
@@ -182,7 +187,7 @@ def safetensors(names: list[str], padding: int = 0) -> bytes:
     return struct.pack("<Q", len(raw)) + raw + np.ones(len(names), np.float32).tobytes()
 
 
-def _of_layer(number: int) -> list[str]:
+def of_layer(number: int) -> list[str]:
     return [f"l{number}.{role}" for role in _ROLES]
 
 
@@ -192,13 +197,13 @@ def _linked(folder: Path, data: bytes, ending: str) -> Path:
     def link(path: Path, number: int) -> None:
         path.symlink_to(f"one.{ending}")
 
-    return _sharded(folder, 40, link, ending)
+    return sharded(folder, 40, link, ending)
 
 
 @case(ANY, "40 shards that are links to one of 70,000 tensors")
 def repeated_shard_links(folder: Path) -> Path:
-    names = [key for number in range(35_000) for key in _of_layer(number)]
-    return _linked(folder, safetensors(names), "safetensors")
+    names = [key for number in range(35_000) for key in of_layer(number)]
+    return _linked(folder, safetensors_of(names), "safetensors")
 
 
 @case(ANY, "40 shards that are links to one pickle of 60,000 tensors")
@@ -208,17 +213,17 @@ def repeated_pickle_links(folder: Path) -> Path:
 
 @case(ANY, "40 shards of 70,000 tensors each")
 def repeated_large_shards(folder: Path) -> Path:
-    names = [key for number in range(35_000) for key in _of_layer(number)]
-    data = safetensors(names)
-    return _sharded(folder, 40, lambda path, number: path.write_bytes(data), "safetensors")
+    names = [key for number in range(35_000) for key in of_layer(number)]
+    data = safetensors_of(names)
+    return sharded(folder, 40, lambda path, number: path.write_bytes(data), "safetensors")
 
 
 @case(ANY, "4,000 shards")
 def repeated_shards(folder: Path) -> Path:
-    return _sharded(
+    return sharded(
         folder,
         4000,
-        lambda path, n: path.write_bytes(safetensors(_of_layer(n))),
+        lambda path, n: path.write_bytes(safetensors_of(of_layer(n))),
         "safetensors",
     )
 
@@ -226,9 +231,9 @@ def repeated_shards(folder: Path) -> Path:
 @case(ANY, "4,000 shards that are pickles")
 def repeated_pickle_shards(folder: Path) -> Path:
     def write(path: Path, number: int) -> None:
-        path.write_bytes(_zip(0, dict_(dict.fromkeys(_of_layer(number), tensor()))))
+        path.write_bytes(_zip(0, dict_(dict.fromkeys(of_layer(number), tensor()))))
 
-    return _sharded(folder, 4000, write, "bin")
+    return sharded(folder, 4000, write, "bin")
 
 
 # --- protobuf -------------------------------------------------------------------------------------
