@@ -63,6 +63,15 @@ _FROM_TYPE: Final = frozenset(
 _VALUES: Final = _SETS | BYTES | {LOAD_FROM_BYTES, ENCODE, Global("builtins", "complex")}
 #: Makes an empty one with NEWOBJ, whatever the arguments: they fill themselves in __init__.
 _FILLED_BY_INIT: Final = MAPPINGS | {Global("builtins", "set"), Global("builtins", "bytearray")}
+_RECONSTRUCTOR: Final = Global("copyreg", "_reconstructor")
+_PYTHON: Final = frozenset(("builtins", "builtins.dict", "operator", "_operator"))
+_PURE: Final = frozenset(
+    (
+        *("getattr", "tuple", "list", "map", "filter", "zip", "enumerate", "reversed", "iter"),
+        *("slice", "range", "object", "super", "type", "str", "int", "float", "bool", "property"),
+        *("itemgetter", "attrgetter", "methodcaller"),
+    )
+)
 _ALIASES: Final = ("torch.", "collections.", "builtins.", "_codecs.")
 #: Attributes of a tensor that write numbers: into itself, and into all that share its storage.
 _WRITING: Final = frozenset(("data", "real", "imag"))
@@ -85,9 +94,33 @@ def called(function: Value, args: _Args, charge: Charge) -> Value:
         return Node(function, args)
     if function in MAPPINGS:
         return Node(function, (), _content(function, args, charge))
-    if function.module.partition(".")[0] == "torch":
-        return _torch_call(function, args)
+    if function == _RECONSTRUCTOR and len(args) == 3 and args[1] == DICT and _is_dict(args[2]):
+        charge(len(args[2].entries))  # a subclass of dict, before protocol 2
+        return Node(args[0], (), list(args[2].entries))
+    known = _torch_call(function, args) if function.module.partition(".")[0] == "torch" else None
+    if known is not None:
+        return known
+    if function not in _VALUES:
+        _hand_over(function, args)
     return Node(function, args)
+
+
+def _hand_over(function: Global, args: _Args) -> None:
+    """An unknown call may write into the tensors that it is given, and so into their storages.
+
+    Python's own functions may alter any object (`setattr`, `operator.setitem`), but for a few.
+    """
+    for arg in args:
+        if isinstance(arg, TensorView):
+            arg.flaw = _handed(function)
+            if isinstance(arg.storage, StorageReference):
+                arg.storage.flaw = arg.flaw
+        elif isinstance(arg, Node) and function.module in _PYTHON and function.name not in _PURE:
+            raise BncheckError(f"calls {function!s:.60} on what it holds", _DISTRUST)
+
+
+def _handed(function: Global) -> BncheckError:
+    return BncheckError(f"hands a tensor to a call that may change it ({function!s:.60})", _AGAIN)
 
 
 def created(kind: Value, args: _Args, keywords: bool, charge: Charge) -> Value:
@@ -168,7 +201,8 @@ def _is_dict(value: Value) -> TypeGuard[Node]:
 # -- tensors ---------------------------------------------------------------------------------------
 
 
-def _torch_call(function: Global, args: _Args) -> Value:
+def _torch_call(function: Global, args: _Args) -> Value | None:
+    """A tensor or a size, or None where the call is not one that is known."""
     if rebuild := _REBUILD.get(function):
         return rebuild(args)
     if function == SIZE:
@@ -182,7 +216,7 @@ def _torch_call(function: Global, args: _Args) -> Value:
         return _opaque(name.removeprefix("_rebuild_").replace("_", " ")[:40])
     if name.endswith(("Tensor", "UninitializedParameter", "UninitializedBuffer")):
         return _opaque(f"{name[:40]} made by its class")
-    return Node(function, args)
+    return None
 
 
 def _opaque(kind: str) -> OpaqueTensor:

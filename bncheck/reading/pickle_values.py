@@ -45,7 +45,8 @@ class Persistent:
 class StorageReference:
     """A storage that a torch file holds: `elements` numbers of the kind that torch calls `kind`.
 
-    `view` is (offset, length), in elements, where only a part is meant: torch before 0.4.
+    `view` is (offset, length), in elements, where only a part is meant: torch before 0.4. A `flaw`
+    says why its numbers may be others than those in the file.
     """
 
     key: str
@@ -53,6 +54,7 @@ class StorageReference:
     elements: int
     location: str
     view: tuple[int, int] | None = None
+    flaw: BncheckError | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -110,6 +110,8 @@ class TorchObjects:
     def _strided(self, view: TensorView) -> LazyTensor:
         if view.flaw is not None:
             return _unreadable(view.flaw)
+        if isinstance(view.storage, StorageReference) and view.storage.flaw is not None:
+            return _unreadable(view.storage.flaw)
         storage, own = self.storage(view.storage)
         dtype = own
         if view.dtype is not None:
