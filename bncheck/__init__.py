@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bncheck.inspecting.report import InspectReport
     from bncheck.measuring.run import Metric
     from bncheck.reading.checkpoint import Checkpoint
-    from bncheck.recalibrating.command import RecalibrationReport
+    from bncheck.recalibrating.report import RecalibrationReport
     from bncheck.shipping.report import CompareReport, ExportReport
 
 __all__ = [

@@ -291,6 +291,22 @@ def test_a_configuration_of_a_stranger_runs_nothing_in_inspect(runner: Runner) -
     assert (folder / "owned").exists()
 
 
+@pytest.mark.parametrize("pattern", ["*.pt", "./**/*.pt", "?*.pt"])
+def test_no_name_is_more_than_a_file_to_the_gate(pattern: str, runner: Runner) -> None:
+    folder = _evil_folder(runner.workspace)
+    (folder / "pyproject.toml").write_text(f'[tool.bncheck.models.net]\ncheckpoint = "{pattern}"\n')
+    before = set(os.listdir(folder))
+    done = runner.run("run")
+    assert done.returncode == 1
+    assert "runs the code" not in done.stderr
+    report = json.loads(Path(runner.outputs["json"]).read_text())
+    (model,) = report["models"]
+    checked = {os.path.normpath(r["checkpoint"]["path"]) for r in model["reports"]}
+    assert checked == {"x.pt", *EVIL}
+    assert not [line for line in done.stdout.splitlines() if line.startswith("::stop")]
+    _untouched(folder, before)
+
+
 @pytest.mark.parametrize("hook", _hooks())
 def test_no_name_is_an_option_of_a_hook(hook: str, tmp_path: Path) -> None:
     folder = _evil_folder(tmp_path / "repository")

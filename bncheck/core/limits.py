@@ -27,7 +27,7 @@ NUMBER_OPERATIONS: Final = 2
 #: what a pickle describes, code, headers, records, statistics.
 MAX_HELD_BYTES: Final = 224 * MIB
 
-#: Bytes of a checkpoint's files that are read for something else than numbers.
+#: Bytes of a checkpoint's files that are read; of tensors, those of normalisation layers count.
 MAX_READ_BYTES: Final = 2048 * MIB
 
 #: Files that a checkpoint consists of: a rank of a large run writes one or a few.

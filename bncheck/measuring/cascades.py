@@ -19,9 +19,9 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import Collector, SingleValueError
-from bncheck.measuring.distributed import Parts
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.outputs import Outputs

@@ -16,9 +16,9 @@ import numpy as np
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.distributed import Parts
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.messages import Parts
 from bncheck.measuring.norms import in_eval_mode, with_statistics
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.measuring.rounds import Share, in_rounds

@@ -113,7 +113,7 @@ class Resolver:
         self, node: onnx.NodeProto, known: Mapping[str, Constant]
     ) -> Sequence[Constant] | None:
         """A node's results where they are constant and of a bounded size, else None."""
-        if node.domain not in STANDARD:
+        if node.domain not in STANDARD or not node.output:
             return None
         if node.op_type == "Constant":
             return self._literal(node)

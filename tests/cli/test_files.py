@@ -180,6 +180,16 @@ def test_data_that_an_export_would_remove_are_no_input(
     _refused(folder, words, capsys, "is also an input")
 
 
+def test_no_report_goes_where_the_data_of_an_export_go(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "x.pt", *MODEL, "--input", "1,8,8", "-o", "new.onnx", "--report"]
+    _refused(folder, [*words, "json:new.onnx.data"], capsys, "would be written twice")
+    (folder / "new.onnx.data").touch()
+    for name in ("new.onnx.data", "new.onnx.1.data"):
+        _refused(folder, [*words, f"json:{name}"], capsys, "would be written twice")
+
+
 @pytest.mark.parametrize("name", ["net.safetensors", "data.npz", "code.py", "pyproject.toml"])
 def test_what_the_gate_exports_is_no_input(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str]

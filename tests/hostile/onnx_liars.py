@@ -39,6 +39,26 @@ def _if_in_a_function(model: onnx.ModelProto) -> None:
     _function(model, "own", "f", [choose])
 
 
+def _called_function(model: onnx.ModelProto) -> None:
+    """Its branches normalise with what they are given, and the variance is bad."""
+    value = numpy_helper.from_array(np.array(True))
+    branches = [zoo.branch(name, 0, f"{name}_y") for name in "ab"]
+    for branch in branches:
+        del branch.initializer[:]
+        branch.node[0].input[1:] = ["w", "b", "m", "v"]
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=value),
+        helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    opsets = [helper.make_opsetid("", 17)]
+    inputs = ["x", "w", "b", "m", "v"]
+    model.functions.append(helper.make_function("own", "f", inputs, ["y"], nodes, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    given = list(model.graph.node[0].input)
+    model.graph.node[0].CopyFrom(helper.make_node("f", given, ["y"], domain="own"))
+    _variance(model).CopyFrom(numpy_helper.from_array(_BAD, VAR))
+
+
 def _own_identity(model: onnx.ModelProto) -> None:
     _function(model, "", "Identity", [helper.make_node("Neg", ["x"], ["y"])])
     _variance(model).name = "v"
@@ -100,6 +120,7 @@ def _text(model: onnx.ModelProto) -> None:
 
 _EDITS: dict[str, tuple[frozenset[int], str, Callable[[onnx.ModelProto], object]]] = {
     "if-in-a-function": (READ, "BatchNorms in a function that nothing calls", _if_in_a_function),
+    "called-function": (FOUND, "BatchNorms in the branches of a function", _called_function),
     "own-identity": (REFUSED, "a function in the place of Identity", _own_identity),
     "own-domain": (REFUSED, "somebody's own BatchNormalization", _own_domain),
     "twice": (REFUSED, "two initialisers of one name", _twice),

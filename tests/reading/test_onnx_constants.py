@@ -205,3 +205,17 @@ def test_what_depends_on_the_input_or_on_chance_is_not_constant() -> None:
         helper.make_node("Neg", ["one"], ["c"], domain="com.example"),
     ]
     assert set(_constants(nodes, {"one": np.array([1], np.float32)})) == {"one"}
+
+
+@pytest.mark.parametrize("kind", ["Constant", "Neg", "Shape", "Split", "MatMul", "CastLike", "Sum"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(["x"], []), ([], []), ([], ["z"])])
+def test_a_node_without_its_inputs_or_results_is_passed_over(
+    kind: str, inputs: list[str], outputs: list[str], tmp_path: Path
+) -> None:
+    model = _model(_cast)
+    model.graph.node.insert(0, helper.make_node(kind, inputs, outputs))
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert [layer.name for layer in bncheck.inspect(path).layers] == ["bn"]
+    decisions = fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms
+    assert [decision.name for decision in decisions] == ["bn"]

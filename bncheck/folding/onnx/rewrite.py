@@ -32,12 +32,12 @@ def rewrite(
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
     renamed: Mapping[str, str] = {}
     for part, solution in reversed(list(zip(parts, solutions, strict=True))):
-        renamed = _Rewriter(model, part.proto, solution).run()
+        renamed = _ModelRewriter(model, part.proto, solution).run()
     _sweep(model, before)
     return renamed
 
 
-class _Rewriter:
+class _ModelRewriter:
     def __init__(self, model: onnx.ModelProto, proto: onnx.GraphProto, solution: Solution) -> None:
         self.model = model
         self.proto = proto

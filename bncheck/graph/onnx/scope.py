@@ -84,13 +84,14 @@ class Scope:
 
     def _sizes(self, node: onnx.NodeProto) -> Sequence[Constant] | None:
         """What a node reads off a shape, where these sizes are known."""
-        sizes = self.sizes.get(node.output[0]) if node.op_type in ("Shape", "Gather") else None
+        name = next(iter(node.output), "")
+        sizes = self.sizes.get(name) if node.op_type in ("Shape", "Gather") else None
         if sizes is None or not all(isinstance(size, int) for size in sizes):
             return None
         numbers = np.array(sizes, dtype=np.int64)
         if node.op_type == "Gather":
             numbers = numbers.reshape(np.shape(self.fixed(node.input[1])))
-        return [self.resolver.stored(node.output[0], numpy_helper.from_array(numbers))]
+        return [self.resolver.stored(name, numpy_helper.from_array(numbers))]
 
     def follow(self, node: onnx.NodeProto) -> None:
         """Keep the sizes that a node computes (sizes.py)."""
