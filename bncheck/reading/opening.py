@@ -180,4 +180,6 @@ def _refuse_rival(folder: Path, index: str) -> None:
 
 
 def _read_shard(path: Path, budget: Budget) -> Mapping[str, LazyTensor]:
-    return choose(_read_file(Source.open(path, budget), path).subtrees, None).tensors
+    """The tensors of a shard: loaders take what is at its root, whatever it holds besides."""
+    subtrees = _read_file(Source.open(path, budget), path).subtrees
+    return next((tree.tensors for tree in subtrees if not tree.path), {})

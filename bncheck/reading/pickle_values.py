@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeGuard
 
 from bncheck.core.errors import BncheckError
 
@@ -105,3 +105,11 @@ class Node:
 
 DICT: Final = Global("builtins", "dict")
 SET: Final = Global("builtins", "set")
+COUNTER: Final = Global("collections", "Counter")
+DEFAULTDICT: Final = Global("collections", "defaultdict")
+MAPPINGS: Final = frozenset((DICT, Global("collections", "OrderedDict"), COUNTER, DEFAULTDICT))
+
+
+def is_dict(value: Value) -> TypeGuard[Node]:
+    """Whether a value is one of Python's own dicts."""
+    return isinstance(value, Node) and value.is_call_of(MAPPINGS)
