@@ -62,6 +62,26 @@ def has_graph(source: Source) -> bool:
     return graph and position == source.size
 
 
+def may_be_graph(source: Source) -> bool:
+    """Whether a runtime, which skips unknown fields, could find a graph in what is something else.
+
+    True as well for so many fields that nobody wrote them in good faith.
+    """
+    position, graph = 0, False
+    for _ in range(_MOST_TOP_FIELDS):
+        if position >= source.size:
+            return graph and position == source.size
+        head = source.read(position, min(20, source.size - position))
+        tag, used = varint(head, 0)
+        field, kind = tag >> 3, tag & 7
+        value, end = varint(head, used) if kind in (_VARINT, _BYTES) else (0, used)
+        if not used or not field or not end or kind > _FIXED32:
+            return False
+        graph |= field == _GRAPH and kind == _BYTES
+        position += end + (value if kind == _BYTES else _WIDTHS.get(kind, 0))
+    return True
+
+
 def schema_of(message: Descriptor, known: dict[str, Schema] | None = None) -> Schema:
     """What the fields of a message are, and of those in it."""
     known = {} if known is None else known
