@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
-from bncheck.measuring.norms import NormModule
+from bncheck.measuring.norms import TrackingNorm
 from bncheck.measuring.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Collector:
 
     def __init__(
         self,
-        norms: Sequence[NormModule],
+        norms: Sequence[TrackingNorm],
         normalise_by_batch: bool = False,
         outputs: Outputs | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class Collector:
             known = self.moments.get(name)
             self.moments[name] = moments if known is None else known.merge(moments)
 
-    def _hook(self, norm: NormModule) -> Any:
+    def _hook(self, norm: TrackingNorm) -> Any:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
             m, q, values = self._record(norm.name, x, norm.channels)
@@ -124,7 +124,7 @@ class Collector:
         m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return m, q, x.numel() // m.numel()
 
-    def _set_batch_statistics(self, norm: NormModule, m: Tensor, q: Tensor) -> None:
+    def _set_batch_statistics(self, norm: TrackingNorm, m: Tensor, q: Tensor) -> None:
         """What train() would normalise with: the batch's mean and biased variance."""
         mean = m.mean(dim=0)
         if norm.kind.value == "InstanceNorm":

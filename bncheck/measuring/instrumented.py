@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from bncheck.core.errors import BncheckError
-from bncheck.measuring.norms import NormModule, norms_of
+from bncheck.measuring.norms import TrackingNorm, norms_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ class Instrumented:
     """
 
     model: nn.Module
-    norms: tuple[NormModule, ...]
+    norms: tuple[TrackingNorm, ...]
     prefix: str = ""
 
     @classmethod
@@ -40,7 +40,7 @@ class Instrumented:
                 f"the model {type(self.model).__name__}",
             )  # fmt: skip
 
-    def by_file_name(self) -> dict[str, NormModule]:
+    def by_file_name(self) -> dict[str, TrackingNorm]:
         """The layers by the file's names."""
         return {self.prefix + norm.name: norm for norm in self.norms}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NormModule:
+class TrackingNorm:
     """One layer: whatever its class, it holds running_mean and running_var."""
 
     name: str
@@ -31,7 +31,7 @@ class NormModule:
         return int(self.module.running_mean.numel())
 
 
-def norms_of(model: nn.Module) -> list[NormModule]:
+def norms_of(model: nn.Module) -> list[TrackingNorm]:
     """All layers with running statistics, which may be none."""
     import torch
 
@@ -45,7 +45,7 @@ def norms_of(model: nn.Module) -> list[NormModule]:
             and mean.shape == var.shape
         ):
             kind = kind_of_class(type(module).__name__) or NormKind.BATCH
-            found.append(NormModule(name, module, kind))
+            found.append(TrackingNorm(name, module, kind))
     return found
 
 
@@ -62,7 +62,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def spare_statistics(norms: Sequence[NormModule]) -> Iterator[None]:
+def spare_statistics(norms: Sequence[TrackingNorm]) -> Iterator[None]:
     """Put copies in the place of every layer's statistics, and the originals back afterwards.
 
     The copies may be written to: not a bit of the model's own buffers changes, exceptions or not.
@@ -79,7 +79,7 @@ def spare_statistics(norms: Sequence[NormModule]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_statistics(
-    norms: Sequence[NormModule], statistics: Mapping[str, tuple[Floats, Floats]]
+    norms: Sequence[TrackingNorm], statistics: Mapping[str, tuple[Floats, Floats]]
 ) -> Iterator[None]:
     """Other running statistics for the time being."""
     import torch

@@ -15,15 +15,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.calls import (
-    ARRAY_MODULES,
-    BYTES,
-    ENCODE,
-    LOAD_FROM_BYTES,
-    MAPPINGS,
-    integers,
-)
+from bncheck.reading.calls import ARRAY_MODULES, BYTES, ENCODE
 from bncheck.reading.pickle_values import (
+    MAPPINGS,
     Global,
     Node,
     OpaqueTensor,
@@ -32,6 +26,7 @@ from bncheck.reading.pickle_values import (
     TensorView,
     Value,
 )
+from bncheck.reading.rebuilding import LOAD_FROM_BYTES, integers
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
@@ -110,6 +105,8 @@ class TorchObjects:
     def _strided(self, view: TensorView) -> LazyTensor:
         if view.flaw is not None:
             return _unreadable(view.flaw)
+        if isinstance(view.storage, StorageReference) and view.storage.flaw is not None:
+            return _unreadable(view.storage.flaw)
         storage, own = self.storage(view.storage)
         dtype = own
         if view.dtype is not None:

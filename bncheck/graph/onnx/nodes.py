@@ -30,20 +30,6 @@ FLOATS: dict[int, str] = {
 Described = tuple[Spec, Sequence[str]]
 
 
-class Attributes:
-    """A node's attributes by name."""
-
-    def __init__(self, node: onnx.NodeProto) -> None:
-        self._given = {a.name: a for a in node.attribute}
-
-    def __call__(self, name: str, default: Any = None) -> Any:
-        """An attribute, or the default where it is not given."""
-        if name not in self._given:
-            return default
-        value = helper.get_attribute_value(self._given[name])
-        return value.decode() if isinstance(value, bytes) else value
-
-
 class Call:
     """A node as the tables of operators are asked about it.
 
@@ -57,7 +43,14 @@ class Call:
         self.inputs: Sequence[str] = list(node.input)
         self.results = [name for name in node.output if name]
         self.scope = scope
-        self.attribute = Attributes(node)
+        self._attributes = {attribute.name: attribute for attribute in node.attribute}
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute, or the default where it is not given."""
+        if name not in self._attributes:
+            return default
+        value = helper.get_attribute_value(self._attributes[name])
+        return value.decode() if isinstance(value, bytes) else value
 
     def name(self, slot: int) -> str:
         """An input's name, "" where it is not given."""

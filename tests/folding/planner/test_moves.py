@@ -15,7 +15,7 @@ from bncheck.folding.planner.forwards import push
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import affine_of, find_normalisations
 from bncheck.folding.planner.skip import pull_with_skip
-from bncheck.folding.planner.sums import Constant, Shift, combinations
+from bncheck.folding.planner.sums import ConstantWay, Shift, combinations
 from bncheck.graph import specs
 from tests.folding.random_graphs import Net
 
@@ -106,9 +106,9 @@ def test_beside_adds_a_diagonal_to_a_convolution_of_the_same_value() -> None:
 
 
 def test_all_ways_are_tried_but_the_usual_one() -> None:
-    ways = list(combinations({3: Shift, 1: Constant}))
+    ways = list(combinations({3: Shift, 1: ConstantWay}))
     assert len(ways) == 8
-    assert ways[0] == {3: Shift.FIRST, 1: Constant.SCALED}
-    assert ways[-1] == {3: Shift.HALVES, 1: Constant.SHIFTED}
+    assert ways[0] == {3: Shift.FIRST, 1: ConstantWay.SCALED}
+    assert ways[-1] == {3: Shift.HALVES, 1: ConstantWay.SHIFTED}
     assert not list(combinations({}))
     assert len(list(combinations(dict.fromkeys(range(9), Shift)))) == 26
