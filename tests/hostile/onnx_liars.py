@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -161,3 +162,25 @@ for _name, _key, _value in (
 ):
     add(f"onnx-external-{_key}-{_name}", REFUSED, f"external data with {_key} {_value!r}",
         partial(_odd_number, key=_key, value=_value))  # fmt: skip
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _pickle_too(folder: Path) -> Path:
+    """To protobuf the pickle's first bytes are an unknown field, and its length a producer_name."""
+    bad = zoo.onnx_values("bn") | {VAR: _BAD}
+    model = zoo.onnx_model([_norm()], bad).SerializeToString()
+    sound = pickle.dumps({MEAN: np.ones(3, np.float32), VAR: np.ones(3, np.float32)}, 2)
+    length = b"\x12\x7f\x00\x00"
+    inside = bytes(125) + model
+    rest = int.from_bytes(length, "little") - len(inside) - 4
+    tail = bytes(rest) + b"0" + sound[2:]
+    covered = b"\x1a" + _varint(len(tail))
+    assert len(covered) == 4
+    return file(folder, b"\x80\x02B" + length + inside + covered + tail, "model.onnx")
+
+
+add("onnx-pickle-too", REFUSED, "a pickle of sound arrays that is a bad model, too", _pickle_too)

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
 _NARROW = {
@@ -136,6 +137,23 @@ class BatchNormalization(OpRun):
         return (y, *moved, mean, var)[: len(self.onnx_node.output)]
 
 
+class DequantizeLinear(OpRun):
+    """Before opset 19, with which onnx's own (1.23) begins."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, scale, zero=None, axis=None, block_size=None, output_dtype=None,
+    ):  # fmt: skip
+        sizes = [1] * x.ndim
+        if scale.ndim and x.ndim:
+            sizes[1 if axis is None else axis] = -1
+        wide = x.astype(scale.dtype)
+        if zero is not None:
+            wide = wide - zero.astype(scale.dtype).reshape(sizes if zero.ndim else ())
+        return (wide * scale.reshape(sizes if scale.ndim else ()),)
+
+
 def _margins(
     sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
 ) -> list[tuple[int, int]]:
@@ -176,7 +194,10 @@ def _cut(
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """The model as it is, by the reference."""
-    return ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose, Pad, BatchNormalization])
+    own: list[type[OpRun]] = [Conv, ConvTranspose, Pad, BatchNormalization]
+    if opset_of(model) < 19:
+        own.append(DequantizeLinear)
+    return ReferenceEvaluator(model, new_ops=own)
 
 
 def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
