@@ -32,6 +32,8 @@ _WIDTHS: Final = {_FIXED64: 8, _FIXED32: 4}
 _MESSAGE_BYTES: Final = 160
 _TEXT_BYTES: Final = 32
 _NUMBER_BYTES: Final = 16
+#: What Python, NumPy and onnx take.
+_PROCESS_BYTES: Final = 48 << 20
 _SLICE: Final = 1 << 20
 _CONTINUED: Final = bytes(range(0x80, 0x100))
 
@@ -96,9 +98,10 @@ def schema_of(message: Descriptor, known: dict[str, Schema] | None = None) -> Sc
 def check_size(data: bytes, schema: Schema) -> None:
     """Refuse a model of more messages, texts and numbers than any network of its size has.
 
-    As parsed it may take MAX_HELD_BYTES with its bytes, or three times these where that is more.
+    As parsed it may take MAX_HELD_BYTES with its bytes; where it is large, the whole process three
+    times these.
     """
-    left = max(MAX_HELD_BYTES - len(data), 2 * len(data))
+    left = max(MAX_HELD_BYTES - len(data), 2 * len(data) - _PROCESS_BYTES)
     count = 0
     stack: list[tuple[int, int, Schema]] = [(0, len(data), schema)]
     while stack:

@@ -39,7 +39,7 @@ from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file
 from tests.hostile.programs import NORM_CODE, torchscript, torchscript_norm
 
 _FOUR = np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes()
-_ROLES = ("running_mean", "running_var")
+ROLES = ("running_mean", "running_var")
 
 # --- TorchScript ----------------------------------------------------------------------------------
 
@@ -93,6 +93,11 @@ def _zip(records: int, root: bytes, data: bytes = _FOUR) -> bytes:
     return out.getvalue()
 
 
+def packed_root(root: bytes) -> bytes:
+    """A torch archive of this pickle and a storage of four numbers."""
+    return _zip(0, root)
+
+
 def packed(records: int) -> bytes:
     """A torch archive of one tensor of four numbers, and so many other records."""
     return _zip(records, tensor())
@@ -114,7 +119,7 @@ def _nested(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     numbers = [tuple_(integer(4)), tuple_(integer(1))]
     for number in range(count):
         storage = call(load, get(number % copies))
-        key = f"l{number // 2}.{_ROLES[number % 2]}"
+        key = f"l{number // 2}.{ROLES[number % 2]}"
         parts.append(text(key) + call(rebuild, storage, integer(0), *numbers))
     return file(folder, PROTO + b"".join(parts) + b"u.", "model.pkl")
 
@@ -143,7 +148,7 @@ def chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     properties = TensorProperties(dtype=torch.float32)
     pieces = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
     whole = TensorStorageMetadata(properties, torch.Size([4 * count]), pieces)
-    keys = [f"bn.{role}" for role in _ROLES]
+    keys = [f"bn.{role}" for role in ROLES]
     places = {
         MetadataIndex(key, chunk.offsets): _StorageInfo(
             "__0_0.distcp", number % copies * len(inner), len(inner)
@@ -173,7 +178,7 @@ def sharded(folder: Path, shards: int, write: Callable[[Path, int], object], end
     for number in range(shards):
         shard = f"model-{number:05}.{ending}"
         write(folder / shard, number)
-        places |= {f"l{number}.{role}": shard for role in _ROLES}
+        places |= {f"l{number}.{role}": shard for role in ROLES}
     raw = json.dumps({"weight_map": places}).encode()
     return file(folder, raw, f"model.{ending}.index.json")
 
@@ -188,7 +193,7 @@ def safetensors_of(names: list[str], padding: int = 0) -> bytes:
 
 
 def of_layer(number: int) -> list[str]:
-    return [f"l{number}.{role}" for role in _ROLES]
+    return [f"l{number}.{role}" for role in ROLES]
 
 
 def _linked(folder: Path, data: bytes, ending: str) -> Path:
@@ -269,7 +274,7 @@ def _many_findings(folder: Path) -> Path:
     """Each layer is a finding of as many rules as can be without one that hides the others."""
     numbers = np.array([1e-9, 1e6, 0, 1e-30], np.float32).tobytes()
     views = [tensor() + put(0), tensor((1,), offset=1) + put(1)]
-    parts = (*_ROLES, "weight", "bias")
+    parts = (*ROLES, "weight", "bias")
     names = [text(f"l{n}.{part}") + get(0) for n in range(9_999) for part in parts]
     names += [text(f"l{n}.num_batches_tracked") + get(1) for n in range(9_999)]
     return file(folder, _zip(0, b"0".join(views) + b"0}(" + b"".join(names) + b"u", numbers))
@@ -286,7 +291,7 @@ for _format in ("text", "json", "markdown", "html", "sarif", "junit", "github", 
 
 def _over(folder: Path, numbers: int, layers: int, view: bytes) -> Path:
     """So many layers whose four tensors are one view of one storage."""
-    parts = (*_ROLES, "weight", "bias")
+    parts = (*ROLES, "weight", "bias")
     names = [text(f"l{n}.{part}") + get(0) for n in range(layers) for part in parts]
     root = view + put(0) + b"0}(" + b"".join(names) + b"u"
     return file(folder, _zip(0, root, np.full(numbers, 0.5, np.float32).tobytes()))
@@ -306,7 +311,7 @@ def repeated_spread(folder: Path) -> Path:
 @case(FOUND, "four parts of 9,999 broken layers each")
 def repeated_broken_parts(folder: Path) -> Path:
     numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
-    part = [text(f"l{n}.{role}") + get(0) for n in range(9_999) for role in _ROLES]
+    part = [text(f"l{n}.{role}") + get(0) for n in range(9_999) for role in ROLES]
     parts = [text(f"part{n}") + b"}(" + b"".join(part) + b"u" for n in range(4)]
     root = tensor() + put(0) + b"0}(" + b"".join(parts) + b"u"
     return file(folder, _zip(0, root, numbers))

@@ -34,6 +34,7 @@ class ModelSides:
         self, original: onnx.ModelProto, folded: onnx.ModelProto, twins: Mapping[str, str]
     ) -> None:
         self.original = original
+        self.examples: Sequence[Named] = ()
         self.tolerance = default_tolerance(original)
         self._infos = list(user_inputs(original))
         shapes = [info.type.tensor_type.shape for info in self._infos]
