@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from bncheck.drifting.report import DriftReport
     from bncheck.folding.program.fold import FoldResult
     from bncheck.inspecting.report import InspectReport
-    from bncheck.measuring.comparison import Metric
+    from bncheck.measuring.run import Metric
     from bncheck.reading.checkpoint import Checkpoint
-    from bncheck.recalibrating.command import RecalibrationReport
+    from bncheck.recalibrating.report import RecalibrationReport
     from bncheck.shipping.report import CompareReport, ExportReport
 
 __all__ = [

@@ -163,7 +163,8 @@ def test_an_old_copy_is_not_taken_for_the_new_source(tmp_path: Path, runner: Run
     source = tmp_path / "source"
     (source / "bncheck").mkdir(parents=True)
     (source / "pyproject.toml").touch()
-    runner.steps["source"]["env"] = {"BNCHECK_SOURCE": str(source)}
+    runner.outputs["python-path"] = sys.executable
+    runner.steps["source"]["env"] |= {"BNCHECK_SOURCE": str(source)}
     digests = []
     for text in ("one", "two"):
         (source / "bncheck" / "a.py").write_text(text)
@@ -197,6 +198,7 @@ EVIL = (
     "&& touch owned.pt", "> owned.pt", "*.pt", "[x].pt", "?.pt", "{a,b}.pt", "$BNCHECK.pt",
     "~.pt", "\\.pt", "#x.pt", "%0A::error::.pt", "##[error]x.pt", "exit-code=0\njson=x.pt",
     "--install-completion.pt", "--show-completion=bash.pt", "-\n--model=evil.py:x.pt",
+    os.fsdecode(b"\xff\xfe.pt"), "x" * 252 + ".pt", "größe 权重.pt", "\u202egnp.pt",
 )  # fmt: skip
 
 
@@ -275,6 +277,36 @@ def test_options_of_the_action_may_be_quoted(runner: Runner) -> None:
     assert runner.run("run", checkpoints="models/bad.safetensors", args=args).returncode == 0
 
 
+def test_a_configuration_of_a_stranger_runs_nothing_in_inspect(runner: Runner) -> None:
+    folder = _evil_folder(runner.workspace)
+    (folder / "pyproject.toml").write_text(
+        '[tool.bncheck.models.net]\ncheckpoint = "x.pt"\nmodel = "evil.py:x"\ndata = "evil.py:x"\n'
+    )
+    before = set(os.listdir(folder))
+    assert runner.run("run", checkpoints="*.pt").returncode == 1
+    assert runner.run("run", checkpoints="*.pt", args="--isolated").returncode == 1
+    _untouched(folder, before)
+    done = runner.run("run")  # the gate says it first, and then does it
+    assert "net runs the code of evil.py:x and evil.py:x" in done.stderr
+    assert (folder / "owned").exists()
+
+
+@pytest.mark.parametrize("pattern", ["*.pt", "./**/*.pt", "?*.pt"])
+def test_no_name_is_more_than_a_file_to_the_gate(pattern: str, runner: Runner) -> None:
+    folder = _evil_folder(runner.workspace)
+    (folder / "pyproject.toml").write_text(f'[tool.bncheck.models.net]\ncheckpoint = "{pattern}"\n')
+    before = set(os.listdir(folder))
+    done = runner.run("run")
+    assert done.returncode == 1
+    assert "runs the code" not in done.stderr
+    report = json.loads(Path(runner.outputs["json"]).read_text())
+    (model,) = report["models"]
+    checked = {os.path.normpath(r["checkpoint"]["path"]) for r in model["reports"]}
+    assert checked == {"x.pt", *EVIL}
+    assert not [line for line in done.stdout.splitlines() if line.startswith("::stop")]
+    _untouched(folder, before)
+
+
 @pytest.mark.parametrize("hook", _hooks())
 def test_no_name_is_an_option_of_a_hook(hook: str, tmp_path: Path) -> None:
     folder = _evil_folder(tmp_path / "repository")
@@ -325,12 +357,22 @@ def test_an_option_that_is_a_file_is_refused(
     assert "is an option and a file in this folder; write ./ before" in capsys.readouterr().err
 
 
+def test_the_mark_is_no_way_to_give_options_to_a_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from bncheck.cli import run
+
+    for words in (["--"], ["--", "inspect", "--model=evil.py:x"], ["-v", "--", "inspect", "x"]):
+        assert run(words) == 2
+        assert "-- comes before the command" in capsys.readouterr().err
+
+
 #: Lines of the documentation in which a shell expands a pattern or a variable to names.
 _EXPANDS = re.compile(r"[*?$]|\[")
 
 
 def _shell_lines() -> list[str]:
-    texts = [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+    texts = [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("*/**/*.md"))]
     blocks = [
         b for t in texts for b in re.findall(r"```(?:console|sh|bash|yaml|)\n(.*?)```", t, re.S)
     ]

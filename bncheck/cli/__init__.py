@@ -70,6 +70,8 @@ def _refuse_ambiguous(arguments: list[str]) -> None:
     may be `--model=evil.py:x.pt`. Behind `--` there are names alone.
     """
     names = arguments.index("--") if "--" in arguments else len(arguments)
+    if names < len(arguments) and all(word.startswith("-") for word in arguments[:names]):
+        raise BncheckError("-- comes before the command", "write it before the names of files")
     for word in arguments[:names]:
         if word.startswith("-") and os.path.lexists(word):
             hint = "write ./ before the name of a file, or put -- before all names"

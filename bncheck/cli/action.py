@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from bncheck.cli.streams import prepare
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.gate.patterns import meant
 from bncheck.reporting.github import Annotation
@@ -81,4 +82,5 @@ def names_in(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    prepare()
     sys.exit(main())

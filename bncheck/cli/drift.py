@@ -97,7 +97,7 @@ def drift(
             policy.select, policy.ignore, policy.thresholds, progress,
         )  # fmt: skip
         if measuring is not None:
-            measuring = replace(measuring, processes=ranks, device=ranks.device(measuring.device))
+            measuring = replace(measuring, processes=ranks)
         with ranks.together("the series"):
             report = run(snapshots, options, measuring)
             if measuring is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,21 +98,21 @@ def inspect(
         findings = [finding for done in reports for finding in done.findings]
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
-        for done in reports:
-            _say_choices(done, options)
+        notes = [tuple(_choices(done, options)) for done in reports]
+        for note in (note for of_one in notes for note in of_one):
+            console.note(note)
         several = len(checkpoints) > 1
         if reports or several:
-            delivery.deliver(said(reports, errors, several), judge.limit)
+            delivery.deliver(said(reports, errors, several, notes), judge.limit)
         return judge.finish(findings, failed=bool(errors))
 
 
-def _say_choices(report: InspectReport, options: Options) -> None:
+def _choices(report: InspectReport, options: Options) -> Iterator[str]:
     """What the reader chose on the user's behalf, and what it did not find."""
     from bncheck.inspecting.choices import choice_notes
 
     assert report.checkpoint is not None  # the command inspects files
-    for note in choice_notes(report.checkpoint, options):
-        console.note(note)
+    yield from choice_notes(report.checkpoint, options)
     if not report.layers:
         path = report.checkpoint.path
-        console.note(f"{path}: holds no normalisation layer with running statistics")
+        yield f"{path}: holds no normalisation layer with running statistics"

@@ -157,7 +157,6 @@ class MeasuringOptions(ModelOptions):
             self.parts(),
             metric=self.metric,
             processes=processes,
-            device=processes.device(self.device),
             progress=progress,
         )
 

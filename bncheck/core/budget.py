@@ -53,7 +53,7 @@ class Budget:
             "MAX_HELD_BYTES", limits.MAX_HELD_BYTES, "takes more than {} bytes of memory to read"
         )
         self.read = Account(
-            "MAX_READ_BYTES", limits.MAX_READ_BYTES, "holds more than {} bytes beside its numbers"
+            "MAX_READ_BYTES", limits.MAX_READ_BYTES, "makes bncheck read more than {} bytes"
         )
         self.files = Account(
             "MAX_FILES", limits.MAX_FILES, "needs more than {} files", "merge its shards"

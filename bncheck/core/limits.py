@@ -16,17 +16,18 @@ MAX_PICKLE_BYTES: Final = 64 * MIB
 
 #: Work of one checkpoint, its shards and nested files included, counted in opcodes of a pickle:
 #: half a microsecond and, as long as the pickle is read, 30 bytes of memory. An opcode that makes a
-#: container counts three times; a tensor of a state dict takes about 60 in all, so this is room for
-#: 100,000 tensors.
+#: container counts three times, one that makes a number twice; a tensor of a state dict takes about
+#: 70 in all, so this is room for 100,000 tensors.
 MAX_OPERATIONS: Final = 10_000_000
 OPERATION_BYTES: Final = 30
 CONTAINER_OPERATIONS: Final = 3
+NUMBER_OPERATIONS: Final = 2
 
 #: What a checkpoint may keep in memory until it has been read, as far as it is foreseen: texts,
 #: what a pickle describes, code, headers, records, statistics.
 MAX_HELD_BYTES: Final = 224 * MIB
 
-#: Bytes of a checkpoint's files that are read for something else than numbers.
+#: Bytes of a checkpoint's files that are read; of tensors, those of normalisation layers count.
 MAX_READ_BYTES: Final = 2048 * MIB
 
 #: Files that a checkpoint consists of: a rank of a large run writes one or a few.

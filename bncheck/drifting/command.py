@@ -16,7 +16,7 @@ from bncheck.drifting.report import DriftReport
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.rules.registry import SERIES_RULES, choose_rules
 from bncheck.series.distance import Statistics, histogram_distance, stacked
-from bncheck.series.movement import Movement, Reference, Source, statistics_in
+from bncheck.series.movement import Basis, Movement, Reference, statistics_in
 from bncheck.series.series import Series, Tell, read_series
 from bncheck.series.snapshot import Snapshot, read_snapshot
 
@@ -122,7 +122,7 @@ def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> 
         history,
         reference,
         held,
-        Source.BUFFERS,
+        Basis.BUFFERS,
         options.thresholds,
         key=options.key,
     )
@@ -169,7 +169,7 @@ def _of_data(
     history = {name: stacked(kept) for name, kept in parts.items() if any(kept)}
     return Movement(
         series, tuple(history), history, reference, {} if reference.path is None else base,
-        Source.DATA, options.thresholds, key=options.key, samples=meter.samples,
+        Basis.DATA, options.thresholds, key=options.key, samples=meter.samples,
         w1=shapes.w1(tuple(history)) if options.shape else None,
         outlines=shapes.outlines if options.shape else None,
     )  # fmt: skip

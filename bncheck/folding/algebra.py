@@ -189,19 +189,19 @@ def checked(rounded: NDArray[np.generic], dtype: str) -> Cast:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FloatRange:
     """The range of a floating dtype: its largest and its smallest normal number."""
 
     largest: float
     tiny: float
 
 
-def limits_of(dtype: str) -> Limits:
+def limits_of(dtype: str) -> FloatRange:
     """The range of the dtype of that name."""
     import ml_dtypes
 
     info: Any = ml_dtypes.finfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
-    return Limits(float(info.max), float(info.smallest_normal))
+    return FloatRange(float(info.max), float(info.smallest_normal))
 
 
 def numpy_dtype(dtype: str) -> np.dtype[np.generic]:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from bncheck.folding.algebra import cast
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
-from bncheck.folding.planner.plan import Decision, Fold, Plan, Status
+from bncheck.folding.planner.plan import Absorbed, Decision, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.specs import Norm
@@ -67,7 +67,7 @@ def _as_calls(graph: Graph, plan: Plan, norm: Normalisation, form: Residual) -> 
     source, result = op.inputs[0], op.outputs[0]
     assert source is not None
     dtype, rank = graph.values[result].dtype, affine.scale.ndim
-    affine = plan.folds.get(norm.last, Fold()).applied_to(affine)
+    affine = plan.folds.get(norm.last, Absorbed()).applied_to(affine)
     channels = affine.scale.size
     if graph.values[source].dtype != dtype or affine.scale.shape[1:2] != (channels,):
         return None

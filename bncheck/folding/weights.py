@@ -19,7 +19,7 @@ from bncheck.folding.algebra import (
     scaled_bias,
 )
 from bncheck.folding.planner.normalisations import Slot, parameters_of
-from bncheck.folding.planner.plan import Fold, Place, Plan
+from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Norm
@@ -127,7 +127,7 @@ def _dtype(graph: Graph, op: Op) -> str:
     return graph.values[name].dtype
 
 
-def _new_weights(graph: Graph, op: Op, fold: Fold) -> NewWeights:
+def _new_weights(graph: Graph, op: Op, fold: Absorbed) -> NewWeights:
     dtype = _dtype(graph, op)
     weight, bias = _only_scaled(graph, op, fold, dtype) or _computed(graph, op, fold, dtype)
     name = op.input(Slot.BIAS)
@@ -135,7 +135,7 @@ def _new_weights(graph: Graph, op: Op, fold: Fold) -> NewWeights:
     return NewWeights(weight, None if bias is None else cast(bias, bias_dtype))
 
 
-def _only_scaled(graph: Graph, op: Op, fold: Fold, dtype: str) -> _Computed | None:
+def _only_scaled(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed | None:
     """The usual case, a convolution before its normalisation, without a copy of it in float64."""
     stored = graph.stored(op.input(Slot.WEIGHT))
     if stored is None or not isinstance(op.spec, Conv):
@@ -146,7 +146,7 @@ def _only_scaled(graph: Graph, op: Op, fold: Fold, dtype: str) -> _Computed | No
     return weight, scaled_bias(graph.constant(op.input(Slot.BIAS)), fold.after)
 
 
-def _computed(graph: Graph, op: Op, fold: Fold, dtype: str) -> _Computed:
+def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
     weight, bias = graph.constant(op.input(Slot.WEIGHT)), graph.constant(op.input(Slot.BIAS))
     if isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
@@ -164,7 +164,7 @@ def _computed(graph: Graph, op: Op, fold: Fold, dtype: str) -> _Computed:
     return cast(weight, dtype), bias
 
 
-def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Fold) -> _Numbers:
+def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Absorbed) -> _Numbers:
     kernel, shape = Kernel.of(spec, weight, bias), weight.shape
     if fold.after:
         kernel = kernel.after(fold.after)
@@ -181,7 +181,7 @@ def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Fold) -
     return kernel.laid_out(spec, shape), kernel.bias
 
 
-def _norm(graph: Graph, op: Op, spec: Norm, fold: Fold) -> _Numbers:
+def _norm(graph: Graph, op: Op, spec: Norm, fold: Absorbed) -> _Numbers:
     """gamma and beta that give a normalisation another scale and shift, its statistics kept."""
     gamma, beta, mean, var = parameters_of(graph, op)
     assert mean is not None

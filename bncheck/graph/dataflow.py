@@ -29,7 +29,7 @@ class Value:
 
     `label` is the name that a parameter has in the user's model; `stored` gives its numbers in
     their own dtype where they need not be computed. `overridable`: it has numbers, but a caller of
-    the model may give others.
+    the model may give others. `quantised`: they come from small integers, which stay.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Value:
     label: str = ""
     stored: Callable[[], NDArray[np.generic]] | None = None
     overridable: bool = False
+    quantised: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from bncheck.inspecting.from_file import Options, static_findings
 from bncheck.inspecting.repair import recalibrate_command
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
+from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import measure
-from bncheck.measuring.norms import find_norms
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import AnyRule
@@ -21,10 +21,9 @@ from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
 from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive, same_eps
-from bncheck.subject.model import matching_prefix
 from bncheck.subject.model import missing_statistics as missing_in
 from bncheck.subject.module_layers import described_by
-from bncheck.subject.setup import Measuring, module_for
+from bncheck.subject.setup import Measuring, instrumented
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,29 +45,28 @@ def inspect_with_data(
     measuring: Measuring,
 ) -> InspectReport:
     """Inspect a file together with its model and data."""
-    model, prefix = module_for(measuring, checkpoint)
-    layers = described_by(layers, model, prefix)
-    findings = file_findings(checkpoint, layers, model, options)
+    subject = instrumented(measuring, checkpoint)
+    layers = described_by(layers, subject)
+    findings = file_findings(checkpoint, layers, subject, options)
     if measuring.data is None:  # the model alone tells eps, momentum and what the file lacks
         findings = sorted(findings, key=lambda finding: finding.severity.rank)
         return InspectReport(checkpoint, layers, tuple(findings))
-    return _judged(checkpoint, model, layers, findings, rules, options, measuring, prefix)
+    return _judged(checkpoint, subject, layers, findings, rules, options, measuring)
 
 
 def file_findings(
     checkpoint: Checkpoint,
     layers: tuple[NormLayer, ...],
-    model: nn.Module,
+    subject: Instrumented,
     options: Options,
 ) -> list[Finding]:
     """What the rules say of a file and its layers as the model describes them, without data."""
     rules = choose_rules(options.select, options.ignore)
     findings = static_findings(checkpoint, layers, options)
-    prefix = matching_prefix(list(checkpoint.tensors), list(model.state_dict()))
     if missing_statistics in rules:
-        findings = [*_missing(model, checkpoint, findings, prefix), *findings]
+        findings = [*_missing(subject, checkpoint, findings), *findings]
     if eps_sensitive in rules:
-        other = list(_other_eps(model, layers, prefix))
+        other = list(_other_eps(subject, layers))
         told = {(finding.rule, finding.layer) for finding in other}
         findings = [*(f for f in findings if (f.rule, f.layer) not in told), *other]
     return findings
@@ -83,18 +81,17 @@ def inspect_module_with_data(
 ) -> InspectReport:
     """Inspect a module in memory together with data."""
     findings = static_findings(None, layers, options)
-    return _judged(None, model, layers, findings, rules, options, measuring, "")
+    return _judged(None, Instrumented.of(model), layers, findings, rules, options, measuring)
 
 
 def _judged(
     checkpoint: Checkpoint | None,
-    model: nn.Module,
+    subject: Instrumented,
     layers: tuple[NormLayer, ...],
     findings: Sequence[Finding],
     rules: Sequence[AnyRule],
     options: Options,
     measuring: Measuring,
-    prefix: str,
 ) -> InspectReport:
     path = None if checkpoint is None else checkpoint.path
     command = recalibrate_command(path, options, measuring)
@@ -102,8 +99,8 @@ def _judged(
     if serious:
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
         return InspectReport(checkpoint, layers, stopped)
-    plan = replace(measuring.plan(options.train_batch_size), thresholds=options.thresholds)
-    measurement = measure(model, layers, measuring.batches(), plan, prefix)
+    run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
+    measurement = measure(subject, layers, measuring.batches(), run)
     diagnosis = diagnose(measurement, findings, rules, command)
     return InspectReport(
         checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
@@ -117,26 +114,26 @@ def _with_command(finding: Finding, command: str) -> Finding:
 
 
 def _missing(
-    model: nn.Module, checkpoint: Checkpoint, findings: Sequence[Finding], prefix: str
+    subject: Instrumented, checkpoint: Checkpoint, findings: Sequence[Finding]
 ) -> list[Finding]:
     """BN104 for layers of the model that the file does not know at all."""
     known = {finding.layer for finding in findings if missing_statistics.made(finding)}
     return [
         missing_statistics.finding(
             Severity.ERROR,
-            prefix + name,
+            subject.prefix + name,
             "the model has running statistics here, and the file has none",
             "save the whole state dict, buffers too; loaded with strict=False the layer would "
             "not normalise",
         )
-        for name in missing_in(model, checkpoint)
-        if prefix + name not in known
+        for name in missing_in(subject.model, checkpoint)
+        if subject.prefix + name not in known
     ]
 
 
-def _other_eps(model: nn.Module, layers: tuple[NormLayer, ...], prefix: str) -> Iterator[Finding]:
+def _other_eps(subject: Instrumented, layers: tuple[NormLayer, ...]) -> Iterator[Finding]:
     """BN114 for layers that the model runs with another eps than the file or --eps says."""
-    modules = {prefix + norm.name: norm.module for norm in find_norms(model)}
+    modules = {name: norm.module for name, norm in subject.by_file_name().items()}
     for layer in layers:
         ours, said = getattr(modules.get(layer.name), "eps", None), layer.eps
         place = {Origin.FILE: "in the file", Origin.OPTION: "from --eps"}.get(said.origin)

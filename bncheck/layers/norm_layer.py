@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bncheck.reading.tensors import Array, LazyTensor
+    from bncheck.reading.tensors import Array
 
     Floats = NDArray[np.float64]
 
@@ -136,7 +136,7 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
             f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
             "take a part of it with --key",
         )
-    _check_size(checkpoint.tensors.lazy[tensor] for g in groups.values() for tensor in g.values())
+    _check_size(checkpoint, (name for roles in groups.values() for name in roles.values()))
     layers = []
     for name, roles in groups.items():
         tensors = {role: checkpoint.tensors[tensor] for role, tensor in roles.items()}
@@ -179,6 +179,7 @@ class Unjudged:
 def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjudged, ...]:
     """What is called like a statistic and belongs to none of the layers, by its owner."""
     judged = {name for layer in layers for name in layer.tensors.values()}
+    judged = judged.union(*(module.sources for module in checkpoint.modules.values()))
     owners: dict[str, list[str]] = {}
     for name in checkpoint.tensors:
         owner, own_name = split_name(name)
@@ -189,7 +190,7 @@ def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjud
             f"holds more than {MAX_LAYERS:,} groups of running statistics (limit MAX_LAYERS)",
             "take a part of it with --key",
         )
-    _check_size(checkpoint.tensors.lazy[name] for names in owners.values() for name in names)
+    _check_size(checkpoint, (name for names in owners.values() for name in names))
     return tuple(
         Unjudged(owner, tuple(names), all(_finite(checkpoint.tensors[name]) for name in names))
         for owner, names in owners.items()
@@ -204,10 +205,12 @@ def _finite(array: Array) -> bool:
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
-def _check_size(tensors: Iterable[LazyTensor]) -> None:
+def _check_size(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     """Layers may share a storage: a file of a few MB can describe terabytes of statistics."""
     left = MAX_STATISTICS
-    for tensor in tensors:
+    for name in names:
+        tensor = checkpoint.tensors.lazy[name]
+        checkpoint.budget.read.take(tensor.cost)  # strides spread it, and each reads it all
         left -= tensor.elements
         if left < 0 or tensor.cost > MAX_STATISTIC_BYTES:
             raise BncheckError(

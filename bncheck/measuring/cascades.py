@@ -7,8 +7,8 @@ statistics do not reach the layers after it. It says where.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -18,13 +18,15 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.collector import ClassMeans, Collector, SingleValueError
-from bncheck.measuring.distributed import Parts, Processes
+from bncheck.measuring.collector import ClassMean, Collector, SingleValueError
 from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, unpack
-from bncheck.measuring.norms import find_norms, in_eval_mode, norms_of, spare_statistics
+from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.rounds import Share, in_rounds
+from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 
 #: Means of a layer on one batch, computed twice, differ by less: in standard deviations.
 _ROUNDING: Final = 0.05
-
-#: Called after every batch with the samples done so far and, where known, those there are.
-Progress: TypeAlias = "Callable[[int, int | None], None]"
 
 #: Called with the batch as the model got it and the model's output.
 Watch: TypeAlias = Callable[[Batch, Any], None]
@@ -61,23 +60,14 @@ class Pass:
     samples: int
     batch_size: int
     skipped: int = 0
-    classes: ClassMeans | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How to run: on which device, with which processes, and whom to tell."""
-
-    device: str = "cpu"
-    processes: Processes = field(default_factory=Processes)
-    progress: Progress = lambda done, total: None
+    classes: Mapping[str, Mapping[int, ClassMean]] = field(default_factory=dict)
 
 
 def run_cascade(
-    model: nn.Module,
+    subject: Instrumented,
     data: Batches,
     cascade: Cascade,
-    setting: Setting,
+    run: Run,
     watch: Watch = lambda batch, output: None,
     outputs: Outputs | None = None,
 ) -> Pass:
@@ -88,29 +78,28 @@ def run_cascade(
     """
     import torch
 
-    norms = find_norms(model) if outputs is None else norms_of(model)
-    collector = Collector(norms, cascade is Cascade.BATCH, outputs)
-    spare = spare_statistics(norms) if cascade is Cascade.BATCH else contextlib.nullcontext()
-    run = _Run(model, collector, setting, watch)
-    with torch.no_grad(), in_eval_mode(model), spare, collector.attached():
-        return run.over(data)
+    if outputs is None:
+        subject.require_norms()
+    collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs)
+    spare = spare_statistics(subject.norms) if cascade is Cascade.BATCH else nullcontext()
+    gathering = _Gathering(subject.model, collector, run, watch)
+    with torch.no_grad(), in_eval_mode(subject.model), spare, collector.attached():
+        return gathering.over(data)
 
 
-class _Run:
+class _Gathering:
     """One pass: whole batches dealt to processes, their moments merged in the batches' order."""
 
-    def __init__(
-        self, model: nn.Module, collector: Collector, setting: Setting, watch: Watch
-    ) -> None:
+    def __init__(self, model: nn.Module, collector: Collector, run: Run, watch: Watch) -> None:
         self._model = model
         self._collector = collector
-        self._setting = setting
+        self._run = run
         self._watch = watch
         self._first: dict[str, Moments] = {}
         self._samples = self._largest = self._skipped = 0
 
     def over(self, data: Batches) -> Pass:
-        processes = self._setting.processes
+        processes = self._run.processes
         share = Share(processes, data)
         for round_ in in_rounds(processes, share, partial(self._measure, share), "moments"):
             self._compare_first(round_[0].parts)
@@ -119,11 +108,12 @@ class _Run:
                 self._skipped += not contribution.parts
                 self._samples += contribution.samples
                 self._largest = max(self._largest, contribution.samples)
-            self._setting.progress(self._samples, data.samples)
+            self._run.progress(self._samples, data.samples)
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
         found = self._collector
-        return Pass(found.moments, self._samples, self._largest, self._skipped, found.classes)
+        classes = found.classes.by_layer()
+        return Pass(found.moments, self._samples, self._largest, self._skipped, classes)
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:
@@ -137,7 +127,7 @@ class _Run:
                 raise
             return {}  # an incomplete last batch of one image
         self._watch(fitted, output)
-        self._collector.labels = _labels(fitted) if self._setting.processes.size == 1 else None
+        self._collector.labels = _labels(fitted) if self._run.processes.size == 1 else None
         return {name: moments.pack() for name, moments in self._collector.take(number).items()}
 
     def _compare_first(self, rank_0: Parts) -> None:
@@ -145,7 +135,7 @@ class _Run:
         for name, mine in self._first.items():
             theirs = unpack(rank_0[name]) if name in rank_0 else None
             if theirs is None or _apart(mine, theirs) > _ROUNDING:
-                rank = self._setting.processes.rank
+                rank = self._run.processes.rank
                 raise BncheckError(
                     f"layer {name} sees other values on rank {rank} than on rank 0, on one batch",
                     "start all ranks with the same code",
@@ -153,7 +143,7 @@ class _Run:
         self._first = {}
 
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
-        fitted = prepared(self._model, batch, number, self._setting.device)
+        fitted = prepared(self._model, batch, number, self._run.device)
         return fitted, forward(self._model, fitted, number)
 
 

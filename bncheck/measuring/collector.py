@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
-from bncheck.measuring.norms import Norm
+from bncheck.measuring.norms import TrackingNorm
 from bncheck.measuring.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class SingleValueError(BncheckError):
         self.layer = layer
 
 
+@dataclass(frozen=True, slots=True)
+class ClassMean:
+    """The mean of one class in a layer, (C,), over so many images."""
+
+    mean: Floats
+    images: int
+
+
 class ClassMeans:
     """Per layer and class the mean of the images' means, summed over batches."""
 
@@ -62,14 +71,11 @@ class ClassMeans:
                 else (before[0] + total, before[1] + len(chosen))
             )
 
-    def counts(self, layer: str) -> dict[int, int]:
-        """How many images there are of every class."""
-        return {label: number for label, (_, number) in self._sums.get(layer, {}).items()}
-
-    def of(self, layer: str) -> dict[int, Floats]:
-        """The mean of every class, (C,) each."""
+    def by_layer(self) -> dict[str, dict[int, ClassMean]]:
+        """The mean of every class, and how many images it has."""
         return {
-            label: total / number for label, (total, number) in self._sums.get(layer, {}).items()
+            layer: {label: ClassMean(total / n, n) for label, (total, n) in sums.items()}
+            for layer, sums in self._sums.items()
         }
 
 
@@ -84,7 +90,7 @@ class Collector:
 
     def __init__(
         self,
-        norms: Sequence[Norm],
+        norms: Sequence[TrackingNorm],
         normalise_by_batch: bool = False,
         outputs: Outputs | None = None,
     ) -> None:
@@ -135,7 +141,7 @@ class Collector:
             known = self.moments.get(name)
             self.moments[name] = moments if known is None else known.merge(moments)
 
-    def _hook(self, norm: Norm) -> Any:
+    def _hook(self, norm: TrackingNorm) -> Any:
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
             m, q, values = self._record(norm.name, x, norm.channels)
@@ -162,7 +168,7 @@ class Collector:
         m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return m, q, x.numel() // m.numel()
 
-    def _set_batch_statistics(self, norm: Norm, m: Tensor, q: Tensor) -> None:
+    def _set_batch_statistics(self, norm: TrackingNorm, m: Tensor, q: Tensor) -> None:
         """What train() would normalise with: the batch's mean and biased variance."""
         mean = m.mean(dim=0)
         if norm.kind.value == "InstanceNorm":

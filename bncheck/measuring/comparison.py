@@ -7,30 +7,28 @@ no distance between the two can.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.cascades import Setting
-from bncheck.measuring.distributed import Parts
 from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.norms import find_norms, in_eval_mode, with_statistics
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.messages import Parts
+from bncheck.measuring.norms import in_eval_mode, with_statistics
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.measuring.rounds import Share, in_rounds
+from bncheck.measuring.run import Metric, Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     Statistics = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-
-#: metric(output, target) -> a number for the batch, higher is better.
-Metric: TypeAlias = Callable[[Any, Any], Any]
 
 #: Differences within so many standard errors are chance.
 _SIGMAS = 2.0
@@ -70,24 +68,17 @@ class _Sums:
             setattr(self, name, getattr(self, name) + value.item())
 
 
-def compare(
-    model: nn.Module,
-    data: Batches,
-    statistics: Statistics,
-    setting: Setting,
-    metric: Metric | None = None,
-    metric_name: str = "metric",
-) -> Comparison:
-    """Run every batch with either statistics; the model comes back as it was."""
+def compare(subject: Instrumented, data: Batches, statistics: Statistics, run: Run) -> Comparison:
+    """Run every batch with the model's statistics and with others, given by the model's names."""
     import torch
 
-    norms = find_norms(model)
+    model, metric = subject.model, run.metric
 
     def work(number: int, batch: Batch) -> Parts:
         sums = _Sums()
-        fitted = prepared(model, batch, number, setting.device)
+        fitted = prepared(model, batch, number, run.device)
         before = forward(model, fitted, number)
-        with with_statistics(norms, statistics):
+        with with_statistics(subject.norms, statistics):
             after = forward(model, fitted, number)
         _judge(sums, before, after, fitted.target, fitted.size)
         if metric is not None:
@@ -95,13 +86,13 @@ def compare(
         return sums.packed()
 
     total = _Sums()
-    share = Share(setting.processes, data)
+    share = Share(run.processes, data)
     with torch.no_grad(), in_eval_mode(model):
-        for round_ in in_rounds(setting.processes, share, work, "comparison"):
+        for round_ in in_rounds(run.processes, share, work, "comparison"):
             for contribution in round_:
                 total.add(contribution.parts)
-            setting.progress(int(total.samples), data.samples)
-    return _comparison(total, metric is not None, metric_name)
+            run.progress(int(total.samples), data.samples)
+    return _comparison(total, metric is not None, run.metric_name)
 
 
 def scores_of(output: Any) -> Tensor | None:

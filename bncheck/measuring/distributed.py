@@ -10,46 +10,34 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from bncheck._version import __version__
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError, TerminatedError
 from bncheck.measuring.meeting import Place, connect, first_line, store_for
+from bncheck.measuring.messages import (
+    Contribution,
+    Counts,
+    SharedError,
+    agreement,
+    contribution_in,
+    failure,
+    head_of,
+    in_step,
+    packed,
+    refuse_difference,
+)
 from bncheck.measuring.wire import LostRankError, Wire
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch._C._distributed_c10d import Store
-
-Parts: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
-
-Counts: TypeAlias = "np.ndarray[Any, Any]"
 
 #: Seconds that a rank waits for another.
 DEFAULT_TIMEOUT: Final = 300.0
-#: Values of facts are shown if both take no more than this.
-_SHOWN: Final = 80
-_ALIKE: Final = "start all ranks with the same command, files and code"
-
-
-class SharedError(BncheckError):
-    """An error that every rank raises in the same place: it need not be told again."""
-
-    def about(self, subject: str) -> SharedError:
-        """The same error with its subject, still shared."""
-        return SharedError(*super().about(subject).args)
-
-
-@dataclass(frozen=True, slots=True)
-class Contribution:
-    """What one rank gave in one exchange: arrays by name, from so many samples."""
-
-    parts: Parts
-    samples: int = 0
 
 
 @dataclass
@@ -73,8 +61,8 @@ class Processes:
         """
         if self.wire is None:
             return [mine]
-        messages = self.wire.gather(_packed(step, mine))
-        return [_contribution(message) for message in _in_step(messages)]
+        messages = self.wire.gather(packed(step, mine))
+        return [contribution_in(message) for message in in_step(messages)]
 
     def told(self, step: str, mine: bytes) -> list[bytes]:
         """Every rank's bytes, in the order of ranks."""
@@ -93,11 +81,10 @@ class Processes:
         """Raise SharedError where a rank has other facts than rank 0."""
         if self.wire is None:
             return
-        head = {"step": "agreeing", "facts": dict(facts)}
-        messages = _in_step(self.wire.gather(json.dumps(head).encode() + b"\n"))
-        said = [_head(message)["facts"] for message in messages]
+        messages = in_step(self.wire.gather(agreement(facts)))
+        said = [head_of(message)["facts"] for message in messages]
         for rank, other in enumerate(said):
-            _refuse_difference(rank, other, said[0])
+            refuse_difference(rank, other, said[0])
 
     def agree_on_report(self, report: Mapping[str, object]) -> None:
         """Raise SharedError where another rank came to another report, all of it plain data."""
@@ -126,61 +113,12 @@ class Processes:
         except (SharedError, LostRankError):
             raise
         except BncheckError as error:
-            if self.wire is not None:
-                with contextlib.suppress(BncheckError):
-                    self.wire.gather(_failure(error))
+            if self.wire is None:
+                raise
+            with contextlib.suppress(BncheckError):
+                self.wire.gather(failure(error))
             raise SharedError(*error.args) from error
         self.exchange(f"the end of {step}", Contribution({}))
-
-
-def _packed(step: str, mine: Contribution) -> bytes:
-    """A line of JSON, then the arrays as safetensors."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    head = {"step": step, "samples": mine.samples, "names": list(mine.parts)}  # in their order
-    arrays = {name: np.ascontiguousarray(array) for name, array in mine.parts.items()}
-    return json.dumps(head).encode() + b"\n" + save(arrays)
-
-
-def _failure(error: BncheckError) -> bytes:
-    return json.dumps({"error": [error.sentence, error.hint, error.subject]}).encode() + b"\n"
-
-
-def _head(message: bytes) -> dict[str, Any]:
-    head: dict[str, Any] = json.loads(message.partition(b"\n")[0])
-    return head
-
-
-def _contribution(message: bytes) -> Contribution:
-    from safetensors.numpy import load
-
-    head, arrays = _head(message), load(message.partition(b"\n")[2])
-    return Contribution({name: arrays[name] for name in head["names"]}, head["samples"])
-
-
-def _in_step(messages: Sequence[bytes]) -> Sequence[bytes]:
-    """The messages, if no rank has failed and all are at the same step."""
-    heads = [_head(message) for message in messages]
-    for rank, head in enumerate(heads):
-        if "error" in head:
-            sentence, hint, subject = head["error"]
-            raise SharedError(f"rank {rank} failed ({sentence})", hint, subject)
-    for rank, head in enumerate(heads):
-        if head["step"] != heads[0]["step"]:
-            raise SharedError(
-                f"rank {rank} is at {head['step']!r} and rank 0 at {heads[0]['step']!r}", _ALIKE
-            )
-    return messages
-
-
-def _refuse_difference(rank: int, other: Mapping[str, str], first: Mapping[str, str]) -> None:
-    for name in {**first, **other}:
-        theirs, ours = other.get(name, "none"), first.get(name, "none")
-        if theirs != ours:
-            short = len(theirs) + len(ours) <= _SHOWN
-            values = f" ({theirs}, and rank 0 {ours})" if short else ""
-            raise SharedError(f"rank {rank} differs from rank 0 in {name}{values}", _ALIKE)
 
 
 @contextlib.contextmanager

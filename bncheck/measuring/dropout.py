@@ -7,17 +7,15 @@ deployment: "variance shift", Li et al. 2018, https://arxiv.org/abs/1801.05134.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bncheck.data import Batch
 from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.norms import find_norms, in_eval_mode
-
-if TYPE_CHECKING:
-    from torch import nn
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.norms import in_eval_mode
 
 
-def layers_behind_dropout(model: nn.Module, batch: Batch, device: str) -> dict[str, float]:
+def layers_behind_dropout(subject: Instrumented, batch: Batch, device: str) -> dict[str, float]:
     """Layer name -> p, for layers with dropout (a module or a call) between them and the last one.
 
     torch.nn.functional.dropout is called in eval mode too, where it does nothing, so one forward
@@ -54,10 +52,10 @@ def layers_behind_dropout(model: nn.Module, batch: Batch, device: str) -> dict[s
 
         return before
 
-    handles = [n.module.register_forward_pre_hook(hook(n.name)) for n in find_norms(model)]
+    handles = [n.module.register_forward_pre_hook(hook(n.name)) for n in subject.norms]
     try:
-        with torch.no_grad(), in_eval_mode(model), Watch():
-            forward(model, prepared(model, batch, 0, device), 0)
+        with torch.no_grad(), in_eval_mode(subject.model), Watch():
+            forward(subject.model, prepared(subject.model, batch, 0, device), 0)
     finally:
         for handle in handles:
             handle.remove()

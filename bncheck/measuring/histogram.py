@@ -18,7 +18,7 @@ import numpy as np
 from bncheck.measuring.collector import portions
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.norms import Norm
+from bncheck.measuring.norms import TrackingNorm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Shape:
 class ShapeWatch:
     """A context in which the layers' inputs are counted; does nothing unless wanted."""
 
-    def __init__(self, norms: Sequence[Norm], wanted: bool, processes: Processes) -> None:
+    def __init__(self, norms: Sequence[TrackingNorm], wanted: bool, processes: Processes) -> None:
         self._norms = norms if wanted else ()
         self._processes = processes
         self._handles: list[Any] = []
@@ -86,7 +86,7 @@ class ShapeWatch:
         total = self._processes.summed(None if mine is None else mine.cpu().numpy())
         return None if total is None else _shape(total.reshape(-1, BINS), held)
 
-    def _hook(self, norm: Norm) -> Any:
+    def _hook(self, norm: TrackingNorm) -> Any:
         module = norm.module
         sd = (module.running_var.detach().double() + module.eps).sqrt()
         bins = Bins(module.running_mean.detach().double(), sd)

@@ -2,87 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.thresholds import DEFAULT, W2_STEM, Thresholds
+from bncheck.core.thresholds import W2_STEM
 from bncheck.data import Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.agreement import agree_on_model
-from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
-from bncheck.measuring.collector import ClassMeans
-from bncheck.measuring.comparison import Metric, compare
+from bncheck.measuring.cascades import Cascade, Pass, run_cascade
+from bncheck.measuring.collector import ClassMean
+from bncheck.measuring.comparison import compare
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.dropout import layers_behind_dropout
 from bncheck.measuring.features import input_features
 from bncheck.measuring.histogram import ShapeWatch
+from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
 from bncheck.measuring.moments import Moments
-from bncheck.measuring.norms import find_norms
 from bncheck.measuring.preprocessing import search
 from bncheck.measuring.results import Candidate, Comparison, fits_better
+from bncheck.measuring.run import Run
 from bncheck.measuring.untrained import untrained_layers
-
-if TYPE_CHECKING:
-    from torch import nn
 
 #: With fewer samples no verdict: the worst layer of a sound model can reach 0.3 by chance.
 MIN_SAMPLES = 64
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure beside the moments."""
-
-    setting: Setting = field(default_factory=Setting)
-    metric: Metric | None = None
-    metric_name: str = "metric"
-    train_batch_size: int | None = None
-    everything: bool = False  # the batch cascade and the comparison even where all is well
-    shape: bool = False
-    thresholds: Thresholds = DEFAULT
-
-
 def measure(
-    model: nn.Module, layers: Sequence[NormLayer], data: Batches, plan: Plan, prefix: str = ""
+    subject: Instrumented, layers: Sequence[NormLayer], data: Batches, run: Run
 ) -> Measurement:
-    """Measure `model`; `layers` describe it, named as in the file, with `prefix` before each name.
+    """Measure the model, whose layers `layers` describe by the file's names.
 
     Raises BncheckError for a model or data that cannot be measured.
     """
-    agree_on_model(plan.setting.processes, model, plan.setting.device, layers)
-    names = {norm.name: prefix + norm.name for norm in find_norms(model)}
-    known = {layer.name: layer for layer in layers}
+    subject.require_norms()
+    agree_on_model(subject, run, layers)
     first = next((batch for batch in data if batch.size), None)
     if first is None:
         raise BncheckError("give no samples", "check --data", data.name)
-    with ShapeWatch(find_norms(model), plan.shape, plan.setting.processes) as shapes:
-        seen = run_cascade(model, data, Cascade.EVAL, plan.setting)
+    with ShapeWatch(subject.norms, run.shape, run.processes) as shapes:
+        seen = run_cascade(subject, data, Cascade.EVAL, run)
     refuse_few_samples(seen.samples, data.name)
-    measured = _layers(known, names, seen, shapes)
+    measured = _layers(subject, layers, seen, shapes)
     result = Measurement(
-        measured, seen.samples, data.total, seen.batch_size, plan.train_batch_size,
-        features=input_features(model, first, plan.setting.device), thresholds=plan.thresholds,
+        measured, seen.samples, data.total, seen.batch_size, run.train_batch_size,
+        features=input_features(subject.model, first, run.device), thresholds=run.thresholds,
     )  # fmt: skip
-    if not (plan.everything or _deserves_more(result)):
+    if not (run.everything or _deserves_more(result)):
         return result
     single = result.with_single_values()
-    if single is not None and not plan.everything:
+    if single is not None and not run.everything:
         return replace(result, single_value=single)
-    return _in_depth(model, data, plan, prefix, result)
+    return _in_depth(subject, data, run, result)
 
 
 def measure_population(
-    model: nn.Module, layers: Sequence[NormLayer], data: Batches, plan: Plan, prefix: str = ""
+    subject: Instrumented, layers: Sequence[NormLayer], data: Batches, run: Run
 ) -> tuple[MeasuredLayer, ...]:
     """The batch cascade alone: it needs no usable running statistics."""
-    agree_on_model(plan.setting.processes, model, plan.setting.device, layers)
-    seen = run_cascade(model, data, Cascade.BATCH, plan.setting)
+    agree_on_model(subject, run, layers)
+    seen = run_cascade(subject, data, Cascade.BATCH, run)
     refuse_few_samples(seen.samples, data.name)
-    moments = {prefix + name: found for name, found in seen.moments.items()}
+    moments = subject.in_file(seen.moments)
     return tuple(
         MeasuredLayer(layer, batch_moments=moments.get(layer.name))
         for layer in layers
@@ -105,46 +88,44 @@ def _deserves_more(result: Measurement) -> bool:
     return result.w2 >= result.thresholds.w2_warning or (stem is not None and stem.w2 >= W2_STEM)
 
 
-def _in_depth(
-    model: nn.Module, data: Batches, plan: Plan, prefix: str, result: Measurement
-) -> Measurement:
+def _in_depth(subject: Instrumented, data: Batches, run: Run, result: Measurement) -> Measurement:
     """Where is it, is it the data, and would other statistics serve better?"""
-    device = plan.setting.device
-    seen = run_cascade(model, data, Cascade.BATCH, plan.setting)
-    layers = _with_batch(result.layers, seen, prefix)
-    statistics = {name[len(prefix) :]: value for name, value in measured_statistics(layers).items()}
-    comparison = compare(model, data, statistics, plan.setting, plan.metric, plan.metric_name)
+    seen = run_cascade(subject, data, Cascade.BATCH, run)
+    layers = _with_batch(
+        result.layers, subject.in_file(seen.moments), subject.in_file(seen.classes)
+    )
+    comparison = compare(subject, data, subject.in_model(measured_statistics(layers)), run)
     candidates: list[Candidate] = []
     stem = next((m for m in layers if m.eval is not None), None)
     if stem is not None and stem.eval is not None and stem.eval.w2 >= W2_STEM:
-        norm = next(n for n in find_norms(model) if prefix + n.name == stem.layer.name)
-        candidates = search(model, norm, stem.layer, data, device)
-    behind = layers_behind_dropout(model, next(iter(data)), device)
+        norm = subject.by_file_name()[stem.layer.name]
+        candidates = search(subject.model, norm, stem.layer, data, run.device)
+    behind = layers_behind_dropout(subject, next(iter(data)), run.device)
     return replace(
         result,
         layers=layers,
-        comparison=_with_candidate(model, data, plan, comparison, candidates),
+        comparison=_with_candidate(subject, data, run, comparison, candidates),
         candidates=tuple(candidates),
-        untrained=untrained_layers(model),
-        behind_dropout={prefix + name: p for name, p in behind.items()},
+        untrained=untrained_layers(subject.model),
+        behind_dropout=subject.in_file(behind),
     )
 
 
 def _with_candidate(
-    model: nn.Module,
+    subject: Instrumented,
     data: Batches,
-    plan: Plan,
+    run: Run,
     comparison: Comparison,
     candidates: list[Candidate],
 ) -> Comparison:
     """Add how the model does with the running statistics and the data prepared the best way."""
     if comparison.before is None:
         return comparison
-    best = _best_of_rank_0(plan.setting.processes, candidates)
+    best = _best_of_rank_0(run.processes, candidates)
     if best is None:
         return comparison
     prepared = Batches(lambda: (batch.map(best.transform) for batch in data), data.name, data.total)
-    other = compare(model, prepared, {}, plan.setting, plan.metric, plan.metric_name)
+    other = compare(subject, prepared, {}, run)
     return replace(comparison, extra={"candidate": other.before or 0.0})
 
 
@@ -161,13 +142,14 @@ def _best_of_rank_0(processes: Processes, candidates: list[Candidate]) -> Candid
 
 
 def _layers(
-    known: dict[str, NormLayer], names: dict[str, str], seen: Pass, shapes: ShapeWatch
+    subject: Instrumented, layers: Sequence[NormLayer], seen: Pass, shapes: ShapeWatch
 ) -> tuple[MeasuredLayer, ...]:
     """The layers of the model in the order of execution, then those never reached."""
-    order = [*seen.moments, *(name for name in names if name not in seen.moments)]
+    known = subject.in_model({layer.name: layer for layer in layers})
+    unreached = [norm.name for norm in subject.norms if norm.name not in seen.moments]
     found = []
-    for name in order:
-        layer = known.get(names[name])
+    for name in (*seen.moments, *unreached):
+        layer = known.get(name)
         if layer is None or layer.statistics is None:
             continue
         moments = seen.moments.get(name)
@@ -178,19 +160,18 @@ def _layers(
 
 
 def _with_batch(
-    layers: tuple[MeasuredLayer, ...], seen: Pass, prefix: str
+    layers: tuple[MeasuredLayer, ...],
+    moments: Mapping[str, Moments],
+    classes: Mapping[str, Mapping[int, ClassMean]],
 ) -> tuple[MeasuredLayer, ...]:
-    moments: dict[str, Moments] = {prefix + name: found for name, found in seen.moments.items()}
     return tuple(
-        replace(m, batch=deviation(m.layer, moments[m.layer.name]),
-                batch_moments=moments[m.layer.name],
-                class_means=_classes(seen).of(m.layer.name[len(prefix):]),
-                class_counts=_classes(seen).counts(m.layer.name[len(prefix):]))
+        replace(
+            m,
+            batch=deviation(m.layer, moments[m.layer.name]),
+            batch_moments=moments[m.layer.name],
+            classes=classes.get(m.layer.name, {}),
+        )
         if m.layer.name in moments
         else m
         for m in layers
-    )  # fmt: skip
-
-
-def _classes(seen: Pass) -> ClassMeans:
-    return seen.classes or ClassMeans()
+    )

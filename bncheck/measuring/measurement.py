@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bncheck.measuring.collector import ClassMean
     from bncheck.measuring.features import InputFeatures
     from bncheck.measuring.histogram import Shape
     from bncheck.measuring.results import Candidate
@@ -44,8 +45,7 @@ class MeasuredLayer:
     batch: Deviation | None = None
     eval_moments: Moments | None = None
     batch_moments: Moments | None = None
-    class_means: Mapping[int, Floats] = field(default_factory=dict)
-    class_counts: Mapping[int, int] = field(default_factory=dict)
+    classes: Mapping[int, ClassMean] = field(default_factory=dict)  # in the batch cascade
     shape: Shape | None = None
 
     @property

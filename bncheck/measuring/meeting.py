@@ -65,20 +65,39 @@ def store_for(place: Place, timeout: float) -> Store:
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     kept_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    keeps = place.rank == 0 and not kept_by_launcher
+    if not keeps:
+        _await_store(place, timeout)
     try:
         store = TCPStore(
-            place.host, place.port, place.size, place.rank == 0 and not kept_by_launcher,
-            timedelta(seconds=timeout), wait_for_workers=False,
+            place.host, place.port, place.size, keeps, timedelta(seconds=timeout),
+            wait_for_workers=False,
         )  # fmt: skip
     except RuntimeError as error:
         raise LostRankError(
-            f"rank {place.rank} finds nothing at {place.host}:{place.port}, where the ranks meet "
+            f"rank {place.rank} cannot meet the others at {place.host}:{place.port} "
             f"({first_line(error)})",
-            "see what rank 0 says, or give a longer --timeout",
+            "look at MASTER_ADDR and MASTER_PORT",
         ) from error
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     prefixed: Store = PrefixStore(f"bncheck/{attempt}", store)
     return prefixed
+
+
+def _await_store(place: Place, timeout: float) -> None:
+    """Until somebody listens there: torch waits too, but deaf to signals."""
+    until = time.monotonic() + timeout
+    while (left := until - time.monotonic()) > 0:
+        try:
+            socket.create_connection((place.host, place.port), left).close()
+        except OSError:
+            time.sleep(min(0.1, left))
+        else:
+            return
+    raise LostRankError(
+        f"rank 0 was not found at {place.host}:{place.port} within {timeout:g} s",
+        "see its own output, or give a longer --timeout",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bncheck.core.errors import BncheckError
 from bncheck.reading.kinds import NormKind, kind_of_class
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Norm:
+class TrackingNorm:
     """One layer: whatever its class, it holds running_mean and running_var."""
 
     name: str
@@ -32,18 +31,7 @@ class Norm:
         return int(self.module.running_mean.numel())
 
 
-def find_norms(model: nn.Module) -> list[Norm]:
-    """All layers with running statistics, by their names in the state dict; at least one."""
-    found = norms_of(model)
-    if not found:
-        raise BncheckError(
-            "has no normalisation layer with running statistics", "there is nothing to measure",
-            f"the model {type(model).__name__}",
-        )  # fmt: skip
-    return found
-
-
-def norms_of(model: nn.Module) -> list[Norm]:
+def norms_of(model: nn.Module) -> list[TrackingNorm]:
     """All layers with running statistics, which may be none."""
     import torch
 
@@ -57,7 +45,7 @@ def norms_of(model: nn.Module) -> list[Norm]:
             and mean.shape == var.shape
         ):
             kind = kind_of_class(type(module).__name__) or NormKind.BATCH
-            found.append(Norm(name, module, kind))
+            found.append(TrackingNorm(name, module, kind))
     return found
 
 
@@ -74,7 +62,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def spare_statistics(norms: list[Norm]) -> Iterator[None]:
+def spare_statistics(norms: Sequence[TrackingNorm]) -> Iterator[None]:
     """Put copies in the place of every layer's statistics, and the originals back afterwards.
 
     The copies may be written to: not a bit of the model's own buffers changes, exceptions or not.
@@ -91,7 +79,7 @@ def spare_statistics(norms: list[Norm]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_statistics(
-    norms: list[Norm], statistics: Mapping[str, tuple[Floats, Floats]]
+    norms: Sequence[TrackingNorm], statistics: Mapping[str, tuple[Floats, Floats]]
 ) -> Iterator[None]:
     """Other running statistics for the time being."""
     import torch

@@ -16,7 +16,7 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.norms import Norm, in_eval_mode
+from bncheck.measuring.norms import TrackingNorm, in_eval_mode
 from bncheck.measuring.results import GIVEN, Candidate
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward at th
 
 
 def search(
-    model: nn.Module, norm: Norm, layer: NormLayer, data: Batches, device: str
+    model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, device: str
 ) -> list[Candidate]:
     """All candidates, the best first; none for inputs that are no images."""
     import torch
@@ -120,7 +120,7 @@ def _then(first: Transform, second: Transform) -> Transform:
     return lambda images: second(first(images))
 
 
-def _stem_w2(model: nn.Module, norm: Norm, layer: NormLayer, x: Tensor) -> float | None:
+def _stem_w2(model: nn.Module, norm: TrackingNorm, layer: NormLayer, x: Tensor) -> float | None:
     def stop(*_: object) -> None:
         raise _Reached
 

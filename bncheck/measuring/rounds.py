@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bncheck.data import Batch, Batches
-from bncheck.measuring.distributed import Contribution, Parts, Processes, SharedError
+from bncheck.measuring.distributed import Processes
+from bncheck.measuring.messages import Contribution, Parts, SharedError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,10 @@ def digest(tensors: Iterable[Tensor]) -> bytes:
 
     found = hashlib.sha256()
     for tensor in tensors:
-        held = tensor.detach().cpu().contiguous()
+        held = tensor.detach().cpu()
+        held = held.int_repr() if held.is_quantized else held
+        held = held.to_dense() if held.layout is not torch.strided else held
+        held = held.resolve_conj().resolve_neg().contiguous()
         found.update(f"{held.dtype} {tuple(held.shape)} ".encode())
         found.update(held.reshape(-1).view(torch.uint8).numpy().data)
     return found.digest()

@@ -58,12 +58,17 @@ class Wire:
         return None
 
     def close(self) -> None:
-        """Hang up; what was not read goes first, or it would take back what was sent last."""
+        """Hang up, also where a forked loader holds a copy of the connection.
+
+        What was not read goes first, or it would take back what was sent last.
+        """
         for peer in self._peers.values():
             with contextlib.suppress(OSError):
                 peer.settimeout(0)
                 while peer.recv(1 << 16):
                     pass
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_WR)
             peer.close()
 
     def _collect(self, mine: bytes) -> list[bytes]:

@@ -26,7 +26,7 @@ from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
     LoadedTensor,
-    Part,
+    StoredPart,
     StridedTensor,
     checked_shape,
     dtype_name,
@@ -287,14 +287,14 @@ def _assemble(archives: _Archives, tensor: _Described) -> Array:
     return whole
 
 
-def _parts(archives: _Archives, tensor: _Described) -> list[Part]:
+def _parts(archives: _Archives, tensor: _Described) -> list[StoredPart]:
     return [_part(archives, tensor, chunk) for chunk in tensor.chunks]
 
 
-def _part(archives: _Archives, whole: _Described, chunk: _Chunk) -> Part:
+def _part(archives: _Archives, whole: _Described, chunk: _Chunk) -> StoredPart:
     archive, tensor = archives.tensor(chunk)
     if tensor is None or tensor.shape != chunk.sizes:
         raise _contradiction(whole.key, "has a chunk of another shape")
     if isinstance(tensor, StridedTensor) and tensor.dtype != dtype_name(whole.dtype):
         raise _contradiction(whole.key, f"is called {whole.dtype} and stored as {tensor.dtype}")
-    return Part(chunk.place, tensor, archive)
+    return StoredPart(chunk.place, tensor, archive)

@@ -44,6 +44,11 @@ def is_exported_program(archive: ZipArchive) -> bool:
 
 def read_exported_program(archive: ZipArchive) -> list[Subtree]:
     """The weights, and what the graph says about the normalisation layers that use them."""
+    if "data.pkl" in archive:
+        raise BncheckError(
+            "is a .pt2 archive and a file of torch.save in one: torch.load takes the other",
+            "do not trust it; save each of them by itself",
+        )
     try:
         if _OLD_PROGRAM in archive:
             return [_read_old(archive)]
@@ -127,15 +132,44 @@ def _norm_modules(
     module = program["graph_module"]
     weights = dict(_inputs(module["signature"]["input_specs"]))
     found: dict[str, NormModule] = {}
-    for node in module["graph"]["nodes"]:
+    for node, known in _nodes(module["graph"], weights):
         operator = str(node["target"]).removeprefix("torch.ops.aten.").partition(".")[0]
         if is_norm_class(operator):
             arguments = {item["name"]: item["arg"] for item in node["inputs"]}
-            layer = _norm_module(operator, arguments, weights, tensors)
+            layer = _norm_module(operator, arguments, known, tensors)
             name = _layer_name(layer, node)
             if found.setdefault(name, layer).tensors != layer.tensors:  # another's mean, say
                 found[f"{name} ({node.get('name')})"] = layer
     return found
+
+
+def _nodes(
+    graph: dict[str, Any], weights: Mapping[str, str]
+) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
+    """The calls of a graph and of those inside it (cond, no_grad...), with the weights they see.
+
+    What stands behind the inner graphs among an operator's inputs are their inputs, in order.
+    """
+    for node in graph["nodes"]:
+        yield node, weights
+        arguments = [item["arg"] for item in node["inputs"]]
+        places = [at for at, argument in enumerate(arguments) if "as_graph" in argument]
+        if not places:
+            continue
+        given = [name for argument in arguments[places[-1] + 1 :] for name in _names(argument)]
+        for at in places:
+            inner = arguments[at]["as_graph"]["graph"]
+            names = [name for argument in inner["inputs"] for name in _names(argument)]
+            pairs = zip(names, given, strict=False)
+            known = {own: weights[n] for own, n in pairs if own and n and n in weights}
+            yield from _nodes(inner, known if len(names) == len(given) else {})
+
+
+def _names(argument: dict[str, Any]) -> list[str | None]:
+    """The names of the tensors that an argument consists of, None for anything else."""
+    if "as_tensors" in argument:
+        return [str(tensor["name"]) for tensor in argument["as_tensors"]]
+    return [str(argument["as_tensor"]["name"]) if "as_tensor" in argument else None]
 
 
 def _inputs(specs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -149,7 +183,7 @@ def _inputs(specs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 def _norm_module(
     operator: str,
     arguments: dict[str, dict[str, Any]],
-    weights: dict[str, str],
+    weights: Mapping[str, str],
     tensors: Mapping[str, LazyTensor],
 ) -> NormModule:
     roles = {}

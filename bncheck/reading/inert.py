@@ -19,13 +19,21 @@ from typing import BinaryIO, Final, TypeAlias
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import CONTAINER_OPERATIONS, INLINE_BYTES, OPERATION_BYTES
+from bncheck.core.limits import (
+    CONTAINER_OPERATIONS,
+    INLINE_BYTES,
+    NUMBER_OPERATIONS,
+    OPERATION_BYTES,
+)
 from bncheck.reading import calls
 from bncheck.reading.pickle_values import DICT, SET, Node, Persistent, Span, Value
 
 _U1, _U2, _U4, _U8, _I4 = map(struct.Struct, ("<B", "<H", "<I", "<Q", "<i"))
 
 
+#: What a text takes beside its letters, an entry of a dict, and one of a memo without order.
+_OBJECT_BYTES: Final = 48
+_ENTRY_BYTES: Final = 100
 #: How many operations run between two looks at the budget.
 _ROUND: Final = 1 << 14
 
@@ -76,14 +84,14 @@ class _Machine:
 
     def run(self) -> Value:
         read, done = self.stream.read, 0
-        handler_of, containers = _HANDLERS.get, _CONTAINERS  # the innermost loop of all reading
+        handler_of, weight_of = _HANDLERS.get, _WEIGHTS.get  # the innermost loop of all reading
         try:
             while (opcode := read(1)) != b".":
                 handler = handler_of(opcode)
                 if handler is None:
                     raise _unknown(opcode)
                 handler(self)
-                done += CONTAINER_OPERATIONS if opcode in containers else 1
+                done += weight_of(opcode, 1)
                 if done >= _ROUND:
                     done -= self.count(done)
         finally:
@@ -106,7 +114,7 @@ class _Machine:
 
     def keep(self, size: int) -> None:
         """Count the memory of a text or a byte string."""
-        self.budget.held.take(size)
+        self.budget.held.take(size + _OBJECT_BYTES)
 
     def byte(self) -> int:
         return self.take(1)[0]
@@ -179,6 +187,7 @@ class _Machine:
         if target.function is not DICT and not calls.takes_items(target, keyed=True):
             raise _malformed("it sets items of something that is not a dict")
         entries = target.entries if isinstance(target.entries, list) else []
+        self.budget.held.take(_ENTRY_BYTES * len(values) // 2)
         entries.extend(zip(values[::2], values[1::2], strict=True))
         target.entries = entries
 
@@ -190,18 +199,29 @@ class _Machine:
     # -- what would have been calls -------------------------------------------------------------
 
     def call(self, function: Value, args: Value) -> None:
-        for argument in _arguments(args):
+        arguments = self.looked_at(_arguments(args))
+        for argument in arguments:
             if isinstance(argument, list):  # the real call would have read it now
                 self.given[id(argument)] = argument
-        self.push(calls.called(function, _arguments(args), self.charge))
+        self.push(calls.called(function, arguments, self.charge))
+
+    def looked_at(self, arguments: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Count what a call goes through: a thousand calls may share an argument of a million."""
+        budget = self.budget.operations
+        budget.take(len(arguments))
+        budget.take(sum(len(item.entries) for item in arguments if isinstance(item, Node)))
+        return arguments
 
     def charge(self, entries: int) -> None:
-        self.keep(8 * entries)  # a pointer each
+        """Count the entries of a dict that a call copies."""
+        self.budget.operations.take(entries)
+        self.budget.held.take(_ENTRY_BYTES * entries)
 
     def new_object(self, count: int) -> None:
         kind, args, *keywords = self.top(count)
         named = any(not isinstance(item, Node) or item.entries for item in keywords)
-        self.push(calls.created(kind, _arguments(args), named, self.charge))
+        arguments = self.looked_at(_arguments(args))
+        self.push(calls.created(kind, arguments, named, self.charge))
 
     def inst(self) -> None:
         kind = calls.canonical(_ascii(self.line()), _ascii(self.line()))
@@ -212,7 +232,7 @@ class _Machine:
         self.call(function, tuple(args))
 
     def build(self) -> None:
-        state = self.stack.pop()
+        (state,) = self.looked_at((self.stack.pop(),))
         calls.set_state(self.stack[-1], state)
 
     def extension(self, layout: struct.Struct) -> None:
@@ -229,7 +249,8 @@ class _Machine:
     def put(self, index: int) -> None:
         if not 0 <= index < 1 << 32:
             raise _malformed("a memo index out of range")
-        self.memo.put(index, self.stack[-1])
+        if self.memo.put(index, self.stack[-1]):
+            self.budget.held.take(_ENTRY_BYTES)
 
 
 class _Memo:
@@ -245,7 +266,8 @@ class _Memo:
     def __getitem__(self, index: int) -> Value:
         return self._ordered[index] if index < len(self._ordered) else self._others[index]
 
-    def put(self, index: int, value: Value) -> None:
+    def put(self, index: int, value: Value) -> bool:
+        """Number a value; returns whether it is out of order."""
         known = len(self._ordered)
         if index == known and index not in self._others:
             self._ordered.append(value)
@@ -253,6 +275,8 @@ class _Memo:
             self._ordered[index] = value
         else:
             self._others[index] = value
+            return True
+        return False
 
 
 def _arguments(args: Value) -> tuple[Value, ...]:
@@ -300,6 +324,7 @@ def _long_bytes(machine: _Machine, layout: struct.Struct) -> None:
     length = machine.number(layout)
     if not 0 <= length <= INLINE_BYTES:
         raise _malformed(f"a number of {length} bytes")
+    machine.keep(length)
     machine.push(int.from_bytes(machine.take(length), "little", signed=True))
 
 
@@ -385,10 +410,13 @@ _HANDLERS: Final[dict[bytes, _Handler]] = {
     b"Q": lambda m: m.push(m.refer(m.stack.pop())),
 }
 
-#: What makes a container: a list, a tuple, a node or (MARK) a stack of its own.
-_CONTAINERS: Final = frozenset(
-    (
-        *(b"(", b"t", b"\x85", b"\x86", b"\x87", b"]", b"l", b"}", b"d", b"\x8f", b"\x91"),
-        *(b"c", b"\x93", b"\x82", b"\x83", b"\x84", b"R", b"\x81", b"\x92", b"i", b"o", b"P", b"Q"),
+#: What counts more than once, because it takes more memory: what makes a container (a list, a
+#: tuple, a node or, with MARK, a stack of its own), and what makes a number.
+_WEIGHTS: Final = {
+    opcode: weight
+    for weight, opcodes in (
+        (CONTAINER_OPERATIONS, b"(t\x85\x86\x87]l}d\x8f\x91c\x93\x82\x83\x84R\x81\x92ioPQ"),
+        (NUMBER_OPERATIONS, b"GFIJML\x8a\x8b"),
     )
-)
+    for opcode in (bytes((byte,)) for byte in opcodes)
+}

@@ -31,5 +31,5 @@ def parse(text: str | bytes, budget: Budget | None = None) -> Any:
     if budget is not None:
         width = 1 if data.isascii() else 4 if _FOUR_BYTES.search(data) else 2
         budget.operations.take(values)
-        budget.held.take(values * _VALUE_BYTES + width * len(data))
+        budget.held.take(values * _VALUE_BYTES + 2 * width * len(data))  # the text, and those in it
     return json.loads(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 
 
 class NormKind(StrEnum):
@@ -35,6 +36,7 @@ _NEEDLES = (
 )
 
 
+@lru_cache(maxsize=256)
 def kind_of_class(class_name: str) -> NormKind | None:
     """The family of `BatchNorm2d`, `timm.BatchNormAct2d`, `LayerNormalization`, `group_norm`..."""
     name = class_name.lower().replace("_", "")

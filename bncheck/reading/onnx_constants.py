@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.budget import Account
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
 from bncheck.reading.onnx_norms import STANDARD
 from bncheck.reading.tensors import MOST_AXES
@@ -52,6 +53,8 @@ _COMPUTED: Final[Mapping[str, tuple[int, ...]]] = {
 #: onnx' reference has it from this version on only; its meaning has not changed.
 _LEAST_VERSION: Final = {"DequantizeLinear": 19}
 _SMALL: Final = 64  # numbers that can be a shape
+_PRODUCTS: Final = 64  # take as long as computing a number
+_SOURCES: Final = 16  # stored constants that one is taken to come from
 #: Results are computed at this depth, so that asking for one is not a recursion without end.
 _DEEPEST: Final = 32
 _REFUSALS = (
@@ -94,7 +97,12 @@ class Resolver:
         self.opset = opset_of(model)
         self._ir = max(model.ir_version, 4)
         self._load = load
-        self._left = MAX_COMPUTED_NUMBERS
+        self._work = Account(
+            "MAX_COMPUTED_NUMBERS",
+            MAX_COMPUTED_NUMBERS,
+            "computes more than {} constant numbers",
+            "export it again with constant folding",
+        )
 
     def stored(self, name: str, tensor: onnx.TensorProto) -> Constant:
         """An initialiser, or the tensor of a Constant node."""
@@ -105,10 +113,13 @@ class Resolver:
         self, node: onnx.NodeProto, known: Mapping[str, Constant]
     ) -> Sequence[Constant] | None:
         """A node's results where they are constant and of a bounded size, else None."""
-        if node.domain not in STANDARD:
+        if node.domain not in STANDARD or not node.output:
             return None
         if node.op_type == "Constant":
             return self._literal(node)
+        # Before opset 7 this attribute says along which axis the second operand lies.
+        if self.opset < 7 and any(attribute.name == "broadcast" for attribute in node.attribute):
+            return None
         names = [name for name in node.input if name]
         if node.op_type not in _COMPUTED or not names or any(name not in known for name in names):
             return None
@@ -138,16 +149,23 @@ class Resolver:
         self, node: onnx.NodeProto, given: Mapping[str, Constant]
     ) -> Sequence[Constant] | None:
         kinds = self._inferred(node, given)
-        if kinds is None:
+        inputs = [constant.elements for constant in given.values()]
+        outputs = [math.prod(shape) for shape, _ in kinds or ()]
+        if kinds is None or max(outputs) > max(MAX_MADE_NUMBERS, *inputs):
             return None
-        most = max(MAX_MADE_NUMBERS, *(constant.elements for constant in given.values()))
-        if any(math.prod(shape) > most for shape, _ in kinds):
-            return None
-        results = lru_cache(maxsize=None)(partial(self._run, node, given))
+        run = partial(self._run, node, given, _work(node.op_type, inputs, outputs))
+        results = lru_cache(maxsize=None)(run)
         origins = tuple(dict.fromkeys(o for c in given.values() for o in c.origins or (c,)))
         depth = 1 + max(constant.depth for constant in given.values())
+
+        def read(place: int, shape: tuple[int, ...]) -> Array:
+            found = results()[place]
+            if np.shape(found) != shape:
+                raise _not_computed(node, f"of the shape {np.shape(found)}, not {shape}")
+            return found
+
         return [
-            Constant(name, shape, dtype, lambda place=place: results()[place], origins, depth)  # type: ignore[misc]
+            Constant(name, shape, dtype, partial(read, place, shape), origins[:_SOURCES], depth)
             for place, (name, (shape, dtype)) in enumerate(zip(node.output, kinds, strict=True))
         ]
 
@@ -173,7 +191,9 @@ class Resolver:
             return None
         return [(tuple(d.dim_value for d in kind.shape.dim), kind.elem_type) for kind in kinds]
 
-    def _run(self, node: onnx.NodeProto, given: Mapping[str, Constant]) -> Sequence[Array]:
+    def _run(
+        self, node: onnx.NodeProto, given: Mapping[str, Constant], numbers: int
+    ) -> Sequence[Array]:
         from onnx.reference import ReferenceEvaluator
 
         inputs, outputs = (
@@ -185,25 +205,28 @@ class Resolver:
         opsets = [helper.make_opsetid("", version)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=self._ir)
         feed = {name: constant.read() for name, constant in given.items()}
+        self._work.take(numbers)
         try:
             results = list(ReferenceEvaluator(model).run(None, feed))
         except Exception as error:
-            raise BncheckError(
-                f"has a constant {str(node.output[0])[:60]!r} that cannot be computed "
-                f"({type(error).__name__})",
-                "export it again with constant folding",
-            ) from None
-        self._spend(sum(array.size for array in (*feed.values(), *results)))
+            raise _not_computed(node, type(error).__name__) from None
         return results
 
-    def _spend(self, numbers: int) -> None:
-        self._left -= numbers
-        if self._left < 0:
-            raise BncheckError(
-                f"computes more than {MAX_COMPUTED_NUMBERS:,} constant numbers "
-                "(limit MAX_COMPUTED_NUMBERS)",
-                "export it again with constant folding",
-            )
+
+def _not_computed(node: onnx.NodeProto, why: str) -> BncheckError:
+    return BncheckError(
+        f"has a constant {quoted(str(node.output[0]))} that cannot be computed ({why})",
+        "export it again with constant folding",
+    )
+
+
+def _work(kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> int:
+    """What computing a node takes, in numbers that are read or written."""
+    numbers = sum(inputs) + sum(outputs)
+    if kind not in ("MatMul", "Gemm"):
+        return numbers
+    products = math.isqrt(math.prod((*inputs[:2], *outputs)))  # m k n = sqrt(mk * kn * mn)
+    return numbers + products // _PRODUCTS
 
 
 def inferred_types(

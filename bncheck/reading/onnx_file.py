@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,7 +25,14 @@ from bncheck.reading.onnx_doubts import (
     refuse_stored_twice,
     whole,
 )
-from bncheck.reading.onnx_norms import INPUTS, layer_name, norm_node, round_to_decimal, text
+from bncheck.reading.onnx_norms import (
+    INPUTS,
+    layer_name,
+    norm_node,
+    parameters_in,
+    round_to_decimal,
+    text,
+)
 from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
@@ -85,7 +92,8 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
     model = without_functions(model)
-    found = _Found(Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget))))
+    resolver = Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget)))
+    found = _Found(resolver, parameters_in(graphs_of(model.graph)))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
     return [Subtree("", found.tensors, found.modules)]
@@ -94,7 +102,8 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
 class _Found:
     """The tensors and the normalisations of a model, each under a name that is unique."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, parameters: set[str]) -> None:
+        self._parameters = parameters
         self.tensors: dict[str, LazyTensor] = {}
         self.modules: dict[str, NormModule] = {}
         self._resolver = resolver
@@ -112,7 +121,7 @@ class _Found:
         refuse_known((text(i.name) for i in graph.input if text(i.name) not in stored), scope)
         refuse_known((text(s.values.name) for s in graph.sparse_initializer), scope)
         for node in graph.node:
-            constants = self._resolver.outputs(node, scope) or ()
+            constants = self._constants(node, scope)
             refuse_known(map(text, node.output), scope.maps[0] if constants else scope)
             for name, constant in zip(node.output, constants, strict=False):
                 scope[text(name)] = constant
@@ -121,6 +130,11 @@ class _Found:
             if is_norm(node):
                 name = self._unused.name(layer_name(node, scope), self.modules)
                 self.modules[name] = self._module(node, scope)
+
+    def _constants(self, node: onnx.NodeProto, scope: Scope) -> Sequence[Constant]:
+        """What a node computes, where a layer is computed from it."""
+        wanted = node.op_type == "Constant" or not self._parameters.isdisjoint(node.output)
+        return (self._resolver.outputs(node, scope) or ()) if wanted else ()
 
     def _name(self, constant: Constant) -> str:
         """The name of a constant in the file; what is computed has one where a layer reads it."""

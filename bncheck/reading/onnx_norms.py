@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from bncheck.reading.kinds import is_norm_class
 
 if TYPE_CHECKING:
     import onnx
@@ -57,6 +59,24 @@ def _trains(node: onnx.NodeProto, flags: dict[str, int], opset: int) -> bool:
         return flags.get("is_test", 0) == 0
     # Between them a node with more than one output was in training mode.
     return len([name for name in node.output if name]) > 1
+
+
+def parameters_in(graphs: Iterable[onnx.GraphProto]) -> set[str]:
+    """The parameters of all normalisations, and what these are computed from, by their names."""
+    sources: dict[str, list[str]] = {}
+    names: list[str] = []
+    for node in (node for graph in graphs for node in graph.node):
+        for name in node.output:
+            sources.setdefault(name, []).extend(node.input)
+        if is_norm_class(text(node.op_type)):
+            names += node.input[1:]
+    found: set[str] = set()
+    while names:
+        name = names.pop()
+        if name not in found:
+            found.add(name)
+            names += sources.get(name, ())
+    return found
 
 
 def layer_name(node: onnx.NodeProto, known: Mapping[str, Constant]) -> str:

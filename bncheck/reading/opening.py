@@ -13,6 +13,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.protobuf import may_be_graph
 from bncheck.reading.referred import referred
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
 from bncheck.reading.selection import alternatives, choose, shared_prefix
@@ -108,6 +109,25 @@ def _read(path: Path, budget: Budget) -> _Content:
 
 
 def _read_file(source: Source, path: Path) -> _Content:
+    content = _by_its_beginning(source, path)
+    if content is not None:
+        if may_be_graph(source):
+            raise BncheckError(
+                f"is {content.container.value} and an ONNX model in one, and it depends on the "
+                "loader which",
+                "do not trust it; save each of them by itself",
+            )
+        return content
+    from bncheck.reading.onnx_file import read_onnx
+
+    onnx = read_onnx(source, path)
+    if onnx is None:
+        sniff.refuse_unknown(source)
+    return _Content(Container.ONNX, onnx)
+
+
+def _by_its_beginning(source: Source, path: Path) -> _Content | None:
+    """The content of a file whose first bytes say what it is; those of ONNX say nothing."""
     if looks_like_safetensors(source):
         return _Content(Container.SAFETENSORS, read_safetensors(source, path))
     sniff.refuse_stranger(source)
@@ -121,12 +141,7 @@ def _read_file(source: Source, path: Path) -> _Content:
     if sniff.may_be_old_pickle(source):
         with contextlib.suppress(BncheckError):
             return _Content.of_pickle(Container.PICKLE, read_plain(source))
-    from bncheck.reading.onnx_file import read_onnx
-
-    onnx = read_onnx(source, path)
-    if onnx is None:
-        sniff.refuse_unknown(source)
-    return _Content(Container.ONNX, onnx)
+    return None
 
 
 def _read_zip(archive: ZipArchive) -> _Content:
@@ -165,4 +180,6 @@ def _refuse_rival(folder: Path, index: str) -> None:
 
 
 def _read_shard(path: Path, budget: Budget) -> Mapping[str, LazyTensor]:
-    return choose(_read_file(Source.open(path, budget), path).subtrees, None).tensors
+    """The tensors of a shard: loaders take what is at its root, whatever it holds besides."""
+    subtrees = _read_file(Source.open(path, budget), path).subtrees
+    return next((tree.tensors for tree in subtrees if not tree.path), {})

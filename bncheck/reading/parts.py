@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_TEXT_RECORD_BYTES
-from bncheck.reading.json_text import parse
+from bncheck.core.limits import MAX_ONNX_BYTES, MAX_TEXT_RECORD_BYTES
 
 #: An entry of TensorProto.external_data on the wire, up to the length of its value.
 _LOCATION: Final = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
+#: The tag of ModelProto.ir_version, with which a model begins.
+_VERSION: Final = b"\x08"
+#: A name that an index may give to a shard.
+_SHARD: Final = re.compile(r':\s*"([^"\\/]+)"')
 _CHUNK: Final = 1 << 24
 _LONGEST: Final = 1 << 14
 
@@ -26,23 +28,24 @@ def files_of(path: Path) -> Iterator[Path]:
             yield from (Path(place, name) for name in names)
         return
     yield path
-    with contextlib.suppress(
-        BncheckError, OSError, ValueError, KeyError, TypeError, AttributeError
-    ):
+    with contextlib.suppress(OSError, ValueError):
         if not path.is_file():
             return
-        if path.name.endswith(".index.json") and path.stat().st_size <= MAX_TEXT_RECORD_BYTES:
-            shards = set(parse(path.read_text("utf-8"))["weight_map"].values())
-            yield from (path.parent / str(name) for name in shards)
-        elif path.suffix == ".onnx":
+        size = path.stat().st_size
+        if path.name.endswith(".index.json") and size <= MAX_TEXT_RECORD_BYTES:
+            shards = {found[1] for found in _SHARD.finditer(path.read_text("utf-8"))}
+            yield from (path.parent / name for name in shards)
+        elif size <= MAX_ONNX_BYTES:
             yield from (path.parent / name for name in _locations(path))
 
 
 def _locations(path: Path) -> set[str]:
     """Where an ONNX model says that its data are, found without parsing it."""
-    found = set()
+    found: set[str] = set()
     with open(path, "rb") as file:
-        rest = b""
+        rest = file.read(1)
+        if rest != _VERSION and path.suffix != ".onnx":
+            return found
         while chunk := file.read(_CHUNK):
             data = rest + chunk
             for entry in _LOCATION.finditer(data):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeGuard
 
 from bncheck.core.errors import BncheckError
 
@@ -45,7 +45,8 @@ class Persistent:
 class StorageReference:
     """A storage that a torch file holds: `elements` numbers of the kind that torch calls `kind`.
 
-    `view` is (offset, length), in elements, where only a part is meant: torch before 0.4.
+    `view` is (offset, length), in elements, where only a part is meant: torch before 0.4. A `flaw`
+    says why its numbers may be others than those in the file.
     """
 
     key: str
@@ -53,6 +54,7 @@ class StorageReference:
     elements: int
     location: str
     view: tuple[int, int] | None = None
+    flaw: BncheckError | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -103,3 +105,11 @@ class Node:
 
 DICT: Final = Global("builtins", "dict")
 SET: Final = Global("builtins", "set")
+COUNTER: Final = Global("collections", "Counter")
+DEFAULTDICT: Final = Global("collections", "defaultdict")
+MAPPINGS: Final = frozenset((DICT, Global("collections", "OrderedDict"), COUNTER, DEFAULTDICT))
+
+
+def is_dict(value: Value) -> TypeGuard[Node]:
+    """Whether a value is one of Python's own dicts."""
+    return isinstance(value, Node) and value.is_call_of(MAPPINGS)

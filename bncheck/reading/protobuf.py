@@ -32,6 +32,8 @@ _WIDTHS: Final = {_FIXED64: 8, _FIXED32: 4}
 _MESSAGE_BYTES: Final = 160
 _TEXT_BYTES: Final = 32
 _NUMBER_BYTES: Final = 16
+#: What Python, NumPy and onnx take.
+_PROCESS_BYTES: Final = 48 << 20
 _SLICE: Final = 1 << 20
 _CONTINUED: Final = bytes(range(0x80, 0x100))
 
@@ -60,6 +62,26 @@ def has_graph(source: Source) -> bool:
     return graph and position == source.size
 
 
+def may_be_graph(source: Source) -> bool:
+    """Whether a runtime, which skips unknown fields, could find a graph in what is something else.
+
+    True as well for so many fields that nobody wrote them in good faith.
+    """
+    position, graph = 0, False
+    for _ in range(_MOST_TOP_FIELDS):
+        if position >= source.size:
+            return graph and position == source.size
+        head = source.read(position, min(20, source.size - position))
+        tag, used = varint(head, 0)
+        field, kind = tag >> 3, tag & 7
+        value, end = varint(head, used) if kind in (_VARINT, _BYTES) else (0, used)
+        if not used or not field or not end or kind > _FIXED32:
+            return False
+        graph |= field == _GRAPH and kind == _BYTES
+        position += end + (value if kind == _BYTES else _WIDTHS.get(kind, 0))
+    return True
+
+
 def schema_of(message: Descriptor, known: dict[str, Schema] | None = None) -> Schema:
     """What the fields of a message are, and of those in it."""
     known = {} if known is None else known
@@ -76,9 +98,10 @@ def schema_of(message: Descriptor, known: dict[str, Schema] | None = None) -> Sc
 def check_size(data: bytes, schema: Schema) -> None:
     """Refuse a model of more messages, texts and numbers than any network of its size has.
 
-    As parsed it may take MAX_HELD_BYTES with its bytes, or three times these where that is more.
+    As parsed it may take MAX_HELD_BYTES with its bytes; where it is large, the whole process three
+    times these.
     """
-    left = max(MAX_HELD_BYTES - len(data), 2 * len(data))
+    left = max(MAX_HELD_BYTES - len(data), 2 * len(data) - _PROCESS_BYTES)
     count = 0
     stack: list[tuple[int, int, Schema]] = [(0, len(data), schema)]
     while stack:

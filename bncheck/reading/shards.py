@@ -16,7 +16,7 @@ from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
 from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, StoredPart
 
 T = TypeVar("T")
 
@@ -64,12 +64,12 @@ class Shards:
 
     def _open(self, shard: str) -> Mapping[str, LazyTensor]:
         if shard not in self._opened:
-            self._opened[shard] = self._read_shard(self._folder / shard, self._budget)
+            self._opened[shard] = self._read_shard(referred(self._folder, shard), self._budget)
         return self._opened[shard]
 
     def _tensor(self, name: str) -> LazyTensor:
         load = partial(self._using, name, lambda tensor: tensor.read())
-        return LoadedTensor(load, parts=partial(self._using, name, lambda t: [Part((), t)]))
+        return LoadedTensor(load, parts=partial(self._using, name, lambda t: [StoredPart((), t)]))
 
     def _using(self, name: str, use: Callable[[LazyTensor], T]) -> T:
         shard = self._shard_of[name]

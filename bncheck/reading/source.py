@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: Operations that opening a file takes, and reading a piece of it.
 _OPENING: Final = 100
 _READING: Final = 4
+#: Files that are open at a time; macOS allows a process 256.
+_MOST_OPEN: Final = 64
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -33,12 +36,31 @@ def _unreadable(error: OSError) -> BncheckError:
     return BncheckError(f"cannot be read ({error.strerror or error})", "check the disk")
 
 
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class SourceFile:
-    """An open regular file, and how many of its bytes were read."""
+    """A regular file, and how many of its bytes were read.
+
+    Only the last files that were opened are open: a checkpoint may have more shards than a process
+    may open files. One that is opened again must be the same.
+    """
+
+    _opened: ClassVar[deque[SourceFile]] = deque()
 
     def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes_read = 0
+        self._file: io.FileIO | None = None
+        status = self._open()
+        self.size = status.st_size
+        self._identity = _identity(status)
+
+    def _open(self) -> os.stat_result:
+        path = self.path
         try:
-            self._file = open(path, "rb", buffering=0, opener=_open_without_waiting)  # noqa: SIM115
+            file = open(path, "rb", buffering=0, opener=_open_without_waiting)  # noqa: SIM115
         except FileNotFoundError:
             raise BncheckError("does not exist", "check the path") from None
         except PermissionError:
@@ -46,20 +68,35 @@ class SourceFile:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise BncheckError(f"cannot be opened ({reason})", "check the path") from None
-        status = os.fstat(self._file.fileno())
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            self._file.close()
+            file.close()
             raise BncheckError("is not a regular file", "copy its content into a file first")
-        self.path = path
-        self.size = status.st_size
-        self.bytes_read = 0
+        self._file = file
+        self._opened.append(self)
+        if len(self._opened) > _MOST_OPEN:
+            self._opened.popleft().close()
+        return status
+
+    def close(self) -> None:
+        """Let go of the file; it is opened again when it is read again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _at(self, offset: int) -> io.FileIO:
+        """The open file at this place."""
+        if self._file is None and _identity(self._open()) != self._identity:
+            raise BncheckError("was exchanged while it was read", "wait for its writer to finish")
+        assert self._file is not None
+        self._file.seek(offset)
+        return self._file
 
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, or what is left of the file."""
         try:
-            self._file.seek(offset)
-            parts = []
-            while length > 0 and (part := self._file.read(length)):
+            file, parts = self._at(offset), []
+            while length > 0 and (part := file.read(length)):
                 parts.append(part)
                 length -= len(part)
         except OSError as error:
@@ -72,8 +109,8 @@ class SourceFile:
         """Fill the buffer from `offset`; returns how many bytes were left to fill it with."""
         done = 0
         try:
-            self._file.seek(offset)
-            while done < len(buffer) and (count := self._file.readinto(buffer[done:])):
+            file = self._at(offset)
+            while done < len(buffer) and (count := file.readinto(buffer[done:])):
                 done += count
         except OSError as error:
             raise _unreadable(error) from None

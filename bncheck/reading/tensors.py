@@ -235,7 +235,7 @@ class StridedTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StoredPart:
     """A piece of a tensor that lies in a file as it is: `place` in the whole, and its numbers.
 
     `archive` is where the zip archive that holds it lies in the file, where that is not all of it.
@@ -255,7 +255,7 @@ class LoadedTensor:
 
     load: Callable[[], Array]
     shape: tuple[int, ...] | None = None
-    parts: Callable[[], list[Part]] | None = None
+    parts: Callable[[], list[StoredPart]] | None = None
 
     @property
     def elements(self) -> int:

@@ -12,18 +12,12 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.calls import (
-    ARRAY_MODULES,
-    BYTES,
-    ENCODE,
-    LOAD_FROM_BYTES,
-    MAPPINGS,
-    integers,
-)
+from bncheck.reading.calls import ARRAY_MODULES, BYTES, ENCODE
 from bncheck.reading.pickle_values import (
+    MAPPINGS,
     Global,
     Node,
     OpaqueTensor,
@@ -32,6 +26,7 @@ from bncheck.reading.pickle_values import (
     TensorView,
     Value,
 )
+from bncheck.reading.rebuilding import LOAD_FROM_BYTES, integers
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
@@ -110,6 +105,8 @@ class TorchObjects:
     def _strided(self, view: TensorView) -> LazyTensor:
         if view.flaw is not None:
             return _unreadable(view.flaw)
+        if isinstance(view.storage, StorageReference) and view.storage.flaw is not None:
+            return _unreadable(view.storage.flaw)
         storage, own = self.storage(view.storage)
         dtype = own
         if view.dtype is not None:
@@ -148,7 +145,7 @@ class TorchObjects:
             return value.encode()
         if isinstance(value, bytes):
             return value
-        if isinstance(value, Node) and value.is_call_of({ENCODE}):
+        if _is_encoded(value):
             return _encoded(value.args)
         if isinstance(value, Node) and value.is_call_of(BYTES):
             if not value.args:
@@ -287,15 +284,27 @@ def by_name(value: Value) -> dict[str, Value]:
 
 def _byte_names(pairs: Sequence[tuple[Value, Value]], beside_text: bool) -> dict[str, Value]:
     """Names of Python 2, and of whoever calls for them: a call may return any text."""
-    found: dict[str, Value] = {}
-    for key, item in pairs:
-        if isinstance(key, Node) and key.is_call_of({ENCODE}):
-            key = _encoded(key.args)
-        if isinstance(key, bytes):
-            found[key.decode("utf-8", "backslashreplace")] = item
-        elif isinstance(key, Node) and beside_text:
-            raise BncheckError("has a name that a call would make", "save it again")
+    encoded = [(_encoded(k.args) if _is_encoded(k) else k, item) for k, item in pairs]
+    found = {
+        key.decode("utf-8", "backslashreplace"): item
+        for key, item in encoded
+        if isinstance(key, bytes)
+    }
+    made = [pair for pair in encoded if isinstance(pair[0], Node)]
+    if made and (beside_text or found or any(_is_numeric(part) for pair in made for part in pair)):
+        raise BncheckError("has a name that a call would make", "save it again")
     return found
+
+
+def _is_encoded(value: Value) -> TypeGuard[Node]:
+    return isinstance(value, Node) and value.is_call_of({ENCODE})
+
+
+def _is_numeric(value: Value) -> bool:
+    """A tensor, or an array or a text of NumPy."""
+    if isinstance(value, Node):
+        return isinstance(value.function, Global) and value.function.module in ARRAY_MODULES
+    return isinstance(value, (TensorView, OpaqueTensor))
 
 
 def children(value: Node) -> Iterator[tuple[str, Value]]:

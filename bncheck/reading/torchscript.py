@@ -56,6 +56,7 @@ def _module(pickled: Pickled, source: Sources, rebuilt: Set[str]) -> Subtree:
         name, node = stack.pop()
         budget.modules.take(1)
         values = attributes(node)
+        budget.operations.take(len(values))  # which modules may share
         roles: dict[str, str] = {}
         children: list[tuple[Path, Value]] = []
         for key, value in values.items():

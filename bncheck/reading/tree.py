@@ -15,10 +15,9 @@ from typing import NoReturn, TypeAlias, TypeGuard
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
-from bncheck.reading.calls import MAPPINGS
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.pickle_values import Global, Node, OpaqueTensor, TensorView, Value
+from bncheck.reading.pickle_values import MAPPINGS, Global, Node, OpaqueTensor, TensorView, Value
 from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled
@@ -163,6 +162,7 @@ def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
         inner = by_name(own.get("_modules"))
         values = registered(own)
         dropped = members(own.get("_non_persistent_buffers_set"))
+        budget.operations.take(len(dropped) + len(values) + len(inner))  # which modules may share
         transient = {item for item in dropped if isinstance(item, str)}
         roles = {}
         for key, value in values.items():

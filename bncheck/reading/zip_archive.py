@@ -155,6 +155,7 @@ class ZipArchive:
                 "save the weights alone, as a state dict",
             )
         self.budget.read.take(source.size)
+        self.budget.held.take(source.size)
         return self.storage(name).read(0, source.size)
 
     def within(self, data: bytes) -> Source:

@@ -108,7 +108,7 @@ class Document:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The findings as people read them, and what is told."""
+        """The findings as people read them; where something is told, that instead."""
         rules = {group.rule for group in self.told}
         return (*grouped(f for f in self.findings if f.rule not in rules), *self.told)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.reporting import heat
-from bncheck.reporting.document import grouped, severity_counts
+from bncheck.reporting.document import Detail, grouped, severity_counts
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bncheck.reporting.figures import Figure
 
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-#: The first table is open, but for what nobody would scroll through.
+#: What text always shows is open, and the first table, but for what nobody would scroll through.
 _OPEN_ROWS: Final = 40
 #: A page draws no more snapshots than this.
 _COLUMNS: Final = 120
@@ -99,6 +99,8 @@ def _json(value: object) -> str:
 
 
 def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
+    groups = [_group(group) for group in grouped(document.findings)]
+    told = {group.rule for group in document.told}
     return {
         "command": document.command,
         "counts": severity_counts(document.findings),
@@ -107,10 +109,11 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
         "subject": document.title,
         "facts": document.facts,
         "notes": document.notes,
-        "groups": [_group(group) for group in grouped(document.findings)],
+        "groups": [group for group in groups if group["rule"] not in told],
         "told": [_group(group) for group in document.told],
+        "told_findings": [group for group in groups if group["rule"] in told],
         "figures": [_figure(figure, next(places)) for figure in document.figures],
-        "tables": [_table(table, first=not i) for i, table in enumerate(document.tables)],
+        "tables": [_table(table, is_first=not i) for i, table in enumerate(document.tables)],
         "details": document.details,
         "next_steps": document.next_steps,
     }
@@ -137,7 +140,7 @@ def _paragraphs(text: str) -> list[str]:
     return [part.replace("\n", " ") for part in text.split("\n\n") if part]
 
 
-def _table(table: Table, first: bool) -> dict[str, object]:
+def _table(table: Table, is_first: bool) -> dict[str, object]:
     return {
         "title": table.title,
         "columns": table.columns,
@@ -147,7 +150,7 @@ def _table(table: Table, first: bool) -> dict[str, object]:
         ],
         "right": [column in table.right for column in table.columns],
         "caption": table.caption,
-        "open": first and len(table.rows) <= _OPEN_ROWS,
+        "open": (is_first or table.detail is Detail.ALWAYS) and len(table.rows) <= _OPEN_ROWS,
     }
 
 

@@ -41,7 +41,8 @@ def print_all(console: Console, parts: Sequence[RenderableType]) -> None:
     with console.capture() as captured:
         for part in parts:
             # A command is one line however long it is: it is there to be copied.
-            console.print(part, soft_wrap=isinstance(part, Text) and part.no_wrap is True)
+            is_long = isinstance(part, Text) and part.no_wrap is True
+            console.print(part, soft_wrap=is_long, crop=False)
     text = re.sub(r" +((?:\x1b\[0m)?\n)", r"\1", captured.get())
     # A name ":" and the colon behind it would begin a line that CI runners obey.
     console.file.write(re.sub(r"^(\s*):(?=:)", r"\1\\x3a", text, flags=re.MULTILINE))
@@ -61,19 +62,26 @@ def row(label: Text, content: RenderableType, width: int = LABEL) -> RenderableT
     return grid
 
 
-def table(data: Table, rows: Sequence[int], header: bool = True) -> RenderableType:
-    """These rows of a document's table, without lines; numbers to the right."""
+def table(data: Table, rows: Sequence[int], width: int, header: bool = True) -> RenderableType:
+    """These rows of a document's table, without lines; numbers to the right.
+
+    Where `width` is too small, lines are longer than that: half a number is another number.
+    """
     grid = Grid(box=None, pad_edge=False, header_style="bold", show_header=header)
+    least = 2 * (len(data.columns) - 1)
     for place, column in enumerate(data.columns):
         right = column in data.right
-        longest = max(len(data.rows[number][place]) for number in rows)
+        longest = max(len(column), *(len(data.rows[number][place]) for number in rows))
+        narrowest = longest if right else min(longest, _SHORT)
+        least += narrowest
         grid.add_column(
             visible(column, None),
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=right or longest <= _SHORT,
-            min_width=min(longest, _SHORT),
+            min_width=narrowest,
         )
+    grid.width = least if least > width else None
     for place in rows:
         tones = data.tones[place] if data.tones else (None,) * len(data.columns)
         grid.add_row(

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.reporting.document import Document, Fact, Group, Pages, Table, severity_counts
@@ -22,19 +21,21 @@ _MARKUP: Final = re.compile(r"([!#$&*+<>@\[\\\]^_`{|}~]|:(?! ))")
 
 def render(pages: Pages) -> str:
     """Verdicts first, then what could not be done, then each document; within a megabyte."""
-    blocks = [*_overview(pages.documents, pages.errors)]
-    models = [f"- {code(c.name)}: **{text(c.status)}**" for c in pages.chapters]
-    blocks += ["\n".join(models)] if models else []
-    blocks += [text(pages.last)] if pages.last else []
+    blocks = [*_overview(pages)]
     for document in pages.documents:
         blocks += _document(document)
     return _within_limit(blocks)
 
 
-def _overview(documents: Sequence[Document], errors: Sequence[BncheckError]) -> Iterator[str]:
+def _overview(pages: Pages) -> Iterator[str]:
+    documents = pages.documents
     yield "## bncheck"
-    if errors:
-        yield "\n".join(f"- **could not be done**: {prose(str(error))}" for error in errors)
+    lines = [f"- **could not be done**: {prose(str(error))}" for error in pages.errors]
+    lines += [f"- {code(c.name)}: **{text(c.status)}**" for c in pages.chapters]
+    if lines:
+        yield "\n".join(lines)
+    if pages.last:
+        yield text(pages.last)
     if len(documents) > 1:
         rows = [
             (d.model, d.subject, d.command, d.verdict, severity_counts(d.findings))

@@ -50,8 +50,9 @@ def sentence(layer: str | None, message: str) -> str:
 def full_text(finding: Finding) -> str:
     """All that a finding says, a line each: layer and message, the fix, and the evidence."""
     lines = [sentence(finding.layer, finding.message), f"fix: {visible(finding.fix, None)}"]
-    if finding.evidence:
-        found = ", ".join(f"{key} {_number(value)}" for key, value in finding.evidence.items())
+    known = {key: value for key, value in finding.evidence.items() if value is not None}
+    if known:
+        found = ", ".join(f"{key} {_number(value)}" for key, value in known.items())
         lines.append(f"evidence: {visible(found, None)}")
     return "\n".join(lines)
 

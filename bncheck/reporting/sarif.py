@@ -41,11 +41,11 @@ def render(pages: Pages) -> str:
                 "toolExecutionNotifications": [_notification(error) for error in errors],
             }
         ],
-        "results": [
+        "results": (  # one by one: each is a kilobyte
             _result(document, finding, index)
             for document in documents
             for finding in document.findings
-        ],
+        ),
         "columnKind": "unicodeCodePoints",
     }
     return dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})

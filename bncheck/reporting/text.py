@@ -12,7 +12,6 @@ from rich.text import Text
 
 from bncheck.core.findings import Severity
 from bncheck.reporting.document import Chapter, Detail, Document, Fact, Group, Line, Pages, Table
-from bncheck.reporting.drawing import picture
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import LABEL, STYLES, file_console, print_all, row, shown, table
 from bncheck.reporting.visible import layer_name, visible, visible_line
@@ -20,6 +19,9 @@ from bncheck.reporting.visible import layer_name, visible, visible_line
 #: A command in a fix is shown below the report instead.
 _BELOW: Final = "recalibrate (the command below)"
 _NAMED: Final = 4  # layers named before "and N more"
+#: Lines of one group of findings and rows of one table; a person does not read more.
+_MOST_LINES: Final = 500
+_MOST_ROWS: Final = 2000
 _CHAPTER: Final = 10  # the first column of a gate's summary: "UNCHECKED" and a space
 
 
@@ -49,11 +51,12 @@ def show_findings(console: Console, documents: Iterable[Document]) -> None:
     for document in documents:
         for finding in document.findings:
             if finding.severity is not Severity.INFO:
-                line = shown(f"{document.subject}: ")
+                line = shown(f"{document.file}: ")
+                line.no_wrap = True
                 line.append(finding.severity.value, STYLES[finding.severity])
                 line.append(f" {finding.rule} ")
                 line.append(f"{layer_name(finding.layer)}: {visible(finding.message, None)}")
-                console.print(line, soft_wrap=True)
+                print_all(console, [line])
 
 
 def _document(console: Console, document: Document, verbose: bool) -> Iterator[RenderableType]:
@@ -63,9 +66,11 @@ def _document(console: Console, document: Document, verbose: bool) -> Iterator[R
         yield from _prose(document)
     yield from _findings(document, verbose)
     for data in document.tables:
-        yield from _table(data, verbose, header=bool(document.verdict))
+        yield from _table(data, console.width, verbose, header=bool(document.verdict))
     drawn = [f for f in document.figures if isinstance(f, Heatmap) and len(f.columns) > 1]
     if drawn:  # those of means and variances take a page
+        from bncheck.reporting.drawing import picture
+
         yield from (Text(), picture(console, drawn[0], verbose))
     details = [fact for fact in document.details if verbose or fact.detail is Detail.ALWAYS]
     if details:
@@ -87,8 +92,8 @@ def _head(document: Document, verbose: bool) -> Iterator[RenderableType]:
 
 def _fact(fact: Fact) -> Text:
     style = STYLES[fact.tone] if fact.tone else "dim" if fact.quiet else ""
-    name = Text(f"{visible(fact.name, None)}: " if fact.name else "", "bold")
-    return name.append_text(shown(fact.text, style))
+    name = f"{visible(fact.name, None)}: " if fact.name else ""
+    return Text.assemble((name, "bold"), (visible(fact.text, None), style))
 
 
 def _prose(document: Document) -> Iterator[RenderableType]:
@@ -101,12 +106,13 @@ def _prose(document: Document) -> Iterator[RenderableType]:
 
 def _findings(document: Document, verbose: bool) -> Iterator[RenderableType]:
     """Findings, a blank line before each; infos are one line without `verbose`."""
-    told = [group for group in document.groups if verbose or not group.note]
-    for group in told:
+    groups = document.groups
+    whole = [group for group in groups if verbose or not group.note]
+    for group in whole:
         yield from (Text(), _group(group, document.next_steps, verbose))
-    notes = [group.note for group in document.groups if group not in told]
+    notes = [group.note for group in groups if group.note and not verbose]
     if notes:
-        yield from [Text()] * bool(told)
+        yield from [Text()] * bool(whole)
         line = shown("; ".join(notes) + " (--verbose explains)")
         yield row(Text("notes", STYLES[Severity.INFO]), line)
 
@@ -114,7 +120,9 @@ def _findings(document: Document, verbose: bool) -> Iterator[RenderableType]:
 def _group(group: Group, commands: Sequence[str], verbose: bool) -> RenderableType:
     parts = [shown(group.head, "bold")]
     lines = group.lines if verbose else group.brief or group.lines[:1]
-    parts += map(_line, lines)
+    parts += map(_line, lines[:_MOST_LINES])
+    if len(lines) > _MOST_LINES:
+        parts.append(_more(len(lines) - _MOST_LINES))
     if not verbose and not group.brief and len(group.lines) > 1:
         parts.append(Text(f"likewise: {_layers(group.lines[1:])}"))
     for fix in group.fixes:
@@ -131,20 +139,26 @@ def _line(line: Line) -> Text:
     return name.append_text(shown(message))
 
 
+def _more(count: int) -> Text:
+    return Text(f"and {count:,} more (--format json has them all)", "dim")
+
+
 def _layers(lines: Sequence[Line]) -> str:
     names = ", ".join(layer_name(layer) for layer, _ in lines[:_NAMED])
     more = len(lines) - _NAMED
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _table(data: Table, verbose: bool, header: bool) -> Iterator[RenderableType]:
+def _table(data: Table, width: int, verbose: bool, header: bool) -> Iterator[RenderableType]:
     rows: Sequence[int] = range(len(data.rows))
     if not verbose and data.brief is not None:
         rows = data.brief
     if data.detail is Detail.NEVER or (data.detail is Detail.VERBOSE and not verbose) or not rows:
         return
     yield from [Text()] * header
-    yield table(data, rows, header)
+    yield table(data, rows[:_MOST_ROWS], width, header)
+    if len(rows) > _MOST_ROWS:
+        yield _more(len(rows) - _MOST_ROWS)
     if data.caption:
         yield shown(data.caption, "dim italic")
     if data.rest and len(rows) < len(data.rows):

@@ -20,17 +20,17 @@ from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.collector import channels_second
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.histogram import BINS, Bins
+from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import refuse_few_samples
-from bncheck.measuring.norms import norms_of
 from bncheck.measuring.outputs import Outputs
 from bncheck.reading.opening import open_checkpoint
 from bncheck.series.distance import Statistics
 from bncheck.subject.model import build_model
-from bncheck.subject.setup import Measuring, module_for
+from bncheck.subject.setup import Measuring, instrumented
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bncheck.measuring.moments import Moments
 
@@ -58,7 +58,7 @@ class Meter:
         elif model is not None:
             model = copy.deepcopy(model)
         self._measuring = replace(measuring, model=model)
-        self._plan = measuring.plan(None)
+        self._run = measuring.run()
         self._data = measuring.batches()
         self._key = key
         self._every = every_layer
@@ -68,17 +68,16 @@ class Meter:
         self, path: Path, coordinates: Mapping[str, Statistics] | None = None
     ) -> dict[str, Measured]:
         """Load the snapshot and run the data through it; by layer, in the order of execution."""
-        model, _ = module_for(self._measuring, open_checkpoint(path, self._key))
-        setting = self._plan.setting
-        agree_on_model(setting.processes, model, setting.device)
-        outputs = Outputs(model) if self._every else None
-        counter = _Counter(model, outputs, coordinates or {})
+        subject = instrumented(self._measuring, open_checkpoint(path, self._key))
+        agree_on_model(subject, self._run)
+        outputs = Outputs(subject.model) if self._every else None
+        counter = _Counter(subject, outputs, coordinates or {})
         with counter.attached():
-            seen = run_cascade(model, self._data, Cascade.BATCH, setting, outputs=outputs)
+            seen = run_cascade(subject, self._data, Cascade.BATCH, self._run, outputs=outputs)
         refuse_few_samples(seen.samples, self._data.name)
         self.samples = seen.samples
-        counts = counter.counts(setting.processes)
-        eps = {norm.name: float(getattr(norm.module, "eps", 0.0)) for norm in norms_of(model)}
+        counts = counter.counts(self._run.processes)
+        eps = {norm.name: float(getattr(norm.module, "eps", 0.0)) for norm in subject.norms}
         return {
             name: Measured(_statistics(moments, eps.get(name)), counts.get(name))
             for name, moments in seen.moments.items()
@@ -100,11 +99,14 @@ class _Counter:
     """Counts the values of the layers whose coordinates are given."""
 
     def __init__(
-        self, model: nn.Module, outputs: Outputs | None, coordinates: Mapping[str, Statistics]
+        self,
+        subject: Instrumented,
+        outputs: Outputs | None,
+        coordinates: Mapping[str, Statistics],
     ) -> None:
         import torch
 
-        self._inputs = [norm for norm in norms_of(model) if norm.name in coordinates]
+        self._inputs = [norm for norm in subject.norms if norm.name in coordinates]
         self._outputs = outputs
         self._bins = {
             name: Bins(torch.from_numpy(held.mean).double(), torch.from_numpy(held.sigma))

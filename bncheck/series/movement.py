@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 History: TypeAlias = "Mapping[str, Statistics]"
 
 
-class Source(StrEnum):
+class Basis(StrEnum):
     """Where the distributions come from."""
 
     BUFFERS = "buffers"
@@ -68,7 +68,7 @@ class Movement:
     history: History
     reference: Reference
     held: Mapping[str, Statistics]
-    source: Source
+    source: Basis
     thresholds: Thresholds = DEFAULT
     key: str | None = None
     samples: int | None = None
@@ -112,7 +112,7 @@ class Movement:
         lag = np.full((len(self.layers), len(self.snapshots)), np.nan)
         for row, name in enumerate(self.layers):
             buffers = [statistics_in(snapshot, name) for snapshot in self.snapshots]
-            if self.source is Source.DATA and any(buffers):
+            if self.source is Basis.DATA and any(buffers):
                 lag[row] = distance(stacked(buffers), self.history[name]).w2
         return lag
 

@@ -139,13 +139,14 @@ def _needs_model(checkpoint: Checkpoint) -> tuple[str, str]:
 def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     from bncheck.inspecting.with_data import file_findings
     from bncheck.subject.module_layers import described_by
-    from bncheck.subject.setup import module_for
+    from bncheck.subject.setup import instrumented
 
-    model, prefix = module_for(request.given, checkpoint)
+    subject = instrumented(request.given, checkpoint)
+    model = subject.model
     layers = tuple(find_layers(checkpoint, Assumptions()))
     if any(getattr(module, "running_var", None) is not None for module in model.modules()):
-        layers = described_by(layers, model, prefix)
-        findings = file_findings(checkpoint, layers, model, Options())
+        layers = described_by(layers, subject)
+        findings = file_findings(checkpoint, layers, subject, Options())
     else:
         findings = static_findings(checkpoint, layers, Options())
     if request.given.model is None:  # its own flags, which nobody has set on purpose

@@ -114,13 +114,13 @@ def _program_side(checkpoint: Checkpoint) -> Side | None:
 def _module(
     request: CompareRequest, checkpoint: Checkpoint, known: Side | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
-    from bncheck.subject.setup import module_for
+    from bncheck.subject.setup import instrumented
 
     if request.given.model is None and not request.given.trust:
         raise BncheckError(
             "holds no program, so it needs its model", "give --model TARGET:CALLABLE, or --trust"
         )
-    model = module_for(request.given, checkpoint)[0].eval()
+    model = instrumented(request.given, checkpoint).model.eval()
     if request.inputs or request.given.data is not None:
         return model, inputs_of(request.given, request.inputs, model)
     if known is None:

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def _write_pair(model: onnx.ModelProto, path: Path, original: Path | None) -> Wr
     earlier models go at the end.
     """
     earlier = _data_of(path)
-    beside = next(name for name in _data_names(path) if name not in earlier)
+    beside = _beside(path, earlier)
     with pair(model, path, beside.name) as (made, made_data):
         digest, size = _digest(made), made.stat().st_size + made_data.stat().st_size
         check_target(beside)
@@ -100,8 +100,16 @@ def _data_of(path: Path) -> list[Path]:
 
 
 def targets_of(path: Path) -> list[Path]:
-    """All that a model at `path` may replace or remove."""
-    return [path, *(_data_of(path) if path.parent.is_dir() else ())]
+    """All that a model at `path` may write, replace or remove."""
+    with contextlib.suppress(OSError, ValueError):
+        earlier = _data_of(path)
+        return [path, *earlier, _beside(path, earlier)]
+    return [path]
+
+
+def _beside(path: Path, earlier: Sequence[Path]) -> Path:
+    """The first name for data that is free."""
+    return next(name for name in _data_names(path) if name not in earlier)
 
 
 def _digest(path: Path) -> str:

@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
-from bncheck.measuring.norms import find_norms, norms_of
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.norms import norms_of
 from bncheck.subject.setup import check_module
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def described_by(
-    layers: tuple[NormLayer, ...], model: nn.Module, prefix: str
-) -> tuple[NormLayer, ...]:
+def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[NormLayer, ...]:
     """The layers with eps and momentum of the model's modules, where only defaults were assumed."""
-    modules = {prefix + norm.name: norm.module for norm in find_norms(model)}
+    subject.require_norms()
+    modules = {name: norm.module for name, norm in subject.by_file_name().items()}
     return tuple(
         replace(
             layer,

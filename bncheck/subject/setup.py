@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.data import Batches, DataOptions, open_data
-from bncheck.measuring.cascades import Progress
-from bncheck.measuring.cascades import Setting as RunSetting
-from bncheck.measuring.comparison import Metric
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.measure import Plan
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.run import Metric, Progress, Run
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.subject.model import build_model, load_trusted, load_weights
 
@@ -42,17 +41,29 @@ class Measuring:
     progress: Progress = lambda done, total: None
     import_root: Path | None = None
 
-    def plan(self, train_batch_size: int | None, everything: bool = False) -> Plan:
-        """What to measure, with the metric looked up."""
+    def run(
+        self,
+        train_batch_size: int | None = None,
+        everything: bool = False,
+        thresholds: Thresholds = DEFAULT,
+    ) -> Run:
+        """How to run it, with the device and the metric looked up."""
         metric, name = self._metric()
-        return Plan(
-            RunSetting(checked_device(self.device), self.processes, self.progress),
+        return Run(
+            self.checked_device(),
+            self.processes,
+            self.progress,
             metric,
             name,
             train_batch_size,
             everything,
             self.shape,
+            thresholds,
         )
+
+    def checked_device(self) -> str:
+        """The device of this process, or one line if it is not there."""
+        return checked_device(self.processes.device(self.device))
 
     def batches(self) -> Batches:
         """The data, opened."""
@@ -86,20 +97,20 @@ def checked_device(device: str) -> str:
     return device
 
 
-def module_for(measuring: Measuring, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
-    """The model with the checkpoint's tensors, and the prefix of the file's names."""
+def instrumented(measuring: Measuring, checkpoint: Checkpoint) -> Instrumented:
+    """The model with the checkpoint's tensors, on the device, its layers found."""
     if measuring.model is None:
         if not measuring.trust:
             raise BncheckError(
                 "a model is needed to measure", "give --model, or --trust for a pickled module"
             )
-        return load_trusted(checkpoint.path).to(checked_device(measuring.device)), ""
+        return Instrumented.of(load_trusted(checkpoint.path).to(measuring.checked_device()))
     if isinstance(measuring.model, str):
         model = build_model(measuring.model, measuring.model_args)
     else:
         model = measuring.model
     prefix = load_weights(model, checkpoint)
-    return model.to(checked_device(measuring.device)), prefix
+    return Instrumented.of(model.to(measuring.checked_device()), prefix)
 
 
 def check_module(given: object) -> None:

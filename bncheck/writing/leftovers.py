@@ -48,7 +48,10 @@ def _is_left(entry: os.DirEntry[str]) -> bool:
     found = _OURS.fullmatch(entry.name)
     if found is None or found["host"] != _host():
         return False
-    if entry.is_symlink() or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+    status = entry.stat(follow_symlinks=False)
+    if entry.is_symlink() or status.st_uid != os.geteuid():
+        return False
+    if entry.is_dir() and status.st_mode & 0o077:  # as mkdtemp makes none, but as people do
         return False
     return _has_gone(int(found["pid"]), found["start"])
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.parts import files_of
+
+Inode: TypeAlias = "tuple[int, int]"
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -19,22 +21,23 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     before anything is written; the inputs are looked at only where there is something to lose.
     """
     taken: set[object] = set()
-    existing: dict[object, Path] = {}
+    existing: dict[Inode, Path] = {}
     for output in outputs:
-        marks = _marks(output)
-        if not taken.isdisjoint(marks):
+        if "\0" in str(output):  # said when it is to be written
+            continue
+        inode, place = _inode(output), os.path.realpath(output)
+        if place in taken or inode in taken:
             raise BncheckError("would be written twice", "name another file", str(output))
-        taken |= marks
-        if os.path.lexists(output):
-            existing |= dict.fromkeys(marks, output)
+        taken.add(place)
+        if inode is not None:
+            taken.add(inode)
+            existing[inode] = output
     for path in inputs if existing else ():
         for file in files_of(path):
-            for mark in _marks(file) & existing.keys():
-                if os.path.isdir(path) and _is_report(file):
-                    continue
-                raise BncheckError(
-                    f"is also an input ({path})", "name another file to write", str(existing[mark])
-                )
+            lost = existing.get(_inode(file) or (0, 0))
+            if lost is not None and not (os.path.isdir(path) and _is_report(file)):
+                hint = "name another file to write"
+                raise BncheckError(f"is also an input ({path})", hint, str(lost))
 
 
 def refuse_inside(output: Path, folder: Path) -> None:
@@ -56,11 +59,10 @@ def _is_report(path: Path) -> bool:
         return b"bncheck" in file.read(4096)
 
 
-def _marks(path: Path) -> set[object]:
-    """What tells a file from others: where its name leads, and its inode."""
-    marks: set[object] = set()
-    with contextlib.suppress(OSError, ValueError):
-        marks.add(os.path.realpath(path))
+def _inode(path: Path) -> Inode | None:
+    """What tells an existing file from others, whatever names it has; None where there is none."""
+    try:
         status = os.stat(path)
-        marks.add((status.st_dev, status.st_ino))
-    return marks
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.source import SourceFile
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, Part, StridedTensor, item_size
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, StoredPart, StridedTensor, item_size
 
 #: File, first byte, byte behind the last, and what makes two views of these bytes the same tensor.
 Place: TypeAlias = "tuple[Path, int, int, object]"
@@ -41,11 +41,11 @@ def shared_elsewhere(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
     return found
 
 
-def parts_of(tensor: LazyTensor) -> list[Part]:
+def parts_of(tensor: LazyTensor) -> list[StoredPart]:
     """The pieces of a tensor that lie in files as they are."""
     if isinstance(tensor, LoadedTensor) and tensor.parts is not None:
         return tensor.parts()
-    return [Part((), tensor)]
+    return [StoredPart((), tensor)]
 
 
 def places(tensor: LazyTensor) -> Iterator[Place]:

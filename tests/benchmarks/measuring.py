@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from bncheck.data import open_data
-from bncheck.measuring.cascades import Cascade, Setting, run_cascade
+from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.histogram import ShapeWatch
-from bncheck.measuring.norms import find_norms
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.norms import norms_of
+from bncheck.measuring.run import Run
 from tests.benchmarks.table import show
 
 ROUNDS = 15
@@ -69,18 +71,18 @@ def plain(model: nn.Module, batches: list[Tensor]) -> None:
 
 def moments(model: nn.Module, batches: list[Tensor]) -> None:
     """What inspect does with a healthy model."""
-    run_cascade(model, open_data(batches), Cascade.EVAL, Setting())
+    run_cascade(Instrumented.of(model), open_data(batches), Cascade.EVAL, Run())
 
 
 def shape(model: nn.Module, batches: list[Tensor]) -> None:
     """The same with --shape."""
-    with ShapeWatch(find_norms(model), True, Processes()):
+    with ShapeWatch(norms_of(model), True, Processes()):
         moments(model, batches)
 
 
 def batch_cascade(model: nn.Module, batches: list[Tensor]) -> None:
     """What inspect does next where something is wrong."""
-    run_cascade(model, open_data(batches), Cascade.BATCH, Setting())
+    run_cascade(Instrumented.of(model), open_data(batches), Cascade.BATCH, Run())
 
 
 def naive_hooks(model: nn.Module, batches: list[Tensor]) -> None:
@@ -89,7 +91,7 @@ def naive_hooks(model: nn.Module, batches: list[Tensor]) -> None:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         torch.var_mean(args[0], dim=(0, 2, 3))
 
-    handles = [n.module.register_forward_pre_hook(hook) for n in find_norms(model)]
+    handles = [n.module.register_forward_pre_hook(hook) for n in norms_of(model)]
     plain(model, batches)
     for handle in handles:
         handle.remove()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bncheck.cli import run
+from bncheck.cli.app import COMMANDS
 from bncheck.core.usercode import files_of_spec
 from tests import small
 from tests.hostile.check import fingerprint
@@ -161,12 +164,30 @@ def test_an_artifact_is_no_input(
     _refused(folder, given, capsys, "is also an input")
 
 
+def test_the_data_of_a_model_of_any_name_are_no_output(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "external" / "model.onnx").rename(folder / "external" / "model")
+    words = ["inspect", "external/model", "--report", "json:external/model.data"]
+    _refused(folder, words, capsys, "is also an input")
+
+
 def test_data_that_an_export_would_remove_are_no_input(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "x.pt").rename(folder / "new.onnx.1.data")
     words = ["export", "new.onnx.1.data", *MODEL, "--input", "1,8,8", "-o", "new.onnx"]
     _refused(folder, words, capsys, "is also an input")
+
+
+def test_no_report_goes_where_the_data_of_an_export_go(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "x.pt", *MODEL, "--input", "1,8,8", "-o", "new.onnx", "--report"]
+    _refused(folder, [*words, "json:new.onnx.data"], capsys, "would be written twice")
+    (folder / "new.onnx.data").touch()
+    for name in ("new.onnx.data", "new.onnx.1.data"):
+        _refused(folder, [*words, f"json:{name}"], capsys, "would be written twice")
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "data.npz", "code.py", "pyproject.toml"])
@@ -222,6 +243,19 @@ def test_links_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         _refused(folder, given, capsys, "is a symbolic link to")
 
 
+@pytest.mark.parametrize("name", ["a\\u0000b", "absent/net.onnx", "x/", "n" * 300])
+def test_an_impossible_export_is_a_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "pyproject.toml").write_text(CONFIG.replace("made.onnx", name))
+    before = fingerprint(folder)
+    assert run(["gate", "--report", "json:known.json"]) == 2
+    err = capsys.readouterr().err
+    assert "bug in bncheck" not in err
+    (folder / "known.json").write_text(BASELINE)
+    assert fingerprint(folder) == before
+
+
 def test_a_copy_of_a_folder_is_not_made_within_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,3 +302,10 @@ def test_what_is_no_input_is_replaced(folder: Path) -> None:
     assert run([*words, "html:sharded/notes.html", "--write-baseline", "configured.json"]) == 0
     assert (folder / "report.json").read_text().startswith("{")
     assert "<html" in (folder / "sharded" / "notes.html").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "rule"])
+def test_every_command_holds_its_files_against_each_other(name: str) -> None:
+    source = Path(import_module(f"bncheck.cli.{name}").__file__ or "").read_text()
+    called = {ast.unparse(n.func) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)}
+    assert "check_files" in called

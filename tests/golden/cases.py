@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import numpy as np
 
@@ -34,6 +35,8 @@ CASES: Final = {
     "inspect-data-sick": f"inspect sample_models/stale.pt {_DATA}",
     "inspect-data-verbose": f"inspect sample_models/stale.pt {_DATA} --verbose --shape",
     "inspect-data-quiet": f"inspect sample_models/class-sorted.pt {_DATA} --quiet",
+    "inspect-colour": f"FORCE_COLOR=1 inspect sample_models/stale.pt {_DATA}",
+    "inspect-narrow": "COLUMNS=56 inspect sample_models/one-layer-reset.pt --verbose",
     "inspect-deep": "inspect deep-1.safetensors --verbose",
     "drift": "drift sample_models/snapshots/epoch-001.pt sample_models/snapshots/epoch-020.pt",
     "drift-many": "drift deep-1.safetensors deep-2.safetensors deep-3.safetensors",
@@ -113,12 +116,15 @@ def prepare(folder: Path) -> None:
 
 
 def printed(command: str) -> str:
-    """What a command prints on stdout; {a,b} stands for both, as in a shell."""
+    """What a command prints on stdout; A=b before it and {a,b} in it are as in a shell."""
     words = [word for part in command.split() for word in _braces(part)]
+    setting = dict(word.split("=") for word in words[:1] if word.partition("=")[0].isupper())
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()), _plainly():
-        code = run(words)
-    text = f"$ bncheck {command}\n{out.getvalue()}exit code {code}\n"
+    quietly = contextlib.redirect_stderr(io.StringIO())
+    with contextlib.redirect_stdout(out), quietly, _terminal(setting):
+        code = run(words[len(setting) :])
+    typed = [*words[: len(setting)], "bncheck", *words[len(setting) :]]
+    text = f"$ {' '.join(typed)}\n{out.getvalue()}exit code {code}\n"
     for pattern, shown in _VARYING:
         text = pattern.sub(shown, text)
     return text
@@ -130,10 +136,9 @@ def _braces(word: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _plainly() -> Iterator[None]:
-    """Without settings of the terminal or the CI that the tests run in."""
-    taken = {k: os.environ.pop(k) for k in ("COLUMNS", "FORCE_COLOR") if k in os.environ}
-    try:
+def _terminal(setting: dict[str, str]) -> Iterator[None]:
+    """With these settings, and none of the terminal or the CI that the tests run in."""
+    known = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "COLORTERM", "TERM")
+    plain = {key: value for key, value in os.environ.items() if key not in known}
+    with mock.patch.dict(os.environ, plain | {"TERM": "xterm-256color"} | setting, clear=True):
         yield
-    finally:
-        os.environ.update(taken)

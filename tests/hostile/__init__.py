@@ -20,9 +20,11 @@ from tests.hostile import (
     pickled_liars,
     pickles,
     programs,
+    repeated_formats,
     repetition,
     roles,
     safetensors_files,
+    sharing,
     surroundings,
     tensors,
     torchscript_liars,
@@ -38,5 +40,5 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "exported_liars", "folders", "liars", "names",
            "onnx_liars", "onnx_models", "pickled_liars", "pickles", "programs",
-           "repetition", "roles", "safetensors_files", "surroundings", "tensors",
-           "torchscript_liars"]  # fmt: skip
+           "repeated_formats", "repetition", "roles", "safetensors_files", "sharing",
+           "surroundings", "tensors", "torchscript_liars"]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
@@ -71,7 +72,10 @@ class Builder:
 def load(folder: Path) -> dict[str, Tensor]:
     """What dcp.load puts into a model's state dict."""
     model = {name: torch.zeros_like(tensor) for name, tensor in statistics().items()}
-    dcp.load({"model": model}, checkpoint_id=folder, no_dist=True)
+    try:
+        dcp.load({"model": model}, checkpoint_id=folder, no_dist=True)
+    except CheckpointException as error:  # which is no Exception
+        raise ValueError(str(error)) from None
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -67,12 +68,12 @@ def _bad_state() -> dict[str, Tensor]:
     return {**state, **parameters}
 
 
-def _torch_file_beside(records: Records) -> None:
+def torch_file_beside(records: Records) -> None:
     records[folder_of(records) + "data/weights/model.pt"] = _torch_file(_bad_state())
 
 
 def _torch_file_alone(records: Records) -> None:
-    _torch_file_beside(records)
+    torch_file_beside(records)
     del records[folder_of(records) + CONFIG]
 
 
@@ -117,6 +118,13 @@ def _old_program(records: Records) -> None:
     records["serialized_state_dict.pt"] = _torch_file(_bad_state())
 
 
+def _torch_save_too(records: Records) -> None:
+    with zipfile.ZipFile(io.BytesIO(_torch_file(_bad_state()))) as archive:
+        for name in archive.namelist():
+            own = name.partition("/")[2]
+            records.setdefault(folder_of(records) + own, archive.read(name))
+
+
 def _version(records: Records) -> None:
     records[folder_of(records) + "archive_version"] = b"1"
 
@@ -131,12 +139,34 @@ def _computed(records: Records) -> None:
 
 
 _add("none", READ, "none: that the lies are told of a good one", lambda records: None)
-_add("torch-file", REFUSED, "weights as records and as a torch file", _torch_file_beside)
+_add("torch-file", REFUSED, "weights as records and as a torch file", torch_file_beside)
 _add("torch-file-alone", FOUND, "weights as a torch file", _torch_file_alone)
 _add("two-dtypes", REFUSED, "one record in two dtypes", _two_dtypes)
 _add("other-program", FOUND, "a larger, sound program beside the one that is loaded",
      _other_program)  # fmt: skip
 _add("computed", FOUND, "a variance that is the input", _computed)
+
+
+class _Inside(nn.Module):
+    """A norm within torch.no_grad, which export makes a graph in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.zeros(4))
+        self.register_buffer("second", _BAD.clone())
+        self.first: Tensor
+        self.second: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = nn.functional.batch_norm(x, self.first, self.second)
+        return y + 1
+
+
+def _inside(folder: Path) -> Path:
+    path = folder / "model.pt2"
+    torch.export.save(torch.export.export(_Inside().eval(), (torch.rand(2, 4, 3, 3),)), path)
+    return path
 
 
 class _Constants(nn.Module):
@@ -170,9 +200,11 @@ def _constants(folder: Path, twice: bool = False) -> Path:
 add("exported-lie-constants", FOUND, "statistics that are constants of the program", _constants)
 add("exported-constants-twice", REFUSED, "a constant that is a weight, too",
     lambda folder: _constants(folder, twice=True))  # fmt: skip
+add("exported-lie-inside", FOUND, "statistics of a graph within the graph", _inside)
 for _name, _what, _edit in (
     ("second-config", "a second list of weights", _second_config),
     ("old-beside-new", "an old program beside a new one", _old_program),
+    ("torch-save-too", "a file of torch.save in the same archive", _torch_save_too),
     ("version", "a version that nobody has", _version),
 ):
     add(f"exported-{_name}", REFUSED, _what, partial(build, edit=_edit))

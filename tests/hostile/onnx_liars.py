@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,26 @@ def _if_in_a_function(model: onnx.ModelProto) -> None:
     branches = [zoo.branch(name, 0, f"{name}_y") for name in "ab"]
     choose = helper.make_node("If", ["x"], ["y"], then_branch=branches[0], else_branch=branches[1])
     _function(model, "own", "f", [choose])
+
+
+def _called_function(model: onnx.ModelProto) -> None:
+    """Its branches normalise with what they are given, and the variance is bad."""
+    value = numpy_helper.from_array(np.array(True))
+    branches = [zoo.branch(name, 0, f"{name}_y") for name in "ab"]
+    for branch in branches:
+        del branch.initializer[:]
+        branch.node[0].input[1:] = ["w", "b", "m", "v"]
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=value),
+        helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    opsets = [helper.make_opsetid("", 17)]
+    inputs = ["x", "w", "b", "m", "v"]
+    model.functions.append(helper.make_function("own", "f", inputs, ["y"], nodes, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    given = list(model.graph.node[0].input)
+    model.graph.node[0].CopyFrom(helper.make_node("f", given, ["y"], domain="own"))
+    _variance(model).CopyFrom(numpy_helper.from_array(_BAD, VAR))
 
 
 def _own_identity(model: onnx.ModelProto) -> None:
@@ -100,6 +121,7 @@ def _text(model: onnx.ModelProto) -> None:
 
 _EDITS: dict[str, tuple[frozenset[int], str, Callable[[onnx.ModelProto], object]]] = {
     "if-in-a-function": (READ, "BatchNorms in a function that nothing calls", _if_in_a_function),
+    "called-function": (FOUND, "BatchNorms in the branches of a function", _called_function),
     "own-identity": (REFUSED, "a function in the place of Identity", _own_identity),
     "own-domain": (REFUSED, "somebody's own BatchNormalization", _own_domain),
     "twice": (REFUSED, "two initialisers of one name", _twice),
@@ -140,3 +162,25 @@ for _name, _key, _value in (
 ):
     add(f"onnx-external-{_key}-{_name}", REFUSED, f"external data with {_key} {_value!r}",
         partial(_odd_number, key=_key, value=_value))  # fmt: skip
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+
+
+def _pickle_too(folder: Path) -> Path:
+    """To protobuf the pickle's first bytes are an unknown field, and its length a producer_name."""
+    bad = zoo.onnx_values("bn") | {VAR: _BAD}
+    model = zoo.onnx_model([_norm()], bad).SerializeToString()
+    sound = pickle.dumps({MEAN: np.ones(3, np.float32), VAR: np.ones(3, np.float32)}, 2)
+    length = b"\x12\x7f\x00\x00"
+    inside = bytes(125) + model
+    rest = int.from_bytes(length, "little") - len(inside) - 4
+    tail = bytes(rest) + b"0" + sound[2:]
+    covered = b"\x1a" + _varint(len(tail))
+    assert len(covered) == 4
+    return file(folder, b"\x80\x02B" + length + inside + covered + tail, "model.onnx")
+
+
+add("onnx-pickle-too", REFUSED, "a pickle of sound arrays that is a bad model, too", _pickle_too)

@@ -244,6 +244,10 @@ for _name, _what, _body in (
     ("array-state", "an array whose state is another's",
      dict_(_ARRAYS | {"bn.running_var": _array(_GOOD) + tuple_(_int(1), tuple_(_int(4)),
            call(name("numpy", "dtype"), text("f4")), _FALSE, b"C\x10" + _BAD) + b"b"})),
+    ("numpy-key", "names that are texts of NumPy",
+     dict_(_ARRAYS) + call(name("numpy._core.multiarray", "scalar"),
+                           call(name("numpy", "dtype"), text("U14"), _FALSE, b"\x88"),
+                           b"C\x38" + "bn.running_var".encode("utf-32-le")) + _array(_BAD) + b"s"),
     ("unknown-call", "statistics that a call would make",
      dict_({key: call(name("math", "sqrt"), _int(4)) for key in _ARRAYS})),
     ("shadowed-buffer", "a module that has a buffer's name as a plain attribute, too",
@@ -253,3 +257,33 @@ for _name, _what, _body in (
          "running_var": _array(_BAD)}) + b"b"),
 ):  # fmt: skip
     add(f"plain-{_name}", REFUSED, _what, partial(_plain, body=_body))
+
+
+# --- calls that alter what was made before: torch.load runs them with weights_only=False ----------
+
+
+_MODULE = (
+    name("torch.nn.modules.batchnorm", "BatchNorm2d") + b")\x81" + put(8)
+    + dict_({"_modules": b"}", "_parameters": b"}",
+             "_buffers": dict_({"running_mean": _SHOWN, "running_var": _SHOWN})}) + b"b"
+)  # fmt: skip
+for _name, _what, _body in (
+    ("setitem", "a state dict of which a call replaces an entry",
+     dict_({"state_dict": dict_(_SOUND) + put(8),
+            "x": call(name("operator", "setitem"), get(8), text("bn.running_var"), _HIDDEN)})),
+    ("dict-update", "a state dict that a call updates",
+     dict_({"state_dict": dict_(_SOUND) + put(8),
+            "x": call(name("builtins", "dict.update"), get(8), dict_(_SICK))})),
+    ("setattr", "a module of which a call replaces a buffer",
+     dict_({"model": _MODULE,
+            "x": call(name("builtins", "setattr"), get(8), text("running_var"), _HIDDEN)})),
+    ("fill", "a tensor that a call fills",
+     dict_(_MEAN | {"bn.running_var": _SHOWN + put(8)}
+           | {"x": call(name("torch", "Tensor.fill_"), get(8), _int(-1))})),
+    ("fill-in-a-list", "tensors in a list that a call fills",
+     dict_(_MEAN | {"bn.running_var": _SHOWN + put(8)}
+           | {"x": call(name("torch", "_foreach_neg_"), b"]" + get(8) + b"a")})),
+    ("fill-a-view", "another view of its storage that a call fills",
+     dict_(_SOUND | {"x": call(name("torch", "Tensor.fill_"), _SHOWN, _int(-1))})),
+):  # fmt: skip
+    add(f"altered-by-{_name}", REFUSED, _what, partial(_packed, body=_body))

@@ -35,11 +35,11 @@ from tests.hostile.assembler import (
     text,
     tuple_,
 )
-from tests.hostile.case import ANY, add, case, file
+from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file
 from tests.hostile.programs import NORM_CODE, torchscript, torchscript_norm
 
 _FOUR = np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes()
-_ROLES = ("running_mean", "running_var")
+ROLES = ("running_mean", "running_var")
 
 # --- TorchScript ----------------------------------------------------------------------------------
 
@@ -93,6 +93,16 @@ def _zip(records: int, root: bytes, data: bytes = _FOUR) -> bytes:
     return out.getvalue()
 
 
+def packed_root(root: bytes) -> bytes:
+    """A torch archive of this pickle and a storage of four numbers."""
+    return _zip(0, root)
+
+
+def packed(records: int) -> bytes:
+    """A torch archive of one tensor of four numbers, and so many other records."""
+    return _zip(records, tensor())
+
+
 def _storage() -> bytes:
     kind = name("torch", "FloatStorage")
     return tuple_(text("storage"), kind, text("0"), text("cpu"), integer(4)) + b"Q"
@@ -109,7 +119,7 @@ def _nested(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     numbers = [tuple_(integer(4)), tuple_(integer(1))]
     for number in range(count):
         storage = call(load, get(number % copies))
-        key = f"l{number // 2}.{_ROLES[number % 2]}"
+        key = f"l{number // 2}.{ROLES[number % 2]}"
         parts.append(text(key) + call(rebuild, storage, integer(0), *numbers))
     return file(folder, PROTO + b"".join(parts) + b"u.", "model.pkl")
 
@@ -132,19 +142,19 @@ def repeated_nested_small_files(folder: Path) -> Path:
 # --- distributed checkpoints ----------------------------------------------------------------------
 
 
-def _chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
+def chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     """Mean and variance of one layer, each of so many chunks of four in one file."""
     (folder / "__0_0.distcp").write_bytes(inner * copies)
     properties = TensorProperties(dtype=torch.float32)
-    chunks = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
-    whole = TensorStorageMetadata(properties, torch.Size([4 * count]), chunks)
-    keys = [f"bn.{role}" for role in _ROLES]
+    pieces = [ChunkStorageMetadata(torch.Size([4 * n]), torch.Size([4])) for n in range(count)]
+    whole = TensorStorageMetadata(properties, torch.Size([4 * count]), pieces)
+    keys = [f"bn.{role}" for role in ROLES]
     places = {
         MetadataIndex(key, chunk.offsets): _StorageInfo(
             "__0_0.distcp", number % copies * len(inner), len(inner)
         )
         for key in keys
-        for number, chunk in enumerate(chunks)
+        for number, chunk in enumerate(pieces)
     }
     content = Metadata(dict.fromkeys(keys, whole), storage_data=places)
     (folder / ".metadata").write_bytes(pickle.dumps(content))
@@ -152,28 +162,28 @@ def _chunks(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
 
 
 add("repeated-chunks-of-records", ANY, "200 chunks that are one zip archive of 20,000 records",
-    lambda folder: _chunks(folder, 100, _zip(20_000, tensor())))  # fmt: skip
+    lambda folder: chunks(folder, 100, packed(20_000)))  # fmt: skip
 add("repeated-chunks-of-many-archives", ANY, "200 chunks that are 100 archives of 20,000 records",
-    lambda folder: _chunks(folder, 100, _zip(20_000, tensor()), 100))  # fmt: skip
+    lambda folder: chunks(folder, 100, packed(20_000), 100))  # fmt: skip
 add("repeated-chunks", ANY, "2 x 20,000 chunks that are one archive",
-    lambda folder: _chunks(folder, 20_000, _zip(0, tensor())))  # fmt: skip
+    lambda folder: chunks(folder, 20_000, packed(0)))  # fmt: skip
 add("repeated-chunks-each-its-own", ANY, "2 x 20,000 chunks of 20,000 archives",
-    lambda folder: _chunks(folder, 20_000, _zip(0, tensor()), 20_000))  # fmt: skip
+    lambda folder: chunks(folder, 20_000, packed(0), 20_000))  # fmt: skip
 
 # --- shards ---------------------------------------------------------------------------------------
 
 
-def _sharded(folder: Path, shards: int, write: Callable[[Path, int], object], ending: str) -> Path:
+def sharded(folder: Path, shards: int, write: Callable[[Path, int], object], ending: str) -> Path:
     places: dict[str, str] = {}
     for number in range(shards):
         shard = f"model-{number:05}.{ending}"
         write(folder / shard, number)
-        places |= {f"l{number}.{role}": shard for role in _ROLES}
+        places |= {f"l{number}.{role}": shard for role in ROLES}
     raw = json.dumps({"weight_map": places}).encode()
     return file(folder, raw, f"model.{ending}.index.json")
 
 
-def safetensors(names: list[str], padding: int = 0) -> bytes:
+def safetensors_of(names: list[str], padding: int = 0) -> bytes:
     entries: dict[str, object] = {
         key: {"dtype": "F32", "shape": [1], "data_offsets": [4 * n, 4 * n + 4]}
         for n, key in enumerate(names)
@@ -182,8 +192,8 @@ def safetensors(names: list[str], padding: int = 0) -> bytes:
     return struct.pack("<Q", len(raw)) + raw + np.ones(len(names), np.float32).tobytes()
 
 
-def _of_layer(number: int) -> list[str]:
-    return [f"l{number}.{role}" for role in _ROLES]
+def of_layer(number: int) -> list[str]:
+    return [f"l{number}.{role}" for role in ROLES]
 
 
 def _linked(folder: Path, data: bytes, ending: str) -> Path:
@@ -192,13 +202,13 @@ def _linked(folder: Path, data: bytes, ending: str) -> Path:
     def link(path: Path, number: int) -> None:
         path.symlink_to(f"one.{ending}")
 
-    return _sharded(folder, 40, link, ending)
+    return sharded(folder, 40, link, ending)
 
 
 @case(ANY, "40 shards that are links to one of 70,000 tensors")
 def repeated_shard_links(folder: Path) -> Path:
-    names = [key for number in range(35_000) for key in _of_layer(number)]
-    return _linked(folder, safetensors(names), "safetensors")
+    names = [key for number in range(35_000) for key in of_layer(number)]
+    return _linked(folder, safetensors_of(names), "safetensors")
 
 
 @case(ANY, "40 shards that are links to one pickle of 60,000 tensors")
@@ -208,17 +218,17 @@ def repeated_pickle_links(folder: Path) -> Path:
 
 @case(ANY, "40 shards of 70,000 tensors each")
 def repeated_large_shards(folder: Path) -> Path:
-    names = [key for number in range(35_000) for key in _of_layer(number)]
-    data = safetensors(names)
-    return _sharded(folder, 40, lambda path, number: path.write_bytes(data), "safetensors")
+    names = [key for number in range(35_000) for key in of_layer(number)]
+    data = safetensors_of(names)
+    return sharded(folder, 40, lambda path, number: path.write_bytes(data), "safetensors")
 
 
 @case(ANY, "4,000 shards")
 def repeated_shards(folder: Path) -> Path:
-    return _sharded(
+    return sharded(
         folder,
         4000,
-        lambda path, n: path.write_bytes(safetensors(_of_layer(n))),
+        lambda path, n: path.write_bytes(safetensors_of(of_layer(n))),
         "safetensors",
     )
 
@@ -226,9 +236,9 @@ def repeated_shards(folder: Path) -> Path:
 @case(ANY, "4,000 shards that are pickles")
 def repeated_pickle_shards(folder: Path) -> Path:
     def write(path: Path, number: int) -> None:
-        path.write_bytes(_zip(0, dict_(dict.fromkeys(_of_layer(number), tensor()))))
+        path.write_bytes(_zip(0, dict_(dict.fromkeys(of_layer(number), tensor()))))
 
-    return _sharded(folder, 4000, write, "bin")
+    return sharded(folder, 4000, write, "bin")
 
 
 # --- protobuf -------------------------------------------------------------------------------------
@@ -260,8 +270,48 @@ def _findings(folder: Path) -> Path:
     return file(folder, _zip(0, layers(9_999), numbers))
 
 
-add("repeated-layers-verbose", ANY, "9,999 broken layers, all of them shown", _findings,
-    options=("--verbose",))  # fmt: skip
-for _format in ("json", "markdown", "html", "sarif", "junit", "github", "gitlab"):
-    add(f"repeated-layers-{_format}", ANY, f"9,999 broken layers as {_format}", _findings,
-        options=("--verbose", "--format", _format), long=True)  # fmt: skip
+def _many_findings(folder: Path) -> Path:
+    """Each layer is a finding of as many rules as can be without one that hides the others."""
+    numbers = np.array([1e-9, 1e6, 0, 1e-30], np.float32).tobytes()
+    views = [tensor() + put(0), tensor((1,), offset=1) + put(1)]
+    parts = (*ROLES, "weight", "bias")
+    names = [text(f"l{n}.{part}") + get(0) for n in range(9_999) for part in parts]
+    names += [text(f"l{n}.num_batches_tracked") + get(1) for n in range(9_999)]
+    return file(folder, _zip(0, b"0".join(views) + b"0}(" + b"".join(names) + b"u", numbers))
+
+
+for _format in ("text", "json", "markdown", "html", "sarif", "junit", "github", "gitlab"):
+    for _kind, _build in (("one", _findings), ("many", _many_findings)):
+        add(f"repeated-layers-{_kind}-{_format}", FOUND if _kind == "one" else ANY,
+            f"9,999 layers as {_format}, {_kind} of whose findings is shown", _build,
+            options=("--verbose", "--format", _format), long=True)  # fmt: skip
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def _over(folder: Path, numbers: int, layers: int, view: bytes) -> Path:
+    """So many layers whose four tensors are one view of one storage."""
+    parts = (*ROLES, "weight", "bias")
+    names = [text(f"l{n}.{part}") + get(0) for n in range(layers) for part in parts]
+    root = view + put(0) + b"0}(" + b"".join(names) + b"u"
+    return file(folder, _zip(0, root, np.full(numbers, 0.5, np.float32).tobytes()))
+
+
+@case(ANY, "as many numbers as are judged, of one storage")
+def repeated_statistics(folder: Path) -> Path:
+    return _over(folder, 500_000, 4, tensor((500_000,), elements=500_000))
+
+
+@case(REFUSED, "4,000 statistics that are spread over one storage of 60 MB")
+def repeated_spread(folder: Path) -> Path:
+    count = 15_000_000
+    return _over(folder, count, 1000, tensor((1000,), (count // 1000 - 1,), elements=count))
+
+
+@case(FOUND, "four parts of 9,999 broken layers each")
+def repeated_broken_parts(folder: Path) -> Path:
+    numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
+    part = [text(f"l{n}.{role}") + get(0) for n in range(9_999) for role in ROLES]
+    parts = [text(f"part{n}") + b"}(" + b"".join(part) + b"u" for n in range(4)]
+    root = tensor() + put(0) + b"0}(" + b"".join(parts) + b"u"
+    return file(folder, _zip(0, root, numbers))

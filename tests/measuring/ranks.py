@@ -26,8 +26,10 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from bncheck.cli import run
 from bncheck.data import DataOptions, open_data
-from bncheck.measuring.cascades import Cascade, Setting, run_cascade
+from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.distributed import Processes, launched_processes
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.run import Run
 from tests.planted import SAMPLES
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -164,11 +166,12 @@ def packed(processes: Processes) -> dict[str, Any]:
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5),
         nn.BatchNorm1d(5),
     )  # fmt: skip
+    subject = Instrumented.of(net)
     x = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 + 1000
     found: dict[str, Any] = {}
     for cascade in Cascade:
         data = open_data(x, DataOptions(batch_size=27))  # the last round is not full
-        seen = run_cascade(net, data, cascade, Setting(processes=processes))
+        seen = run_cascade(subject, data, cascade, Run(processes=processes))
         found |= {f"{cascade.value} {n}": m.pack() for n, m in seen.moments.items()}
     return found
 

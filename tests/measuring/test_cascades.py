@@ -12,15 +12,19 @@ from torch import Tensor, nn
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import DataOptions, open_data
-from bncheck.measuring.cascades import Cascade, Pass, Setting, run_cascade
+from bncheck.measuring.cascades import Cascade, Pass, run_cascade
 from bncheck.measuring.collector import SingleValueError
 from bncheck.measuring.comparison import compare
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.run import Run
 
 torch.set_num_threads(1)
 
 
 def measured(model: nn.Module, x: Any, cascade: Cascade, batch_size: int = 16) -> Pass:
-    return run_cascade(model, open_data(x, DataOptions(batch_size)), cascade, Setting())
+    return run_cascade(
+        Instrumented.of(model), open_data(x, DataOptions(batch_size)), cascade, Run()
+    )
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def test_comparing_leaves_the_model_as_it_was() -> None:
     statistics = {"last": (np.ones(6), np.full(6, 2.0))}
     data = open_data(torch.randn(64, 2, 8, 8))
     before = snapshot(model)
-    compare(model, data, statistics, Setting())
+    compare(Instrumented.of(model), data, statistics, Run())
     assert_unchanged(model, before)
 
 
@@ -178,7 +182,9 @@ def test_one_value_for_each_channel_is_refused_in_the_batch_cascade() -> None:
 
 def test_an_incomplete_last_batch_of_one_image_is_left_out() -> None:
     parts = [torch.randn(16, 3), torch.randn(16, 3), torch.randn(1, 3)]
-    seen = run_cascade(nn.Sequential(nn.BatchNorm1d(3)), open_data(parts), Cascade.BATCH, Setting())
+    seen = run_cascade(
+        Instrumented.of(nn.Sequential(nn.BatchNorm1d(3))), open_data(parts), Cascade.BATCH, Run()
+    )
     assert seen.skipped == 1
     assert seen.moments["0"].images == 32
 
@@ -186,7 +192,9 @@ def test_an_incomplete_last_batch_of_one_image_is_left_out() -> None:
 def test_nan_in_the_data_names_the_batch() -> None:
     parts = [torch.randn(8, 3), torch.full((8, 3), torch.nan)]
     with pytest.raises(BncheckError, match="batch 1 of the data holds NaN"):
-        run_cascade(nn.Sequential(nn.BatchNorm1d(3)), open_data(parts), Cascade.EVAL, Setting())
+        run_cascade(
+            Instrumented.of(nn.Sequential(nn.BatchNorm1d(3))), open_data(parts), Cascade.EVAL, Run()
+        )
 
 
 def test_infinity_between_the_layers_names_the_layer() -> None:

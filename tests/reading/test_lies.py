@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from bncheck.reading.opening import open_checkpoint
 from tests.hostile import CASES, distributed_liars, exported_liars, torchscript_liars
 
 #: The beginnings of the cases' names, and what loads such a file.
@@ -26,3 +28,16 @@ LIES = [(name, load) for start, load in LOADERS.items() for name in CASES if nam
 @pytest.mark.parametrize(("name", "load"), LIES, ids=[name for name, _ in LIES])
 def test_the_loader_takes_it(name: str, load: Callable[[Path], object], tmp_path: Path) -> None:
     load(CASES[name].build(tmp_path))
+
+
+def test_a_part_below_the_chosen_one_is_named(tmp_path: Path) -> None:
+    """The wrapper holds two layers, and a child of it, which is not in its own tensors, one."""
+    layer = {"running_mean": torch.zeros(4), "running_var": -torch.ones(4)}
+    child = {f"bn.{role}": tensor for role, tensor in layer.items()}
+    outer = {f"{name}.{role}": abs(t) for name in "ab" for role, t in layer.items()}
+    torch.save({"net": {**outer, "inner": child}}, tmp_path / "model.pt")
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.key == "net"
+    assert [tree.path for tree in checkpoint.alternatives] == ["net.inner"]
+    whole = open_checkpoint(tmp_path / "model.pt", "net.inner")
+    assert [tree.path for tree in whole.alternatives] == ["net"]

@@ -10,7 +10,9 @@ import pytest
 
 import bncheck
 from bncheck.core.errors import BncheckError
+from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.referred import referred
+from tests.zoo.registry import BUILDERS
 
 PACKAGE = Path(bncheck.__file__).parent
 
@@ -71,6 +73,19 @@ def test_it_is_found_through_other_ways_into_the_folder(
     monkeypatch.chdir(tmp_path / "model")
     for folder in (Path(), Path("sub/.."), tmp_path / "way"):
         assert referred(folder, "./sub//x").samefile(tmp_path / "model" / "sub" / "x")
+
+
+@pytest.mark.parametrize("name", ["hf-sharded-safetensors", "hf-sharded-bin", "distributed"])
+def test_a_file_that_becomes_a_link_out_before_it_is_read_is_refused(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    checkpoint = open_checkpoint(BUILDERS[name](tmp_path / "model").path)
+    for path in list(checkpoint.path.rglob("*0*")):
+        os.replace(path, tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    with pytest.raises(BncheckError, match="a link out of its folder"):
+        [checkpoint.tensors[tensor] for tensor in checkpoint.tensors]
 
 
 def test_readers_open_what_the_user_named_or_come_through_this_door() -> None:

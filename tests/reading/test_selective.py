@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,3 +71,26 @@ def test_a_tensor_of_another_kind_is_known_and_not_read(
     assert checkpoint.tensors["bn.running_var"].size
     with pytest.raises(BncheckError, match=rf"does not read \({kind}\)"):
         _ = checkpoint.tensors["embedding"]
+
+
+def test_a_part_below_the_chosen_one_is_named(tmp_path: Path) -> None:
+    inner = {"ema": states.statistics()}
+    outer = {**states.statistics(), "b.running_mean": torch.rand(4), **inner}
+    torch.save({"state_dict": outer}, tmp_path / "model.pt")
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.key == "state_dict"
+    assert [tree.path for tree in checkpoint.alternatives] == ["state_dict.ema"]
+
+
+def test_two_parts_of_one_path_are_both_named(tmp_path: Path) -> None:
+    torch.save({0: states.statistics(), "0": states.statistics()}, tmp_path / "model.pt")
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    assert [checkpoint.key, *(tree.path for tree in checkpoint.alternatives)] == ["0", "0"]
+
+
+def test_a_counter_of_a_state_dict_is_read(tmp_path: Path) -> None:
+    torch.save(Counter(states.statistics()), tmp_path / "model.pt")
+    found = open_checkpoint(tmp_path / "model.pt").tensors
+    assert {name: found[name].tolist() for name in found} == {
+        name: numbers.tolist() for name, numbers in states.arrays(states.statistics()).items()
+    }

@@ -65,3 +65,14 @@ def test_a_shard_that_cannot_be_read_is_no_matter_here(tmp_path: Path) -> None:
     index = _write(tmp_path, "bin", {"a.running_mean": 0, "a.running_var": 0, "fc.weight": 1})
     (tmp_path / "model-1.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert unlisted_tensors(open_checkpoint(index)) == ["b.running_mean", "b.running_var"]
+
+
+def test_of_a_shard_only_its_root_is_taken(tmp_path: Path) -> None:
+    """As loaders do, however many more layers lie below it."""
+    index = _write(tmp_path, "bin", {"a.running_mean": 0, "a.running_var": 0})
+    names = [f"{layer}.{role}" for layer in "abc" for role in ("running_mean", "running_var")]
+    seen = {"a.running_mean": torch.zeros(4), "a.running_var": torch.full((4,), -1.0)}
+    below = {name: torch.ones(4) for name in names}
+    torch.save({**seen, "below": below}, tmp_path / "model-0.bin")
+    found = open_checkpoint(index).tensors
+    assert found["a.running_var"].tolist() == [-1.0] * 4

@@ -15,7 +15,8 @@ import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity, Verdict
 from bncheck.inspecting.from_file import Options
-from bncheck.recalibrating.command import RecalibrationReport, recalibrate_file
+from bncheck.recalibrating.command import recalibrate_file
+from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.subject.setup import Measuring
 from tests import planted
 from tests.planted import SAMPLES, DigitNet

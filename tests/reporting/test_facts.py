@@ -23,6 +23,7 @@ from bncheck.reporting.document import Detail, Document, Fact, Group, Pages, Tab
 from bncheck.reporting.figures import Band, Distribution, Distributions, Heatmap, Ranking
 from bncheck.reporting.places import full_text
 from tests.golden.cases import prepare
+from tests.networks import SAMPLES
 
 _KNOWN = {"next_steps", "told"}
 
@@ -167,3 +168,12 @@ def test_what_text_says_of_a_real_report_is_in_markdown_and_html(
     for other in others:
         missing = {word for word in re.findall(r"[\w./%-]+", text) if word not in other}
         assert missing <= {"likewise", "command", "below"}
+
+
+def test_a_page_says_which_part_of_a_file_was_taken(tmp_path: Path) -> None:
+    """A verdict that is for one part alone must not look like that of the whole file."""
+    model = str(SAMPLES / "ema-initial-buffers.pt")
+    for format_ in ("markdown", "html"):
+        report = tmp_path / f"report.{format_}"
+        assert run(["inspect", model, "--report", f"{format_}:{report}"]) == 0
+        assert "took model; --key takes another: ema (broken)" in words(report.read_text())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bncheck.core.errors import BncheckError
-from bncheck.measuring.norms import find_norms
+from bncheck.measuring.norms import norms_of
 from bncheck.reading.opening import open_checkpoint
 from bncheck.subject.model import build_model, load_weights, to_tensor
 from tests.planted import SAMPLES
@@ -167,7 +167,7 @@ def test_a_size_that_differs_is_named(nets: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_every_layout_loads(name: str) -> None:
     model = loaded(f"{SAMPLES / 'nets.py'}:DigitNet", [], SAMPLES / name)
-    assert [norm.name for norm in find_norms(model)] == ["bn1", "bn2", "bn3", "bn4"]
+    assert [norm.name for norm in norms_of(model)] == ["bn1", "bn2", "bn3", "bn4"]
     assert float(model.get_buffer("bn1.running_mean").abs().sum()) > 0
 
 

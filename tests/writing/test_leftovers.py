@@ -83,11 +83,15 @@ def test_nothing_of_a_stranger_is_removed(tmp_path: Path, monkeypatch: pytest.Mo
     ]  # fmt: skip
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
+    (tmp_path / f"{ours}ijklmnop").mkdir()
+    (tmp_path / f"{ours}ijklmnop").chmod(0o755)
     (tmp_path / names[0]).symlink_to("kept")
     for name in names[1:]:
         (tmp_path / name).touch()
     write_text(tmp_path / "report.json", "{}")
-    assert sorted(os.listdir(tmp_path)) == sorted([*names, "kept", "report.json"])
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [*names, f"{ours}ijklmnop", "kept", "report.json"]
+    )
     assert os.listdir(tmp_path / "kept") == ["file"]
     another = tmp_path / f"{ours}hgfedcba.pt"
     another.touch()

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
 _NARROW = {
@@ -136,6 +137,60 @@ class BatchNormalization(OpRun):
         return (y, *moved, mean, var)[: len(self.onnx_node.output)]
 
 
+class DequantizeLinear(OpRun):
+    """Before opset 19, with which onnx's own (1.23) begins."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, scale, zero=None, axis=None, block_size=None, output_dtype=None,
+    ):  # fmt: skip
+        sizes = [1] * x.ndim
+        if scale.ndim and x.ndim:
+            sizes[1 if axis is None else axis] = -1
+        wide = x.astype(scale.dtype)
+        if zero is not None:
+            wide = wide - zero.astype(scale.dtype).reshape(sizes if zero.ndim else ())
+        return (wide * scale.reshape(sizes if scale.ndim else ()),)
+
+
+class _OldBinary(OpRun):
+    """Before opset 7 the second operand lies along the axis that the node names, or the last."""
+
+    op_domain = ""
+    compute: Any
+
+    def _run(self, x, y, axis=None, broadcast=None, consumed_inputs=None):  # type: ignore[no-untyped-def]
+        first = x.ndim - y.ndim if axis is None else axis % max(x.ndim, 1)
+        if broadcast:
+            y = y.reshape(y.shape + (1,) * (x.ndim - first - y.ndim))
+        return (type(self).compute(x, y).astype(x.dtype),)
+
+
+class Add(_OldBinary):
+    """x + y."""
+
+    compute = np.add
+
+
+class Sub(_OldBinary):
+    """x - y."""
+
+    compute = np.subtract
+
+
+class Mul(_OldBinary):
+    """x * y."""
+
+    compute = np.multiply
+
+
+class Div(_OldBinary):
+    """x / y."""
+
+    compute = np.divide
+
+
 def _margins(
     sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
 ) -> list[tuple[int, int]]:
@@ -176,7 +231,12 @@ def _cut(
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """The model as it is, by the reference."""
-    return ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose, Pad, BatchNormalization])
+    own: list[type[OpRun]] = [Conv, ConvTranspose, Pad, BatchNormalization]
+    if opset_of(model) < 19:
+        own.append(DequantizeLinear)
+    if opset_of(model) < 7:
+        own += [Add, Sub, Mul, Div]
+    return ReferenceEvaluator(model, new_ops=own)
 
 
 def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:

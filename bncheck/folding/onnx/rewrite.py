@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import Cast
 from bncheck.folding.onnx.tiling import moves
+from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
 from bncheck.graph.onnx.nodes import names_in
@@ -31,12 +32,12 @@ def rewrite(
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
     renamed: Mapping[str, str] = {}
     for part, solution in reversed(list(zip(parts, solutions, strict=True))):
-        renamed = _Rewriter(model, part.proto, solution).run()
+        renamed = _ModelRewriter(model, part.proto, solution).run()
     _sweep(model, before)
     return renamed
 
 
-class _Rewriter:
+class _ModelRewriter:
     def __init__(self, model: onnx.ModelProto, proto: onnx.GraphProto, solution: Solution) -> None:
         self.model = model
         self.proto = proto
@@ -155,8 +156,7 @@ class _Rewriter:
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input; a graph's output keeps its name."""
         node = self.nodes[int(op.name)]
-        fixed = self.solution.graph.is_constant(op.inputs[0])
-        source, result = node.input[1 if fixed else 0], node.output[0]
+        source, result = node.input[data_slot(self.solution.graph, op)], node.output[0]
         outputs = {o.name for o in self.proto.output}
         makers = {name for other in self.proto.node for name in other.output}
         if result in outputs and (source in outputs or source not in makers):

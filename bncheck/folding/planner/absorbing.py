@@ -13,12 +13,12 @@ from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.draft import Draft
 from bncheck.folding.planner.maps import Stuck, collapsed, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
-from bncheck.folding.planner.plan import Fold
+from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Rescaled
 
 
-def absorbed_after(draft: Draft, index: int, map_: Affine) -> Fold:
+def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     """What a call absorbs when its result is to take a map."""
     op = draft.graph.ops[index]
     _check_constant(draft.graph, op)
@@ -26,7 +26,7 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Fold:
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
 
 
-def absorbed_before(draft: Draft, index: int, map_: Affine) -> Fold:
+def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     """What a call absorbs when its input no longer takes a map."""
     op = draft.graph.ops[index]
     _check_constant(draft.graph, op)

@@ -13,13 +13,14 @@ from typing import TypeAlias
 from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
-from bncheck.folding.planner.maps import Shared, Stuck, fitted, merged, settled
+from bncheck.folding.planner.maps import Shared, Stuck, before_repeating, merged, settled, shapes_of
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pulled_through
-from bncheck.folding.planner.sums import Constant, Shift, Way, Ways, combinations, shares_of
+from bncheck.folding.planner.sums import ConstantWay, Shift, Way, Ways, combinations, shares_of
 from bncheck.graph.dataflow import Op, Use
 from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Lookup, Mul, Norm, Rescaled
 
+_BROADCAST = "an operand of the addition before it is broadcast over its channels"
 #: A slot of a call, and the map that the value in it must take.
 Wish: TypeAlias = "tuple[int, Affine]"
 
@@ -152,13 +153,13 @@ class Walk:
     def _elementwise(self, index: int, op: Op, map_: Affine) -> list[Wish]:
         is_unit = isinstance(op.spec, Mul) or index in self.draft.units
         fixed = any(self.draft.graph.is_constant(name) for name in op.inputs[:2])
-        absorbs = fixed and self.ways.get(index, Constant.ABSORBED) is Constant.ABSORBED
+        absorbs = fixed and self.ways.get(index, ConstantWay.ABSORBED) is ConstantWay.ABSORBED
         own = self.draft.own_map(index) if is_unit or absorbs else None
         if own is not None and self.draft.commutes(index, map_):
             return [(own[0], map_)]
         if own is not None:
             if not is_unit:
-                self.sums[index] = Constant
+                self.sums[index] = ConstantWay
             self.step.bypassed.add(index)
             return [(own[0], map_.after(own[1]))]
         if is_unit:
@@ -171,21 +172,18 @@ class Walk:
     def _sum(self, index: int, op: Op, map_: Affine) -> list[Wish]:
         """docs/folding.md, "Sums"."""
         assert isinstance(op.spec, Add)
-        graph, out = self.draft.graph, self.draft.graph.shape(op.outputs[0])
+        graph = self.draft.graph
         fixed = [graph.is_constant(name) for name in op.inputs]
-        self.sums[index] = Constant if any(fixed) else Shift
+        self.sums[index] = ConstantWay if any(fixed) else Shift
         wishes = []
         shares = shares_of(op, op.spec, fixed, self.ways.get(index))
         for slot, (share, factor) in enumerate(zip(shares, op.spec.factors, strict=True)):
-            shape = graph.shape(op.inputs[slot])
-            if shape is None or out is None:
-                raise Stuck("the shapes around it are not known")
             part = Affine(map_.scale, map_.shift * (share / factor))
-            small = Affine(fitted(part.scale, shape, out), fitted(part.shift, shape, out))
             if fixed[slot]:
                 self._edit((index, slot), part)
             else:
-                wishes.append((slot, small))
+                shapes = shapes_of(graph, op.inputs[slot], op.outputs[0])
+                wishes.append((slot, before_repeating(part, *shapes, _BROADCAST)))
         return wishes
 
     def _edit(self, place: tuple[int, int], map_: Affine) -> None:

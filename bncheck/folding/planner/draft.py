@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, data_slot, elementwise_map
-from bncheck.folding.planner.plan import Fold, Place
+from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.graph.dataflow import Graph, Use
 from bncheck.graph.specs import Mul, Norm
 
@@ -22,7 +22,7 @@ class Step:
     will no longer be what they were.
     """
 
-    folds: dict[int, Fold] = field(default_factory=dict)
+    folds: dict[int, Absorbed] = field(default_factory=dict)
     constants: dict[Place, Affine] = field(default_factory=dict)
     bypassed: set[int] = field(default_factory=set)
     altered: set[str] = field(default_factory=set)
@@ -55,7 +55,7 @@ class Draft:
     graph: Graph
     units: frozenset[int] = frozenset()
     held: frozenset[int] = frozenset()
-    folds: Mapping[int, Fold] = field(default_factory=dict)
+    folds: Mapping[int, Absorbed] = field(default_factory=dict)
     constants: Mapping[Place, Affine] = field(default_factory=dict)
     bypassed: frozenset[int] = frozenset()
     altered: frozenset[str] = frozenset()
@@ -83,9 +83,9 @@ class Draft:
         output = self.graph.ops[norm.last].outputs[0]
         return Moving(norm, self.fold(norm.last).applied_to(own), entry, source, output)
 
-    def fold(self, index: int) -> Fold:
+    def fold(self, index: int) -> Absorbed:
         """What a call has absorbed."""
-        return self.folds.get(index, Fold())
+        return self.folds.get(index, Absorbed())
 
     def can_take_over(self, index: int) -> bool:
         """Whether a normalisation may absorb others."""

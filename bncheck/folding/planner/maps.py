@@ -97,15 +97,9 @@ def settled(affine: Affine) -> Affine:
     return Affine(np.where(free, 1.0, affine.scale), np.where(free, 0.0, shift))
 
 
-def repeated_axes(shape: Shape, out: Shape) -> list[int]:
-    """The axes of `out` along which a value of that (smaller) shape is repeated to broadcast."""
+def before_repeating(affine: Affine, shape: Shape, out: Shape, complaint: str) -> Affine:
+    """The map of a value of that shape which is then repeated, by broadcasting, to shape `out`."""
     more = len(out) - len(shape)
-    return [i for i, size in enumerate(out) if i < more or shape[i - more] != size]
-
-
-def fitted(array: Floats, shape: Shape, out: Shape) -> Floats:
-    """A map of a broadcast result, as a map of the operand of that (smaller) shape."""
-    small = constant_along(array, repeated_axes(shape, out))
-    if small is None:
-        raise Stuck("an operand of the addition before it is broadcast over its channels")
-    return small.reshape(small.shape[len(out) - len(shape) :])
+    repeated = [i for i, size in enumerate(out) if i < more or shape[i - more] != size]
+    small = collapsed(affine, repeated, complaint)
+    return each(small, lambda array: array.reshape(array.shape[more:]))

@@ -48,7 +48,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class Absorbed:
     """Maps that a call absorbs, each as two vectors over its channels.
 
     `before`: of its input, `after`: of its result. `beside`: a multiple of its own input and a
@@ -89,7 +89,7 @@ class Plan:
     """
 
     decisions: tuple[Decision, ...] = ()
-    folds: Mapping[int, Fold] = field(default_factory=dict)
+    folds: Mapping[int, Absorbed] = field(default_factory=dict)
     constants: Mapping[Place, Affine] = field(default_factory=dict)
     bypassed: frozenset[int] = frozenset()
     altered: frozenset[str] = frozenset()

@@ -11,11 +11,11 @@ from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.maps import (
     MAX_SIZE,
     Stuck,
+    before_repeating,
     collapsed,
     constant_along,
     each,
     is_even,
-    repeated_axes,
     shapes_of,
 )
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape
@@ -41,10 +41,7 @@ def after_reshape(graph: Graph, op: Op, affine: Affine) -> Affine:
 def before_expansion(graph: Graph, op: Op, affine: Affine) -> Affine:
     """The map of what is repeated, the same at all its copies."""
     out, into = shapes_of(graph, op.outputs[0], op.inputs[0])
-    complaint = f"{op.label} ({op.kind}) repeats its channels"
-    affine = collapsed(affine, repeated_axes(into, out), complaint)
-    more = len(out) - len(into)
-    return each(affine, lambda array: array.reshape(array.shape[more:]))
+    return before_repeating(affine, into, out, f"{op.label} ({op.kind}) repeats its channels")
 
 
 def after_expansion(graph: Graph, op: Op, affine: Affine) -> Affine:

@@ -26,7 +26,7 @@ class Shift(Enum):
     HALVES = (0.5, 0.5)
 
 
-class Constant(Enum):
+class ConstantWay(Enum):
     """What becomes of a constant c where the map a v + t of v = x + c goes on to x.
 
     ABSORBED: the call goes, and x takes a x + (a c + t). SCALED: c becomes a c, and x takes the
@@ -38,7 +38,7 @@ class Constant(Enum):
     SHIFTED = "shifted"
 
 
-Way: TypeAlias = "Shift | Constant"
+Way: TypeAlias = "Shift | ConstantWay"
 #: By the place of the sum.
 Ways: TypeAlias = Mapping[int, Way]
 
@@ -54,7 +54,7 @@ def combinations(sums: Mapping[int, type[Way]]) -> Iterator[Ways]:
 def shares_of(op: Op, spec: Add, fixed: list[bool], way: Way | None) -> tuple[float, float]:
     """What part of the shift each operand takes; `fixed` are the constants among them."""
     if any(fixed):
-        first_takes_it = fixed[0] == (way is Constant.SHIFTED)
+        first_takes_it = fixed[0] == (way is ConstantWay.SHIFTED)
         return Shift.FIRST.value if first_takes_it else Shift.SECOND.value
     if op.inputs[0] == op.inputs[1] and spec.factors == (1.0, 1.0):
         return Shift.HALVES.value  # x + x: both readers must want the same of x

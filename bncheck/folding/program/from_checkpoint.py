@@ -26,7 +26,7 @@ from bncheck.rules.static.bn104_missing_statistics import missing_statistics as 
 from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, samples_of
 from bncheck.subject.model import missing_statistics
 from bncheck.subject.module_layers import layers_of
-from bncheck.subject.setup import checked_device, module_for
+from bncheck.subject.setup import checked_device, instrumented
 
 
 def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
@@ -93,7 +93,7 @@ def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Modul
             "give one sample's shape, e.g. --input 3,224,224, or samples",
         )
     # On the CPU whatever --device says: the float64 reference needs a device that has float64.
-    model, _ = module_for(replace(request.given, device="cpu"), checkpoint)
+    model = instrumented(replace(request.given, device="cpu"), checkpoint).model
     if request.given.model is None:
         if model.training:
             note(f"{request.source}: was saved in training mode, and is folded as in eval()")

@@ -40,12 +40,12 @@ class Rewritten:
 
 def rewrite(program: ExportedProgram, solution: Solution) -> Rewritten:
     """Carry out the plan on a copy of the graph."""
-    rewriter = _Rewriter(program, solution)
+    rewriter = _ProgramRewriter(program, solution)
     new = rewriter.run()
     return Rewritten(new, {old: node.name for old, node in rewriter.nodes.items()})
 
 
-class _Rewriter:
+class _ProgramRewriter:
     """`nodes` are the nodes that now make the values of the old graph."""
 
     def __init__(self, program: ExportedProgram, solution: Solution) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
 from bncheck.graph.onnx.nodes import Call, Describe, Described
+from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Rectifier, Rescaled, Spec
 from bncheck.reading.onnx_norms import norm_node
 
@@ -21,7 +22,7 @@ def _convolution(call: Call) -> Spec:
     pads = a("pads") or [0] * 2 * number
     before, behind = (None, None) if call.keeps_size else (pads[:number], pads[number:])
     steps, gaps = a("strides") or [1], a("dilations") or [1]
-    return conv(int(a("group", 1)), kernel, steps, gaps, before, behind)
+    return conv(_groups(call), kernel, steps, gaps, before, behind)
 
 
 def _transposed(call: Call) -> Spec:
@@ -31,7 +32,15 @@ def _transposed(call: Call) -> Spec:
     plain = not cut and not any(a("output_padding", ())) and a("output_shape") is None
     plain &= call.opset >= 5  # before, Reshape (folding/onnx/tiling.py) has another form
     strides = a("strides", [1] * len(kernel))
-    return transposed(int(a("group", 1)), kernel, strides, a("dilations", [1]), plain)
+    return transposed(_groups(call), kernel, strides, a("dilations", [1]), plain)
+
+
+def _groups(call: Call) -> int:
+    """What comes first in a weight, its outputs or its inputs, falls into so many groups."""
+    groups, channels = int(call.attribute("group", 1)), call.shape(1)[0]
+    if groups < 1 or (isinstance(channels, int) and channels % groups):
+        raise UndescribedError
+    return groups
 
 
 def _gemm(call: Call) -> Spec:

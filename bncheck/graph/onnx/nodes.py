@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
 from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Spec
+from bncheck.reading.onnx_norms import STANDARD
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope
@@ -26,20 +30,6 @@ FLOATS: dict[int, str] = {
 Described = tuple[Spec, Sequence[str]]
 
 
-class Attributes:
-    """A node's attributes by name."""
-
-    def __init__(self, node: onnx.NodeProto) -> None:
-        self._given = {a.name: a for a in node.attribute}
-
-    def __call__(self, name: str, default: Any = None) -> Any:
-        """An attribute, or the default where it is not given."""
-        if name not in self._given:
-            return default
-        value = helper.get_attribute_value(self._given[name])
-        return value.decode() if isinstance(value, bytes) else value
-
-
 class Call:
     """A node as the tables of operators are asked about it.
 
@@ -53,7 +43,14 @@ class Call:
         self.inputs: Sequence[str] = list(node.input)
         self.results = [name for name in node.output if name]
         self.scope = scope
-        self.attribute = Attributes(node)
+        self._attributes = {attribute.name: attribute for attribute in node.attribute}
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute, or the default where it is not given."""
+        if name not in self._attributes:
+            return default
+        value = helper.get_attribute_value(self._attributes[name])
+        return value.decode() if isinstance(value, bytes) else value
 
     def name(self, slot: int) -> str:
         """An input's name, "" where it is not given."""
@@ -83,6 +80,16 @@ class Call:
             raise UndescribedError
         return found
 
+    def integers(self, slot: int, attribute: str = "") -> list[int] | None:
+        """The same where they must be whole numbers, as a list."""
+        found = self.numbers(slot, attribute)
+        if found is None:
+            return None
+        numbers = np.ravel(found)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise UndescribedError
+        return [int(number) for number in numbers]
+
     def axis(self, default: int) -> int:
         """The attribute `axis`, counted from the front."""
         return int(self.attribute("axis", default)) % len(self.shape())
@@ -91,6 +98,38 @@ class Call:
     def keeps_size(self) -> bool:
         """Whether windows are padded such that they keep the sizes (before their steps)."""
         return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the schema of an operator asks for: so many inputs, results, and typed attributes."""
+
+    inputs: int
+    outputs: int
+    types: Mapping[str, int]
+    required: frozenset[str]
+
+
+def is_whole(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether a node is a standard one and has what it must have, in the right types."""
+    form = _form(node.op_type, opset) if node.domain in STANDARD else None
+    if form is None or len(node.input) < form.inputs or len(node.output) < form.outputs:
+        return False
+    given = {attribute.name: attribute.type for attribute in node.attribute}
+    fits = all(form.types.get(name, kind) == kind for name, kind in given.items())
+    return fits and form.required <= given.keys()
+
+
+@lru_cache(maxsize=1024)
+def _form(kind: str, opset: int) -> _Form | None:
+    try:
+        schema = onnx.defs.get_schema(kind, opset, "")
+    except (onnx.defs.SchemaError, TypeError):
+        return None
+    attributes = schema.attributes.items()
+    types = {name: attribute.type.value for name, attribute in attributes}  # type: ignore[attr-defined]
+    required = frozenset(name for name, attribute in attributes if attribute.required)
+    return _Form(schema.min_input, schema.min_output, types, required)
 
 
 Describe = Callable[[Call], "Spec | Described | None"]

@@ -44,9 +44,9 @@ def _extreme(call: Call) -> Spec:
 
 def _axes(call: Call) -> list[int] | None:
     """Those given; without any it is all axes, or nothing is done where the node says so."""
-    axes = call.numbers(1, "axes")
-    if axes is not None and len(axes):
-        return [int(axis) for axis in axes]
+    axes = call.integers(1, "axes")
+    if axes:
+        return axes
     if call.attribute("noop_with_empty_axes", 0):
         raise UndescribedError
     return None
@@ -61,8 +61,8 @@ def _resized(call: Call) -> Spec | None:
 
 def _padded(call: Call) -> Spec | None:
     rank = len(call.shape())
-    sizes, value, axes = call.numbers(1, "pads"), call.numbers(2, "value"), call.numbers(3)
-    given = [int(axis) % rank for axis in (range(rank) if axes is None else axes)]
+    sizes, value, axes = call.integers(1, "pads"), call.numbers(2, "value"), call.integers(3)
+    given = [axis % rank for axis in (range(rank) if axes is None else axes)]
     if sizes is None or len(sizes) != 2 * len(given):
         return None
     pairs = zip(sizes[: len(given)], sizes[len(given) :], strict=True)

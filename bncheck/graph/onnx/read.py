@@ -13,12 +13,12 @@ import onnx
 from onnx import helper
 
 from bncheck.graph.dataflow import Graph, Op, Value
-from bncheck.graph.onnx.nodes import FLOATS, captured
+from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Spec
-from bncheck.reading.onnx_norms import STANDARD, layer_name, owner
+from bncheck.reading.onnx_norms import layer_name, owner
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,37 @@ def _parts(
 
 
 def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
-    ops: list[Op] = []
+    ops = []
     for place, written in enumerate(proto.node):
-        node = _plain(written, scope)
+        node = _plain(written, scope) if is_whole(written, scope.opset) else _opaque(written)
         scope.follow(node)
-        if scope.fix(node):
-            continue
-        for name in node.output:
-            scope.values.setdefault(name, Value(name, None, ""))
-        complete(node, scope)
-        spec, given = described(node, scope)
-        inputs = [name or None for name in (*given, *captured(node))]
-        outputs = [name for name in node.output if name]
-        label = _label(node, spec, scope)
-        ops.append(Op(str(place), spec, tuple(inputs), tuple(outputs), label, node.op_type))
+        if not scope.fix(node):
+            ops.append(_operation(str(place), node, scope))
     found = frozenset(o.name for o in proto.output)
     return Graph(tuple(ops), scope.values, found, what=what)
 
 
+def _operation(name: str, node: onnx.NodeProto, scope: Scope) -> Op:
+    outputs = tuple(name for name in node.output if name)
+    for output in outputs:
+        scope.values.setdefault(output, Value(output, None, ""))
+    complete(node, scope)
+    spec, given = described(node, scope)
+    inputs = tuple(name or None for name in (*given, *captured(node)))
+    return Op(name, spec, inputs, outputs, _label(node, spec, scope), node.op_type)
+
+
+def _opaque(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node of which nothing is known but what it reads and writes."""
+    unknown = onnx.NodeProto()
+    unknown.CopyFrom(node)
+    unknown.domain = "?"
+    return unknown
+
+
 def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
     """CastLike as the Cast that it is: of its second input, only the dtype counts."""
-    if node.op_type != "CastLike" or node.domain not in STANDARD:
+    if node.op_type != "CastLike":
         return node
     like = scope.values.get(node.input[1])
     kind = next((k for k, name in FLOATS.items() if like and name == like.dtype), None)

@@ -24,26 +24,27 @@ class Scope:
         self.values: dict[str, Value] = dict(outer.values) if outer else {}
         self.constants: dict[str, Constant] = dict(outer.constants) if outer else {}
         self.sizes: dict[str, tuple[Dim, ...]] = dict(outer.sizes) if outer else {}
+        self.overridable: set[str] = set(outer.overridable) if outer else set()
         # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
         # a default that the caller may replace.
-        listed = {i.name for i in proto.input} if model.ir_version >= 4 else set()
-        stored = {tensor.name for tensor in proto.initializer}
-        self.overridable: set[str] = (outer.overridable if outer else set()) | (listed & stored)
+        if model.ir_version >= 4:
+            stored = {tensor.name for tensor in proto.initializer}
+            self.overridable |= stored.intersection(info.name for info in proto.input)
         for info in (*proto.value_info, *proto.input, *proto.output):
             self.constants.pop(info.name, None)  # a name of its own, whatever it means outside
             self._describe(info)
         for tensor in proto.initializer:
-            constant = self.resolver.stored(tensor.name, tensor)
-            if tensor.name in self.overridable:
-                dtype = FLOATS.get(constant.dtype, "")
-                value = Value(tensor.name, constant.shape, dtype, overridable=True)
-                self.values[tensor.name] = value
-            else:
-                self._fix(tensor.name, constant)
-        reads = Counter(name for node in proto.node for name in (*node.input, *captured(node)))
-        norms = [node for node in proto.node if node.op_type == "BatchNormalization"]
-        parameters = Counter(name for node in norms for name in node.input[1:])
-        self._parameters = {name for name, times in parameters.items() if times == reads[name]}
+            self._store(tensor)
+        self._parameters = _parameters(proto)
+
+    def _store(self, tensor: onnx.TensorProto) -> None:
+        constant = self.resolver.stored(tensor.name, tensor)
+        self._fix(tensor.name, constant)
+        if tensor.name in self.overridable:
+            del self.constants[tensor.name]
+            dtype = self.values[tensor.name].dtype
+            value = Value(tensor.name, constant.shape, dtype, overridable=True)
+            self.values[tensor.name] = value
 
     def _describe(self, info: onnx.ValueInfoProto) -> None:
         kind = info.type.tensor_type
@@ -67,26 +68,30 @@ class Scope:
 
     def fix(self, node: onnx.NodeProto) -> bool:
         """Keep a node's results where their numbers can be known now, and say whether they can."""
-        results: Sequence[Constant] | None = self._sizes(node)
-        if results is None and not self._is_kept(node):
-            results = self.resolver.outputs(node, self.constants)
+        results = self._sizes(node) or self.resolver.outputs(node, self.constants)
+        if results and self._is_kept(node):
+            name, constant = node.output[0], results[0]
+            dtype = FLOATS.get(constant.dtype, "")
+            self.values[name] = Value(name, constant.shape, dtype, quantised=True)
+            return False
         for name, constant in zip(node.output, results or (), strict=False):
             self._fix(name, constant)
-        return results is not None
+        return bool(results)
 
     def _is_kept(self, node: onnx.NodeProto) -> bool:
         """A model that keeps small integers is to keep them, but for a normalisation's numbers."""
         return node.op_type == "DequantizeLinear" and node.output[0] not in self._parameters
 
-    def _sizes(self, node: onnx.NodeProto) -> list[Constant] | None:
+    def _sizes(self, node: onnx.NodeProto) -> Sequence[Constant] | None:
         """What a node reads off a shape, where these sizes are known."""
-        sizes = self.sizes.get(node.output[0]) if node.op_type in ("Shape", "Gather") else None
+        name = next(iter(node.output), "")
+        sizes = self.sizes.get(name) if node.op_type in ("Shape", "Gather") else None
         if sizes is None or not all(isinstance(size, int) for size in sizes):
             return None
         numbers = np.array(sizes, dtype=np.int64)
         if node.op_type == "Gather":
             numbers = numbers.reshape(np.shape(self.fixed(node.input[1])))
-        return [self.resolver.stored(node.output[0], numpy_helper.from_array(numbers))]
+        return [self.resolver.stored(name, numpy_helper.from_array(numbers))]
 
     def follow(self, node: onnx.NodeProto) -> None:
         """Keep the sizes that a node computes (sizes.py)."""
@@ -126,3 +131,11 @@ class Scope:
     def rank(self, name: str) -> int:
         """A value's rank; 0 where nothing is known."""
         return len(self.shape(name) or ())
+
+
+def _parameters(proto: onnx.GraphProto) -> set[str]:
+    """What only BatchNormalizations read."""
+    reads = Counter(name for node in proto.node for name in (*node.input, *captured(node)))
+    norms = [node for node in proto.node if node.op_type == "BatchNormalization"]
+    found = Counter(name for node in norms for name in node.input[1:])
+    return {name for name, times in found.items() if times == reads[name]}

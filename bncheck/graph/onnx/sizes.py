@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
     """The sizes that a node of such a program gives, in their order; None for any other node."""
-    follow = _FOLLOWED.get(node.op_type) if node.domain in STANDARD and node.input else None
+    follow = _FOLLOWED.get(node.op_type) if node.domain in STANDARD else None
     begins = node.op_type == "Shape"
     if follow is None or not (begins or any(name in scope.sizes for name in node.input)):
         return None

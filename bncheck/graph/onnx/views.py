@@ -6,6 +6,7 @@ import numpy as np
 
 from bncheck.graph.axes import Places, cut, picked, selected, tiled
 from bncheck.graph.onnx.nodes import FLOATS, Call, Describe, Described
+from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
 
 
@@ -24,9 +25,10 @@ def _cast(call: Call) -> Spec | None:
     return Identity() if keeps else None
 
 
-def _transposed(call: Call) -> Spec:
-    rank = len(call.shape())
-    return Transpose(tuple(call.attribute("perm", range(rank - 1, -1, -1))))
+def _transposed(call: Call) -> Spec | None:
+    places = range(len(call.shape()))
+    order = tuple(call.attribute("perm", places[::-1]))
+    return Transpose(order) if sorted(order) == list(places) else None
 
 
 def _joined(call: Call) -> Spec:
@@ -42,8 +44,7 @@ def _split(call: Call) -> Spec | None:
 
 def _sliced(call: Call) -> Spec | None:
     names = ("starts", "ends", "axes", "steps")
-    given = [call.numbers(slot, name) for slot, name in enumerate(names, 1)]
-    starts, ends, axes, steps = (None if n is None else np.ravel(n).tolist() for n in given)
+    starts, ends, axes, steps = (call.integers(slot, name) for slot, name in enumerate(names, 1))
     if starts is None or ends is None:
         return None
     axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
@@ -60,11 +61,18 @@ def _sliced(call: Call) -> Spec | None:
 
 def _depth_to_space(call: Call) -> Spec:
     last = call.attribute("mode", "DCR") == "DCR"
-    return PixelShuffle(int(call.attribute("blocksize")), depth_last=last)
+    return PixelShuffle(_factor(call), depth_last=last)
 
 
 def _space_to_depth(call: Call) -> Spec:
-    return PixelShuffle(int(call.attribute("blocksize")), inverse=True, depth_last=True)
+    return PixelShuffle(_factor(call), inverse=True, depth_last=True)
+
+
+def _factor(call: Call) -> int:
+    factor = int(call.attribute("blocksize"))
+    if factor < 1:
+        raise UndescribedError
+    return factor
 
 
 def _gathered(call: Call) -> Spec | Described | None:
@@ -76,16 +84,17 @@ def _gathered(call: Call) -> Spec | Described | None:
     if np.ndim(indices) == 1:
         return selected(shape, axis, indices)
     size = shape[axis]
-    if np.ndim(indices) > 1 or not isinstance(size, int):
+    if np.ndim(indices) > 1 or not isinstance(size, int) or not size:
         return None
     index = int(indices) % size
     return Split(axis, (slice(index, index + 1),), drops=True)
 
 
 def _tiled(call: Call) -> Spec | None:
-    shape, counts = call.shape(), call.numbers(1)
-    fits = counts is not None and len(counts) == len(shape) and np.min(counts) >= 0
-    return tiled(shape, counts.tolist()) if fits else None
+    shape, counts = call.shape(), call.integers(1)
+    if counts is None or len(counts) != len(shape) or min(counts) < 0:
+        return None
+    return tiled(shape, counts)
 
 
 VIEWS: dict[str, Describe] = {

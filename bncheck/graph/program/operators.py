@@ -32,28 +32,28 @@ OPERATORS: Mapping[str, Describe] = {
 }
 
 
-def described(node: Node, constants: Mapping[Node, torch.Tensor]) -> Described:
+def described(call: Call) -> Described:
     """What a call is to the planner, and its inputs, the data before the weights.
 
     An input is a node, a number, None, or (node, index) for one output of several.
     """
-    call = Call(node, constants)
-    if node.target is operator.getitem:
-        return _item(node, constants)
-    standard = isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+    target = call.node.target
+    if target is operator.getitem:
+        return _item(call)
+    standard = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
     describe = OPERATORS.get(call.name) if standard else None
     try:
         found = None if describe is None else describe(call)
     except UndescribedError:
         found = None
-    return found or (Opaque(call.name), tuple(node.all_input_nodes))
+    return found or (Opaque(call.name), tuple(call.node.all_input_nodes))
 
 
-def _item(node: Node, constants: Mapping[Node, torch.Tensor]) -> Described:
+def _item(call: Call) -> Described:
     """One of a call's results: of most, the first is the only one that is like the input."""
-    source, index = node.args
+    source, index = call.args
     assert isinstance(source, Node)
-    spec, _ = described(source, constants)
+    spec, _ = described(Call(source, call.constants))
     if isinstance(spec, Split):
         return Identity(), ((source, index),)
     return (Identity() if index == 0 else Opaque("getitem")), (source,)

@@ -110,16 +110,17 @@ class _Reader:
         self._value(node)
         if fixed or (node.target is operator.getitem and not node.users):
             return  # the latter: one of several results, whose output is unused
-        steps = windows(Call(node, self.constants))
+        call = Call(node, self.constants)
+        steps = windows(call)
         if steps is not None:
             self._windows(node, steps)
             return
-        spec, inputs = described(node, self.constants)
+        spec, inputs = described(call)
         names = [self._input(node, i, item, spec) for i, item in enumerate(inputs)]
         tensors = [item[0] if isinstance(item, tuple) else item for item in inputs]
         read = {item.name for item in tensors if isinstance(item, Node)}
         # Whoever reads a tensor in a way that is not described still reads it.
-        name = operator_name(node)
+        name = call.name
         rest = [n.name for n in node.all_input_nodes if n.name not in read and name not in LIKE]
         outputs: tuple[str, ...] = (node.name,)
         if isinstance(spec, Split):

@@ -15,7 +15,7 @@ from bncheck.reporting import heat
 from bncheck.reporting.document import Detail, Document, Fact, Table, standing_of
 from bncheck.reporting.documents.movement import figures, settled_at, variance_sparks
 from bncheck.reporting.visible import layer_name, visible
-from bncheck.series.movement import Movement, Source
+from bncheck.series.movement import Basis, Movement
 
 #: No more snapshots than this in a table.
 _COLUMNS: Final = 120
@@ -60,7 +60,7 @@ def sentences(report: DriftReport) -> list[str]:
     if movement.lost:
         names = _names([movement.layers[index] for index in movement.lost])
         lines.append(f"without usable statistics at the end: {names}; `bncheck inspect` says why")
-    if movement.source is Source.DATA and movement.noise:
+    if movement.source is Basis.DATA and movement.noise:
         lines.append(f"sampling alone would show W2 {movement.noise:.3f}; it is taken off")
     return [line for line in lines if line]
 
@@ -91,18 +91,18 @@ def _settled(movement: Movement) -> str:
 
 def _lag(movement: Movement) -> list[str]:
     """How far the running statistics are behind the weights: measured, or from their own speed."""
-    if movement.source is Source.DATA:
+    if movement.source is Basis.DATA:
         lag, start = movement.lag, "the running statistics are up to W2 {:.2f} from what is seen"
     else:
         lag, start = movement.predicted_lag, "running averages trail the weights by up to W2 {:.2f}"
     worst = np.nan_to_num(lag, nan=-1.0)
-    if worst.size == 0 or worst.max() < (0.0 if movement.source is Source.DATA else _TRAILS):
+    if worst.size == 0 or worst.max() < (0.0 if movement.source is Basis.DATA else _TRAILS):
         return []
     row, column = np.unravel_index(int(worst.argmax()), worst.shape)
     label = visible(movement.snapshots[int(column)].label)
     name = layer_name(movement.layers[int(row)])
     end = max(0.0, float(worst[:, -1].max()))
-    told = "" if movement.source is Source.DATA else ", by the speed at which they move"
+    told = "" if movement.source is Basis.DATA else ", by the speed at which they move"
     return [f"{start.format(worst.max())} ({name} at {label}), {end:.2f} at the end{told}"]
 
 

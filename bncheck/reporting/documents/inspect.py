@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bncheck._version import __version__
@@ -31,9 +32,20 @@ _ORIGINS: Final = {
 
 
 def said(
-    reports: Sequence[InspectReport], errors: Sequence[BncheckError] = (), several: bool = False
+    reports: Sequence[InspectReport],
+    errors: Sequence[BncheckError] = (),
+    several: bool = False,
+    notes: Sequence[tuple[str, ...]] = (),
 ) -> Said:
-    """Reports of one or, with `several`, of many checkpoints, and those that cannot be read."""
+    """Reports of one or, with `several`, of many checkpoints, and those that cannot be read.
+
+    `notes` are those of each report: what the reader chose and did not find.
+    """
+
+    def pages() -> Pages:
+        noted = zip(reports, notes or [()] * len(reports), strict=True)
+        documents = (replace(document(report), notes=of_it) for report, of_it in noted)
+        return Pages(tuple(documents), errors, _last(reports))
 
     def data() -> dict[str, object]:
         if not several:
@@ -45,7 +57,7 @@ def said(
             "errors": [error.to_dict() for error in errors],
         }
 
-    return Said(data, lambda: Pages(tuple(map(document, reports)), errors, _last(reports)))
+    return Said(data, pages)
 
 
 def _last(reports: Sequence[InspectReport]) -> str:

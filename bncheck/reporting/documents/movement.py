@@ -30,47 +30,65 @@ _SPARK: Final = 12
 
 def figures(movement: Movement) -> Iterator[Figure]:
     """How far the layers were, where means and variances went, and single layers over time."""
+    yield _distances(movement)
+    grid = movement.grid
+    yield _signed(movement, "Where the means moved", "Mean shift", grid.mean_shift, "above")
+    yield _signed(
+        movement, "How the variances changed", "ln of the variance ratio",
+        grid.log_variance_ratio, "wider",
+    )  # fmt: skip
+    if movement.w1 is not None:
+        against = _against(movement)
+        caption = f"W1 between histograms and those of {against}."
+        yield Heatmap(
+            "How the shapes changed", caption, *_axes(movement), _cells(movement.w1), "W1",
+            heat.LEVELS[0], heat.LEVELS[-1], against,
+        )  # fmt: skip
+    yield _distributions(movement)
+
+
+def _axes(movement: Movement) -> tuple[tuple[str, ...], tuple[str, ...]]:
     rows = tuple(name or "(root)" for name in movement.layers)
-    columns = tuple(snapshot.label for snapshot in movement.snapshots)
-    grid, limits = movement.grid, movement.thresholds
-    against = {
+    return rows, tuple(snapshot.label for snapshot in movement.snapshots)
+
+
+def _against(movement: Movement) -> str:
+    return {
         "last": "the last snapshot", "first": "the first snapshot",
         "previous": "the snapshot before", "file": f"{movement.reference.path}",
     }[movement.reference.kind]  # fmt: skip
-    low, high = heat.LEVELS[0], heat.LEVELS[-1]
-    yield Heatmap(
+
+
+def _distances(movement: Movement) -> Heatmap:
+    limits, against = movement.thresholds, _against(movement)
+    ranking = Ranking(
+        tuple(movement.important(len(movement.layers))),
+        "settled last or moved furthest",
+        "settled earlier or moved less",
+    )
+    return Heatmap(
         "How far each layer was from the reference",
         f"W2 to {against}, in standard deviations of the reference.",
-        rows, columns, _cells(grid.w2), "W2", low, high, against,
+        *_axes(movement),
+        _cells(movement.grid.w2), "W2", heat.LEVELS[0], heat.LEVELS[-1], against,
         marks=((limits.w2_warning, "warning"), (limits.w2_error, "error")),
         beside=(
-            ("furthest", tuple(map(_furthest, grid.w2))),
+            ("furthest", tuple(map(_furthest, movement.grid.w2))),
             ("variance", variance_sparks(movement)),
             ("settled at", settled_at(movement)),
         ),
-        ranking=Ranking(
-            tuple(movement.important(len(rows))),
-            "settled last or moved furthest", "settled earlier or moved less",
-        ),
+        ranking=ranking,
     )  # fmt: skip
-    signed = (
-        ("Where the means moved", "Mean shift", grid.mean_shift, "above"),
-        ("How the variances changed", "ln of the variance ratio", grid.log_variance_ratio, "wider"),
+
+
+def _signed(movement: Movement, title: str, unit: str, values: heat.Floats, word: str) -> Heatmap:
+    size = np.abs(values[np.isfinite(values)])
+    most = max(0.2, float(np.quantile(size, 0.98))) if size.size else 1.0
+    against = _against(movement)
+    caption = f"{unit} against {against}, averaged over channels; positive is {word}."
+    return Heatmap(
+        title, caption, *_axes(movement), _cells(values), unit, 0.0, most, against, signed=True
     )
-    for title, unit, values, word in signed:
-        size = np.abs(values[np.isfinite(values)])
-        most = max(0.2, float(np.quantile(size, 0.98))) if size.size else 1.0
-        caption = f"{unit} against {against}, averaged over channels; positive is {word}."
-        yield Heatmap(
-            title, caption, rows, columns, _cells(values), unit, 0.0, most, against, signed=True
-        )
-    if movement.w1 is not None:
-        caption = f"W1 between histograms and those of {against}."
-        yield Heatmap(
-            "How the shapes changed", caption, rows, columns, _cells(movement.w1), "W1", low, high,
-            against,
-        )  # fmt: skip
-    yield _distributions(movement)
 
 
 def settled_at(movement: Movement) -> tuple[str, ...]:

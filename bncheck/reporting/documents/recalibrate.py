@@ -6,7 +6,7 @@ from typing import Final
 
 from bncheck.core.findings import Severity
 from bncheck.core.words import count
-from bncheck.recalibrating.command import RecalibrationReport
+from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.reporting.document import Document, Fact, Table
 from bncheck.reporting.documents.measured import side_by_side, worst_places
 from bncheck.reporting.visible import visible

@@ -65,7 +65,7 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
             evidence={"explained_mean_shift": explained},
         )
         return
-    if network.stem.class_means:
+    if network.stem.classes:
         yield from _within_classes(self, network)
     yield from _by_variance(self, network)
 
@@ -106,8 +106,8 @@ def _between_missing(layers: list[MeasuredLayer]) -> float:
 
 def _between(m: MeasuredLayer) -> Floats:
     """The variance of the class means, (C,)."""
-    counts = np.array([m.class_counts[k] for k in m.class_means], np.float64)
-    means = np.stack(list(m.class_means.values()))
+    counts = np.array([c.images for c in m.classes.values()], np.float64)
+    means = np.stack([c.mean for c in m.classes.values()])
     middle = counts @ means / counts.sum()
     return np.asarray(counts @ (means - middle) ** 2 / counts.sum())
 
@@ -155,7 +155,7 @@ def class_mixture(network: MeasuredNetwork) -> tuple[float, dict[int, float]] | 
     too. None where its means are not off, or where the mixture is the one of the data.
     """
     stem = network.stem
-    labels = sorted(stem.class_means)
+    labels = sorted(stem.classes)
     scaled = _scaled(stem, labels)
     if scaled is None:
         return None
@@ -163,7 +163,7 @@ def class_mixture(network: MeasuredNetwork) -> tuple[float, dict[int, float]] | 
     if float(np.sqrt(np.mean(shift**2))) < _LEAST_SHIFT or len(shift) <= 2 * len(labels):
         return None
     weights = simplex_least_squares(classes, shift)
-    given = np.array([stem.class_counts[k] for k in labels], np.float64)
+    given = np.array([stem.classes[k].images for k in labels], np.float64)
     if float(np.abs(weights - given / given.sum()).sum()) / 2 < _OTHERWISE:
         return None
     explained = _explained(classes, shift, weights, len(labels) - 1)
@@ -172,11 +172,11 @@ def class_mixture(network: MeasuredNetwork) -> tuple[float, dict[int, float]] | 
 
 def _scaled(m: MeasuredLayer, labels: list[int]) -> tuple[Floats, Floats] | None:
     """Class means and the running mean about the measured mean, in standard deviations."""
-    if len(labels) < 2 or sorted(m.class_means) != labels:
+    if len(labels) < 2 or sorted(m.classes) != labels:
         return None
     seen_mean, seen_var = measured(m)
     scale = 1 / np.sqrt(np.maximum(seen_var, 0) + (m.layer.eps.value or 0.0) + 1e-12)
-    classes = np.stack([(m.class_means[k] - seen_mean) * scale for k in labels], axis=1)
+    classes = np.stack([(m.classes[k].mean - seen_mean) * scale for k in labels], axis=1)
     return classes, (stored(m)[0] - seen_mean) * scale
 
 

@@ -219,6 +219,9 @@ PASSING: dict[str, Pattern] = {
     "clamp_at_zero": before(lambda _, y: y.clamp(min=0), scale_only=True),
     "clamp_at_one": before(lambda _, y: y.clamp(min=1), scale_only=True, kept=1),
     "relu6": before(lambda _, y: F.relu6(y), scale_only=True, kept=1),
+    "relu_plus_number": behind(lambda y: F.relu(y) + 0.5, positive=True),
+    "number_minus_relu": behind(lambda y: 0.5 - F.relu(y), positive=True),
+    "relu_plus_number_of_any_sign": behind(lambda y: F.relu(y) + 0.5, kept=1, reason="positive"),
     "relu_with_shift": before(lambda _, y: F.relu(y), kept=1, reason="positive scale without"),
     # products
     "matmul_left_of_a_matrix": product(lambda s, x: s.bn((s.w @ x.t()).t()), (7, 5), 7, (5,)),

@@ -69,6 +69,13 @@ def test_settings_are_read(node: onnx.NodeProto, stored: dict[str, Any], spec: S
             {"from": _int(0, 1), "to": _int(1)},
         ),
         (helper.make_node("Pad", ["x", "p"], ["y"]), {"p": _int(1, 2, 3)}),
+        (helper.make_node("Slice", ["x", "at", "at"], ["y"]), {"at": np.array([1.5], np.float32)}),
+        (helper.make_node("Conv", ["x", "w"], ["y"], group=0), {"w": np.ones((4, 4, 1, 1))}),
+        (helper.make_node("Conv", ["x", "w"], ["y"], pads="abc"), {"w": np.ones((4, 4, 1, 1))}),
+        (helper.make_node("Transpose", ["x"], ["y"], perm=[0, 1, 2, 2]), {}),
+        (helper.make_node("Concat", ["x", "x"], ["y"], axis="channels"), {}),
+        (helper.make_node("DepthToSpace", ["x"], ["y"]), {}),
+        (helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=0), {}),
         (helper.make_node("Relu", ["x"], ["y"], domain="com.example"), {}),
     ],
 )

@@ -21,6 +21,23 @@ def constant_nodes() -> onnx.ModelProto:
     return model([*nodes, conv(), bn("c", "y")], {})
 
 
+def quantised(name: str, opset: int, zero: bool = False) -> Build:
+    """One of the tensors is kept as int8, for each of its first places a step."""
+
+    def build() -> onnx.ModelProto:
+        weights = {"conv.weight": numbers(6, 3, 3, 3), **norm(6)}
+        given = [f"{name}.q", "step", *(["zero"] if zero else [])]
+        weights |= {
+            f"{name}.q": np.round(weights.pop(name) * 30).astype(np.int8),
+            "step": np.full(6, 1 / 30, np.float32),
+            "zero": np.zeros(6, np.int8),
+        }
+        node = helper.make_node("DequantizeLinear", given, [name], axis=0)
+        return model([node, conv(), bn("c", "y")], weights, opset=opset)
+
+    return build
+
+
 def zero_bias() -> onnx.ModelProto:
     """The bias that torch.onnx.export(optimize=False) gives a convolution without one."""
     weights = {
@@ -298,6 +315,10 @@ CALLS: Table = {
     "fp16_fp32_statistics": (
         conv_bn(dtype=np.float16, stats=np.float32, kind=TensorProto.FLOAT16), 0,
     ),
+    "quantised_weight": (quantised("conv.weight", 17, zero=True), 1),
+    "quantised_weight_opset13": (quantised("conv.weight", 13), 1),
+    "quantised_weight_opset21": (quantised("conv.weight", 21), 1),
+    "quantised_mean": (quantised("bn.running_mean", 17), 0),
     "if_branch": (in_branch, 0),
     "matmul_left": (product("MatMul", ["W", "x"], (7, 4), 7, ("N", 4, 5), False), 0),
     "bn_matmul_left": (product("MatMul", ["W", "b"], (7, 4), 4, ("N", 4, 5), True), 0),

@@ -190,6 +190,9 @@ MOVES: Table = {
         between(("Pad", {"mode": "reflect"}, [np.array([0, 0, 1, 1, 0, 0, 2, 0])])), 0,
     ),
     "pad_zeros": (between(("Pad", {}, [np.array([0, 0, 1, 1, 0, 0, 2, 0])])), 1),
+    "relu_plus_number": (
+        between(("Relu", {}, ()), ("Add", {}, [np.float32(0.5)]), sign=False), 0,
+    ),
     "relu_between": (between(("Relu", {}, ())), 1),
     "leaky_relu_shiftless": (shiftless("LeakyRelu", alpha=0.2), 0),
     "clip_at_zero_shiftless": (shiftless("Clip", {"low": np.float32(0)}), 0),

@@ -1,4 +1,4 @@
-"""Pickles and archives from the grammar of what torch's loader accepts, far beyond torch.save's.
+"""Pickles from the grammar of what torch's loader accepts, far beyond torch.save's.
 
 Constructors, rebuild functions, states, attributes, dicts in every way, shared and changed objects,
 storages by any reference. Most are nearly sound: one or two things in each are odd.
@@ -9,13 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 
 from tests.hostile.assembler import HOOKS, call, get, name, put, text, tuple_
-from tests.hostile.case import file, pack
 
 #: Sixteen bytes each: sound as float32 and, all of them, as something else.
 RECORDS = {
@@ -31,9 +29,9 @@ _KINDS = {"Float": 4, "Int": 4, "Half": 2, "Byte": 1, "Double": 8, "BFloat16": 2
           "ComplexFloat": 8, "Bool": 1, "Untyped": 1}  # fmt: skip
 _DTYPES = ("float32", "float16", "int32", "uint8", "int8", "bfloat16", "float64", "qint8", "uint3",
            "complex64")  # fmt: skip
-_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
+_ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 _UTILS = partial(name, "torch._utils")
-_FLAG = {True: b"\x88", False: b"\x89"}
+FLAG = {True: b"\x88", False: b"\x89"}
 
 
 def number(value: int) -> bytes:
@@ -64,20 +62,20 @@ class Grammar:
     """Draws the parts of one file; `odd` says how often something unusual comes up."""
 
     def __init__(self, draw: st.DrawFn, legacy: bool) -> None:
-        self._draw = draw
+        self.draw = draw
         self._legacy = legacy
         self._memo: dict[str, list[int]] = {}
         self._memos = 0
-        self._odds = draw(st.integers(0, 2))
+        self.odds = draw(st.integers(0, 2))
 
     def pick(self, usual: object, *odd: object) -> object:
         """Mostly what is usual."""
-        if self._odds and odd and self._draw(st.integers(0, 23)) < self._odds:
-            return self._draw(st.sampled_from(odd))
+        if self.odds and odd and self.draw(st.integers(0, 23)) < self.odds:
+            return self.draw(st.sampled_from(odd))
         return usual
 
     def choose(self, *makers: Callable[[], bytes]) -> bytes:
-        return self._draw(st.sampled_from(makers))()
+        return self.draw(st.sampled_from(makers))()
 
     def maybe(self, usual: Callable[[], bytes], *odd: Callable[[], bytes]) -> bytes:
         chosen = self.pick(usual, *odd)
@@ -93,14 +91,14 @@ class Grammar:
     def again(self, what: str) -> bytes:
         """Something that was made before; most memos are of what stands in a file already."""
         known = self._memo.get(what)
-        return get(self._draw(st.sampled_from(known))) if known else b"N"
+        return get(self.draw(st.sampled_from(known))) if known else b"N"
 
     # -- storages ----------------------------------------------------------------------------
 
     def reference(self) -> tuple[bytes, int]:
         kind = str(self.pick("Float", *_KINDS))
         elements = 16 // _KINDS[kind]
-        key = str(self.pick(self._draw(st.sampled_from(("0", "1"))), "v", "V", "part"))
+        key = str(self.pick(self.draw(st.sampled_from(("0", "1"))), "v", "V", "part"))
         told = int(str(self.pick(elements, elements // 2, elements)))
         place = str(self.pick("cpu", "meta"))
         spelled = text(key) if self.pick(True, False) else b"U" + bytes([len(key)]) + key.encode()
@@ -119,7 +117,7 @@ class Grammar:
         if odd == "list":
             return call(name("torch.storage", "TypedStorage"), self.list_of_floats()), 4
         if odd == "state":
-            dtype = name("torch", self._draw(st.sampled_from(_DTYPES)))
+            dtype = name("torch", self.draw(st.sampled_from(_DTYPES)))
             return built(stored, b"}" + text("dtype") + dtype + b"s"), elements
         return stored, elements
 
@@ -131,11 +129,11 @@ class Grammar:
     def arguments(self) -> tuple[bytes, ...]:
         stored, elements = self.storage()
         shapes = [(4,), (2, 2), (1, 4), (2,), (), (0,), (3,), (elements,)]
-        shape = self._draw(st.sampled_from(shapes)) if self._odds else (4,)
+        shape = self.draw(st.sampled_from(shapes)) if self.odds else (4,)
         strides: list[int] = []
         for size in reversed(shape):
             strides.insert(0, size * strides[0] if strides else 1)
-        odd = tuple(self._draw(st.integers(0, 2)) for _ in shape)
+        odd = tuple(self.draw(st.integers(0, 2)) for _ in shape)
         offset = number(int(str(self.pick(0, 1, 2))))
         steps = numbers(tuple(strides) if self.pick(True, False) else odd)
         sized = call(name("torch", "Size"), list_(*map(number, shape)))
@@ -143,7 +141,7 @@ class Grammar:
 
     def metadata(self) -> bytes:
         bit = str(self.pick("neg", "conj", "other"))
-        flags = b"}" + text(bit) + _FLAG[bool(self.pick(False, True))] + b"s"
+        flags = b"}" + text(bit) + FLAG[bool(self.pick(False, True))] + b"s"
         return self.remembered(self.maybe(lambda: b"}", lambda: b"N", lambda: flags), "flags")
 
     def rebuilt(self) -> tuple[bytes, tuple[bytes, ...]]:
@@ -157,9 +155,9 @@ class Grammar:
         start = self.arguments()
         if kind == "v1":
             return _UTILS("_rebuild_tensor"), start
-        rest: tuple[bytes, ...] = (_FLAG[bool(self.pick(False, True))], HOOKS)
+        rest: tuple[bytes, ...] = (FLAG[bool(self.pick(False, True))], HOOKS)
         if kind == "v3":
-            rest += (name("torch", self._draw(st.sampled_from(_DTYPES))),)
+            rest += (name("torch", self.draw(st.sampled_from(_DTYPES))),)
         if not self.pick(True, False):
             rest += (self.metadata(),)
         rebuild = _UTILS(f"_rebuild_tensor_{kind}")
@@ -172,21 +170,21 @@ class Grammar:
 
     def subclass(self) -> bytes:
         function, arguments = self.rebuilt()
-        kind = self._draw(st.sampled_from((
+        kind = self.draw(st.sampled_from((
             name("torch", "Tensor"), name("torch.nn.parameter", "Parameter"))))  # fmt: skip
         rebuild = name("torch._tensor", "_rebuild_from_type_v2")
         return call(rebuild, function, kind, tuple_(*arguments), self.attributes())
 
     def attributes(self) -> bytes:
         names = ("note", "data", "real", "imag", "grad", "requires_grad", "names", "_is_param")
-        attribute = text(self._draw(st.sampled_from(names)))
+        attribute = text(self.draw(st.sampled_from(names)))
         value = self.choose(lambda: b"N", lambda: number(1), self.rest, self.tensor)
         found = b"}" + attribute + value + b"s"
         return self.choose(lambda: b"N", lambda: b"}", lambda: found,
                            lambda: tuple_(b"N", found), lambda: tuple_(found, b"N"))  # fmt: skip
 
     def rest(self) -> bytes:
-        return self.choose(lambda: b"N", lambda: text("x"), lambda: _FLAG[True])
+        return self.choose(lambda: b"N", lambda: text("x"), lambda: FLAG[True])
 
     def parameter(self) -> bytes:
         kind = name("torch.nn.parameter", "Parameter")
@@ -197,8 +195,8 @@ class Grammar:
         )
 
     def constructed(self) -> bytes:
-        kind = name("torch", self._draw(st.sampled_from(("Tensor", "FloatTensor", "HalfTensor"))))
-        make = self._draw(st.sampled_from((call, create)))
+        kind = name("torch", self.draw(st.sampled_from(("Tensor", "FloatTensor", "HalfTensor"))))
+        make = self.draw(st.sampled_from((call, create)))
         return self.choose(
             lambda: make(kind, self.list_of_floats()),
             lambda: make(kind),
@@ -254,7 +252,7 @@ class Grammar:
         )
 
     def statistics(self) -> list[tuple[bytes, bytes]]:
-        names = list(NAMES[: self._draw(st.sampled_from((2, 4)))])
+        names = list(NAMES[: self.draw(st.sampled_from((2, 4)))])
         more = self.pick(None, *NAMES)
         return [(self.key(n), self.tensor()) for n in [*names, *([str(more)] if more else [])]]
 
@@ -297,7 +295,7 @@ class Grammar:
         changed = self.choose(
             lambda: (
                 self.again("dict")
-                + pairs([(text(self._draw(st.sampled_from(NAMES))), self.tensor())])
+                + pairs([(text(self.draw(st.sampled_from(NAMES))), self.tensor())])
             ),
             lambda: self.again("flags") + text("neg") + b"\x89s",
             lambda: self.again("tensor") + self.state() + b"b",
@@ -305,33 +303,3 @@ class Grammar:
             lambda: self.again("dict") + self.attributes() + b"b",
         )
         return text("zz") + changed + b"s"
-
-
-_ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
-
-
-def _zip(folder: Path, body: bytes, order: str) -> Path:
-    records = {"a/data.pkl": b"\x80\x02" + body + b".", "a/version": b"3\n"}
-    records |= {f"a/data/{key}": raw for key, raw in RECORDS.items()}
-    if order:
-        record, _, value = order.partition("=")
-        records[f"a/{record}"] = value.encode()
-    return pack(folder / "model.pt", records)
-
-
-def _legacy(folder: Path, body: bytes, keys: tuple[str, ...]) -> Path:
-    listed = b"\x80\x02](" + b"".join(text(key) for key in keys) + b"e."
-    raw = b"".join(struct.pack("<q", 4) + RECORDS[key] for key in keys)
-    return file(folder, _MAGIC + b"\x80\x02" + body + b"." + listed + raw)
-
-
-@st.composite
-def files(draw: st.DrawFn) -> Callable[[Path], Path]:
-    """Writes one file into a folder."""
-    legacy = draw(st.booleans())
-    body = Grammar(draw, legacy).content()
-    if legacy:
-        keys = draw(st.sampled_from((("0", "1"), ("1", "0"), ("0",), ("0", "1", "0"))))
-        return partial(_legacy, body=body, keys=keys)
-    order = draw(st.sampled_from(("", "", "byteorder=little", "byteorder=big", "BYTEORDER=big")))
-    return partial(_zip, body=body, order=order)

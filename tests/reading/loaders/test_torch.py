@@ -1,6 +1,6 @@
-"""What bncheck reads is what torch.load finds, or it is not read: files from a grammar.
+"""torch.load(weights_only=True), and pickle for arrays: files from the grammar that they accept.
 
-BNCHECK_FUZZ=100000 makes a long run of it, `python -m tests.reading.test_loader 100000` too.
+BNCHECK_FUZZ=100000 makes a long run of it, `python -m tests.reading.loaders.test_torch 100000` too.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor
-from tests.reading.grammar import files
-from tests.reading.loader import Loader, Numbers, Part
+from tests.reading.loaders.torch_files import files
+from tests.reading.loaders.torch_loader import Loader, Numbers, Part
 
-_EXAMPLES = int(os.environ.get("BNCHECK_FUZZ", "600"))
+_EXAMPLES = int(os.environ.get("BNCHECK_FUZZ", "500"))
 #: What the reader says of a tensor that it does not read.
 UNREAD = ("not read", (), "")
 

@@ -1,0 +1,54 @@
+"""A model with the places where it is measured, found once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from bncheck.core.errors import BncheckError
+from bncheck.measuring.norms import TrackingNorm, norms_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Instrumented:
+    """A model, its normalisation layers, and what stands before their names in the file.
+
+    Within a measurement layers have the model's own names; layers, findings and statistics of a
+    file have the file's.
+    """
+
+    model: nn.Module
+    norms: tuple[TrackingNorm, ...]
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, model: nn.Module, prefix: str = "") -> Instrumented:
+        """The model with all its layers that keep running statistics, which may be none."""
+        return cls(model, tuple(norms_of(model)), prefix)
+
+    def require_norms(self) -> None:
+        """Raise BncheckError where there is nothing to measure."""
+        if not self.norms:
+            raise BncheckError(
+                "has no normalisation layer with running statistics", "there is nothing to measure",
+                f"the model {type(self.model).__name__}",
+            )  # fmt: skip
+
+    def by_file_name(self) -> dict[str, TrackingNorm]:
+        """The layers by the file's names."""
+        return {self.prefix + norm.name: norm for norm in self.norms}
+
+    def in_file(self, found: Mapping[str, T]) -> dict[str, T]:
+        """What was found by the model's names, by the file's."""
+        return {self.prefix + name: value for name, value in found.items()}
+
+    def in_model(self, found: Mapping[str, T]) -> dict[str, T]:
+        """What is known by the file's names, by the model's; without what is no part of it."""
+        start = self.prefix
+        return {n[len(start) :]: value for n, value in found.items() if n.startswith(start)}

@@ -1,0 +1,114 @@
+"""Population statistics in the batch cascade, dropout off, and what they would do to the model.
+
+Mean and variance are pooled over all values, so the variance has its part between batches, a short
+last batch weighs what it is, and sorted data do no harm. A layer that saw nothing keeps its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Severity
+from bncheck.data import Batches
+from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
+from bncheck.measuring.results import Comparison
+from bncheck.measuring.run import Run
+from bncheck.recalibrating.counters import new_counters
+from bncheck.recalibrating.report import RecalibrationReport
+from bncheck.recalibrating.verdict import with_verdict
+from bncheck.rules.static.bn102_non_finite import non_finite
+from bncheck.rules.static.bn103_negative_variance import negative_variance
+from bncheck.subject.setup import Measuring
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Statistics = dict[str, tuple[Floats, Floats]]
+
+
+def recalibrate_with_data(
+    subject: Instrumented,
+    layers: tuple[NormLayer, ...],
+    measuring: Measuring,
+    options: Options,
+) -> RecalibrationReport:
+    """Measure, and judge what the measured statistics do. Raises BncheckError."""
+    from bncheck.measuring.measure import measure, measure_population
+
+    run = measuring.run(options.train_batch_size, True, options.thresholds)
+    data = measuring.batches()
+    broken = {
+        f.layer
+        for f in static_findings(None, layers, options)
+        if f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
+    }
+    measurement: Measurement | None = None
+    if broken:
+        measured = measure_population(subject, layers, data, run)
+    else:
+        measurement = measure(subject, layers, data, run)
+        measured = measurement.layers
+    statistics = measured_statistics(measured)
+    _refuse_non_finite(statistics)
+    after, comparison = _proof(subject, measured, statistics, data, run, measurement)
+    before = {m.layer.name: m.eval.w2 if m.eval else None for m in measured}
+    report = RecalibrationReport(
+        tuple(m.layer.name for m in measured),
+        before,
+        after,
+        statistics,
+        new_counters([m.layer for m in measured if m.layer.name in statistics]),
+        tuple(m.layer.name for m in measured if m.layer.name not in statistics),
+        comparison,
+        comparison.samples,
+        prefix=subject.prefix,
+    )
+    return with_verdict(report, measurement, options.thresholds)
+
+
+def _proof(
+    subject: Instrumented,
+    measured: Sequence[MeasuredLayer],
+    statistics: Statistics,
+    data: Batches,
+    run: Run,
+    measurement: Measurement | None,
+) -> tuple[dict[str, float | None], Comparison]:
+    """W2 of every layer with the new statistics in the eval cascade, and results side by side."""
+    import torch
+
+    from bncheck.measuring.cascades import Cascade, run_cascade
+    from bncheck.measuring.comparison import compare
+    from bncheck.measuring.deviation import deviation
+    from bncheck.measuring.norms import with_statistics
+
+    inner = subject.in_model(statistics)
+    comparison = measurement.comparison if measurement else None
+    if comparison is None:
+        comparison = compare(subject, data, inner, run)
+    with torch.no_grad(), with_statistics(subject.norms, inner):
+        seen = subject.in_file(run_cascade(subject, data, Cascade.EVAL, run).moments)
+    after: dict[str, float | None] = {}
+    for m in measured:
+        name = m.layer.name
+        if name in statistics and name in seen:
+            new = replace(m.layer, mean=statistics[name][0], var=statistics[name][1])
+            after[name] = deviation(new, seen[name]).w2
+    return after, comparison
+
+
+def _refuse_non_finite(statistics: Statistics) -> None:
+    for name, (mean, var) in statistics.items():
+        if not (np.isfinite(mean).all() and np.isfinite(var).all()):
+            raise BncheckError(
+                f"layer {name} sees NaN or infinity", "the weights before it are damaged"
+            )

@@ -1,0 +1,114 @@
+"""One move at a time: from a draft of a graph to a step, which leaves the draft as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from bncheck.folding.planner.backwards import pull
+from bncheck.folding.planner.beside import put_beside
+from bncheck.folding.planner.draft import Draft, Moving, Step
+from bncheck.folding.planner.forwards import push
+from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.planner.normalisations import affine_of, find_normalisations
+from bncheck.folding.planner.skip import pull_with_skip
+from bncheck.folding.planner.sums import ConstantWay, Shift, combinations
+from bncheck.graph import specs
+from tests.folding.random_graphs import Net
+
+torch.set_num_threads(1)
+
+Move = Callable[[Draft, Moving, bool], Step]
+
+
+def _conv(net: Net, x: str, padding: int = 0) -> str:
+    size = 2 * padding + 1
+    weight = net.numbers(4, 4, size, size)
+    spec = specs.Conv(1, padding > 0, (padding, padding))
+    (y,) = net.call(spec, [x, weight, None], lambda a, w, b=None: F.conv2d(a, w, b, 1, padding))
+    return y
+
+
+def _norm(net: Net, x: str) -> str:
+    given = [net.numbers(4), net.numbers(4), net.numbers(4), net.numbers(4, low=0.3)]
+    (y,) = net.call(
+        specs.Norm(1e-5, False), [x, *given], lambda a, w, b, m, v: F.batch_norm(a, m, v, w, b)
+    )
+    return y
+
+
+def _sum(net: Net, x: str, y: str) -> str:
+    (z,) = net.call(specs.Add((1.0, 1.0)), [x, y], torch.add)
+    return z
+
+
+def _relu(net: Net, x: str) -> str:
+    (y,) = net.call(specs.Rectifier("relu"), [x], F.relu)
+    return y
+
+
+def _moved(net: Net, move: Move) -> Step:
+    """The step of the only normalisation."""
+    graph = net.graph()
+    (norm,) = find_normalisations(graph)
+    draft = Draft(graph)
+    step = move(draft, draft.moving(norm, affine_of(graph, norm)), False)
+    assert draft == Draft(graph)
+    assert norm.last in draft.after(norm, step).bypassed
+    return step
+
+
+def test_pull_ends_in_the_calls_that_made_the_input() -> None:
+    net = Net(1)
+    _norm(net, _sum(net, _conv(net, "x"), _conv(net, "x")))
+    step = _moved(net, pull)
+    assert step.into == [1, 0]
+    assert step.through == [2]
+    first, second = step.folds[0].after, step.folds[1].after
+    assert first is not None
+    assert second is not None
+    assert first.shifts, "by default, the first operand takes the shift"
+    assert not second.shifts
+
+
+def test_push_ends_in_all_calls_that_read_the_output() -> None:
+    net = Net(2)
+    y = _norm(net, _relu(net, "x"))
+    _conv(net, y)
+    _conv(net, y)
+    step = _moved(net, push)
+    assert step.into == [2, 3]
+    assert all(fold.before is not None for fold in step.folds.values())
+
+
+def test_a_skip_connection_makes_both_readers_want_the_same() -> None:
+    net = Net(3)
+    y = _conv(net, "x")
+    _sum(net, y, _norm(net, y))
+    with pytest.raises(Stuck, match="also used by op2"):
+        _moved(net, pull)
+    assert _moved(net, pull_with_skip).into == [0]
+
+
+def test_beside_adds_a_diagonal_to_a_convolution_of_the_same_value() -> None:
+    net = Net(4)
+    y = _relu(net, "x")
+    _sum(net, _conv(net, y, padding=1), _norm(net, y))
+    for move in (pull, push, pull_with_skip):
+        with pytest.raises(Stuck):
+            _moved(net, move)
+    step = _moved(net, put_beside)
+    assert step.into == [1]
+    assert step.folds[1].beside is not None
+
+
+def test_all_ways_are_tried_but_the_usual_one() -> None:
+    ways = list(combinations({3: Shift, 1: ConstantWay}))
+    assert len(ways) == 8
+    assert ways[0] == {3: Shift.FIRST, 1: ConstantWay.SCALED}
+    assert ways[-1] == {3: Shift.HALVES, 1: ConstantWay.SHIFTED}
+    assert not list(combinations({}))
+    assert len(list(combinations(dict.fromkeys(range(9), Shift)))) == 26
