@@ -228,18 +228,22 @@ def recalibrate(
     metric: str | Metric | None = None,
     train_batch_size: int | None = None,
     data_options: DataOptions | None = None,
+    force: bool = False,
 ) -> RecalibrationReport:
     """Measure a module's running statistics anew; the module is left as it was.
 
     `.state_dict()` of the report holds the new buffers, for model.load_state_dict(...,
-    strict=False); it refuses where they would serve the data worse. Raises BncheckError.
+    strict=False); it refuses where `inspect` on the same data would not recalibrate, unless
+    `force`. Raises BncheckError.
     """
     from bncheck.inspecting.from_file import Options
     from bncheck.recalibrating.command import recalibrate_module
     from bncheck.subject.setup import Measuring, device_of
 
     device = device_of(model)
-    measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)
+    measuring = Measuring(
+        model, data, data_options=data_options, device=device, metric=metric, force=force
+    )
     return recalibrate_module(model, Options(train_batch_size=train_batch_size), measuring)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,9 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write even where the diagnosis says otherwise.")
+    ] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     judging: JudgingOptions,
     measuring_options: MeasuringOptions,
@@ -37,9 +41,9 @@ def recalibrate(
 ) -> int:
     """Measure the running statistics anew, and write a copy.
 
-    Only the BatchNorm buffers' bytes differ in the copy. Nothing is written where the new
-    statistics serve the data worse (exit 1). Without --model and --data, averages that were
-    updated too rarely are repaired by formula.
+    Only the BatchNorm buffers' bytes differ in the copy. Nothing is written where `inspect` on the
+    same data would not recalibrate (exit 1); --force writes all the same. Without --model and
+    --data, averages that were updated too rarely are repaired by formula.
     """
     from bncheck.inspecting.from_file import Options
     from bncheck.recalibrating.command import recalibrate_file
@@ -62,6 +66,8 @@ def recalibrate(
         measuring = measuring_options.measuring(ranks, progress)
         if measuring is not None and measuring.data is None:
             raise BncheckError("--model needs data to measure with", "add --data SPEC")
+        if measuring is not None:
+            measuring = replace(measuring, force=force)
         note = unsaid if ranks.rank else console.note
         done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
         if ranks.rank == 0:

@@ -163,10 +163,11 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
 
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
-    run = f"run `{network.recalibrate}`"
     if advice is Advice.RECALIBRATE:
+        run = f"run `{network.recalibrate}`"
         return f"{run}; {claim.advice}" if claim.advice else run
     if advice is Advice.IF_DATA_FIT:
+        run = f"run `{network.recalibrate_anyway}`"
         return f"if these data are what deployment sees, {run}; if not, {claim.advice}"
     if network.direction is Direction.WORSE:
         return f"{claim.advice}, and leave the statistics: measured ones would serve worse"

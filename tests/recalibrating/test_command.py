@@ -33,7 +33,8 @@ SICK = ("never-updated.pt", "one-layer-reset.pt", "nan.pt", "negative-variance.p
 def mended(name: str, folder: Path) -> tuple[RecalibrationReport, Path, str | None]:
     key = "ema" if name.startswith("ema") else None
     out = folder / name
-    measuring = Measuring(MODEL, TRAINING)
+    # Data of another scale would look the same: only the user can tell, and says so.
+    measuring = Measuring(MODEL, TRAINING, force=name == "wrong-input-scale.pt")
     return recalibrate_file(SAMPLES / name, out, Options(key), measuring), out, key
 
 
@@ -56,6 +57,18 @@ def test_typing_the_command_makes_it_well(name: str, tmp_path: Path) -> None:
     best = {"negative-variance.pt": 0.981, "under-warmed-module.pt": 0.983,
             "momentum-0.9-module.pt": 0.986}.get(name, 0.994)  # fmt: skip
     assert accuracy(out, key) >= best - 0.002 - 0.0005
+
+
+def test_what_inspect_makes_conditional_is_not_written(tmp_path: Path) -> None:
+    sick, out = SAMPLES / "wrong-input-scale.pt", tmp_path / "out.pt"
+    (finding,) = (f for f in bncheck.inspect(sick, TRAINING, model=MODEL).findings
+                  if f.severity is Severity.ERROR)  # fmt: skip
+    assert finding.fix.startswith("if these data are what deployment sees, run ")
+    assert " --force`" in finding.fix
+    report = recalibrate_file(sick, out, Options(), Measuring(MODEL, TRAINING))
+    assert report.reason is not None
+    assert "--force" in report.reason
+    assert not out.exists()
 
 
 def test_the_healthy_model_stays_what_it_is(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def _within_classes(
 ) -> Iterator[Claim]:
     """Running variances lack a share theta of the variance between classes, in every layer."""
     off = [m for m in network.layers if network.is_off(m)]
+    if not off:
+        return
     theta = _between_missing(off)
     if not _LEAST_MISSING <= theta <= 1.1:
         return

@@ -33,7 +33,7 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
         f"(W2 {culprit.batch.w2:.2f}), and no single cause explains it"
     )
     condition = "check that the data are prepared as in training; if they are, run "
-    fix = f"{condition}`{network.recalibrate}`"
+    fix = f"{condition}`{network.recalibrate_anyway}`"
     if network.mostly_restored:
         fix = f"run `{network.recalibrate}`"
     elif network.direction is Direction.UNKNOWN:

@@ -38,5 +38,5 @@ def harmless(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
             "difference here"
         ),
         "none needed where the norms were frozen in training; if they were not, check the data, "
-        f"then run `{network.recalibrate}`",
+        f"then run `{network.recalibrate_anyway}`",
     )

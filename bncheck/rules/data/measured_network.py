@@ -81,6 +81,13 @@ class MeasuredNetwork:
         """By the largest W2 of the eval cascade, what deployment sees."""
         return self.thresholds.severity(self.measurement.w2)
 
+    @property
+    def recalibrate_anyway(self) -> str:
+        """The same where it is written only if the user insists."""
+        if self.recalibrate.endswith(")"):
+            return f"{self.recalibrate[:-1]}, force=True)"
+        return f"{self.recalibrate} --force"
+
     @cached_property
     def off(self) -> dict[str, float]:
         """The layers that deviate by themselves, with what they weigh in the whole deviation."""
