@@ -154,6 +154,43 @@ class DequantizeLinear(OpRun):
         return (wide * scale.reshape(sizes if scale.ndim else ()),)
 
 
+class _OldBinary(OpRun):
+    """Before opset 7 the second operand lies along the axis that the node names, or the last."""
+
+    op_domain = ""
+    compute: Any
+
+    def _run(self, x, y, axis=None, broadcast=None, consumed_inputs=None):  # type: ignore[no-untyped-def]
+        first = x.ndim - y.ndim if axis is None else axis % max(x.ndim, 1)
+        if broadcast:
+            y = y.reshape(y.shape + (1,) * (x.ndim - first - y.ndim))
+        return (type(self).compute(x, y).astype(x.dtype),)
+
+
+class Add(_OldBinary):
+    """x + y."""
+
+    compute = np.add
+
+
+class Sub(_OldBinary):
+    """x - y."""
+
+    compute = np.subtract
+
+
+class Mul(_OldBinary):
+    """x * y."""
+
+    compute = np.multiply
+
+
+class Div(_OldBinary):
+    """x / y."""
+
+    compute = np.divide
+
+
 def _margins(
     sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
 ) -> list[tuple[int, int]]:
@@ -197,6 +234,8 @@ def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     own: list[type[OpRun]] = [Conv, ConvTranspose, Pad, BatchNormalization]
     if opset_of(model) < 19:
         own.append(DequantizeLinear)
+    if opset_of(model) < 7:
+        own += [Add, Sub, Mul, Div]
     return ReferenceEvaluator(model, new_ops=own)
 
 
