@@ -20,12 +20,14 @@ from bncheck.folding.result import Parity
 Inputs = TypeVar("Inputs")
 
 _BATCHES = (2, 3)
+#: So many more inputs are tried where all that are usual were refused.
+_PATIENCE = 8
 #: So many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
 _SAMPLED = 256
 
 
 class RefusedError(RuntimeError):
-    """The program does not take inputs of these sizes, which need not show in it."""
+    """The program does not take such inputs: their sizes or values, which need not show in it."""
 
 
 class SideBySide(Protocol[Inputs]):
@@ -43,6 +45,10 @@ class SideBySide(Protocol[Inputs]):
     @property
     def has_free_batch(self) -> bool:
         """Whether the first axis of an input may have any size."""
+
+    @property
+    def examples(self) -> Sequence[Inputs]:
+        """Inputs that came with the program, for one that takes no fresh ones."""
 
     def fresh(self, batch: int) -> Inputs:
         """Random inputs, other ones each time; `batch` is the size of free first axes."""
@@ -70,12 +76,16 @@ def prove(
     fresh = map(sides.fresh, itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4)))
     usual = [*itertools.islice(fresh, max(1, len(first))), *extra]
     refused: RefusedError | None = None
-    for tried, inputs in enumerate(itertools.chain(usual, itertools.islice(fresh, ENOUGH_VALUES))):
+    spare = (inputs for inputs in sides.examples if not outputs.batches)
+    more = itertools.chain(spare, itertools.islice(fresh, ENOUGH_VALUES))
+    for tried, inputs in enumerate(itertools.chain(usual, more)):
         if tried >= len(usual) and not outputs.needs_more and not inside.wants_more:
+            break
+        if tried >= len(usual) + _PATIENCE and not outputs.batches:
             break
         try:
             results = sides.outputs(inputs)
-        except RefusedError as error:  # left out where inputs of other sizes are accepted
+        except RefusedError as error:  # left out where other inputs are accepted
             refused = error
             continue
         batch = sides.batch_of(inputs)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import _compat_pickle
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
@@ -60,6 +60,7 @@ _PURE: Final = frozenset(
         *("itemgetter", "attrgetter", "methodcaller"),
     )
 )
+_HANDED_OVER: Final = BncheckError("hands a tensor to a call that may change it", AGAIN)
 _ALIASES: Final = ("torch.", "collections.", "builtins.", "_codecs.")
 _DICT_METHODS: Final = frozenset(dir(OrderedDict)) | frozenset(dir(Counter))
 
@@ -87,26 +88,31 @@ def called(function: Value, args: Args, charge: Charge) -> Value:
     if known is not None:
         return known
     if function not in _VALUES:
-        _hand_over(function, args)
+        _hand_over(function, args, charge)
     return Node(function, args)
 
 
-def _hand_over(function: Global, args: Args) -> None:
+def _hand_over(function: Global, args: Args, charge: Charge) -> None:
     """An unknown call may write into the tensors that it is given, and so into their storages.
 
     Python's own functions may alter any object (`setattr`, `operator.setitem`), but for a few.
     """
-    for arg in args:
+    for arg in _with_members(args, charge):
         if isinstance(arg, TensorView):
-            arg.flaw = _handed(function)
+            arg.flaw = _HANDED_OVER
             if isinstance(arg.storage, StorageReference):
                 arg.storage.flaw = arg.flaw
         elif isinstance(arg, Node) and function.module in _PYTHON and function.name not in _PURE:
             raise BncheckError(f"calls {function!s:.60} on what it holds", DISTRUST)
 
 
-def _handed(function: Global) -> BncheckError:
-    return BncheckError(f"hands a tensor to a call that may change it ({function!s:.60})", AGAIN)
+def _with_members(args: Args, charge: Charge) -> Iterator[Value]:
+    for arg in args:
+        if isinstance(arg, (list, tuple)):
+            charge(len(arg))
+            yield from arg
+        else:
+            yield arg
 
 
 def created(kind: Value, args: Args, keywords: bool, charge: Charge) -> Value:

@@ -20,8 +20,6 @@ PLAIN_WIDTH: Final = 100
 LABEL: Final = 9
 #: Cells up to this length are not broken.
 _SHORT: Final = 12
-#: Letters of a cell; a reason may take several lines, and a name of kilobytes is an attack.
-_LONGEST: Final = 1000
 
 STYLES: Final = {
     Severity.ERROR: "bold red",
@@ -88,7 +86,8 @@ def table(data: Table, rows: Sequence[int], width: int, header: bool = True) -> 
         tones = data.tones[place] if data.tones else (None,) * len(data.columns)
         grid.add_row(
             *(
-                Text(visible(cell, _LONGEST), STYLES[tone] if tone else "")
+                # A layer may be called by a megabyte: a cell shows as much of it as a name needs.
+                Text(visible(cell), STYLES[tone] if tone else "")
                 for cell, tone in zip(data.rows[place], tones, strict=True)
             )
         )

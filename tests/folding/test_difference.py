@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bncheck.cli import run
+from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import Difference, relative_error
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx import fold as onnx_fold
@@ -182,3 +183,31 @@ def test_where_rounding_drowns_all_the_finding_says_so() -> None:
     tolerance = float(finding.fix.partition("--tolerance ")[2].split()[0])
     wider = FoldOptions(tolerance=tolerance)
     assert program_fold.fold(model, (torch.randn(2, 3, 8, 8),), wider).parity.holds  # type: ignore[union-attr]
+
+
+class _Table(nn.Module):
+    """Rows 0 to 3 of the table are those of inputs 5 to 8; fresh inputs are 0 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.table = nn.Embedding(4, 4)
+
+    def forward(self, x: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.norm(self.conv(x)) + self.table(row - 5)[..., None, None]
+        return y
+
+
+def test_a_program_that_takes_no_fresh_inputs_is_compared_on_the_examples() -> None:
+    inputs = (torch.randn(4, 3, 8, 8), torch.tensor([5, 6, 7, 8]))
+    result = program_fold.fold(_Table().eval(), inputs)
+    assert result.parity is not None
+    assert result.parity.batches[0] == 4
+    assert result.parity.holds
+
+
+def test_a_program_that_takes_none_of_the_inputs_is_not_compared() -> None:
+    inputs = (torch.randn(4, 3, 8, 8), torch.tensor([5, 6, 7, 8]))
+    program = torch.export.export(_Table().eval(), inputs)
+    with pytest.raises(BncheckError, match="cannot be run for the comparison"):
+        program_fold.fold(program, None)

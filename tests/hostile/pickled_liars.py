@@ -280,6 +280,9 @@ for _name, _what, _body in (
     ("fill", "a tensor that a call fills",
      dict_(_MEAN | {"bn.running_var": _SHOWN + put(8)}
            | {"x": call(name("torch", "Tensor.fill_"), get(8), _int(-1))})),
+    ("fill-in-a-list", "tensors in a list that a call fills",
+     dict_(_MEAN | {"bn.running_var": _SHOWN + put(8)}
+           | {"x": call(name("torch", "_foreach_neg_"), b"]" + get(8) + b"a")})),
     ("fill-a-view", "another view of its storage that a call fills",
      dict_(_SOUND | {"x": call(name("torch", "Tensor.fill_"), _SHOWN, _int(-1))})),
 ):  # fmt: skip

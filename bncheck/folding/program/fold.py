@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
@@ -77,10 +78,11 @@ def fold(
 
     `more_inputs` are flat inputs on which parity is checked, too. Raises BncheckError.
     """
+    arguments = as_arguments(example_inputs)
     if not isinstance(model, ExportedProgram):
         say("exporting")
-        model = export_program(model, as_arguments(example_inputs))
-    program = _Program(model)
+        model = export_program(model, arguments)
+    program = _Program(model, [pytree.tree_leaves(arguments)] if arguments else [])
     report, (solution,) = folding.fold(program, options or FoldOptions(), more_inputs, say)
     return FoldResult(program.result, report, solution)
 
@@ -90,8 +92,8 @@ class _Program:
 
     failures: tuple[type[Exception], ...] = (RuntimeError,)
 
-    def __init__(self, given: ExportedProgram) -> None:
-        self._given = given
+    def __init__(self, given: ExportedProgram, examples: Sequence[Flat]) -> None:
+        self._given, self._examples = given, examples
         self._planned = self.result = decomposed(functional(inlined(given)))
         refuse_random(self._planned)
 
@@ -106,4 +108,5 @@ class _Program:
         self.result = self._folded.program
 
     def evaluate(self) -> ProgramSides:
-        return ProgramSides(self._given, self._planned, self._folded, self._solution.boundary)
+        boundary = self._solution.boundary
+        return ProgramSides(self._given, self._planned, self._folded, boundary, self._examples)

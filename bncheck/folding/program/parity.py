@@ -36,7 +36,9 @@ class ProgramSides:
         planned: ExportedProgram,
         folded: Rewritten,
         boundary: Collection[str],
+        examples: Sequence[Flat] = (),
     ) -> None:
+        self.examples = examples
         self.original, self.planned, self.folded = original, planned, folded.program
         self.tolerance = default_tolerance(original)
         self.has_free_batch = has_free_batch(original)
@@ -60,11 +62,12 @@ class ProgramSides:
     def outputs(self, inputs: Flat) -> tuple[list[Output], list[Output], list[Output]]:
         """Of the original in float64, of the fold, of the original. Raises RefusedError.
 
-        A size that is written into the model, as in x.view(2, -1), need not show in the program.
+        A size that is written into the model, as in x.view(2, -1), need not show in the program,
+        nor that an integer is the place of a row in a table.
         """
         try:
             precise = run_in_float64(self.original, inputs)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError, ValueError) as error:
             raise RefusedError(str(error)) from None
         folded, original = (run_as_written(p, inputs) for p in (self.folded, self.original))
         return arrays(precise), arrays(folded), arrays(original)
