@@ -20,6 +20,8 @@ from bncheck.folding.result import Parity
 Inputs = TypeVar("Inputs")
 
 _BATCHES = (2, 3)
+#: So many more inputs are tried where all that are usual were refused.
+_PATIENCE = 8
 #: So many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
 _SAMPLED = 256
 
@@ -78,6 +80,8 @@ def prove(
     more = itertools.chain(spare, itertools.islice(fresh, ENOUGH_VALUES))
     for tried, inputs in enumerate(itertools.chain(usual, more)):
         if tried >= len(usual) and not outputs.needs_more and not inside.wants_more:
+            break
+        if tried >= len(usual) + _PATIENCE and not outputs.batches:
             break
         try:
             results = sides.outputs(inputs)

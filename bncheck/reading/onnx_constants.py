@@ -20,7 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.core.budget import Account
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
 from bncheck.reading.onnx_norms import STANDARD
 from bncheck.reading.tensors import MOST_AXES
@@ -117,6 +117,9 @@ class Resolver:
             return None
         if node.op_type == "Constant":
             return self._literal(node)
+        # Before opset 7 this attribute says along which axis the second operand lies.
+        if self.opset < 7 and any(attribute.name == "broadcast" for attribute in node.attribute):
+            return None
         names = [name for name in node.input if name]
         if node.op_type not in _COMPUTED or not names or any(name not in known for name in names):
             return None
@@ -155,11 +158,14 @@ class Resolver:
         origins = tuple(dict.fromkeys(o for c in given.values() for o in c.origins or (c,)))
         depth = 1 + max(constant.depth for constant in given.values())
 
-        def read(place: int) -> Array:
-            return results()[place]
+        def read(place: int, shape: tuple[int, ...]) -> Array:
+            found = results()[place]
+            if np.shape(found) != shape:
+                raise _not_computed(node, f"of the shape {np.shape(found)}, not {shape}")
+            return found
 
         return [
-            Constant(name, shape, dtype, partial(read, place), origins[:_SOURCES], depth)
+            Constant(name, shape, dtype, partial(read, place, shape), origins[:_SOURCES], depth)
             for place, (name, (shape, dtype)) in enumerate(zip(node.output, kinds, strict=True))
         ]
 
@@ -203,12 +209,15 @@ class Resolver:
         try:
             results = list(ReferenceEvaluator(model).run(None, feed))
         except Exception as error:
-            raise BncheckError(
-                f"has a constant {str(node.output[0])[:60]!r} that cannot be computed "
-                f"({type(error).__name__})",
-                "export it again with constant folding",
-            ) from None
+            raise _not_computed(node, type(error).__name__) from None
         return results
+
+
+def _not_computed(node: onnx.NodeProto, why: str) -> BncheckError:
+    return BncheckError(
+        f"has a constant {quoted(str(node.output[0]))} that cannot be computed ({why})",
+        "export it again with constant folding",
+    )
 
 
 def _work(kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> int:

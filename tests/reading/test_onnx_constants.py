@@ -219,3 +219,13 @@ def test_a_node_without_its_inputs_or_results_is_passed_over(
     assert [layer.name for layer in bncheck.inspect(path).layers] == ["bn"]
     decisions = fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms
     assert [decision.name for decision in decisions] == ["bn"]
+
+
+def test_an_operand_that_lies_along_an_axis_as_before_opset_7_is_not_computed() -> None:
+    """The reference has the later meaning alone."""
+    old = helper.make_node("Add", ["a", "b"], ["y"], broadcast=1, axis=0)
+    stored = {"a": np.ones((2, 3), np.float32), "b": np.ones(2, np.float32)}
+    model = _whole([old], stored, opset=6)
+    resolver = Resolver(model)
+    known = {t.name: resolver.stored(t.name, t) for t in model.graph.initializer}
+    assert resolver.outputs(old, known) is None

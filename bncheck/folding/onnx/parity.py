@@ -11,7 +11,7 @@ from onnx import helper
 
 from bncheck.folding.difference import Output
 from bncheck.folding.onnx.reference import evaluator, in_float64, user_inputs
-from bncheck.folding.proof import sampled
+from bncheck.folding.proof import RefusedError, sampled
 from bncheck.folding.result import tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_file import graphs_of
@@ -58,8 +58,13 @@ class ModelSides:
         return batch_of(inputs)
 
     def outputs(self, inputs: Named) -> tuple[list[Output], list[Output], list[Output]]:
-        """Of the original in float64, of the fold, of the original."""
-        precise = self._precise.run(None, _widened(inputs))
+        """Of the original in float64, of the fold, of the original. Raises RefusedError."""
+        try:
+            precise = self._precise.run(None, _widened(inputs))
+        except NotImplementedError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise RefusedError(str(error)) from None
         return _floats(precise), _floats(self._folded(inputs)), _floats(self._as_written(inputs))
 
     def intermediates(self, inputs: Named) -> Sequence[dict[str, Output]]:

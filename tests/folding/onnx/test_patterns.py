@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
+from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.file import load_onnx, save_onnx
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading.onnx_file import graphs_of
-from tests.folding.onnx.graphs.building import conv_bn
+from tests.folding.onnx.graphs.building import bn, conv, conv_bn, model, norm, numbers
 from tests.folding.onnx.graphs.calls import CALLS
 from tests.folding.onnx.graphs.moves import MOVES
 
@@ -59,3 +61,34 @@ def test_external_data_ends_up_in_one_file_that_runs(tmp_path: Path) -> None:
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=1e-5)
     assert load_onnx(path).graph.initializer[0].data_location != onnx.TensorProto.EXTERNAL
+
+
+def _rows(path: Path) -> None:
+    """Rows 0 to 3 of a table are those of inputs 9 to 12; fresh inputs are 0 and 1."""
+    nodes = [
+        conv(),
+        bn("c", "n"),
+        helper.make_node("Sub", ["row", "nine"], ["place"]),
+        helper.make_node("Gather", ["table", "place"], ["rows"]),
+        helper.make_node("Reshape", ["rows", "sizes"], ["wide"]),
+        helper.make_node("Add", ["n", "wide"], ["y"]),
+    ]
+    weights = {
+        "conv.weight": numbers(6, 3, 3, 3), **norm(6), "table": numbers(4, 6),
+        "nine": np.array(9), "sizes": np.array([-1, 6, 1, 1]),
+    }  # fmt: skip
+    row = helper.make_tensor_value_info("row", onnx.TensorProto.INT64, ["N"])
+    onnx.save(model(nodes, weights, inputs=[row]), path)
+
+
+def test_a_model_that_takes_no_fresh_inputs_is_compared_on_data(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    _rows(path)
+    with pytest.raises(BncheckError, match="cannot be run for the comparison"):
+        fold_onnx(path)
+    x = np.random.default_rng(1).normal(size=(4, 3, 9, 9)).astype(np.float32)
+    report, _ = fold_onnx(path, samples=lambda _: {"x": x, "row": np.arange(9, 13)})
+    assert report.parity is not None
+    assert report.parity.batches[0] == 4
+    assert report.parity.holds
+    assert report.folded == 1

@@ -1,0 +1,55 @@
+"""Operators of old versions, which onnx' own reference does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bncheck.folding.onnx.reference import evaluator, in_float64
+
+
+def _run(node: onnx.NodeProto, opset: int, x: Any, **stored: Any) -> Any:
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3)
+    narrow, wide = (next(iter(run(model).run(None, {"x": x}))) for run in (evaluator, in_float64))
+    np.testing.assert_allclose(np.asarray(narrow), np.asarray(wide), rtol=1e-6)
+    return narrow
+
+
+X = np.arange(24, dtype=np.float32).reshape(2, 3, 4) + 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "right"),
+    [("Add", np.add), ("Sub", np.subtract), ("Mul", np.multiply), ("Div", np.divide)],
+)
+def test_the_second_operand_lies_along_the_axis_that_is_said(kind: str, right: Any) -> None:
+    y = np.array([1, 2, 4], np.float32)
+    node = helper.make_node(kind, ["x", "s"], ["y"], broadcast=1, axis=1)
+    np.testing.assert_array_equal(_run(node, 6, X, s=y), right(X, y[:, None]))
+
+
+def test_without_an_axis_it_lies_along_the_last_ones() -> None:
+    y = np.array([1, 2, 4, 8], np.float32)
+    node = helper.make_node("Mul", ["x", "s"], ["y"], broadcast=1)
+    np.testing.assert_array_equal(_run(node, 6, X, s=y), X * y)
+    np.testing.assert_array_equal(_run(helper.make_node("Add", ["x", "x"], ["y"]), 6, X), X + X)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 19])
+def test_small_integers_have_a_step_for_each_place_of_an_axis(opset: int) -> None:
+    x = np.arange(-6, 6, dtype=np.int8).reshape(3, 4)
+    step, zero = np.array([0.5, 1, 2], np.float32), np.array([1, 0, -1], np.int8)
+    node = helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"], axis=0)
+    right = (x.astype(np.float32) - zero[:, None]) * step[:, None]
+    np.testing.assert_array_equal(_run(node, opset, x, s=step, z=zero), right)
