@@ -85,20 +85,18 @@ def drift(
     policy = judge.policy
     measuring = _measuring(model_options)
     given = {"snapshots": snapshots, "measuring": model_options, "select": policy.select}
-    with (
-        progress_bar(not reporting.quiet, "snapshots") as progress,
-        launched(
-            timeout, "drift", reference=reference, layers=layers, shape=shape, order=order,
-            key=key, eps=eps, **given,
-        ) as ranks,
-    ):  # fmt: skip
-        options = DriftOptions(
-            reference, order.value, layers is Layers.ALL, shape, key, eps,
-            policy.select, policy.ignore, policy.thresholds, progress,
-        )  # fmt: skip
+    with launched(
+        timeout, "drift", reference=reference, layers=layers, shape=shape, order=order, key=key,
+        eps=eps, **given,
+    ) as ranks:  # fmt: skip
         if measuring is not None:
             measuring = replace(measuring, processes=ranks)
-        with ranks.together("the series"):
+        bar = progress_bar(not reporting.quiet and not ranks.rank, "snapshots")
+        with bar as progress, ranks.together("the series"):
+            options = DriftOptions(
+                reference, order.value, layers is Layers.ALL, shape, key, eps,
+                policy.select, policy.ignore, policy.thresholds, progress,
+            )  # fmt: skip
             report = run(snapshots, options, measuring)
             if measuring is None:
                 ranks.agree_on_report(report.to_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +28,8 @@ from bncheck.core.errors import BncheckError, ExitCode
 if TYPE_CHECKING:
     from bncheck.inspecting.from_file import Options
     from bncheck.inspecting.report import InspectReport
+    from bncheck.measuring.distributed import Processes
+    from bncheck.subject.setup import Measuring
 
 
 @expanded
@@ -60,7 +62,6 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
-    from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.from_file import Options
     from bncheck.reporting.documents.inspect import said
 
@@ -71,30 +72,16 @@ def inspect(
     options = Options(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
     )
-    reports: list[InspectReport] = []
-    errors: list[BncheckError] = []
     if shape and measuring_options.data is None:
         raise BncheckError("--shape is about data", "give --data, or leave it out")
     given = {"checkpoints": checkpoints, "measuring": measuring_options, "options": options}
-    with (
-        progress_bar(not reporting.quiet) as progress,
-        launched(timeout, "inspect", shape=shape, **given) as ranks,
-    ):
-        for path in checkpoints:
+    with launched(timeout, "inspect", shape=shape, **given) as ranks:
+        with progress_bar(not reporting.quiet and not ranks.rank) as progress:
             measuring = measuring_options.measuring(ranks, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
-            try:
-                with ranks.together(str(path)):
-                    done = run(path, options, measuring)
-                    if done.measurement is None:
-                        ranks.agree_on_report(done.to_dict())
-                reports.append(judge.report(done))
-            except BncheckError as error:
-                if error.subject != str(path):  # not about the file: no other will fare better
-                    raise
-                console.error(str(error))
-                errors.append(error)
+            found, errors = _all(checkpoints, options, measuring, ranks)
+        reports = [judge.report(done) for done in found]
         findings = [finding for done in reports for finding in done.findings]
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
@@ -105,6 +92,28 @@ def inspect(
         if reports or several:
             delivery.deliver(said(reports, errors, several, notes), judge.limit)
         return judge.finish(findings, failed=bool(errors))
+
+
+def _all(
+    checkpoints: Sequence[Path], options: Options, measuring: Measuring | None, ranks: Processes
+) -> tuple[list[InspectReport], list[BncheckError]]:
+    """Every file's report, or what is wrong with it, which is said at once."""
+    from bncheck.inspecting.command import inspect as run
+
+    reports, errors = [], []
+    for path in checkpoints:
+        try:
+            with ranks.together(str(path)):
+                done = run(path, options, measuring)
+                if done.measurement is None:
+                    ranks.agree_on_report(done.to_dict())
+            reports.append(done)
+        except BncheckError as error:
+            if error.subject != str(path):  # not about the file: no other will fare better
+                raise
+            console.error(str(error))
+            errors.append(error)
+    return reports, errors
 
 
 def _choices(report: InspectReport, options: Options) -> Iterator[str]:

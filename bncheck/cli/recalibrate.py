@@ -55,15 +55,13 @@ def recalibrate(
     refuse_inside(output, checkpoint)
     options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
     given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
-    with (
-        progress_bar(not reporting.quiet) as progress,
-        launched(timeout, "recalibrate", **given) as ranks,
-    ):
-        measuring = measuring_options.measuring(ranks, progress)
-        if measuring is not None and measuring.data is None:
-            raise BncheckError("--model needs data to measure with", "add --data SPEC")
-        note = unsaid if ranks.rank else console.note
-        done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
+    with launched(timeout, "recalibrate", **given) as ranks:
+        with progress_bar(not reporting.quiet and not ranks.rank) as progress:
+            measuring = measuring_options.measuring(ranks, progress)
+            if measuring is not None and measuring.data is None:
+                raise BncheckError("--model needs data to measure with", "add --data SPEC")
+            note = unsaid if ranks.rank else console.note
+            done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
         if ranks.rank == 0:
             judged = judge.report(done)
             answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))

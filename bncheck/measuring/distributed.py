@@ -142,7 +142,7 @@ def launched_processes(
     try:
         with _group(processes, store, timeout, facts or {}), processes.together("the run"):
             yield processes
-    except (SharedError, LostRankError):
+    except LostRankError:  # of which all are told
         raise
     except BaseException as error:
         if isinstance(error, TerminatedError) and (cause := _failed_before(error, wire)):
@@ -190,4 +190,5 @@ def _failed_before(error: TerminatedError, wire: Wire) -> BncheckError | None:
 def _ended_by(error: BaseException) -> str:
     if isinstance(error, (KeyboardInterrupt, TerminatedError)):
         return "was interrupted" if isinstance(error, KeyboardInterrupt) else "was terminated"
-    return f"failed ({usercode.described(error)})"
+    said = error.sentence if isinstance(error, BncheckError) else usercode.described(error)
+    return f"failed ({said})"
