@@ -45,10 +45,12 @@ def inspect_module(
     """Inspect a module in memory; it comes back as it was."""
     from bncheck.inspecting.with_data import inspect_module_with_data
     from bncheck.subject.module_layers import layers_of
+    from bncheck.subject.setup import in_memory
 
     options = options or Options()
     rules = choose_rules(options.select, options.ignore)
-    layers = layers_of(model)
+    subject = in_memory(model)
+    layers = layers_of(subject)
     if measuring is not None:
-        return inspect_module_with_data(model, layers, rules, options, measuring)
+        return inspect_module_with_data(subject, layers, rules, options, measuring)
     return InspectReport(None, layers, tuple(static_findings(None, layers, options)))

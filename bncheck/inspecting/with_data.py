@@ -26,7 +26,7 @@ from bncheck.subject.module_layers import described_by
 from bncheck.subject.setup import Measuring, instrumented
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 #: Nothing can be measured with such statistics: every output is NaN, or a buffer is not there.
 STOPPING = (non_finite, negative_variance, missing_statistics)
@@ -73,7 +73,7 @@ def file_findings(
 
 
 def inspect_module_with_data(
-    model: nn.Module,
+    subject: Instrumented,
     layers: tuple[NormLayer, ...],
     rules: Sequence[AnyRule],
     options: Options,
@@ -81,7 +81,7 @@ def inspect_module_with_data(
 ) -> InspectReport:
     """Inspect a module in memory together with data."""
     findings = static_findings(None, layers, options)
-    return _judged(None, Instrumented.of(model), layers, findings, rules, options, measuring)
+    return _judged(None, subject, layers, findings, rules, options, measuring)
 
 
 def _judged(

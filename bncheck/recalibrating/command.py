@@ -12,7 +12,6 @@ from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import Options
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.instrumented import Instrumented
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.recalibrating.formula import repair_without_data
@@ -20,7 +19,7 @@ from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.recalibrating.values import buffers_of, values_in_file
 from bncheck.recalibrating.with_data import recalibrate_with_data
 from bncheck.subject.module_layers import described_by, layers_of
-from bncheck.subject.setup import Measuring, instrumented
+from bncheck.subject.setup import Measuring, in_memory, instrumented
 from bncheck.writing.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -91,5 +90,6 @@ def recalibrate_module(
     model: nn.Module, options: Options, measuring: Measuring
 ) -> RecalibrationReport:
     """Recalibrate a module in memory; the module is left as it was."""
-    report = recalibrate_with_data(Instrumented.of(model), layers_of(model), measuring, options)
+    subject = in_memory(model)
+    report = recalibrate_with_data(subject, layers_of(subject), measuring, options)
     return replace(report, buffers=buffers_of(model, report))

@@ -47,14 +47,15 @@ def export_model(
 
 def _refuse(model: nn.Module) -> None:
     from bncheck.subject.module_layers import layers_of
+    from bncheck.subject.setup import in_memory
 
-    norms = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
-    if any(norm.training for norm in norms):
+    subject = in_memory(model)
+    if any(norm.module.training for norm in subject.norms):
         raise BncheckError(
             "BN401: the model is in training mode, so its BatchNorms normalise with the batch",
             "call model.eval(), or give force=True to export it as in eval()",
         )
-    found: Sequence[Finding] = static_findings(None, layers_of(model), Options()) if norms else ()
+    found: Sequence[Finding] = static_findings(None, layers_of(subject), Options())
     for finding in found:
         if finding.severity is Severity.ERROR:
             raise BncheckError(
