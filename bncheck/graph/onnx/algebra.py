@@ -6,7 +6,7 @@ import numpy as np
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
-from bncheck.graph.onnx.nodes import Call, Describe, Described
+from bncheck.graph.onnx.call import Call, Describe, Described
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Rectifier, Rescaled, Spec
 from bncheck.reading.onnx_norms import norm_node

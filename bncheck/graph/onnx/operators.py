@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import onnx
 
 from bncheck.graph.onnx.algebra import ALGEBRA
-from bncheck.graph.onnx.nodes import Call, Describe, Described
+from bncheck.graph.onnx.call import Call, Describe, Described
 from bncheck.graph.onnx.pooling import POOLING
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.views import VIEWS
 from bncheck.graph.operators import ONNX, UndescribedError
 from bncheck.graph.specs import Opaque, Spec
-from bncheck.reading.onnx_norms import STANDARD
+from bncheck.reading.onnx_names import STANDARD
 
 
 def _always(spec: Spec) -> Describe:

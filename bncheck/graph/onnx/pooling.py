@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import average, largest, padded, reduced
-from bncheck.graph.onnx.nodes import Call, Describe
+from bncheck.graph.onnx.call import Call, Describe
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Maximum, Spec
 

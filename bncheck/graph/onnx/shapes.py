@@ -14,11 +14,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.graph.dataflow import Dim, Shape, Value
-from bncheck.graph.onnx.nodes import FLOATS, Call, dim_of
+from bncheck.graph.onnx.call import Call
+from bncheck.graph.onnx.nodes import FLOATS, dim_of
 from bncheck.graph.onnx.sizes import product
 from bncheck.graph.operators import UndescribedError
 from bncheck.reading.onnx_constants import inferred_types
-from bncheck.reading.onnx_norms import STANDARD
+from bncheck.reading.onnx_names import STANDARD
 
 if TYPE_CHECKING:
     from bncheck.graph.onnx.scope import Scope

@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from bncheck.graph.dataflow import Dim, Shape
-from bncheck.graph.onnx.nodes import Call
+from bncheck.graph.onnx.call import Call
+from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.operators import UndescribedError
-from bncheck.reading.onnx_norms import STANDARD
-
-if TYPE_CHECKING:
-    from bncheck.graph.onnx.scope import Scope
+from bncheck.reading.onnx_names import STANDARD
 
 
-def followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+def follow(node: onnx.NodeProto, scope: Scope) -> None:
+    """Let the scope know the sizes that a node computes."""
+    sizes = _followed(node, scope)
+    if sizes is not None:
+        scope.sizes[node.output[0]] = sizes
+
+
+def _followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
     """The sizes that a node of such a program gives, in their order; None for any other node."""
-    follow = _FOLLOWED.get(node.op_type) if node.domain in STANDARD else None
+    compute = _FOLLOWED.get(node.op_type) if node.domain in STANDARD else None
     begins = node.op_type == "Shape"
-    if follow is None or not (begins or any(name in scope.sizes for name in node.input)):
+    if compute is None or not (begins or any(name in scope.sizes for name in node.input)):
         return None
     try:
-        return follow(Call(node, scope))
+        return compute(Call(node, scope))
     except UndescribedError:
         return None
 

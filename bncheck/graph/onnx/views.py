@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import Places, cut, picked, selected, tiled
-from bncheck.graph.onnx.nodes import FLOATS, Call, Describe, Described
+from bncheck.graph.onnx.call import Call, Describe, Described
+from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
 
