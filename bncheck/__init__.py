@@ -204,9 +204,9 @@ def inspect(
     """
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.command import inspect_module
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
 
-    options = Options(key, eps, momentum, train_batch_size, select, ignore)
+    options = InspectOptions(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
     if data is not None or (model is not None and isinstance(path_or_module, (str, Path))):
         from bncheck.subject.setup import Measuring, device_of
@@ -236,7 +236,7 @@ def recalibrate(
     strict=False); it refuses where `inspect` on the same data would not recalibrate, unless
     `force`. Raises BncheckError.
     """
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
     from bncheck.recalibrating.command import recalibrate_module
     from bncheck.subject.setup import Measuring, device_of
 
@@ -244,7 +244,7 @@ def recalibrate(
     measuring = Measuring(
         model, data, data_options=data_options, device=device, metric=metric, force=force
     )
-    return recalibrate_module(model, Options(train_batch_size=train_batch_size), measuring)
+    return recalibrate_module(model, InspectOptions(train_batch_size=train_batch_size), measuring)
 
 
 def open_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:

@@ -16,7 +16,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
 from bncheck.data import Batches
 from bncheck.inspecting.diagnosis import Advice, diagnose
-from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
@@ -41,7 +41,7 @@ def recalibrate_with_data(
     subject: Instrumented,
     layers: tuple[NormLayer, ...],
     measuring: Measuring,
-    options: Options,
+    options: InspectOptions,
 ) -> RecalibrationReport:
     """Measure, and judge what the measured statistics do. Raises BncheckError."""
     from bncheck.measuring.measure import measure, measure_population

@@ -115,6 +115,12 @@ def instrumented(measuring: Measuring, checkpoint: Checkpoint) -> Instrumented:
     return Instrumented.of(model.to(measuring.checked_device()), prefix)
 
 
+def in_memory(model: nn.Module) -> Instrumented:
+    """A module that the user built and loaded, which stays as it is."""
+    check_module(model)
+    return Instrumented.of(model)
+
+
 def check_module(given: object) -> None:
     """Refuse what is no module, such as a state dict."""
     from torch import nn
