@@ -16,7 +16,7 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn207_disagree import disagree
-from bncheck.rules.data.bn208_would_hurt import would_hurt
+from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn213_weights import weights_at_fault
 from bncheck.rules.data.bn217_harmless import harmless
@@ -77,6 +77,8 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
         return single, Advice.LEAVE
     if not network.layers:
         return [], Advice.NOTHING
+    if network.trained_like_this:
+        return [], Advice.LEAVE
     lost = list(weights_at_fault.check(network))
     if lost:
         return lost, Advice.LEAVE
@@ -89,7 +91,7 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
 
 
 def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Claim]:
-    for claim in initial_claims(network):
+    for claim in (*initial_claims(network), *one_sided_data(network)):
         if claim.rule in rules:
             yield claim
     for rule in EXPLANATIONS:
@@ -141,7 +143,9 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
     if network.direction is Direction.WORSE or claim.fault is Fault.DATA:
         return Advice.LEAVE
-    return Advice.IF_DATA_FIT if claim.fault is Fault.EITHER else Advice.RECALIBRATE
+    certain = claim.predicts or network.data_fit or network.mostly_restored
+    sure = claim.fault is not Fault.EITHER and certain
+    return Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
 
 
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
@@ -149,7 +153,10 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
     by_name = network.measurement.by_name()
     worst = max((by_name[name] for name in layers), key=_own_w2)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
-    if network.direction is Direction.SAME:
+    harmless = network.works and network.direction is not Direction.WORSE
+    if harmless and claim.fault in (Fault.DATA, Fault.EITHER):
+        severity = Severity.INFO  # a better preparation could gain next to nothing
+    elif network.direction is Direction.SAME:
         severity = max(severity, Severity.WARNING, key=lambda s: s.rank)
     return network.finding(
         claim.rule,
@@ -220,4 +227,5 @@ def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bo
         return False
     alone = measured.batch or measured.eval
     no_better = network.direction is Direction.WORSE or network.no_better
+    no_better = no_better or network.served_downstream(measured)
     return network.thresholds.severity(alone.w2) is None or no_better
