@@ -123,18 +123,18 @@ def test_exceptions_of_one_model_are_said_when_it_was_checked(project: Project) 
     bad, good = MODEL.format("bad", "bad.safetensors"), MODEL.format("good", "good.safetensors")
     project.configure(exception.format("bad") + bad + good)
     assert project.run("gate") == 0
-    assert "nothing to ignore" not in project.err
+    assert "matches no finding" not in project.err
     assert project.run("inspect", "bad.safetensors") == 1
     assert project.run("gate", "good") == 0
-    assert "nothing to ignore" not in project.err  # bad was not looked at
+    assert "matches no finding" not in project.err  # bad was not looked at
     project.configure(exception.format("go*") + bad + good)
     assert project.run("gate", "good") == 0
-    assert "nothing to ignore for BN102 in 'bn*' of 'go*'; remove it" in project.err
+    assert "the exception for BN102 in 'bn*' of 'go*' matches no finding; remove it" in project.err
     assert project.run("gate", "bad") == 1
-    assert "nothing to ignore" not in project.err
+    assert "matches no finding" not in project.err
     (project.folder / "good.safetensors").write_bytes(b"")
     assert project.run("gate", "good") == 2
-    assert "nothing to ignore" not in project.err
+    assert "matches no finding" not in project.err
 
 
 @pytest.mark.parametrize("epoch", [8, 20, 30])

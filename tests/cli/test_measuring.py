@@ -89,13 +89,13 @@ def test_refusing_to_make_it_worse_is_exit_1(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((*DATA,), "--data needs the model"),
+        ((*DATA,), "--data needs a model"),
         ((*MODEL, "--data", "nowhere.npz"), "nowhere.npz: does not exist"),
-        ((*MODEL, *DATA, "--mean", "a,b"), "is no list of numbers"),
+        ((*MODEL, *DATA, "--mean", "a,b"), "is not a list of numbers"),
         ((*MODEL, *DATA, "--max-samples", "20"), "20 samples are too few"),
         ((*MODEL, "--mean", "0.5"), "--mean is about data"),
         (("--max-samples", "20"), "--max-samples is about data"),
-        (("--shape",), "--shape is about data"),
+        (("--shape",), "--shape needs data"),
         ((*MODEL, *DATA, "--device", "cuda:99"), "--device cuda:99 cannot be used"),
         ((*MODEL, *DATA, "--model-arg", "width=3"), "unexpected keyword argument"),
     ],

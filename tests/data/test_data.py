@@ -135,7 +135,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no batches": ([], "gives no batches"),
     "no samples": (torch.zeros(0, 3), "holds no samples"),
     "labels that do not meet": ((X, Y[:50]), "100 samples and 50 labels"),
-    "only labels": ({"y": Y}, "labels and nothing else"),
+    "only labels": ({"y": Y}, "only labels"),
 }
 
 

@@ -43,7 +43,7 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         if line:
             yield Fact(line, detail=Detail.VERBOSE)
     if measurement.samples < 256:
-        yield Fact("fewer than 256 samples: a warning may be chance", quiet=True)
+        yield Fact("fewer than 256 samples: a warning may be due to chance", quiet=True)
 
 
 def side_by_side(c: Comparison, before: str, after: str) -> str:
@@ -133,8 +133,9 @@ def details(measurement: Measurement) -> Iterator[Fact]:
     for m in measurement.layers:
         if m.shape is not None:
             yield Fact(
-                f"{count(int(m.shape.odd.sum()), 'channel')} further from a bell than mean and "
-                f"variance say, {int(m.shape.outliers.sum())} with outliers",
+                f"{count(int(m.shape.odd.sum()), 'channel')} further from a normal "
+                f"distribution than mean and variance explain, {int(m.shape.outliers.sum())} "
+                "with outliers",
                 f"shape of {visible(m.layer.name)}",
                 detail=Detail.VERBOSE,
             )

@@ -8,7 +8,7 @@ from bncheck.core.errors import quoted
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, rule
 
-_FIX = "check by hand that the model uses them as you think"
+_FIX = "check by hand that the model uses them as intended"
 _MOST_NAMED = 4
 
 
@@ -30,7 +30,7 @@ def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Itera
         names = ", ".join(quoted(name) for name in group.names[:_MOST_NAMED])
         more = ", ..." if len(group.names) > _MOST_NAMED else ""
         yield self.finding(
-            Severity.INFO, group.owner, f"holds {names}{more}, which no rule judges", _FIX,
+            Severity.INFO, group.owner, f"holds {names}{more}, which no rule checks", _FIX,
             tensors=len(group.names),
         )  # fmt: skip
     for layer in network.tracked:
@@ -40,7 +40,7 @@ def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Itera
                     Severity.INFO,
                     layer.name,
                     f"has a {role} of {tensor.size:,} numbers for {layer.channels:,} channels, "
-                    "which no rule judges",
+                    "which no rule checks",
                     _FIX,
                     numbers=tensor.size,
                 )
