@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
+from bncheck.core.errors import BncheckError
 
 if TYPE_CHECKING:
     from bncheck.measuring.distributed import Processes
+
+_A_MONTH: Final = 30 * 86_400
 
 TimeoutOption = Annotated[
     float,
     typer.Option(
         "--timeout",
         min=0.1,
+        max=_A_MONTH,
         metavar="SECONDS",
         help="How long to wait for another rank (under torchrun).",
     ),
@@ -37,6 +42,8 @@ def launched(timeout: float, command: str, **given: object) -> Iterator[Processe
     from bncheck.measuring.messages import SharedError
     from bncheck.measuring.wire import LostRankError
 
+    if math.isnan(timeout):  # which is neither too small nor too large
+        raise BncheckError("--timeout nan is not a number of seconds", "write e.g. --timeout 300")
     facts = {"the command": command, **dict(_facts(given))}
     try:
         with launched_processes(timeout, facts) as processes:

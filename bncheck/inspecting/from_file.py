@@ -22,7 +22,7 @@ _PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class InspectOptions:
     """What a user can set about an inspection."""
 
     key: str | None = None
@@ -34,7 +34,7 @@ class Options:
     thresholds: Thresholds = DEFAULT
 
 
-def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
+def inspect_checkpoint(checkpoint: Checkpoint, options: InspectOptions) -> InspectReport:
     """Read the normalisation layers of an open checkpoint and run the rules on them."""
     layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     refuse_unread(checkpoint, layers)
@@ -42,7 +42,7 @@ def judge(checkpoint: Checkpoint, options: Options) -> InspectReport:
 
 
 def static_findings(
-    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: Options
+    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: InspectOptions
 ) -> list[Finding]:
     """What the rules say without data, the worst first."""
     container = checkpoint.container if checkpoint else None

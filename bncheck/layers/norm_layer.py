@@ -171,9 +171,10 @@ def check_size(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     left = MAX_STATISTICS
     for name in names:
         tensor = checkpoint.tensors.lazy[name]
-        checkpoint.budget.read.take(tensor.cost)  # strides spread it, and each reads it all
+        cost = tensor.cost
+        checkpoint.budget.read.take(cost)  # strides spread it, and each reads it all
         left -= tensor.elements
-        if left < 0 or tensor.cost > MAX_STATISTIC_BYTES:
+        if left < 0 or cost > MAX_STATISTIC_BYTES:
             raise BncheckError(
                 f"holds normalisation layers of more than {MAX_STATISTICS:,} numbers "
                 "(limits MAX_STATISTICS, MAX_STATISTIC_BYTES)",

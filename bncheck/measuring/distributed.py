@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bncheck._version import __version__
 from bncheck.core import usercode
@@ -35,9 +35,6 @@ from bncheck.measuring.wire import LostRankError, Wire
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
-
-#: Seconds that a rank waits for another.
-DEFAULT_TIMEOUT: Final = 300.0
 
 
 @dataclass
@@ -123,12 +120,13 @@ class Processes:
 
 @contextlib.contextmanager
 def launched_processes(
-    timeout: float = DEFAULT_TIMEOUT, facts: Mapping[str, str] | None = None
+    timeout: float, facts: Mapping[str, str] | None = None
 ) -> Iterator[Processes]:
     """The processes that torchrun started, joined; a single one without torchrun.
 
-    `facts` must be the same in all of them, as must be the versions of bncheck and torch. Whatever
-    ends this process before the others have come to the end is told to them.
+    A rank waits for another for `timeout` seconds. `facts` must be the same in all of them, as must
+    be the versions of bncheck and torch. Whatever ends this process before the others have come to
+    the end is told to them.
     """
     place = Place.from_environment()
     if place is None:
@@ -142,7 +140,7 @@ def launched_processes(
     try:
         with _group(processes, store, timeout, facts or {}), processes.together("the run"):
             yield processes
-    except (SharedError, LostRankError):
+    except LostRankError:  # of which all are told
         raise
     except BaseException as error:
         if isinstance(error, TerminatedError) and (cause := _failed_before(error, wire)):
@@ -190,4 +188,5 @@ def _failed_before(error: TerminatedError, wire: Wire) -> BncheckError | None:
 def _ended_by(error: BaseException) -> str:
     if isinstance(error, (KeyboardInterrupt, TerminatedError)):
         return "was interrupted" if isinstance(error, KeyboardInterrupt) else "was terminated"
-    return f"failed ({usercode.described(error)})"
+    said = error.sentence if isinstance(error, BncheckError) else usercode.described(error)
+    return f"failed ({said})"

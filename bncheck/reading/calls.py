@@ -60,6 +60,7 @@ _PURE: Final = frozenset(
         *("itemgetter", "attrgetter", "methodcaller"),
     )
 )
+_HANDED_OVER: Final = BncheckError("hands a tensor to a call that may change it", AGAIN)
 _ALIASES: Final = ("torch.", "collections.", "builtins.", "_codecs.")
 _DICT_METHODS: Final = frozenset(dir(OrderedDict)) | frozenset(dir(Counter))
 
@@ -98,7 +99,7 @@ def _hand_over(function: Global, args: Args, charge: Charge) -> None:
     """
     for arg in _with_members(args, charge):
         if isinstance(arg, TensorView):
-            arg.flaw = _handed(function)
+            arg.flaw = _HANDED_OVER
             if isinstance(arg.storage, StorageReference):
                 arg.storage.flaw = arg.flaw
         elif isinstance(arg, Node) and function.module in _PYTHON and function.name not in _PURE:
@@ -112,10 +113,6 @@ def _with_members(args: Args, charge: Charge) -> Iterator[Value]:
             yield from arg
         else:
             yield arg
-
-
-def _handed(function: Global) -> BncheckError:
-    return BncheckError(f"hands a tensor to a call that may change it ({function!s:.60})", AGAIN)
 
 
 def created(kind: Value, args: Args, keywords: bool, charge: Charge) -> Value:

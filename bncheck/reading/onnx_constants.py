@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from bncheck.core.budget import Account
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
-from bncheck.reading.onnx_norms import STANDARD
+from bncheck.reading.onnx_names import STANDARD
 from bncheck.reading.tensors import MOST_AXES
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.kinds import NormKind, is_norm_class, kind_of_class
-from bncheck.reading.onnx_norms import STANDARD, text
+from bncheck.reading.onnx_names import STANDARD, text
 
 if TYPE_CHECKING:
     import onnx

@@ -25,13 +25,13 @@ from bncheck.reading.onnx_doubts import (
     refuse_stored_twice,
     whole,
 )
+from bncheck.reading.onnx_names import text
 from bncheck.reading.onnx_norms import (
     INPUTS,
     layer_name,
     norm_node,
     parameters_in,
     round_to_decimal,
-    text,
 )
 from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.referred import referred

@@ -11,7 +11,7 @@ from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_EXPANDED_BYTES
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.onnx_doubts import EXPORT_AGAIN
-from bncheck.reading.onnx_norms import STANDARD, text
+from bncheck.reading.onnx_names import STANDARD, text
 
 #: What an empty node takes in memory.
 _NODE_BYTES = 160

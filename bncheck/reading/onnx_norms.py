@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.onnx_names import owner, text
 
 if TYPE_CHECKING:
     import onnx
 
     from bncheck.reading.onnx_constants import Constant
 
-#: The domains of the standard operators.
-STANDARD: Final = ("", "ai.onnx")
 #: Input names of the nodes that carry parameters: https://onnx.ai/onnx/operators/
 INPUTS: Final = {
     "BatchNormalization": ("", "weight", "bias", "running_mean", "running_var"),
@@ -22,9 +21,6 @@ INPUTS: Final = {
     "GroupNormalization": ("", "weight", "bias"),
     "LayerNormalization": ("", "weight", "bias"),
 }
-_ENDINGS: Final = tuple(
-    f"{mark}{role}" for role in ("running_mean", "running_var", "weight", "bias") for mark in "./_"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +87,6 @@ def layer_name(node: onnx.NodeProto, known: Mapping[str, Constant]) -> str:
             if found := owner(candidate):
                 return found
     return next(text(name) for name in (node.name, *node.output, node.op_type) if name)
-
-
-def owner(parameter: str) -> str:
-    """The module that a parameter belongs to by its name, "" where that tells none."""
-    return next((parameter[: -len(e)] for e in _ENDINGS if parameter.endswith(e)), "")
-
-
-def text(name: str | bytes) -> str:
-    """protobuf hands out names that are not UTF-8 as bytes."""
-    return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
 
 
 def round_to_decimal(value: float) -> float:

@@ -106,7 +106,7 @@ def _read(path: Path, budget: Budget) -> _Content:
             Container.TORCH_SHARDED if ".bin." in path.name else Container.SAFETENSORS_SHARDED
         )
         shards = Shards(path, source, _read_shard)
-        return _Content(container, [shards.subtree()], shards=shards)
+        return _Content(container, [Subtree("", shards.tensors())], shards=shards)
     return _read_file(source, path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
@@ -41,6 +42,17 @@ _FROM_TYPE: Final = frozenset(
         Global("torch._tensor", "_rebuild_from_type"),
     )
 )
+_OTHER_KINDS: Final = frozenset(
+    (
+        *("sparse tensor", "sparse csr tensor", "nested tensor", "qtensor", "xla tensor"),
+        *("meta tensor no storage", "wrapper subclass"),
+        *("device tensor from numpy", "device tensor from cpu tensor"),
+    )
+)
+_SIGNED: Final = BncheckError(
+    "holds a tensor that is the negative or conjugate of what is stored",
+    "save `tensor.resolve_neg().resolve_conj()`",
+)
 #: Attributes of a tensor that write numbers: into itself, and into all that share its storage.
 _WRITING: Final = frozenset(("data", "real", "imag"))
 
@@ -57,21 +69,29 @@ def rebuilt(function: Global, args: Args) -> Value | None:
         return _from_type(args)
     module, name = function
     if name.startswith("_rebuild_") and module == "torch._utils":
-        return _opaque(name.removeprefix("_rebuild_").replace("_", " ")[:40])
+        kind = name.removeprefix("_rebuild_").replace("_", " ")
+        return _opaque(kind if kind in _OTHER_KINDS else "rebuilt by an unknown function")
     if name.endswith(("Tensor", "UninitializedParameter", "UninitializedBuffer")):
-        return _opaque(f"{name[:40]} made by its class")
+        return _opaque("made by its class")
     return None
 
 
-def _opaque(kind: str) -> OpaqueTensor:
+# A file may ask for a million of these tensors, so the errors that say why are shared.
+@cache
+def _flaw(kind: str) -> BncheckError:
     sentence = f"holds a tensor of a kind that bncheck does not read ({kind})"
-    return OpaqueTensor(BncheckError(sentence, "save it as a plain tensor"))
+    return BncheckError(sentence, "save it as a plain tensor")
+
+
+def _opaque(kind: str) -> OpaqueTensor:
+    return OpaqueTensor(_flaw(kind))
 
 
 def _malformed() -> BncheckError:
     return BncheckError("holds a malformed description of a tensor", "save it again")
 
 
+@cache
 def replaced() -> BncheckError:
     """For a tensor that has other numbers than the call gave it."""
     return BncheckError(
@@ -91,7 +111,7 @@ def _strided(args: Args, fewest: int, most: int) -> TensorView:
     if isinstance(storage, Persistent):
         raise _malformed()
     if not known and not isinstance(storage, StorageReference):
-        view.flaw = _opaque("of a storage that a call makes").flaw
+        view.flaw = _flaw("of a storage that a call makes")
     elif isinstance(storage, StorageReference):
         view.flaw = _lost(storage)
     return view
@@ -100,8 +120,8 @@ def _strided(args: Args, fewest: int, most: int) -> TensorView:
 def _lost(storage: StorageReference) -> BncheckError | None:
     """Why the numbers of a storage are not those of the tensors that torch makes of it."""
     if storage.location == "meta":
-        return _opaque("of the device meta, which has no numbers").flaw
-    return _opaque("quantized").flaw if storage.kind.startswith("Q") else None
+        return _flaw("of the device meta, which has no numbers")
+    return _flaw("quantized") if storage.kind.startswith("Q") else None
 
 
 def _rebuild_tensor(args: Args) -> Value:
@@ -132,10 +152,7 @@ def _signs(metadata: Args) -> BncheckError | None:
     """
     if not metadata or metadata[0] is None or (is_dict(metadata[0]) and not metadata[0].entries):
         return None
-    return BncheckError(
-        "holds a tensor that is the negative or conjugate of what is stored",
-        "save `tensor.resolve_neg().resolve_conj()`",
-    )
+    return _SIGNED
 
 
 def _rebuild_parameter(args: Args) -> Value:

@@ -12,7 +12,6 @@ from typing import TypeAlias, TypeVar
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_TENSORS, MAX_TEXT_RECORD_BYTES
-from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
 from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
@@ -34,9 +33,9 @@ class Shards:
         self._shard_of = _shards(path, index)
         self._opened: dict[str, Mapping[str, LazyTensor]] = {}
 
-    def subtree(self) -> Subtree:
-        """All tensors of the index."""
-        return Subtree("", {name: self._tensor(name) for name in self._shard_of})
+    def tensors(self) -> dict[str, LazyTensor]:
+        """All tensors of the index, by name."""
+        return {name: self._tensor(name) for name in self._shard_of}
 
     def unlisted(self) -> list[str]:
         """Tensors in the shards that the index does not give to that shard.

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 from bncheck.core.errors import BncheckError
 from bncheck.core.words import Note, shortened, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.instrumented import Instrumented
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.opening import open_checkpoint
 from bncheck.recalibrating.formula import repair_without_data
@@ -20,7 +19,7 @@ from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.recalibrating.values import buffers_of, values_in_file
 from bncheck.recalibrating.with_data import recalibrate_with_data
 from bncheck.subject.module_layers import described_by, layers_of
-from bncheck.subject.setup import Measuring, instrumented
+from bncheck.subject.setup import Measuring, in_memory, instrumented
 from bncheck.writing.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _NO_COPY: Final = (Container.ONNX, Container.PICKLE)
 def recalibrate_file(
     path: Path,
     out: Path,
-    options: Options,
+    options: InspectOptions,
     measuring: Measuring | None,
     ranks: Processes | None = None,
     note: Note = unsaid,
@@ -64,7 +63,11 @@ def recalibrate_file(
 
 
 def _recalibrated(
-    checkpoint: Checkpoint, out: Path, options: Options, measuring: Measuring | None, note: Note
+    checkpoint: Checkpoint,
+    out: Path,
+    options: InspectOptions,
+    measuring: Measuring | None,
+    note: Note,
 ) -> RecalibrationReport:
     path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
@@ -88,8 +91,9 @@ def _recalibrated(
 
 
 def recalibrate_module(
-    model: nn.Module, options: Options, measuring: Measuring
+    model: nn.Module, options: InspectOptions, measuring: Measuring
 ) -> RecalibrationReport:
     """Recalibrate a module in memory; the module is left as it was."""
-    report = recalibrate_with_data(Instrumented.of(model), layers_of(model), measuring, options)
+    subject = in_memory(model)
+    report = recalibrate_with_data(subject, layers_of(subject), measuring, options)
     return replace(report, buffers=buffers_of(model, report))

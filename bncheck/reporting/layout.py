@@ -86,7 +86,8 @@ def table(data: Table, rows: Sequence[int], width: int, header: bool = True) -> 
         tones = data.tones[place] if data.tones else (None,) * len(data.columns)
         grid.add_row(
             *(
-                shown(cell, STYLES[tone] if tone else "")
+                # A layer may be called by a megabyte: a cell shows as much of it as a name needs.
+                Text(visible(cell), STYLES[tone] if tone else "")
                 for cell, tone in zip(data.rows[place], tones, strict=True)
             )
         )

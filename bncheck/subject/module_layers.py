@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.norms import norms_of
-from bncheck.subject.setup import check_module
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[NormLayer, ...]:
@@ -37,11 +31,10 @@ def _from_module(setting: Setting, module: object, name: str) -> Setting:
     return Setting(None if value is None else float(value), Origin.MODEL)
 
 
-def layers_of(model: nn.Module) -> tuple[NormLayer, ...]:
+def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
     """The normalisation layers of a module in memory, which may be none."""
-    check_module(model)
     found = []
-    for norm in norms_of(model):
+    for norm in subject.norms:
         module = norm.module
         counter = getattr(module, "num_batches_tracked", None)
         tensors = {

@@ -230,17 +230,11 @@ def test_average_pools_that_may_count_what_lies_beyond_the_input_are_no_averages
 
 
 def test_an_onnx_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
-    weights = {
-        "q": np.ones((6, 3, 3, 3), np.int8),
-        "s": np.float32(0.01),
-        **graphs.norm(6),
-    }
-    nodes = [
-        helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
-        graphs.conv(w="w"),
-        graphs.bn("c", "y"),
-    ]
-    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    weights = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6)}
+    weights["regions"] = np.array([[0, 0, 0, 8, 8]], np.float32)
+    pool = helper.make_node("MaxRoiPool", ["x", "regions"], ["h"], pooled_shape=[9, 9])
+    model = graphs.model([pool, graphs.conv("h"), graphs.bn("c", "y")], weights)
+    onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         fold_onnx(tmp_path / "net.onnx")
 

@@ -35,7 +35,13 @@ from tests.hostile.payloads import PAYLOADS
 mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain",
           "pickle-too-many-operations", "pickle-ten-million-dicts", "pickle-deeper-lists",
           "torchscript-code-bomb", "nested-file-shared", "abundant-tuples",
-          "abundant-safetensors", "abundant-marks", "exported-json-bomb")  # fmt: skip
+          "abundant-safetensors", "abundant-marks", "exported-json-bomb",
+          # each limit has quicker members, too
+          "repeated-nested-files", "repeated-nested-small-files", "repeated-large-shards",
+          "repeated-chunks-of-many-archives", "repeated-chunks-each-its-own", "repeated-index",
+          "repeated-pickle-links", "repeated-pickle-shards", "repeated-classes",
+          "repeated-onnx-devices", "repeated-program", "repeated-long-names",
+          "repeated-memo-backwards", "repeated-parameters")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "exported_liars", "folders", "liars", "names",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile.assembler import PROTO, dict_, get, in_zip, put, tensor, text
+from tests.hostile.assembler import PROTO, dict_, get, in_zip, name, put, tensor, text
 from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file, pack, saved
 from tests.hostile.programs import exported
 
@@ -137,3 +137,9 @@ for _name, _what, _field, _count, _inside in (
 ):  # fmt: skip
     add(f"abundant-onnx-{_name}", REFUSED, _what,
         partial(_onnx, field=_field, count=_count, inside=_inside))  # fmt: skip
+
+
+@case(ANY, "a million tensors that are not read, each with a reason")
+def abundant_opaque_tensors(folder: Path) -> Path:
+    make = name("torch", "Tensor") + put(0) + b"0"
+    return in_zip(folder, make + b"](" + b"h\x00)R" * 950_000 + b"e")

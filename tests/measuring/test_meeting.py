@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.distributed import launched_processes
 from bncheck.measuring.meeting import Place
@@ -14,7 +15,7 @@ PLACE = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_POR
 
 def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with launched_processes() as processes:
+    with launched_processes(60) as processes:
         assert (processes.rank, processes.size) == (0, 1)
 
 
@@ -49,3 +50,12 @@ def test_a_rank_that_is_alone_names_the_other(
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
     with pytest.raises(BncheckError, match=sentence), launched_processes(0.3):
         pass
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "0", "1e12", "soon"])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(
+    timeout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", "any.pt", "--timeout", timeout]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--timeout" in line

@@ -35,6 +35,8 @@ THROUGH_THE_DOOR = (
     *("exported-intact", "distributed-payload-beside-weights", "abundant-dicts"),
     *("config-many-lines", "config-steering-key", "config-pipe", "config-runs-nothing"),
     *("baseline-deep", "baseline-types", "baseline-many-values", "baseline-endless"),
+    *("repeated-class", "repeated-nested-file", "repeated-chunks-of-records", "repeated-spread"),
+    *("repeated-shard-links", "repeated-varints-int64", "repeated-wide-letter"),
     *("cwd-shadow-script", "cwd-shadow-module", "spec-exits", "spec-prints"),
 )
 _FORMATS = [format_ for format_ in Format if format_ is not Format.SVG]  # which is drift's alone

@@ -6,7 +6,7 @@ import onnx
 from onnx import helper
 
 from bncheck.reading.onnx_file import graphs_of
-from bncheck.reading.onnx_norms import STANDARD
+from bncheck.reading.onnx_names import STANDARD
 
 
 def decompose(model: onnx.ModelProto) -> None:

@@ -1,16 +1,15 @@
-"""An ONNX model run in float64: onnx's reference evaluator with convolutions that are quick."""
+"""An ONNX model run by onnx's reference evaluator: as it is, or in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
+from bncheck.folding.onnx.operators import own_operators
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
@@ -23,220 +22,9 @@ _DOUBLE = onnx.TensorProto.DOUBLE
 _DTYPE_ATTRIBUTES = ("to", "dtype")
 
 
-class Conv(OpRun):
-    """Convolution as one product of matrices for each group."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
-        pads=None, strides=None,
-    ):  # fmt: skip
-        axes = x.ndim - 2
-        kernel = w.shape[2:]
-        steps, gaps = list(strides or [1] * axes), list(dilations or [1] * axes)
-        reach = [(k - 1) * d + 1 for k, d in zip(kernel, gaps, strict=True)]
-        margins = _margins(x.shape[2:], reach, steps, pads, auto_pad)
-        x = np.pad(x, [(0, 0), (0, 0), *margins])
-        windows = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, 2 + axes)))
-        picks = [slice(None, None, s) for s in steps] + [slice(None, None, d) for d in gaps]
-        windows = windows[(slice(None), slice(None), *picks)]
-        groups = group or 1
-        inner, outer = w.shape[1], w.shape[0] // groups
-        letters = "abc"[:axes]
-        taps = "uvw"[:axes]
-        parts = [
-            np.einsum(
-                f"ni{letters}{taps},oi{taps}->no{letters}",
-                windows[:, g * inner : (g + 1) * inner],
-                w[g * outer : (g + 1) * outer],
-                optimize=True,
-            )
-            for g in range(groups)
-        ]
-        y = np.concatenate(parts, 1)
-        return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
-
-
-class ConvTranspose(OpRun):
-    """Every input position adds its kernel to the output."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
-        output_padding=None, output_shape=None, pads=None, strides=None,
-    ):  # fmt: skip
-        axes = x.ndim - 2
-        kernel = w.shape[2:]
-        steps, gaps = list(strides or [1] * axes), list(dilations or [1] * axes)
-        extra = list(output_padding or [0] * axes)
-        sizes = [
-            (n - 1) * s + (k - 1) * d + 1 + e
-            for n, s, k, d, e in zip(x.shape[2:], steps, kernel, gaps, extra, strict=True)
-        ]
-        groups = group or 1
-        inner, outer = x.shape[1] // groups, w.shape[1]
-        y = np.zeros((x.shape[0], groups * outer, *sizes), dtype=np.result_type(x, w))
-        for tap in np.ndindex(*kernel):
-            where = tuple(
-                slice(t * d, t * d + (n - 1) * s + 1, s)
-                for t, d, n, s in zip(tap, gaps, x.shape[2:], steps, strict=True)
-            )
-            for g in range(groups):
-                rows = slice(g * inner, (g + 1) * inner)
-                part = np.einsum("ni...,io->no...", x[:, rows], w[(rows, slice(None), *tap)])
-                y[(slice(None), slice(g * outer, (g + 1) * outer), *where)] += part
-        y = _cut(y, sizes, pads, auto_pad, output_shape, x.shape[2:], steps)
-        return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
-
-
-class Pad(OpRun):
-    """onnx's own (1.23) cannot cut, which is what a negative amount asks for."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, amounts=None, value=None, axes=None, mode=None, pads=None,
-    ):  # fmt: skip
-        given = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
-        sizes = [int(size) for size in (pads if amounts is None else amounts)]
-        margins, cuts = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
-        for axis, *pair in zip(given, sizes[: len(given)], sizes[len(given) :], strict=True):
-            margins[axis] = (max(pair[0], 0), max(pair[1], 0))
-            cuts[axis] = slice(max(-pair[0], 0), x.shape[axis] + min(pair[1], 0))
-        x = x[tuple(cuts)]
-        kind: Any = mode or "constant"
-        if kind == "constant":
-            filling = 0 if value is None else np.asarray(value).reshape(-1)[0]
-            return (np.pad(x, margins, constant_values=filling),)
-        return (np.pad(x, margins, mode=kind),)
-
-
-class BatchNormalization(OpRun):
-    """onnx's own (1.23) takes any model of opset 9 to 13 with a momentum for one in training."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, scale, b, mean, var, epsilon=None, momentum=None, training_mode=None,
-        spatial=None, is_test=None, consumed_inputs=None,
-    ):  # fmt: skip
-        trains = bool(training_mode) or len([name for name in self.onnx_node.output if name]) > 1
-        sizes = (1, -1) + (1,) * (x.ndim - 2)
-        old = mean, var
-        if trains:
-            axes = tuple(i for i in range(x.ndim) if i != 1)
-            mean, var = x.mean(axes), x.var(axes)
-        factor = scale / np.sqrt(var + (1e-5 if epsilon is None else epsilon))
-        y = (x - mean.reshape(sizes)) * factor.reshape(sizes) + b.reshape(sizes)
-        if not trains:
-            return (y,)
-        keep = 0.9 if momentum is None else momentum
-        moved = [o * keep + n * (1 - keep) for o, n in zip(old, (mean, var), strict=True)]
-        return (y, *moved, mean, var)[: len(self.onnx_node.output)]
-
-
-class DequantizeLinear(OpRun):
-    """Before opset 19, with which onnx's own (1.23) begins."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, scale, zero=None, axis=None, block_size=None, output_dtype=None,
-    ):  # fmt: skip
-        sizes = [1] * x.ndim
-        if scale.ndim and x.ndim:
-            sizes[1 if axis is None else axis] = -1
-        wide = x.astype(scale.dtype)
-        if zero is not None:
-            wide = wide - zero.astype(scale.dtype).reshape(sizes if zero.ndim else ())
-        return (wide * scale.reshape(sizes if scale.ndim else ()),)
-
-
-class _OldBinary(OpRun):
-    """Before opset 7 the second operand lies along the axis that the node names, or the last."""
-
-    op_domain = ""
-    compute: Any
-
-    def _run(self, x, y, axis=None, broadcast=None, consumed_inputs=None):  # type: ignore[no-untyped-def]
-        first = x.ndim - y.ndim if axis is None else axis % max(x.ndim, 1)
-        if broadcast:
-            y = y.reshape(y.shape + (1,) * (x.ndim - first - y.ndim))
-        return (type(self).compute(x, y).astype(x.dtype),)
-
-
-class Add(_OldBinary):
-    """x + y."""
-
-    compute = np.add
-
-
-class Sub(_OldBinary):
-    """x - y."""
-
-    compute = np.subtract
-
-
-class Mul(_OldBinary):
-    """x * y."""
-
-    compute = np.multiply
-
-
-class Div(_OldBinary):
-    """x / y."""
-
-    compute = np.divide
-
-
-def _margins(
-    sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
-) -> list[tuple[int, int]]:
-    axes = len(sizes)
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        found = []
-        for n, r, s in zip(sizes, reach, steps, strict=True):
-            total = max(0, (-(-n // s) - 1) * s + r - n)
-            small, large = total // 2, total - total // 2
-            found.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
-        return found
-    amounts = list(pads or [0] * 2 * axes)
-    return [(amounts[i], amounts[i + axes]) for i in range(axes)]
-
-
-def _cut(
-    y: Any, sizes: Sequence[int], pads: Any, auto_pad: Any, output_shape: Any,
-    inputs: Sequence[int], steps: Sequence[int],
-) -> Any:  # fmt: skip
-    axes = len(sizes)
-    begin = list((pads or [0] * 2 * axes)[:axes])
-    end = [n - p for n, p in zip(sizes, (pads or [0] * 2 * axes)[axes:], strict=True)]
-    wanted = list(output_shape)[-axes:] if output_shape else None
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER") and wanted is None:
-        # Kernels shorter than their steps do not reach that far, and onnxruntime adds nothing.
-        wanted = [min(n * s, size) for n, s, size in zip(inputs, steps, sizes, strict=True)]
-    if wanted is not None:
-        # What is asked for beyond the windows is zeros at the end, as with output_padding.
-        more = [max(w - n, 0) for n, w in zip(sizes, wanted, strict=True)]
-        y = np.pad(y, [(0, 0), (0, 0), *((0, size) for size in more)])
-        total = [max(n - w, 0) for n, w in zip(sizes, wanted, strict=True)]
-        first = auto_pad == "SAME_UPPER"
-        begin = [t // 2 if first else t - t // 2 for t in total]
-        end = [b + w for b, w in zip(begin, wanted, strict=True)]
-    where = tuple(slice(b, e) for b, e in zip(begin, end, strict=True))
-    return y[(slice(None), slice(None), *where)]
-
-
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """The model as it is, by the reference."""
-    own: list[type[OpRun]] = [Conv, ConvTranspose, Pad, BatchNormalization]
-    if opset_of(model) < 19:
-        own.append(DequantizeLinear)
-    if opset_of(model) < 7:
-        own += [Add, Sub, Mul, Div]
-    return ReferenceEvaluator(model, new_ops=own)
+    return ReferenceEvaluator(model, new_ops=own_operators(opset_of(model)))
 
 
 def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:

@@ -20,7 +20,7 @@ from bncheck.folding.request import (
     refuse_corrupt,
     refuse_corrupt_file,
 )
-from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
 from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, samples_of
@@ -93,7 +93,8 @@ def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Modul
             "give one sample's shape, e.g. --input 3,224,224, or samples",
         )
     # On the CPU whatever --device says: the float64 reference needs a device that has float64.
-    model = instrumented(replace(request.given, device="cpu"), checkpoint).model
+    subject = instrumented(replace(request.given, device="cpu"), checkpoint)
+    model = subject.model
     if request.given.model is None:
         if model.training:
             note(f"{request.source}: was saved in training mode, and is folded as in eval()")
@@ -106,8 +107,7 @@ def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Modul
                 "statistics here, and the file has none",
                 "save the whole state dict, buffers too",
             )
-    if any(getattr(module, "running_var", None) is not None for module in model.modules()):
-        refuse_corrupt(static_findings(None, layers_of(model), Options(select=CORRUPT)))
+    refuse_corrupt(static_findings(None, layers_of(subject), InspectOptions(select=CORRUPT)))
     return model.eval()
 
 

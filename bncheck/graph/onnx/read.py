@@ -17,8 +17,10 @@ from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
+from bncheck.graph.onnx.sizes import follow
 from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Spec
-from bncheck.reading.onnx_norms import layer_name, owner
+from bncheck.reading.onnx_names import owner
+from bncheck.reading.onnx_norms import layer_name
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
     ops = []
     for place, written in enumerate(proto.node):
         node = _plain(written, scope) if is_whole(written, scope.opset) else _opaque(written)
-        scope.follow(node)
+        follow(node, scope)
         if not scope.fix(node):
             ops.append(_operation(str(place), node, scope))
     found = frozenset(o.name for o in proto.output)

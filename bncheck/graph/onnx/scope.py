@@ -12,7 +12,6 @@ from onnx import numpy_helper
 
 from bncheck.graph.dataflow import Dim, Floats, Value
 from bncheck.graph.onnx.nodes import FLOATS, captured, dim_of
-from bncheck.graph.onnx.sizes import followed
 from bncheck.reading.onnx_constants import Constant, Resolver
 
 
@@ -92,12 +91,6 @@ class Scope:
         if node.op_type == "Gather":
             numbers = numbers.reshape(np.shape(self.fixed(node.input[1])))
         return [self.resolver.stored(name, numpy_helper.from_array(numbers))]
-
-    def follow(self, node: onnx.NodeProto) -> None:
-        """Keep the sizes that a node computes (sizes.py)."""
-        sizes = followed(node, self)
-        if sizes is not None:
-            self.sizes[node.output[0]] = sizes
 
     def sizes_in(self, name: str) -> tuple[Dim, ...] | None:
         """The sizes that a value holds, be it fixed or followed."""

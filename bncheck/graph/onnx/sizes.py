@@ -8,33 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from bncheck.graph.dataflow import Dim, Shape
-from bncheck.graph.onnx.nodes import Call
+from bncheck.graph.onnx.call import NodeCall
+from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.operators import UndescribedError
-from bncheck.reading.onnx_norms import STANDARD
-
-if TYPE_CHECKING:
-    from bncheck.graph.onnx.scope import Scope
+from bncheck.reading.onnx_names import STANDARD
 
 
-def followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+def follow(node: onnx.NodeProto, scope: Scope) -> None:
+    """Let the scope know the sizes that a node computes."""
+    sizes = _followed(node, scope)
+    if sizes is not None:
+        scope.sizes[node.output[0]] = sizes
+
+
+def _followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
     """The sizes that a node of such a program gives, in their order; None for any other node."""
-    follow = _FOLLOWED.get(node.op_type) if node.domain in STANDARD else None
+    compute = _FOLLOWED.get(node.op_type) if node.domain in STANDARD else None
     begins = node.op_type == "Shape"
-    if follow is None or not (begins or any(name in scope.sizes for name in node.input)):
+    if compute is None or not (begins or any(name in scope.sizes for name in node.input)):
         return None
     try:
-        return follow(Call(node, scope))
+        return compute(NodeCall(node, scope))
     except UndescribedError:
         return None
 
 
-def _sizes(call: Call, slot: int) -> Shape:
+def _sizes(call: NodeCall, slot: int) -> Shape:
     """The sizes that an input holds."""
     sizes = call.scope.sizes_in(call.name(slot))
     if sizes is None:
@@ -42,33 +46,33 @@ def _sizes(call: Call, slot: int) -> Shape:
     return sizes
 
 
-def _begun(call: Call) -> Shape | None:
+def _begun(call: NodeCall) -> Shape | None:
     shape = call.scope.shape(call.name(0))
     start, end = call.attribute("start", 0), call.attribute("end")
     return None if shape is None else shape[start:end]
 
 
-def _same(call: Call) -> Shape:
+def _same(call: NodeCall) -> Shape:
     return _sizes(call, 0)
 
 
-def _joined(call: Call) -> Shape:
+def _joined(call: NodeCall) -> Shape:
     return tuple(size for slot in range(len(call.inputs)) for size in _sizes(call, slot))
 
 
-def _multiplied(call: Call) -> Shape | None:
+def _multiplied(call: NodeCall) -> Shape | None:
     factors = [_sizes(call, slot) for slot in (0, 1)]
     return (product([f[0] for f in factors]),) if all(len(f) == 1 for f in factors) else None
 
 
-def _picked(call: Call) -> Shape | None:
+def _picked(call: NodeCall) -> Shape | None:
     sizes, places = _sizes(call, 0), np.ravel(call.numbers(1))
     if any(not -len(sizes) <= place < len(sizes) for place in places):
         return None
     return tuple(sizes[place] for place in places)
 
 
-def _cut(call: Call) -> Shape | None:
+def _cut(call: NodeCall) -> Shape | None:
     """From, to, step: where each is one number."""
     if len(call.inputs) > 2:
         bounds = [_sizes(call, 1), _sizes(call, 2)]
@@ -81,7 +85,7 @@ def _cut(call: Call) -> Shape | None:
     return _sizes(call, 0)[start:end:step]
 
 
-_FOLLOWED: dict[str, Callable[[Call], Shape | None]] = {
+_FOLLOWED: dict[str, Callable[[NodeCall], Shape | None]] = {
     "Shape": _begun,
     **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"), _same),
     "Concat": _joined,

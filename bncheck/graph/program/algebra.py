@@ -8,13 +8,13 @@ from torch.fx import Node
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, each, transposed
-from bncheck.graph.program.calls import Call, Describe, Described, named, rank_of
+from bncheck.graph.program.calls import Describe, Described, ProgramCall, named, rank_of
 from bncheck.graph.specs import Add, Linear, Lookup, Mul, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 
 
-def _convolution(call: Call) -> Described | None:
+def _convolution(call: ProgramCall) -> Described | None:
     if call("transposed"):
         return _transposed(call)
     source, weight, padding = call("input"), call("weight"), call("padding")
@@ -26,7 +26,7 @@ def _convolution(call: Call) -> Described | None:
     return spec, (source, weight, call("bias"))
 
 
-def _transposed(call: Call) -> Described | None:
+def _transposed(call: ProgramCall) -> Described | None:
     source, weight = call("input"), call("weight")
     if rank_of(weight) - rank_of(source) not in (0, 1):
         return None
@@ -42,20 +42,20 @@ def _kernel(weight: Any) -> tuple[int, ...]:
     return tuple(weight.meta["val"].shape[2:]) if isinstance(weight, Node) else ()
 
 
-def _linear(call: Call) -> Described | None:
+def _linear(call: ProgramCall) -> Described | None:
     weight = call("weight")
     inputs = (call("input"), weight, call("bias"))
     return (Linear(output_first=True), inputs) if rank_of(weight) == 2 else None
 
 
-def _matmul(call: Call) -> Described | None:
+def _matmul(call: ProgramCall) -> Described | None:
     operands = call.args[:2]
     ranks = [rank_of(operand) for operand in operands]
     fixed = (operand in call.constants for operand in operands)
     return _product(products.product(ranks, *fixed), operands)
 
 
-def _einsum(call: Call) -> Described | None:
+def _einsum(call: ProgramCall) -> Described | None:
     operands = tuple(call("tensors"))
     ranks = [rank_of(operand) for operand in operands]
     return _product(products.einsum(call("equation"), ranks), operands)
@@ -68,49 +68,49 @@ def _product(found: tuple[Spec, int] | None, operands: tuple[Any, ...]) -> Descr
     return spec, (operands[1 - place], operands[place], None)
 
 
-def _addmm(call: Call) -> Described:
+def _addmm(call: ProgramCall) -> Described:
     spec = Linear(False, float(call.number("alpha", 1)), float(call.number("beta", 1)))
     return spec, (call("mat1"), call("mat2"), call("self"))
 
 
-def _embedding(call: Call) -> Described | None:
+def _embedding(call: ProgramCall) -> Described | None:
     weight = call("weight")
     return (Lookup(), (call("indices"), weight)) if rank_of(weight) == 2 else None
 
 
-def _sum(call: Call) -> Described | None:
+def _sum(call: ProgramCall) -> Described | None:
     """x + alpha * y, or the reverse."""
     alpha = call.number("alpha", 1)
     factors = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[call.name]
     return (Add(factors), _pair(call)) if alpha else None
 
 
-def _lerp(call: Call) -> Described | None:
+def _lerp(call: ProgramCall) -> Described | None:
     weight = call("weight")
     if not isinstance(weight, float) or weight in (0.0, 1.0):
         return None
     return Add((1.0 - weight, weight)), _pair(call)
 
 
-def _quotient(call: Call) -> Described | None:
+def _quotient(call: ProgramCall) -> Described | None:
     return None if call("rounding_mode") else (Mul(divides=True), _pair(call))
 
 
-def _negative(call: Call) -> Described:
+def _negative(call: ProgramCall) -> Described:
     return Mul(), (call.source, -1)
 
 
-def _pair(call: Call) -> tuple[Any, Any]:
+def _pair(call: ProgramCall) -> tuple[Any, Any]:
     first, second = (*call.args, None, None)[:2]
     return first, second
 
 
-def _clamp(call: Call) -> Described | None:
+def _clamp(call: ProgramCall) -> Described | None:
     cuts_at_zero = call("min") == 0 and call("max") is None
     return call.on_source(Rectifier(call.name) if cuts_at_zero else None)
 
 
-def _leaky_noise(call: Call) -> Described | None:
+def _leaky_noise(call: ProgramCall) -> Described | None:
     return call.on_source(Rectifier(call.name) if call("training") is False else None)
 
 

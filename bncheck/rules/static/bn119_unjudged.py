@@ -11,7 +11,7 @@ _FIX = "check by hand that the model uses them as you think"
 
 
 @rule("BN119", "unjudged-statistics", Severity.INFO)
-def unjudged_statistics(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Tensors that look like a normalisation layer's are not judged.
 
     The normaliser of a policy's inputs (habitat-baselines, rl_games, Stable-Baselines3, rsl_rl)

@@ -64,18 +64,18 @@ def test_external_data_ends_up_in_one_file_that_runs(tmp_path: Path) -> None:
 
 
 def _rows(path: Path) -> None:
-    """Rows 0 to 3 of a table are those of inputs 5 to 8; fresh inputs are 0 and 1."""
+    """Rows 0 to 3 of a table are those of inputs 9 to 12; fresh inputs are 0 and 1."""
     nodes = [
         conv(),
         bn("c", "n"),
-        helper.make_node("Sub", ["row", "five"], ["place"]),
+        helper.make_node("Sub", ["row", "nine"], ["place"]),
         helper.make_node("Gather", ["table", "place"], ["rows"]),
         helper.make_node("Reshape", ["rows", "sizes"], ["wide"]),
         helper.make_node("Add", ["n", "wide"], ["y"]),
     ]
     weights = {
         "conv.weight": numbers(6, 3, 3, 3), **norm(6), "table": numbers(4, 6),
-        "five": np.array(5), "sizes": np.array([-1, 6, 1, 1]),
+        "nine": np.array(9), "sizes": np.array([-1, 6, 1, 1]),
     }  # fmt: skip
     row = helper.make_tensor_value_info("row", onnx.TensorProto.INT64, ["N"])
     onnx.save(model(nodes, weights, inputs=[row]), path)
@@ -87,7 +87,7 @@ def test_a_model_that_takes_no_fresh_inputs_is_compared_on_data(tmp_path: Path) 
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         fold_onnx(path)
     x = np.random.default_rng(1).normal(size=(4, 3, 9, 9)).astype(np.float32)
-    report, _ = fold_onnx(path, samples=lambda _: {"x": x, "row": np.arange(5, 9)})
+    report, _ = fold_onnx(path, samples=lambda _: {"x": x, "row": np.arange(9, 13)})
     assert report.parity is not None
     assert report.parity.batches[0] == 4
     assert report.parity.holds
