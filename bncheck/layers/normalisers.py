@@ -19,6 +19,8 @@ _NAMES: Final = re.compile(
     r"|obs(?:ervation)?_norm|value_norm|reward_norm)s?\d*$",
     re.IGNORECASE,
 )
+#: Letters of a name that are looked at: it may have millions.
+_LONGEST: Final = 60
 _MOMENTS: Final = frozenset(
     f"{before}{moment}" for before in ("", "_") for moment in ("mean", "var", "variance", "std")
 )
@@ -30,7 +32,7 @@ def is_input_normaliser(owner: str, own_names: Iterable[str]) -> bool:
     if not names.isdisjoint((*AFFINE, *COUNTER, "scale", "offset")):
         return False
     moments = any(name in _MOMENTS or looks_like_a_statistic(name) for name in names)
-    return moments and (not names.isdisjoint(_COUNTS) or bool(_NAMES.search(owner)))
+    return moments and (not names.isdisjoint(_COUNTS) or bool(_NAMES.search(owner[-_LONGEST:])))
 
 
 def own_names(names: Iterable[str]) -> dict[str, list[tuple[str, str]]]:

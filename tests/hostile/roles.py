@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tests.hostile.case import FOUND, READ, REFUSED, add, saved
+from tests.hostile.case import FOUND, REFUSED, add, saved
 from tests.zoo.states import State, statistics
 
 _BAD = -torch.ones(4)
