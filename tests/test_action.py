@@ -108,7 +108,7 @@ def test_without_checkpoints_it_is_the_gate(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({}, "pyproject.toml: there is no [tool.bncheck]"),
+        ({}, "pyproject.toml: found no [tool.bncheck]"),
         ({"args": "--fail-on 'never"}, "args: is not a list of options (No closing quotation)"),
         ({"args": "--baseline", "checkpoints": "models/*"}, "could not be run"),
         ({"checkpoints": "nowhere/*.pt"}, "nowhere/*.pt: does not exist"),
@@ -354,7 +354,7 @@ def test_an_option_that_is_a_file_is_refused(
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     assert run([command, "x.pt", name]) == 2
-    assert "is both an option and a file in this folder; write ./ before" in capsys.readouterr().err
+    assert "is both an option and a file in this folder; put ./ before" in capsys.readouterr().err
 
 
 def test_the_mark_is_no_way_to_give_options_to_a_command(

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.layers.norm_layer import NormLayer, Unjudged
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.layers.unjudged import Unjudged
 from bncheck.reading.roles import split_name
 
 

@@ -113,7 +113,7 @@ def test_svg_is_for_drift_alone(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["inspect", FILES[0], "--format", "svg"])
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
-    assert "there is no 'svg' here" in captured.err
+    assert "'svg' is not one of" in captured.err
 
 
 def test_files_alone_need_no_torch() -> None:

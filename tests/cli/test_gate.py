@@ -172,7 +172,7 @@ def test_known_findings_do_not_fail_new_ones_do_and_gone_ones_are_said(
     for text in ("{}", "[", '{"schema": "bncheck.baseline/1", "findings": [3]}'):
         (project.folder / "known.json").write_text(text)
         assert project.run(*command) == 2
-        assert "known.json: is no baseline" in project.err
+        assert "known.json: is not a bncheck baseline" in project.err
 
 
 def test_a_known_warning_that_became_an_error_is_new(project: Project) -> None:
@@ -276,7 +276,7 @@ def test_against_an_earlier_report_no_layer_may_be_worse(stale: Project) -> None
     for broken in ({}, {"models": 3}, {"models": [bad]}):
         previous.write_text(json.dumps({"schema": "bncheck.gate/1", **broken}))
         assert stale.run("gate", "--against", str(previous)) == 2
-        assert "previous.json: is no report" in stale.err
+        assert "previous.json: is not a report" in stale.err
 
 
 def test_relative_code_and_files_are_found_from_any_folder_below(

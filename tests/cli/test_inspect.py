@@ -327,5 +327,5 @@ def test_every_command_is_told_in_one_whole_line(
     ],
 )
 def test_a_wrong_argument_in_python_is_one_sentence(call: Callable[[], object]) -> None:
-    with pytest.raises(bncheck.BncheckError, match=r"is no torch.nn.Module|is no series"):
+    with pytest.raises(bncheck.BncheckError, match=r"is not a torch.nn.Module|is not a series"):
         call()
