@@ -85,8 +85,8 @@ def test_a_long_run_is_binned(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 ERRORS = [
     (["nowhere-1.pt", "nowhere-2.pt"], "nowhere-1.pt", "check the path"),
-    ([FILES[0]], "one snapshot is not a series", "at least two"),
-    ([FILES[0], FILES[0]], "one snapshot is not a series", "at least two"),
+    ([FILES[0]], "a series needs two snapshots, and there is one", "at least two"),
+    ([FILES[0], FILES[0]], "a series needs two snapshots, and there is one", "at least two"),
     ([*FILES, "--reference", "middle.pt"], "middle.pt: does not exist", "check the path"),
     ([*FILES, "--layers", "all"], "only with a model and data", "--model"),
     ([*FILES, "--model", "nets.py:Net"], "--model needs data", "--data"),

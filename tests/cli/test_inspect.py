@@ -172,7 +172,7 @@ def test_a_choice_between_parts_of_a_file_is_said_with_the_others_verdicts(
     result = Result(capsys, "inspect", path, "--json")
     assert result.code == 0
     assert result.json["checkpoint"]["key"] == "model"
-    assert result.err.endswith("took model; --key takes another: ema (broken)\n")
+    assert result.err.endswith("using model; --key selects another: ema (broken)\n")
     chosen = Result(capsys, "inspect", path, "--json", "--key", "ema")
     assert chosen.code == 1
     assert chosen.json["summary"]["cause"] == "BN101"
