@@ -131,7 +131,7 @@ def test_json_of_one_report_has_every_promised_key(capsys: pytest.CaptureFixture
     assert (finding["rule"], finding["severity"], finding["layer"]) == ("BN101", "error", "bn2")
     assert report["summary"] == {
         "layers": 4, "errors": 1, "warnings": 0, "infos": 0, "verdict": "broken", "cause": "BN101",
-        "w2": None, "samples": None, "metric": None,
+        "w2": None, "samples": None, "metric": None, "judged": "file", "known": 0,
     }  # fmt: skip
 
 
