@@ -204,9 +204,9 @@ def inspect(
     """
     from bncheck.inspecting.command import inspect as run
     from bncheck.inspecting.command import inspect_module
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
 
-    options = Options(key, eps, momentum, train_batch_size, select, ignore)
+    options = InspectOptions(key, eps, momentum, train_batch_size, select, ignore)
     measuring = None
     if data is not None or (model is not None and isinstance(path_or_module, (str, Path))):
         from bncheck.subject.setup import Measuring, device_of
@@ -228,19 +228,23 @@ def recalibrate(
     metric: str | Metric | None = None,
     train_batch_size: int | None = None,
     data_options: DataOptions | None = None,
+    force: bool = False,
 ) -> RecalibrationReport:
     """Measure a module's running statistics anew; the module is left as it was.
 
     `.state_dict()` of the report holds the new buffers, for model.load_state_dict(...,
-    strict=False); it refuses where they would serve the data worse. Raises BncheckError.
+    strict=False); it refuses where `inspect` on the same data would not recalibrate, unless
+    `force`. Raises BncheckError.
     """
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
     from bncheck.recalibrating.command import recalibrate_module
     from bncheck.subject.setup import Measuring, device_of
 
     device = device_of(model)
-    measuring = Measuring(model, data, data_options=data_options, device=device, metric=metric)
-    return recalibrate_module(model, Options(train_batch_size=train_batch_size), measuring)
+    measuring = Measuring(
+        model, data, data_options=data_options, device=device, metric=metric, force=force
+    )
+    return recalibrate_module(model, InspectOptions(train_batch_size=train_batch_size), measuring)
 
 
 def open_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:

@@ -10,9 +10,9 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 
 
@@ -26,7 +26,7 @@ def compare(
     input_: InputOption = None,
     key: KeyOption = None,
     tolerance: ToleranceOption = None,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -41,10 +41,10 @@ def compare(
     from bncheck.shipping.compare import CompareRequest, run
 
     delivery = reporting.delivery()
-    judge = judging.judge()
-    check_files([first, second], (), judge, delivery, given)
+    tally = policy_options.tally()
+    check_files([first, second], (), tally, delivery, given)
     request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
     with console.status() as say:
-        done = judge.report(run(request, console.note, say))
-    delivery.deliver(said(done.to_dict, lambda: document(done)), judge.limit)
-    return judge.finish(done.findings)
+        done = tally.count(run(request, console.note, say))
+    delivery.deliver(said(done.to_dict, lambda: document(done)), tally.limit)
+    return tally.finish(done.findings)

@@ -12,9 +12,9 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
+from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError, ExitCode
@@ -65,7 +65,7 @@ def drift(
     eps: EpsOption = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     model_options: ModelOptions,
     reporting: PictureOptions,
 ) -> int:
@@ -80,9 +80,9 @@ def drift(
     from bncheck.reporting.formats import said
 
     delivery = reporting.delivery(output)
-    judge = judging.judge()
-    check_files([*snapshots, Path(reference)], (), judge, delivery, model_options)
-    policy = judge.policy
+    tally = policy_options.tally()
+    check_files([*snapshots, Path(reference)], (), tally, delivery, model_options)
+    policy = tally.policy
     measuring = _measuring(model_options)
     given = {"snapshots": snapshots, "measuring": model_options, "select": policy.select}
     with launched(
@@ -100,7 +100,7 @@ def drift(
             report = run(snapshots, options, measuring)
             if measuring is None:
                 ranks.agree_on_report(report.to_dict())
-        report = judge.report(report)
+        report = tally.count(report)
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             code = exit_code(report.findings, policy.fail_on)
             return ExitCode.ERROR if report.errors else code
@@ -108,8 +108,8 @@ def drift(
             console.error(str(error))
         for note in report.notes:
             console.note(note)
-        delivery.deliver(said(report.to_dict, lambda: document(report)), judge.limit)
-        return judge.finish(report.findings, failed=bool(report.errors))
+        delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
+        return tally.finish(report.findings, failed=bool(report.errors))
 
 
 def _measuring(options: ModelOptions) -> Measuring | None:

@@ -12,9 +12,9 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
 
@@ -81,7 +81,7 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Export in spite of findings about the statistics.")
     ] = False,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -109,8 +109,8 @@ def export(
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
-    judge = judging.judge()
-    check_files([checkpoint], targets_of(output), judge, delivery, given)
+    tally = policy_options.tally()
+    check_files([checkpoint], targets_of(output), tally, delivery, given)
     request = ExportRequest(
         checkpoint,
         output,
@@ -120,14 +120,14 @@ def export(
         axes,
         options,
         force,
-        lambda findings: judge.findings(findings).findings,
+        lambda findings: tally.count_findings(findings).findings,
     )
     with console.status() as say:
         done = run(request, console.note, say)
     if not done.stopped:
-        done = judge.report(done)
+        done = tally.count(done)
     for note in done.notes:
         console.note(note)
-    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), judge.limit)
-    code = judge.finish(done.findings)
+    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), tally.limit)
+    code = tally.finish(done.findings)
     return max(code, ExitCode.FINDINGS) if done.file is None else code

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from bncheck.cli.judging import Judge
 from bncheck.cli.measuring import ModelOptions
+from bncheck.cli.policy import Tally
 from bncheck.cli.reporting import Delivery
 
 
 def check_files(
     inputs: Iterable[Path],
     outputs: Iterable[Path],
-    judge: Judge,
+    tally: Tally,
     delivery: Delivery,
     model: ModelOptions | None = None,
 ) -> None:
@@ -25,9 +25,9 @@ def check_files(
     from bncheck.writing.outputs import check_outputs
 
     written = [*outputs, *(path for _, path in delivery.files)]
-    if judge.target is not None:
-        written.append(judge.target)
-    read = chain(inputs, judge.files, () if model is None else _named(model))
+    if tally.target is not None:
+        written.append(tally.target)
+    read = chain(inputs, tally.files, () if model is None else _named(model))
     check_outputs(written, read)
 
 

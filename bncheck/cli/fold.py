@@ -10,9 +10,9 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
 
@@ -44,7 +44,7 @@ def fold(
         bool,
         typer.Option("--freeze-inputs", help="Nobody overrides an ONNX model's stored weights."),
     ] = False,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     given: ModelOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -61,8 +61,8 @@ def fold(
     from bncheck.reporting.formats import said
 
     delivery = reporting.delivery()
-    judge = judging.judge()
-    check_files([checkpoint], [output] if output else [], judge, delivery, given)
+    tally = policy_options.tally()
+    check_files([checkpoint], [output] if output else [], tally, delivery, given)
     request = FoldRequest(
         checkpoint,
         output,
@@ -76,11 +76,11 @@ def fold(
         freeze_inputs=freeze_inputs,
     )
     made = run(request, console.note)
-    done = judge.report(made)
+    done = tally.count(made)
     if not done.batchnorms:
         console.note(f"{checkpoint}: holds no BatchNorm")
     answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
-    delivery.deliver(answer, judge.limit)
-    code = judge.finish(done.findings)
+    delivery.deliver(answer, tally.limit)
+    code = tally.finish(done.findings)
     unwritten = output is not None and not dry_run and made.output is None
     return max(code, ExitCode.FINDINGS) if unwritten else code

@@ -11,8 +11,8 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import Judge, JudgingOptions
 from bncheck.cli.options import OutputOption
+from bncheck.cli.policy import PolicyOptions, Tally
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode, quoted
 
@@ -38,7 +38,7 @@ def gate(
         typer.Option("--against", metavar="REPORT", help="Be no worse than this earlier JSON."),
     ] = None,
     output: OutputOption = None,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     reporting: ReportOptions,
 ) -> int:
     """Check all models that pyproject.toml declares; for CI.
@@ -48,7 +48,7 @@ def gate(
     if init:
         from bncheck.policy.config.template import write_template
 
-        console.note(write_template(judging.config))
+        console.note(write_template(policy_options.config))
         return ExitCode.OK
     if schema:
         from bncheck.policy.config.load import schema as schema_of
@@ -56,14 +56,14 @@ def gate(
 
         typer.echo(dump(schema_of()), nl=False)
         return ExitCode.OK
-    return _run(names or [], against, output, judging, reporting)
+    return _run(names or [], against, output, policy_options, reporting)
 
 
 def _run(
     names: list[str],
     against: Path | None,
     output: Path | None,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     reporting: ReportOptions,
 ) -> int:
     from bncheck.gate.files import files_compared, files_exported, files_read
@@ -73,8 +73,8 @@ def _run(
     from bncheck.reporting.documents.gate import pages
     from bncheck.reporting.formats import Said
 
-    judge = judging.judge()
-    configuration = judge.configuration
+    tally = policy_options.tally()
+    configuration = tally.configuration
     if configuration is None:
         raise BncheckError(
             "there is no [tool.bncheck] in this folder or above it",
@@ -84,27 +84,27 @@ def _run(
     delivery = reporting.delivery(output)
     growth = configuration.settings.against.w2_growth
     previous = None if against is None else read_previous(against, growth)
-    gate = Gate(configuration, judge.policy, judge.findings, console.note, previous)
+    gate = Gate(configuration, tally.policy, tally.count_findings, console.note, previous)
     models = gate.models(names)
     read = [*files_read(configuration, models), *([against] if against else [])]
-    check_files(read, files_exported(configuration, models), judge, delivery)
-    check_files(files_compared(configuration, models), (), judge, delivery)
+    check_files(read, files_exported(configuration, models), tally, delivery)
+    check_files(files_compared(configuration, models), (), tally, delivery)
     report = gate.run(names)
     for error in report.errors:
         console.error(str(error))
-    _say_unused(judge, configuration, {m.name for m in report.models if not m.errors})
-    delivery.deliver(Said(report.to_dict, lambda: pages(report)), judge.limit)
-    return judge.finish(report.findings, failed=bool(report.errors))
+    _say_unused(tally, configuration, {m.name for m in report.models if not m.errors})
+    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally.limit)
+    return tally.finish(report.findings, failed=bool(report.errors))
 
 
-def _say_unused(judge: Judge, configuration: Configuration, checked: set[str]) -> None:
+def _say_unused(tally: Tally, configuration: Configuration, checked: set[str]) -> None:
     """An exception that excepts nothing would one day hide something new.
 
     It is said once all models that it is meant for were checked.
     """
-    for place, entry in enumerate(judge.policy.exceptions):
+    for place, entry in enumerate(tally.policy.exceptions):
         meant = {name for name in configuration.settings.models if fnmatchcase(name, entry.models)}
-        if place not in judge.used and meant <= checked:
+        if place not in tally.used and meant <= checked:
             where = f"{entry.rule} in {quoted(entry.layers)}"
             of = "" if entry.models == "*" else f" of {quoted(entry.models)}"
             console.note(f"{configuration.file}: nothing to ignore for {where}{of}; remove it")

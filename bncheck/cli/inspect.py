@@ -12,7 +12,6 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import (
     EpsOption,
@@ -21,12 +20,13 @@ from bncheck.cli.options import (
     OutputOption,
     exit_code,
 )
+from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
     from bncheck.inspecting.report import InspectReport
     from bncheck.measuring.distributed import Processes
     from bncheck.subject.setup import Measuring
@@ -52,7 +52,7 @@ def inspect(
     ] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
@@ -62,14 +62,14 @@ def inspect(
     sharded and distributed checkpoints, and ONNX. Nothing in the file is executed. With --model
     and --data, also whether they agree with what the layers see, and if not, why.
     """
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
     from bncheck.reporting.documents.inspect import said
 
     delivery = reporting.delivery(output)
-    judge = judging.judge()
-    check_files(checkpoints, (), judge, delivery, measuring_options)
-    policy = judge.policy
-    options = Options(
+    tally = policy_options.tally()
+    check_files(checkpoints, (), tally, delivery, measuring_options)
+    policy = tally.policy
+    options = InspectOptions(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
     )
     if shape and measuring_options.data is None:
@@ -81,7 +81,7 @@ def inspect(
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
             found, errors = _all(checkpoints, options, measuring, ranks)
-        reports = [judge.report(done) for done in found]
+        reports = [tally.count(done) for done in found]
         findings = [finding for done in reports for finding in done.findings]
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
@@ -90,12 +90,15 @@ def inspect(
             console.note(note)
         several = len(checkpoints) > 1
         if reports or several:
-            delivery.deliver(said(reports, errors, several, notes), judge.limit)
-        return judge.finish(findings, failed=bool(errors))
+            delivery.deliver(said(reports, errors, several, notes), tally.limit)
+        return tally.finish(findings, failed=bool(errors))
 
 
 def _all(
-    checkpoints: Sequence[Path], options: Options, measuring: Measuring | None, ranks: Processes
+    checkpoints: Sequence[Path],
+    options: InspectOptions,
+    measuring: Measuring | None,
+    ranks: Processes,
 ) -> tuple[list[InspectReport], list[BncheckError]]:
     """Every file's report, or what is wrong with it, which is said at once."""
     from bncheck.inspecting.command import inspect as run
@@ -116,7 +119,7 @@ def _all(
     return reports, errors
 
 
-def _choices(report: InspectReport, options: Options) -> Iterator[str]:
+def _choices(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     """What the reader chose on the user's behalf, and what it did not find."""
     from bncheck.inspecting.choices import choice_notes
 

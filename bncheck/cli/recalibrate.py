@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,9 @@ import typer
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
-from bncheck.cli.judging import JudgingOptions
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
+from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
@@ -30,18 +31,21 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write even where the diagnosis says otherwise.")
+    ] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    judging: JudgingOptions,
+    policy_options: PolicyOptions,
     measuring_options: MeasuringOptions,
     reporting: ReportOptions,
 ) -> int:
     """Measure the running statistics anew, and write a copy.
 
-    Only the BatchNorm buffers' bytes differ in the copy. Nothing is written where the new
-    statistics serve the data worse (exit 1). Without --model and --data, averages that were
-    updated too rarely are repaired by formula.
+    Only the BatchNorm buffers' bytes differ in the copy. Nothing is written where `inspect` on the
+    same data would not recalibrate (exit 1); --force writes all the same. Without --model and
+    --data, averages that were updated too rarely are repaired by formula.
     """
-    from bncheck.inspecting.from_file import Options
+    from bncheck.inspecting.from_file import InspectOptions
     from bncheck.recalibrating.command import recalibrate_file
     from bncheck.reporting.documents.recalibrate import document
     from bncheck.reporting.formats import said
@@ -50,21 +54,23 @@ def recalibrate(
 
     check_target(output)
     delivery = reporting.delivery()
-    judge = judging.judge()
-    check_files([checkpoint], [output], judge, delivery, measuring_options)
+    tally = policy_options.tally()
+    check_files([checkpoint], [output], tally, delivery, measuring_options)
     refuse_inside(output, checkpoint)
-    options = Options(key, eps, momentum, thresholds=judge.policy.thresholds)
+    options = InspectOptions(key, eps, momentum, thresholds=tally.policy.thresholds)
     given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
     with launched(timeout, "recalibrate", **given) as ranks:
         with progress_bar(not reporting.quiet and not ranks.rank) as progress:
             measuring = measuring_options.measuring(ranks, progress)
             if measuring is not None and measuring.data is None:
                 raise BncheckError("--model needs data to measure with", "add --data SPEC")
+            if measuring is not None:
+                measuring = replace(measuring, force=force)
             note = unsaid if ranks.rank else console.note
             done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
         if ranks.rank == 0:
-            judged = judge.report(done)
+            judged = tally.count(done)
             answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
-            delivery.deliver(answer, judge.limit)
-            judge.finish(judged.findings)
+            delivery.deliver(answer, tally.limit)
+            tally.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.inspecting.from_file import Options, judge
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.rule import AnyRule
@@ -32,10 +32,10 @@ def lost_statistics(
     chosen = [rule.code for rule in _RULES if rule in rules]
     if not lost or not chosen:
         return
-    options = Options(key=key, eps=given.eps, select=chosen)
+    options = InspectOptions(key=key, eps=given.eps, select=chosen)
     checkpoint = open_checkpoint(last.path, key)
     found: set[str] = set()
-    for finding in judge(checkpoint, options).findings:
+    for finding in inspect_checkpoint(checkpoint, options).findings:
         name = (finding.layer or "").removeprefix(checkpoint.prefix)
         found.add(name)
         if name in lost:

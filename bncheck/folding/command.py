@@ -15,7 +15,7 @@ from bncheck.folding.planner.plan import Status
 from bncheck.folding.request import Folded, FoldRequest
 from bncheck.folding.result import FoldReport
 from bncheck.inspecting.choices import choice_notes
-from bncheck.inspecting.from_file import Options, judge
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.folding import fold_overflow
 from bncheck.subject.inputs import check_inputs
@@ -35,7 +35,7 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
-        tell_all(choice_notes(checkpoint, Options(key=request.key)), note)
+        tell_all(choice_notes(checkpoint, InspectOptions(key=request.key)), note)
         with usercode.exporting():
             folded = _fold(request, checkpoint, note)
             _check_keep(request, folded.report)
@@ -43,7 +43,9 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
             if request.output is not None and not request.dry_run and _writable(report):
                 folded.write(request.output)
                 report = replace(report, output=str(request.output))
-            _tell_broken(request.source, judge(checkpoint, Options()).findings, note)
+            _tell_broken(
+                request.source, inspect_checkpoint(checkpoint, InspectOptions()).findings, note
+            )
             return report
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None

@@ -11,7 +11,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.result import FoldReport
-from bncheck.inspecting.from_file import Options, judge
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
@@ -59,7 +59,7 @@ class Folded:
 
 def refuse_corrupt_file(checkpoint: Checkpoint) -> None:
     """Raise for a file with statistics with which its program computes nothing worth folding."""
-    refuse_corrupt(judge(checkpoint, Options(select=CORRUPT)).findings)
+    refuse_corrupt(inspect_checkpoint(checkpoint, InspectOptions(select=CORRUPT)).findings)
 
 
 def refuse_corrupt(findings: Sequence[Finding]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bncheck.core.errors import BncheckError
+from bncheck.gate.declared import Declared
 from bncheck.gate.report import CheckReport
-from bncheck.gate.subject import Subject
 from bncheck.policy.config.settings import Model
 
 
@@ -22,5 +22,5 @@ class Check:
 
     name: str
     wanted: Callable[[Model], bool]
-    run: Callable[[Subject], CheckReport]
+    run: Callable[[Declared], CheckReport]
     errors: Callable[[Any], Sequence[BncheckError]] = lambda report: ()

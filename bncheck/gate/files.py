@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.usercode import files_of_spec
-from bncheck.gate.subject import files_of, located, located_spec
+from bncheck.gate.declared import files_of, located, located_spec
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model
 

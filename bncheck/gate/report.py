@@ -26,7 +26,7 @@ class CheckReport(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """One check of one checkpoint: the report of the command that it is named like."""
 
     check: str
@@ -39,13 +39,13 @@ class ModelResult:
     """All checks of one declared model, and what could not be checked."""
 
     name: str
-    outcomes: tuple[Outcome, ...]
+    results: tuple[CheckResult, ...]
     errors: tuple[BncheckError, ...] = ()
 
     @property
     def findings(self) -> list[Finding]:
         """What the checks found."""
-        return [finding for outcome in self.outcomes for finding in outcome.report.findings]
+        return [finding for result in self.results for finding in result.report.findings]
 
     @property
     def status(self) -> str:
@@ -57,7 +57,7 @@ class ModelResult:
         return {
             "name": self.name,
             "status": self.status,
-            "reports": [outcome.report.to_dict() for outcome in self.outcomes],
+            "reports": [result.report.to_dict() for result in self.results],
             "errors": [error.to_dict() for error in self.errors],
         }
 

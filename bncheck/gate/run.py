@@ -13,15 +13,15 @@ from pathlib import Path
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.findings import Finding
 from bncheck.gate.checks import CHECKS
+from bncheck.gate.declared import Declared, code_of, files_of, refuse_several
 from bncheck.gate.regression import Previous
-from bncheck.gate.report import CheckReport, GateReport, ModelResult, Outcome
-from bncheck.gate.subject import Subject, code_of, files_of, refuse_several
+from bncheck.gate.report import CheckReport, CheckResult, GateReport, ModelResult
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model
-from bncheck.policy.judging import Judged, Policy
+from bncheck.policy.policy import Policy, SortedFindings
 
-#: Findings of one model, judged.
-Judging = Callable[[Iterable[Finding], str], Judged]
+#: Applies the policy to the findings of one model.
+Count = Callable[[Iterable[Finding], str], SortedFindings]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Gate:
 
     configuration: Configuration
     policy: Policy
-    judge: Judging
+    count: Count
     say: Callable[[str], None]
     previous: Previous | None = None
 
@@ -68,7 +68,7 @@ class Gate:
                 self.say(f"{name} runs the code of {' and '.join(code)}")
 
     def _model(self, name: str, model: Model) -> ModelResult:
-        outcomes: list[Outcome] = []
+        results: list[CheckResult] = []
         errors: list[BncheckError] = []
         try:
             paths = list(files_of(self.configuration, name, model.checkpoint, "checkpoint"))
@@ -76,26 +76,26 @@ class Gate:
         except BncheckError as error:
             return ModelResult(name, (), (error,))
         for path in paths:
-            subject = Subject(name, model, path, self.configuration, self.policy, self.say)
+            declared = Declared(name, model, path, self.configuration, self.policy, self.say)
             for check in CHECKS:
                 if not check.wanted(model):
                     continue
                 try:
-                    report = check.run(subject)
-                    outcomes.append(Outcome(check.name, str(path), self._judged(report, name)))
+                    report = check.run(declared)
+                    results.append(CheckResult(check.name, str(path), self._counted(report, name)))
                     errors += check.errors(report)
                 except Exception as error:
                     errors.append(_said(error, path))
                     if check is CHECKS[0]:  # what cannot be read cannot be folded, either
                         break
-        return ModelResult(name, tuple(outcomes), tuple(errors))
+        return ModelResult(name, tuple(results), tuple(errors))
 
-    def _judged(self, report: CheckReport, name: str) -> CheckReport:
+    def _counted(self, report: CheckReport, name: str) -> CheckReport:
         found: tuple[Finding, ...] = report.findings
         if self.previous is not None:
             found += self.previous.regressions(name, report.to_dict())
-        judged: CheckReport = replace(report, findings=self.judge(found, name).findings)  # type: ignore[type-var]
-        return judged
+        counted: CheckReport = replace(report, findings=self.count(found, name).findings)  # type: ignore[type-var]
+        return counted
 
 
 def _said(error: Exception, path: Path) -> BncheckError:

@@ -8,7 +8,7 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.words import shortened
-from bncheck.inspecting.from_file import Options, judge
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.reading.checkpoint import Checkpoint, Subtree, part_name
 from bncheck.reading.opening import unlisted_tensors
 from bncheck.reading.tensors import TensorMap
@@ -17,7 +17,7 @@ from bncheck.reading.tensors import TensorMap
 _JUDGED: Final = 3
 
 
-def choice_notes(checkpoint: Checkpoint, options: Options) -> Iterator[str]:
+def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[str]:
     """A line for each choice: the part of the file that was taken, and tensors that were not.
 
     The other parts come with their verdict: a broken average must not hide behind a choice.
@@ -39,11 +39,11 @@ def choice_notes(checkpoint: Checkpoint, options: Options) -> Iterator[str]:
         )
 
 
-def _described(checkpoint: Checkpoint, tree: Subtree, options: Options) -> str:
+def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:
     tensors = TensorMap(tree.tensors)
     other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
     try:
-        verdict = judge(other, options).summary.verdict.value
+        verdict = inspect_checkpoint(other, options).summary.verdict.value
     except BncheckError as error:
         verdict = error.sentence
     return f"{part_name(tree.path)} ({verdict})"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError
-from bncheck.inspecting.from_file import Options, judge, static_findings
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.inspecting.report import InspectReport
 from bncheck.reading.opening import open_checkpoint
 from bncheck.rules.registry import choose_rules
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    path: str | Path, options: Options | None = None, measuring: Measuring | None = None
+    path: str | Path, options: InspectOptions | None = None, measuring: Measuring | None = None
 ) -> InspectReport:
     """Inspect the file or folder at `path`, executing nothing in it.
 
     With `measuring`, a model and data, its statistics are also held against what the layers see.
     Raises BncheckError where it cannot be read, or an option names what does not exist.
     """
-    options = options or Options()
+    options = options or InspectOptions()
     rules = choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
     checkpoint = open_checkpoint(path, options.key)
     try:
-        report = judge(checkpoint, options)
+        report = inspect_checkpoint(checkpoint, options)
     except BncheckError as error:
         raise error.about(str(path)) from None
     if measuring is None:
@@ -40,14 +40,14 @@ def inspect(
 
 
 def inspect_module(
-    model: nn.Module, options: Options | None = None, measuring: Measuring | None = None
+    model: nn.Module, options: InspectOptions | None = None, measuring: Measuring | None = None
 ) -> InspectReport:
     """Inspect a module in memory; it comes back as it was."""
     from bncheck.inspecting.with_data import inspect_module_with_data
     from bncheck.subject.module_layers import layers_of
     from bncheck.subject.setup import in_memory
 
-    options = options or Options()
+    options = options or InspectOptions()
     rules = choose_rules(options.select, options.ignore)
     subject = in_memory(model)
     layers = layers_of(subject)

@@ -1,55 +1,57 @@
 """Measurement and findings on the file become one diagnosis: what is wrong, where, what to do.
 
-One cause per model, the first of an ordered list of tests that fits. Findings on the file that the
-measurement proves or disproves are revised: a prediction that the data refute is only a note.
+Explanations compete for the layers that deviate (rules/data/claim.py); results decide how severe it
+is and what to do. Findings on the file that the measurement proves or disproves are revised: a
+prediction that the data refute is only a note.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
-import numpy as np
-
 from bncheck.core.findings import Finding, Severity
-from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.bn201_noisy import noisy
-from bncheck.rules.data.bn202_stale import stale
-from bncheck.rules.data.bn203_merged import merged
-from bncheck.rules.data.bn204_ordered import ordered
-from bncheck.rules.data.bn205_preprocessing import preprocessing
-from bncheck.rules.data.bn206_dropout import dropout_shift
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
+from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn217_harmless import harmless
+from bncheck.rules.data.claim import Claim, Fault, believed
+from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.rule import AnyRule, Rule
+from bncheck.rules.registry import EXPLANATIONS
+from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
 from bncheck.rules.static.bn112_momentum_convention import momentum_convention
 from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
-
-#: The order of the tests. Noise first, because a noisy first layer looks like a wrong input; the
-#: dropout shift before merged models, because both have running variances that are too large.
-_CAUSES: Final[tuple[Rule[MeasuredNetwork], ...]] = (
-    noisy,
-    preprocessing,
-    dropout_shift,
-    merged,
-    stale,
-    ordered,
-    disagree,
-)
+from bncheck.rules.static.bn118_half_loaded import half_loaded
 
 #: Rules that predict from configuration what the data then show or do not show.
 _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
+#: Rules of the file that data prove.
+_PROVED: Final = (never_updated, half_loaded, under_warmed)
 
-#: Share of the initial values in an average from which, and fit from which, it is under-warmed.
-_LEAST_SHARE: Final = 0.05
-_LEFT_OVER: Final = 0.35
+
+class Advice(StrEnum):
+    """What to do about the statistics; `recalibrate` writes only where it is to recalibrate."""
+
+    NOTHING = "nothing"
+    RECALIBRATE = "recalibrate"
+    IF_DATA_FIT = "recalibrate if the data are those of deployment"
+    LEAVE = "leave them"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, the cause first within its severity, and the one decision behind every fix."""
+
+    findings: tuple[Finding, ...]
+    advice: Advice
 
 
 def diagnose(
@@ -57,123 +59,123 @@ def diagnose(
     findings: Sequence[Finding],
     rules: Sequence[AnyRule],
     recalibrate: str,
-) -> list[Finding]:
-    """All findings, those on the file revised, the cause first within its severity."""
+) -> Diagnosis:
+    """Find the causes among the rules that were chosen, and revise the findings on the file."""
     network = MeasuredNetwork(measurement, recalibrate)
-    allowed = {rule.code for rule in rules}
-    found = [f for f in _found(network, allowed) if f.rule in allowed]
+    found, advice = _found(network, rules)
+    found = [finding for finding in found if any(rule.made(finding) for rule in rules)]
     causes = {(f.rule, f.layer) for f in found}
     revised = [_revised(f, network, found) for f in findings if (f.rule, f.layer) not in causes]
-    return sorted([*found, *revised], key=lambda finding: finding.severity.rank)
+    ordered = sorted([*found, *revised], key=lambda finding: finding.severity.rank)
+    return Diagnosis(tuple(ordered), advice)
 
 
-def _found(network: MeasuredNetwork, allowed: set[str]) -> list[Finding]:
-    """What the measurement itself gives: at most one cause."""
+def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Finding], Advice]:
+    """What the measurement itself gives, and what to do."""
     single = list(single_value.check(network))
     if single:
-        return single
+        return single, Advice.LEAVE
     if not network.layers:
-        return []
+        return [], Advice.NOTHING
+    lost = list(weights_at_fault.check(network))
+    if lost:
+        return lost, Advice.LEAVE
+    won = believed(_claims(network, rules), network.off)
     if network.direction is Direction.WORSE:
-        return _data_at_fault(network)
-    if network.untouched and network.severity is not None and never_updated.code in allowed:
-        return list(_never_updated(network))
-    warming = list(_under_warmed(network))
-    if warming:
-        return warming
-    for rule in _CAUSES:
-        cause = list(rule.check(network))
-        if cause:
-            return cause
-    return []
+        return _running_serve_better(network, won)
+    if network.severity is None:
+        return _mild(network, won)
+    return _explained(network, won)
 
 
-def _data_at_fault(network: MeasuredNetwork) -> list[Finding]:
-    """The running statistics serve better: the data differ, or the statistics were frozen."""
-    found = list(preprocessing.check(network))
-    return found or (list(would_hurt.check(network)) if network.severity else [])
+def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Claim]:
+    for claim in initial_claims(network):
+        if claim.rule in rules:
+            yield claim
+    for rule in EXPLANATIONS:
+        if rule in rules:
+            yield from rule.check(network)
 
 
-def _never_updated(network: MeasuredNetwork) -> Iterator[Finding]:
-    """BN101, proved: every layer that is untouched and deviates by itself."""
-    for measured in network.untouched:
-        assert measured.batch is not None
-        yield network.finding(
-            never_updated,
-            Severity.ERROR,
-            measured,
-            network.with_results(
-                "running mean is exactly 0 and running variance exactly 1, and what the layer "
-                f"sees is not (W2 {measured.batch.w2:.2f}): the statistics were never updated, or "
-                "reset"
-            ),
-            f"run `{network.recalibrate}`",
-            channels=measured.layer.channels,
-        )
+Won = list[tuple[Claim, list[str]]]
 
 
-def _under_warmed(network: MeasuredNetwork) -> Iterator[Finding]:
-    """BN105, from the data: one share of the initial 0 and 1 explains all deviations."""
-    share = initial_share_seen(network.layers)
-    severity = network.severity
-    if severity is None or share < _LEAST_SHARE:
-        return
-    left = np.array([_without_initial(m, share) for m in network.layers])
-    if float(np.median(left / np.maximum(network.w2, 1e-9))) > _LEFT_OVER:
-        return
-    yield network.finding(
-        under_warmed,
+def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
+    """The data differ from those of training, or the statistics were frozen: leave them."""
+    about_data = [(c, layers) for c, layers in won if c.fault in (Fault.DATA, Fault.EITHER)]
+    found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
+    if not found and network.severity is not None:
+        found = list(would_hurt.check(network))
+    return found, Advice.LEAVE
+
+
+def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
+    """W2 is small, so a wrong preparation is a finding only where a better one was found."""
+    named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
+    advice = _advice(network, named[0][0]) if named else Advice.NOTHING
+    return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice
+
+
+def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
+    if network.direction is Direction.SAME:
+        won = [(c, layers) for c, layers in won if _stands(network, c)]
+        if not won and network.both_poor:
+            return list(disagree.check(network)), Advice.LEAVE
+    claimed = sum(network.off[name] * c.of(name) for c, layers in won for name in layers)
+    if won and claimed >= 0.5 * sum(network.off.values()):
+        advice = _advice(network, won[0][0])
+        return [_finding(network, c, layers, advice) for c, layers in won], advice
+    if network.direction is Direction.SAME:
+        return list(harmless.check(network)), Advice.LEAVE
+    sure = network.mostly_restored
+    return list(disagree.check(network)), Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
+
+
+def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
+    """Whether a claim is made though results are equal: patterns alone would be a story."""
+    if claim.fault is not Fault.STATISTICS:
+        return True
+    return claim.predicts and not network.no_better and not network.both_poor
+
+
+def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
+    if network.direction is Direction.WORSE or claim.fault is Fault.DATA:
+        return Advice.LEAVE
+    return Advice.IF_DATA_FIT if claim.fault is Fault.EITHER else Advice.RECALIBRATE
+
+
+def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
+    """The claim as a finding at the worst of its layers."""
+    by_name = network.measurement.by_name()
+    worst = max((by_name[name] for name in layers), key=_own_w2)
+    severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
+    if network.direction is Direction.SAME:
+        severity = max(severity, Severity.WARNING, key=lambda s: s.rank)
+    return network.finding(
+        claim.rule,
         severity,
-        network.culprit,
-        network.with_results(
-            f"{share:.0%} of every running average is still its initial 0 and 1, which explains "
-            "what the layers deviate by: it saw too few batches for its momentum"
-        ),
-        f"run `{network.recalibrate}`; in training, take more batches or a larger momentum",
-        initial_share=share,
+        worst,
+        network.with_results(claim.message),
+        _fix(network, claim, advice),
+        explained=round(min(claim.of(worst.layer.name), 1.0), 3),
+        **claim.evidence,
     )
 
 
-def initial_share_seen(layers: Sequence[MeasuredLayer]) -> float:
-    """The w0 for which running = (1 - w0) seen + w0 initial fits best, 0 where none does.
-
-    In the layers' own coordinates: running_mean - mean = -w0 mean and running_var - var =
-    w0 (1 - var), least squares over all channels, then the median over layers: a fault that
-    grows with depth fits no single w0.
-    """
-    shares = []
-    for measured in layers:
-        moments, statistics = measured.batch_moments, measured.layer.statistics
-        if moments is None or statistics is None or measured.batch is None:
-            continue
-        mean, var = statistics
-        scale = np.sqrt(var + (measured.layer.eps.value or 0.0) + 1e-12)
-        pull = np.concatenate([-moments.mean / scale, (1 - moments.var) / (2 * scale**2)])
-        seen = np.concatenate([(mean - moments.mean) / scale, (var - moments.var) / (2 * scale**2)])
-        denominator = float(pull @ pull)
-        if denominator > 0:
-            shares.append(float(pull @ seen) / denominator)
-    if not shares:
-        return 0.0
-    middle = float(np.median(shares))
-    spread = float(np.median(np.abs(np.array(shares) - middle)))
-    return middle if 0 < middle < 1 and spread <= 0.15 * middle + 0.02 else 0.0
+def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
+    if advice is Advice.RECALIBRATE:
+        run = f"run `{network.recalibrate}`"
+        return f"{run}; {claim.advice}" if claim.advice else run
+    if advice is Advice.IF_DATA_FIT:
+        run = f"run `{network.recalibrate_anyway}`"
+        return f"if these data are what deployment sees, {run}; if not, {claim.advice}"
+    if network.direction is Direction.WORSE:
+        return f"{claim.advice}, and leave the statistics: measured ones would serve worse"
+    return f"{claim.advice}; leave the statistics as they are"
 
 
-def _without_initial(measured: MeasuredLayer, share: float) -> float:
-    """W2 that is left when the initial value's share is taken out of the running average."""
-    moments, statistics = measured.batch_moments, measured.layer.statistics
-    assert moments is not None
-    assert statistics is not None
-    mean, var = statistics
-    eps = measured.layer.eps.value or 0.0
-    warm_mean, warm_var = mean / (1 - share), np.maximum((var - share) / (1 - share), 0.0)
-    sigma = np.sqrt(warm_var + eps + 1e-12)
-    d = (moments.mean - warm_mean) / sigma
-    r = np.sqrt(moments.var + eps) / sigma
-    left = Deviation(d, r, d, d, 1.0).channels
-    # The variance of a nearly dead channel is all initial value, so its ratio says nothing.
-    return float(np.median(left))
+def _own_w2(measured: MeasuredLayer) -> float:
+    return measured.batch.w2 if measured.batch is not None else 0.0
 
 
 def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding]) -> Finding:
@@ -188,17 +190,22 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
             message=f"{finding.message}; measured, the statistics agree with the data",
             fix="nothing for inference",
         )
-    if never_updated.made(finding) and _serves_well(measured, network):
+    if _may_be_meant(finding) and _serves_well(measured, network):
         return replace(
             finding,
             severity=Severity.INFO,
             message=f"{finding.message}; measured, these statistics serve the data well",
             fix="leave it: the layer was trained like this",
         )
-    repaired = never_updated.made(finding) or under_warmed.made(finding)
-    if repaired and any(f.severity is not Severity.INFO for f in found):
+    proved = any(rule.made(finding) for rule in _PROVED)
+    if proved and any(f.severity is not Severity.INFO for f in found):
         return replace(finding, fix=f"run `{network.recalibrate}`")
     return finding
+
+
+def _may_be_meant(finding: Finding) -> bool:
+    """Whether a layer may have been trained with these statistics."""
+    return never_updated.made(finding) or half_loaded.made(finding)
 
 
 def _refuted(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bool:
@@ -212,4 +219,5 @@ def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bo
     if measured is None or measured.eval is None:
         return False
     alone = measured.batch or measured.eval
-    return network.thresholds.severity(alone.w2) is None or network.direction is Direction.WORSE
+    no_better = network.direction is Direction.WORSE or network.no_better
+    return network.thresholds.severity(alone.w2) is None or no_better

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bncheck.core.words import as_argument
 from bncheck.data import DataOptions
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.subject.setup import Measuring
 
 #: What to call where there is no line to type: a module or data in memory.
@@ -22,7 +22,7 @@ IN_PYTHON = "bncheck.recalibrate(model, data)"
 Pair = tuple[str, object]
 
 
-def recalibrate_command(path: Path | None, options: Options, measuring: Measuring) -> str:
+def recalibrate_command(path: Path | None, options: InspectOptions, measuring: Measuring) -> str:
     """`bncheck recalibrate` for the checkpoint at `path`; the call where model or data are objects.
 
     Modules of `measuring.import_root` are found from any working directory.
@@ -43,7 +43,7 @@ def repaired_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}-recalibrated{path.suffix}")
 
 
-def _pairs(options: Options, measuring: Measuring) -> Iterator[Pair]:
+def _pairs(options: InspectOptions, measuring: Measuring) -> Iterator[Pair]:
     """Options and values, None where nothing is to be said, "" for a flag."""
     yield "--model", measuring.model
     yield "--device", measuring.device if measuring.device != "cpu" else None

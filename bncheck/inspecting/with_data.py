@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.inspecting.diagnosis import diagnose
-from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.inspecting.repair import recalibrate_command
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
@@ -41,7 +41,7 @@ def inspect_with_data(
     checkpoint: Checkpoint,
     layers: tuple[NormLayer, ...],
     rules: Sequence[AnyRule],
-    options: Options,
+    options: InspectOptions,
     measuring: Measuring,
 ) -> InspectReport:
     """Inspect a file together with its model and data."""
@@ -58,7 +58,7 @@ def file_findings(
     checkpoint: Checkpoint,
     layers: tuple[NormLayer, ...],
     subject: Instrumented,
-    options: Options,
+    options: InspectOptions,
 ) -> list[Finding]:
     """What the rules say of a file and its layers as the model describes them, without data."""
     rules = choose_rules(options.select, options.ignore)
@@ -76,7 +76,7 @@ def inspect_module_with_data(
     subject: Instrumented,
     layers: tuple[NormLayer, ...],
     rules: Sequence[AnyRule],
-    options: Options,
+    options: InspectOptions,
     measuring: Measuring,
 ) -> InspectReport:
     """Inspect a module in memory together with data."""
@@ -90,7 +90,7 @@ def _judged(
     layers: tuple[NormLayer, ...],
     findings: Sequence[Finding],
     rules: Sequence[AnyRule],
-    options: Options,
+    options: InspectOptions,
     measuring: Measuring,
 ) -> InspectReport:
     path = None if checkpoint is None else checkpoint.path
@@ -101,8 +101,10 @@ def _judged(
         return InspectReport(checkpoint, layers, stopped)
     run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
     measurement = measure(subject, layers, measuring.batches(), run)
-    judged = diagnose(measurement, findings, rules, command)
-    return InspectReport(checkpoint, layers, tuple(judged), measurement, options.train_batch_size)
+    diagnosis = diagnose(measurement, findings, rules, command)
+    return InspectReport(
+        checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
+    )
 
 
 def _with_command(finding: Finding, command: str) -> Finding:

@@ -139,7 +139,8 @@ def adjacent_chains(
 def _links(
     layers: Sequence[NormLayer], tensors: Mapping[str, LazyTensor], behind: bool
 ) -> Iterator[_Link]:
-    usable = {layer.name: layer for layer in layers if _as_defined(layer)}
+    place = {name: index for index, name in enumerate(tensors)}
+    usable = {layer.name: layer for layer in layers if _as_defined(layer, place)}
     owned = {name for layer in layers for name in layer.tensors.values()}
     owners = {name: layer for layer in usable.values() for name in layer.tensors.values()}
     order: list[NormLayer | str] = []  # layers, and between them the names of weights
@@ -174,11 +175,10 @@ def _runs(order: Sequence[NormLayer | str]) -> Iterator[_Run]:
         yield before, between, after, behind
 
 
-def _as_defined(layer: NormLayer) -> bool:
+def _as_defined(layer: NormLayer, place: Mapping[str, int]) -> bool:
     """Whether it has statistics, and its tensors the order of a module's own."""
-    roles = [role for role in layer.tensors if role in _AS_DEFINED]
-    ordered = roles == [role for role in _AS_DEFINED if role in roles]
-    return ordered and layer.statistics is not None
+    places = [place[layer.tensors[role]] for role in _AS_DEFINED if role in layer.tensors]
+    return places == sorted(places) and layer.statistics is not None
 
 
 def _fits(before: NormLayer, shape: tuple[int, ...] | None, after: NormLayer) -> bool:

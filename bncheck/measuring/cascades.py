@@ -7,9 +7,9 @@ statistics do not reach the layers after it. It says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -18,7 +18,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.collector import Collector, SingleValueError
+from bncheck.measuring.collector import ClassMean, Collector, SingleValueError
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.messages import Parts
@@ -29,13 +29,20 @@ from bncheck.measuring.rounds import Share, in_rounds
 from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
-    from torch import nn
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    Floats = NDArray[np.float64]
 
 #: Means of a layer on one batch, computed twice, differ by less: in standard deviations.
 _ROUNDING: Final = 0.05
 
 #: Called with the batch as the model got it and the model's output.
 Watch: TypeAlias = Callable[[Batch, Any], None]
+
+
+#: Class means are kept of so many classes at most.
+_CLASSES: Final = 1000
 
 
 class Cascade(StrEnum):
@@ -53,6 +60,7 @@ class Pass:
     samples: int
     batch_size: int
     skipped: int = 0
+    classes: Mapping[str, Mapping[int, ClassMean]] = field(default_factory=dict)
 
 
 def run_cascade(
@@ -103,7 +111,9 @@ class _Gathering:
             self._run.progress(self._samples, data.samples)
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
-        return Pass(self._collector.moments, self._samples, self._largest, self._skipped)
+        found = self._collector
+        classes = found.classes.by_layer()
+        return Pass(found.moments, self._samples, self._largest, self._skipped, classes)
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:
@@ -117,6 +127,7 @@ class _Gathering:
                 raise
             return {}  # an incomplete last batch of one image
         self._watch(fitted, output)
+        self._collector.labels = _labels(fitted) if self._run.processes.size == 1 else None
         return {name: moments.pack() for name, moments in self._collector.take(number).items()}
 
     def _compare_first(self, rank_0: Parts) -> None:
@@ -134,6 +145,14 @@ class _Gathering:
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
         fitted = prepared(self._model, batch, number, self._run.device)
         return fitted, forward(self._model, fitted, number)
+
+
+def _labels(batch: Batch) -> Tensor | None:
+    """The batch's labels, where each sample has one of a few classes."""
+    target = batch.target
+    if target is None or target.is_floating_point() or target.ndim != 1:
+        return None
+    return target if len(target) == batch.size and int(target.max()) < _CLASSES else None
 
 
 def _apart(one: Moments, other: Moments) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.errors import BncheckError
@@ -39,6 +40,45 @@ class SingleValueError(BncheckError):
         self.layer = layer
 
 
+@dataclass(frozen=True, slots=True)
+class ClassMean:
+    """The mean of one class in a layer, (C,), over so many images."""
+
+    mean: Floats
+    images: int
+
+
+class ClassMeans:
+    """Per layer and class the mean of the images' means, summed over batches."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[int, tuple[Floats, int]]] = {}
+
+    def add(self, layer: str, means: Tensor, labels: Tensor, pivot: Floats) -> None:
+        """Add a batch: (N, C) means about the pivot, (N,) labels."""
+        import torch
+
+        if len(labels) != len(means):
+            return
+        known = self._sums.setdefault(layer, {})
+        for label in torch.unique(labels).tolist():
+            chosen = means[labels == label].double()
+            total = chosen.sum(dim=0).cpu().numpy() + len(chosen) * pivot
+            before = known.get(label)
+            known[label] = (
+                (total, len(chosen))
+                if before is None
+                else (before[0] + total, before[1] + len(chosen))
+            )
+
+    def by_layer(self) -> dict[str, dict[int, ClassMean]]:
+        """The mean of every class, and how many images it has."""
+        return {
+            layer: {label: ClassMean(total / n, n) for label, (total, n) in sums.items()}
+            for layer, sums in self._sums.items()
+        }
+
+
 class Collector:
     """The moments of every layer, in the order in which the layers are first reached.
 
@@ -60,6 +100,8 @@ class Collector:
         self._outputs = outputs
         self._normalise = normalise_by_batch
         self._calls: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
+        self.labels: Tensor | None = None
+        self.classes = ClassMeans()
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[Collector]:
@@ -82,6 +124,8 @@ class Collector:
         taken = {}
         for name, calls in self._calls.items():
             pivot = self.pivots[name].double().cpu().numpy()
+            if self.labels is not None and len(calls) == 1:
+                self.classes.add(name, calls[0][0], self.labels, pivot)
             taken[name] = merge_all([_moments(m, q, values, pivot) for m, q, values in calls])
             if not taken[name].is_finite:
                 raise BncheckError(

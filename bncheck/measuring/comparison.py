@@ -178,22 +178,30 @@ def _comparison(sums: _Sums, has_metric: bool, metric_name: str) -> Comparison:
         common["loss"] = (sums.loss_before / sums.labelled, sums.loss_after / sums.labelled)
     if has_metric:
         before, after = sums.metric_before / sums.samples, sums.metric_after / sums.samples
-        return Comparison(metric_name, before, after, _metric_direction(sums), **common)
+        gain, error = _metric_gain(sums)
+        common["gain"] = _sigmas(gain, error)
+        return Comparison(metric_name, before, after, _direction(gain, error), **common)
     if sums.labelled:
         before, after = sums.right_before / sums.labelled, sums.right_after / sums.labelled
-        direction = _direction(sums.gained - sums.lost, math.sqrt(sums.gained + sums.lost))
+        gain, error = sums.gained - sums.lost, math.sqrt(sums.gained + sums.lost)
+        common["gain"] = _sigmas(gain, error)
+        direction = _direction(gain, error)
         return Comparison("accuracy", before, after, direction, **common)
     return Comparison(None, None, None, Direction.UNKNOWN, **common)
 
 
-def _metric_direction(sums: _Sums) -> Direction:
-    """Batches are the sample: mean gain against its standard error."""
+def _metric_gain(sums: _Sums) -> tuple[float, float]:
+    """Batches are the sample: mean gain and its standard error."""
     n = sums.batches
     if n < 2:
-        return _direction(sums.metric_gain, 0.0)
+        return sums.metric_gain, 0.0
     mean = sums.metric_gain / n
     var = max(0.0, sums.metric_gain_square / n - mean**2) / (n - 1)
-    return _direction(mean, math.sqrt(var))
+    return mean, math.sqrt(var)
+
+
+def _sigmas(gain: float, error: float) -> float:
+    return gain / error if error > 0 else math.copysign(math.inf, gain) if gain else 0.0
 
 
 def _direction(gain: float, error: float) -> Direction:

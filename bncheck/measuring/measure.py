@@ -11,6 +11,7 @@ from bncheck.data import Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, Pass, run_cascade
+from bncheck.measuring.collector import ClassMean
 from bncheck.measuring.comparison import compare
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.distributed import Processes
@@ -23,6 +24,7 @@ from bncheck.measuring.moments import Moments
 from bncheck.measuring.preprocessing import search
 from bncheck.measuring.results import Candidate, Comparison, fits_better
 from bncheck.measuring.run import Run
+from bncheck.measuring.untrained import untrained_layers
 
 #: With fewer samples no verdict: the worst layer of a sound model can reach 0.3 by chance.
 MIN_SAMPLES = 64
@@ -89,7 +91,9 @@ def _deserves_more(result: Measurement) -> bool:
 def _in_depth(subject: Instrumented, data: Batches, run: Run, result: Measurement) -> Measurement:
     """Where is it, is it the data, and would other statistics serve better?"""
     seen = run_cascade(subject, data, Cascade.BATCH, run)
-    layers = _with_batch(result.layers, subject.in_file(seen.moments))
+    layers = _with_batch(
+        result.layers, subject.in_file(seen.moments), subject.in_file(seen.classes)
+    )
     comparison = compare(subject, data, subject.in_model(measured_statistics(layers)), run)
     candidates: list[Candidate] = []
     stem = next((m for m in layers if m.eval is not None), None)
@@ -102,6 +106,7 @@ def _in_depth(subject: Instrumented, data: Batches, run: Run, result: Measuremen
         layers=layers,
         comparison=_with_candidate(subject, data, run, comparison, candidates),
         candidates=tuple(candidates),
+        untrained=untrained_layers(subject.model),
         behind_dropout=subject.in_file(behind),
     )
 
@@ -155,12 +160,18 @@ def _layers(
 
 
 def _with_batch(
-    layers: tuple[MeasuredLayer, ...], moments: Mapping[str, Moments]
+    layers: tuple[MeasuredLayer, ...],
+    moments: Mapping[str, Moments],
+    classes: Mapping[str, Mapping[int, ClassMean]],
 ) -> tuple[MeasuredLayer, ...]:
     return tuple(
-        replace(m, batch=deviation(m.layer, moments[m.layer.name]),
-                batch_moments=moments[m.layer.name])
+        replace(
+            m,
+            batch=deviation(m.layer, moments[m.layer.name]),
+            batch_moments=moments[m.layer.name],
+            classes=classes.get(m.layer.name, {}),
+        )
         if m.layer.name in moments
         else m
         for m in layers
-    )  # fmt: skip
+    )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bncheck.measuring.collector import ClassMean
     from bncheck.measuring.features import InputFeatures
     from bncheck.measuring.histogram import Shape
     from bncheck.measuring.results import Candidate
@@ -44,6 +45,7 @@ class MeasuredLayer:
     batch: Deviation | None = None
     eval_moments: Moments | None = None
     batch_moments: Moments | None = None
+    classes: Mapping[int, ClassMean] = field(default_factory=dict)  # in the batch cascade
     shape: Shape | None = None
 
     @property
@@ -84,6 +86,7 @@ class Measurement:
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
     features: InputFeatures | None = None
     thresholds: Thresholds = DEFAULT
+    untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights
     single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property

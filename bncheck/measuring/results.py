@@ -38,6 +38,9 @@ class Comparison:
     loss: tuple[float, float] | None = None
     confidence: tuple[float, float] | None = None
     output_change: float | None = None
+    gain: float | None = (
+        None  # of results, in standard errors; positive where measured serve better
+    )
     extra: Mapping[str, float] = field(default_factory=dict)
 
 

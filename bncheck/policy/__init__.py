@@ -1,1 +1,1 @@
-"""What a project makes of findings: configuration, judging, a baseline."""
+"""What a project makes of findings: configuration, policy, baseline."""

@@ -24,6 +24,7 @@ class Container(StrEnum):
     TORCH_ZIP = "torch-zip"
     TORCH_LEGACY = "torch-legacy"
     PICKLE = "pickle"
+    NPZ = "npz"
     TORCHSCRIPT = "torchscript"
     EXPORTED_PROGRAM = "exported-program"
     SAFETENSORS = "safetensors"

@@ -13,6 +13,8 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.nested import as_one_tree
+from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
 from bncheck.reading.referred import referred
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
@@ -54,7 +56,7 @@ class _Content:
 
     @classmethod
     def of_pickle(cls, container: Container, pickled: Pickled) -> _Content:
-        return cls(container, find_subtrees(pickled), plain_numbers(pickled))
+        return cls(container, as_one_tree(find_subtrees(pickled)), plain_numbers(pickled))
 
 
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
@@ -150,6 +152,8 @@ def _read_zip(archive: ZipArchive) -> _Content:
 
     if is_exported_program(archive):
         return _Content(Container.EXPORTED_PROGRAM, read_exported_program(archive))
+    if is_npz(archive):
+        return _Content(Container.NPZ, read_npz(archive))
     if "data.pkl" not in archive:
         sniff.refuse_zip(archive)
     if "constants.pkl" in archive:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from bncheck.core.errors import BncheckError
 from bncheck.core.words import Note, shortened, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.measuring.distributed import Processes
 from bncheck.reading.checkpoint import Checkpoint, Container
@@ -32,7 +32,7 @@ _NO_COPY: Final = (Container.ONNX, Container.PICKLE)
 def recalibrate_file(
     path: Path,
     out: Path,
-    options: Options,
+    options: InspectOptions,
     measuring: Measuring | None,
     ranks: Processes | None = None,
     note: Note = unsaid,
@@ -63,7 +63,11 @@ def recalibrate_file(
 
 
 def _recalibrated(
-    checkpoint: Checkpoint, out: Path, options: Options, measuring: Measuring | None, note: Note
+    checkpoint: Checkpoint,
+    out: Path,
+    options: InspectOptions,
+    measuring: Measuring | None,
+    note: Note,
 ) -> RecalibrationReport:
     path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
@@ -87,7 +91,7 @@ def _recalibrated(
 
 
 def recalibrate_module(
-    model: nn.Module, options: Options, measuring: Measuring
+    model: nn.Module, options: InspectOptions, measuring: Measuring
 ) -> RecalibrationReport:
     """Recalibrate a module in memory; the module is left as it was."""
     subject = in_memory(model)

@@ -8,6 +8,7 @@ from typing import Final
 
 from bncheck.core.findings import Severity
 from bncheck.core.thresholds import Thresholds
+from bncheck.inspecting.diagnosis import Advice
 from bncheck.measuring.measurement import Measurement
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.recalibrating.report import RecalibrationReport
@@ -22,10 +23,13 @@ _DOUBT_GROWTH: Final = 0.005
 
 
 def with_verdict(
-    report: RecalibrationReport, measurement: Measurement | None, thresholds: Thresholds
+    report: RecalibrationReport,
+    measurement: Measurement | None,
+    thresholds: Thresholds,
+    advice: Advice,
 ) -> RecalibrationReport:
     """BN208 where the new statistics serve worse, or do not even agree with the data."""
-    reason = _worse(report, thresholds)
+    reason = _worse(report, thresholds) or _unproven(advice)
     if reason is None:
         return report
     finding = would_hurt.finding(
@@ -38,6 +42,18 @@ def with_verdict(
         after=report.comparison.after if report.comparison else None,
     )
     return replace(report, reason=reason, findings=(finding,))
+
+
+def _unproven(advice: Advice) -> str | None:
+    """Why `inspect` on the same input does not say to recalibrate."""
+    if advice is Advice.LEAVE:
+        return "the statistics are not at fault as far as these data show; --force writes them"
+    if advice is Advice.IF_DATA_FIT:
+        return (
+            "data and statistics disagree, and nothing shows that it is the statistics; --force "
+            "writes them, where these data are those of deployment"
+        )
+    return None
 
 
 def _worse(report: RecalibrationReport, thresholds: Thresholds) -> str | None:

@@ -15,7 +15,8 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
 from bncheck.data import Batches
-from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.diagnosis import Advice, diagnose
+from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
@@ -24,6 +25,7 @@ from bncheck.measuring.run import Run
 from bncheck.recalibrating.counters import new_counters
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.recalibrating.verdict import with_verdict
+from bncheck.rules.registry import RULES
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.subject.setup import Measuring
@@ -39,18 +41,18 @@ def recalibrate_with_data(
     subject: Instrumented,
     layers: tuple[NormLayer, ...],
     measuring: Measuring,
-    options: Options,
+    options: InspectOptions,
 ) -> RecalibrationReport:
     """Measure, and judge what the measured statistics do. Raises BncheckError."""
     from bncheck.measuring.measure import measure, measure_population
 
     run = measuring.run(options.train_batch_size, True, options.thresholds)
     data = measuring.batches()
-    broken = {
-        f.layer
-        for f in static_findings(None, layers, options)
-        if f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
-    }
+    found = static_findings(None, layers, options)
+    broken = any(
+        f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
+        for f in found
+    )
     measurement: Measurement | None = None
     if broken:
         measured = measure_population(subject, layers, data, run)
@@ -72,7 +74,10 @@ def recalibrate_with_data(
         comparison.samples,
         prefix=subject.prefix,
     )
-    return with_verdict(report, measurement, options.thresholds)
+    if measuring.force:
+        return report
+    advice = diagnose(measurement, found, RULES, "").advice if measurement else Advice.RECALIBRATE
+    return with_verdict(report, measurement, options.thresholds, advice)
 
 
 def _proof(

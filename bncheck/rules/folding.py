@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from bncheck.core.findings import Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule
 
-not_folded: Final[Rule[None]] = Rule(
+not_folded: Final[Rule[None, Finding]] = Rule(
     "BN402",
     "batchnorm-not-folded",
     (Severity.INFO, Severity.ERROR),
@@ -25,7 +25,7 @@ Fix: the report names what is in the way and, where there is one, the change of 
 let it be folded.""",
 )
 
-fold_overflow: Final[Rule[None]] = Rule(
+fold_overflow: Final[Rule[None, Finding]] = Rule(
     "BN403",
     "fold-overflow",
     (Severity.ERROR,),
@@ -40,7 +40,7 @@ Fix: fold the float32 model and convert it afterwards, or look at the channels' 
 `bncheck inspect`: a scale this large often comes from a dead channel.""",
 )
 
-parity_failure: Final[Rule[None]] = Rule(
+parity_failure: Final[Rule[None, Finding]] = Rule(
     "BN404",
     "parity-failure",
     (Severity.ERROR,),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.findings import Finding
 from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn202_stale import stale
 from bncheck.rules.data.bn203_merged import merged
@@ -17,6 +18,11 @@ from bncheck.rules.data.bn206_dropout import dropout_shift
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
+from bncheck.rules.data.bn210_converted import converted
+from bncheck.rules.data.bn211_exchanged import exchanged
+from bncheck.rules.data.bn212_outlier import outlier
+from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
 from bncheck.rules.rule import AnyRule, Network, Rule
@@ -40,15 +46,17 @@ from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
 from bncheck.rules.static.bn114_eps_sensitive import eps_sensitive
 from bncheck.rules.static.bn115_dead_activation import dead_activation
 from bncheck.rules.static.bn116_not_tracked import not_tracked
+from bncheck.rules.static.bn118_half_loaded import half_loaded
 from bncheck.rules.static.bn119_unjudged import unjudged_statistics
 from bncheck.rules.static.bn401_training_mode import training_mode
 
 if TYPE_CHECKING:  # the measuring and the series are not needed for one file
+    from bncheck.rules.data.claim import Claim
     from bncheck.rules.data.measured_network import MeasuredNetwork
     from bncheck.series.movement import Movement
 
 #: What one file says.
-FILE_RULES: Final[tuple[Rule[Network], ...]] = (
+FILE_RULES: Final[tuple[Rule[Network, Finding], ...]] = (
     never_updated,
     non_finite,
     negative_variance,
@@ -65,30 +73,39 @@ FILE_RULES: Final[tuple[Rule[Network], ...]] = (
     eps_sensitive,
     dead_activation,
     not_tracked,
+    half_loaded,
     unjudged_statistics,
     training_mode,
 )
-#: What a model and data say.
-DATA_RULES: Final[tuple[Rule[MeasuredNetwork], ...]] = (
+#: Explanations of a measurement, which compete.
+EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     noisy,
     stale,
     merged,
     ordered,
     preprocessing,
     dropout_shift,
+    converted,
+    exchanged,
+    outlier,
+)
+#: What results say of a measurement.
+RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     disagree,
     would_hurt,
     single_value,
+    weights_at_fault,
+    harmless,
 )
 #: What several snapshots say.
-SERIES_RULES: Final[tuple[Rule[Movement], ...]] = (
+SERIES_RULES: Final[tuple[Rule[Movement, Finding], ...]] = (
     frozen_parameters,
     frozen_statistics,
     ranks_disagree,
     late_shift,
 )
 #: What folding and comparing with an earlier report find by themselves.
-_OTHERS: Final[tuple[Rule[None], ...]] = (
+_OTHERS: Final[tuple[Rule[None, Finding], ...]] = (
     not_folded,
     fold_overflow,
     parity_failure,
@@ -98,7 +115,10 @@ _OTHERS: Final[tuple[Rule[None], ...]] = (
 
 #: In the order of their codes, which is also the order in which findings are shown.
 RULES: Final[tuple[AnyRule, ...]] = tuple(
-    sorted((*FILE_RULES, *DATA_RULES, *SERIES_RULES, *_OTHERS), key=lambda rule: rule.code)
+    sorted(
+        (*FILE_RULES, *EXPLANATIONS, *RESULT_RULES, *SERIES_RULES, *_OTHERS),
+        key=lambda rule: rule.code,
+    )
 )
 
 

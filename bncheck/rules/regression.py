@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from bncheck.core.findings import Severity
+from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule
 
-grown_w2: Final[Rule[None]] = Rule(
+grown_w2: Final[Rule[None, Finding]] = Rule(
     "BN501",
     "w2-has-grown",
     (Severity.ERROR,),
@@ -22,7 +22,7 @@ that report by more than `[tool.bncheck.against] w2-growth` (0.05 if not set).
 Fix: recalibrate; or, where the change is meant, compare with the new report from now on.""",
 )
 
-fewer_folded: Final[Rule[None]] = Rule(
+fewer_folded: Final[Rule[None, Finding]] = Rule(
     "BN502",
     "fewer-batchnorms-folded",
     (Severity.ERROR,),

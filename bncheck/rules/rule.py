@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.layers.norm_layer import NormLayer, Unjudged
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.layers.unjudged import Unjudged
 from bncheck.reading.roles import split_name
 
 
@@ -48,20 +49,21 @@ class Network:
 
 
 Given = TypeVar("Given")
-Check = Callable[["Rule[Given]", Given], Iterable[Finding]]
+Found = TypeVar("Found")
+Check = Callable[["Rule[Given, Found]", Given], Iterable[Found]]
 
 
-def nothing(_rule: Rule[Given], _given: Given) -> Iterable[Finding]:
+def nothing(_rule: Rule[Given, Found], _given: Given) -> Iterable[Found]:
     """What a rule finds whose findings come from elsewhere."""
     return ()
 
 
 @dataclass(frozen=True)
-class Rule(Generic[Given]):
+class Rule(Generic[Given, Found]):
     """A code, a name, what `bncheck rule CODE` prints, and a check of what it is given.
 
     `Given` is a Network (one file), a MeasuredNetwork (a model and data) or a Movement (several
-    snapshots).
+    snapshots). `Found` is a Finding, or a Claim where explanations compete.
 
     The explanation says what it finds, why that matters, how to mend it, and the criterion with
     its source.
@@ -71,10 +73,10 @@ class Rule(Generic[Given]):
     name: str
     severities: tuple[Severity, ...]
     explanation: str
-    find: Check[Given] = nothing
+    find: Check[Given, Found] = nothing
 
-    def check(self, given: Given) -> Iterable[Finding]:
-        """The findings of this rule."""
+    def check(self, given: Given) -> Iterable[Found]:
+        """What this rule finds."""
         return self.find(self, given)
 
     def made(self, finding: Finding) -> bool:
@@ -104,9 +106,11 @@ class Rule(Generic[Given]):
 
 
 #: A rule of whatever kind.
-AnyRule: TypeAlias = Rule[Any]
+AnyRule: TypeAlias = Rule[Any, Any]
 
 
-def rule(code: str, name: str, *severities: Severity) -> Callable[[Check[Given]], Rule[Given]]:
+def rule(
+    code: str, name: str, *severities: Severity
+) -> Callable[[Check[Given, Found]], Rule[Given, Found]]:
     """Make a check function a rule; its docstring is the explanation."""
     return lambda find: Rule(code, name, severities, inspect.getdoc(find) or "", find)

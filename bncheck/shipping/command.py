@@ -15,7 +15,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import Note, as_argument, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
-from bncheck.inspecting.from_file import Options, judge, static_findings
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.static.bn401_training_mode import training_mode
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class ExportRequest:
     """What a user asks for on the command line; `given` holds the model and the data.
 
-    `judged` leaves of the findings on the statistics those that count for the user's project.
+    `counted` keeps those findings on the statistics that count under the project's policy.
     """
 
     source: Path
@@ -47,7 +47,7 @@ class ExportRequest:
     axes: Axes = field(default_factory=Axes)
     options: ExportOptions = field(default_factory=ExportOptions)
     force: bool = False
-    judged: Callable[[Sequence[Finding]], Sequence[Finding]] = lambda findings: findings
+    counted: Callable[[Sequence[Finding]], Sequence[Finding]] = lambda findings: findings
 
     @property
     def has_model(self) -> bool:
@@ -74,11 +74,11 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
     _check(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
-        tell_all(choice_notes(checkpoint, Options(key=request.key)), note)
+        tell_all(choice_notes(checkpoint, InspectOptions(key=request.key)), note)
         with usercode.exporting():
             loaded = _loaded(request, checkpoint)
             serious = tuple(
-                f for f in request.judged(loaded.findings) if f.severity is Severity.ERROR
+                f for f in request.counted(loaded.findings) if f.severity is Severity.ERROR
             )
             if serious and not request.force:
                 return ExportReport(findings=serious)
@@ -117,7 +117,7 @@ def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
             raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")
         if request.axes.batch is False:
             raise BncheckError("a .pt2 has its axes already", "leave --static-batch out")
-        findings = judge(checkpoint, Options()).findings
+        findings = inspect_checkpoint(checkpoint, InspectOptions()).findings
         return _Loaded(None, load_program(request.source), findings)
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))
@@ -146,9 +146,9 @@ def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     layers = tuple(find_layers(checkpoint, Assumptions()))
     if any(getattr(module, "running_var", None) is not None for module in model.modules()):
         layers = described_by(layers, subject)
-        findings = file_findings(checkpoint, layers, subject, Options())
+        findings = file_findings(checkpoint, layers, subject, InspectOptions())
     else:
-        findings = static_findings(checkpoint, layers, Options())
+        findings = static_findings(checkpoint, layers, InspectOptions())
     if request.given.model is None:  # its own flags, which nobody has set on purpose
         findings = [_serious(f) if training_mode.made(f) else f for f in findings]
     return _Loaded(model.eval(), None, findings)

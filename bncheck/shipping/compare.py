@@ -12,7 +12,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.core.words import Note, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import CompareReport, compared
@@ -72,7 +72,7 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
 
     paths = (request.first, request.second)
     opened = [open_checkpoint(path, request.key) for path in paths]
-    asked = Options(key=request.key)
+    asked = InspectOptions(key=request.key)
     tell_all(dict.fromkeys(line for each in opened for line in choice_notes(each, asked)), note)
     sides = [_program_side(checkpoint) for checkpoint in opened]
     known = next((side for side in sides if side is not None), None)

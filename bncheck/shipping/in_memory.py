@@ -13,7 +13,7 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.folding.program.exporting import as_arguments
-from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
@@ -55,7 +55,7 @@ def _refuse(model: nn.Module) -> None:
             "BN401: the model is in training mode, so its BatchNorms normalise with the batch",
             "call model.eval(), or give force=True to export it as in eval()",
         )
-    found: Sequence[Finding] = static_findings(None, layers_of(subject), Options())
+    found: Sequence[Finding] = static_findings(None, layers_of(subject), InspectOptions())
     for finding in found:
         if finding.severity is Severity.ERROR:
             raise BncheckError(

@@ -26,7 +26,8 @@ class Measuring:
     """A model, data, and how to run one on the other.
 
     `model` is TARGET:CALLABLE, None to unpickle the file itself (`trust`), or a module.
-    Dotted modules are imported from `import_root`, None for the working directory.
+    Dotted modules are imported from `import_root`, None for the working directory. With `force`,
+    measured statistics are written even where nothing shows that they serve better.
     """
 
     model: str | nn.Module | None
@@ -40,6 +41,7 @@ class Measuring:
     processes: Processes = field(default_factory=Processes)
     progress: Progress = lambda done, total: None
     import_root: Path | None = None
+    force: bool = False
 
     def run(
         self,

@@ -160,7 +160,7 @@ def test_a_crash_of_every_command(
 ) -> None:
     line, _ = COMMANDS[command]
     words = line.replace("$SAMPLES", str(SAMPLES)).replace("$SICK", SICK).split()
-    broken = "rules.registry.find_rule" if command == "rule" else "cli.judging.JudgingOptions.judge"
+    broken = "rules.registry.find_rule" if command == "rule" else "cli.policy.PolicyOptions.tally"
     for error in (KeyError("x"), EOFError(), OSError(5, "odd"), AssertionError(), StopIteration()):
 
         def fail(*_: object, error: BaseException = error) -> None:

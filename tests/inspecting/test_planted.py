@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncheck.inspecting.from_file import Options, judge
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, TensorMap
@@ -35,11 +35,11 @@ HEALTHY += sorted((REAL / "checkpoints").glob("*"))
 def opened(path: Path) -> tuple[Checkpoint, Tensors, frozenset[tuple[str, str, str | None]]]:
     checkpoint = open_checkpoint(path)
     tensors = {name: checkpoint.tensors[name] for name in checkpoint.tensors}
-    return checkpoint, tensors, frozenset(found(checkpoint, Options()))
+    return checkpoint, tensors, frozenset(found(checkpoint, InspectOptions()))
 
 
-def found(checkpoint: Checkpoint, options: Options) -> set[tuple[str, str, str | None]]:
-    report = judge(checkpoint, options)
+def found(checkpoint: Checkpoint, options: InspectOptions) -> set[tuple[str, str, str | None]]:
+    report = inspect_checkpoint(checkpoint, options)
     return {(f.rule, f.severity.value, f.layer) for f in report.findings}
 
 
@@ -182,7 +182,7 @@ def test_damage_is_found_where_it_was_done(damage: Damage, data: st.DataObject) 
         return
     tensors = {name: array.copy() for name, array in healthy.items()}
     expected = damage(tensors, layer, np.random.default_rng(data.draw(st.integers(0, 2**32))))
-    after = found(with_tensors(checkpoint, tensors), Options())
+    after = found(with_tensors(checkpoint, tensors), InspectOptions())
     # Damage may hide what the layer had to say before (NaN has no gain), never what others had.
     assert {f for f in before if f[2] != layer} <= after
     new = {(rule, severity) for rule, severity, at in after - before if at == layer}

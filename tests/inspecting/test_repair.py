@@ -15,7 +15,7 @@ import torch
 
 from bncheck.cli import run
 from bncheck.data import DataOptions
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.inspecting.repair import IN_PYTHON, recalibrate_command
 from bncheck.subject.setup import Measuring
 from tests.planted import SAMPLES
@@ -35,7 +35,7 @@ def test_every_option_and_digit_is_in_it() -> None:
         device="cuda:1",
         metric="m.py:f1",
     )
-    line = recalibrate_command(Path("a/my net.pt"), Options("ema", 1e-5, 0.01), measuring)
+    line = recalibrate_command(Path("a/my net.pt"), InspectOptions("ema", 1e-5, 0.01), measuring)
     words = shlex.split(line)
     assert words[:3] == ["bncheck", "recalibrate", "a/my net.pt"]
     assert [words[i + 1] for i, w in enumerate(words) if w == "--model-arg"] == [
@@ -54,22 +54,22 @@ def test_every_option_and_digit_is_in_it() -> None:
 
 
 def test_what_was_not_said_is_not_in_it() -> None:
-    line = recalibrate_command(Path("a.pt"), Options(), Measuring("n.py:N", "d.npz"))
+    line = recalibrate_command(Path("a.pt"), InspectOptions(), Measuring("n.py:N", "d.npz"))
     assert line == "bncheck recalibrate a.pt --model n.py:N --data d.npz -o a-recalibrated.pt"
     assert " --trust " in recalibrate_command(
-        Path("a.pt"), Options(), Measuring(None, "d.npz", trust=True)
+        Path("a.pt"), InspectOptions(), Measuring(None, "d.npz", trust=True)
     )
 
 
 def test_a_name_is_no_option_in_it() -> None:
-    line = recalibrate_command(Path("--key=x.pt"), Options(), Measuring("n.py:N", "d.npz"))
+    line = recalibrate_command(Path("--key=x.pt"), InspectOptions(), Measuring("n.py:N", "d.npz"))
     assert shlex.split(line)[2] == "./--key=x.pt"
 
 
 def test_objects_cannot_be_typed() -> None:
     for measuring in (Measuring(torch.nn.Linear(1, 1), "d.npz"), Measuring("n.py:N", [1])):
-        assert recalibrate_command(Path("a.pt"), Options(), measuring) == IN_PYTHON
-    assert recalibrate_command(None, Options(), Measuring("n.py:N", "d.npz")) == IN_PYTHON
+        assert recalibrate_command(Path("a.pt"), InspectOptions(), measuring) == IN_PYTHON
+    assert recalibrate_command(None, InspectOptions(), Measuring("n.py:N", "d.npz")) == IN_PYTHON
 
 
 GATE = """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity, Verdict
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.recalibrating.command import recalibrate_file
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.subject.setup import Measuring
@@ -33,8 +33,9 @@ SICK = ("never-updated.pt", "one-layer-reset.pt", "nan.pt", "negative-variance.p
 def mended(name: str, folder: Path) -> tuple[RecalibrationReport, Path, str | None]:
     key = "ema" if name.startswith("ema") else None
     out = folder / name
-    measuring = Measuring(MODEL, TRAINING)
-    return recalibrate_file(SAMPLES / name, out, Options(key), measuring), out, key
+    # Data of another scale would look the same: only the user can tell, and says so.
+    measuring = Measuring(MODEL, TRAINING, force=name == "wrong-input-scale.pt")
+    return recalibrate_file(SAMPLES / name, out, InspectOptions(key), measuring), out, key
 
 
 @torch.no_grad()
@@ -58,6 +59,18 @@ def test_typing_the_command_makes_it_well(name: str, tmp_path: Path) -> None:
     assert accuracy(out, key) >= best - 0.002 - 0.0005
 
 
+def test_what_inspect_makes_conditional_is_not_written(tmp_path: Path) -> None:
+    sick, out = SAMPLES / "wrong-input-scale.pt", tmp_path / "out.pt"
+    (finding,) = (f for f in bncheck.inspect(sick, TRAINING, model=MODEL).findings
+                  if f.severity is Severity.ERROR)  # fmt: skip
+    assert finding.fix.startswith("if these data are what deployment sees, run ")
+    assert " --force`" in finding.fix
+    report = recalibrate_file(sick, out, InspectOptions(), Measuring(MODEL, TRAINING))
+    assert report.reason is not None
+    assert "--force" in report.reason
+    assert not out.exists()
+
+
 def test_the_healthy_model_stays_what_it_is(tmp_path: Path) -> None:
     report, out, _ = mended("healthy.pt", tmp_path)
     assert report.reason is None
@@ -73,7 +86,7 @@ def test_counters_no_longer_say_under_warmed(tmp_path: Path) -> None:
 
 def test_repair_without_data(tmp_path: Path) -> None:
     source = SAMPLES / "under-warmed-module.pt"
-    report = recalibrate_file(source, tmp_path / "out.pt", Options(), None)
+    report = recalibrate_file(source, tmp_path / "out.pt", InspectOptions(), None)
     assert report.method == "formula"
     assert set(report.after.values()) == {None}  # only data could tell
     old, new = bncheck.open_checkpoint(source).tensors, bncheck.open_checkpoint(
@@ -86,13 +99,13 @@ def test_repair_without_data(tmp_path: Path) -> None:
 
 def test_no_mended_copy_of_an_onnx_file(tmp_path: Path) -> None:
     with pytest.raises(BncheckError, match="is onnx, a layout of which no mended copy"):
-        recalibrate_file(SAMPLES / "healthy.onnx", tmp_path / "out.onnx", Options(), None)
+        recalibrate_file(SAMPLES / "healthy.onnx", tmp_path / "out.onnx", InspectOptions(), None)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_to_repair_without_data_is_said(tmp_path: Path) -> None:
     with pytest.raises(BncheckError, match="no average that can be repaired without data"):
-        recalibrate_file(SAMPLES / "stale.pt", tmp_path / "out.pt", Options(), None)
+        recalibrate_file(SAMPLES / "stale.pt", tmp_path / "out.pt", InspectOptions(), None)
     assert not list(tmp_path.iterdir())
 
 
@@ -141,7 +154,7 @@ def test_a_worse_metric_writes_nothing(tmp_path: Path) -> None:
 
     out = tmp_path / "out.pt"
     measuring = Measuring(MODEL, TEST, metric=prefers_the_old)
-    report = recalibrate_file(SAMPLES / "stale.pt", out, Options(), measuring)
+    report = recalibrate_file(SAMPLES / "stale.pt", out, InspectOptions(), measuring)
     if report.reason is None:  # the metric happened to like them: then it has to be written
         assert out.exists()
         return
@@ -153,7 +166,7 @@ def test_not_over_the_checkpoint_itself(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes((SAMPLES / "stale.pt").read_bytes())
     with pytest.raises(BncheckError, match="is also an input"):
-        recalibrate_file(path, path, Options(), Measuring(MODEL, TRAINING))
+        recalibrate_file(path, path, InspectOptions(), Measuring(MODEL, TRAINING))
 
 
 @pytest.mark.skipif(planted.real_folder() is None, reason="no real checkpoints here")
@@ -183,7 +196,7 @@ def test_a_part_that_shares_the_bytes_and_so_changes_is_said(tmp_path: Path) -> 
     averaged = {name: t if "running" in name else t.clone() for name, t in state.items()}
     torch.save({"model": state, "ema": averaged}, tmp_path / "two.pt")
     notes: list[str] = []
-    options = Options("model", momentum=0.003)  # under-warmed, if that were true
+    options = InspectOptions("model", momentum=0.003)  # under-warmed, if that were true
     done = recalibrate_file(
         tmp_path / "two.pt", tmp_path / "out.pt", options, None, note=notes.append
     )

@@ -62,6 +62,8 @@ PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
         replace(GOOD, mean=None, var=None, missing=("running_mean", "running_var")),
         {("BN104", "error")},
     ),
+    ("BN118 variance at 1", replace(GOOD, var=ones()), {("BN118", "error")}),
+    ("BN118 mean at 0", replace(GOOD, mean=zeros()), {("BN118", "error")}),
     ("BN104 two lengths", replace(GOOD, var=ones(7)), {("BN104", "error")}),
     ("BN106 zero", replace(GOOD, batches=0.0), {("BN106", "info")}),
     ("BN106 fraction", replace(GOOD, batches=7.5), {("BN106", "info")}),
@@ -114,7 +116,7 @@ PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
         replace(GOOD, weight=with_weight(4, 500.0)),
         {("BN110", "info")},
     ),
-    ("BN110 just within", replace(GOOD, weight=ones() * 3, var=ones()), set()),
+    ("BN110 just within", replace(GOOD, weight=ones() * 3, var=ones() * 1.01), set()),
     ("BN111 one channel", replace(GOOD, weight=with_weight(5, 1e-4)), {("BN111", "info")}),
     ("BN111 all zero", replace(GOOD, weight=zeros()), {("BN111", "info")}),
     (

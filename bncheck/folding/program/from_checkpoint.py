@@ -20,7 +20,7 @@ from bncheck.folding.request import (
     refuse_corrupt,
     refuse_corrupt_file,
 )
-from bncheck.inspecting.from_file import Options, static_findings
+from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
 from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, samples_of
@@ -107,7 +107,7 @@ def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Modul
                 "statistics here, and the file has none",
                 "save the whole state dict, buffers too",
             )
-    refuse_corrupt(static_findings(None, layers_of(subject), Options(select=CORRUPT)))
+    refuse_corrupt(static_findings(None, layers_of(subject), InspectOptions(select=CORRUPT)))
     return model.eval()
 
 

@@ -40,7 +40,7 @@ _SIDE_EFFECTS: Final = ("from_file", "._print", ".save", ".load")
 _FREE: Final = {
     "as_string", "metadata", "in_spec", "out_spec", "expr_str", "target", "guards_code",
 }  # fmt: skip
-#: Judged as texts, so nothing else may stand there: sympify looks into dicts, too.
+#: Checked as text, so nothing else may stand there: sympify looks into dicts, too.
 _TEXTS: Final = {"expr_str", "in_spec", "out_spec", "guards_code"}
 _PLAIN: Final = (int, float, type(None))
 #: Containers of inputs and outputs that need no import.

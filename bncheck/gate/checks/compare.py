@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncheck.gate.check import Check
-from bncheck.gate.subject import Subject, located
+from bncheck.gate.declared import Declared, located
 
 if TYPE_CHECKING:
     from bncheck.shipping.report import CompareReport
 
 
-def _run(subject: Subject) -> CompareReport:
+def _run(declared: Declared) -> CompareReport:
     from bncheck.shipping.compare import CompareRequest, run
 
-    assert subject.model.compare is not None
+    assert declared.model.compare is not None
     return run(
         CompareRequest(
-            subject.path,
-            located(subject.configuration, subject.model.compare),
-            subject.measuring(data=not subject.inputs),
-            subject.inputs,
-            subject.model.key,
+            declared.path,
+            located(declared.configuration, declared.model.compare),
+            declared.measuring(data=not declared.inputs),
+            declared.inputs,
+            declared.model.key,
         )
     )
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bncheck.gate.check import Check
-from bncheck.gate.subject import Subject, located
+from bncheck.gate.declared import Declared, located
 
 if TYPE_CHECKING:
     from bncheck.shipping.report import ExportReport
 
 
-def _run(subject: Subject) -> ExportReport:
+def _run(declared: Declared) -> ExportReport:
     from bncheck.shipping.command import ExportRequest, run
     from bncheck.shipping.export import ExportOptions
 
-    assert subject.model.export is not None
+    assert declared.model.export is not None
     return run(
         ExportRequest(
-            subject.path,
-            located(subject.configuration, subject.model.export),
-            subject.measuring(data=not subject.inputs),
-            subject.inputs,
-            subject.model.key,
+            declared.path,
+            located(declared.configuration, declared.model.export),
+            declared.measuring(data=not declared.inputs),
+            declared.inputs,
+            declared.model.key,
             # Milliseconds of a CI machine say nothing, and are others each time.
             options=ExportOptions(timing=False),
-            judged=lambda found: subject.policy.judge(found, subject.name).findings,
+            counted=lambda found: declared.policy.sort(found, declared.name).findings,
         )
     )
 

@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.gate.check import Check
-from bncheck.gate.subject import Subject, refuse_without_layers
+from bncheck.gate.declared import Declared, refuse_without_layers
 
 if TYPE_CHECKING:
     from bncheck.folding.result import FoldReport
 
 
-def _run(subject: Subject) -> FoldReport:
+def _run(declared: Declared) -> FoldReport:
     """Fold for real, into a folder that is thrown away: a plan alone proves nothing."""
     from bncheck.folding.command import run
     from bncheck.folding.request import FoldRequest
 
-    settings = subject.model.fold
+    settings = declared.model.fold
     assert settings is not None
     with tempfile.TemporaryDirectory() as folder:
-        ending = ".onnx" if subject.path.suffix == ".onnx" else ".pt2"
+        ending = ".onnx" if declared.path.suffix == ".onnx" else ".pt2"
         request = FoldRequest(
-            subject.path,
+            declared.path,
             Path(folder) / f"folded{ending}",
-            subject.measuring(data=not subject.inputs),
-            inputs=subject.inputs,
-            key=subject.model.key,
+            declared.measuring(data=not declared.inputs),
+            inputs=declared.inputs,
+            key=declared.model.key,
             keep=settings.keep,
             tolerance=settings.tolerance,
             fail_unfolded=settings.fail_unfolded,
         )
         report = run(request)
-    refuse_without_layers(subject, len(report.batchnorms))
+    refuse_without_layers(declared, len(report.batchnorms))
     return replace(report, output=None)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
-from bncheck.graph.onnx.call import Call, Describe, Described
+from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Pointwise, Rectifier, Rescaled, Spec
 from bncheck.reading.onnx_norms import norm_node
@@ -16,7 +16,7 @@ _BATCH_HINT = "call model.eval() before exporting"
 _EACH_PLACE = "it has statistics for each position, not for each channel (spatial=0)"
 
 
-def _convolution(call: Call) -> Spec:
+def _convolution(call: NodeCall) -> Spec:
     a, kernel = call.attribute, call.shape(1)[2:]
     number = len(kernel)
     pads = a("pads") or [0] * 2 * number
@@ -25,7 +25,7 @@ def _convolution(call: Call) -> Spec:
     return conv(_groups(call), kernel, steps, gaps, before, behind)
 
 
-def _transposed(call: Call) -> Spec:
+def _transposed(call: NodeCall) -> Spec:
     a, kernel = call.attribute, call.shape(1)[2:]
     # SAME_UPPER and SAME_LOWER cut off kernel - stride, which is nothing then.
     cut = a("auto_pad", "NOTSET") == "NOTSET" and any(a("pads", ()))
@@ -35,7 +35,7 @@ def _transposed(call: Call) -> Spec:
     return transposed(_groups(call), kernel, strides, a("dilations", [1]), plain)
 
 
-def _groups(call: Call) -> int:
+def _groups(call: NodeCall) -> int:
     """What comes first in a weight, its outputs or its inputs, falls into so many groups."""
     groups, channels = int(call.attribute("group", 1)), call.shape(1)[0]
     if groups < 1 or (isinstance(channels, int) and channels % groups):
@@ -43,47 +43,47 @@ def _groups(call: Call) -> int:
     return groups
 
 
-def _gemm(call: Call) -> Spec:
+def _gemm(call: NodeCall) -> Spec:
     a = call.attribute
     axes = (-2 if a("transA", 0) else -1, -1)
     return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)), axes)
 
 
-def _matmul(call: Call) -> Described | None:
+def _matmul(call: NodeCall) -> Described | None:
     fixed = (call.scope.is_stored(name) for name in call.inputs)
     return _product(call, products.product([call.rank(0), call.rank(1)], *fixed))
 
 
-def _einsum(call: Call) -> Described | None:
+def _einsum(call: NodeCall) -> Described | None:
     ranks = [call.rank(slot) for slot in range(len(call.inputs))]
     return _product(call, products.einsum(str(call.attribute("equation", "")), ranks))
 
 
-def _product(call: Call, found: tuple[Spec, int] | None) -> Described | None:
+def _product(call: NodeCall, found: tuple[Spec, int] | None) -> Described | None:
     if found is None:
         return None
     spec, place = found
     return spec, [call.inputs[1 - place], call.inputs[place]]
 
 
-def _sum(call: Call) -> Spec | None:
+def _sum(call: NodeCall) -> Spec | None:
     factors = (1.0, -1.0 if call.kind == "Sub" else 1.0)
     return Add(factors) if len(call.inputs) == 2 else None
 
 
-def _quotient(_: Call) -> Spec:
+def _quotient(_: NodeCall) -> Spec:
     return Mul(divides=True)
 
 
-def _negative(call: Call) -> Described:
+def _negative(call: NodeCall) -> Described:
     return Mul(), [*call.inputs, call.scope.minus_one(call.node.output[0])]
 
 
-def _max(call: Call) -> Spec | None:
+def _max(call: NodeCall) -> Spec | None:
     return Rectifier(call.kind) if len(call.inputs) == 2 and _is_zero(call, 1) else None
 
 
-def _clip(call: Call) -> Spec | None:
+def _clip(call: NodeCall) -> Spec | None:
     if call.opset < 11:
         low, high = call.attribute("min"), call.attribute("max")
     else:
@@ -96,41 +96,41 @@ def _clip(call: Call) -> Spec | None:
     return Pointwise("clip", (float(np.ravel(bounds[0])[0]), float(np.ravel(bounds[1])[0])))
 
 
-def _leaky(call: Call) -> Spec:
+def _leaky(call: NodeCall) -> Spec:
     return Rectifier(call.kind, float(call.attribute("alpha", 0.01)))
 
 
-def _elu(call: Call) -> Spec:
+def _elu(call: NodeCall) -> Spec:
     return Pointwise("elu", (float(call.attribute("alpha", 1.0)),))
 
 
-def _selu(call: Call) -> Spec:
+def _selu(call: NodeCall) -> Spec:
     alpha = float(call.attribute("alpha", 1.6732632423543772))
     return Pointwise("elu", (alpha, float(call.attribute("gamma", 1.0507009873554805))))
 
 
-def _hard_sigmoid(call: Call) -> Spec:
+def _hard_sigmoid(call: NodeCall) -> Spec:
     a = call.attribute
     return Pointwise("hardsigmoid", (float(a("alpha", 0.2)), float(a("beta", 0.5))))
 
 
-def _is_zero(call: Call, slot: int) -> bool:
+def _is_zero(call: NodeCall, slot: int) -> bool:
     number = call.numbers(slot)
     return number is not None and not np.any(number)
 
 
-def _batch_norm(call: Call) -> Spec:
+def _batch_norm(call: NodeCall) -> Spec:
     says = norm_node(call.node, call.opset)
     if not says.spatial and call.rank() != 2:
         return Norm(says.eps, True, _EACH_PLACE)
     return Norm(says.eps, says.trains, _BATCH, _BATCH_HINT)
 
 
-def _instance_norm(call: Call) -> Spec:
+def _instance_norm(call: NodeCall) -> Spec:
     return Norm(norm_node(call.node, call.opset).eps, True, ALONE)
 
 
-def _layer_norm(call: Call) -> Spec | None:
+def _layer_norm(call: NodeCall) -> Spec | None:
     fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
     return Rescaled(-1) if fits and len(call.results) == 1 else None
 

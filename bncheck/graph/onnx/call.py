@@ -18,7 +18,7 @@ from bncheck.graph.specs import Spec
 Described = tuple[Spec, Sequence[str]]
 
 
-class Call:
+class NodeCall:
     """A node and what is known of its inputs.
 
     Inputs are asked for by their place. What is not known raises UndescribedError.
@@ -88,4 +88,4 @@ class Call:
         return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")
 
 
-Describe = Callable[[Call], "Spec | Described | None"]
+Describe = Callable[[NodeCall], "Spec | Described | None"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 
 from bncheck.graph.onnx.algebra import ALGEBRA
-from bncheck.graph.onnx.call import Call, Describe, Described
+from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.onnx.pooling import POOLING
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.views import VIEWS
@@ -30,7 +30,7 @@ OPERATORS: Mapping[str, Describe] = {
 
 def described(node: onnx.NodeProto, scope: Scope) -> Described:
     """What a node is to the planner, and its inputs, the data before the weights."""
-    call = Call(node, scope)
+    call = NodeCall(node, scope)
     describe = OPERATORS.get(call.kind) if node.domain in STANDARD else None
     # Before opset 7 this attribute says along which axis the second operand lies.
     if describe is None or (call.opset < 7 and call.attribute("broadcast") is not None):

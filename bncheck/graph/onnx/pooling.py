@@ -5,44 +5,44 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import average, largest, padded, reduced
-from bncheck.graph.onnx.call import Call, Describe
+from bncheck.graph.onnx.call import Describe, NodeCall
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Maximum, Spec
 
 
-def _spatial(call: Call) -> tuple[int, ...]:
+def _spatial(call: NodeCall) -> tuple[int, ...]:
     return tuple(range(2, len(call.shape())))
 
 
-def _averaged(call: Call) -> Spec:
+def _averaged(call: NodeCall) -> Spec:
     return average(_spatial(call))
 
 
-def _largest(call: Call) -> Spec | None:
+def _largest(call: NodeCall) -> Spec | None:
     return Maximum(_spatial(call)) if len(call.results) == 1 else None
 
 
-def _sampled(call: Call) -> Spec:
+def _sampled(call: NodeCall) -> Spec:
     return average(_spatial(call), call.attribute("padding_mode", "zeros") == "zeros")
 
 
-def _average_pool(call: Call) -> Spec:
+def _average_pool(call: NodeCall) -> Spec:
     a = call.attribute
     # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
     reaches = any(a("pads", ())) or call.keeps_size or a("ceil_mode", 0)
     return average(_spatial(call), bool(reaches and a("count_include_pad", 0)))
 
 
-def _mean(call: Call) -> Spec:
+def _mean(call: NodeCall) -> Spec:
     drops, sums = not call.attribute("keepdims", 1), call.kind == "ReduceSum"
     return reduced(call.shape(), _axes(call), drops=drops, sums=sums)
 
 
-def _extreme(call: Call) -> Spec:
+def _extreme(call: NodeCall) -> Spec:
     return largest(call.shape(), _axes(call), drops=not call.attribute("keepdims", 1))
 
 
-def _axes(call: Call) -> list[int] | None:
+def _axes(call: NodeCall) -> list[int] | None:
     """Those given; without any it is all axes, or nothing is done where the node says so."""
     axes = call.integers(1, "axes")
     if axes:
@@ -52,14 +52,14 @@ def _axes(call: Call) -> list[int] | None:
     return None
 
 
-def _resized(call: Call) -> Spec | None:
+def _resized(call: NodeCall) -> Spec | None:
     before, after = call.shape(), call.scope.shape(call.node.output[0])
     crops = call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
     keeps_channels = after is not None and before[:2][1:] == after[:2][1:]
     return average(_spatial(call)) if keeps_channels and not crops else None
 
 
-def _padded(call: Call) -> Spec | None:
+def _padded(call: NodeCall) -> Spec | None:
     rank = len(call.shape())
     sizes, value, axes = call.integers(1, "pads"), call.numbers(2, "value"), call.integers(3)
     given = [axis % rank for axis in (range(rank) if axes is None else axes)]

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.graph.dataflow import Dim, Shape, Value
-from bncheck.graph.onnx.call import Call
+from bncheck.graph.onnx.call import NodeCall
 from bncheck.graph.onnx.nodes import FLOATS, dim_of
 from bncheck.graph.onnx.sizes import product
 from bncheck.graph.operators import UndescribedError
@@ -40,13 +40,13 @@ def complete(node: onnx.NodeProto, scope: Scope) -> None:
     if guess is None or scope.shape(name) is not None:
         return
     try:
-        shape, like = guess(Call(node, scope))
+        shape, like = guess(NodeCall(node, scope))
     except (KeyError, UndescribedError):
         return
     scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
 
 
-def _windows(call: Call) -> tuple[Shape | None, Value]:
+def _windows(call: NodeCall) -> tuple[Shape | None, Value]:
     """Rank and channels behind a computed reshape: a weight tells them."""
     weight = call.shape(1)
     wide = weight[1] if isinstance(weight[1], int) else 0
@@ -56,12 +56,12 @@ def _windows(call: Call) -> tuple[Shape | None, Value]:
     return (f"?{name}.0", channels, *rest), call.scope.values[call.name(1)]
 
 
-def _same(call: Call) -> tuple[Shape | None, Value]:
+def _same(call: NodeCall) -> tuple[Shape | None, Value]:
     source = call.scope.values[call.name(0)]
     return source.shape, source
 
 
-_GUESSES: dict[str, Callable[[Call], tuple[Shape | None, Value]]] = {
+_GUESSES: dict[str, Callable[[NodeCall], tuple[Shape | None, Value]]] = {
     **dict.fromkeys(("Conv", "ConvTranspose"), _windows),
     **dict.fromkeys(("BatchNormalization", "Identity", "Dropout", "Clip"), _same),
     **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Elu"), _same),
@@ -137,7 +137,7 @@ def _number(size: Dim) -> int:
 def _wanted(node: onnx.NodeProto, scope: Scope, source: Shape) -> Shape | None:
     """The shape that a Reshape asks for, where that is known; its -1 gets a name."""
     wanted = scope.sizes_in(node.input[1]) if len(node.input) > 1 else None
-    if wanted is None or Call(node, scope).attribute("allowzero", 0):
+    if wanted is None or NodeCall(node, scope).attribute("allowzero", 0):
         return None
     sizes = list(wanted)
     for place, size in enumerate(sizes):

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from bncheck.graph.dataflow import Dim, Shape
-from bncheck.graph.onnx.call import Call
+from bncheck.graph.onnx.call import NodeCall
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.operators import UndescribedError
 from bncheck.reading.onnx_names import STANDARD
@@ -33,12 +33,12 @@ def _followed(node: onnx.NodeProto, scope: Scope) -> Shape | None:
     if compute is None or not (begins or any(name in scope.sizes for name in node.input)):
         return None
     try:
-        return compute(Call(node, scope))
+        return compute(NodeCall(node, scope))
     except UndescribedError:
         return None
 
 
-def _sizes(call: Call, slot: int) -> Shape:
+def _sizes(call: NodeCall, slot: int) -> Shape:
     """The sizes that an input holds."""
     sizes = call.scope.sizes_in(call.name(slot))
     if sizes is None:
@@ -46,33 +46,33 @@ def _sizes(call: Call, slot: int) -> Shape:
     return sizes
 
 
-def _begun(call: Call) -> Shape | None:
+def _begun(call: NodeCall) -> Shape | None:
     shape = call.scope.shape(call.name(0))
     start, end = call.attribute("start", 0), call.attribute("end")
     return None if shape is None else shape[start:end]
 
 
-def _same(call: Call) -> Shape:
+def _same(call: NodeCall) -> Shape:
     return _sizes(call, 0)
 
 
-def _joined(call: Call) -> Shape:
+def _joined(call: NodeCall) -> Shape:
     return tuple(size for slot in range(len(call.inputs)) for size in _sizes(call, slot))
 
 
-def _multiplied(call: Call) -> Shape | None:
+def _multiplied(call: NodeCall) -> Shape | None:
     factors = [_sizes(call, slot) for slot in (0, 1)]
     return (product([f[0] for f in factors]),) if all(len(f) == 1 for f in factors) else None
 
 
-def _picked(call: Call) -> Shape | None:
+def _picked(call: NodeCall) -> Shape | None:
     sizes, places = _sizes(call, 0), np.ravel(call.numbers(1))
     if any(not -len(sizes) <= place < len(sizes) for place in places):
         return None
     return tuple(sizes[place] for place in places)
 
 
-def _cut(call: Call) -> Shape | None:
+def _cut(call: NodeCall) -> Shape | None:
     """From, to, step: where each is one number."""
     if len(call.inputs) > 2:
         bounds = [_sizes(call, 1), _sizes(call, 2)]
@@ -85,7 +85,7 @@ def _cut(call: Call) -> Shape | None:
     return _sizes(call, 0)[start:end:step]
 
 
-_FOLLOWED: dict[str, Callable[[Call], Shape | None]] = {
+_FOLLOWED: dict[str, Callable[[NodeCall], Shape | None]] = {
     "Shape": _begun,
     **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"), _same),
     "Concat": _joined,

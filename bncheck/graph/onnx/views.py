@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import Places, cut, picked, selected, tiled
-from bncheck.graph.onnx.call import Call, Describe, Described
+from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
 
 
-def _dropout(call: Call) -> Spec | None:
+def _dropout(call: NodeCall) -> Spec | None:
     """Identity in inference mode."""
     if call.opset < 7:
         idle = bool(call.attribute("is_test", 0))
@@ -20,30 +20,30 @@ def _dropout(call: Call) -> Spec | None:
     return Identity() if idle else None
 
 
-def _cast(call: Call) -> Spec | None:
+def _cast(call: NodeCall) -> Spec | None:
     source = call.scope.values.get(call.name(0))
     keeps = source is not None and source.dtype and call.attribute("to") in FLOATS
     return Identity() if keeps else None
 
 
-def _transposed(call: Call) -> Spec | None:
+def _transposed(call: NodeCall) -> Spec | None:
     places = range(len(call.shape()))
     order = tuple(call.attribute("perm", places[::-1]))
     return Transpose(order) if sorted(order) == list(places) else None
 
 
-def _joined(call: Call) -> Spec:
+def _joined(call: NodeCall) -> Spec:
     return Concat(call.axis(1))
 
 
-def _split(call: Call) -> Spec | None:
+def _split(call: NodeCall) -> Spec | None:
     """Where the parts lie is read off the results."""
     axis = call.axis(0)
     shapes = [call.scope.shape(name) for name in call.node.output]
     return cut(axis, [shape[axis] if shape else None for shape in shapes])
 
 
-def _sliced(call: Call) -> Spec | None:
+def _sliced(call: NodeCall) -> Spec | None:
     names = ("starts", "ends", "axes", "steps")
     starts, ends, axes, steps = (call.integers(slot, name) for slot, name in enumerate(names, 1))
     if starts is None or ends is None:
@@ -60,23 +60,23 @@ def _sliced(call: Call) -> Spec | None:
     return picked(call.shape(), axes, pick)
 
 
-def _depth_to_space(call: Call) -> Spec:
+def _depth_to_space(call: NodeCall) -> Spec:
     last = call.attribute("mode", "DCR") == "DCR"
     return PixelShuffle(_factor(call), depth_last=last)
 
 
-def _space_to_depth(call: Call) -> Spec:
+def _space_to_depth(call: NodeCall) -> Spec:
     return PixelShuffle(_factor(call), inverse=True, depth_last=True)
 
 
-def _factor(call: Call) -> int:
+def _factor(call: NodeCall) -> int:
     factor = int(call.attribute("blocksize"))
     if factor < 1:
         raise UndescribedError
     return factor
 
 
-def _gathered(call: Call) -> Spec | Described | None:
+def _gathered(call: NodeCall) -> Spec | Described | None:
     shape, axis = call.shape(), call.axis(0)
     indices = call.scope.fixed(call.name(1))
     if indices is None:
@@ -91,7 +91,7 @@ def _gathered(call: Call) -> Spec | Described | None:
     return Split(axis, (slice(index, index + 1),), drops=True)
 
 
-def _tiled(call: Call) -> Spec | None:
+def _tiled(call: NodeCall) -> Spec | None:
     shape, counts = call.shape(), call.integers(1)
     if counts is None or len(counts) != len(shape) or min(counts) < 0:
         return None

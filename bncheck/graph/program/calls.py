@@ -15,7 +15,7 @@ from bncheck.graph.specs import Spec
 #: A call seen as the planner sees it: what it does, and which arguments are its inputs.
 Described = tuple[Spec, tuple[Any, ...]]
 #: What an operator is to the planner; None for a call of it that has no description.
-Describe = Callable[["Call"], Described | None]
+Describe = Callable[["ProgramCall"], Described | None]
 
 
 class Arguments:
@@ -42,7 +42,7 @@ class Arguments:
         return next((self(name) for name in names if self(name) is not None), None)
 
 
-class Call(Arguments):
+class ProgramCall(Arguments):
     """A call as the tables of operators are asked about it.
 
     `constants` has the numbers of the nodes that have fixed ones.

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from bncheck.graph.operators import TORCH, Alike, UndescribedError
 from bncheck.graph.program.algebra import ALGEBRA
-from bncheck.graph.program.calls import Call, Describe, Described
+from bncheck.graph.program.calls import Describe, Described, ProgramCall
 from bncheck.graph.program.gathers import GATHERS
 from bncheck.graph.program.norms import NORMS
 from bncheck.graph.program.pooling import POOLING
@@ -32,7 +32,7 @@ OPERATORS: Mapping[str, Describe] = {
 }
 
 
-def described(call: Call) -> Described:
+def described(call: ProgramCall) -> Described:
     """What a call is to the planner, and its inputs, the data before the weights.
 
     An input is a node, a number, None, or (node, index) for one output of several.
@@ -49,11 +49,11 @@ def described(call: Call) -> Described:
     return found or (Opaque(call.name), tuple(call.node.all_input_nodes))
 
 
-def _item(call: Call) -> Described:
+def _item(call: ProgramCall) -> Described:
     """One of a call's results: of most, the first is the only one that is like the input."""
     source, index = call.args
     assert isinstance(source, Node)
-    spec, _ = described(Call(source, call.constants))
+    spec, _ = described(ProgramCall(source, call.constants))
     if isinstance(spec, Split):
         return Identity(), ((source, index),)
     return (Identity() if index == 0 else Opaque("getitem")), (source,)

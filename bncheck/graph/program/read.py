@@ -12,7 +12,7 @@ from torch.fx import Node
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value
 from bncheck.graph.program.calls import (
     Arguments,
-    Call,
+    ProgramCall,
     module_path,
     operator_name,
     shape_and_dtype,
@@ -110,7 +110,7 @@ class _Reader:
         self._value(node)
         if fixed or (node.target is operator.getitem and not node.users):
             return  # the latter: one of several results, whose output is unused
-        call = Call(node, self.constants)
+        call = ProgramCall(node, self.constants)
         steps = windows(call)
         if steps is not None:
             self._windows(node, steps)

@@ -17,7 +17,7 @@ from bncheck.core.findings import FailOn
 from bncheck.core.thresholds import DEFAULT
 from bncheck.policy.config.settings import Ignored, Settings, kebab
 from bncheck.policy.config.text import text_of
-from bncheck.policy.judging import Policy
+from bncheck.policy.policy import Policy
 from bncheck.rules.registry import choose_rules
 
 _TABLE = ("tool", "bncheck")
@@ -34,7 +34,7 @@ class Configuration:
 
     @property
     def policy(self) -> Policy:
-        """How findings are judged, but for the baseline."""
+        """The policy without its baseline."""
         settings = self.settings
         return Policy(
             settings.select,

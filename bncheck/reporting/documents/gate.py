@@ -9,7 +9,7 @@ from typing import Any
 
 from bncheck.core.findings import Severity
 from bncheck.core.words import count
-from bncheck.gate.report import UNCHECKED, GateReport, ModelResult, Outcome
+from bncheck.gate.report import UNCHECKED, CheckResult, GateReport, ModelResult
 from bncheck.reporting.document import Chapter, Document, Pages
 
 _STANDINGS = {
@@ -30,13 +30,13 @@ def pages(report: GateReport) -> Pages:
 
 
 def _chapter(model: ModelResult) -> Chapter:
-    documents = tuple(replace(_document(outcome), model=model.name) for outcome in model.outcomes)
+    documents = tuple(replace(_document(result), model=model.name) for result in model.results)
     return Chapter(model.name, model.status, _STANDINGS[model.status], documents, model.errors)
 
 
-def _document(outcome: Outcome) -> Document:
+def _document(result: CheckResult) -> Document:
     """Of the command whose name the check has. A fold of the gate's is thrown away."""
-    module = import_module(f"bncheck.reporting.documents.{outcome.check}")
+    module = import_module(f"bncheck.reporting.documents.{result.check}")
     document: Callable[..., Document] = module.document
-    more: dict[str, Any] = {"thrown_away": True} if outcome.check == "fold" else {}
-    return document(outcome.report, outcome.path, **more)
+    more: dict[str, Any] = {"thrown_away": True} if result.check == "fold" else {}
+    return document(result.report, result.path, **more)

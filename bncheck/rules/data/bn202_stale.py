@@ -7,16 +7,24 @@ from typing import Final
 
 import numpy as np
 
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Severity
+from bncheck.measuring.measurement import MeasuredLayer
+from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.scoring import measured, stored
 from bncheck.rules.rule import Rule, rule
 
 #: Half of the layers deviate at least so much by themselves.
 _TYPICAL: Final = 0.10
+#: Means make at least this share of it behind the first layer: a mean there follows from the
+#: weights, whatever the data are, because the layer before is normalised.
+_MEANS: Final = 0.15
+#: The statistics of other weights of the same training resemble these.
+_ALIKE: Final = 0.5
 
 
 @rule("BN202", "stale-statistics", Severity.ERROR, Severity.WARNING)
-def stale(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
     """The running statistics belong to other weights: those of earlier in the training.
 
     Usual causes: averaged weights (EMA, SWA) with the buffers of another time, a checkpoint put
@@ -29,19 +37,36 @@ def stale(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Fin
     Fix: recalibrate; for averaged weights, average the buffers too or update them at the end
     (torch.optim.swa_utils.update_bn).
     """
-    severity = network.severity
-    if severity is None or float(np.median(network.w2)) < _TYPICAL or len(network.w2) < 2:
+    if not _is_stale(network):
         return
-    yield network.finding(
+    middle = float(np.median(network.w2))
+    yield Claim(
         self,
-        severity,
-        network.culprit,
-        network.with_results(
-            f"most layers deviate by themselves (median W2 {float(np.median(network.w2)):.2f}), in "
-            "means and variances: the statistics belong to other weights than these, such as "
-            "those of an earlier step"
-        ),
-        f"run `{network.recalibrate}`; if these weights are an average (EMA, SWA), its statistics "
-        "have to be measured after averaging",
-        median_w2=float(np.median(network.w2)),
+        {m.layer.name: 0.76 for m in network.layers},
+        f"most layers deviate by themselves (median W2 {middle:.2f}), in means and variances: the "
+        "statistics belong to other weights than these, such as those of an earlier step",
+        advice="if these weights are an average (EMA, SWA), its statistics have to be measured "
+        "after averaging",
+        free=float(2 * network.stem.layer.channels),
+        predicts=False,
+        evidence={"median_w2": middle},
     )
+
+
+def _is_stale(network: MeasuredNetwork) -> bool:
+    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL or network.is_noise:
+        return False
+    behind = network.batch[1:]
+    if float(np.median([d.mean_share for d in behind])) < _MEANS:
+        return False
+    alike = [resemblance(m) for m in network.layers if network.is_off(m)]
+    return float(np.median(alike)) >= _ALIKE
+
+
+def resemblance(m: MeasuredLayer) -> float:
+    """Correlation of stored and measured means, or of the log variances, the smaller one."""
+    (mean, var), (seen_mean, seen_var) = stored(m), measured(m)
+    eps = (m.layer.eps.value or 0.0) + 1e-12
+    pairs = ((mean, seen_mean), (np.log(var + eps), np.log(np.maximum(seen_var, 0) + eps)))
+    found = [float(np.corrcoef(a, b)[0, 1]) for a, b in pairs if a.std() > 0 and b.std() > 0]
+    return min(found, default=0.0)

@@ -7,18 +7,22 @@ from typing import Final
 
 import numpy as np
 
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Severity
+from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.rule import Rule, rule
 
 #: Median ln(running_var / var), and the share of W2^2 that may be due to means.
 _SIGNED: Final = 0.4
-_MEAN_SHARE: Final = 0.25
+_MEAN_SHARE: Final = 0.4
+#: The share of layers with running variances that are too large.
 _DEVIATING: Final = 0.6
+#: How much ln(running_var / var) differs between the channels of a layer.
+_SPREAD: Final = 0.15
 
 
 @rule("BN203", "merged-statistics", Severity.ERROR, Severity.WARNING)
-def merged(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
     """The weights are an average of several models, and their activations have lost variance.
 
     Units of two trainings do not correspond, so their average answers to nothing: the variance of
@@ -33,25 +37,23 @@ def merged(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Fi
     Fix: recalibrate, which restores the variance. If the accuracy stays low the models do not
     belong together: align their units before averaging, or average within one training.
     """
-    severity = network.severity
     signed = np.array([d.signed for d in network.batch])
     shares = np.array([d.mean_share for d in network.batch])
-    if severity is None or len(signed) < 2:
+    spread = np.array([float(d.log_variance_ratio.std()) for d in network.batch])
+    if len(signed) < 2 or float(np.median(shares)) > _MEAN_SHARE:
         return
-    if float(np.median(signed)) < _SIGNED or float(np.median(shares)) > _MEAN_SHARE:
+    if float(np.median(signed)) < _SIGNED or float((signed > _SIGNED / 2).mean()) < _DEVIATING:
         return
-    if float((signed > _SIGNED / 2).mean()) < _DEVIATING:
+    if float(np.median(spread)) < _SPREAD:  # one factor in every channel is a unit, not a collapse
         return
-    yield network.finding(
+    yield Claim(
         self,
-        severity,
-        network.culprit,
-        network.with_results(
-            f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the "
-            "layers see, in nearly all of them: the weights look like an average of several "
-            "models, whose activations have lost their variance"
-        ),
-        f"run `{network.recalibrate}`; if that leaves the results poor, the averaged models do not "
-        "belong together",
-        log_variance_ratio=float(np.median(signed)),
+        {m.layer.name: 0.8 for m in network.layers},
+        f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the layers "
+        "see, in nearly all of them: the weights look like an average of several models, whose "
+        "activations have lost their variance",
+        advice="if that leaves the results poor, the averaged models do not belong together",
+        free=float(network.stem.layer.channels),
+        predicts=False,
+        evidence={"log_variance_ratio": float(np.median(signed))},
     )

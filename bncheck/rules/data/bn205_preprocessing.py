@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Severity
 from bncheck.measuring.results import Candidate, Direction, fits_better
+from bncheck.rules.data.claim import Claim, Fault
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.rule import Rule, rule
 
@@ -21,7 +22,7 @@ _LEAST: Final = 0.15
 
 
 @rule("BN205", "input-preprocessing-mismatch", Severity.ERROR, Severity.WARNING)
-def preprocessing(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
     """The data are not prepared as those that the statistics were learned on.
 
     The first layer sees the input directly, so a wrong scale, mean, channel order or crop shows
@@ -41,27 +42,36 @@ def preprocessing(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iter
     best = best_candidate(network)
     stem = network.stem.batch
     assert stem is not None
-    if best is None and (network.severity is None or not _alone(network)):
+    if best is None and not _alone(network):
         return
-    severity = network.thresholds.severity(stem.w2) or Severity.WARNING
-    if network.direction is Direction.WORSE and best is None:
-        severity = Severity.WARNING
     what = f"the first layer alone deviates (W2 {stem.w2:.2f}): the data are not prepared as "
     what += "those that the statistics were learned on"
     if best is not None:
         what += f"; prepared as {best.name}, they would fit (W2 {best.w2:.2f})"
         candidate = _candidate_results(network)
         what += f" with {candidate}" if candidate else ""
-    yield network.finding(
+    weak = network.direction is Direction.WORSE and best is None
+    yield Claim(
         self,
-        severity,
-        network.stem,
-        network.with_results(what),
-        _fix(network, best),
-        candidate=best.name if best else None,
-        candidate_w2=best.w2 if best else None,
-        candidates=[f"{c.name}: {c.w2:.3f}" for c in network.measurement.candidates[:5]],
+        {m.layer.name: 0.95 if best else 0.76 for m in network.layers},
+        what,
+        advice=f"prepare the data {_how(best)}",
+        fault=Fault.EITHER if _recalibrating_helps(network) else Fault.DATA,
+        free=0.5 if best else float(network.stem.layer.channels),
+        predicts=best is not None,
+        most=(network.thresholds.severity(stem.w2) or Severity.WARNING)
+        if not weak
+        else Severity.WARNING,
+        evidence={
+            "candidate": best.name if best else None,
+            "candidate_w2": best.w2 if best else None,
+            "candidates": [f"{c.name}: {c.w2:.3f}" for c in network.measurement.candidates[:5]],
+        },
     )
+
+
+def _how(best: Candidate | None) -> str:
+    return f"as {best.name}" if best else "exactly as in training (padding and crops, too)"
 
 
 def best_candidate(network: MeasuredNetwork) -> Candidate | None:
@@ -86,19 +96,6 @@ def _candidate_results(network: MeasuredNetwork) -> str:
     if comparison is None or "candidate" not in comparison.extra:
         return ""
     return f"{comparison.metric} {comparison.extra['candidate']:.3f}"
-
-
-def _fix(network: MeasuredNetwork, best: Candidate | None) -> str:
-    how = f"as {best.name}" if best else "exactly as in training (padding and crops, too)"
-    prepare = f"prepare the data {how}"
-    if network.direction is Direction.WORSE:
-        return f"{prepare}, and leave the statistics: measured ones would serve worse"
-    if _recalibrating_helps(network):
-        return (
-            f"if these data are what deployment sees, run `{network.recalibrate}`; "
-            f"if not, {prepare}"
-        )
-    return f"{prepare}; leave the statistics as they are"
 
 
 def _recalibrating_helps(network: MeasuredNetwork) -> bool:

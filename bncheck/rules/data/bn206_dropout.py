@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Severity
+from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork, names
 from bncheck.rules.rule import Rule, rule
 
@@ -17,7 +18,7 @@ _OTHERS: Final = 0.5
 
 
 @rule("BN206", "dropout-variance-shift", Severity.WARNING)
-def dropout_shift(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+def dropout_shift(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
     """Dropout comes before a BatchNorm layer, whose running variance is that of dropped inputs.
 
     In training dropout with probability p leaves the mean of its input and raises the mean square
@@ -34,7 +35,7 @@ def dropout_shift(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iter
     behind = network.measurement.behind_dropout
     shifted = [m for m in network.layers if m.layer.name in behind and m.batch is not None]
     others = [m.batch for m in network.layers if m.layer.name not in behind and m.batch is not None]
-    if network.severity is None or not shifted:
+    if not shifted:
         return
     signed = [m.batch.signed for m in shifted if m.batch is not None]
     least = float(np.median(signed))
@@ -42,17 +43,14 @@ def dropout_shift(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iter
         return
     if others and max(abs(d.signed) for d in others) > _OTHERS * least:
         return
-    worst = max(shifted, key=lambda m: m.batch.signed if m.batch else 0.0)
-    yield network.finding(
+    yield Claim(
         self,
-        Severity.WARNING,
-        worst,
-        network.with_results(
-            f"{names(shifted)}: behind dropout, and the running variance is "
-            f"{float(np.exp(max(signed))):.2f} times what the layer sees with dropout off"
-        ),
-        f"run `{network.recalibrate}`, which measures with dropout off; or move dropout behind the "
-        "last BatchNorm layer and train again",
-        p=max(behind.values()),
-        log_variance_ratio=max(signed),
+        {m.layer.name: 0.8 for m in shifted},
+        f"{names(shifted)}: behind dropout, and the running variance is "
+        f"{float(np.exp(max(signed))):.2f} times what the layer sees with dropout off",
+        advice="which measures with dropout off; or move dropout behind the last BatchNorm layer "
+        "and train again",
+        free=0.5,
+        most=Severity.WARNING,
+        evidence={"p": max(behind.values()), "log_variance_ratio": max(signed)},
     )

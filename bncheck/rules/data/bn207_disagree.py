@@ -11,7 +11,7 @@ from bncheck.rules.rule import Rule, rule
 
 
 @rule("BN207", "statistics-disagree", Severity.ERROR, Severity.WARNING)
-def disagree(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> Iterator[Finding]:
     """Running statistics and data disagree, and no single cause explains it.
 
     W2 is the RMS error of a layer's normalised output. Below 0.20 at most 0.8 % of predictions
@@ -28,17 +28,14 @@ def disagree(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[
         return
     culprit = network.culprit
     assert culprit.batch is not None
-    message = f"running statistics and data disagree, this layer's most (W2 {culprit.batch.w2:.2f})"
-    if network.direction is Direction.BETTER:
+    message = (
+        "running statistics and data disagree, this layer's most "
+        f"(W2 {culprit.batch.w2:.2f}), and no single cause explains it"
+    )
+    condition = "check that the data are prepared as in training; if they are, run "
+    fix = f"{condition}`{network.recalibrate_anyway}`"
+    if network.mostly_restored:
         fix = f"run `{network.recalibrate}`"
     elif network.direction is Direction.UNKNOWN:
-        fix = (
-            "check that the data are prepared as in training; if they are, run "
-            f"`{network.recalibrate}` with labels, so that it can prove that it helps"
-        )
-    else:
-        fix = (
-            "check that the data are prepared as in training; results are as good with measured "
-            f"statistics, so if they are, run `{network.recalibrate}`"
-        )
+        fix += " with labels, so that it can prove that it helps"
     yield network.finding(self, severity, culprit, network.with_results(message), fix)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.results import Direction
+from bncheck.rules.data.bn204_ordered import class_mixture
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.rule import Rule, rule
 
+#: The share of the shifted means that another mixture of the classes explains.
+_EXPLAINED: Final = 0.88
 
-@rule("BN208", "recalibration-would-hurt", Severity.WARNING, Severity.ERROR)
-def would_hurt(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+
+@rule("BN208", "recalibration-would-hurt", Severity.WARNING, Severity.ERROR, Severity.INFO)
+def would_hurt(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> Iterator[Finding]:
     """The running statistics disagree with the data and yet serve them better than measured ones.
 
     Some networks were trained with their statistics frozen (fine-tuned detectors above all): their
@@ -26,6 +31,19 @@ def would_hurt(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterato
     Fix: leave the statistics as they are; check that the data are prepared as in training.
     """
     if network.direction is not Direction.WORSE:
+        return
+    mixture = class_mixture(network)
+    if mixture is not None and mixture[0] >= _EXPLAINED:
+        yield network.finding(
+            self,
+            Severity.INFO,
+            network.stem,
+            network.with_results(
+                "the classes are distributed otherwise in these data than in those of training"
+            ),
+            "leave the statistics as they are, or measure with data like those of training",
+            explained=mixture[0],
+        )
         return
     yield network.finding(
         self,

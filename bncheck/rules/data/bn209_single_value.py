@@ -10,7 +10,9 @@ from bncheck.rules.rule import Rule, rule
 
 
 @rule("BN209", "single-value-per-channel", Severity.ERROR)
-def single_value(self: Rule[MeasuredNetwork], network: MeasuredNetwork) -> Iterator[Finding]:
+def single_value(
+    self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork
+) -> Iterator[Finding]:
     """A layer gets one value for each channel in a batch, so there is no variance to normalise by.
 
     In training PyTorch refuses it (Expected more than 1 value per channel); a framework that does

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
@@ -14,7 +15,19 @@ from bncheck.layers.facts import at_initial_statistics
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.rule import Network, Rule
+from bncheck.rules.data.noise import is_noise
+from bncheck.rules.rule import AnyRule
+
+#: A layer deviates by itself from this W2 on, and from this share of the largest.
+_OFF: Final = 0.06
+_OFF_SHARE: Final = 0.2
+#: An accuracy at most this is poor.
+POOR: Final = 0.6
+#: The share of the errors that measured statistics may leave where they restore a network.
+_RESTORED: Final = 0.5
+#: Inputs on the usual scale: mean in standard deviations, and the standard deviation.
+_CENTRED: Final = 0.4
+_SCALES: Final = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,73 @@ class MeasuredNetwork:
         return self.thresholds.severity(self.measurement.w2)
 
     @property
+    def recalibrate_anyway(self) -> str:
+        """The same where it is written only if the user insists."""
+        if self.recalibrate.endswith(")"):
+            return f"{self.recalibrate[:-1]}, force=True)"
+        return f"{self.recalibrate} --force"
+
+    @cached_property
+    def off(self) -> dict[str, float]:
+        """The layers that deviate by themselves, with what they weigh in the whole deviation."""
+        least = max(_OFF, _OFF_SHARE * float(self.w2.max()))
+        return {
+            m.layer.name: min(float(w2) ** 2, 1.0)
+            for m, w2 in zip(self.layers, self.w2, strict=True)
+            if w2 >= least
+        }
+
+    def is_off(self, measured: MeasuredLayer) -> bool:
+        """Whether the layer deviates by itself."""
+        return measured.layer.name in self.off
+
+    @cached_property
+    def is_noise(self) -> bool:
+        """Whether chance explains it."""
+        return is_noise(self)
+
+    @property
+    def stem_alone(self) -> bool:
+        """Whether the first layer deviates, and the others hardly beside it."""
+        return list(self.off) == [self.stem.layer.name] and len(self.layers) > 1
+
+    @property
+    def mostly_restored(self) -> bool:
+        """Whether measured statistics take away at least half of the errors: data would not."""
+        c = self.measurement.comparison
+        if c is None or c.before is None or c.after is None or c.direction is not Direction.BETTER:
+            return False
+        return c.metric != "accuracy" or (1 - c.after) <= _RESTORED * (1 - c.before)
+
+    @property
+    def both_poor(self) -> bool:
+        """Whether neither statistics serve: something else is at fault, too."""
+        c = self.measurement.comparison
+        if c is None or c.metric != "accuracy" or c.before is None or c.after is None:
+            return False
+        return max(c.before, c.after) <= POOR
+
+    @property
+    def no_better(self) -> bool:
+        """Whether measured statistics are no better, and by a standard error worse."""
+        c = self.measurement.comparison
+        return c is not None and c.gain is not None and c.gain <= -1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether results say which statistics serve the data better."""
+        return self.direction is not Direction.UNKNOWN
+
+    @property
+    def usual_scale(self) -> bool:
+        """Whether the inputs have about mean 0 and standard deviation 1, as most trainings do."""
+        features = self.measurement.features
+        if features is None:
+            return False
+        mean, sd = float(np.mean(features.mean)), float(np.sqrt(np.mean(features.sd**2)))
+        return abs(mean) < _CENTRED * max(sd, 1e-12) and _SCALES[0] < sd < _SCALES[1]
+
+    @property
     def direction(self) -> Direction:
         """What measured statistics do to the results."""
         return self.measurement.direction
@@ -107,7 +187,7 @@ class MeasuredNetwork:
 
     def finding(
         self,
-        rule: Rule[MeasuredNetwork] | Rule[Network],
+        rule: AnyRule,
         severity: Severity,
         measured: MeasuredLayer | None,
         message: str,

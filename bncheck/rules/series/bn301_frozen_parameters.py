@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @rule("BN301", "frozen-parameters-moving-statistics", Severity.WARNING)
-def frozen_parameters(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
+def frozen_parameters(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Finding]:
     """Weight and bias of a layer stand still while its running statistics move.
 
     requires_grad=False freezes parameters, not buffers: in train() the statistics follow the new

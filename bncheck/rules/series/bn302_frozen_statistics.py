@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @rule("BN302", "moving-parameters-frozen-statistics", Severity.WARNING)
-def frozen_statistics(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
+def frozen_statistics(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Finding]:
     """Weight and bias of a layer train on while its running statistics stand still.
 
     With momentum 0, or a layer left in eval(), the statistics stay those of an earlier network. On

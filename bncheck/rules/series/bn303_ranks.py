@@ -19,7 +19,7 @@ _APART: Final = 0.10
 
 
 @rule("BN303", "ranks-disagree", Severity.WARNING)
-def ranks_disagree(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
+def ranks_disagree(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Finding]:
     """The processes of one training hold different running statistics.
 
     Each process of a distributed training sees its own share of the data. Which of their

@@ -21,7 +21,7 @@ _BEFORE: Final = 2
 
 
 @rule("BN304", "late-distribution-shift", Severity.WARNING)
-def late_shift(self: Rule[Movement], movement: Movement) -> Iterator[Finding]:
+def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Finding]:
     """A layer that had been moving calmly jumped from one snapshot to the next.
 
     Other data, another preparation of it, a learning rate that went up, a loss that blew up and

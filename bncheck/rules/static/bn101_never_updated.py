@@ -17,7 +17,7 @@ def _has_trained_affine(layer: NormLayer) -> bool:
 
 
 @rule("BN101", "never-updated-statistics", Severity.ERROR, Severity.INFO)
-def never_updated(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Running statistics are still what a new layer starts with: mean 0 and variance 1.
 
     In eval() such a layer does not normalise at all, while in train() it did: the network that was

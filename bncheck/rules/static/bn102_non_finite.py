@@ -15,7 +15,7 @@ _MOST_NAMED = 4
 
 
 @rule("BN102", "non-finite-statistics", Severity.ERROR)
-def non_finite(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """A layer holds NaN or infinity, so in eval() its output is NaN for every input.
 
     One bad batch is enough: the running average keeps a NaN for ever, 500 clean batches later it

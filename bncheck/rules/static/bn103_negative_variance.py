@@ -12,7 +12,7 @@ from bncheck.rules.rule import Network, Rule, rule
 
 
 @rule("BN103", "negative-variance", Severity.ERROR)
-def negative_variance(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def negative_variance(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """A running variance is negative, which no average of variances can be.
 
     If variance + eps is below zero its root is NaN; just above, the channel is amplified out of all

@@ -20,7 +20,7 @@ _SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
 
 
 @rule("BN104", "missing-statistics", Severity.ERROR)
-def missing_statistics(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def missing_statistics(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """A BatchNorm layer lacks its running mean or running variance.
 
     load_state_dict(strict=False) fills such a gap with 0 and 1 without a word, and the layer then

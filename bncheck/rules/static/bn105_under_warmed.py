@@ -12,7 +12,7 @@ from bncheck.rules.static.bn106_batch_counter import contradicted_counters
 
 
 @rule("BN105", "under-warmed-statistics", Severity.ERROR, Severity.WARNING, Severity.INFO)
-def under_warmed(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """The running average has seen too few batches and still holds part of its initial 0 and 1.
 
     After t updates with momentum m the initial value still weighs w0 = (1-m)^t. What the average

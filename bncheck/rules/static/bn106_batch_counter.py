@@ -16,7 +16,7 @@ _FIX = "nothing by itself: bncheck leaves the counter out of account"
 
 
 @rule("BN106", "unusable-batch-counter", Severity.INFO)
-def unusable_counter(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def unusable_counter(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """num_batches_tracked does not belong to the statistics beside it.
 
     Ported, averaged or converted checkpoints carry a counter of 0 or 1 beside statistics of a long

@@ -14,7 +14,7 @@ _DOUBLE_TOLERANCE = 0.01
 
 
 @rule("BN107", "uneven-batch-counters", Severity.WARNING, Severity.INFO)
-def uneven_counters(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def uneven_counters(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Some layers counted more batches than others.
 
     A ratio of exactly 2 means that the layer ran forward twice a step: activation checkpointing

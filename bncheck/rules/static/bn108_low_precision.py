@@ -20,7 +20,7 @@ _LIMITS = {"float16": (65504.0, 0.001), "bfloat16": (3.3895e38, 0.01)}
 
 
 @rule("BN108", "low-precision-statistics", Severity.WARNING, Severity.INFO)
-def low_precision(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def low_precision(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Running statistics are stored in half precision.
 
     A model cast with .half() is fine to run. Statistics that were *trained* in half precision are

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @rule("BN109", "dead-channels", Severity.INFO)
-def report_dead_channels(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def report_dead_channels(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Channels whose input never varies: the running variance is practically zero.
 
     Weight decay and pruning kill channels, and a network works all the same: real ones have

@@ -16,7 +16,7 @@ _MATTERS = 0.1
 
 
 @rule("BN110", "extreme-fold-gain", Severity.INFO)
-def extreme_gain(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def extreme_gain(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Some channels are amplified far more than the rest, which quantisation will feel.
 
     Folding multiplies a channel's weights by weight / sqrt(variance + eps). Where that gain is a

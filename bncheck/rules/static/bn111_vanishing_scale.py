@@ -14,7 +14,7 @@ _SHARE = 1e-2
 
 
 @rule("BN111", "vanishing-scale", Severity.INFO)
-def vanishing_scale(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def vanishing_scale(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Channels whose weight is next to nothing contribute only their bias.
 
     They can be pruned (Network Slimming, arXiv 1708.06519). A layer whose weights are all exactly

@@ -14,7 +14,7 @@ _LARGE = 0.5
 
 
 @rule("BN112", "momentum-convention", Severity.ERROR, Severity.WARNING)
-def momentum_convention(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def momentum_convention(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """The momentum looks like TensorFlow's: the share that is kept instead of the share replaced.
 
     PyTorch computes running = (1 - m) * running + m * batch. A value of 0.9 copied from TensorFlow

@@ -11,7 +11,7 @@ from bncheck.rules.rule import Network, Rule, rule
 
 
 @rule("BN113", "noisy-configuration", Severity.ERROR, Severity.WARNING)
-def noisy_configuration(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def noisy_configuration(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """With this batch size and momentum the running statistics are mostly noise.
 
     An exponential average with momentum m sees about (2 - m) / m batches, 19 at 0.1. With one

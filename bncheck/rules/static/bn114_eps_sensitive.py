@@ -18,7 +18,7 @@ _FELT = 0.05
 
 
 @rule("BN114", "eps-sensitive", Severity.WARNING, Severity.INFO)
-def eps_sensitive(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def eps_sensitive(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Variances are so small that eps takes part in the result, so the right eps matters.
 
     A state dict does not hold eps. Networks from TensorFlow use 1e-3, PyTorch's default is 1e-5;

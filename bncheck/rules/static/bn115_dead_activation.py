@@ -15,7 +15,7 @@ _DEAD = -3.0
 
 
 @rule("BN115", "dead-activation", Severity.INFO)
-def dead_activation(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def dead_activation(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """Channels whose bias is so negative that a ReLU behind them would hardly ever open.
 
     After normalisation a channel is about normal with mean bias and standard deviation |weight|,

@@ -12,7 +12,7 @@ _BATCH = (NormKind.BATCH, NormKind.SYNC)
 
 
 @rule("BN116", "statistics-not-tracked", Severity.INFO)
-def not_tracked(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def not_tracked(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """A BatchNorm without running statistics normalises with the batch, in eval() too.
 
     That is what track_running_stats=False asks for. The output for one sample then depends on the

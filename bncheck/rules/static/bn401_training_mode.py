@@ -12,7 +12,7 @@ _CAN_TRAIN = (NormKind.BATCH, NormKind.SYNC, NormKind.INSTANCE)
 
 
 @rule("BN401", "batchnorm-in-training-mode", Severity.ERROR, Severity.INFO)
-def training_mode(self: Rule[Network], network: Network) -> Iterator[Finding]:
+def training_mode(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
     """A BatchNorm was saved in training mode.
 
     In a program (ONNX, TorchScript, .pt2) the mode is part of the file: it will normalise with the

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from bncheck.core.errors import BncheckError
-from bncheck.inspecting.from_file import Options, judge
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.opening import open_checkpoint
 from tests.zoo.states import numpy_of
@@ -37,7 +37,7 @@ def check(path: Path, load: Callable[[Path], Mapping[str, Tensor]], by_role: boo
     """
     try:
         checkpoint = open_checkpoint(path)
-        report = judge(checkpoint, Options())
+        report = inspect_checkpoint(checkpoint, InspectOptions())
     except BncheckError:
         return "refused"
     try:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.words import Note, unsaid
 from bncheck.gate.patterns import is_pattern, meant
-from bncheck.inspecting.from_file import Options
+from bncheck.inspecting.from_file import InspectOptions
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model, words
-from bncheck.policy.judging import Policy
+from bncheck.policy.policy import Policy
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 
 @dataclass(frozen=True)
-class Subject:
+class Declared:
     """What one check of one checkpoint is given. Paths are relative to the working directory."""
 
     name: str
@@ -32,10 +32,10 @@ class Subject:
     note: Note = unsaid
 
     @property
-    def options(self) -> Options:
+    def options(self) -> InspectOptions:
         """What the model's settings say about inspections."""
         model, policy = self.model, self.policy
-        return Options(
+        return InspectOptions(
             model.key,
             model.eps,
             model.momentum,
@@ -134,11 +134,11 @@ def code_of(model: Model) -> list[str]:
     return [spec for spec in (model.model, model.data) if spec is not None and ":" in spec]
 
 
-def refuse_without_layers(subject: Subject, layers: int) -> None:
+def refuse_without_layers(declared: Declared, layers: int) -> None:
     """A gate that checks nothing must not pass."""
     if not layers:
         raise BncheckError(
             "holds no normalisation layer with running statistics",
-            f"check the key, or take {subject.name} out of [tool.bncheck.models]",
-            str(subject.path),
+            f"check the key, or take {declared.name} out of [tool.bncheck.models]",
+            str(declared.path),
         )

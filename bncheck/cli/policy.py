@@ -17,14 +17,14 @@ from bncheck.core.findings import FailOn, Finding, Severity
 if TYPE_CHECKING:
     from bncheck.policy.baseline import Baseline, Known
     from bncheck.policy.config.load import Configuration
-    from bncheck.policy.judging import Judged, Policy
+    from bncheck.policy.policy import Policy, SortedFindings
 
 #: A frozen report with a field `findings`.
 Report = TypeVar("Report", bound=Any)
 
 
 @dataclass(frozen=True)
-class JudgingOptions:
+class PolicyOptions:
     """Which rules count, and what makes the exit code 1."""
 
     select: Annotated[
@@ -55,10 +55,10 @@ class JudgingOptions:
         False
     )
 
-    def judge(self) -> Judge:
-        """The options over the configuration. Raises BncheckError."""
+    def tally(self) -> Tally:
+        """An empty tally; these options override the configuration. Raises BncheckError."""
         from bncheck.policy.config.find import load
-        from bncheck.policy.judging import Policy
+        from bncheck.policy.policy import Policy
         from bncheck.rules.registry import choose_rules
 
         if self.config is not None and self.isolated:
@@ -80,7 +80,7 @@ class JudgingOptions:
         read = [self.baseline, configuration.file if configuration else None]
         read += [policy.baseline.path if policy.baseline else None]
         files = tuple(path for path in read if path is not None)
-        return Judge(policy, configuration, self.write_baseline, files)
+        return Tally(policy, configuration, self.write_baseline, files)
 
     def _baseline(self, configuration: Configuration | None) -> Baseline | None:
         path = self.baseline
@@ -94,10 +94,10 @@ class JudgingOptions:
 
 
 @dataclass
-class Judge:
-    """Judges what a command finds and remembers it, to be written or summed up at the end.
+class Tally:
+    """Applies the policy to findings and remembers them for the baseline and the exit code.
 
-    `target` is a baseline to write, `files` what is read about judging.
+    `target` is a baseline to write; `files` are the policy's own files.
     """
 
     policy: Policy
@@ -115,23 +115,25 @@ class Judge:
         """The mildest severity that fails."""
         return None if self.target is not None else self.policy.fail_on.limit
 
-    def report(self, report: Report, model: str | None = None) -> Report:
-        """The report with the findings that count."""
-        return replace(report, findings=self.findings(report.findings, model).findings)
+    def count(self, report: Report, model: str | None = None) -> Report:
+        """The report, reduced to the findings that count."""
+        return replace(report, findings=self.count_findings(report.findings, model).findings)
 
-    def findings(self, findings: Iterable[Finding], model: str | None = None) -> Judged:
-        """The findings, judged and remembered."""
+    def count_findings(
+        self, findings: Iterable[Finding], model: str | None = None
+    ) -> SortedFindings:
+        """Sort and remember the findings."""
         from bncheck.policy.baseline import known_of
 
-        judged = self.policy.judge(findings, model)
-        self.known += len(judged.known)
-        self.excepted += len(judged.excepted)
-        self.used |= judged.used
-        self.met += [(finding, model) for finding in (*judged.known, *judged.findings)]
+        sorted_ = self.policy.sort(findings, model)
+        self.known += len(sorted_.known)
+        self.excepted += len(sorted_.excepted)
+        self.used |= sorted_.used
+        self.met += [(finding, model) for finding in (*sorted_.known, *sorted_.findings)]
         self.counted += [
-            known_of(f, model) for f in judged.findings if f.severity is not Severity.INFO
+            known_of(f, model) for f in sorted_.findings if f.severity is not Severity.INFO
         ]
-        return judged
+        return sorted_
 
     def finish(self, findings: Iterable[Finding], failed: bool = False) -> ExitCode:
         """Say what was left out, write the baseline, and choose the exit code.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SortedFindings:
     """Findings as the project sees them: those that count, known ones, and excepted ones.
 
     `used` holds the places of the exceptions that applied.
@@ -32,7 +32,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Policy:
-    """How findings are judged. `select` and `ignore` are words for `choose_rules`."""
+    """Which findings count, and how much. `select` and `ignore` are words for `choose_rules`."""
 
     select: Sequence[str] = ()
     ignore: Sequence[str] = ()
@@ -56,24 +56,26 @@ class Policy:
     def _excepted(self) -> list[frozenset[str]]:
         return [frozenset(rule.code for rule in _chosen([entry.rule])) for entry in self.exceptions]
 
-    def judge(self, findings: Iterable[Finding], model: str | None = None) -> Judged:
+    def sort(self, findings: Iterable[Finding], model: str | None = None) -> SortedFindings:
         """The findings, sorted into what counts and what does not, worst first."""
         counted, known, excepted = [], [], []
         used: set[int] = set()
         for finding in findings:
             if finding.rule not in self._codes:
                 continue
-            judged = replace(finding, severity=self._severities.get(finding.rule, finding.severity))
-            places = [i for i in range(len(self.exceptions)) if self._excepts(i, judged, model)]
+            changed = replace(
+                finding, severity=self._severities.get(finding.rule, finding.severity)
+            )
+            places = [i for i in range(len(self.exceptions)) if self._excepts(i, changed, model)]
             used.update(places)
             if places:
-                excepted.append(judged)
-            elif self.baseline is not None and (judged, model) in self.baseline:
-                known.append(judged)
+                excepted.append(changed)
+            elif self.baseline is not None and (changed, model) in self.baseline:
+                known.append(changed)
             else:
-                counted.append(judged)
+                counted.append(changed)
         counted.sort(key=lambda finding: finding.severity.rank)
-        return Judged(tuple(counted), tuple(known), tuple(excepted), frozenset(used))
+        return SortedFindings(tuple(counted), tuple(known), tuple(excepted), frozenset(used))
 
     def _excepts(self, place: int, finding: Finding, model: str | None) -> bool:
         entry = self.exceptions[place]

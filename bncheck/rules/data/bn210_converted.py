@@ -1,0 +1,171 @@
+"""BN210."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.core.findings import Severity
+from bncheck.measuring.measurement import MeasuredLayer
+from bncheck.rules.data.claim import LEAST, Claim
+from bncheck.rules.data.measured_network import MeasuredNetwork, names
+from bncheck.rules.data.scoring import error, measured, parts, sampling_noise, share, stored
+from bncheck.rules.rule import Rule, rule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Form = Callable[[Floats, Floats], tuple[Floats, Floats]]
+
+#: What the stored numbers are of the measured mean and variance, in words and as a formula.
+FORMS: Final[tuple[tuple[str, Form], ...]] = (
+    ("the standard deviation stands for the variance", lambda m, v: (m, np.sqrt(v))),
+    ("the variance is squared", lambda m, v: (m, v**2)),
+    ("1 / standard deviation stands for the variance", lambda m, v: (m, 1 / np.sqrt(v + 1e-5))),
+    ("1 / variance stands for the variance", lambda m, v: (m, 1 / (v + 1e-5))),
+    ("the sign of the means is turned", lambda m, v: (-m, v)),
+    ("mean and variance are exchanged", lambda m, v: (v, m)),
+    ("mean and variance are exchanged, without signs", lambda m, v: (v, np.abs(m))),
+)
+#: A factor this near 1 is no other unit; one this far is not a unit that anybody uses.
+_LEAST_FACTOR: Final = 1.15
+_MOST_FACTOR: Final = 300.0
+#: Factors of several layers are one where they differ by less than this, in logarithms.
+_ALIKE: Final = 0.12
+#: The log standard deviation differs by no more between the channels where it is one factor.
+_SCATTER: Final = 0.08
+#: A share from which the first layer's own statistics are at fault, and not the data.
+_CERTAIN: Final = 0.97
+#: Means are moved alone where the logarithms of the variances are off by less than this, or than
+#: 2.5 times what the running average's own noise explains.
+_RIGHT: Final = 0.03
+_LEAST_SHIFT: Final = 0.15
+
+
+@rule("BN210", "converted-statistics", Severity.ERROR, Severity.WARNING)
+def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
+    """The statistics are right, but stand in another form than PyTorch's.
+
+    Ports and conversion scripts write the standard deviation where the variance belongs, its
+    inverse, or the means with the other sign; a bias before the norm that was dropped on the way
+    leaves every mean off; a factor such as 0.75 is the biased estimate of batches of 4. The
+    network then fails in eval() only, like one whose statistics were lost.
+
+    Criterion: with mu and s^2 what the layer sees, the stored (mean, variance) are (mu, s),
+    (mu, s^4), (mu, 1/s), (mu, 1/s^2), (-mu, s^2), (s^2, mu) or (mu, c s^2) with one c for the
+    layer, and that form explains at least 75 % of the layer's deviation (share, `explained` in the
+    evidence). Means are called moved where they deviate and the variances are right to within the
+    noise of running averages.
+
+    Fix: convert the numbers where they come from, or recalibrate, which measures them anew.
+    """
+    for words, form in FORMS:
+        shares = {}
+        for m in network.layers:
+            with np.errstate(all="ignore"):
+                shares[m.layer.name] = _form_share(network, m, form)
+        yield from _claim(self, network, words, shares, 0.0)
+    yield from _factors(self, network)
+    moved = {m.layer.name: _moved_means(m) for m in network.layers}
+    yield from _claim(
+        self, network, "the means are moved, and the variances are right: a bias before the layer "
+        "was lost or added", moved, 4.0,
+    )  # fmt: skip
+
+
+def _claim(
+    self: Rule[MeasuredNetwork, Claim],
+    network: MeasuredNetwork,
+    words: str,
+    shares: dict[str, float],
+    free: float,
+) -> Iterator[Claim]:
+    concerned = [m for m in network.layers if shares[m.layer.name] >= LEAST and network.is_off(m)]
+    if concerned:
+        yield Claim(
+            self,
+            {m.layer.name: shares[m.layer.name] for m in concerned},
+            f"{words} (in {names(concerned)})",
+            advice="or convert them where they come from",
+            free=free,
+        )
+
+
+def _form_share(network: MeasuredNetwork, m: MeasuredLayer, form: Form) -> float:
+    """The share that a form explains; 0 where a mere factor, or the data's scale, does as well."""
+    predicted = form(*measured(m))
+    explained = share(m, *predicted)
+    if explained < LEAST or not _most_channels(m, *predicted):
+        return 0.0
+    if m is network.stem and network.stem_alone and explained < _CERTAIN:
+        return 0.0
+    mean, var = measured(m)
+    return explained if explained >= share(m, mean, np.exp(_log_factor(m)) * var, 1) else 0.0
+
+
+def _most_channels(m: MeasuredLayer, mean: Floats, var: Floats) -> bool:
+    """Whether half of the channels come nearer, not a few that are far off."""
+    before, after = error(m, *measured(m)), error(m, mean, var)
+    return float(np.median(after)) <= (1 - LEAST) * float(np.median(before))
+
+
+def _factors(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
+    """One factor for all layers, or for the only one that deviates; data may scale the first."""
+    logs = {m.layer.name: _log_factor(m) for m in network.layers}
+    off = [m for m in network.layers if network.is_off(m)]
+    if len(off) >= 2 and len(off) == len(network.layers):
+        middle = float(np.median([logs[m.layer.name] for m in off]))
+        alike = all(abs(logs[m.layer.name] - middle) < _ALIKE for m in off)
+        if alike:
+            yield from _factor(self, network, off, middle)
+            return
+    if len(off) == 1 and off[0] is not network.stem:
+        yield from _factor(self, network, off, logs[off[0].layer.name])
+
+
+def _factor(
+    self: Rule[MeasuredNetwork, Claim],
+    network: MeasuredNetwork,
+    layers: list[MeasuredLayer],
+    log: float,
+) -> Iterator[Claim]:
+    if not np.log(_LEAST_FACTOR) <= abs(log) <= np.log(_MOST_FACTOR):
+        return
+    shares = {m.layer.name: 0.0 for m in network.layers}
+    for m in layers:
+        mean, var = measured(m)
+        explained = share(m, mean, np.exp(log) * var, 1)
+        shares[m.layer.name] = explained if _is_one_factor(m) else 0.0
+    yield from _claim(
+        self, network, f"the variances are {np.exp(log):.2g} times what they should be", shares, 1.0
+    )
+
+
+def _is_one_factor(m: MeasuredLayer) -> bool:
+    """Whether every channel's ratio is the same, to within the noise of running averages."""
+    log = parts(m, *measured(m))[1]
+    return float(np.std(log)) <= _SCATTER
+
+
+def _log_factor(m: MeasuredLayer) -> float:
+    var, seen = stored(m)[1], measured(m)[1]
+    live = (var > 0) & (seen > 0)
+    return float(np.median(np.log(var[live] / seen[live]))) if live.any() else 0.0
+
+
+def _moved_means(m: MeasuredLayer) -> float:
+    """The share of the deviation that means make, where variances are right; else 0."""
+    d, log = parts(m, *measured(m))
+    assert m.batch_moments is not None
+    moments = m.batch_moments
+    var = np.maximum(moments.var + (m.layer.eps.value or 0.0), 1e-12)
+    noise = float(np.sqrt(np.mean(moments.var_of_squares / (4 * var**2)) * 0.053 / 32))
+    if float(np.sqrt(np.mean(log**2))) > max(_RIGHT, 2.5 * noise):
+        return 0.0
+    if float(np.sqrt(np.mean(d**2))) < _LEAST_SHIFT:
+        return 0.0
+    total = float(np.sum(d**2 + log**2)) - sampling_noise(m)
+    return min(1.0, float(np.sum(d**2)) / total) if total > 0 else 0.0

@@ -1,0 +1,82 @@
+"""How much of a layer's deviation an explanation predicts.
+
+An explanation says what the stored statistics would be, were it true. In the layer's own
+coordinates a channel's stored (m, v) is from predicted (m', v') by
+
+    e^2 = ((m - m') / sigma)^2 + (ln sigma_stored - ln sigma_predicted)^2
+
+with sigma the measured standard deviation, eps in every variance. The logarithm makes a variance
+four times too large and one four times too small equally wrong. With E the sum over channels,
+
+    share = 1 - (E(predicted) - noise) / (E(measured) - noise) * n / (n - p)
+
+like an adjusted R^2: n = 2 C numbers, p of them free; noise is what the reference sample explains.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.measuring.measurement import MeasuredLayer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+#: No channel counts for more than this many standard deviations, so that none decides alone.
+_MOST: Final = 4.0
+_TINY: Final = 1e-12
+
+
+def measured(layer: MeasuredLayer) -> tuple[Floats, Floats]:
+    """Mean and unbiased variance that the layer sees by itself, (C,) each."""
+    assert layer.batch_moments is not None
+    return layer.batch_moments.mean, layer.batch_moments.unbiased_var
+
+
+def stored(layer: MeasuredLayer) -> tuple[Floats, Floats]:
+    """Its running statistics, (C,) each."""
+    assert layer.layer.statistics is not None
+    return layer.layer.statistics
+
+
+def error(layer: MeasuredLayer, mean: Floats, var: Floats) -> Floats:
+    """e^2 of every channel against predicted statistics, (C,)."""
+    d, log = parts(layer, mean, var)
+    return np.asarray(d**2 + log**2)
+
+
+def parts(layer: MeasuredLayer, mean: Floats, var: Floats) -> tuple[Floats, Floats]:
+    """The two halves of e: of the mean in standard deviations, of the log standard deviation."""
+    eps = (layer.layer.eps.value or 0.0) + _TINY
+    running_mean, running_var = stored(layer)
+    seen = measured(layer)[1]
+    with np.errstate(all="ignore"):
+        d = (running_mean - mean) / np.sqrt(np.maximum(seen, 0) + eps)
+        log = 0.5 * np.log((running_var + eps) / (np.maximum(var, 0) + eps))
+    return _bounded(d), _bounded(log)
+
+
+def share(layer: MeasuredLayer, mean: Floats, var: Floats, free: float = 0.0) -> float:
+    """The share of the layer's deviation that predicted statistics explain; at most 1."""
+    total = float(error(layer, *measured(layer)).sum())
+    left = float(error(layer, mean, var).sum())
+    noise = sampling_noise(layer)
+    numbers = 2 * layer.layer.channels
+    if total <= noise or free >= numbers:
+        return 0.0
+    left = max(0.0, left - noise) * numbers / (numbers - free)
+    return 1.0 - left / (total - noise)
+
+
+def sampling_noise(layer: MeasuredLayer) -> float:
+    """What E would be with right statistics, because the reference data are a sample."""
+    assert layer.batch is not None
+    return layer.batch.reference_noise * layer.layer.channels
+
+
+def _bounded(values: Floats) -> Floats:
+    return np.clip(np.nan_to_num(values, nan=_MOST, posinf=_MOST, neginf=-_MOST), -_MOST, _MOST)
