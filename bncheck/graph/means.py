@@ -35,7 +35,7 @@ def _normal_quantiles() -> Floats:
     return np.asarray(points / points.std())
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """Nothing is predicted for a value."""
 
 
@@ -100,22 +100,19 @@ def _gaussian(mean: Floats, var: Floats) -> Floats:
 def _check_size(values: int) -> None:
     """Refuse a value of too many distributions before it is made."""
     if values > _MOST_VALUES:
-        raise Unknown
+        raise UnknownError
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted for the input of a normalisation: its mean and variance per channel.
+    """What is predicted for the input of a normalisation: the mean of each channel.
 
-    `mean_name` is the value that holds the stored mean; `norms` and `maps` as in Spread.
+    `stored` is the value that holds the running mean; `norms` and `maps` as in Spread.
     """
 
     label: str
+    stored: str
     mean: Floats
-    var: Floats
-    stored_mean: Floats
-    stored_var: Floats
-    eps: float
     norms: tuple[str, ...]
     maps: tuple[str, ...]
 
@@ -125,33 +122,25 @@ def predicted_means(graph: Graph, weights: Callable[[str], Floats | None]) -> It
     known: dict[str, Spread] = {}
     for op in graph.ops:
         if isinstance(op.spec, specs.Norm):
-            found = _prediction(graph, op, known.get(op.inputs[0] or ""), weights)
+            found = _prediction(graph, op, known.get(op.inputs[0] or ""))
             if found is not None:
                 yield found
         try:
             spreads = _passed(_Step(graph, op, known, weights))
-        except Unknown:
+        except UnknownError:
             continue
         known.update(zip(op.outputs, spreads, strict=False))
 
 
-def _prediction(
-    graph: Graph, op: Op, spread: Spread | None, weights: Callable[[str], Floats | None]
-) -> Prediction | None:
+def _prediction(graph: Graph, op: Op, spread: Spread | None) -> Prediction | None:
     assert isinstance(op.spec, specs.Norm)
-    names = [op.input(slot) for slot in (3, 4)]
-    if spread is None or op.spec.uses_batch or not all(names):
+    stored = op.input(3)
+    shape = graph.shape(stored)
+    if spread is None or op.spec.uses_batch or stored is None or not shape or spread.rank < 2:
         return None
-    mean, var = (weights(name or "") for name in names)
-    if mean is None or var is None or mean.size != var.size or spread.rank < 2:
-        return None
-    moments = [_along(m, 1, mean.size) for m in (spread.mean, spread.var)]
-    if any(m is None for m in moments):
-        return None
-    return Prediction(
-        op.label, moments[0], moments[1], mean.ravel(), var.ravel(), op.spec.eps,
-        spread.norms, spread.maps,
-    )  # fmt: skip
+    channels = shape[0] if isinstance(shape[0], int) else 0
+    mean = _along(spread.mean, 1, channels)
+    return None if mean is None else Prediction(op.label, stored, mean, spread.norms, spread.maps)
 
 
 def _along(numbers: Floats, axis: int, size: int) -> Floats | None:
@@ -176,14 +165,14 @@ class _Step:
         """That of an input."""
         found = self.known.get(self.op.input(slot) or "")
         if found is None:
-            raise Unknown
+            raise UnknownError
         return found
 
     def weight(self, slot: int) -> Floats:
         """The numbers of an input that has fixed ones."""
         found = self.weights(self.op.input(slot) or "")
         if found is None:
-            raise Unknown
+            raise UnknownError
         return found
 
     def has(self, slot: int) -> bool:
@@ -194,18 +183,18 @@ class _Step:
         """A value's shape, 1 for a size that is not known."""
         shape: Shape | None = self.graph.shape(name)
         if shape is None:
-            raise Unknown
+            raise UnknownError
         return tuple(size if isinstance(size, int) else 1 for size in shape)
 
 
 def _passed(step: _Step) -> list[Spread]:
     passing = _PASSING.get(type(step.op.spec))
     if passing is None:
-        raise Unknown
+        raise UnknownError
     try:
         found = passing(step)
     except (ValueError, IndexError):  # shapes that do not fit: of a model that cannot run
-        raise Unknown from None
+        raise UnknownError from None
     return found if isinstance(found, list) else [found]
 
 
@@ -213,7 +202,7 @@ def _norm(step: _Step) -> Spread:
     """N(beta, gamma^2) in each channel, whatever it was before."""
     rank = len(step.sizes(step.op.inputs[0]))
     if rank < 2:
-        raise Unknown
+        raise UnknownError
     weight = step.weight(1) if step.has(1) else np.ones(1)
     bias = step.weight(2) if step.has(2) else np.zeros(1)
     mean, var = (np.broadcast_to(x.ravel(), max(weight.size, bias.size)) for x in (bias, weight**2))
@@ -230,9 +219,9 @@ def _linear_map(
     per_group = matrix.shape[2]
     moments = [_along(m, axis, groups * per_group) for m in (x.mean, x.var)]
     if moments[0] is None or moments[1] is None:
-        raise Unknown
-    mean, var = (m.reshape(groups, per_group, 1) for m in moments if m is not None)
-    mean, var = (matrix @ mean).ravel() + bias, (matrix**2 @ var).ravel()
+        raise UnknownError
+    first, second = (m.reshape(groups, per_group, 1) for m in moments if m is not None)
+    mean, var = (matrix @ first).ravel() + bias, (matrix**2 @ second).ravel()
     shape = [1] * x.rank
     shape[axis] = mean.size
     maps = tuple(dict.fromkeys((*x.maps, step.op.label)))
@@ -244,7 +233,7 @@ def _convolution(step: _Step) -> Spread:
     assert isinstance(spec, specs.Conv)
     weight = step.weight(1)
     if weight.ndim < 3 or len(weight) % spec.groups:
-        raise Unknown
+        raise UnknownError
     kernel = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
     return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
@@ -256,7 +245,7 @@ def _transposed_convolution(step: _Step) -> Spread:
     assert isinstance(spec, specs.ConvTranspose)
     weight = step.weight(1)
     if weight.ndim < 3 or len(weight) % spec.groups:
-        raise Unknown
+        raise UnknownError
     sizes = [step.sizes(name)[2:] for name in (step.op.inputs[0], step.op.outputs[0])]
     growth = max(1.0, round(math.prod(sizes[1]) / max(1, math.prod(sizes[0]))))
     kernel = weight.reshape(*weight.shape[:2], -1).sum(axis=2) / (
@@ -271,7 +260,7 @@ def _linear(step: _Step) -> Spread:
     assert isinstance(spec, specs.Linear)
     weight = step.weight(1)
     if weight.ndim != 2 or spec.axes != (-1, -1):
-        raise Unknown
+        raise UnknownError
     matrix = weight if spec.output_first else weight.T
     return _linear_map(step, -1, spec.alpha * matrix[None], 1, spec.beta * _bias(step))
 
@@ -310,7 +299,7 @@ def _multiplied(_: _Step, x: Spread, y: Spread) -> tuple[Floats, Floats]:
 
 
 def _refused(_: _Step, __: Spread, ___: Spread) -> tuple[Floats, Floats]:
-    raise Unknown
+    raise UnknownError
 
 
 def _joint(
@@ -323,7 +312,7 @@ def _joint(
     if known[0] is None or known[1] is None:
         given = known[0] or known[1]
         if given is None:
-            raise Unknown
+            raise UnknownError
         number = step.weight(0 if known[0] is None else 1)
         sides = [number if x is None else x.quantiles for x in known]
         rank = max(given.rank, number.ndim)
@@ -332,7 +321,7 @@ def _joint(
     if x.base is y.base and x.rank == y.rank:
         return x.of(same(x.quantiles, y.quantiles))
     if x.rank != y.rank:
-        raise Unknown
+        raise UnknownError
     mean, var = np.broadcast_arrays(*apart(step, x, y))
     return _joined((x, y), _gaussian(mean, var))
 
@@ -347,7 +336,7 @@ def _rectified(step: _Step) -> Spread:
     spec, x = step.op.spec, step.spread()
     assert isinstance(spec, specs.Rectifier)
     if x.mixed:
-        raise Unknown
+        raise UnknownError
     slope: Floats | float | None = spec.negative
     if slope is None:
         slope = step.weight(1)
@@ -360,7 +349,7 @@ def _function(step: _Step) -> Spread:
     spec, x = step.op.spec, step.spread()
     assert isinstance(spec, specs.Pointwise)
     if x.mixed:
-        raise Unknown
+        raise UnknownError
     return x.of(FUNCTIONS[spec.name](x.quantiles, *spec.settings))
 
 
@@ -374,13 +363,13 @@ def _reshaped(step: _Step) -> Spread:
     before, after = step.sizes(step.op.inputs[0]), step.sizes(step.op.outputs[0])
     size = math.prod(before)
     if size != math.prod(after) or size > _MOST_PLACES or len(before) != x.rank:
-        raise Unknown
+        raise UnknownError
     shape = x.quantiles.shape[1:]
     places = np.arange(math.prod(shape)).reshape(shape)
     try:
         places = np.broadcast_to(places, before).reshape(after)
     except ValueError:
-        raise Unknown from None
+        raise UnknownError from None
     for axis, length in enumerate(after):
         first = places.take([0], axis=axis) if length > 1 else None
         places = first if first is not None and bool((places == first).all()) else places
@@ -407,7 +396,7 @@ def _picked(step: _Step) -> Spread:
     for axis, places in spec.picks:
         if quantiles.shape[axis + 1] > 1:
             if places is None:
-                raise Unknown
+                raise UnknownError
             _check_size(quantiles[0].size // quantiles.shape[axis + 1] * len(places))
             quantiles = quantiles.take(places, axis=axis + 1)
     return x.moved(quantiles)
@@ -418,7 +407,7 @@ def _concatenated(step: _Step) -> Spread:
     assert isinstance(spec, specs.Concat)
     parts = [step.spread(slot) for slot in range(len(step.op.inputs))]
     if len({part.rank for part in parts}) != 1:
-        raise Unknown
+        raise UnknownError
     quantiles = [part.quantiles for part in parts]
     axis = spec.axis + 1
     if spec.stacks:
@@ -462,7 +451,7 @@ def _largest(step: _Step) -> Spread:
     spec, x = step.op.spec, step.spread()
     assert isinstance(spec, specs.Maximum)
     if "min" in step.op.kind.lower():
-        raise Unknown
+        raise UnknownError
     ordered = np.sort(x.quantiles, axis=0)
     shares = ((np.arange(_SHARES) + 0.5) / _SHARES) ** (1 / _INDEPENDENT)
     place = np.clip(shares * _SHARES - 0.5, 0, _SHARES - 1)
@@ -482,11 +471,11 @@ def _padded(step: _Step) -> Spread:
     if not differing:
         return x
     if spec.value is None or not spec.amounts:
-        raise Unknown
+        raise UnknownError
     pairs = dict(zip(spec.axes, spec.amounts, strict=True))
     amounts = [pairs[axis] if axis in differing else (0, 0) for axis in range(x.rank)]
     if min(n for pair in amounts for n in pair) < 0:
-        raise Unknown
+        raise UnknownError
     _check_size(math.prod(n + sum(pair) for n, pair in zip(x.mean.shape, amounts, strict=True)))
     filled = np.pad(x.quantiles, [(0, 0), *amounts], constant_values=spec.value)
     return x.moved(filled)
@@ -498,19 +487,17 @@ def _shuffled(step: _Step) -> Spread:
     assert isinstance(spec, specs.PixelShuffle)
     square, q = spec.factor**2, x.quantiles
     if q.shape[2] == 1 or x.rank != 4 or q.shape[3:] != (1, 1):
-        raise Unknown
+        raise UnknownError
     if spec.inverse:
         _check_size(q.shape[2] * square)
         tiled = np.tile(q, (1, 1, square, 1, 1)) if spec.depth_last else q.repeat(square, 2)
         return x.moved(tiled)
     channels = q.shape[2] // square
     groups = (square, channels) if spec.depth_last else (channels, square)
-    return x.moved(
-        q.reshape(*q.shape[:2], *groups, 1, 1).mean(axis=2 if spec.depth_last else 3)
-    )
+    return x.moved(q.reshape(*q.shape[:2], *groups, 1, 1).mean(axis=2 if spec.depth_last else 3))
 
 
-_PASSING: Final[Mapping[type, Callable[[_Step], "Spread | list[Spread]"]]] = {
+_PASSING: Final[Mapping[type, Callable[[_Step], Spread | list[Spread]]]] = {
     specs.Norm: _norm,
     specs.Conv: _convolution,
     specs.ConvTranspose: _transposed_convolution,

@@ -206,7 +206,9 @@ def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     given = rectified_mean(beta, gamma)
     owner = split_name(weight)[0]
     bias = tensors.get(f"{owner}.bias")
-    shift = 0.0 if bias is None or bias.shape != (after.channels,) else bias.read()
+    shift: Floats = np.zeros(after.channels)
+    if bias is not None and bias.shape == shift.shape:
+        shift = bias.read().astype(np.float64)
     made = [
         compared(
             after.name, _mapped(matrix, given) + shift, after.statistics,
@@ -214,7 +216,9 @@ def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
         )
         for matrix in _matrices(kernel, before.channels, after.channels)
     ]  # fmt: skip
-    return max((chain for chain in made if chain), key=lambda chain: chain.correlation, default=None)
+    return max(
+        (chain for chain in made if chain), key=lambda chain: chain.correlation, default=None
+    )
 
 
 def _matrices(kernel: Floats, inputs: int, outputs: int) -> Iterator[Floats]:
