@@ -62,7 +62,7 @@ def rectified_mean(mean: Floats, sd: Floats) -> Floats:
 
     Elementwise. https://en.wikipedia.org/wiki/Rectified_Gaussian_distribution
     """
-    sd = np.maximum(np.abs(sd), np.finfo(np.float64).tiny)
+    sd = np.maximum(np.abs(sd), 1e-30)
     ratio = np.clip(mean / sd, -40.0, 40.0)
     share = 0.5 * np.array([math.erfc(-x / math.sqrt(2)) for x in ratio.ravel()])
     density = np.exp(-0.5 * ratio**2) / math.sqrt(2 * math.pi)
