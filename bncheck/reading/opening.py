@@ -82,6 +82,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.numbers,
             budget,
             content.shards,
+            chosen.program,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
