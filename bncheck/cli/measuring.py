@@ -25,7 +25,9 @@ class ModelOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="TARGET:CALLABLE", help="The model: my.nets:ResNet or nets.py:build."
+            "--model",
+            metavar="TARGET:CALLABLE",
+            help=("The model: The model: my.nets:ResNet or nets.py:build."),
         ),
     ] = None
     model_arg: Annotated[
