@@ -46,12 +46,12 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
 
 
 def _results(c: Comparison) -> Iterator[Fact]:
-    """Accuracy 0.561 with the running statistics, 0.994 with measured, 0.993 with each batch's."""
+    """Accuracy 0.561 with running statistics, 0.994 with measured, 0.993 in batches of 60."""
     if c.metric is not None and c.before is not None:
-        line = f"{c.metric} {c.before:.4f} with the running statistics"
-        line += "" if c.after is None else f", {c.after:.4f} with measured ones"
-        if c.batch is not None:
-            line += f", {c.batch:.4f} with those of each batch of {c.batch_size}"
+        columns = [f"{c.before:.4f} with running statistics"]
+        columns += [] if c.after is None else [f"{c.after:.4f} with measured"]
+        columns += [] if c.batch is None else [f"{c.batch:.4f} in batches of {c.batch_size}"]
+        line = f"{c.metric} {', '.join(columns)}"
         yield Fact(line, detail=Detail.VERBOSE if c.after is None else Detail.ALWAYS)
     rest = side_by_side(replace(c, metric=None), "with the running statistics", "with measured")
     if rest:
