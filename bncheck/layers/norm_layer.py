@@ -18,7 +18,6 @@ from bncheck.core.limits import MAX_LAYERS, MAX_STATISTIC_BYTES, MAX_STATISTICS
 from bncheck.layers.naming import group
 from bncheck.reading.checkpoint import Checkpoint, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
-from bncheck.reading.roles import looks_like_a_statistic, split_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +135,7 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
             f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
             "take a part of it with --key",
         )
-    _check_size(checkpoint, (name for roles in groups.values() for name in roles.values()))
+    check_size(checkpoint, (name for roles in groups.values() for name in roles.values()))
     layers = []
     for name, roles in groups.items():
         tensors = {role: checkpoint.tensors[tensor] for role, tensor in roles.items()}
@@ -167,45 +166,7 @@ def _are_real(roles: Mapping[str, str], tensors: Mapping[str, Array]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Unjudged:
-    """Tensors that are called like running statistics and belong to no layer that is judged."""
-
-    owner: str
-    names: tuple[str, ...]
-    finite: bool
-
-
-def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjudged, ...]:
-    """What is called like a statistic and belongs to none of the layers, by its owner."""
-    judged = {name for layer in layers for name in layer.tensors.values()}
-    judged = judged.union(*(module.sources for module in checkpoint.modules.values()))
-    owners: dict[str, list[str]] = {}
-    for name in checkpoint.tensors:
-        owner, own_name = split_name(name)
-        if name not in judged and looks_like_a_statistic(own_name):
-            owners.setdefault(owner, []).append(name)
-    if len(owners) > MAX_LAYERS:
-        raise BncheckError(
-            f"holds more than {MAX_LAYERS:,} groups of running statistics (limit MAX_LAYERS)",
-            "take a part of it with --key",
-        )
-    _check_size(checkpoint, (name for names in owners.values() for name in names))
-    return tuple(
-        Unjudged(owner, tuple(names), all(_finite(checkpoint.tensors[name]) for name in names))
-        for owner, names in owners.items()
-    )
-
-
-def _finite(array: Array) -> bool:
-    import numpy as np
-
-    if array.dtype.kind == "V":
-        array = array.astype(np.float64)
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
-
-
-def _check_size(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+def check_size(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     """Layers may share a storage: a file of a few MB can describe terabytes of statistics."""
     left = MAX_STATISTICS
     for name in names:

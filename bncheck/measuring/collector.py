@@ -175,8 +175,8 @@ class Collector:
             var = (q - m * m).mean(dim=0)
         else:
             var = q.mean(dim=0) - mean * mean
-        norm.module.running_mean.copy_(self.pivots[norm.name] + mean)
-        norm.module.running_var.copy_(var.clamp_min(0))
+        norm.mean.copy_(self.pivots[norm.name] + mean)
+        norm.var.copy_(var.clamp_min(0))
 
 
 def portions(x: Tensor) -> Sequence[Tensor]:

@@ -18,7 +18,11 @@ from typing import BinaryIO, cast
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.core.limits import (
+    MAX_EXPANDED_BYTES,
+    MAX_TEXT_RECORD_BYTES,
+    MAX_ZIP_DIRECTORY_BYTES,
+)
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
@@ -175,13 +179,36 @@ class ZipArchive:
         if not record.compressed:
             return self.read(name, MAX_TEXT_RECORD_BYTES)
         packed = self._source.read(self._data_offset(name, record), record.stored)
-        try:
-            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.size or 1)
-        except zlib.error:
-            raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
+        text = _inflated(packed, record.size or 1, name)
         if zlib.crc32(text) != record.crc:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED)
         return text
+
+    def beginning(self, name: str, length: int) -> bytes:
+        """The first bytes of a record, inflated, or all there are; its checksum is not verified."""
+        record = self._record(name)
+        if record.compressed and not record.encrypted:
+            offset = self._data_offset(name, record)
+            packed = self._source.read(offset, min(record.stored, length))
+            return _inflated(packed, length, name)
+        return self.source(name).head(length)
+
+    def inflated(self, name: str) -> bytes:
+        """A whole record of numbers, as stored or inflated within the limit."""
+        record = self._record(name)
+        if not record.compressed or record.encrypted:
+            storage = self.storage(name)
+            return storage.read(0, storage.source.size)
+        if record.size > MAX_EXPANDED_BYTES:
+            raise BncheckError(
+                f"holds a compressed record of {record.size:,} bytes (limit MAX_EXPANDED_BYTES)",
+                "save it without compression",
+            )
+        packed = self._source.numbers(self._data_offset(name, record), record.stored)
+        data = _inflated(packed, record.size or 1, name)
+        if zlib.crc32(data) != record.crc:
+            raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED)
+        return data
 
     def _record(self, name: str) -> _Record:
         record = self._records.get(name.lower())
@@ -208,6 +235,14 @@ class ZipArchive:
                 f"is damaged: the zip directory and the record {name[:60]!r} disagree", _DAMAGED
             )
         return start + name_length + extra_length
+
+
+def _inflated(packed: bytes, length: int, name: str) -> bytes:
+    """At most `length` bytes."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, length)
+    except zlib.error:
+        raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
 
 
 def _check_end(source: Source, comment: int, start: int, count: int) -> None:

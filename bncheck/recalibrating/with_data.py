@@ -63,6 +63,7 @@ def recalibrate_with_data(
         comparison,
         comparison.samples if comparison else measurement.samples,
         prefix=subject.prefix,
+        tensors={m.layer.name: m.layer.tensors for m in measured},
     )
     if measuring.force:
         return report

@@ -94,7 +94,8 @@ def export_program(
     if options.fold:
         say("folding")
         result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
-        folded, shipped = result.report, result.program
+        folded = result.report
+        shipped = plain if result.parity is None else result.program
         report = replace(report, fold=folded, findings=folded.findings)
         if any(parity_failure.made(finding) for finding in folded.findings):
             return report

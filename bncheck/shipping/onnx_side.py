@@ -11,8 +11,9 @@ import onnx
 from onnx import helper
 
 from bncheck.core.errors import BncheckError
+from bncheck.folding.onnx.file import user_inputs
 from bncheck.folding.onnx.parity import default_tolerance, everything
-from bncheck.folding.onnx.reference import in_float64, user_inputs
+from bncheck.folding.onnx.reference import in_float64
 from bncheck.shipping.sessions import LEVELS, Runner
 from bncheck.shipping.sides import Array, Port, Run, fitted, is_float
 

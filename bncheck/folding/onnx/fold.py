@@ -32,31 +32,33 @@ def fold_onnx(
 
     Raises BncheckError.
     """
-    original = without_functions(load_onnx(path, freeze_inputs=freeze_inputs))
-    extra = [] if samples is None else [samples(original)]
-    model = _Model(original)
+    given = load_onnx(path, freeze_inputs=freeze_inputs)
+    model = _Model(given)
+    extra = [] if samples is None else [samples(model.original)]
     report, _ = folding.fold(model, options or FoldOptions(), extra)
     return report, model.result
 
 
 class _Model:
-    """A fold.Foldable; `result` is its fold once there is one."""
+    """A fold.Foldable; `result` is its fold, or what was given where nothing is folded."""
 
     failures: tuple[type[Exception], ...] = (
         RuntimeError, NotImplementedError, ValueError, onnx.shape_inference.InferenceError,
     )  # fmt: skip
 
-    def __init__(self, original: onnx.ModelProto) -> None:
-        self.original = original
-        self.result = onnx.ModelProto()
-        self.result.CopyFrom(original)
-        decompose(self.result)
-        self._parts = read_model(self.result)
+    def __init__(self, given: onnx.ModelProto) -> None:
+        self.result = given
+        self.original = without_functions(given)
+        self._planned = onnx.ModelProto()
+        self._planned.CopyFrom(self.original)
+        decompose(self._planned)
+        self._parts = read_model(self._planned)
 
     def read(self) -> Sequence[Graph]:
         return [part.graph for part in self._parts]
 
     def rewrite(self, solutions: Sequence[Solution]) -> None:
+        self.result = self._planned
         renamed = rewrite(self.result, self._parts, solutions)
         _check_model(self.original, self.result)
         # What lies in the graphs inside nodes, nobody can see.

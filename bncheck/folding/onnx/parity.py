@@ -10,7 +10,8 @@ import onnx
 from onnx import helper
 
 from bncheck.folding.difference import Output
-from bncheck.folding.onnx.reference import evaluator, in_float64, user_inputs
+from bncheck.folding.onnx.file import user_inputs
+from bncheck.folding.onnx.reference import evaluator, in_float64
 from bncheck.folding.proof import RefusedError, sampled
 from bncheck.folding.result import tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
