@@ -27,7 +27,7 @@ class ModelOptions:
         typer.Option(
             "--model",
             metavar="TARGET:CALLABLE",
-            help=("The model: The model: my.nets:ResNet or nets.py:build."),
+            help=("The model: my.nets:ResNet or nets.py:build."),
         ),
     ] = None
     model_arg: Annotated[
