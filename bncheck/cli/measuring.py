@@ -143,7 +143,7 @@ class MeasuringOptions(ModelOptions):
         ]
 
     def _check_idle(self) -> None:
-        """Without data, what is said of them would do nothing, which nobody would notice."""
+        """Without data these options would silently do nothing."""
         for option, value in self._about_data():
             if value is not None:
                 raise BncheckError(f"{option} needs data", "add --data, or leave it out")

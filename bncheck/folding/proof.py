@@ -20,9 +20,9 @@ from bncheck.folding.result import Parity
 Inputs = TypeVar("Inputs")
 
 _BATCHES = (2, 3)
-#: So many more inputs are tried where all that are usual were refused.
+#: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
-#: So many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
+#: This many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
 _SAMPLED = 256
 
 

@@ -61,7 +61,7 @@ class _Model:
         self.result = self._planned
         renamed = rewrite(self.result, self._parts, solutions)
         _check_model(self.original, self.result)
-        # What lies in the graphs inside nodes, nobody can see.
+        # Graphs inside nodes cannot be looked into.
         self._twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
 
     def evaluate(self) -> ModelSides:
