@@ -6,14 +6,14 @@ ones, since a unit that is dead on the inputs tried hides wrong weights. So no d
 rounding does, and what lies outside need not be computed but by the program's own runtime.
 
 The whole is compared as written. How far rounding may move its outputs is measured where they
-differ: as the response of the original to steps of one unit in the last place at the regions'
-entries.
+differ: as the response of the original to steps of one unit in the last place of the values that
+regions read and make.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -91,8 +91,8 @@ class SideBySide(Protocol[Inputs]):
     def original(self, inputs: Inputs) -> Seen:
         """The original as written. Raises RefusedError."""
 
-    def moved(self, inputs: Inputs, factors: Values) -> Sequence[Output]:
-        """The outputs of the original where values on the way are multiplied by these."""
+    def moved(self, inputs: Inputs, factors: Callable[[Output], Output]) -> Sequence[Output]:
+        """The outputs of the original with the values in and around all regions multiplied."""
 
     def folded(self, inputs: Inputs) -> Sequence[Output]:
         """The outputs of the fold as written."""
@@ -115,7 +115,7 @@ def prove(
     whole, regions = _Whole(sides, limit), _Regions(sides, limit)
     first = _BATCHES if sides.has_free_batch else ()
     batches = itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4))
-    fresh = (partial(sides.fresh, batch) for batch in batches)
+    fresh: Iterator[Callable[[], Inputs]] = (partial(sides.fresh, batch) for batch in batches)
     usual = [*itertools.islice(fresh, max(1, len(first))), *map(_given, extra)]
     refused: RefusedError | None = None
     spare = (_given(inputs) for inputs in sides.examples if not whole.seen.batches)
@@ -158,18 +158,12 @@ class _Whole(Generic[Inputs]):
         folded = self._sides.folded(inputs)
         trial = Difference(self.seen.tolerance)
         trial.add(0, seen.outputs, folded, seen.outputs)
-        moved = seen.outputs if trial.parity().holds else self._moved(inputs, seen)
+        holds = trial.parity().holds
+        moved = seen.outputs if holds else self._sides.moved(inputs, self._steps)
         self.seen.add(self._sides.batch_of(inputs), seen.outputs, folded, moved)
 
-    def _moved(self, inputs: Inputs, seen: Seen) -> Sequence[Output]:
-        places = range(len(self._sides.regions))
-        names = dict.fromkeys(name for place in places for name in self._sides.entries(place))
-        factors = {
-            name: _steps(seen.values[name], self._sides.epsilon, self._generator)
-            for name in names
-            if is_float(seen.values.get(name))
-        }
-        return self._sides.moved(inputs, factors)
+    def _steps(self, value: Output) -> Output:
+        return _steps(value, self._sides.epsilon, self._generator)
 
 
 class _Regions(Generic[Inputs]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -145,16 +145,17 @@ class ModelSides:
         named = dict(zip([*outputs, *self._watched], results, strict=True))
         return Seen(_floats(own), {**inputs, **named})
 
-    def moved(self, inputs: Named, factors: Values) -> Sequence[Output]:
-        """The original with values multiplied on the way."""
-        dtypes = {name: value.dtype for name, value in self._dtypes(inputs, factors).items()}
-        kinds = {name: helper.np_dtype_to_tensor_dtype(dtype) for name, dtype in dtypes.items()}
-        given = {factor_of(name): factors[name].astype(dtypes[name]) for name in factors}
-        return _floats(runner(moved(self._original.model, kinds))({**inputs, **given}))
-
-    def _dtypes(self, inputs: Named, factors: Values) -> Values:
-        seen = self.original(inputs).values
-        return {name: seen[name] for name in factors}
+    def moved(self, inputs: Named, factors: Callable[[Output], Output]) -> Sequence[Output]:
+        """The original with the values in and around all regions multiplied."""
+        model = self._original.model
+        inner = self._altered.values & self._original.made & self._changing
+        names = [name for name in dict.fromkeys((*self._watched, *inner)) if name not in inputs]
+        results = runner(showing(model, names))(inputs)[self._outputs :]
+        values = {**inputs, **dict(zip(names, results, strict=True))}
+        floats = {name: value for name, value in values.items() if is_float(value)}
+        kinds = {n: helper.np_dtype_to_tensor_dtype(v.dtype) for n, v in floats.items()}
+        given = {factor_of(name): factors(v).astype(v.dtype) for name, v in floats.items()}
+        return _floats(runner(moved(model, kinds))({**inputs, **given}))
 
     def folded(self, inputs: Named) -> Sequence[Output]:
         """The fold as written."""

@@ -47,7 +47,8 @@ def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
     """The first sizes that the model takes. Raises RefusedError that says what was tried."""
     generator = np.random.default_rng(0)
     firsts = [name for name in batch_axes(inputs) if name not in asked]
-    begin, refused, tried = time.monotonic(), "", []
+    begin, refused = time.monotonic(), ""
+    tried: list[Sizes] = []
     for sizes in itertools.islice(_candidates(inputs, asked), _TRIALS):
         if tried and time.monotonic() - begin > _PATIENCE:
             break
