@@ -34,7 +34,7 @@ class SingleValueError(BncheckError):
 
     def __init__(self, layer: str) -> None:
         super().__init__(
-            f"gets one value for each channel, so a batch has no variance (layer {layer})",
+            f"gets one value per channel, so a batch has no variance (layer {layer})",
             "use larger batches, or drop the incomplete last one",
         )
         self.layer = layer
@@ -175,8 +175,8 @@ class Collector:
             var = (q - m * m).mean(dim=0)
         else:
             var = q.mean(dim=0) - mean * mean
-        norm.module.running_mean.copy_(self.pivots[norm.name] + mean)
-        norm.module.running_var.copy_(var.clamp_min(0))
+        norm.mean.copy_(self.pivots[norm.name] + mean)
+        norm.var.copy_(var.clamp_min(0))
 
 
 def portions(x: Tensor) -> Sequence[Tensor]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class RecalibrationReport:
     """What new statistics would do, or did; `reason` says why nothing was written.
 
-    `also_changed` are tensors of other parts of the file that share their bytes with the new ones.
+    `also_changed` are tensors of other parts of the file that share their bytes with the new ones,
+    `tensors` the names of the layers' tensors by role.
     """
 
     layers: tuple[str, ...]
@@ -43,6 +44,7 @@ class RecalibrationReport:
     reason: str | None = None
     prefix: str = ""
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The new buffers by their names in the model; load them with strict=False.

@@ -22,6 +22,7 @@ from bncheck.measuring.distributed import Processes
 from bncheck.measuring.histogram import BINS, Bins
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import refuse_few_samples
+from bncheck.measuring.norms import TrackingNorm
 from bncheck.measuring.outputs import Outputs
 from bncheck.reading.opening import open_checkpoint
 from bncheck.series.distance import Statistics
@@ -118,7 +119,7 @@ class _Counter:
     def attached(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for norm in self._inputs:
-                handle = norm.module.register_forward_pre_hook(self._before(norm.name))
+                handle = norm.module.register_forward_pre_hook(self._before(norm))
                 stack.callback(handle.remove)
             if self._outputs is not None:
                 stack.enter_context(self._outputs.watched(self._count))
@@ -136,8 +137,8 @@ class _Counter:
             if total is not None
         }
 
-    def _before(self, name: str) -> Any:
-        return lambda module, args: self._count(name, args[0], module.running_mean.numel())
+    def _before(self, norm: TrackingNorm) -> Any:
+        return lambda module, args: self._count(norm.name, args[0], norm.channels)
 
     def _count(self, name: str, x: Tensor, channels: int) -> None:
         if name not in self._bins:

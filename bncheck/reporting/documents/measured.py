@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Severity
@@ -39,11 +40,22 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         tone=limits.severity(measurement.w2),
     )
     if measurement.comparison is not None:
-        line = side_by_side(measurement.comparison, "with the running statistics", "with measured")
-        if line:
-            yield Fact(line, detail=Detail.VERBOSE)
+        yield from _results(measurement.comparison)
     if measurement.samples < 256:
-        yield Fact("fewer than 256 samples: a warning may be chance", quiet=True)
+        yield Fact("fewer than 256 samples: a warning may be due to chance", quiet=True)
+
+
+def _results(c: Comparison) -> Iterator[Fact]:
+    """Accuracy 0.561 with running statistics, 0.994 with measured, 0.993 in batches of 60."""
+    if c.metric is not None and c.before is not None:
+        columns = [f"{c.before:.4f} with running statistics"]
+        columns += [] if c.after is None else [f"{c.after:.4f} with measured"]
+        columns += [] if c.batch is None else [f"{c.batch:.4f} in batches of {c.batch_size}"]
+        line = f"{c.metric} {', '.join(columns)}"
+        yield Fact(line, detail=Detail.VERBOSE if c.after is None else Detail.ALWAYS)
+    rest = side_by_side(replace(c, metric=None), "with the running statistics", "with measured")
+    if rest:
+        yield Fact(rest, detail=Detail.VERBOSE)
 
 
 def side_by_side(c: Comparison, before: str, after: str) -> str:
@@ -133,8 +145,9 @@ def details(measurement: Measurement) -> Iterator[Fact]:
     for m in measurement.layers:
         if m.shape is not None:
             yield Fact(
-                f"{count(int(m.shape.odd.sum()), 'channel')} further from a bell than mean and "
-                f"variance say, {int(m.shape.outliers.sum())} with outliers",
+                f"{count(int(m.shape.odd.sum()), 'channel')} further from a normal "
+                f"distribution than mean and variance explain, {int(m.shape.outliers.sum())} "
+                "with outliers",
                 f"shape of {visible(m.layer.name)}",
                 detail=Detail.VERBOSE,
             )
