@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.norms import TrackingNorm, norms_of
+from bncheck.measuring.own_update import OwnUpdate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,12 +21,15 @@ class Instrumented:
     """A model, its normalisation layers, and what stands before their names in the file.
 
     Within a measurement layers have the model's own names; layers, findings and statistics of a
-    file have the file's.
+    file have the file's. Layers in `own` are measured by their own update; `unmeasured` ones, which
+    are not among `norms`, have a reason.
     """
 
     model: nn.Module
     norms: tuple[TrackingNorm, ...]
     prefix: str = ""
+    own: Mapping[str, OwnUpdate] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, prefix: str = "") -> Instrumented:

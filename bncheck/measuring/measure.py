@@ -49,6 +49,7 @@ def measure(
     result = Measurement(
         measured, seen.samples, data.total, seen.batch_size, run.train_batch_size,
         features=input_features(subject.model, first, run.device), thresholds=run.thresholds,
+        unmeasured=subject.in_file(subject.unmeasured),
     )  # fmt: skip
     if not (run.everything or _deserves_more(result)):
         return result
