@@ -102,7 +102,7 @@ def test_without_checkpoints_it_is_the_gate(runner: Runner) -> None:
         '[tool.bncheck.models.net]\ncheckpoint = "models/*.safetensors"\n'
     )
     assert runner.run("run", args="--fail-on warning").returncode == 0
-    assert "healthy" in runner.summary
+    assert "no fault found" in runner.summary
 
 
 @pytest.mark.parametrize(

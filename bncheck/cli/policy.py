@@ -117,7 +117,7 @@ class Tally:
 
     def count(self, report: Report, model: str | None = None) -> Report:
         """The report, reduced to the findings that count."""
-        return replace(report, findings=self.count_findings(report.findings, model).findings)
+        return self.count_findings(report.findings, model).applied_to(report)
 
     def count_findings(
         self, findings: Iterable[Finding], model: str | None = None

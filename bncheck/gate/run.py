@@ -7,7 +7,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bncheck.core.errors import BncheckError, quoted
@@ -94,8 +94,7 @@ class Gate:
         found: tuple[Finding, ...] = report.findings
         if self.previous is not None:
             found += self.previous.regressions(name, report.to_dict())
-        counted: CheckReport = replace(report, findings=self.count(found, name).findings)  # type: ignore[type-var]
-        return counted
+        return self.count(found, name).applied_to(report)
 
 
 def _said(error: Exception, path: Path) -> BncheckError:

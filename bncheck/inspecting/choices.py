@@ -43,7 +43,7 @@ def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -
     tensors = TensorMap(tree.tensors)
     other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
     try:
-        verdict = inspect_checkpoint(other, options).summary.verdict.value
+        verdict = inspect_checkpoint(other, options).word
     except BncheckError as error:
         verdict = error.sentence
     return f"{part_name(tree.path)} ({verdict})"

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The report in nine numbers and words; w2, samples and metric are None without data."""
+    """The report in a few numbers and words; w2, samples and metric are None without data.
+
+    `judged` is what the verdict rests on: the file alone, or data. `known` counts the errors and
+    warnings that a baseline covers, which neither the verdict nor the other counts include.
+    """
 
     layers: int
     errors: int
@@ -29,6 +33,8 @@ class Summary:
     w2: float | None = None
     samples: int | None = None
     metric: str | None = None
+    judged: str = "file"
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class InspectReport:
 
     `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
     statistics share: None where there are no such layers, a value of None where they differ.
+    `known` are the findings that a baseline covers.
     """
 
     checkpoint: Checkpoint | None
@@ -44,6 +51,7 @@ class InspectReport:
     findings: tuple[Finding, ...]
     measurement: Measurement | None = None
     train_batch_size: int | None = None
+    known: tuple[Finding, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -57,7 +65,9 @@ class InspectReport:
             sum(finding.severity is severity for finding in self.findings) for severity in Severity
         )
         verdict, cause = verdict_of(self.findings), cause_of(self.findings)
-        counts = Summary(len(self.layers), errors, warnings, infos, verdict, cause)
+        known = sum(finding.severity is not Severity.INFO for finding in self.known)
+        layers = len(self.layers)
+        counts = Summary(layers, errors, warnings, infos, verdict, cause, known=known)
         if self.measurement is None:
             return counts
         comparison = self.measurement.comparison
@@ -66,7 +76,18 @@ class InspectReport:
             w2=self.measurement.w2,
             samples=self.measurement.samples,
             metric=comparison.metric if comparison else None,
+            judged="data",
         )
+
+    @property
+    def word(self) -> str:
+        """The verdict for people: a file alone can be broken, but never shows itself healthy."""
+        summary = self.summary
+        if summary.verdict is not Verdict.HEALTHY:
+            return summary.verdict.value
+        if summary.known:
+            return "known"
+        return "no fault found" if self.measurement is None else summary.verdict.value
 
     @property
     def eps(self) -> Setting | None:

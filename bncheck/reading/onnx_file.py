@@ -96,7 +96,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     found = _Found(resolver, parameters_in(graphs_of(model.graph)))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
-    return [Subtree("", found.tensors, found.modules)]
+    return [Subtree("", found.tensors, found.modules, program=model)]
 
 
 class _Found:

@@ -13,6 +13,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.nested import as_one_tree
 from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
@@ -81,6 +82,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.numbers,
             budget,
             content.shards,
+            chosen.program,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -124,7 +126,7 @@ def _read_file(source: Source, path: Path) -> _Content:
 
     onnx = read_onnx(source, path)
     if onnx is None:
-        sniff.refuse_unknown(source)
+        sniff.refuse_unknown(source, path)
     return _Content(Container.ONNX, onnx)
 
 
@@ -168,6 +170,7 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
         if (path / name).is_file():
             _refuse_rival(path, name)
             return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
+    refuse_foreign_folder(path)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)

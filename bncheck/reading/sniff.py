@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NoReturn
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.foreign import refuse_by_name, refuse_foreign
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
 
@@ -23,9 +25,7 @@ _STRANGERS: Final = (
     (b"bzh", "is compressed with bzip2", "run bunzip2 and give bncheck the result"),
     (b"\xfd7zxz", "is compressed with xz", "run unxz and give bncheck the result"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "run unzstd and give bncheck the result"),
-    (b"\x89hdf", "is an HDF5 (Keras) file", "convert the weights to safetensors"),
     (b"\x93numpy", "is a NumPy array, not a checkpoint", "give bncheck the model's own file"),
-    (b"gguf", "is a GGUF file, which holds no BatchNorm", "give bncheck the PyTorch weights"),
     (b"\x89png", "is an image, not a checkpoint", "check the path"),
     (b"\xff\xd8\xff", "is an image, not a checkpoint", "check the path"),
     (b"%pdf", "is a PDF, not a checkpoint", "check the path"),
@@ -41,6 +41,7 @@ def refuse_stranger(source: Source) -> None:
     if not source.size:
         raise BncheckError("is empty (0 bytes)", _AGAIN)
     head = source.head(512)
+    refuse_foreign(source)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what, remedy in _STRANGERS:
         if start.startswith(magic):
@@ -50,8 +51,6 @@ def refuse_stranger(source: Source) -> None:
             "is a tar archive (or a checkpoint of torch 0.1)",
             "unpack it, or load and save it again with a current torch",
         )
-    if head[4:8] == b"TFL3":
-        raise BncheckError("is a TensorFlow Lite model", "give bncheck the PyTorch weights")
     if not any(head):
         raise BncheckError("begins with nothing but zero bytes: a download cut short", _AGAIN)
 
@@ -67,7 +66,9 @@ def refuse_zip(archive: ZipArchive) -> NoReturn:
     if any(name.endswith(".npy") for name in names):
         raise BncheckError("is a NumPy archive (.npz), not a checkpoint", "use it with --data")
     if "model.weights.h5" in names:
-        raise BncheckError("is a Keras model", "convert the weights to safetensors")
+        raise BncheckError(
+            "is a Keras model", "unzip it, and see what bncheck says of its model.weights.h5"
+        )
     inside = [n for n in names if n.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors"))]
     if inside:
         raise BncheckError(
@@ -89,8 +90,9 @@ def may_be_old_pickle(source: Source) -> bool:
     return source.head(1) in _OLD_PICKLES
 
 
-def refuse_unknown(source: Source) -> NoReturn:
+def refuse_unknown(source: Source, path: Path) -> NoReturn:
     """Raise BncheckError for bytes that no reader recognises."""
+    refuse_by_name(source, path)
     head = source.head(256)
     if head.lstrip()[:1] in (b"{", b"["):
         raise BncheckError("is JSON, not a checkpoint", "give bncheck the file with the weights")

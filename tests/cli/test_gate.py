@@ -161,6 +161,11 @@ def test_known_findings_do_not_fail_new_ones_do_and_gone_ones_are_said(
     assert "2 findings written" in project.err
     small.broken(net, "bn3", "bn2")
     assert project.run(*command, "--baseline", "known.json") == 0
+    said = project.out
+    assert said.startswith("known ")
+    assert project.run(*command, "--baseline", "known.json", "--json") == 0
+    report = project.json["models"][0]["reports"][0] if command == ["gate"] else project.json
+    assert (report["summary"]["verdict"], report["summary"]["known"]) == ("healthy", 2)
     assert "2 known findings left out: known.json" in project.err
     small.broken(net, "bn3", "bn4")
     assert project.run(*command, "--baseline", "known.json", "--quiet") == 1
