@@ -128,6 +128,7 @@ class InspectReport:
             ],
             "findings": [finding.to_dict() for finding in self.findings],
             "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
+            "results": _results_data(self.measurement),
             **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
         }
 
@@ -200,6 +201,13 @@ def _measurement_data(measurement: Measurement) -> dict[str, object]:
             "noise": {str(size): noise for size, noise in measurement.batch_noise().items()},
         },
     }
+
+
+def _results_data(measurement: Measurement | None) -> dict[str, object] | None:
+    """Results in three columns; None without labels."""
+    if measurement is None or measurement.comparison is None:
+        return None
+    return measurement.comparison.to_dict()
 
 
 def _range_data(array: Array | None) -> dict[str, float] | None:

@@ -123,13 +123,13 @@ def _missing(
     return [
         missing_statistics.finding(
             Severity.ERROR,
-            subject.prefix + name,
+            subject.file_name(name),
             "the model has running statistics here, and the file has none",
             "save the whole state dict, buffers too; loaded with strict=False the layer would "
             "not normalise",
         )
         for name in missing_in(subject.model, checkpoint)
-        if subject.prefix + name not in known
+        if subject.file_name(name) not in known
     ]
 
 

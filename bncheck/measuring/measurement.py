@@ -86,6 +86,7 @@ class Measurement:
     comparison: Comparison | None = None
     candidates: tuple[Candidate, ...] = ()
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
+    restored: Mapping[str, float] = field(default_factory=dict)  # W2 with measured statistics
     features: InputFeatures | None = None
     thresholds: Thresholds = DEFAULT
     untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights

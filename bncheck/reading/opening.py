@@ -83,6 +83,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             budget,
             content.shards,
             chosen.program,
+            chosen.aliases,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Severity
@@ -42,9 +43,7 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         tone=limits.severity(measurement.w2),
     )
     if measurement.comparison is not None:
-        line = side_by_side(measurement.comparison, "with the running statistics", "with measured")
-        if line:
-            yield Fact(line, detail=Detail.VERBOSE)
+        yield from _results(measurement.comparison)
     if measurement.samples < 256:
         yield Fact("fewer than 256 samples: a warning may be chance", quiet=True)
 
@@ -56,6 +55,19 @@ def unmeasured(reasons: Mapping[str, str]) -> Iterator[Fact]:
         shown = ", ".join(layer_name(name) for name in names[:_NAMES])
         more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
         yield Fact(f"not measured: {shown}{more} ({reason})")
+
+
+def _results(c: Comparison) -> Iterator[Fact]:
+    """Accuracy 0.561 with running statistics, 0.994 with measured, 0.993 in batches of 60."""
+    if c.metric is not None and c.before is not None:
+        columns = [f"{c.before:.4f} with running statistics"]
+        columns += [] if c.after is None else [f"{c.after:.4f} with measured"]
+        columns += [] if c.batch is None else [f"{c.batch:.4f} in batches of {c.batch_size}"]
+        line = f"{c.metric} {', '.join(columns)}"
+        yield Fact(line, detail=Detail.VERBOSE if c.after is None else Detail.ALWAYS)
+    rest = side_by_side(replace(c, metric=None), "with the running statistics", "with measured")
+    if rest:
+        yield Fact(rest, detail=Detail.VERBOSE)
 
 
 def side_by_side(c: Comparison, before: str, after: str) -> str:
