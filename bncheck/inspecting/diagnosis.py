@@ -170,8 +170,8 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
         run = f"run `{network.recalibrate_anyway}`"
         return f"if these data are what deployment sees, {run}; if not, {claim.advice}"
     if network.direction is Direction.WORSE:
-        return f"{claim.advice}, and leave the statistics: measured ones would serve worse"
-    return f"{claim.advice}; leave the statistics as they are"
+        return f"{claim.advice}, and keep the statistics: measured ones would do worse"
+    return f"{claim.advice}; keep the statistics as they are"
 
 
 def _own_w2(measured: MeasuredLayer) -> float:
@@ -187,15 +187,15 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
         return replace(
             finding,
             severity=Severity.INFO,
-            message=f"{finding.message}; measured, the statistics agree with the data",
+            message=f"{finding.message}; the data agree with the statistics",
             fix="nothing for inference",
         )
     if _may_be_meant(finding) and _serves_well(measured, network):
         return replace(
             finding,
             severity=Severity.INFO,
-            message=f"{finding.message}; measured, these statistics serve the data well",
-            fix="leave it: the layer was trained like this",
+            message=f"{finding.message}; with the data, these statistics do well",
+            fix="keep them: the layer was trained like this",
         )
     proved = any(rule.made(finding) for rule in _PROVED)
     if proved and any(f.severity is not Severity.INFO for f in found):

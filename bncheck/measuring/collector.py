@@ -38,7 +38,7 @@ class SingleValueError(BncheckError):
 
     def __init__(self, layer: str) -> None:
         super().__init__(
-            f"gets one value for each channel, so a batch has no variance (layer {layer})",
+            f"gets one value per channel, so a batch has no variance (layer {layer})",
             "use larger batches, or drop the incomplete last one",
         )
         self.layer = layer

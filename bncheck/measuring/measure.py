@@ -93,8 +93,8 @@ def refuse_few_samples(samples: int, name: str) -> None:
     """Too few samples say nothing either way."""
     if samples < MIN_SAMPLES:
         raise BncheckError(
-            f"{samples} samples are too few for a verdict",
-            f"give at least {MIN_SAMPLES}, better 256",
+            f"{samples} samples are not enough for a verdict",
+            f"give at least {MIN_SAMPLES}, preferably 256",
             name,
         )
 

@@ -164,7 +164,7 @@ def _layers(layers: Sequence[NormLayer]) -> Table:
         for layer in layers
     )
     right = ("channels", "batches", "mean", "variance")
-    caption = f"variances are drawn from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
+    caption = f"variances are plotted from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
     columns = ("layer", "kind", *right, "variances")
     return Table("Layers", columns, rows, right, caption, Detail.VERBOSE)
 

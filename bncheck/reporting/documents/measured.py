@@ -45,7 +45,7 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
     if measurement.comparison is not None:
         yield from _results(measurement.comparison)
     if measurement.samples < 256:
-        yield Fact("fewer than 256 samples: a warning may be chance", quiet=True)
+        yield Fact("fewer than 256 samples: a warning may be due to chance", quiet=True)
 
 
 def unmeasured(reasons: Mapping[str, str]) -> Iterator[Fact]:
@@ -157,8 +157,9 @@ def details(measurement: Measurement) -> Iterator[Fact]:
     for m in measurement.layers:
         if m.shape is not None:
             yield Fact(
-                f"{count(int(m.shape.odd.sum()), 'channel')} further from a bell than mean and "
-                f"variance say, {int(m.shape.outliers.sum())} with outliers",
+                f"{count(int(m.shape.odd.sum()), 'channel')} further from a normal "
+                f"distribution than mean and variance explain, {int(m.shape.outliers.sum())} "
+                "with outliers",
                 f"shape of {visible(m.layer.name)}",
                 detail=Detail.VERBOSE,
             )
