@@ -71,5 +71,5 @@ def _proved(program: Foldable[Inputs], tolerance: float | None, extra: Sequence[
         raise BncheckError(
             f"cannot be run for the comparison ({first[:160]})",
             getattr(error, "hint", "")
-            or "--dry-run prints the plan; nothing is written that was not compared",
+            or "--dry-run prints the plan; nothing is written without a comparison",
         ) from None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bncheck._version import __version__
+from bncheck.core.errors import REPORT_IT
 from bncheck.core.findings import Finding, Severity
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
@@ -164,7 +165,7 @@ def _differs(parity: Parity) -> Finding:
 
 def _parity_advice(parity: Parity) -> str:
     if parity.parts_at is not None or parity.regions is None:
-        return "report it; nothing was written"
+        return f"{REPORT_IT}; nothing was written"
     enough = 10.0 ** math.ceil(math.log10(parity.max_relative_error))
     return (
         f"every place where something was folded agrees, and rounding moves the original by "

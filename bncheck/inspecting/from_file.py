@@ -10,13 +10,16 @@ import numpy as np
 
 from bncheck.core.findings import Finding
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.inspecting.chains import chains_of
 from bncheck.inspecting.report import InspectReport
+from bncheck.layers.means import Chains
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.layers.unjudged import refuse_unread, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.roles import split_name
 from bncheck.rules.registry import FILE_RULES, choose_rules
 from bncheck.rules.rule import Network
+from bncheck.rules.static.bn117_other_weights import other_weights
 
 _PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
 
@@ -46,6 +49,7 @@ def static_findings(
 ) -> list[Finding]:
     """What the rules say without data, the worst first."""
     container = checkpoint.container if checkpoint else None
+    rules = choose_rules(options.select, options.ignore)
     network = Network(
         layers,
         unjudged=unjudged(checkpoint, layers) if checkpoint else (),
@@ -56,8 +60,8 @@ def static_findings(
         eps=options.eps,
         train_batch_size=options.train_batch_size,
         thresholds=options.thresholds,
+        chains=chains_of(checkpoint, layers) if checkpoint and other_weights in rules else Chains(),
     )
-    rules = choose_rules(options.select, options.ignore)
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
         findings = [
             finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)

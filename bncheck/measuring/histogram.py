@@ -87,9 +87,8 @@ class ShapeWatch:
         return None if total is None else _shape(total.reshape(-1, BINS), held)
 
     def _hook(self, norm: TrackingNorm) -> Any:
-        module = norm.module
-        sd = (module.running_var.detach().double() + module.eps).sqrt()
-        bins = Bins(module.running_mean.detach().double(), sd)
+        sd = (norm.var.double() + float(getattr(norm.module, "eps", 1e-5))).sqrt()
+        bins = Bins(norm.mean.double(), sd)
 
         def before(_: Any, args: tuple[Any, ...]) -> None:
             x = args[0].detach()

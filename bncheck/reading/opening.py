@@ -13,6 +13,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.nested import as_one_tree
 from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
@@ -81,6 +82,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.numbers,
             budget,
             content.shards,
+            chosen.program,
+            chosen.aliases,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -115,16 +118,15 @@ def _read_file(source: Source, path: Path) -> _Content:
     if content is not None:
         if may_be_graph(source):
             raise BncheckError(
-                f"is {content.container.value} and an ONNX model in one, and it depends on the "
-                "loader which",
-                "do not trust it; save each of them by itself",
+                f"is both {content.container.value} and an ONNX model, depending on the loader",
+                "do not trust it; save each of them separately",
             )
         return content
     from bncheck.reading.onnx_file import read_onnx
 
     onnx = read_onnx(source, path)
     if onnx is None:
-        sniff.refuse_unknown(source)
+        sniff.refuse_unknown(source, path)
     return _Content(Container.ONNX, onnx)
 
 
@@ -168,6 +170,7 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
         if (path / name).is_file():
             _refuse_rival(path, name)
             return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
+    refuse_foreign_folder(path)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
@@ -179,7 +182,7 @@ def _refuse_rival(folder: Path, index: str) -> None:
     if whole != index and (folder / whole).is_file():
         raise BncheckError(
             f"holds {whole!r} and {index!r}, and libraries differ in which they load",
-            "name the one that you mean",
+            "name the one you mean",
         )
 
 

@@ -46,6 +46,7 @@ from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
 from bncheck.rules.static.bn114_eps_sensitive import eps_sensitive
 from bncheck.rules.static.bn115_dead_activation import dead_activation
 from bncheck.rules.static.bn116_not_tracked import not_tracked
+from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.rules.static.bn118_half_loaded import half_loaded
 from bncheck.rules.static.bn119_unjudged import unjudged_statistics
 from bncheck.rules.static.bn401_training_mode import training_mode
@@ -73,6 +74,7 @@ FILE_RULES: Final[tuple[Rule[Network, Finding], ...]] = (
     eps_sensitive,
     dead_activation,
     not_tracked,
+    other_weights,
     half_loaded,
     unjudged_statistics,
     training_mode,

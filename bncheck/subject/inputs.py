@@ -168,7 +168,7 @@ def _example(shape: InputShape, own: torch.dtype, generator: Any) -> torch.Tenso
 
     if shape.dtype is not None and shape.dtype not in _DTYPES:
         raise BncheckError(
-            f"--input has the unknown dtype {shape.dtype!r}", f"there is {', '.join(_DTYPES)}"
+            f"--input has the unknown dtype {shape.dtype!r}", f"choose from {', '.join(_DTYPES)}"
         )
     dtype: torch.dtype = own if shape.dtype is None else getattr(torch, shape.dtype)
     values = torch.randn((_BATCH, *shape.sizes), generator=generator)

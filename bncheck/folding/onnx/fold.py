@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.decomposing import decomposed
@@ -106,8 +106,8 @@ def _check_model(original: onnx.ModelProto, folded: onnx.ModelProto) -> None:
     complaint = _complaint(folded)
     if complaint and not _complaint(original):
         raise BncheckError(
-            f"folds into a model that onnx.checker refuses ({complaint})",
-            "please report it; nothing was written",
+            f"folds into a model that onnx.checker rejects ({complaint})",
+            f"{REPORT_IT}; nothing was written",
         )
 
 

@@ -26,7 +26,7 @@ def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
         ("--device", given.device != "cpu"),
     ):
         if value:
-            raise BncheckError(f"{option} has nothing to act on in an ONNX model", "leave it out")
+            raise BncheckError(f"{option} has no effect on an ONNX model", "leave it out")
     refuse_corrupt_file(checkpoint)
     samples = None if given.data is None else partial(samples_for, given.batches())
     with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0

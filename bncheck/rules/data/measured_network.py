@@ -11,7 +11,7 @@ import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import Thresholds
-from bncheck.layers.facts import at_initial_statistics
+from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
@@ -21,10 +21,6 @@ from bncheck.rules.rule import AnyRule
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
 _OFF: Final = 0.06
 _OFF_SHARE: Final = 0.2
-#: An accuracy at most this is poor.
-POOR: Final = 0.6
-#: The share of the errors that measured statistics may leave where they restore a network.
-_RESTORED: Final = 0.5
 #: Inputs on the usual scale: mean in standard deviations, and the standard deviation.
 _CENTRED: Final = 0.4
 _SCALES: Final = (0.5, 2.0)
@@ -116,17 +112,15 @@ class MeasuredNetwork:
     def mostly_restored(self) -> bool:
         """Whether measured statistics take away at least half of the errors: data would not."""
         c = self.measurement.comparison
-        if c is None or c.before is None or c.after is None or c.direction is not Direction.BETTER:
+        if c is None or c.direction is not Direction.BETTER:
             return False
-        return c.metric != "accuracy" or (1 - c.after) <= _RESTORED * (1 - c.before)
+        return c.restored or not c.usual
 
     @property
     def both_poor(self) -> bool:
         """Whether neither statistics serve: something else is at fault, too."""
         c = self.measurement.comparison
-        if c is None or c.metric != "accuracy" or c.before is None or c.after is None:
-            return False
-        return max(c.before, c.after) <= POOR
+        return c is not None and c.poor
 
     @property
     def no_better(self) -> bool:
@@ -159,7 +153,7 @@ class MeasuredNetwork:
         return [
             m
             for m in self.layers
-            if at_initial_statistics(m.layer)
+            if (at_initial_statistics(m.layer) or never_written(m.layer))
             and m.batch is not None
             and self.thresholds.severity(m.batch.w2)
         ]
@@ -172,13 +166,20 @@ class MeasuredNetwork:
         if c.metric is not None and c.before is not None and c.after is not None:
             return (
                 f"{c.metric} {c.before:.3f} with the running statistics, {c.after:.3f} with "
-                "measured ones"
+                f"measured ones{self._of_batches()}"
             )
         if c.flips is not None:
             return f"{c.flips:.1%} of predictions change with measured statistics"
         if c.output_change is not None:
             return f"outputs change by {c.output_change:.0%} (RMS) with measured statistics"
         return ""
+
+    def _of_batches(self) -> str:
+        """The third column, where it says something else than the second."""
+        c = self.measurement.comparison
+        if c is None or c.batch is None or not c.batch_serves_far_better:
+            return ""
+        return f", {c.batch:.3f} with those of each batch of {c.batch_size}"
 
     def with_results(self, message: str) -> str:
         """The message and the results, where there are any."""
