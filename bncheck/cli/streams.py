@@ -34,7 +34,7 @@ class _Descriptor(io.FileIO):
                 return size
             reason = error.strerror or str(error)
             raise BncheckError(
-                f"cannot be written to ({reason})", "send it elsewhere", "stdout"
+                f"cannot be written to ({reason})", "redirect it elsewhere", "stdout"
             ) from None
 
 

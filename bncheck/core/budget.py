@@ -63,7 +63,7 @@ class Budget:
             "MAX_TENSORS", limits.MAX_TENSORS, "holds more than {} tensors", "split it"
         )
         self.letters = Account(
-            "MAX_NAME_LETTERS", limits.MAX_NAME_LETTERS, "has names of more than {} letters"
+            "MAX_NAME_LETTERS", limits.MAX_NAME_LETTERS, "has names of more than {} characters"
         )
 
     def check(self) -> None:

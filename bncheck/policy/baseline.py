@@ -77,12 +77,12 @@ def known_of(finding: Finding, model: str | None) -> Known:
 
 def read_baseline(path: Path) -> Baseline:
     """Read a file that `render_baseline` made. Raises BncheckError."""
-    what, hint = "baseline of bncheck", "make it with --write-baseline"
+    what, hint = "bncheck baseline", "make it with --write-baseline"
     data = read_json(path, SCHEMA, what, hint)
     try:
         return Baseline(path, tuple(_known(entry) for entry in data["findings"]))
     except (KeyError, TypeError, ValueError):
-        raise BncheckError(f"is no {what}", hint, str(path)) from None
+        raise BncheckError(f"is not a {what}", hint, str(path)) from None
 
 
 def render_baseline(known: Iterable[Known]) -> str:

@@ -176,7 +176,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
     while stack:
         graph, scope = stack.pop()
         if len(scope.maps) > MAX_DEPTH:
-            raise BncheckError("nests graphs beyond reason (limit MAX_DEPTH)", "simplify it")
+            raise BncheckError("nests graphs too deeply (limit MAX_DEPTH)", "simplify it")
         yield graph, scope
         for node in graph.node:
             for attribute in node.attribute:
@@ -230,7 +230,7 @@ def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     said = whole(entries.get("length"), length)
     if said != length:
         raise BncheckError(
-            f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
+            f"declares {said:,} bytes for {text(tensor.name)[:60]!r}; its shape needs {length:,}",
             "export it again",
         )
     data = folder.open(entries.get("location", ""))

@@ -143,7 +143,7 @@ def _too_large() -> BncheckError:
     return BncheckError(
         f"is an ONNX model of more than {MAX_ONNX_FIELDS:,} fields, or takes more than three times "
         "its size in memory (limits MAX_ONNX_FIELDS, MAX_HELD_BYTES)",
-        "check where it is from",
+        "check where it comes from",
     )
 
 

@@ -23,12 +23,12 @@ def referred(folder: Path, name: str, raw: bool = False) -> Path:
     path = folder / relative(name)
     if not os.path.isfile(path):  # unlike Path.is_file, False for any name
         raise BncheckError(
-            f"names a file {name[:60]!r} that is not there", "get it, too, and put it there"
+            f"refers to a file {name[:60]!r} that does not exist", "get that file as well"
         )
     home, real = os.path.realpath(folder), os.path.realpath(path)
     if os.path.commonpath([home, real]) != home and os.path.dirname(real) != _blobs(home):
         raise BncheckError(
-            f"names a file {name[:60]!r} that is a link out of its folder",
+            f"refers to a file {name[:60]!r} that links out of its folder",
             "copy the file into the folder",
         )
     if raw and os.stat(real).st_nlink > 1:
@@ -42,8 +42,8 @@ def relative(name: str) -> PurePosixPath:
     odd = "\\" in name or "\0" in name
     if odd or path.is_absolute() or ".." in path.parts or not path.parts:
         raise BncheckError(
-            f"names a file {name[:60]!r} outside its own folder",
-            "do not trust it; get the checkpoint again",
+            f"refers to a file {name[:60]!r} outside its own folder",
+            "do not trust it; download the checkpoint again",
         )
     return path
 

@@ -69,7 +69,7 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     if length > MAX_SAFETENSORS_HEADER_BYTES:
         raise BncheckError(
             f"has a header of {length:,} bytes (limit MAX_SAFETENSORS_HEADER_BYTES)",
-            "check where it is from",
+            "check where it comes from",
         )
     text = source.read(8, min(length, source.size - 8))
     source.budget.operations.take(len(text) // _TEXT_AN_OPERATION)

@@ -91,7 +91,7 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
         names = sorted({tree.path for tree in subtrees if tree.path})
         near = difflib.get_close_matches(key, names, 1, 0.4)
         there = ", ".join(names[:8]) or "the whole file only"
-        hint = f"did you mean {near[0]}?" if near else f"there is: {there}"
+        hint = f"did you mean {near[0]}?" if near else f"choose from {there}"
         raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)
     return Subtree(key, tensors, modules)
 

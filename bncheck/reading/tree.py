@@ -88,7 +88,7 @@ def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
 
 def _refuse_call(call: Node) -> NoReturn:
     raise BncheckError(
-        f"has a statistic that a call would make ({str(call.function)[:60]})",
+        f"has a statistic computed by a call ({str(call.function)[:60]})",
         "save it as a plain tensor",
     )
 
@@ -113,7 +113,7 @@ def _is_full(value: Value) -> TypeGuard[_Full]:
 def too_deep() -> BncheckError:
     """For what is nested like nothing that a person wrote, or contains itself."""
     return BncheckError(
-        "nests its content beyond reason (limit MAX_DEPTH)",
+        "nests its content too deeply (limit MAX_DEPTH)",
         "save the weights alone, as a state dict",
     )
 

@@ -59,7 +59,7 @@ def recalibrate_file(
     shared = tuple(shared_elsewhere(checkpoint, values))
     if shared:
         others = f"{shortened(shared[0])}{f' and {len(shared) - 1} more' if shared[1:] else ''}"
-        note(f"{out}: {others} changed, too: this file keeps them in the same bytes")
+        note(f"{out}: {others} changed as well: the file stores them in the same bytes")
     return replace(report, written=out, also_changed=shared)
 
 
@@ -73,8 +73,9 @@ def _recalibrated(
     path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
         raise BncheckError(
-            f"is {checkpoint.container.value}, a layout of which no mended copy can be made",
-            "recalibrate the checkpoint that it was made from, and make it again",
+            f"is {checkpoint.container.value}, a format in which bncheck cannot write a "
+            "repaired copy",
+            "recalibrate the checkpoint it was made from, and convert it again",
             str(path),
         )
     check_outputs([out], [path])

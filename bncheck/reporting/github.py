@@ -59,7 +59,7 @@ def _capped(annotations: Sequence[Annotation], level: str) -> list[str]:
 def _of_error(error: BncheckError) -> Annotation:
     path, line = file_and_line(error.subject)
     file = path if os.path.isfile(path) else ""
-    return Annotation("error", "bncheck could not do it", visible(str(error), None), file, line)
+    return Annotation("error", "bncheck failed", visible(str(error), None), file, line)
 
 
 def _of_findings(documents: Sequence[Document]) -> list[Annotation]:

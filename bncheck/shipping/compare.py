@@ -53,7 +53,7 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
         raise BncheckError(
-            "--device has no use here: files are compared on the CPU", "leave it out"
+            "--device has no effect here: files are compared on the CPU", "leave it out"
         )
     with usercode.exporting():
         say("opening")

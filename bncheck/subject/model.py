@@ -32,7 +32,7 @@ def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     if isinstance(found, nn.Module):
         if args:
             raise BncheckError(
-                f"{_OPTION} {spec} is a module already, so --model-arg has nothing to act on",
+                f"{_OPTION} {spec} is a module already, so --model-arg has no effect",
                 "name its class, or leave --model-arg out",
             )
         return found

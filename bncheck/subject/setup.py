@@ -127,7 +127,7 @@ def check_module(given: object) -> None:
 
     if not isinstance(given, nn.Module):
         raise BncheckError(
-            f"a {type(given).__name__} is no torch.nn.Module",
+            f"a {type(given).__name__} is not a torch.nn.Module",
             "give the path of a checkpoint, or the module that a state dict has been loaded into",
         )
 

@@ -46,7 +46,7 @@ def test_what_the_index_leaves_out_is_said(
     assert run(["inspect", str(index)]) == 0
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "left out b.running_mean and 1 more, in a shard" in err
+    assert "ignoring b.running_mean and 1 more: the index" in err
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -176,4 +176,4 @@ def test_a_page_says_which_part_of_a_file_was_taken(tmp_path: Path) -> None:
     for format_ in ("markdown", "html"):
         report = tmp_path / f"report.{format_}"
         assert run(["inspect", model, "--report", f"{format_}:{report}"]) == 0
-        assert "took model; --key takes another: ema (broken)" in words(report.read_text())
+        assert "using model; --key selects another: ema (broken)" in words(report.read_text())

@@ -100,7 +100,7 @@ class Walk:
         for map_ in self.wanted.get(name, {}).values():
             both = merged(result, map_)
             if both is None:
-                raise Stuck(f"the paths that meet at {name} want different scales of it")
+                raise Stuck(f"the paths that meet at {name} need different scales of it")
             result = both
         bystander = None if self.alone else self._bystander(name)
         if bystander is None:

@@ -150,7 +150,7 @@ def _unexportable(error: Exception) -> BncheckError:
     name = type(error).__name__
     if "DataDependent" in name or "data-dependent" in str(error):
         return BncheckError(
-            f"branches on the values of a tensor{where}, so it is not one graph",
+            f"branches on the values of a tensor{where}, so it is not a single graph",
             "write it with torch.where or torch.cond, or fold the parts around it",
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()

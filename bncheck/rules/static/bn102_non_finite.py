@@ -62,5 +62,8 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
         if not group.finite:
             names = " or ".join(quoted(name) for name in group.names[:_MOST_NAMED])
             yield self.finding(
-                Severity.ERROR, group.owner, f"NaN or infinity in {names}", "find out what it is"
+                Severity.ERROR,
+                group.owner,
+                f"NaN or infinity in {names}",
+                "find out what these tensors are",
             )

@@ -46,11 +46,14 @@ def missing_statistics(self: Rule[Network, Finding], network: Network) -> Iterat
             )
         elif layer.sizes_differ:
             yield self.finding(
-                Severity.ERROR, layer.name, "has running means and variances of two lengths", _FIX
+                Severity.ERROR,
+                layer.name,
+                "has running means and variances of different lengths",
+                _FIX,
             )
         elif layer.tracked and not layer.channels:
             yield self.finding(
-                Severity.ERROR, layer.name, "has running statistics of not one channel", _FIX
+                Severity.ERROR, layer.name, "has running statistics without any channel", _FIX
             )
     if not network.knows_modules:
         for name in _bare_batchnorms(network):

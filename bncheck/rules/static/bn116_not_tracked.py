@@ -30,5 +30,5 @@ def not_tracked(self: Rule[Network, Finding], network: Network) -> Iterator[Find
                 Severity.INFO,
                 layer.name,
                 "tracks no running statistics: it normalises with the batch even in eval()",
-                "if that is not wanted, create it with track_running_stats=True and recalibrate",
+                "if that is not intended, create it with track_running_stats=True and recalibrate",
             )

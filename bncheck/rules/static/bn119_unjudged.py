@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Network, Rule, rule
 
-_FIX = "check by hand that the model uses them as you think"
+_FIX = "check by hand that the model uses them as intended"
 
 
 @rule("BN119", "unjudged-statistics", Severity.INFO)
@@ -29,9 +29,9 @@ def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Itera
     Fix: none needed where that is what the model loads.
     """
     for group in network.unjudged:
-        said = f"holds {group.named}, which no rule judges"
+        said = f"holds {group.named}, which no rule checks"
         if group.normaliser:
-            said = f"is a normaliser of inputs ({group.named}), no BatchNorm: it is not judged"
+            said = f"normalises inputs ({group.named}) and is not a BatchNorm: no rule checks it"
         yield self.finding(Severity.INFO, group.owner, said, _FIX, tensors=len(group.names))
     for layer in network.tracked:
         for role, tensor in (("weight", layer.weight), ("bias", layer.bias)):
@@ -40,7 +40,7 @@ def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Itera
                     Severity.INFO,
                     layer.name,
                     f"has a {role} of {tensor.size:,} numbers for {layer.channels:,} channels, "
-                    "which no rule judges",
+                    "which no rule checks",
                     _FIX,
                     numbers=tensor.size,
                 )
