@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,6 @@ Output: TypeAlias = NDArray[Any]
 FLOOR = 1e-3
 #: From this many values on, the largest tells how large a channel is.
 ENOUGH_VALUES = 64
-#: Rounding excuses at most this many tolerances; beyond that the comparison says nothing.
-_LARGEST_EXCUSE = 100.0
 
 
 @dataclass
@@ -63,6 +61,8 @@ class Difference:
     """What has been seen of a fold, the original and the original in float64."""
 
     tolerance: float
+    #: What rounding excuses is at most so many tolerances: beyond, the comparison says nothing.
+    largest_excuse: float = 100.0
     outputs: list[_Channels] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Difference:
     def _excess(self, channels: _Channels) -> float:
         """The largest error of a channel in parts of what that channel is allowed."""
         errors, owns = channels.fold / channels.measure, channels.own / channels.measure
-        excuse = np.minimum(EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
+        excuse = np.minimum(EXCUSE * owns, self.largest_excuse * self.tolerance)
         allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
         return float((errors / allowed).max(initial=0.0))
 
@@ -143,6 +143,13 @@ class Difference:
 
 
 _TINY = float(np.finfo(np.float64).tiny)
+
+
+def is_float(item: object) -> TypeGuard[Output]:
+    """An array of float64 to bfloat16, which NumPy does not count among its floats."""
+    return isinstance(item, np.ndarray) and (
+        item.dtype.kind == "f" or item.dtype.name == "bfloat16"
+    )
 
 
 def relative_error(reference: Output, given: Output) -> float:

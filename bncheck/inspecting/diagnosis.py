@@ -37,6 +37,10 @@ _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
 
 
+#: A share that is as good as all of it.
+_EXACT: Final = 0.9995
+
+
 class Advice(StrEnum):
     """What to do about the statistics; `recalibrate` writes only where it is to recalibrate."""
 
@@ -148,6 +152,7 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
     worst = max((by_name[name] for name in layers), key=_own_w2)
+    share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     if network.direction is Direction.SAME:
         severity = max(severity, Severity.WARNING, key=lambda s: s.rank)
@@ -155,11 +160,18 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
         claim.rule,
         severity,
         worst,
-        network.with_results(claim.message),
+        network.with_results(_message(claim, share)),
         _fix(network, claim, advice),
-        explained=round(min(claim.of(worst.layer.name), 1.0), 3),
+        explained=round(share, 3),
         **claim.evidence,
     )
+
+
+def _message(claim: Claim, share: float) -> str:
+    """The claim with what it rests on; a pattern has no share, and an exact match needs none."""
+    if not claim.predicts or share >= _EXACT:
+        return claim.message
+    return f"{claim.message} (explains {share:.0%} of the deviation)"
 
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:

@@ -14,6 +14,7 @@ from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import measure
+from bncheck.measuring.proving import proven
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import AnyRule
@@ -100,7 +101,8 @@ def _judged(
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
         return InspectReport(checkpoint, layers, stopped)
     run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
-    measurement = measure(subject, layers, measuring.batches(), run)
+    data = measuring.batches()
+    measurement = measure(proven(subject, data, run), layers, data, run)
     diagnosis = diagnose(measurement, findings, rules, command)
     return InspectReport(
         checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size

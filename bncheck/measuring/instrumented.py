@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.norms import TrackingNorm, norms_of
+from bncheck.measuring.own_update import OwnUpdate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,13 +23,16 @@ class Instrumented:
     `prefix` stands before their names in the file; `renamed` has those that are called otherwise.
 
     Within a measurement layers have the model's own names; layers, findings and statistics of a
-    file have the file's.
+    file have the file's. Layers in `own` are measured by their own update; `unmeasured` ones, which
+    are not among `norms`, have a reason.
     """
 
     model: nn.Module
     norms: tuple[TrackingNorm, ...]
     prefix: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, OwnUpdate] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(

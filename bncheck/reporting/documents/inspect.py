@@ -89,6 +89,9 @@ def document(report: InspectReport, _path: str = "") -> Document:
         from bncheck.reporting.documents import measured
 
         facts += measured.facts(report.measurement)
+        tracked = {layer.name for layer in report.layers if layer.tracked}
+        reasons = {n: why for n, why in report.unmeasured().items() if n in tracked}
+        facts += measured.unmeasured(reasons)
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
         tables.append(measured.table(report.measurement, shown))
         details = tuple(measured.details(report.measurement))

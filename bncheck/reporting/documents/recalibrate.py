@@ -8,7 +8,7 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.reporting.document import Document, Fact, Table
-from bncheck.reporting.documents.measured import side_by_side, worst_places
+from bncheck.reporting.documents.measured import side_by_side, unmeasured, worst_places
 from bncheck.reporting.visible import visible
 
 #: Layers shown without --verbose: those that were worst.
@@ -25,6 +25,7 @@ def document(report: RecalibrationReport, path: str) -> Document:
     if report.unreached:
         names = ", ".join(visible(name) for name in report.unreached)
         facts.append(f"unchanged, because no data reached them: {names}")
+    facts += [fact.text for fact in unmeasured(report.unmeasured)]
     if report.written is not None:
         facts.append(_outcome(report))
     done = report.reason is None
