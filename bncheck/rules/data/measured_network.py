@@ -129,11 +129,6 @@ class MeasuredNetwork:
         return c is not None and c.gain is not None and c.gain <= -1
 
     @property
-    def labelled(self) -> bool:
-        """Whether results say which statistics serve the data better."""
-        return self.direction is not Direction.UNKNOWN
-
-    @property
     def usual_scale(self) -> bool:
         """Whether the inputs have about mean 0 and standard deviation 1, as most trainings do."""
         features = self.measurement.features
