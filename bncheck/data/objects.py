@@ -34,7 +34,7 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
             again = lambda: value  # noqa: E731
     elif isinstance(value, Iterator):
         raise BncheckError(
-            "is a generator, which can be gone through only once",
+            "is a generator, which can be iterated only once",
             "name the function that returns it",
             name,
         )
@@ -52,7 +52,7 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
     if not isinstance(value, Iterable):
         raise BncheckError(
             f"gives a {type(value).__name__}",
-            "let it give batches, a Dataset, a DataLoader or arrays",
+            "let it return batches, a Dataset, a DataLoader or arrays",
             name,
         )
     return Batches(

@@ -38,6 +38,10 @@ _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
 
 
+#: A share that is as good as all of it.
+_EXACT: Final = 0.9995
+
+
 class Advice(StrEnum):
     """What to do about the statistics; `recalibrate` writes only where it is to recalibrate."""
 
@@ -163,6 +167,7 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
     worst = max((by_name[name] for name in layers), key=_own_w2)
+    share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     if network.direction is Direction.SAME:
         severity = max(severity, Severity.WARNING, key=lambda s: s.rank)
@@ -170,11 +175,18 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
         claim.rule,
         severity,
         worst,
-        network.with_results(claim.message),
+        network.with_results(_message(claim, share)),
         _fix(network, claim, advice),
-        explained=round(min(claim.of(worst.layer.name), 1.0), 3),
+        explained=round(share, 3),
         **claim.evidence,
     )
+
+
+def _message(claim: Claim, share: float) -> str:
+    """The claim with what it rests on; a pattern has no share, and an exact match needs none."""
+    if not claim.predicts or share >= _EXACT:
+        return claim.message
+    return f"{claim.message} (explains {share:.0%} of the deviation)"
 
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
@@ -185,8 +197,8 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
         run = f"run `{network.recalibrate_anyway}`"
         return f"if these data are what deployment sees, {run}; if not, {claim.advice}"
     if network.direction is Direction.WORSE:
-        return f"{claim.advice}, and leave the statistics: measured ones would serve worse"
-    return f"{claim.advice}; leave the statistics as they are"
+        return f"{claim.advice}, and keep the statistics: measured ones would do worse"
+    return f"{claim.advice}; keep the statistics as they are"
 
 
 def _own_w2(measured: MeasuredLayer) -> float:
@@ -202,15 +214,15 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
         return replace(
             finding,
             severity=Severity.INFO,
-            message=f"{finding.message}; measured, the statistics agree with the data",
+            message=f"{finding.message}; the data agree with the statistics",
             fix="nothing for inference",
         )
     if _may_be_meant(finding) and _serves_well(measured, network):
         return replace(
             finding,
             severity=Severity.INFO,
-            message=f"{finding.message}; measured, these statistics serve the data well",
-            fix="leave it: the layer was trained like this",
+            message=f"{finding.message}; with the data, these statistics do well",
+            fix="keep them: the layer was trained like this",
         )
     proved = any(rule.made(finding) for rule in _PROVED)
     if proved and any(f.severity is not Severity.INFO for f in found):

@@ -14,6 +14,7 @@ from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import measure
+from bncheck.measuring.proving import proven
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import AnyRule
@@ -100,7 +101,8 @@ def _judged(
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
         return InspectReport(checkpoint, layers, stopped)
     run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
-    measurement = measure(subject, layers, measuring.batches(), run)
+    data = measuring.batches()
+    measurement = measure(proven(subject, data, run), layers, data, run)
     diagnosis = diagnose(measurement, findings, rules, command)
     return InspectReport(
         checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
@@ -121,13 +123,13 @@ def _missing(
     return [
         missing_statistics.finding(
             Severity.ERROR,
-            subject.prefix + name,
+            subject.file_name(name),
             "the model has running statistics here, and the file has none",
             "save the whole state dict, buffers too; loaded with strict=False the layer would "
             "not normalise",
         )
         for name in missing_in(subject.model, checkpoint)
-        if subject.prefix + name not in known
+        if subject.file_name(name) not in known
     ]
 
 

@@ -90,7 +90,7 @@ def run_cascade(
 
     if outputs is None:
         subject.require_norms()
-    collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs)
+    collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs, subject.own)
     spare = spare_statistics(subject.norms) if cascade is Cascade.BATCH else nullcontext()
     gathering = _Gathering(subject.model, collector, run, watch, first)
     with torch.no_grad(), in_eval_mode(subject.model), spare, collector.attached():

@@ -29,7 +29,7 @@ from bncheck.measuring.untrained import untrained_layers
 
 #: With fewer samples no verdict: the worst layer of a sound model can reach 0.3 by chance.
 MIN_SAMPLES = 64
-#: Where W2 is small, results are compared on so many.
+#: Where W2 is small, results are compared on this many samples.
 _FEW = 512
 
 
@@ -53,6 +53,7 @@ def measure(
         measured, seen.samples, data.total, seen.batch_size, run.train_batch_size,
         comparison=running_alone(answers, run.metric_name), features=inputs.features,
         behind_dropout=subject.in_file(dropout.found), thresholds=run.thresholds,
+        unmeasured=subject.in_file(subject.unmeasured),
     )  # fmt: skip
     if not (run.everything or _deserves_more(result)):
         return result
@@ -76,11 +77,15 @@ def measure_population(
     agree_on_model(subject, run, layers)
     running = answers_of(subject, data, run)
     refuse_few_samples(running.samples, data.name)
-    tracked = tuple(MeasuredLayer(layer) for layer in layers if layer.tracked)
+    unmeasured = subject.in_file(subject.unmeasured)
+    tracked = tuple(
+        MeasuredLayer(layer) for layer in layers if layer.tracked and layer.name not in unmeasured
+    )
     found, restored, comparison = three_columns(subject, data, run, tracked, running)
     return Measurement(
         found, running.samples, data.total, comparison.batch_size or 0, run.train_batch_size,
         comparison, restored=restored, thresholds=run.thresholds,
+        unmeasured=unmeasured,
     )  # fmt: skip
 
 
@@ -88,8 +93,8 @@ def refuse_few_samples(samples: int, name: str) -> None:
     """Too few samples say nothing either way."""
     if samples < MIN_SAMPLES:
         raise BncheckError(
-            f"{samples} samples are too few for a verdict",
-            f"give at least {MIN_SAMPLES}, better 256",
+            f"{samples} samples are not enough for a verdict",
+            f"give at least {MIN_SAMPLES}, preferably 256",
             name,
         )
 

@@ -152,7 +152,7 @@ def unpack(vector: Floats) -> Moments:
     return Moments(images, weight, squares, *vector[_SCALARS:].reshape(_VECTORS, -1))
 
 
-def of_images(m: Floats, q: Floats, values: int, pivot: Floats) -> Moments:
+def of_images(m: Floats, q: Floats, values: float, pivot: Floats) -> Moments:
     """The moments of some images with `values` values a channel each; m and q are (n, C)."""
     images = m.shape[0]
     with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`

@@ -39,9 +39,11 @@ def recalibrate_with_data(
 ) -> RecalibrationReport:
     """Measure, and judge what the measured statistics do. Raises BncheckError."""
     from bncheck.measuring.measure import measure, measure_population
+    from bncheck.measuring.proving import proven
 
     run = measuring.run(options.train_batch_size, True, options.thresholds)
     data = measuring.batches()
+    subject = proven(subject, data, run)
     found = static_findings(None, layers, options)
     broken = any(
         f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
@@ -60,6 +62,7 @@ def recalibrate_with_data(
         statistics,
         new_counters([m.layer for m in measured if m.layer.name in statistics]),
         tuple(m.layer.name for m in measured if m.layer.name not in statistics),
+        subject.in_file(subject.unmeasured),
         comparison,
         comparison.samples if comparison else measurement.samples,
         prefix=subject.prefix,

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from bncheck.subject.setup import Measuring
 
-#: Of a free axis that is no batch, where the other file is all that is known of the inputs.
+#: The size of a free axis that is not a batch, where the other file is all that is known of the
+#: inputs.
 _SIZE = 16
 
 
@@ -53,7 +54,7 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
         raise BncheckError(
-            "--device has no use here: files are compared on the CPU", "leave it out"
+            "--device has no effect here: files are compared on the CPU", "leave it out"
         )
     with usercode.exporting():
         say("opening")

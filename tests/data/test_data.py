@@ -135,7 +135,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "no batches": ([], "gives no batches"),
     "no samples": (torch.zeros(0, 3), "holds no samples"),
     "labels that do not meet": ((X, Y[:50]), "100 samples and 50 labels"),
-    "only labels": ({"y": Y}, "labels and nothing else"),
+    "only labels": ({"y": Y}, "only labels"),
 }
 
 
@@ -195,7 +195,7 @@ def test_a_bomb_is_refused_before_it_is_read(
     with pytest.raises(BncheckError, match=r"data\.npz: holds .* MAX_INFLATED_DATA_BYTES"):
         open_data(str(tmp_path / "data.npz"))
     _bomb(tmp_path / "data.pt", "data/data.pkl")
-    with pytest.raises(BncheckError, match=r"data\.pt: was packed again with compression"):
+    with pytest.raises(BncheckError, match=r"data\.pt: was repacked with compression"):
         open_data(str(tmp_path / "data.pt"))
 
 

@@ -61,9 +61,11 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
 def _fold_program(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
     """A .pt2 brings its graph along."""
     if request.output is not None and request.output.suffix == ".safetensors":
-        raise BncheckError("a .pt2 names no modules", "write a .pt2, or give --model", "-o")
+        raise BncheckError(
+            "a .pt2 does not name its modules", "write a .pt2, or give --model", "-o"
+        )
     if request.inputs:
-        raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")
+        raise BncheckError("a .pt2 already defines its inputs", "leave --input out", "--input")
     refuse_corrupt_file(checkpoint)
     program = load_program(request.source)
     more = []

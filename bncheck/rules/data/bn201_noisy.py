@@ -35,8 +35,8 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     yield Claim(
         self,
         {m.layer.name: 0.9 for m in network.layers},
-        f"the running statistics are noise, as if of {max(images, 1):.0f} images{told}: every "
-        "layer deviates by about what chance explains",
+        f"the running statistics are as noisy as if they came from {max(images, 1):.0f} "
+        f"images{told}: chance explains what every layer deviates by",
         advice="in training use momentum 0.1 or less, or larger batches",
         free=float(network.stem.layer.channels) / 2,
         predicts=False,

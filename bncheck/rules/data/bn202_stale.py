@@ -43,8 +43,8 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     yield Claim(
         self,
         {m.layer.name: 0.76 for m in network.layers},
-        f"most layers deviate by themselves (median W2 {middle:.2f}), in means and variances: the "
-        "statistics belong to other weights than these, such as those of an earlier step",
+        f"most layers deviate on their own (median W2 {middle:.2f}), in means and variances: "
+        "the statistics belong to other weights, such as those of an earlier step",
         advice="if these weights are an average (EMA, SWA), its statistics have to be measured "
         "after averaging",
         free=float(2 * network.stem.layer.channels),

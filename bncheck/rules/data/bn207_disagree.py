@@ -31,10 +31,10 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     culprit = network.culprit
     assert culprit.batch is not None
     message = (
-        "running statistics and data disagree, this layer's most "
-        f"(W2 {culprit.batch.w2:.2f}), and no single cause explains it"
+        "running statistics and data disagree, most of all in this layer (W2 "
+        f"{culprit.batch.w2:.2f}), and no single cause explains it"
     )
-    condition = "check that the data are prepared as in training; if they are, run "
+    condition = "check that the data are preprocessed as in training; if they are, run "
     fix = f"{condition}`{network.recalibrate_anyway}`"
     if network.mostly_restored:
         fix = f"run `{network.recalibrate}`"
