@@ -15,7 +15,6 @@ from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.noise import is_noise
 from bncheck.rules.rule import AnyRule
 
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
@@ -99,11 +98,6 @@ class MeasuredNetwork:
     def is_off(self, measured: MeasuredLayer) -> bool:
         """Whether the layer deviates by itself."""
         return measured.layer.name in self.off
-
-    @cached_property
-    def is_noise(self) -> bool:
-        """Whether chance explains it."""
-        return is_noise(self)
 
     @property
     def stem_alone(self) -> bool:
