@@ -20,6 +20,7 @@ import numpy as np
 from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape
 from bncheck.graph.pointwise import FUNCTIONS
+from bncheck.layers.means import summed_kernel
 
 #: Quantiles of each distribution, at the middles of so many equal shares.
 _SHARES: Final = 64
@@ -232,9 +233,9 @@ def _convolution(step: _Step) -> Spread:
     spec = step.op.spec
     assert isinstance(spec, specs.Conv)
     weight = step.weight(1)
-    if weight.ndim < 3 or len(weight) % spec.groups:
+    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
-    kernel = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
+    kernel = summed_kernel(weight)
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
     return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
 
@@ -244,11 +245,11 @@ def _transposed_convolution(step: _Step) -> Spread:
     spec = step.op.spec
     assert isinstance(spec, specs.ConvTranspose)
     weight = step.weight(1)
-    if weight.ndim < 3 or len(weight) % spec.groups:
+    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
     sizes = [step.sizes(name)[2:] for name in (step.op.inputs[0], step.op.outputs[0])]
     growth = max(1.0, round(math.prod(sizes[1]) / max(1, math.prod(sizes[0]))))
-    kernel = weight.reshape(*weight.shape[:2], -1).sum(axis=2) / (
+    kernel = summed_kernel(weight) / (
         math.prod(spec.stride) if spec.stride else min(growth, math.prod(weight.shape[2:]))
     )
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1]).transpose(0, 2, 1)

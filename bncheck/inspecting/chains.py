@@ -75,6 +75,8 @@ def _weights(graph: Graph, checkpoint: Checkpoint) -> Callable[[str], Floats | N
             numbers = lazy[name].read() if name in lazy else graph.constant(name)
         except (BncheckError, ValueError):  # numbers that are computed from what was left out
             return None
-        return None if numbers is None else numbers.astype(np.float64)
+        if numbers is None or numbers.dtype.kind not in "fiuV":
+            return None
+        return numbers.astype(np.float32 if name in chosen else np.float64)
 
     return read
