@@ -11,7 +11,7 @@ import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import Thresholds
-from bncheck.layers.facts import at_initial_statistics
+from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
@@ -159,7 +159,7 @@ class MeasuredNetwork:
         return [
             m
             for m in self.layers
-            if at_initial_statistics(m.layer)
+            if (at_initial_statistics(m.layer) or never_written(m.layer))
             and m.batch is not None
             and self.thresholds.severity(m.batch.w2)
         ]
