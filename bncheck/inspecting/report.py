@@ -99,9 +99,17 @@ class InspectReport:
         """The momentum of all layers with statistics."""
         return common(layer.momentum for layer in self.layers if layer.tracked)
 
+    def unmeasured(self) -> dict[str, str]:
+        """Every layer that was not measured although there were data, with the reason."""
+        if self.measurement is None:
+            return {}
+        found = {layer.name: self.measurement.why_not(layer) for layer in self.layers}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.inspect/1 of its JSON."""
         measured = self.measurement.by_name() if self.measurement else {}
+        reasons = self.unmeasured()
         return {
             "schema": "bncheck.inspect/1",
             "bncheck": __version__,
@@ -111,11 +119,16 @@ class InspectReport:
                 "momentum": _setting_data(self.momentum),
             },
             "layers": [
-                _layer_data(layer, measured.get(layer.name), self.train_batch_size)
+                {
+                    **_layer_data(layer, measured.get(layer.name), self.train_batch_size),
+                    "measured": None if self.measurement is None else layer.name not in reasons,
+                    "reason": reasons.get(layer.name),
+                }
                 for layer in self.layers
             ],
             "findings": [finding.to_dict() for finding in self.findings],
             "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
+            "results": _results_data(self.measurement),
             **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
         }
 
@@ -188,6 +201,13 @@ def _measurement_data(measurement: Measurement) -> dict[str, object]:
             "noise": {str(size): noise for size, noise in measurement.batch_noise().items()},
         },
     }
+
+
+def _results_data(measurement: Measurement | None) -> dict[str, object] | None:
+    """Results in three columns; None without labels."""
+    if measurement is None or measurement.comparison is None:
+        return None
+    return measurement.comparison.to_dict()
 
 
 def _range_data(array: Array | None) -> dict[str, float] | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.data import Batches
 from bncheck.inspecting.chains import module_chains
 from bncheck.inspecting.diagnosis import diagnose
 from bncheck.inspecting.from_file import InspectOptions, static_findings
@@ -17,6 +18,7 @@ from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import measure
 from bncheck.measuring.norms import in_eval_mode
+from bncheck.measuring.proving import proven
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.registry import choose_rules
 from bncheck.rules.rule import AnyRule, Network
@@ -105,9 +107,10 @@ def _judged(
         stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
         return InspectReport(checkpoint, layers, stopped)
     run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
-    measurement = measure(subject, layers, measuring.batches(), run)
+    data = measuring.batches()
+    measurement = measure(proven(subject, data, run), layers, data, run)
     if other_weights in rules and options.thresholds.severity(measurement.w2) is not None:
-        findings = _with_graph(findings, subject, layers, measuring)
+        findings = _with_graph(findings, subject, layers, data)
     diagnosis = diagnose(measurement, findings, rules, command)
     return InspectReport(
         checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
@@ -118,7 +121,7 @@ def _with_graph(
     findings: Sequence[Finding],
     subject: Instrumented,
     layers: tuple[NormLayer, ...],
-    measuring: Measuring,
+    data: Batches,
 ) -> Sequence[Finding]:
     """With BN117 by the model's graph, which is worth its export where statistics and data differ.
 
@@ -128,7 +131,7 @@ def _with_graph(
     model = subject.model
     try:
         with in_eval_mode(model):
-            inputs = in_order(model, first_samples(measuring.batches(), _EXAMPLES))
+            inputs = in_order(model, first_samples(data, _EXAMPLES))
             device = device_of(model)
             inputs = tuple(tensor.to(device) for tensor in inputs)
             chains = module_chains(model, inputs, layers, subject.prefix)
@@ -155,13 +158,13 @@ def _missing(
     return [
         missing_statistics.finding(
             Severity.ERROR,
-            subject.prefix + name,
+            subject.file_name(name),
             "the model has running statistics here, and the file has none",
             "save the whole state dict, buffers too; loaded with strict=False the layer would "
             "not normalise",
         )
         for name in missing_in(subject.model, checkpoint)
-        if subject.prefix + name not in known
+        if subject.file_name(name) not in known
     ]
 
 

@@ -7,14 +7,12 @@ descent needs about that many steps to cross it (LeCun et al. 1998, Efficient Ba
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from bncheck.data import Batch
-from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.norms import in_eval_mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,35 +54,42 @@ class InputFeatures:
         }
 
 
-def input_features(model: nn.Module, batch: Batch, device: str) -> InputFeatures | None:
-    """The inputs of the first convolution or linear layer, over one batch."""
-    import torch
+class InputWatch:
+    """Catches the input of the first convolution or linear layer that runs."""
 
-    caught: list[tuple[str, Any, Tensor]] = []
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._caught: tuple[str, Any, Tensor] | None = None
 
-    def hook(name: str) -> Any:
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks on for one forward."""
+        import torch
+
+        kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
+        with contextlib.ExitStack() as stack:
+            for name, module in self._model.named_modules():
+                if isinstance(module, kinds):
+                    handle = module.register_forward_pre_hook(self._hook(name))
+                    stack.callback(handle.remove)
+            yield
+
+    @property
+    def features(self) -> InputFeatures | None:
+        """What the first layer was fed; None where no such layer ran."""
+        if self._caught is None:
+            return None
+        name, module, x = self._caught
+        return _features(name, module, x.float())
+
+    def _hook(self, name: str) -> Any:
+        import torch
+
         def before(module: Any, args: tuple[Any, ...]) -> None:
-            if not caught and args and isinstance(args[0], torch.Tensor):
-                caught.append((name, module, args[0].detach()))
+            if self._caught is None and args and isinstance(args[0], torch.Tensor):
+                self._caught = (name, module, args[0].detach())
 
         return before
-
-    kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
-    handles = [
-        module.register_forward_pre_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, kinds)
-    ]
-    try:
-        with torch.no_grad(), in_eval_mode(model):
-            forward(model, prepared(model, batch, 0, device), 0)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not caught:
-        return None
-    name, module, x = caught[0]
-    return _features(name, module, x.float())
 
 
 def _features(name: str, module: Any, x: Tensor) -> InputFeatures:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bncheck.core.errors import BncheckError
 from bncheck.layers.normalisers import is_input_normaliser
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.roles import STATISTICS
@@ -140,3 +141,15 @@ def _spare(tensor: Tensor) -> Tensor:
 def _replace(norm: TrackingNorm, mean: Tensor, var: Tensor) -> None:
     setattr(norm.module, norm.mean_name, mean)
     setattr(norm.module, norm.var_name, var)
+
+
+def channels_second(name: str, channels: int, x: Tensor) -> Tensor:
+    """(N, C), (N, C, L), (N, C, H, W), ... as (N, C, L); channels may also come last."""
+    if x.ndim >= 2 and x.shape[1] == channels:
+        return x.reshape(x.shape[0], channels, -1)
+    if x.ndim >= 2 and x.shape[-1] == channels:
+        return x.movedim(-1, 1).reshape(x.shape[0], channels, -1)
+    raise BncheckError(
+        f"layer {name} has {channels} channels and gets an input of shape {tuple(x.shape)}",
+        "check --model-arg and the shape of the data",
+    )

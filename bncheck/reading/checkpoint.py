@@ -81,6 +81,7 @@ class Subtree:
     modules: Mapping[str, NormModule] = field(default_factory=dict)
     main: bool = False
     program: onnx.ModelProto | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def statistics(self) -> int:
@@ -109,6 +110,7 @@ class Checkpoint:
     budget: Budget = field(default_factory=Budget)
     shards: Shards | None = None
     program: onnx.ModelProto | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def part_name(key: str) -> str:

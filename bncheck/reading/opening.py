@@ -83,6 +83,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             budget,
             content.shards,
             chosen.program,
+            chosen.aliases,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -117,9 +118,8 @@ def _read_file(source: Source, path: Path) -> _Content:
     if content is not None:
         if may_be_graph(source):
             raise BncheckError(
-                f"is {content.container.value} and an ONNX model in one, and it depends on the "
-                "loader which",
-                "do not trust it; save each of them by itself",
+                f"is both {content.container.value} and an ONNX model, depending on the loader",
+                "do not trust it; save each of them separately",
             )
         return content
     from bncheck.reading.onnx_file import read_onnx
@@ -182,7 +182,7 @@ def _refuse_rival(folder: Path, index: str) -> None:
     if whole != index and (folder / whole).is_file():
         raise BncheckError(
             f"holds {whole!r} and {index!r}, and libraries differ in which they load",
-            "name the one that you mean",
+            "name the one you mean",
         )
 
 

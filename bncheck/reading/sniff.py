@@ -18,7 +18,7 @@ _STRANGERS: Final = (
     (b"<!doctype html", "is a web page, not a checkpoint", "download the raw file"),
     (b"<html", "is a web page, not a checkpoint", "download the raw file"),
     (b"<?xml", "is XML, not a checkpoint", "download the raw file"),
-    (b"<error", "is an error message of a server, not a checkpoint", _AGAIN),
+    (b"<error", "is a server's error message, not a checkpoint", _AGAIN),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", "unpack it and give bncheck what is inside"),
     (b"rar!", "is a RAR archive", "unpack it and give bncheck what is inside"),
     (b"\x1f\x8b", "is compressed with gzip", "run gunzip and give bncheck the result"),
@@ -52,7 +52,7 @@ def refuse_stranger(source: Source) -> None:
             "unpack it, or load and save it again with a current torch",
         )
     if not any(head):
-        raise BncheckError("begins with nothing but zero bytes: a download cut short", _AGAIN)
+        raise BncheckError("starts with zero bytes only: an incomplete download", _AGAIN)
 
 
 def refuse_zip(archive: ZipArchive) -> NoReturn:
@@ -72,11 +72,9 @@ def refuse_zip(archive: ZipArchive) -> NoReturn:
     inside = [n for n in names if n.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors"))]
     if inside:
         raise BncheckError(
-            f"is a zip archive around {inside[0][-60:]!r}", "unpack it and give bncheck that file"
+            f"is a zip archive of {inside[0][-60:]!r}", "unpack it and give bncheck that file"
         )
-    raise BncheckError(
-        "is a zip archive without a data.pkl in it, so no checkpoint", "check the path"
-    )
+    raise BncheckError("is a zip archive without a data.pkl, so not a checkpoint", "check the path")
 
 
 def looks_like_pickle(source: Source) -> bool:
@@ -98,6 +96,6 @@ def refuse_unknown(source: Source, path: Path) -> NoReturn:
         raise BncheckError("is JSON, not a checkpoint", "give bncheck the file with the weights")
     kind = "text" if all(byte >= 32 or byte in b"\t\r\n" for byte in head) else "binary data"
     raise BncheckError(
-        f"is no checkpoint that bncheck knows ({kind})",
-        "give it a file of torch.save, safetensors, torch.export or ONNX",
+        f"is not a checkpoint that bncheck knows ({kind})",
+        "give it a torch.save, safetensors, torch.export or ONNX file",
     )

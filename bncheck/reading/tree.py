@@ -88,7 +88,7 @@ def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
 
 def _refuse_call(call: Node) -> NoReturn:
     raise BncheckError(
-        f"has a statistic that a call would make ({str(call.function)[:60]})",
+        f"has a statistic computed by a call ({str(call.function)[:60]})",
         "save it as a plain tensor",
     )
 
@@ -113,7 +113,7 @@ def _is_full(value: Value) -> TypeGuard[_Full]:
 def too_deep() -> BncheckError:
     """For what is nested like nothing that a person wrote, or contains itself."""
     return BncheckError(
-        "nests its content beyond reason (limit MAX_DEPTH)",
+        "nests its content too deeply (limit MAX_DEPTH)",
         "save the weights alone, as a state dict",
     )
 
@@ -128,7 +128,7 @@ def _children(
         pairs = chain(
             children(value), ((str(index), item) for index, item in enumerate(value.items))
         )
-        if not value.is_call_of(MAPPINGS):  # whose attributes are no entries
+        if not value.is_call_of(MAPPINGS):  # whose attributes are not entries
             states = value.state if isinstance(value.state, tuple) else (value.state,)
             yield from ((path, state) for state in states if isinstance(state, Node))
     for key, item in pairs:

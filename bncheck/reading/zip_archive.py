@@ -88,7 +88,7 @@ class ZipArchive:
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
             reason = str(error)[:60]
             if reason == "File is not a zip file":  # so says zipfile of what lacks its end
-                reason = "it has no end: a download cut short?"
+                reason = "its end is missing: an incomplete download?"
             raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None
         self.budget.held.take(_HELD_RECORD * len(infos))
         self.folder = _top_folder([info.orig_filename for info in infos])
@@ -133,14 +133,14 @@ class ZipArchive:
         record = self._record(name)
         if record.folder:
             raise BncheckError(
-                f"has a record {name[:60]!r} that calls itself a folder, so torch reads nothing",
+                f"has a record {name[:60]!r} that is marked as a folder, so torch reads nothing",
                 "do not trust it; save it again with torch.save",
             )
         if record.compressed or record.encrypted:
             raise BncheckError(
-                f"was packed again with compression or encryption (record {name[:60]!r}): "
+                f"was repacked with compression or encryption (record {name[:60]!r}): "
                 "torch.load(mmap=True) reads garbage from it",
-                "unpack it and pack it again with `zip -0 -r`, or load and save it with torch",
+                "unpack it and repack it with `zip -0 -r`, or load and save it with torch",
             )
         if record.stored != record.size:
             raise BncheckError(f"has a damaged zip directory (record {name[:60]!r})", _DAMAGED)
@@ -173,7 +173,7 @@ class ZipArchive:
         if longest > MAX_TEXT_RECORD_BYTES:
             raise BncheckError(
                 f"holds {longest:,} bytes of source code or JSON (limit MAX_TEXT_RECORD_BYTES)",
-                "check where it is from",
+                "check where it comes from",
             )
         self.budget.operations.take(longest // _TEXT_AN_OPERATION)
         if not record.compressed:
@@ -260,10 +260,10 @@ def _check_end(source: Source, comment: int, start: int, count: int) -> None:
         mark, here, total, offset = _END64.unpack(source.read(end64, _END64.size))
         sound = sound and mark == b"PK\x06\x06" and _LOCATOR.unpack(locator)[0] == end64
     if not sound or offset != start:
-        raise BncheckError("is a zip archive behind or around something else", _DAMAGED)
+        raise BncheckError("is a zip archive with other data before or after it", _DAMAGED)
     if (here, total) != (count, count):
         raise BncheckError(
-            f"is a zip archive of {count} records whose end counts {total}",
+            f"is a zip archive of {count} records whose directory counts {total}",
             "do not trust it; save it again with torch.save",
         )
 

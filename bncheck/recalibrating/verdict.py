@@ -36,7 +36,7 @@ def with_verdict(
         Severity.ERROR,
         None,
         f"nothing was written: {reason}",
-        "leave the statistics as they are; check that the data are prepared as in training",
+        "keep the statistics as they are; check that the data are preprocessed as in training",
         w2=measurement.w2 if measurement else None,
         before=report.comparison.before if report.comparison else None,
         after=report.comparison.after if report.comparison else None,
@@ -61,8 +61,8 @@ def _worse(report: RecalibrationReport, thresholds: Thresholds) -> str | None:
     assert c is not None
     if c.direction is Direction.WORSE:
         return (
-            f"{c.metric} would fall from {c.before:.3f} to {c.after:.3f}; the running statistics "
-            "serve these data better than measured ones"
+            f"{c.metric} would fall from {c.before:.3f} to {c.after:.3f}; the running "
+            "statistics do better on these data than measured ones"
         )
     old = max((w2 for w2 in report.before.values() if w2 is not None), default=math.inf)
     new = max((w2 for w2 in report.after.values() if w2 is not None), default=0.0)

@@ -25,6 +25,7 @@ from bncheck.subject.inputs import (
     example_inputs,
     first_samples,
     inputs_of,
+    no_inputs,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from bncheck.subject.setup import Measuring
 
-#: Of a free axis that is no batch, where the other file is all that is known of the inputs.
+#: The size of a free axis that is not a batch, where the other file is all that is known of the
+#: inputs.
 _SIZE = 16
 
 
@@ -53,7 +55,7 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
         raise BncheckError(
-            "--device has no use here: files are compared on the CPU", "leave it out"
+            "--device has no effect here: files are compared on the CPU", "leave it out"
         )
     with usercode.exporting():
         say("opening")
@@ -124,10 +126,7 @@ def _module(
     if request.inputs or request.given.data is not None:
         return model, inputs_of(request.given, request.inputs, model)
     if known is None:
-        raise BncheckError(
-            "--input or --data is missing",
-            "give one sample's shape, e.g. --input 3,224,224, or samples",
-        )
+        raise no_inputs()
     return model, example_inputs(model, [_sample_of(port) for port in known.inputs])
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.onnx.file import user_inputs
 from bncheck.folding.onnx.parity import default_tolerance, everything
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.shipping.sessions import LEVELS, Runner
 from bncheck.shipping.sides import Array, Port, Run, fitted, is_float
 
-#: Of a free axis that is no batch.
+#: The size of a free axis that is not a batch.
 _SIZE = 16
 
 
@@ -53,7 +53,7 @@ class OnnxSide:
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise BncheckError(
-                f"cannot be computed in float64 ({first[:160]})", "please report it"
+                f"cannot be computed in float64 ({first[:160]})", REPORT_IT
             ) from None
         return [np.asarray(result) for result in results if is_float(np.asarray(result))]
 

@@ -172,7 +172,7 @@ def test_a_choice_between_parts_of_a_file_is_said_with_the_others_verdicts(
     result = Result(capsys, "inspect", path, "--json")
     assert result.code == 0
     assert result.json["checkpoint"]["key"] == "model"
-    assert result.err.endswith("took model; --key takes another: ema (broken)\n")
+    assert result.err.endswith("using model; --key selects another: ema (broken)\n")
     chosen = Result(capsys, "inspect", path, "--json", "--key", "ema")
     assert chosen.code == 1
     assert chosen.json["summary"]["cause"] == "BN101"
@@ -327,5 +327,5 @@ def test_every_command_is_told_in_one_whole_line(
     ],
 )
 def test_a_wrong_argument_in_python_is_one_sentence(call: Callable[[], object]) -> None:
-    with pytest.raises(bncheck.BncheckError, match=r"is no torch.nn.Module|is no series"):
+    with pytest.raises(bncheck.BncheckError, match=r"is not a torch.nn.Module|is not a series"):
         call()

@@ -239,7 +239,7 @@ def test_normalisers_of_inputs_are_listed_and_not_judged(library: str, tmp_path:
     assert report.layers == ()
     (finding,) = report.findings
     assert (finding.rule, finding.severity) == ("BN119", "info")
-    assert "normaliser of inputs" in finding.message
+    assert "normalises inputs" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_repair_without_data(tmp_path: Path) -> None:
 
 
 def test_no_mended_copy_of_an_onnx_file(tmp_path: Path) -> None:
-    with pytest.raises(BncheckError, match="is onnx, a layout of which no mended copy"):
+    with pytest.raises(BncheckError, match="is onnx, a format in which bncheck cannot write"):
         recalibrate_file(SAMPLES / "healthy.onnx", tmp_path / "out.onnx", InspectOptions(), None)
     assert not list(tmp_path.iterdir())
 

@@ -48,7 +48,7 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
             continue
         if inputs is example_inputs or has_free_batch(program):
             return program
-    try:  # inputs whose first axis is no batch
+    try:  # inputs whose first axis is not a batch
         return _export(model, example_inputs, None)
     except Exception as error:
         raise _unexportable(failure or error) from None
@@ -131,7 +131,7 @@ def _unexportable(error: Exception) -> BncheckError:
     name = type(error).__name__
     if "DataDependent" in name or "data-dependent" in str(error):
         return BncheckError(
-            f"branches on the values of a tensor{where}, so it is not one graph",
+            f"branches on the values of a tensor{where}, so it is not a single graph",
             "write it with torch.where or torch.cond, or fold the parts around it",
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()

@@ -165,9 +165,9 @@ def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> N
     for name in manifest["identities"]:
         norm = modules.get(name)
         if type(norm) not in _PLAIN:
-            what = "no module" if norm is None else f"a {type(norm).__name__}"
+            what = "not a module" if norm is None else f"a {type(norm).__name__}"
             raise BncheckError(
-                f"the norm {name} is {what}, which an identity cannot stand for",
+                f"the norm {name} is {what}, which an identity cannot replace",
                 _OTHER_FORM,
             )
     for key in manifest["added"]:

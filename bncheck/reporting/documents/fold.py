@@ -55,7 +55,7 @@ def _facts(report: FoldReport, dry_run: bool, says_where: bool) -> Iterator[Fact
     if report.parity is not None:
         yield Fact(_parity(report.parity))
     if report.flushed:
-        yield Fact(f"{count(report.flushed, 'subnormal number')} became 0")
+        yield Fact(f"{count(report.flushed, 'subnormal number')} flushed to 0")
     if says_where:
         yield _destination(report)
 
@@ -75,7 +75,7 @@ def _parity(parity: Parity) -> str:
         text += f"; the original's own rounding makes {parity.original_error:.2g}"
         text += " (ten times that is allowed)" if parity.holds else ""
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
-        text += f"; the same class is largest for {parity.argmax_agreement:.1%}"
+        text += f"; the top class is the same for {parity.argmax_agreement:.1%}"
     return text
 
 
@@ -142,7 +142,7 @@ def decisions_table(report: FoldReport, detail: Detail) -> Table:
     columns = {
         "BatchNorm": [d.name or "(root)" for d in went],
         "status": [d.status.value for d in went],
-        "went into": [", ".join(d.into) or "nothing: it changes nothing" for d in went],
+        "went into": [", ".join(d.into) or "nothing (it is an identity)" for d in went],
         "through": [", ".join(d.through) for d in went],
         "reason": [d.reason for d in went],
     }

@@ -89,6 +89,9 @@ def document(report: InspectReport, _path: str = "") -> Document:
         from bncheck.reporting.documents import measured
 
         facts += measured.facts(report.measurement)
+        tracked = {layer.name for layer in report.layers if layer.tracked}
+        reasons = {n: why for n, why in report.unmeasured().items() if n in tracked}
+        facts += measured.unmeasured(reasons)
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
         tables.append(measured.table(report.measurement, shown))
         details = tuple(measured.details(report.measurement))
@@ -161,7 +164,7 @@ def _layers(layers: Sequence[NormLayer]) -> Table:
         for layer in layers
     )
     right = ("channels", "batches", "mean", "variance")
-    caption = f"variances are drawn from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
+    caption = f"variances are plotted from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
     columns = ("layer", "kind", *right, "variances")
     return Table("Layers", columns, rows, right, caption, Detail.VERBOSE)
 

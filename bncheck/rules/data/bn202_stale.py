@@ -11,6 +11,7 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_noise
 from bncheck.rules.data.scoring import measured, stored
 from bncheck.rules.rule import Rule, rule
 
@@ -43,8 +44,8 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     yield Claim(
         self,
         {m.layer.name: 0.76 for m in network.layers},
-        f"most layers deviate by themselves (median W2 {middle:.2f}), in means and variances: the "
-        "statistics belong to other weights than these, such as those of an earlier step",
+        f"most layers deviate on their own (median W2 {middle:.2f}), in means and variances: "
+        "the statistics belong to other weights, such as those of an earlier step",
         advice="if these weights are an average (EMA, SWA), its statistics have to be measured "
         "after averaging",
         free=float(2 * network.stem.layer.channels),
@@ -54,7 +55,7 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
 
 def _is_stale(network: MeasuredNetwork) -> bool:
-    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL or network.is_noise:
+    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL or is_noise(network):
         return False
     behind = network.batch[1:]
     if float(np.median([d.mean_share for d in behind])) < _MEANS:

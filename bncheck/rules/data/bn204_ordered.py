@@ -60,7 +60,7 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
             {m.layer.name: explained for m in network.layers},
             f"the running means are those of some classes, {top}, not of all: the last batches "
             "were sorted, or of a shard of the data",
-            advice="shuffle in training, as bncheck does with files and folders",
+            advice="shuffle while training, as bncheck does with files and folders",
             free=float(len(weights)),
             evidence={"explained_mean_shift": explained},
         )
@@ -89,7 +89,7 @@ def _within_classes(
         shares,
         f"the running variances lack {min(theta, 1.0):.0%} of the variance between classes: the "
         "last batches were sorted by class",
-        advice="shuffle in training, as bncheck does with files and folders",
+        advice="shuffle while training, as bncheck does with files and folders",
         free=2.0,
         evidence={"missing": theta},
     )
@@ -130,10 +130,10 @@ def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -
     yield Claim(
         self,
         {m.layer.name: 0.76 for m in network.layers},
-        "early layers are right, and deep ones remember "
-        f"{float(np.exp(deepest.signed)):.0%} of the variance they see: the last batches of "
-        "training were alike, as when the data are sorted by class",
-        advice="shuffle in training, as bncheck does with files and folders",
+        f"early layers agree, and deep ones hold {float(np.exp(deepest.signed)):.0%} times the "
+        "variance they see: the last batches of training were alike, as when the data are "
+        "sorted by class",
+        advice="shuffle while training, as bncheck does with files and folders",
         free=1.5 * network.stem.layer.channels,
         predicts=False,
         evidence={"log_variance_ratio": deepest.signed},

@@ -41,7 +41,7 @@ def would_hurt(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -
             network.with_results(
                 "the classes are distributed otherwise in these data than in those of training"
             ),
-            "leave the statistics as they are, or measure with data like those of training",
+            "keep the statistics as they are, or measure with data like the training data",
             explained=mixture[0],
         )
         return
@@ -50,10 +50,10 @@ def would_hurt(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -
         Severity.WARNING,
         network.culprit,
         network.with_results(
-            f"statistics and data disagree (W2 {network.measurement.w2:.2f}), but the running "
-            "statistics serve the data better: the network was trained with them frozen, or the "
-            "data are not like those of training"
+            f"statistics and data disagree (W2 {network.measurement.w2:.2f}), but results are "
+            "better with the running statistics: the network was trained with them frozen, or "
+            "the data differ from the training data"
         ),
-        "leave the statistics as they are, do not recalibrate; check that the data are prepared "
-        "as in training",
+        "keep the statistics as they are, do not recalibrate; check that the data are "
+        "preprocessed as in training",
     )

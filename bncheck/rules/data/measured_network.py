@@ -15,16 +15,13 @@ from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.noise import is_noise
 from bncheck.rules.rule import AnyRule
 
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
 _OFF: Final = 0.06
 _OFF_SHARE: Final = 0.2
-#: An accuracy at most this is poor.
-POOR: Final = 0.6
-#: The share of the errors that measured statistics may leave where they restore a network.
-_RESTORED: Final = 0.5
+#: Standard errors by which measured statistics must serve better where W2 is small.
+_BEYOND_CHANCE: Final = 2.5
 #: Inputs on the usual scale: mean in standard deviations, and the standard deviation.
 _CENTRED: Final = 0.4
 _SCALES: Final = (0.5, 2.0)
@@ -102,11 +99,6 @@ class MeasuredNetwork:
         """Whether the layer deviates by itself."""
         return measured.layer.name in self.off
 
-    @cached_property
-    def is_noise(self) -> bool:
-        """Whether chance explains it."""
-        return is_noise(self)
-
     @property
     def stem_alone(self) -> bool:
         """Whether the first layer deviates, and the others hardly beside it."""
@@ -116,28 +108,27 @@ class MeasuredNetwork:
     def mostly_restored(self) -> bool:
         """Whether measured statistics take away at least half of the errors: data would not."""
         c = self.measurement.comparison
-        if c is None or c.before is None or c.after is None or c.direction is not Direction.BETTER:
+        if c is None or c.direction is not Direction.BETTER:
             return False
-        return c.metric != "accuracy" or (1 - c.after) <= _RESTORED * (1 - c.before)
+        return c.restored or not c.usual
+
+    @property
+    def costs_results(self) -> bool:
+        """Whether the running statistics cost results, beyond chance."""
+        c = self.measurement.comparison
+        return c is not None and c.gain is not None and c.gain >= _BEYOND_CHANCE
 
     @property
     def both_poor(self) -> bool:
         """Whether neither statistics serve: something else is at fault, too."""
         c = self.measurement.comparison
-        if c is None or c.metric != "accuracy" or c.before is None or c.after is None:
-            return False
-        return max(c.before, c.after) <= POOR
+        return c is not None and c.poor
 
     @property
     def no_better(self) -> bool:
         """Whether measured statistics are no better, and by a standard error worse."""
         c = self.measurement.comparison
         return c is not None and c.gain is not None and c.gain <= -1
-
-    @property
-    def labelled(self) -> bool:
-        """Whether results say which statistics serve the data better."""
-        return self.direction is not Direction.UNKNOWN
 
     @property
     def usual_scale(self) -> bool:
@@ -172,13 +163,20 @@ class MeasuredNetwork:
         if c.metric is not None and c.before is not None and c.after is not None:
             return (
                 f"{c.metric} {c.before:.3f} with the running statistics, {c.after:.3f} with "
-                "measured ones"
+                f"measured ones{self._of_batches()}"
             )
         if c.flips is not None:
             return f"{c.flips:.1%} of predictions change with measured statistics"
         if c.output_change is not None:
             return f"outputs change by {c.output_change:.0%} (RMS) with measured statistics"
         return ""
+
+    def _of_batches(self) -> str:
+        """The third column, where it says something else than the second."""
+        c = self.measurement.comparison
+        if c is None or c.batch is None or not c.batch_serves_far_better:
+            return ""
+        return f", {c.batch:.3f} with those of each batch of {c.batch_size}"
 
     def with_results(self, message: str) -> str:
         """The message and the results, where there are any."""

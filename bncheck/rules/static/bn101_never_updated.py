@@ -65,7 +65,7 @@ def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
             Severity.INFO,
             None,
             "every normalisation layer is at its initial values: the network is untrained",
-            "nothing, if an untrained network is what this file should hold",
+            "nothing, if this file is meant to hold an untrained network",
             layers=len(untouched),
         )
         return
