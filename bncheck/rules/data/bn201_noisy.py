@@ -39,6 +39,6 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
         f"images{told}: chance explains what every layer deviates by",
         advice="in training use momentum 0.1 or less, or larger batches",
         free=float(network.stem.layer.channels) / 2,
-        predicts=False,
+        predicts=network.is_told_noise,
         evidence={"implied_images": images, "momentum": momentum},
     )
