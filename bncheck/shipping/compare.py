@@ -25,6 +25,7 @@ from bncheck.subject.inputs import (
     example_inputs,
     first_samples,
     inputs_of,
+    no_inputs,
     parse_input,
 )
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 #: What brings its graph along.
 _PROGRAMS = (Container.ONNX, Container.EXPORTED_PROGRAM)
-#: Of a free axis that is no batch, where the other file is all that is known of the inputs.
+#: The size of a free axis that is not a batch, where the other file is all that is known of the
+#: inputs.
 _SIZE = 16
 
 
@@ -130,10 +132,7 @@ def _module(
     if request.inputs or request.given.data is not None:
         return model, inputs_of(request.given, request.inputs, model)
     if known is None:
-        raise BncheckError(
-            "--input or --data is missing",
-            "give one sample's shape, e.g. --input 3,224,224, or samples",
-        )
+        raise no_inputs()
     return model, example_inputs(model, [_sample_of(port) for port in known.inputs])
 
 
