@@ -100,12 +100,6 @@ class MeasuredNetwork:
         return measured.layer.name in self.off
 
     @property
-    def is_told_noise(self) -> bool:
-        """Whether it is what the momentum and batch size that the user gave make of it."""
-        known = self.culprit.layer.momentum.value is not None
-        return self.is_noise and known and self.measurement.train_batch_size is not None
-
-    @property
     def stem_alone(self) -> bool:
         """Whether the first layer deviates, and the others hardly beside it."""
         return list(self.off) == [self.stem.layer.name] and len(self.layers) > 1
