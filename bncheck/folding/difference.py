@@ -26,7 +26,7 @@ Output: TypeAlias = NDArray[Any]
 #: value of a logit can be 0.0009 of the largest of all, and the (right) fold's error 1.5e-4 of it;
 #: 3 % of such comparisons exceed 1e-5. Over 5 samples it is 0.04 and 6e-6, over 64 0.21 and 1.4e-6.
 FLOOR = 1e-3
-#: So many values let a channel's largest one say how large the channel is.
+#: From this many values on, the largest tells how large a channel is.
 ENOUGH_VALUES = 64
 
 
@@ -166,7 +166,7 @@ def relative_error(reference: Output, given: Output) -> float:
 def gaps(reference: Output, given: Output, original: Output | None = None) -> Floats:
     """The largest difference in each channel; infinite where only one side is a number.
 
-    Where the original overflows its own dtype, so may the other: that is no difference.
+    Where the original overflows its own dtype, so may the other: that is not a difference.
     """
     first, second = _by_channel(reference), _by_channel(given)
     same = (first == second) | (np.isnan(first) & np.isnan(second))

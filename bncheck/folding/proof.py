@@ -28,9 +28,9 @@ Inputs = TypeVar("Inputs")
 Values: TypeAlias = Mapping[str, Any]
 
 _BATCHES = (2, 3)
-#: So many more inputs are tried where all that are usual were refused.
+#: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
-#: So many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
+#: This many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
 _SAMPLED = 256
 _SEED = 20262
 

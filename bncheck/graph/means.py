@@ -20,13 +20,14 @@ import numpy as np
 from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape
 from bncheck.graph.pointwise import FUNCTIONS
+from bncheck.layers.means import summed_kernel
 
-#: Quantiles of each distribution, at the middles of so many equal shares.
+#: Quantiles of each distribution, at the midpoints of this many equal shares.
 _SHARES: Final = 64
-#: A value has at most so many distributions, and a tensor so many places to follow them through.
+#: A value has at most this many distributions, and a tensor this many positions to follow.
 _MOST_VALUES: Final = 1 << 16
 _MOST_PLACES: Final = 1 << 22
-#: Neighbours are alike: the largest of a window is about that of so many independent ones.
+#: Neighbours are alike: the largest of a window is about that of this many independent ones.
 _INDEPENDENT: Final = 2.0
 
 
@@ -232,9 +233,9 @@ def _convolution(step: _Step) -> Spread:
     spec = step.op.spec
     assert isinstance(spec, specs.Conv)
     weight = step.weight(1)
-    if weight.ndim < 3 or len(weight) % spec.groups:
+    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
-    kernel = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
+    kernel = summed_kernel(weight)
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
     return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
 
@@ -244,11 +245,11 @@ def _transposed_convolution(step: _Step) -> Spread:
     spec = step.op.spec
     assert isinstance(spec, specs.ConvTranspose)
     weight = step.weight(1)
-    if weight.ndim < 3 or len(weight) % spec.groups:
+    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
     sizes = [step.sizes(name)[2:] for name in (step.op.inputs[0], step.op.outputs[0])]
     growth = max(1.0, round(math.prod(sizes[1]) / max(1, math.prod(sizes[0]))))
-    kernel = weight.reshape(*weight.shape[:2], -1).sum(axis=2) / (
+    kernel = summed_kernel(weight) / (
         math.prod(spec.stride) if spec.stride else min(growth, math.prod(weight.shape[2:]))
     )
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1]).transpose(0, 2, 1)

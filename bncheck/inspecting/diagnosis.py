@@ -19,10 +19,12 @@ from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.registry import EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
@@ -68,10 +70,19 @@ def diagnose(
     network = MeasuredNetwork(measurement, recalibrate)
     found, advice = _found(network, rules)
     found = [finding for finding in found if any(rule.made(finding) for rule in rules)]
+    found = _as_serious(found, findings)
     causes = {(f.rule, f.layer) for f in found}
     revised = [_revised(f, network, found) for f in findings if (f.rule, f.layer) not in causes]
     ordered = sorted([*found, *revised], key=lambda finding: finding.severity.rank)
     return Diagnosis(tuple(ordered), advice)
+
+
+def _as_serious(found: Sequence[Finding], said: Sequence[Finding]) -> list[Finding]:
+    """What the file alone calls an error stays one, though results on these data are equal."""
+    errors = {(f.rule, f.layer) for f in said if f.severity is Severity.ERROR}
+    return [
+        replace(f, severity=Severity.ERROR) if (f.rule, f.layer) in errors else f for f in found
+    ]
 
 
 def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Finding], Advice]:
@@ -81,9 +92,10 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
         return single, Advice.LEAVE
     if not network.layers:
         return [], Advice.NOTHING
-    lost = list(weights_at_fault.check(network))
-    if lost:
-        return lost, Advice.LEAVE
+    for rule in (batch_dependent, weights_at_fault):
+        hopeless = list(rule.check(network)) if rule in rules else []
+        if hopeless:
+            return hopeless, Advice.LEAVE
     won = believed(_claims(network, rules), network.off)
     if network.direction is Direction.WORSE:
         return _running_serve_better(network, won)
@@ -107,6 +119,8 @@ Won = list[tuple[Claim, list[str]]]
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
     about_data = [(c, layers) for c, layers in won if c.fault in (Fault.DATA, Fault.EITHER)]
+    if network.severity is None:
+        about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
     if not found and network.severity is not None:
         found = list(would_hurt.check(network))
@@ -114,8 +128,10 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 
 
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
-    """W2 is small, so a wrong preparation is a finding only where a better one was found."""
+    """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
+    if not named and network.costs_results and not is_told_noise(network):
+        return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice
 
@@ -232,4 +248,5 @@ def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bo
         return False
     alone = measured.batch or measured.eval
     no_better = network.direction is Direction.WORSE or network.no_better
+    no_better = no_better and not network.both_poor
     return network.thresholds.severity(alone.w2) is None or no_better

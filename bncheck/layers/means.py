@@ -20,7 +20,7 @@ from bncheck.reading.roles import split_name
 
 if TYPE_CHECKING:
     from bncheck.layers.norm_layer import Floats
-    from bncheck.reading.tensors import LazyTensor
+    from bncheck.reading.tensors import Array, LazyTensor
 
 #: The order in which torch and Keras save the tensors of a layer; a sorted file has another.
 _AS_DEFINED: Final = ("weight", "bias", "running_mean", "running_var")
@@ -101,6 +101,17 @@ def _correlation(x: Floats, y: Floats) -> float | None:
     x, y = x / (np.abs(x).max() or 1.0), y / (np.abs(y).max() or 1.0)
     scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
     return float((x * y).sum()) / scale if scale > 0 else None
+
+
+def summed_kernel(weight: Array) -> Floats:
+    """Weights [a, b, places...] of a convolution or linear layer, summed over the places: [a, b].
+
+    As a product in single precision, which takes a fifth of the time of a sum along a short axis.
+    """
+    flat = weight.astype(np.float32, copy=False).reshape(*weight.shape[:2], -1)
+    places = flat.shape[2]
+    summed = flat[:, :, 0] if places == 1 else flat @ np.ones(places, np.float32)
+    return np.asarray(summed.astype(np.float64))
 
 
 def affordable(costs: Mapping[str, int]) -> frozenset[str]:
@@ -196,8 +207,7 @@ def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     array = tensors[weight].read()
     if array.dtype.kind not in "fV":
         return None
-    kernel = array.astype(np.float32, copy=False)
-    kernel = kernel.reshape(*kernel.shape[:2], -1).sum(axis=2, dtype=np.float64)
+    kernel = summed_kernel(array)
     zeros = np.zeros(before.channels)
     beta = zeros if before.bias is None else before.bias.astype(np.float64)
     gamma = zeros + 1 if before.weight is None else before.weight.astype(np.float64)

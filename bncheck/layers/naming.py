@@ -1,6 +1,6 @@
 """Which tensors belong to one layer, and which role each has in it.
 
-A layer has one tensor for each role: with two, nobody but the code that loads the file knows which
+A layer has one tensor for each role: with two, only the code that loads the file knows which
 of them it takes.
 """
 

@@ -22,6 +22,7 @@ from bncheck.rules.data.bn210_converted import converted
 from bncheck.rules.data.bn211_exchanged import exchanged
 from bncheck.rules.data.bn212_outlier import outlier
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
@@ -103,6 +104,7 @@ RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     would_hurt,
     single_value,
     weights_at_fault,
+    batch_dependent,
     harmless,
 )
 #: What several snapshots say.

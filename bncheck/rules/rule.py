@@ -70,7 +70,7 @@ class Rule(Generic[Given, Found]):
     `Given` is a Network (one file), a MeasuredNetwork (a model and data) or a Movement (several
     snapshots). `Found` is a Finding, or a Claim where explanations compete.
 
-    The explanation says what it finds, why that matters, how to mend it, and the criterion with
+    The explanation says what it finds, why that matters, how to fix it, and the criterion with
     its source.
     """
 

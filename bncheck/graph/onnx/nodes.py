@@ -23,7 +23,8 @@ FLOATS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the schema of an operator asks for: so many inputs, results, and typed attributes."""
+    """What the schema of an operator asks for: the numbers of inputs and results, and typed
+    attributes."""
 
     inputs: int
     outputs: int

@@ -11,7 +11,7 @@ from bncheck.measuring.deviation import averaging_noise
 if TYPE_CHECKING:
     from bncheck.rules.data.measured_network import MeasuredNetwork
 
-#: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
+#: W2^2 of a layer is scattered about its expectation; beyond this factor it is not noise.
 _SCATTER: Final = 2.5
 #: Where momentum does not say: noise hits all layers alike, in units of what an image has.
 _UNIFORM: Final = 4.2
@@ -44,6 +44,13 @@ def is_noise(network: MeasuredNetwork) -> bool:
         return largest <= _UNIFORM * middle
     scatter = float(np.median([d.log_variance_ratio.std() for d in network.batch]))
     return len(implied) >= _FEW_LAYERS and largest <= _FEW_UNIFORM * middle and scatter >= _WILD
+
+
+def is_told_noise(network: MeasuredNetwork) -> bool:
+    """Whether it is what the momentum and the batch size that the user gave make of it."""
+    known = network.culprit.layer.momentum.value is not None
+    told = known and network.measurement.train_batch_size is not None
+    return told and is_noise(network)
 
 
 def _one_sign(network: MeasuredNetwork) -> bool:
