@@ -94,7 +94,7 @@ def drift(
     from bncheck.drifting.command import drift as run
 
     if isinstance(paths, (str, Path)):
-        raise BncheckError("one snapshot is no series", "give a list of at least two paths")
+        raise BncheckError("one snapshot is not a series", "give a list of at least two paths")
     options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)

@@ -102,14 +102,14 @@ def test_without_checkpoints_it_is_the_gate(runner: Runner) -> None:
         '[tool.bncheck.models.net]\ncheckpoint = "models/*.safetensors"\n'
     )
     assert runner.run("run", args="--fail-on warning").returncode == 0
-    assert "healthy" in runner.summary
+    assert "no fault found" in runner.summary
 
 
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({}, "pyproject.toml: there is no [tool.bncheck]"),
-        ({"args": "--fail-on 'never"}, "args: is no list of options (No closing quotation)"),
+        ({}, "pyproject.toml: found no [tool.bncheck]"),
+        ({"args": "--fail-on 'never"}, "args: is not a list of options (No closing quotation)"),
         ({"args": "--baseline", "checkpoints": "models/*"}, "could not be run"),
         ({"checkpoints": "nowhere/*.pt"}, "nowhere/*.pt: does not exist"),
         ({"checkpoints": "$(touch owned); `touch owned`"}, "$(touch: does not exist"),
@@ -354,7 +354,7 @@ def test_an_option_that_is_a_file_is_refused(
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     assert run([command, "x.pt", name]) == 2
-    assert "is an option and a file in this folder; write ./ before" in capsys.readouterr().err
+    assert "is both an option and a file in this folder; put ./ before" in capsys.readouterr().err
 
 
 def test_the_mark_is_no_way_to_give_options_to_a_command(
@@ -364,7 +364,7 @@ def test_the_mark_is_no_way_to_give_options_to_a_command(
 
     for words in (["--"], ["--", "inspect", "--model=evil.py:x"], ["-v", "--", "inspect", "x"]):
         assert run(words) == 2
-        assert "-- comes before the command" in capsys.readouterr().err
+        assert "-- stands before the command" in capsys.readouterr().err
 
 
 #: Lines of the documentation in which a shell expands a pattern or a variable to names.

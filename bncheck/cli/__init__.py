@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from bncheck.cli import console, streams
-from bncheck.core.errors import BncheckError, ExitCode, TerminatedError
+from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedError
 
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300
@@ -47,11 +47,11 @@ def run(arguments: list[str]) -> int:
     except BncheckError as error:
         console.error(str(error))
     except MemoryError:
-        console.error("ran out of memory; close other programs, or take a part with --key")
+        console.error("ran out of memory; close other programs, or select one part with --key")
     except SystemExit as error:
         if error.code in (None, 0) and _completes(arguments):
             return ExitCode.OK
-        console.error(f"something called sys.exit({_text(error)}); let the model raise instead")
+        console.error(f"sys.exit({_text(error)}) was called; raise an exception instead")
     except BaseException as error:
         _crash(error)
     return ExitCode.ERROR
@@ -71,11 +71,11 @@ def _refuse_ambiguous(arguments: list[str]) -> None:
     """
     names = arguments.index("--") if "--" in arguments else len(arguments)
     if names < len(arguments) and all(word.startswith("-") for word in arguments[:names]):
-        raise BncheckError("-- comes before the command", "write it before the names of files")
+        raise BncheckError("-- stands before the command", "put it before the file names")
     for word in arguments[:names]:
         if word.startswith("-") and os.path.lexists(word):
-            hint = "write ./ before the name of a file, or put -- before all names"
-            raise BncheckError("is an option and a file in this folder", hint, word)
+            hint = "put ./ before the file name, or -- before all file names"
+            raise BncheckError("is both an option and a file in this folder", hint, word)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -108,9 +108,9 @@ def _crash(error: BaseException) -> None:
     text = _text(error)
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     console.error(
-        f"this is a bug in bncheck ({what}); please report it to whom you have bncheck from, with "
-        "what `bncheck --version --verbose` says"
-        + ("" if debugging else " and with what BNCHECK_DEBUG=1 shows")
+        f"this is a bug in bncheck ({what}); {REPORT_IT} with the output of "
+        "`bncheck --version --verbose`"
+        + ("" if debugging else " and the traceback that BNCHECK_DEBUG=1 prints")
     )
 
 

@@ -59,7 +59,9 @@ def arguments(environment: Mapping[str, str], folder: Path) -> list[str]:
     try:
         options = shlex.split(environment["BNCHECK_ARGS"])
     except ValueError as error:
-        raise BncheckError(f"is no list of options ({error})", "fix its quotes", "args") from None
+        raise BncheckError(
+            f"is not a list of options ({error})", "fix the quoting", "args"
+        ) from None
     own = ["--format", "github"]
     for format_, name in (("markdown", "md"), ("sarif", "sarif"), ("json", "json")):
         own += ["--report", f"{format_}:{folder}/bncheck.{name}"]

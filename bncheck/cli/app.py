@@ -51,7 +51,8 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With --version: what it runs on, too.")
+        bool,
+        typer.Option("--verbose", "-v", help="With --version: also the platform and libraries."),
     ] = False,
 ) -> None:
     """Are the BatchNorm layers of a trained model sound?

@@ -18,7 +18,10 @@ from bncheck.cli.reporting import ReportOptions
 
 @expanded
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="What the other is held against.")],
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="The reference: a checkpoint, a .pt2 or an ONNX model."),
+    ],
     second: Annotated[
         Path, typer.Argument(metavar="B", help="A checkpoint, a .pt2 or an ONNX model.")
     ],

@@ -41,18 +41,18 @@ class Order(StrEnum):
 @expanded
 def drift(
     snapshots: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Snapshots of one training.")
+        list[Path], typer.Argument(metavar="CKPT...", help="Snapshots of one training run.")
     ],
     *,
     reference: Annotated[
         str,
         typer.Option(
-            metavar="last|first|previous|FILE", help="What every snapshot is held against."
+            metavar="last|first|previous|FILE", help="What every snapshot is compared with."
         ),
     ] = "last",
     layers: Annotated[
         Layers,
-        typer.Option(help="all: outputs of convolutions, linear layers and activations, too."),
+        typer.Option(help="all: also outputs of convolutions, linear layers and activations."),
     ] = Layers.NORM,
     shape: Annotated[
         bool, typer.Option("--shape", help="Also compare histograms (with --model and --data).")
@@ -117,9 +117,9 @@ def _measuring(options: ModelOptions) -> Measuring | None:
     has_model = options.model is not None or options.trust
     if options.data is not None and not has_model:
         raise BncheckError(
-            "--data needs the model that it is for",
+            "--data needs a model",
             "add --model TARGET:CALLABLE, or --trust for pickled modules",
         )
     if options.data is None and has_model:
-        raise BncheckError("--model needs data to measure with", "add --data SPEC")
+        raise BncheckError("--model needs data", "add --data SPEC")
     return options.parts() if has_model else None

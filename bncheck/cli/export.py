@@ -33,36 +33,34 @@ class FileOptions:
 
     opset: Annotated[
         int | None,
-        typer.Option(
-            "--opset", metavar="N", help="Of ONNX's operators; torch's usual if not given."
-        ),
+        typer.Option("--opset", metavar="N", help="ONNX opset version (default: chosen by torch)."),
     ] = None
     dynamic_batch: Annotated[
         bool | None,
         typer.Option(
             "--dynamic-batch/--static-batch",
-            help="Any number of samples (where the model allows it, if not given), or one.",
+            help="Allow any batch size, or only one (default: any where the model allows it).",
         ),
     ] = None
     dynamic: Annotated[
         list[str] | None,
         typer.Option(
-            "--dynamic", metavar="NAME=AXES", help="Other free axes: x=0,2,3; repeatable."
+            "--dynamic", metavar="NAME=AXES", help="More dynamic axes: x=0,2,3; repeatable."
         ),
     ] = None
     input_name: Annotated[
         list[str] | None,
         typer.Option(
-            "--input-name", metavar="NAME", help="In order; forward's names if not given."
+            "--input-name", metavar="NAME", help="Names in order (default: forward's parameters)."
         ),
     ] = None
     output_name: Annotated[
         list[str] | None,
-        typer.Option("--output-name", metavar="NAME", help="In order; dict keys if not given."),
+        typer.Option("--output-name", metavar="NAME", help="Names in order (default: dict keys)."),
     ] = None
     residual: Annotated[
         ResidualForm,
-        typer.Option("--residual", help="What a BatchNorm becomes that cannot be folded."),
+        typer.Option("--residual", help="How to write a BatchNorm that cannot be folded."),
     ] = ResidualForm.CONV
     no_fold: Annotated[bool, typer.Option("--no-fold", help="Keep every BatchNorm.")] = False
 
@@ -79,7 +77,7 @@ def export(
     file: FileOptions,
     tolerance: ToleranceOption = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Export in spite of findings about the statistics.")
+        bool, typer.Option("--force", help="Export despite findings about the statistics.")
     ] = False,
     policy_options: PolicyOptions,
     given: ModelOptions,

@@ -26,23 +26,26 @@ def fold(
     input_: InputOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="Where the folded model goes."),
+        typer.Option("-o", "--output", metavar="OUT", help="The folded model to write."),
     ] = None,
     key: KeyOption = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="PATTERN", help="Leave these alone: 'stem.*'; repeatable."),
+        typer.Option("--keep", metavar="PATTERN", help="Do not fold these: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = (
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = (
         False
     ),
     fail_unfolded: Annotated[
-        bool, typer.Option("--fail-unfolded", help="A BatchNorm that stays is an error.")
+        bool, typer.Option("--fail-unfolded", help="Fail if a BatchNorm is not folded.")
     ] = False,
     freeze_inputs: Annotated[
         bool,
-        typer.Option("--freeze-inputs", help="Nobody overrides an ONNX model's stored weights."),
+        typer.Option(
+            "--freeze-inputs",
+            help="Assume that no caller overrides an ONNX model's stored weights.",
+        ),
     ] = False,
     policy_options: PolicyOptions,
     given: ModelOptions,

@@ -27,15 +27,15 @@ def gate(
         typer.Argument(metavar="[NAME]...", help="Only these models."),
     ] = None,
     *,
-    init: Annotated[
-        bool, typer.Option("--init", help="Write a [tool.bncheck] to begin with.")
-    ] = False,
+    init: Annotated[bool, typer.Option("--init", help="Write a starter [tool.bncheck].")] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of [tool.bncheck].")
     ] = False,
     against: Annotated[
         Path | None,
-        typer.Option("--against", metavar="REPORT", help="Be no worse than this earlier JSON."),
+        typer.Option(
+            "--against", metavar="REPORT", help="Fail on regressions from this JSON report."
+        ),
     ] = None,
     output: OutputOption = None,
     policy_options: PolicyOptions,
@@ -77,8 +77,8 @@ def _run(
     configuration = tally.configuration
     if configuration is None:
         raise BncheckError(
-            "there is no [tool.bncheck] in this folder or above it",
-            "`bncheck gate --init` writes one to begin with",
+            "found no [tool.bncheck] in this folder or its parents",
+            "`bncheck gate --init` writes one",
             FILE,
         )
     delivery = reporting.delivery(output)
@@ -107,4 +107,6 @@ def _say_unused(tally: Tally, configuration: Configuration, checked: set[str]) -
         if place not in tally.used and meant <= checked:
             where = f"{entry.rule} in {quoted(entry.layers)}"
             of = "" if entry.models == "*" else f" of {quoted(entry.models)}"
-            console.note(f"{configuration.file}: nothing to ignore for {where}{of}; remove it")
+            console.note(
+                f"{configuration.file}: the exception for {where}{of} matches no finding; remove it"
+            )

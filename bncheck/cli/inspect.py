@@ -44,7 +44,7 @@ def inspect(
     train_batch_size: Annotated[
         int | None,
         typer.Option(
-            "--train-batch-size", min=1, metavar="N", help="Samples a device saw at once."
+            "--train-batch-size", min=1, metavar="N", help="Training batch size per device."
         ),
     ] = None,
     shape: Annotated[
@@ -73,7 +73,7 @@ def inspect(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
     )
     if shape and measuring_options.data is None:
-        raise BncheckError("--shape is about data", "give --data, or leave it out")
+        raise BncheckError("--shape needs data", "add --data, or leave it out")
     given = {"checkpoints": checkpoints, "measuring": measuring_options, "options": options}
     with launched(timeout, "inspect", shape=shape, **given) as ranks:
         with progress_bar(not reporting.quiet and not ranks.rank) as progress:

@@ -24,11 +24,17 @@ class ModelOptions:
 
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="TARGET:CALLABLE", help="my.nets:ResNet or nets.py:build."),
+        typer.Option(
+            "--model",
+            metavar="TARGET:CALLABLE",
+            help=("The model: my.nets:ResNet or nets.py:build."),
+        ),
     ] = None
     model_arg: Annotated[
         list[str] | None,
-        typer.Option("--model-arg", metavar="KEY=VALUE", help="For --model; Python literals."),
+        typer.Option(
+            "--model-arg", metavar="KEY=VALUE", help="Arguments of --model, as Python literals."
+        ),
     ] = None
     data: Annotated[
         str | None,
@@ -40,7 +46,9 @@ class ModelOptions:
     ] = None
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Unpickle the checkpoint itself as the model: runs code."),
+        typer.Option(
+            "--trust", help="Unpickle the checkpoint as the model; this runs code from the file."
+        ),
     ] = False
     device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.")] = (
         "cpu"
@@ -48,24 +56,24 @@ class ModelOptions:
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, metavar="N", help="For files and folders; 64 if not given."
+            "--batch-size", min=1, metavar="N", help="For files and folders (default: 64)."
         ),
     ] = None
     scale: Annotated[
         float | None,
-        typer.Option("--scale", metavar="S", help="Raw values are divided by this: 255."),
+        typer.Option("--scale", metavar="S", help="Divide raw values by this, e.g. 255."),
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option("--mean", metavar="M[,M,M]", help="Then this is subtracted, by channel."),
+        typer.Option("--mean", metavar="M[,M,M]", help="Then subtract this, per channel."),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option("--std", metavar="S[,S,S]", help="Then divided by this, by channel."),
+        typer.Option("--std", metavar="S[,S,S]", help="Then divide by this, per channel."),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="H[,W]", help="Images of a folder are fitted to this size."),
+        typer.Option("--size", metavar="H[,W]", help="Resize the images of a folder to this size."),
     ] = None
 
     @property
@@ -102,7 +110,7 @@ class MeasuringOptions(ModelOptions):
     max_samples: Annotated[
         int | None,
         typer.Option(
-            "--max-samples", min=1, metavar="N", help="Use at most so many; 4096 if not given."
+            "--max-samples", min=1, metavar="N", help="Use at most this many (default: 4096)."
         ),
     ] = None
     metric: Annotated[
@@ -135,10 +143,10 @@ class MeasuringOptions(ModelOptions):
         ]
 
     def _check_idle(self) -> None:
-        """Without data, what is said of them would do nothing, which nobody would notice."""
+        """Without data these options would silently do nothing."""
         for option, value in self._about_data():
             if value is not None:
-                raise BncheckError(f"{option} is about data", "give --data, or leave it out")
+                raise BncheckError(f"{option} needs data", "add --data, or leave it out")
 
     def measuring(
         self, processes: Processes, progress: Callable[[int, int | None], None]
@@ -146,7 +154,7 @@ class MeasuringOptions(ModelOptions):
         """What to measure, data None for the model alone; None where the user wants neither."""
         if self.data is not None and self.model is None and not self.trust:
             raise BncheckError(
-                "--data needs the model that it is for",
+                "--data needs a model",
                 "add --model TARGET:CALLABLE, or --trust for a pickled module",
             )
         if self.data is None:
@@ -166,7 +174,7 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError:
         raise BncheckError(
-            f"{option} {text!r} is no list of numbers", f"write e.g. {option} 0.485,0.456,0.406"
+            f"{option} {text!r} is not a list of numbers", f"write e.g. {option} 0.485,0.456,0.406"
         ) from None
 
 

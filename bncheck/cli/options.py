@@ -34,12 +34,15 @@ InputOption = Annotated[
 ToleranceOption = Annotated[
     float | None,
     typer.Option(
-        "--tolerance", min=0.0, metavar="X", help="Relative error allowed; by dtype if not given."
+        "--tolerance",
+        min=0.0,
+        metavar="X",
+        help="Largest relative error allowed (default: by dtype).",
     ),
 ]
 EpsOption = Annotated[
     float | None,
-    typer.Option("--eps", min=0.0, metavar="X", help="eps of the layers, where the file has none."),
+    typer.Option("--eps", min=0.0, metavar="X", help="eps of layers for which the file has none."),
 ]
 MomentumOption = Annotated[
     float | None,
@@ -48,10 +51,10 @@ MomentumOption = Annotated[
         metavar="X",
         min=0.0,
         max=1.0,
-        help="Momentum in PyTorch's convention, where the file has none.",
+        help="Momentum in PyTorch's convention, if the file has none.",
     ),
 ]
-NoColorOption = Annotated[bool, typer.Option("--no-color", help="Plain text on a terminal, too.")]
+NoColorOption = Annotated[bool, typer.Option("--no-color", help="No colour, even on a terminal.")]
 
 
 def exit_code(findings: Iterable[Finding], fail_on: FailOn) -> ExitCode:

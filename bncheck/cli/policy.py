@@ -37,21 +37,31 @@ class PolicyOptions:
     ] = None
     fail_on: Annotated[
         FailOn | None,
-        typer.Option("--fail-on", help="What makes the exit code 1; error if not given."),
+        typer.Option(
+            "--fail-on", help="Lowest severity that makes the exit code 1 (default: error)."
+        ),
     ] = None
     baseline: Annotated[
         Path | None,
-        typer.Option("--baseline", metavar="FILE", help="Findings in this file do not count."),
+        typer.Option(
+            "--baseline", metavar="FILE", help="Findings in this file are known and do not count."
+        ),
     ] = None
     write_baseline: Annotated[
         Path | None,
-        typer.Option("--write-baseline", metavar="FILE", help="Write what is found as known."),
+        typer.Option(
+            "--write-baseline", metavar="FILE", help="Write the current findings as known."
+        ),
     ] = None
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="Instead of the pyproject.toml around here."),
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Configuration file (default: nearest pyproject.toml).",
+        ),
     ] = None
-    isolated: Annotated[bool, typer.Option("--isolated", help="Without any pyproject.toml.")] = (
+    isolated: Annotated[bool, typer.Option("--isolated", help="Ignore every pyproject.toml.")] = (
         False
     )
 
@@ -117,7 +127,7 @@ class Tally:
 
     def count(self, report: Report, model: str | None = None) -> Report:
         """The report, reduced to the findings that count."""
-        return replace(report, findings=self.count_findings(report.findings, model).findings)
+        return self.count_findings(report.findings, model).applied_to(report)
 
     def count_findings(
         self, findings: Iterable[Finding], model: str | None = None
@@ -168,5 +178,5 @@ class Tally:
             names = ", ".join(f"{k.rule} {k.layer or 'whole model'}" for k in gone[:4])
             more = f" and {len(gone) - 4} more" if len(gone) > 4 else ""
             console.note(
-                f"{baseline.path}: gone since: {names}{more}; --write-baseline forgets them"
+                f"{baseline.path}: no longer found: {names}{more}; --write-baseline drops them"
             )

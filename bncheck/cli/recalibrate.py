@@ -26,7 +26,9 @@ def recalibrate(
     *,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="OUT", help="The mended copy: a file, or a folder."),
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="The repaired copy: a file, or a folder."
+        ),
     ],
     key: KeyOption = None,
     eps: EpsOption = None,
@@ -63,7 +65,7 @@ def recalibrate(
         with progress_bar(not reporting.quiet and not ranks.rank) as progress:
             measuring = measuring_options.measuring(ranks, progress)
             if measuring is not None and measuring.data is None:
-                raise BncheckError("--model needs data to measure with", "add --data SPEC")
+                raise BncheckError("--model needs data", "add --data SPEC")
             if measuring is not None:
                 measuring = replace(measuring, force=force)
             note = unsaid if ranks.rank else console.note

@@ -19,7 +19,7 @@ def format_option(formats: tuple[Format, ...]) -> Any:
     names = [format_.value for format_ in formats]
     return typer.Option(
         "--format",
-        help="How stdout reports.",
+        help="Format of the report on stdout.",
         metavar=f"<{'|'.join(names)}>",
         parser=lambda word: _known(word, names),
         autocompletion=lambda: names,
@@ -28,11 +28,11 @@ def format_option(formats: tuple[Format, ...]) -> Any:
 
 def _known(word: str, names: list[str]) -> str:
     if word not in names:
-        raise typer.BadParameter(f"there is no {word!r} here, but {', '.join(names)}")
+        raise typer.BadParameter(f"{word!r} is not one of {', '.join(names)}")
     return str(word)  # of the default, which is a Format, its value
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class ReportOptions:
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="All there is to say, with a table of layers.")
+        bool, typer.Option("--verbose", "-v", help="Every finding, and a table of layers.")
     ] = False
-    no_color: Annotated[bool, typer.Option("--no-color", help="Plain text on a terminal, too.")] = (
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colour, even on a terminal.")] = (
         False
     )
 
@@ -121,4 +121,4 @@ def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:
     if name in formats:
         return Format(name), Path(path)
     known = ", ".join(item.value for item in formats)
-    raise BncheckError(f"--report has no format {name!r}", f"there is {known}")
+    raise BncheckError(f"--report has no format {name!r}", f"choose from {known}")

@@ -31,7 +31,7 @@ def rule(
     from bncheck.rules.registry import RULES, find_rule
 
     if all_ == (code is not None):
-        raise BncheckError("`bncheck rule` wants one CODE, or --all", "try `bncheck rule BN101`")
+        raise BncheckError("`bncheck rule` needs one CODE, or --all", "try `bncheck rule BN101`")
     rules = RULES if code is None else (find_rule(code),)
     shown = Format.JSON if json else format_
     delivery = Delivery(shown, (), quiet=False, verbose=True, no_color=no_color)

@@ -3,7 +3,7 @@
 Limits on a record or a file do not add up to a limit: a small checkpoint can name one record ten
 thousand times, or ten thousand files. So one `Budget` is made for each checkpoint that a command
 opens, and travels with its `Source` to every reader, shards and nested files included. It is one a
-checkpoint and not one a command, because 500 sound snapshots are no attack: a command takes at
+checkpoint and not one a command, because 500 sound snapshots are not an attack: a command takes at
 most so much for each checkpoint that its user names.
 """
 
@@ -63,7 +63,7 @@ class Budget:
             "MAX_TENSORS", limits.MAX_TENSORS, "holds more than {} tensors", "split it"
         )
         self.letters = Account(
-            "MAX_NAME_LETTERS", limits.MAX_NAME_LETTERS, "has names of more than {} letters"
+            "MAX_NAME_LETTERS", limits.MAX_NAME_LETTERS, "has names of more than {} characters"
         )
 
     def check(self) -> None:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
+
+#: Where bugs are reported.
+ISSUES: Final = "https://github.com/bncheck/bncheck/issues"
+#: The next step after an error of our own.
+REPORT_IT: Final = f"please report it at {ISSUES}"
 
 
 class ExitCode(IntEnum):

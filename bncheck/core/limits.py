@@ -90,3 +90,7 @@ MAX_INFLATED_DATA_BYTES: Final = 1024 * MIB
 #: Files and folders that a pattern of [tool.bncheck.models] may meet on its way: `/**/*` meets the
 #: whole disk.
 MAX_PATTERN_ENTRIES: Final = 250_000
+
+#: Weights that are read to predict means from them (BN117), the smallest tensors first: reading
+#: them must cost no more than a few tenths of a second, whatever the size of the file.
+MAX_PREDICTING_BYTES: Final = 64 * MIB

@@ -33,3 +33,6 @@ DEAD_VARIANCE: Final = 1e-10
 
 #: W2 of the first layer from which other ways to prepare the data are tried.
 W2_STEM: Final = 0.10
+
+#: W2 of a model from which results, where labels are there, are compared with other statistics'.
+W2_MILD: Final = 0.10

@@ -103,7 +103,7 @@ def running(subject: str) -> Iterator[None]:
     except (KeyboardInterrupt, TerminatedError):
         raise
     except BaseException as error:  # GeneratorExit, or one of its own
-        raise BncheckError(described(error), "mend it there", subject) from error
+        raise BncheckError(described(error), "fix it there", subject) from error
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def exporting() -> Iterator[None]:
             yield
     except SystemExit as error:
         raise BncheckError(
-            f"the model called sys.exit({error.code!r})", "let it raise instead"
+            f"the model called sys.exit({error.code!r})", "raise an exception instead"
         ) from None
     if sys.stderr is not None:
         sys.stderr.write(printed.getvalue())
@@ -176,7 +176,7 @@ def _import(target: str) -> ModuleType:
         return loaded
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise BncheckError(f"{target!r} is no Python file", "name a .py file or a module")
+        raise BncheckError(f"{target!r} is not a Python file", "name a .py file or a module")
     module = importlib.util.module_from_spec(spec)
     previous = sys.modules.get(name)
     sys.modules[name] = module  # dataclasses and pickle look a module up by its name

@@ -36,11 +36,11 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """The model's inputs and, where there are any, the labels."""
+    """The model's inputs and, where there are any, the labels: a tensor, or several of them."""
 
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Tensor] = field(default_factory=dict)
-    target: Tensor | None = None
+    target: Any = None
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -60,6 +60,12 @@ class Batch:
             {name: function(tensor) for name, tensor in self.kwargs.items()},
             self.target,
         )
+
+    def part(self, start: int, end: int) -> Batch:
+        """The samples from one place up to another; what has no such axis is left as it is."""
+        size = self.size
+        cut = self.map(lambda x: _cut(x, size, start, end))
+        return Batch(cut.args, cut.kwargs, _cut(self.target, size, start, end))
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,50 @@ class Batches:
             torch.manual_seed(_SEED)
             for batch in self.source():
                 if left is not None and batch.size > left:
-                    batch = _first(batch, left)
+                    batch = batch.part(0, left)
                 yield batch
                 if left is not None:
                     left -= batch.size
                     if left <= 0:
                         return
+
+    def first(self, samples: int) -> Batches:
+        """The first batches, until this many samples are reached."""
+
+        def source() -> Iterator[Batch]:
+            seen = 0
+            for batch in self:
+                yield batch
+                seen += batch.size
+                if seen >= samples:
+                    return
+
+        known = None if self.samples is None else min(self.samples, samples)
+        return Batches(source, self.name, known, fixed=self.fixed)
+
+    def of_size(self, size: int) -> Batches:
+        """The same samples in the same order, in batches of this size; the last may be smaller.
+
+        Inputs of different shapes, which cannot be joined, stay in batches of their own.
+        """
+
+        def source() -> Iterator[Batch]:
+            held: list[Batch] = []
+            for batch in self:
+                for start in range(0, batch.size, size):
+                    part = batch.part(start, start + size)
+                    if held and not _alike(held[0], part):
+                        yield _joined(held)
+                        held = []
+                    while part.size and sum(b.size for b in held) + part.size >= size:
+                        taken = size - sum(b.size for b in held)
+                        yield _joined([*held, part.part(0, taken)])
+                        held, part = [], part.part(taken, part.size)
+                    held += [part] if part.size else []
+            if held:
+                yield _joined(held)
+
+        return Batches(source, self.name, self.samples, fixed=self.fixed)
 
     @property
     def samples(self) -> int | None:
@@ -99,10 +143,36 @@ class Batches:
         return min(self.total, self.max_samples)
 
 
-def _first(batch: Batch, samples: int) -> Batch:
-    cut = batch.map(lambda tensor: tensor[:samples])
-    target = batch.target
-    return Batch(cut.args, cut.kwargs, None if target is None else target[:samples])
+def _cut(value: Any, size: int, start: int, end: int) -> Any:
+    """Samples of a tensor, or of all tensors in a dict or sequence."""
+    if isinstance(value, Mapping):
+        return {key: _cut(item, size, start, end) for key, item in value.items()}
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        whole = len(value) == size and not hasattr(value[0], "shape")
+        if whole:
+            return value[start:end]
+        return type(value)(_cut(item, size, start, end) for item in value)
+    shape = getattr(value, "shape", None)
+    return value[start:end] if shape is not None and shape[:1] == (size,) else value
+
+
+def _alike(one: Batch, other: Batch) -> bool:
+    """Whether the two can be joined to one batch."""
+    pairs = zip(one.inputs, other.inputs, strict=False)
+    whole = one.target is None or hasattr(one.target, "shape")
+    return whole and all(a.shape[1:] == b.shape[1:] for a, b in pairs)
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    import torch
+
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    args = tuple(torch.cat(tensors) for tensors in zip(*(p.args for p in parts), strict=True))
+    kwargs = {name: torch.cat([p.kwargs[name] for p in parts]) for name in first.kwargs}
+    target = None if first.target is None else torch.cat([p.target for p in parts])
+    return Batch(args, kwargs, target)
 
 
 class Samples(Protocol):

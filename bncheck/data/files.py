@@ -37,7 +37,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     reader = readers.get(path.suffix)
     if reader is None:
         raise BncheckError(
-            f"is no data file that bncheck knows (its name ends in {path.suffix or 'nothing'})",
+            f"is not a data file that bncheck knows (its name ends in {path.suffix or 'nothing'})",
             "give .npz, .npy, .pt, .safetensors, a folder of images or TARGET:CALLABLE",
             str(path),
         )
@@ -58,7 +58,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
         if size > path.stat().st_size + MAX_INFLATED_DATA_BYTES:
             raise BncheckError(
                 f"holds {size:,} bytes when inflated (limit MAX_INFLATED_DATA_BYTES)",
-                "save it with numpy.savez, or as .npy, of which only what is needed is read",
+                "save it with numpy.savez, or as .npy, which is read only as far as needed",
             )
         return {name: archive[name] for name in archive.files}
 
@@ -145,6 +145,13 @@ class Arrays:
                 name,
             )
         label = next((key for key in LABELS if key in numeric), None)
+        wordy = next((key for key in LABELS if key in arrays), None)
+        if label is None and wordy is not None:
+            raise BncheckError(
+                f"holds labels ({wordy}) that are not an array of numbers",
+                "save class numbers, or leave them out",
+                name,
+            )
         inputs = {key: value for key, value in numeric.items() if key != label}
         preferred = next((key for key in INPUTS if key in inputs), None)
         if preferred is not None:
@@ -154,12 +161,14 @@ class Arrays:
         elif inputs:
             rows = next(iter(inputs.values())).shape[0]
         else:
-            raise BncheckError("holds labels and nothing else", "it needs an array x", name)
+            raise BncheckError("holds only labels", "it needs an array x", name)
         self._inputs = {key: value for key, value in inputs.items() if value.shape[0] == rows}
         self._target = numeric[label] if label is not None else None
         if self._target is not None and self._target.shape[0] != rows:
             raise BncheckError(
-                f"holds {rows} samples and {self._target.shape[0]} labels", "make them meet", name
+                f"holds {rows} samples and {self._target.shape[0]} labels",
+                "make the numbers match",
+                name,
             )
         self._rows = int(rows)
 

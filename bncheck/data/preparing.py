@@ -32,7 +32,7 @@ def prepared_input(x: Tensor, name: str, options: DataOptions) -> Tensor:
     if x.dtype == torch.uint8:
         if not options.normalises:
             raise BncheckError(
-                "holds raw pixels (uint8), and how the model wants them is not known",
+                "holds raw pixels (uint8), and how the model expects them is unknown",
                 "give --scale 255 and, as in training, --mean and --std",
                 name,
             )

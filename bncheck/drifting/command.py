@@ -56,7 +56,7 @@ def drift(
     rules = choose_rules(options.select, options.ignore)
     if measuring is None and (options.every_layer or options.shape):
         raise BncheckError(
-            "activations can be looked at only with a model and data",
+            "activations can be measured only with a model and data",
             "add --model and --data, or leave --layers all and --shape out",
         )
     given = Assumptions(options.eps)
@@ -79,13 +79,13 @@ def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:
         if series.errors:
             raise series.errors[0]
         raise BncheckError(
-            f"{'one snapshot' if given == 1 else 'no snapshot'} is no series",
-            "name at least two snapshots of one training",
+            f"a series needs two snapshots, and there is {'one' if given == 1 else 'none'}",
+            "give at least two snapshots of one training run",
         )
     if not series.names and not with_data:
         raise BncheckError(
-            "holds no normalisation layer with running statistics, and so do the others",
-            "add --model, --data and --layers all to measure the layers that there are",
+            "holds no normalisation layer with running statistics, and neither do the others",
+            "add --model, --data and --layers all to measure the other layers",
             str(series.snapshots[0].path),
         )
 
@@ -110,7 +110,7 @@ def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> 
         held = {name: s for name in history if (s := statistics_in(base, name)) is not None}
         if not held:
             raise BncheckError(
-                "has no layer with usable statistics to hold the others against",
+                "has no layer with usable statistics to compare the others with",
                 "`bncheck inspect` says what is wrong with it; leave it out or take another "
                 "--reference",
                 str(reference.path),

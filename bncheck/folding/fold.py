@@ -53,7 +53,8 @@ def fold(
     solutions = [rewritten(solve(g, options.keep), options.residual) for g in program.read()]
     decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
     parity = None
-    if not options.dry_run:
+    # Where nothing is altered, there is nothing to compare: the program is not run at all.
+    if not options.dry_run and any(solution.changes for solution in solutions):
         program.rewrite(solutions)
         say("comparing")
         parity = _proved(program, options.tolerance, extra)
@@ -69,5 +70,6 @@ def _proved(program: Foldable[Inputs], tolerance: float | None, extra: Sequence[
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BncheckError(
             f"cannot be run for the comparison ({first[:160]})",
-            "--dry-run prints the plan; nothing is written that was not compared",
+            getattr(error, "hint", "")
+            or "--dry-run prints the plan; nothing is written without a comparison",
         ) from None

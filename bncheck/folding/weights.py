@@ -49,6 +49,12 @@ class Solution:
     rewritten: Mapping[int, NewWeights] = field(default_factory=dict)
 
     @property
+    def changes(self) -> bool:
+        """Whether anything in the graph becomes something else."""
+        plan = self.plan
+        return bool(plan.folds or plan.constants or plan.bypassed or self.rewritten)
+
+    @property
     def flushed(self) -> int:
         """How many subnormal numbers became zero."""
         return sum(c.flushed for c in self._casts())

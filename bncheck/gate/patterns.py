@@ -75,5 +75,5 @@ class _Walk:
             raise BncheckError(
                 f"would look at more than {MAX_PATTERN_ENTRIES:,} files and folders "
                 "(limit MAX_PATTERN_ENTRIES)",
-                "begin it with the folder that holds them",
+                "start it with the folder that holds them",
             )

@@ -47,7 +47,7 @@ class Previous:
                     Severity.ERROR,
                     layer,
                     f"W2 was {old[layer]:.2f} and is {new:.2f}; it may grow by {self.growth:g}",
-                    "recalibrate, or make this report the one that is compared with",
+                    "recalibrate, or compare with this report from now on",
                     before=old[layer],
                     w2=new,
                 )
@@ -58,7 +58,7 @@ class Previous:
             yield fewer_folded.finding(
                 Severity.ERROR,
                 None,
-                f"{old} BatchNorms could be folded, and {new} can now",
+                f"{old} BatchNorms could be folded before, and only {new} now",
                 "look at BN402: it says what is in the way",
                 before=old,
                 folded=new,
@@ -76,7 +76,7 @@ def read_previous(path: Path, growth: float) -> Previous:
                 raise TypeError
             _w2(report), _folded(report)  # a report that lacks its keys is found now
     except (KeyError, TypeError, AttributeError, OverflowError):
-        raise BncheckError(f"is no {what}", hint, str(path)) from None
+        raise BncheckError(f"is not a {what}", hint, str(path)) from None
     return Previous(path, reports, growth)
 
 

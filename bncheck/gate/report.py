@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,13 +77,6 @@ class GateReport:
     def errors(self) -> list[BncheckError]:
         """What could not be checked."""
         return [error for model in self.models for error in model.errors]
-
-    def counts(self) -> Iterator[tuple[int, str]]:
-        """How many models there are of each status, the best first."""
-        for status in (*(verdict.value for verdict in Verdict), UNCHECKED):
-            number = sum(model.status == status for model in self.models)
-            if number:
-                yield number, status
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.gate/1."""

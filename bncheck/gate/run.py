@@ -7,10 +7,10 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.errors import REPORT_IT, BncheckError, quoted
 from bncheck.core.findings import Finding
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.declared import Declared, code_of, files_of, refuse_several
@@ -43,13 +43,13 @@ class Gate:
         if not declared:
             raise BncheckError(
                 "no model is declared",
-                "`bncheck gate --init` writes a [tool.bncheck.models.NAME] to begin with",
+                "`bncheck gate --init` writes a starter [tool.bncheck.models.NAME]",
                 str(self.configuration.file),
             )
         for name in names:
             if name not in declared:
                 near = difflib.get_close_matches(name, declared, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(declared)}"
+                hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(declared)}"
                 raise BncheckError(
                     f"no model {quoted(name)} is declared", hint, str(self.configuration.file)
                 )
@@ -94,8 +94,7 @@ class Gate:
         found: tuple[Finding, ...] = report.findings
         if self.previous is not None:
             found += self.previous.regressions(name, report.to_dict())
-        counted: CheckReport = replace(report, findings=self.count(found, name).findings)  # type: ignore[type-var]
-        return counted
+        return self.count(found, name).applied_to(report)
 
 
 def _said(error: Exception, path: Path) -> BncheckError:
@@ -105,7 +104,7 @@ def _said(error: Exception, path: Path) -> BncheckError:
     if os.environ.get("BNCHECK_DEBUG"):
         raise error
     sentence = f"this is a bug in bncheck ({type(error).__name__}: {error})"
-    return BncheckError(sentence, "BNCHECK_DEBUG=1 shows where", str(path))
+    return BncheckError(sentence, f"{REPORT_IT}; BNCHECK_DEBUG=1 shows where", str(path))
 
 
 @contextlib.contextmanager

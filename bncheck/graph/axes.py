@@ -38,7 +38,7 @@ def picked(
 
 
 def tiled(shape: Sequence[Any], counts: Sequence[int]) -> Gather:
-    """The whole repeated so many times along each axis."""
+    """The whole, repeated along each axis."""
     axes = [axis for axis, count in enumerate(counts) if count != 1]
     return picked(shape, axes, lambda places, i: np.tile(places, counts[axes[i]]), max(counts))
 
@@ -90,6 +90,6 @@ def padded(amounts: Mapping[int, tuple[int, int]], value: float | None) -> Pad:
 
     A negative amount cuts, which an affine map passes as it does a copy.
     """
-    axes = tuple(axis for axis, pair in amounts.items() if any(size != 0 for size in pair))
+    found = {axis: pair for axis, pair in amounts.items() if any(size != 0 for size in pair)}
     fills = value is not None and any(size > 0 for pair in amounts.values() for size in pair)
-    return Pad(axes, value if fills else None)
+    return Pad(tuple(found), value if fills else None, tuple(found.values()))

@@ -16,7 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bncheck.graph.specs import Expand, Identity, Mul, Rectifier, Reshape, ShapeOf, Spec
+from bncheck.graph.specs import (
+    Expand,
+    Identity,
+    Mul,
+    Pointwise,
+    Rectifier,
+    Reshape,
+    ShapeOf,
+    Spec,
+)
 
 
 class UndescribedError(Exception):
@@ -24,7 +33,7 @@ class UndescribedError(Exception):
 
 
 class _Alike(NamedTuple):
-    """An operator by its names. `inputs`: so many of its arguments are data, in torch."""
+    """An operator by its names. `inputs`: how many of its arguments are data, in torch."""
 
     spec: Callable[[str], Spec]
     torch: str
@@ -34,6 +43,10 @@ class _Alike(NamedTuple):
 
 def _is(spec: Spec) -> Callable[[str], Spec]:
     return lambda _: spec
+
+
+def _rectifier(negative: float | None) -> Callable[[str], Spec]:
+    return lambda name: Rectifier(name, negative)
 
 
 _ALIKE = (
@@ -56,7 +69,24 @@ _ALIKE = (
         "Shape Size",
     ),
     _Alike(_is(Mul()), "mul multiply", "Mul", 2),
-    _Alike(Rectifier, "relu leaky_relu prelu abs", "Relu LeakyRelu PRelu Abs"),
+    _Alike(Rectifier, "relu", "Relu"),
+    _Alike(_rectifier(-1.0), "abs", "Abs"),
+    _Alike(_rectifier(None), "prelu", "PRelu"),
+    *(
+        _Alike(_is(Pointwise(name)), torch, onnx)
+        for name, torch, onnx in (
+            ("erf", "erf", "Erf"),
+            ("exp", "exp", "Exp"),
+            ("gelu", "gelu", "Gelu"),
+            ("hardswish", "hardswish", "HardSwish"),
+            ("mish", "mish", "Mish"),
+            ("selu", "selu", ""),
+            ("sigmoid", "sigmoid", "Sigmoid"),
+            ("silu", "silu", ""),
+            ("softplus", "", "Softplus"),
+            ("tanh", "tanh", "Tanh"),
+        )
+    ),
 )
 
 

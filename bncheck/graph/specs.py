@@ -173,10 +173,14 @@ class Maximum:
 
 @dataclass(frozen=True, slots=True)
 class Pad:
-    """New elements along these axes: copies of old ones, or `value` where that is given."""
+    """New elements along these axes: copies of old ones, or `value` where that is given.
+
+    `amounts` says how many are before and behind along each of the axes, where that is known.
+    """
 
     axes: tuple[int, ...]
     value: float | None
+    amounts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +198,24 @@ class PixelShuffle:
 
 @dataclass(frozen=True, slots=True)
 class Rectifier:
-    """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU, PReLU, the absolute value."""
+    """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU, PReLU, the absolute value.
+
+    `negative` is what negative numbers are multiplied by; None where input 1 says it, or nothing.
+    """
 
     name: str
+    negative: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """Another function of each number; no map passes it. `name` is its key in graph/pointwise.py.
+
+    `settings` are the numbers that the function takes beside its input.
+    """
+
+    name: str
+    settings: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,5 +233,5 @@ class Opaque:
 Spec: TypeAlias = (
     Conv | ConvTranspose | Linear | Lookup | Rescaled | Norm | Add | Mul | Identity | Reshape
     | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle
-    | Rectifier | ShapeOf | Opaque
+    | Rectifier | Pointwise | ShapeOf | Opaque
 )  # fmt: skip

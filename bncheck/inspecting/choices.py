@@ -28,14 +28,14 @@ def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[st
         more = len(checkpoint.alternatives) - len(judged)
         others += [f"{more} more"] if more else []
         yield (
-            f"{checkpoint.path}: took {part_name(checkpoint.key)}; --key takes another: "
+            f"{checkpoint.path}: using {part_name(checkpoint.key)}; --key selects another: "
             f"{', '.join(others)}"
         )
     if unlisted := unlisted_tensors(checkpoint):
         rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
         yield (
-            f"{checkpoint.path}: left out {shortened(unlisted[0])}{rest}, in a shard for which "
-            "the index does not list it; some loaders load it all the same"
+            f"{checkpoint.path}: ignoring {shortened(unlisted[0])}{rest}: the index does not "
+            "list it for its shard, but some loaders load it"
         )
 
 
@@ -43,7 +43,7 @@ def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -
     tensors = TensorMap(tree.tensors)
     other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
     try:
-        verdict = inspect_checkpoint(other, options).summary.verdict.value
+        verdict = inspect_checkpoint(other, options).word
     except BncheckError as error:
         verdict = error.sentence
     return f"{part_name(tree.path)} ({verdict})"

@@ -19,22 +19,29 @@ from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.registry import EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
 from bncheck.rules.static.bn112_momentum_convention import momentum_convention
 from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
+from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.rules.static.bn118_half_loaded import half_loaded
 
 #: Rules that predict from configuration what the data then show or do not show.
 _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
 #: Rules of the file that data prove.
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
+
+
+#: A share that is as good as all of it.
+_EXACT: Final = 0.9995
 
 
 class Advice(StrEnum):
@@ -64,10 +71,19 @@ def diagnose(
     network = MeasuredNetwork(measurement, recalibrate)
     found, advice = _found(network, rules)
     found = [finding for finding in found if any(rule.made(finding) for rule in rules)]
+    found = _as_serious(found, findings)
     causes = {(f.rule, f.layer) for f in found}
     revised = [_revised(f, network, found) for f in findings if (f.rule, f.layer) not in causes]
     ordered = sorted([*found, *revised], key=lambda finding: finding.severity.rank)
     return Diagnosis(tuple(ordered), advice)
+
+
+def _as_serious(found: Sequence[Finding], said: Sequence[Finding]) -> list[Finding]:
+    """What the file alone calls an error stays one, though results on these data are equal."""
+    errors = {(f.rule, f.layer) for f in said if f.severity is Severity.ERROR}
+    return [
+        replace(f, severity=Severity.ERROR) if (f.rule, f.layer) in errors else f for f in found
+    ]
 
 
 def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Finding], Advice]:
@@ -79,9 +95,10 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
         return [], Advice.NOTHING
     if network.trained_like_this:
         return [], Advice.LEAVE
-    lost = list(weights_at_fault.check(network))
-    if lost:
-        return lost, Advice.LEAVE
+    for rule in (batch_dependent, weights_at_fault):
+        hopeless = list(rule.check(network)) if rule in rules else []
+        if hopeless:
+            return hopeless, Advice.LEAVE
     won = believed(_claims(network, rules), network.off)
     if network.direction is Direction.WORSE:
         return _running_serve_better(network, won)
@@ -105,6 +122,8 @@ Won = list[tuple[Claim, list[str]]]
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
     about_data = [(c, layers) for c, layers in won if c.fault in (Fault.DATA, Fault.EITHER)]
+    if network.severity is None:
+        about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
     if not found and network.severity is not None:
         found = list(would_hurt.check(network))
@@ -112,8 +131,10 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 
 
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
-    """W2 is small, so a wrong preparation is a finding only where a better one was found."""
+    """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
+    if not named and network.costs_results and not is_told_noise(network):
+        return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice
 
@@ -152,6 +173,7 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
     worst = max((by_name[name] for name in layers), key=_own_w2)
+    share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     harmless = network.works and network.direction is not Direction.WORSE
     if harmless and claim.fault in (Fault.DATA, Fault.EITHER):
@@ -162,11 +184,18 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
         claim.rule,
         severity,
         worst,
-        network.with_results(claim.message),
+        network.with_results(_message(claim, share)),
         _fix(network, claim, advice),
-        explained=round(min(claim.of(worst.layer.name), 1.0), 3),
+        explained=round(share, 3),
         **claim.evidence,
     )
+
+
+def _message(claim: Claim, share: float) -> str:
+    """The claim with what it rests on; a pattern has no share, and an exact match needs none."""
+    if not claim.predicts or share >= _EXACT:
+        return claim.message
+    return f"{claim.message} (explains {share:.0%} of the deviation)"
 
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
@@ -177,8 +206,8 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
         run = f"run `{network.recalibrate_anyway}`"
         return f"if these data are what deployment sees, {run}; if not, {claim.advice}"
     if network.direction is Direction.WORSE:
-        return f"{claim.advice}, and leave the statistics: measured ones would serve worse"
-    return f"{claim.advice}; leave the statistics as they are"
+        return f"{claim.advice}, and keep the statistics: measured ones would do worse"
+    return f"{claim.advice}; keep the statistics as they are"
 
 
 def _own_w2(measured: MeasuredLayer) -> float:
@@ -194,20 +223,33 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
         return replace(
             finding,
             severity=Severity.INFO,
-            message=f"{finding.message}; measured, the statistics agree with the data",
+            message=f"{finding.message}; the data agree with the statistics",
             fix="nothing for inference",
+        )
+    if other_weights.made(finding) and any(_names_a_cause(f) for f in found):
+        return replace(
+            finding,
+            severity=Severity.INFO,
+            message=f"{finding.message}; measured, a cause was found that explains more",
         )
     if _may_be_meant(finding) and _serves_well(measured, network):
         return replace(
             finding,
             severity=Severity.INFO,
-            message=f"{finding.message}; measured, these statistics serve the data well",
-            fix="leave it: the layer was trained like this",
+            message=f"{finding.message}; with the data, these statistics do well",
+            fix="keep them: the layer was trained like this",
         )
     proved = any(rule.made(finding) for rule in _PROVED)
     if proved and any(f.severity is not Severity.INFO for f in found):
         return replace(finding, fix=f"run `{network.recalibrate}`")
     return finding
+
+
+def _names_a_cause(finding: Finding) -> bool:
+    """Whether an explanation was believed, and not only a disagreement found."""
+    unexplained = (disagree, harmless, would_hurt)
+    serious = finding.severity is not Severity.INFO
+    return serious and not any(rule.made(finding) for rule in unexplained)
 
 
 def _may_be_meant(finding: Finding) -> bool:
@@ -227,5 +269,6 @@ def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bo
         return False
     alone = measured.batch or measured.eval
     no_better = network.direction is Direction.WORSE or network.no_better
+    no_better = no_better and not network.both_poor
     no_better = no_better or network.served_downstream(measured)
     return network.thresholds.severity(alone.w2) is None or no_better

@@ -10,11 +10,18 @@ import numpy as np
 
 from bncheck.core.findings import Finding
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.inspecting.chains import chains_of
 from bncheck.inspecting.report import InspectReport
-from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers, unjudged
+from bncheck.layers.means import Chains
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.layers.other_norms import OtherNorm, other_norms
+from bncheck.layers.unjudged import refuse_unread, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.reading.kinds import NormKind
+from bncheck.reading.roles import split_name
 from bncheck.rules.registry import FILE_RULES, choose_rules
 from bncheck.rules.rule import Network
+from bncheck.rules.static.bn117_other_weights import other_weights
 
 _PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
 
@@ -35,31 +42,48 @@ class InspectOptions:
 def inspect_checkpoint(checkpoint: Checkpoint, options: InspectOptions) -> InspectReport:
     """Read the normalisation layers of an open checkpoint and run the rules on them."""
     layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
-    return InspectReport(checkpoint, layers, tuple(static_findings(checkpoint, layers, options)))
+    refuse_unread(checkpoint, layers)
+    others = other_norms(checkpoint, layers)
+    findings = static_findings(checkpoint, layers, options, others)
+    listed = tuple(n.layer for n in others if n.kind in (NormKind.SPECTRAL, NormKind.WEIGHT))
+    return InspectReport(checkpoint, (*layers, *listed), tuple(findings))
 
 
 def static_findings(
-    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: InspectOptions
+    checkpoint: Checkpoint | None,
+    layers: tuple[NormLayer, ...],
+    options: InspectOptions,
+    others: tuple[OtherNorm, ...] | None = None,
 ) -> list[Finding]:
     """What the rules say without data, the worst first."""
     container = checkpoint.container if checkpoint else None
+    rules = choose_rules(options.select, options.ignore)
+    if others is None:
+        others = other_norms(checkpoint, layers) if checkpoint else ()
     network = Network(
         layers,
+        other_norms=others,
         unjudged=unjudged(checkpoint, layers) if checkpoint else (),
         shapes=_shapes(checkpoint) if checkpoint else {},
         knows_modules=checkpoint is None or bool(checkpoint.modules),
-        counts_batches=container is not Container.ONNX,
+        counts_batches=container is not Container.ONNX and _in_torch_s_names(layers),
         is_program=container in _PROGRAMS,
         eps=options.eps,
         train_batch_size=options.train_batch_size,
         thresholds=options.thresholds,
+        chains=chains_of(checkpoint, layers) if checkpoint and other_weights in rules else Chains(),
     )
-    rules = choose_rules(options.select, options.ignore)
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
         findings = [
             finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)
         ]
     return sorted(findings, key=lambda finding: finding.severity.rank)
+
+
+def _in_torch_s_names(layers: tuple[NormLayer, ...]) -> bool:
+    """Only torch's BatchNorm has a num_batches_tracked beside its running_mean."""
+    names = [layer.tensors.get("running_mean", "running_mean") for layer in layers if layer.tracked]
+    return not names or any(split_name(name)[1] == "running_mean" for name in names)
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The report in nine numbers and words; w2, samples and metric are None without data."""
+    """The report in a few numbers and words; w2, samples and metric are None without data.
+
+    `judged` is what the verdict rests on: the file alone, or data. `known` counts the errors and
+    warnings that a baseline covers, which neither the verdict nor the other counts include.
+    """
 
     layers: int
     errors: int
@@ -29,6 +33,8 @@ class Summary:
     w2: float | None = None
     samples: int | None = None
     metric: str | None = None
+    judged: str = "file"
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class InspectReport:
 
     `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
     statistics share: None where there are no such layers, a value of None where they differ.
+    `known` are the findings that a baseline covers.
     """
 
     checkpoint: Checkpoint | None
@@ -44,6 +51,7 @@ class InspectReport:
     findings: tuple[Finding, ...]
     measurement: Measurement | None = None
     train_batch_size: int | None = None
+    known: tuple[Finding, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -57,7 +65,9 @@ class InspectReport:
             sum(finding.severity is severity for finding in self.findings) for severity in Severity
         )
         verdict, cause = verdict_of(self.findings), cause_of(self.findings)
-        counts = Summary(len(self.layers), errors, warnings, infos, verdict, cause)
+        known = sum(finding.severity is not Severity.INFO for finding in self.known)
+        layers = len(self.layers)
+        counts = Summary(layers, errors, warnings, infos, verdict, cause, known=known)
         if self.measurement is None:
             return counts
         comparison = self.measurement.comparison
@@ -66,7 +76,18 @@ class InspectReport:
             w2=self.measurement.w2,
             samples=self.measurement.samples,
             metric=comparison.metric if comparison else None,
+            judged="data",
         )
+
+    @property
+    def word(self) -> str:
+        """The verdict for people: a file alone can be broken, but never shows itself healthy."""
+        summary = self.summary
+        if summary.verdict is not Verdict.HEALTHY:
+            return summary.verdict.value
+        if summary.known:
+            return "known"
+        return "no fault found" if self.measurement is None else summary.verdict.value
 
     @property
     def eps(self) -> Setting | None:
@@ -78,9 +99,17 @@ class InspectReport:
         """The momentum of all layers with statistics."""
         return common(layer.momentum for layer in self.layers if layer.tracked)
 
+    def unmeasured(self) -> dict[str, str]:
+        """Every layer that was not measured although there were data, with the reason."""
+        if self.measurement is None:
+            return {}
+        found = {layer.name: self.measurement.why_not(layer) for layer in self.layers}
+        return {name: reason for name, reason in found.items() if reason is not None}
+
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.inspect/1 of its JSON."""
         measured = self.measurement.by_name() if self.measurement else {}
+        reasons = self.unmeasured()
         return {
             "schema": "bncheck.inspect/1",
             "bncheck": __version__,
@@ -90,11 +119,16 @@ class InspectReport:
                 "momentum": _setting_data(self.momentum),
             },
             "layers": [
-                _layer_data(layer, measured.get(layer.name), self.train_batch_size)
+                {
+                    **_layer_data(layer, measured.get(layer.name), self.train_batch_size),
+                    "measured": None if self.measurement is None else layer.name not in reasons,
+                    "reason": reasons.get(layer.name),
+                }
                 for layer in self.layers
             ],
             "findings": [finding.to_dict() for finding in self.findings],
             "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
+            "results": _results_data(self.measurement),
             **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
         }
 
@@ -167,6 +201,13 @@ def _measurement_data(measurement: Measurement) -> dict[str, object]:
             "noise": {str(size): noise for size, noise in measurement.batch_noise().items()},
         },
     }
+
+
+def _results_data(measurement: Measurement | None) -> dict[str, object] | None:
+    """Results in three columns; None without labels."""
+    if measurement is None or measurement.comparison is None:
+        return None
+    return measurement.comparison.to_dict()
 
 
 def _range_data(array: Array | None) -> dict[str, float] | None:

@@ -21,6 +21,17 @@ def at_initial_statistics(layer: NormLayer) -> bool:
     return bool((mean == 0).all() and (var == 1).all())
 
 
+def never_written(layer: NormLayer) -> bool:
+    """Mean and variance exactly 0 in every channel: memory that was never written.
+
+    A dead layer's variance decays to the smallest float, 5.6e-45 at momentum 0.1, and is rounded to
+    that for ever. Half precision makes it 0, so this says nothing there.
+    """
+    if layer.statistics is None or layer.var is None or layer.var.dtype.itemsize < 4:
+        return False
+    return not any(values.any() for values in layer.statistics)
+
+
 def dead_channels(layer: NormLayer) -> npt.NDArray[np.bool_]:
     """Which channels have a variance of practically zero; negative and NaN are other faults."""
     if layer.var is None:

@@ -1,6 +1,6 @@
 """Which tensors belong to one layer, and which role each has in it.
 
-A layer has one tensor for each role: with two, nobody but the code that loads the file knows which
+A layer has one tensor for each role: with two, only the code that loads the file knows which
 of them it takes.
 """
 
@@ -9,50 +9,77 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bncheck.core.errors import BncheckError, quoted
+from bncheck.layers.frameworks import framework_layers
+from bncheck.layers.normalisers import is_input_normaliser, own_names
 from bncheck.reading.checkpoint import NormModule
-from bncheck.reading.roles import AFFINE, COUNTER, STATISTICS, looks_like_a_statistic, split_name
+from bncheck.reading.roles import (
+    AFFINE,
+    COUNTER,
+    DEVIATIONS,
+    RENORM_MEANS,
+    STATISTICS,
+    looks_like_a_statistic,
+)
+from bncheck.reading.tensors import LazyTensor
 
 Roles = dict[str, str]
 
 _BOTH = {"running_mean", "running_var"}
 
 
-def group(names: Mapping[str, object], modules: Mapping[str, NormModule]) -> dict[str, Roles]:
+def group(tensors: Mapping[str, LazyTensor], modules: Mapping[str, NormModule]) -> dict[str, Roles]:
     """Layer name -> role -> tensor name: what the modules say, then what the names do.
 
     By its names a layer is what has a statistic or a batch counter. One that lacks mean or variance
-    and has a `running_covar` or the like is a relative of BatchNorm, and left out.
-    Raises BncheckError where two tensors have one role.
+    and has a `running_covar` or the like is a relative of BatchNorm, and left out, as are the
+    normalisers of a policy's inputs. Raises BncheckError where two tensors have one role.
     """
     found: dict[str, Roles] = {name: dict(module.tensors) for name, module in modules.items()}
     spoken_for = {name for roles in found.values() for name in roles.values()}
     spoken_for = spoken_for.union(*(module.sources for module in modules.values()))
-    named, relatives = _by_name(names, spoken_for)
-    for owner, roles in named.items():
+    for owner, named in own_names(tensors).items():
+        left = [(own, name) for own, name in named if name not in spoken_for]
+        roles: Roles = {}
+        for own, name in left:
+            if role := STATISTICS.get(own) or COUNTER.get(own):
+                _add(roles, role, name)
+        roles = {**roles, **_renorm(named)}
+        if not roles:
+            continue
         if owner in modules:
             _compare(found[owner], roles)
-        elif owner not in relatives or roles.keys() >= _BOTH:
+        elif not is_input_normaliser(owner, (own for own, _ in named)) and not (
+            _is_relative(left) and not roles.keys() >= _BOTH
+        ):
+            for own, name in named:
+                if role := AFFINE.get(own):
+                    _add(roles, role, name)
             found[owner] = roles
-            _add_affine(roles, owner, names)
-    return found
+    free = {name: tensor for name, tensor in tensors.items() if name not in spoken_for}
+    return {**framework_layers(free), **found}
 
 
-def _by_name(
-    names: Mapping[str, object], spoken_for: set[str]
-) -> tuple[dict[str, Roles], set[str]]:
-    """The statistics and counters of each owner, and the owners of other running numbers."""
-    found: dict[str, Roles] = {}
-    relatives: set[str] = set()
-    for name in names:
-        owner, own_name = split_name(name)
-        role = STATISTICS.get(own_name) or COUNTER.get(own_name)
-        if name in spoken_for:
-            continue
-        if role:
-            _add(found.setdefault(owner, {}), role, name)
-        elif looks_like_a_statistic(own_name):
-            relatives.add(owner)
-    return found, relatives
+def _renorm(named: list[tuple[str, str]]) -> Roles:
+    """Batch Renormalization keeps a running standard deviation, and has weights or a counter."""
+    own_names = {own for own, _ in named}
+    if own_names.isdisjoint((*AFFINE, *COUNTER, "r_max", "d_max")):
+        return {}
+    roles: Roles = {}
+    for own, name in named:
+        if own in RENORM_MEANS:
+            roles["running_mean"] = name
+        elif own in DEVIATIONS:
+            roles["running_var"] = name
+    has_variance = any(STATISTICS.get(own) == "running_var" for own in own_names)
+    return roles if len(roles) == 2 and not has_variance else {}
+
+
+def _is_relative(named: list[tuple[str, str]]) -> bool:
+    """Whether it keeps running numbers that BatchNorm does not have."""
+    return any(
+        looks_like_a_statistic(own) and own not in STATISTICS and own not in COUNTER
+        for own, _ in named
+    )
 
 
 def _compare(said: Roles, named: Roles) -> None:
@@ -60,13 +87,6 @@ def _compare(said: Roles, named: Roles) -> None:
     for role, name in named.items():
         if role in said or role in COUNTER:
             _add(said, role, name)
-
-
-def _add_affine(layer: Roles, owner: str, names: Mapping[str, object]) -> None:
-    for own_name, role in AFFINE.items():
-        for name in (f"{owner}.{own_name}", f"{owner}/{own_name}") if owner else (own_name,):
-            if name in names:
-                _add(layer, role, name)
 
 
 def _add(layer: Roles, role: str, name: str) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_LAYERS, MAX_STATISTIC_BYTES, MAX_STATISTICS
 from bncheck.layers.naming import group
 from bncheck.reading.checkpoint import Checkpoint, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
-from bncheck.reading.roles import looks_like_a_statistic, split_name
+from bncheck.reading.roles import DEVIATIONS, split_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+_PLAIN: Final = (
+    *(NormKind.LAYER, NormKind.RMS, NormKind.GROUP, NormKind.INSTANCE),
+    *(NormKind.SPECTRAL, NormKind.WEIGHT),
+)
 DEFAULT_EPS = 1e-5
 DEFAULT_MOMENTUM = 0.1
 
@@ -86,6 +90,11 @@ class NormLayer:
         return self.mean is not None or self.var is not None
 
     @property
+    def plain_norm(self) -> bool:
+        """Whether it is a norm that never has running statistics."""
+        return not self.tracked and self.kind in _PLAIN
+
+    @property
     def channels(self) -> int:
         """The number of channels, 0 where nothing tells."""
         tensors = (self.mean, self.var, self.weight, self.bias)
@@ -136,7 +145,7 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
             f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
             "take a part of it with --key",
         )
-    _check_size(checkpoint, (name for roles in groups.values() for name in roles.values()))
+    check_size(checkpoint, (name for roles in groups.values() for name in roles.values()))
     layers = []
     for name, roles in groups.items():
         tensors = {role: checkpoint.tensors[tensor] for role, tensor in roles.items()}
@@ -167,45 +176,7 @@ def _are_real(roles: Mapping[str, str], tensors: Mapping[str, Array]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Unjudged:
-    """Tensors that are called like running statistics and belong to no layer that is judged."""
-
-    owner: str
-    names: tuple[str, ...]
-    finite: bool
-
-
-def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjudged, ...]:
-    """What is called like a statistic and belongs to none of the layers, by its owner."""
-    judged = {name for layer in layers for name in layer.tensors.values()}
-    judged = judged.union(*(module.sources for module in checkpoint.modules.values()))
-    owners: dict[str, list[str]] = {}
-    for name in checkpoint.tensors:
-        owner, own_name = split_name(name)
-        if name not in judged and looks_like_a_statistic(own_name):
-            owners.setdefault(owner, []).append(name)
-    if len(owners) > MAX_LAYERS:
-        raise BncheckError(
-            f"holds more than {MAX_LAYERS:,} groups of running statistics (limit MAX_LAYERS)",
-            "take a part of it with --key",
-        )
-    _check_size(checkpoint, (name for names in owners.values() for name in names))
-    return tuple(
-        Unjudged(owner, tuple(names), all(_finite(checkpoint.tensors[name]) for name in names))
-        for owner, names in owners.items()
-    )
-
-
-def _finite(array: Array) -> bool:
-    import numpy as np
-
-    if array.dtype.kind == "V":
-        array = array.astype(np.float64)
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
-
-
-def _check_size(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+def check_size(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     """Layers may share a storage: a file of a few MB can describe terabytes of statistics."""
     left = MAX_STATISTICS
     for name in names:
@@ -228,7 +199,11 @@ def _layer(
     given: Assumptions,
     names: Mapping[str, str],
 ) -> NormLayer:
-    kind = (kind_of_class(module.class_name) if module else None) or NormKind.BATCH
+    kind = kind_of_class(module.class_name) if module else _kind(tensors)
+    kind = kind or NormKind.BATCH
+    var = _vector(tensors.get("running_var"))
+    if var is not None and split_name(names["running_var"])[1] in DEVIATIONS:
+        var, kind = var.astype("float64") ** 2, NormKind.RENORM
     missing = [r for r in ("running_mean", "running_var") if r not in tensors]
     if module and not module.tracks_statistics and len(missing) == 2:
         missing = []
@@ -236,7 +211,7 @@ def _layer(
         name,
         kind,
         mean=_vector(tensors.get("running_mean")),
-        var=_vector(tensors.get("running_var")),
+        var=var,
         weight=_vector(tensors.get("weight")),
         bias=_vector(tensors.get("bias")),
         batches=_number(tensors.get("num_batches_tracked")),
@@ -247,6 +222,20 @@ def _layer(
         missing=tuple(missing),
         tensors=names,
     )
+
+
+def _kind(tensors: Mapping[str, Array]) -> NormKind:
+    """torch's InstanceNorm keeps statistics and never counts, as some ports of BatchNorm."""
+    counter, mean = tensors.get("num_batches_tracked"), tensors.get("running_mean")
+    still = counter is not None and counter.size == 1 and not counter.any()
+    moved = mean is not None and bool(mean.any())
+    return NormKind.BATCH_OR_INSTANCE if still and moved else NormKind.BATCH
+
+
+def bare_layer(name: str, kind: NormKind) -> NormLayer:
+    """A norm of which only the name is told."""
+    eps, momentum = (Setting(x, Origin.ASSUMED) for x in (DEFAULT_EPS, DEFAULT_MOMENTUM))
+    return NormLayer(name, kind, None, None, None, None, None, eps, momentum)
 
 
 def _number(counter: Array | None) -> float | None:

@@ -8,11 +8,11 @@ statistics do not reach the layers after it. It says where.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import ClassMean, Collector, SingleValueError
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.labels import class_labels
 from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
@@ -30,19 +31,27 @@ from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     Floats = NDArray[np.float64]
 
 #: Means of a layer on one batch, computed twice, differ by less: in standard deviations.
 _ROUNDING: Final = 0.05
 
-#: Called with the batch as the model got it and the model's output.
-Watch: TypeAlias = Callable[[Batch, Any], None]
+#: Stands before the names of what a watch keeps; no module's name begins with it.
+_WATCHED: Final = "."
 
 
-#: Class means are kept of so many classes at most.
-_CLASSES: Final = 1000
+class Watch(Protocol):
+    """Keeps what it wants of the outputs, which other processes are sent."""
+
+    def parts(self, batch: Batch, output: Any) -> Parts:
+        """Of the batch as the model got it, and the output."""
+        ...
+
+    def add(self, parts: Parts) -> None:
+        """The parts of the next batch, of whatever process; none of one that was left out."""
+        ...
 
 
 class Cascade(StrEnum):
@@ -68,21 +77,22 @@ def run_cascade(
     data: Batches,
     cascade: Cascade,
     run: Run,
-    watch: Watch = lambda batch, output: None,
+    watch: Watch | None = None,
     outputs: Outputs | None = None,
+    first: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Pass:
     """Send the data through the model and measure; the model comes back as it was.
 
     `outputs` are measured beside the inputs of the normalisation layers; with some of them, a model
-    may have no such layer.
+    may have no such layer. `watch` is shown every output, and the first forward runs in `first()`.
     """
     import torch
 
     if outputs is None:
         subject.require_norms()
-    collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs)
+    collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs, subject.own)
     spare = spare_statistics(subject.norms) if cascade is Cascade.BATCH else nullcontext()
-    gathering = _Gathering(subject.model, collector, run, watch)
+    gathering = _Gathering(subject.model, collector, run, watch, first)
     with torch.no_grad(), in_eval_mode(subject.model), spare, collector.attached():
         return gathering.over(data)
 
@@ -90,11 +100,19 @@ def run_cascade(
 class _Gathering:
     """One pass: whole batches dealt to processes, their moments merged in the batches' order."""
 
-    def __init__(self, model: nn.Module, collector: Collector, run: Run, watch: Watch) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        collector: Collector,
+        run: Run,
+        watch: Watch | None,
+        first: Callable[[], AbstractContextManager[object]],
+    ) -> None:
         self._model = model
         self._collector = collector
         self._run = run
         self._watch = watch
+        self._around_first = first
         self._first: dict[str, Moments] = {}
         self._samples = self._largest = self._skipped = 0
 
@@ -104,8 +122,11 @@ class _Gathering:
         for round_ in in_rounds(processes, share, partial(self._measure, share), "moments"):
             self._compare_first(round_[0].parts)
             for contribution in round_:
-                self._collector.add({n: unpack(v) for n, v in contribution.parts.items()})
-                self._skipped += not contribution.parts
+                moments, watched = _parted(contribution.parts)
+                self._collector.add({n: unpack(v) for n, v in moments.items()})
+                self._skipped += not moments
+                if self._watch is not None:
+                    self._watch.add(watched)
                 self._samples += contribution.samples
                 self._largest = max(self._largest, contribution.samples)
             self._run.progress(self._samples, data.samples)
@@ -126,9 +147,11 @@ class _Gathering:
             if batch.size >= share.largest:
                 raise
             return {}  # an incomplete last batch of one image
-        self._watch(fitted, output)
-        self._collector.labels = _labels(fitted) if self._run.processes.size == 1 else None
-        return {name: moments.pack() for name, moments in self._collector.take(number).items()}
+        kept = self._watch.parts(fitted, output) if self._watch is not None else {}
+        alone = self._run.processes.size == 1
+        self._collector.labels = class_labels(fitted.target, fitted.size) if alone else None
+        moments = {name: found.pack() for name, found in self._collector.take(number).items()}
+        return {**moments, **{_WATCHED + name: array for name, array in kept.items()}}
 
     def _compare_first(self, rank_0: Parts) -> None:
         """Equal weights may be run by other code: the first batch tells, beyond rounding."""
@@ -144,15 +167,16 @@ class _Gathering:
 
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
         fitted = prepared(self._model, batch, number, self._run.device)
-        return fitted, forward(self._model, fitted, number)
+        around, self._around_first = self._around_first, nullcontext
+        with around():
+            return fitted, forward(self._model, fitted, number)
 
 
-def _labels(batch: Batch) -> Tensor | None:
-    """The batch's labels, where each sample has one of a few classes."""
-    target = batch.target
-    if target is None or target.is_floating_point() or target.ndim != 1:
-        return None
-    return target if len(target) == batch.size and int(target.max()) < _CLASSES else None
+def _parted(parts: Parts) -> tuple[Parts, Parts]:
+    """The moments of layers, and what a watch kept."""
+    moments = {name: array for name, array in parts.items() if not name.startswith(_WATCHED)}
+    watched = {name[1:]: array for name, array in parts.items() if name.startswith(_WATCHED)}
+    return moments, watched
 
 
 def _apart(one: Moments, other: Moments) -> float:

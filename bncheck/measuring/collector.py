@@ -8,14 +8,16 @@ with the number of samples.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.moments import Moments, merge_all, of_images
-from bncheck.measuring.norms import TrackingNorm
+from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
+from bncheck.measuring.own_update import OwnUpdate, input_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Floats = NDArray[np.float64]
+    #: (N, C) means and mean squares about the pivot, and how many values an image has.
+    _Reduced: TypeAlias = tuple[Tensor, Tensor, float]
 
 
 #: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
@@ -34,7 +38,7 @@ class SingleValueError(BncheckError):
 
     def __init__(self, layer: str) -> None:
         super().__init__(
-            f"gets one value for each channel, so a batch has no variance (layer {layer})",
+            f"gets one value per channel, so a batch has no variance (layer {layer})",
             "use larger batches, or drop the incomplete last one",
         )
         self.layer = layer
@@ -42,7 +46,7 @@ class SingleValueError(BncheckError):
 
 @dataclass(frozen=True, slots=True)
 class ClassMean:
-    """The mean of one class in a layer, (C,), over so many images."""
+    """The mean of one class in a layer, (C,), over a number of images."""
 
     mean: Floats
     images: int
@@ -93,13 +97,15 @@ class Collector:
         norms: Sequence[TrackingNorm],
         normalise_by_batch: bool = False,
         outputs: Outputs | None = None,
+        own: Mapping[str, OwnUpdate] = MappingProxyType({}),
     ) -> None:
         self.moments: dict[str, Moments] = {}
         self.pivots: dict[str, Tensor] = {}
         self._norms = norms
         self._outputs = outputs
+        self._own = own
         self._normalise = normalise_by_batch
-        self._calls: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
+        self._calls: dict[str, list[_Reduced]] = {}
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
 
@@ -142,9 +148,14 @@ class Collector:
             self.moments[name] = moments if known is None else known.merge(moments)
 
     def _hook(self, norm: TrackingNorm) -> Any:
+        own = self._own.get(norm.name)
+
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = args[0] if args else next(iter(kwargs.values()))
-            m, q, values = self._record(norm.name, x, norm.channels)
+            x = input_of(args, kwargs)
+            m, q, values = reduced = self._reduce(norm.name, norm.channels, x.detach())
+            if own is not None:
+                m, q, values = reduced = self._by_own_update(own, reduced, args, kwargs)
+            self._calls.setdefault(norm.name, []).append(reduced)
             if self._normalise:
                 if m.shape[0] * values < 2:
                     raise SingleValueError(norm.name)
@@ -152,12 +163,28 @@ class Collector:
 
         return before
 
-    def _record(self, name: str, x: Tensor, channels: int) -> tuple[Tensor, Tensor, int]:
+    def _record(self, name: str, x: Tensor, channels: int) -> _Reduced:
         reduced = self._reduce(name, channels, x.detach())
         self._calls.setdefault(name, []).append(reduced)
         return reduced
 
-    def _reduce(self, name: str, channels: int, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    def _by_own_update(
+        self, own: OwnUpdate, reduced: _Reduced, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> _Reduced:
+        """The images' moments moved so that together they give what the layer itself takes.
+
+        How much images differ is taken from their whole inputs, by a factor known from one batch.
+        """
+        m, q, values = reduced
+        mean, var = own.statistics(args, kwargs)
+        mean = mean - self.pivots[own.norm.name].double()
+        counted = own.values(args, kwargs)
+        spread = own.spread or (1.0, 1.0)
+        m_own = _moved(m, mean, spread[0])
+        q_own = _moved(q, var + mean.square(), spread[1])
+        return m_own, q_own, values if counted is None else counted / m.shape[0]
+
+    def _reduce(self, name: str, channels: int, x: Tensor) -> _Reduced:
         """Per image and channel the mean and the mean square about the pivot, in fp32."""
         import torch
 
@@ -175,8 +202,8 @@ class Collector:
             var = (q - m * m).mean(dim=0)
         else:
             var = q.mean(dim=0) - mean * mean
-        norm.module.running_mean.copy_(self.pivots[norm.name] + mean)
-        norm.module.running_var.copy_(var.clamp_min(0))
+        norm.mean.copy_(self.pivots[norm.name] + mean)
+        norm.var.copy_(var.clamp_min(0))
 
 
 def portions(x: Tensor) -> Sequence[Tensor]:
@@ -202,22 +229,17 @@ def _reduce_images(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     return deviation.mean(dim=2), deviation.square_().mean(dim=2)
 
 
+def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:
+    """Numbers of images, (N, C), given another mean and spread."""
+    wide = values.double()
+    middle = wide.mean(dim=0)
+    return ((wide - middle) * spread + mean).to(values.dtype)
+
+
 def _single(x: Tensor) -> Tensor:
     """Half precision as single."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def _moments(m: Tensor, q: Tensor, values: int, pivot: Floats) -> Moments:
+def _moments(m: Tensor, q: Tensor, values: float, pivot: Floats) -> Moments:
     return of_images(m.double().cpu().numpy(), q.double().cpu().numpy(), values, pivot)
-
-
-def channels_second(name: str, channels: int, x: Tensor) -> Tensor:
-    """(N, C), (N, C, L), (N, C, H, W), ... as (N, C, L); channels may also come last."""
-    if x.ndim >= 2 and x.shape[1] == channels:
-        return x.reshape(x.shape[0], channels, -1)
-    if x.ndim >= 2 and x.shape[-1] == channels:
-        return x.movedim(-1, 1).reshape(x.shape[0], channels, -1)
-    raise BncheckError(
-        f"layer {name} has {channels} channels and gets an input of shape {tuple(x.shape)}",
-        "check --model-arg and the shape of the data",
-    )

@@ -1,4 +1,4 @@
-"""The model with its running statistics and with measured ones, side by side on the same batches.
+"""The model with its running statistics, with measured ones and with batch statistics.
 
 This tells wrong statistics (measured ones serve better) from wrong data (they serve worse), which
 no distance between the two can.
@@ -7,197 +7,166 @@ no distance between the two can.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bncheck.core import usercode
-from bncheck.core.errors import BncheckError
-from bncheck.data import Batch, Batches
-from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.messages import Parts
-from bncheck.measuring.norms import in_eval_mode, with_statistics
-from bncheck.measuring.results import Comparison, Direction
-from bncheck.measuring.rounds import Share, in_rounds
-from bncheck.measuring.run import Metric, Run
+from bncheck.measuring.grading import Answers, common
+from bncheck.measuring.labels import Form
+from bncheck.measuring.results import ACCURACY, R2, Comparison, Direction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    Statistics = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    Floats = NDArray[np.float64]
 
-#: Differences within so many standard errors are chance.
+#: Differences within this many standard errors are chance.
 _SIGMAS = 2.0
+#: In the place of the square of an error that is NaN.
+_LOST = 1e30
 
 
-@dataclass
-class _Sums:
-    """What is added up over batches; every field is a sum, so processes can add theirs."""
+@dataclass(frozen=True)
+class _Scored:
+    """A pass as one figure, and what each sample (of --metric: each batch) adds to it."""
 
-    samples: int = 0
-    predictions: int = 0
-    flips: int = 0
-    right_before: int = 0
-    right_after: int = 0
-    gained: int = 0
-    lost: int = 0
-    labelled: int = 0
-    loss_before: float = 0.0
-    loss_after: float = 0.0
-    confidence_before: float = 0.0
-    confidence_after: float = 0.0
-    change: float = 0.0
-    size: float = 0.0
-    batches: int = 0
-    metric_before: float = 0.0
-    metric_after: float = 0.0
-    metric_gain: float = 0.0
-    metric_gain_square: float = 0.0
-
-    def packed(self) -> Parts:
-        """To be sent to other processes."""
-        return {name: np.array(value) for name, value in vars(self).items()}
-
-    def add(self, packed: Parts) -> None:
-        """Add another batch's sums."""
-        for name, value in packed.items():
-            setattr(self, name, getattr(self, name) + value.item())
+    value: float
+    each: Floats
+    paired: bool  # McNemar: what differs is a count, whose variance is itself
 
 
-def compare(subject: Instrumented, data: Batches, statistics: Statistics, run: Run) -> Comparison:
-    """Run every batch with the model's statistics and with others, given by the model's names."""
-    import torch
-
-    model, metric = subject.model, run.metric
-
-    def work(number: int, batch: Batch) -> Parts:
-        sums = _Sums()
-        fitted = prepared(model, batch, number, run.device)
-        before = forward(model, fitted, number)
-        with with_statistics(subject.norms, statistics):
-            after = forward(model, fitted, number)
-        _judge(sums, before, after, fitted.target, fitted.size)
-        if metric is not None:
-            _apply(sums, metric, before, after, fitted.target, fitted.size)
-        return sums.packed()
-
-    total = _Sums()
-    share = Share(run.processes, data)
-    with torch.no_grad(), in_eval_mode(model):
-        for round_ in in_rounds(run.processes, share, work, "comparison"):
-            for contribution in round_:
-                total.add(contribution.parts)
-            run.progress(int(total.samples), data.samples)
-    return _comparison(total, metric is not None, run.metric_name)
+def compare(running: Answers, measured: Answers, metric_name: str) -> Comparison:
+    """The two side by side, on the batches that both answered."""
+    old, new = common(running, measured)
+    probability = _are_probabilities(old, new)
+    before, after = (_scored(answers, probability) for answers in (old, new))
+    said = Comparison(
+        _metric(old, metric_name),
+        before.value if before else None,
+        after.value if after else None,
+        Direction.UNKNOWN,
+        old.samples,
+        flips=_flips(old, new),
+        loss=_pair(_loss(old), _loss(new)),
+        confidence=_pair(_mean(old, "confidence"), _mean(new, "confidence")),
+        output_change=_output_change(old, new),
+    )
+    if before is None or after is None:
+        return said
+    gain, error = _gain(before, after)
+    return replace(said, direction=_direction(gain, error), gain=_sigmas(gain, error))
 
 
-def scores_of(output: Any) -> Tensor | None:
-    """The class scores in a model's output: (N, classes, ...) with at least two classes."""
-    import torch
-
-    if isinstance(output, Mapping):
-        output = next((output[k] for k in ("logits", "out") if k in output), None) or next(
-            iter(output.values()), None
-        )
-    elif isinstance(output, (tuple, list)):
-        output = output[0] if output else None
-    elif hasattr(output, "logits"):
-        output = output.logits
-    usable = isinstance(output, torch.Tensor) and output.ndim >= 2 and output.shape[1] > 1
-    return output if usable and output.is_floating_point() else None
+def running_alone(running: Answers, metric_name: str) -> Comparison | None:
+    """The first column, where nothing else is asked; None where there are no labels."""
+    found = _scored(running, _are_probabilities(running))
+    name = _metric(running, metric_name)
+    if found is None:
+        return None
+    return Comparison(name, found.value, None, Direction.UNKNOWN, running.samples)
 
 
-def _judge(sums: _Sums, before: Any, after: Any, target: Tensor | None, samples: int) -> None:
-    first, second = scores_of(before), scores_of(after)
-    sums.samples += samples
-    if first is None or second is None:
-        return
-    first, second = first.float(), second.float()
-    finite = bool(first.isfinite().all()), bool(second.isfinite().all())
-    if all(finite):
-        sums.change += float((first - second).double().square().sum())
-        sums.size += float(first.double().square().sum())
-    old, new = first.argmax(dim=1), second.argmax(dim=1)
-    sums.predictions += old.numel()
-    sums.flips += int((old != new).sum())
-    for name, scores in (("confidence_before", first), ("confidence_after", second)):
-        top = scores.nan_to_num().softmax(dim=1).amax(dim=1).double().sum()
-        setattr(sums, name, getattr(sums, name) + float(top))
-    if target is None or not _are_labels(target, first):
-        return
-    target = target.to(first.device).long()
-    was, now = old == target, new == target
-    sums.labelled += target.numel()
-    sums.right_before += int(was.sum())
-    sums.right_after += int(now.sum())
-    sums.gained += int((now & ~was).sum())
-    sums.lost += int((was & ~now).sum())
-    from torch.nn.functional import cross_entropy
-
-    if all(finite):
-        sums.loss_before += float(cross_entropy(first, target, reduction="sum"))
-        sums.loss_after += float(cross_entropy(second, target, reduction="sum"))
+def value_of(answers: Answers, like: Answers) -> float | None:
+    """The figure of another pass, read as that of `like` is."""
+    found = _scored(answers, _are_probabilities(like))
+    return None if found is None else found.value
 
 
-def _are_labels(target: Tensor, scores: Tensor) -> bool:
-    """Whole numbers, one for each prediction, that name classes."""
-    if target.is_floating_point() or target.shape != scores.argmax(dim=1).shape:
-        return False
-    return bool((target >= 0).all()) and bool((target < scores.shape[1]).all())
+def _metric(answers: Answers, metric_name: str) -> str | None:
+    if answers.metric is not None:
+        return metric_name
+    form = answers.form
+    return None if form is None else R2 if form is Form.NUMBERS else ACCURACY
 
 
-def _apply(
-    sums: _Sums, metric: Metric, before: Any, after: Any, target: Tensor | None, samples: int
-) -> None:
-    with usercode.running("--metric"):
-        values = [float(metric(output, target)) for output in (before, after)]
-    gain = values[1] - values[0]
-    sums.batches += 1
-    sums.metric_before += values[0] * samples
-    sums.metric_after += values[1] * samples
-    sums.metric_gain += gain
-    sums.metric_gain_square += gain**2
+def _are_probabilities(*passes: Answers) -> bool:
+    """Whether single scores are probabilities: none is outside of 0..1."""
+    found = [answers.all_of("within") for answers in passes]
+    return all(within is not None and bool(within.all()) for within in found)
 
 
-def _comparison(sums: _Sums, has_metric: bool, metric_name: str) -> Comparison:
-    if not sums.samples:
-        raise BncheckError("give no samples to compare with", "check --data")
-    n = sums.predictions
-    both = sums.size > 0
-    common: dict[str, Any] = {
-        "samples": sums.samples,
-        "flips": sums.flips / n if n else None,
-        "confidence": (sums.confidence_before / n, sums.confidence_after / n) if n else None,
-        "output_change": math.sqrt(sums.change / sums.size) if both else None,
-    }
-    if sums.labelled and both:
-        common["loss"] = (sums.loss_before / sums.labelled, sums.loss_after / sums.labelled)
-    if has_metric:
-        before, after = sums.metric_before / sums.samples, sums.metric_after / sums.samples
-        gain, error = _metric_gain(sums)
-        common["gain"] = _sigmas(gain, error)
-        return Comparison(metric_name, before, after, _direction(gain, error), **common)
-    if sums.labelled:
-        before, after = sums.right_before / sums.labelled, sums.right_after / sums.labelled
-        gain, error = sums.gained - sums.lost, math.sqrt(sums.gained + sums.lost)
-        common["gain"] = _sigmas(gain, error)
-        direction = _direction(gain, error)
-        return Comparison("accuracy", before, after, direction, **common)
-    return Comparison(None, None, None, Direction.UNKNOWN, **common)
+def _scored(answers: Answers, probability: bool) -> _Scored | None:
+    if answers.metric is not None:
+        return _of_metric(answers)
+    form = answers.form
+    if form is None:
+        return None
+    if form is Form.NUMBERS:
+        return _of_numbers(answers)
+    name = "right_of_probability" if probability and form is Form.YES_OR_NO else "right"
+    right, counted = answers.all_of(name), answers.all_of("counted")
+    if right is None or counted is None or not counted.sum():
+        return None
+    return _Scored(float(right.sum() / counted.sum()), right.astype(np.float64), True)
 
 
-def _metric_gain(sums: _Sums) -> tuple[float, float]:
-    """Batches are the sample: mean gain and its standard error."""
-    n = sums.batches
-    if n < 2:
-        return sums.metric_gain, 0.0
-    mean = sums.metric_gain / n
-    var = max(0.0, sums.metric_gain_square / n - mean**2) / (n - 1)
-    return mean, math.sqrt(var)
+def _of_metric(answers: Answers) -> _Scored | None:
+    values, samples = answers.all_of("metric"), answers.all_of("samples")
+    if values is None or samples is None:
+        return None
+    return _Scored(float(values @ samples / samples.sum()), values, False)
+
+
+def _of_numbers(answers: Answers) -> _Scored | None:
+    """R2 = 1 - sum (y - f)^2 / sum (y - mean)^2, the means by column."""
+    missed = answers.all_of("missed")
+    names = ("target", "target_square", "target_count")
+    sums = [answers.all_of(name) for name in names]
+    if missed is None or any(part is None for part in sums):
+        return None
+    total, square, count = (np.asarray(part).sum(axis=0, dtype=np.float64) for part in sums)
+    spread = float((square - total**2 / np.maximum(count, 1)).sum())
+    missed = np.nan_to_num(missed, nan=_LOST)
+    value = 1 - float(missed.sum()) / spread if spread > 0 else -math.inf
+    return _Scored(value, -missed, False)
+
+
+def _gain(before: _Scored, after: _Scored) -> tuple[float, float]:
+    """The gain and its standard error; of maps, whose places err together, by image."""
+    if len(before.each) != len(after.each):
+        return after.value - before.value, math.inf
+    gains = after.each - before.each
+    if before.paired:
+        return float(gains.sum()), math.sqrt(float((gains**2).sum()))
+    if len(gains) < 2:
+        return float(gains.sum()), 0.0
+    return float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains))
+
+
+def _flips(old: Answers, new: Answers) -> float | None:
+    was, now = old.all_of("predicted"), new.all_of("predicted")
+    if was is None or now is None or was.shape != now.shape or not was.size:
+        return None
+    return float((was != now).mean())
+
+
+def _output_change(old: Answers, new: Answers) -> float | None:
+    was, now = old.all_of("outputs"), new.all_of("outputs")
+    if was is None or now is None or was.shape != now.shape:
+        return None
+    was, now = was.astype(np.float64), now.astype(np.float64)
+    size = float(np.square(was).sum())
+    if not (np.isfinite(size) and np.isfinite(now).all() and size > 0):
+        return None
+    return math.sqrt(float(np.square(was - now).sum()) / size)
+
+
+def _loss(answers: Answers) -> float | None:
+    loss, counted = answers.all_of("loss"), answers.all_of("counted")
+    if loss is None or counted is None or not counted.sum():
+        return None
+    mean = float(loss.sum() / counted.sum())
+    return mean if math.isfinite(mean) else None
+
+
+def _mean(answers: Answers, name: str) -> float | None:
+    values = answers.all_of(name)
+    return None if values is None or not values.size else float(values.mean())
+
+
+def _pair(one: Any, other: Any) -> tuple[float, float] | None:
+    return None if one is None or other is None else (one, other)
 
 
 def _sigmas(gain: float, error: float) -> float:
@@ -205,7 +174,7 @@ def _sigmas(gain: float, error: float) -> float:
 
 
 def _direction(gain: float, error: float) -> Direction:
-    """McNemar: of the predictions that became right or wrong, is one kind the rule?"""
+    """Of the predictions that became right or wrong, is one kind the rule?"""
     if abs(gain) <= _SIGMAS * error or gain == 0:
         return Direction.SAME
     return Direction.BETTER if gain > 0 else Direction.WORSE

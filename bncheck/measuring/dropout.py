@@ -7,20 +7,52 @@ deployment: "variance shift", Li et al. 2018, https://arxiv.org/abs/1801.05134.
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from bncheck.data import Batch
-from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.norms import in_eval_mode
+from bncheck.measuring.norms import TrackingNorm
+
+if TYPE_CHECKING:
+    from torch.overrides import TorchFunctionMode
 
 
-def layers_behind_dropout(subject: Instrumented, batch: Batch, device: str) -> dict[str, float]:
+class DropoutWatch:
     """Layer name -> p, for layers with dropout (a module or a call) between them and the last one.
 
     torch.nn.functional.dropout is called in eval mode too, where it does nothing, so one forward
     shows every call with its p.
     """
+
+    def __init__(self, norms: Sequence[TrackingNorm]) -> None:
+        self.found: dict[str, float] = {}
+        self._norms = norms
+        self._waiting = 0.0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks on for one forward."""
+        with contextlib.ExitStack() as stack:
+            for norm in self._norms:
+                handle = norm.module.register_forward_pre_hook(self._hook(norm.name))
+                stack.callback(handle.remove)
+            stack.enter_context(_mode(self))
+            yield
+
+    def dropped(self, p: float) -> None:
+        """A dropout with this probability was called."""
+        self._waiting = max(self._waiting, p)
+
+    def _hook(self, name: str) -> Any:
+        def before(module: Any, args: Any) -> None:
+            if self._waiting > 0:
+                self.found.setdefault(name, self._waiting)
+            self._waiting = 0.0
+
+        return before
+
+
+def _mode(watch: DropoutWatch) -> TorchFunctionMode:
     import torch
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
@@ -29,34 +61,14 @@ def layers_behind_dropout(subject: Instrumented, batch: Batch, device: str) -> d
         functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
         functional.alpha_dropout, functional.feature_alpha_dropout, torch.dropout,
     }  # fmt: skip
-    waiting = 0.0
-    found: dict[str, float] = {}
 
-    class Watch(TorchFunctionMode):
+    class Mode(TorchFunctionMode):
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            nonlocal waiting
             kwargs = kwargs or {}
             if func in drops:
-                p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-                waiting = max(waiting, float(p))
+                watch.dropped(float(args[1] if len(args) > 1 else kwargs.get("p", 0.5)))
             return func(*args, **kwargs)
 
-    def hook(name: str) -> Any:
-        def before(module: Any, args: Any) -> None:
-            nonlocal waiting
-            if waiting > 0:
-                found.setdefault(name, waiting)
-            waiting = 0.0
-
-        return before
-
-    handles = [n.module.register_forward_pre_hook(hook(n.name)) for n in subject.norms]
-    try:
-        with torch.no_grad(), in_eval_mode(subject.model), Watch():
-            forward(subject.model, prepared(subject.model, batch, 0, device), 0)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    return Mode()

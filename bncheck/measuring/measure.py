@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.thresholds import W2_STEM
+from bncheck.core.thresholds import W2_MILD, W2_STEM
 from bncheck.data import Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, Pass, run_cascade
-from bncheck.measuring.collector import ClassMean
-from bncheck.measuring.comparison import compare
+from bncheck.measuring.columns import answers_of, three_columns
+from bncheck.measuring.comparison import running_alone
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.dropout import layers_behind_dropout
-from bncheck.measuring.features import input_features
+from bncheck.measuring.dropout import DropoutWatch
+from bncheck.measuring.features import InputWatch
+from bncheck.measuring.grading import Answers
 from bncheck.measuring.histogram import ShapeWatch
 from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
-from bncheck.measuring.moments import Moments
+from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.preprocessing import search
 from bncheck.measuring.results import Candidate, Comparison, fits_better
 from bncheck.measuring.run import Run
@@ -28,6 +28,8 @@ from bncheck.measuring.untrained import untrained_layers
 
 #: With fewer samples no verdict: the worst layer of a sound model can reach 0.3 by chance.
 MIN_SAMPLES = 64
+#: Where W2 is small, results are compared on this many samples.
+_FEW = 512
 
 
 def measure(
@@ -39,75 +41,85 @@ def measure(
     """
     subject.require_norms()
     agree_on_model(subject, run, layers)
-    first = next((batch for batch in data if batch.size), None)
-    if first is None:
-        raise BncheckError("give no samples", "check --data", data.name)
-    with ShapeWatch(subject.norms, run.shape, run.processes) as shapes:
-        seen = run_cascade(subject, data, Cascade.EVAL, run)
+    answers = Answers(run.metric)
+    inputs, dropout = InputWatch(subject.model, run.processes), DropoutWatch(subject.norms)
+    shapes = ShapeWatch(subject.norms, run.shape, run.processes)
+    with shapes, inputs.watching():
+        seen = run_cascade(subject, data, Cascade.EVAL, run, answers, first=dropout.watching)
     refuse_few_samples(seen.samples, data.name)
     measured = _layers(subject, layers, seen, shapes)
     result = Measurement(
         measured, seen.samples, data.total, seen.batch_size, run.train_batch_size,
-        features=input_features(subject.model, first, run.device), thresholds=run.thresholds,
+        comparison=running_alone(answers, run.metric_name), features=inputs.features(),
+        behind_dropout=subject.in_file(dropout.found), thresholds=run.thresholds,
+        unmeasured=subject.in_file(subject.unmeasured),
     )  # fmt: skip
     if not (run.everything or _deserves_more(result)):
         return result
     single = result.with_single_values()
     if single is not None and not run.everything:
         return replace(result, single_value=single)
-    return _in_depth(subject, data, run, result)
+    severe = run.everything or result.w2 >= result.thresholds.w2_warning
+    return in_depth(subject, data if severe else data.first(_FEW), run, result, answers)
 
 
 def measure_population(
     subject: Instrumented, layers: Sequence[NormLayer], data: Batches, run: Run
-) -> tuple[MeasuredLayer, ...]:
-    """The batch cascade alone: it needs no usable running statistics."""
+) -> Measurement:
+    """What needs no usable running statistics: the batch cascade, and the results."""
     agree_on_model(subject, run, layers)
-    seen = run_cascade(subject, data, Cascade.BATCH, run)
-    refuse_few_samples(seen.samples, data.name)
-    moments = subject.in_file(seen.moments)
-    return tuple(
-        MeasuredLayer(layer, batch_moments=moments.get(layer.name))
-        for layer in layers
-        if layer.tracked
+    running = answers_of(subject, data, run)
+    refuse_few_samples(running.samples, data.name)
+    unmeasured = subject.in_file(subject.unmeasured)
+    tracked = tuple(
+        MeasuredLayer(layer) for layer in layers if layer.tracked and layer.name not in unmeasured
     )
+    found, restored, comparison = three_columns(subject, data, run, tracked, running)
+    return Measurement(
+        found, running.samples, data.total, comparison.batch_size or 0, run.train_batch_size,
+        comparison, restored=restored, thresholds=run.thresholds,
+        unmeasured=unmeasured,
+    )  # fmt: skip
 
 
 def refuse_few_samples(samples: int, name: str) -> None:
     """Too few samples say nothing either way."""
     if samples < MIN_SAMPLES:
         raise BncheckError(
-            f"{samples} samples are too few for a verdict",
-            f"give at least {MIN_SAMPLES}, better 256",
+            f"{samples} samples are not enough for a verdict",
+            f"give at least {MIN_SAMPLES}, preferably 256",
             name,
         )
 
 
 def _deserves_more(result: Measurement) -> bool:
+    """Whether to look where it is, and with labels whether it matters."""
     stem = result.reached[0].eval if result.reached else None
-    return result.w2 >= result.thresholds.w2_warning or (stem is not None and stem.w2 >= W2_STEM)
+    mild = result.comparison is not None and result.w2 >= W2_MILD
+    severe = result.w2 >= result.thresholds.w2_warning
+    return severe or mild or (stem is not None and stem.w2 >= W2_STEM)
 
 
-def _in_depth(subject: Instrumented, data: Batches, run: Run, result: Measurement) -> Measurement:
-    """Where is it, is it the data, and would other statistics serve better?"""
-    seen = run_cascade(subject, data, Cascade.BATCH, run)
-    layers = _with_batch(
-        result.layers, subject.in_file(seen.moments), subject.in_file(seen.classes)
-    )
-    comparison = compare(subject, data, subject.in_model(measured_statistics(layers)), run)
+def in_depth(
+    subject: Instrumented, data: Batches, run: Run, result: Measurement, running: Answers
+) -> Measurement:
+    """Where is it, is it the data, and would other statistics serve better?
+
+    A pass with batch statistics and one with measured ones; `running` has the answers of the first.
+    """
+    layers, restored, comparison = three_columns(subject, data, run, result.layers, running)
     candidates: list[Candidate] = []
     stem = next((m for m in layers if m.eval is not None), None)
     if stem is not None and stem.eval is not None and stem.eval.w2 >= W2_STEM:
         norm = subject.by_file_name()[stem.layer.name]
         candidates = search(subject.model, norm, stem.layer, data, run.device)
-    behind = layers_behind_dropout(subject, next(iter(data)), run.device)
     return replace(
         result,
         layers=layers,
+        restored=restored,
         comparison=_with_candidate(subject, data, run, comparison, candidates),
         candidates=tuple(candidates),
         untrained=untrained_layers(subject.model),
-        behind_dropout=subject.in_file(behind),
     )
 
 
@@ -124,9 +136,11 @@ def _with_candidate(
     best = _best_of_rank_0(run.processes, candidates)
     if best is None:
         return comparison
-    prepared = Batches(lambda: (batch.map(best.transform) for batch in data), data.name, data.total)
-    other = compare(subject, prepared, {}, run)
-    return replace(comparison, extra={"candidate": other.before or 0.0})
+    few = data.first(_FEW)
+    prepared = Batches(lambda: (batch.map(best.transform) for batch in few), data.name, few.total)
+    other = running_alone(answers_of(subject, prepared, run), run.metric_name)
+    value = other.before if other is not None else None
+    return replace(comparison, extra={"candidate": value or 0.0})
 
 
 def _best_of_rank_0(processes: Processes, candidates: list[Candidate]) -> Candidate | None:
@@ -157,21 +171,3 @@ def _layers(
         shape = shapes.of(name, held)
         found.append(MeasuredLayer(layer, held, eval_moments=moments, shape=shape))
     return tuple(found)
-
-
-def _with_batch(
-    layers: tuple[MeasuredLayer, ...],
-    moments: Mapping[str, Moments],
-    classes: Mapping[str, Mapping[int, ClassMean]],
-) -> tuple[MeasuredLayer, ...]:
-    return tuple(
-        replace(
-            m,
-            batch=deviation(m.layer, moments[m.layer.name]),
-            batch_moments=moments[m.layer.name],
-            classes=classes.get(m.layer.name, {}),
-        )
-        if m.layer.name in moments
-        else m
-        for m in layers
-    )

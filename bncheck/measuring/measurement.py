@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 #: Batch sizes of the advice: powers of two up to here.
 _LARGEST_BATCH: Final = 1024
-#: What is assumed of the training where nobody says.
+#: What is assumed about the training by default.
 ASSUMED_TRAIN_BATCH: Final = 32
 #: A channel is listed among the worst from this W2 on.
 _LISTED_FROM: Final = 0.5
 _LISTED: Final = 8
-#: Beyond so many standard errors a channel's deviation is not noise.
+#: Why a layer that the model has was not measured.
+NOT_REACHED: Final = "no data reached it"
+#: Beyond this many standard errors a channel's deviation is not noise.
 Z_LIMIT: Final = 5.0
 
 
@@ -84,9 +86,11 @@ class Measurement:
     comparison: Comparison | None = None
     candidates: tuple[Candidate, ...] = ()
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
+    restored: Mapping[str, float] = field(default_factory=dict)  # W2 with measured statistics
     features: InputFeatures | None = None
     thresholds: Thresholds = DEFAULT
     untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights
+    unmeasured: Mapping[str, str] = field(default_factory=dict)  # layers, and why
     single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property
@@ -112,6 +116,19 @@ class Measurement:
     def by_name(self) -> dict[str, MeasuredLayer]:
         """Layers by name."""
         return {measured.layer.name: measured for measured in self.layers}
+
+    def why_not(self, layer: NormLayer) -> str | None:
+        """Why a layer was not measured; None where it was."""
+        if layer.name in self.unmeasured:
+            return self.unmeasured[layer.name]
+        measured = self.by_name().get(layer.name)
+        if measured is not None:
+            return NOT_REACHED if measured.eval is None else None
+        if not layer.tracked:
+            return "keeps no running statistics"
+        if layer.statistics is None:
+            return "its statistics cannot be used"
+        return "the model has no layer of this name that keeps running statistics"
 
     def with_single_values(self) -> str | None:
         """A layer that gets one value for each channel because batches hold one image."""

@@ -44,7 +44,7 @@ class Place:
         if not host or not 0 <= rank < size or not 0 < port < 1 << 16:
             raise BncheckError(
                 f"the environment has RANK {rank}, WORLD_SIZE {size}, MASTER_ADDR {host!r} and "
-                f"MASTER_PORT {port}, which is no place in a group of processes",
+                f"MASTER_PORT {port}, which is not a place in a group of processes",
                 "start with torchrun, or unset WORLD_SIZE",
             )
         return cls(rank, size, host, port)
@@ -111,7 +111,7 @@ def connect(place: Place, store: Store, timeout: float) -> Wire:
     peers = _welcome(place, store, until) if place.rank == 0 else {0: _call(place, store, until)}
     if missing := [rank for rank in range(1, place.size) if place.rank == 0 and rank not in peers]:
         wire = Wire(0, peers, timeout)
-        sentence = f"rank {missing[0]} did not come within {timeout:g} s"
+        sentence = f"rank {missing[0]} did not join within {timeout:g} s"
         wire.fail(sentence)
         raise LostRankError(sentence, "see its own output, or give a longer --timeout")
     return Wire(place.rank, peers, timeout)
@@ -156,4 +156,4 @@ def _call(place: Place, store: Store, until: float) -> socket.socket:
             time.sleep(0.05)
         else:
             return peer
-    raise LostRankError("rank 0 did not come in time", "see its own output, or raise --timeout")
+    raise LostRankError("rank 0 did not join in time", "see its own output, or raise --timeout")

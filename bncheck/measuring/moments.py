@@ -141,18 +141,13 @@ class Moments:
         return bool(np.isfinite(self.mean_m).all() and np.isfinite(self.mean_q).all())
 
 
-def packed_size(channels: int) -> int:
-    """The length of a packed vector."""
-    return _SCALARS + _VECTORS * channels
-
-
 def unpack(vector: Floats) -> Moments:
     """The inverse of `Moments.pack`."""
     images, weight, squares = (float(number) for number in vector[:_SCALARS])
     return Moments(images, weight, squares, *vector[_SCALARS:].reshape(_VECTORS, -1))
 
 
-def of_images(m: Floats, q: Floats, values: int, pivot: Floats) -> Moments:
+def of_images(m: Floats, q: Floats, values: float, pivot: Floats) -> Moments:
     """The moments of some images with `values` values a channel each; m and q are (n, C)."""
     images = m.shape[0]
     with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bncheck.core.errors import BncheckError
+from bncheck.layers.normalisers import is_input_normaliser
 from bncheck.reading.kinds import NormKind, kind_of_class
+from bncheck.reading.roles import STATISTICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,34 +22,63 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrackingNorm:
-    """One layer: whatever its class, it holds running_mean and running_var."""
+    """One layer, whatever its class and whatever it calls its running mean and variance.
+
+    Their shape is (C,), or has sizes of 1 around C: (1, C, 1, 1).
+    """
 
     name: str
     module: Any
     kind: NormKind
+    mean_name: str = "running_mean"
+    var_name: str = "running_var"
+
+    @property
+    def mean(self) -> Tensor:
+        """The running mean, (C,); what is written to it is written to the module's."""
+        return _flat(getattr(self.module, self.mean_name))
+
+    @property
+    def var(self) -> Tensor:
+        """The running variance, as `mean`."""
+        return _flat(getattr(self.module, self.var_name))
 
     @property
     def channels(self) -> int:
         """The number of channels."""
-        return int(self.module.running_mean.numel())
+        return int(getattr(self.module, self.mean_name).numel())
 
 
 def norms_of(model: nn.Module) -> list[TrackingNorm]:
-    """All layers with running statistics, which may be none."""
-    import torch
-
+    """All layers with running statistics under the names that files know, which may be none."""
     found = []
     for name, module in model.named_modules():
-        mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-        if (
-            isinstance(mean, torch.Tensor)
-            and isinstance(var, torch.Tensor)
-            and mean.ndim == 1
-            and mean.shape == var.shape
-        ):
+        held = (module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+        own = {**vars(module), **dict(held[0]), **dict(held[1])}
+        roles = {role: own_name for own_name, role in STATISTICS.items() if own_name in own}
+        mean, var = (roles.get(role, role) for role in ("running_mean", "running_var"))
+        if is_input_normaliser(name, own):
+            continue
+        if _are_statistics(own.get(mean), own.get(var)):
             kind = kind_of_class(type(module).__name__) or NormKind.BATCH
-            found.append(TrackingNorm(name, module, kind))
+            found.append(TrackingNorm(name, module, kind, mean, var))
     return found
+
+
+def _are_statistics(mean: object, var: object) -> bool:
+    import torch
+
+    return (
+        isinstance(mean, torch.Tensor)
+        and isinstance(var, torch.Tensor)
+        and mean.ndim > 0
+        and mean.shape == var.shape
+        and mean.numel() == max(mean.shape)
+    )
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.detach().view(-1)
 
 
 @contextlib.contextmanager
@@ -67,14 +99,17 @@ def spare_statistics(norms: Sequence[TrackingNorm]) -> Iterator[None]:
 
     The copies may be written to: not a bit of the model's own buffers changes, exceptions or not.
     """
-    originals = [(norm.module, norm.module.running_mean, norm.module.running_var) for norm in norms]
+    originals = [
+        (norm, getattr(norm.module, norm.mean_name), getattr(norm.module, norm.var_name))
+        for norm in norms
+    ]
     try:
-        for module, mean, var in originals:
-            _replace(module, mean.detach().clone(), var.detach().clone())
+        for norm, mean, var in originals:
+            _replace(norm, _spare(mean), _spare(var))
         yield
     finally:
-        for module, mean, var in originals:
-            _replace(module, mean, var)
+        for norm, mean, var in originals:
+            _replace(norm, mean, var)
 
 
 @contextlib.contextmanager
@@ -88,11 +123,33 @@ def with_statistics(
         for norm in norms:
             if norm.name in statistics:
                 mean, var = statistics[norm.name]
-                norm.module.running_mean.copy_(torch.from_numpy(mean))
-                norm.module.running_var.copy_(torch.from_numpy(var))
+                norm.mean.copy_(torch.from_numpy(mean))
+                norm.var.copy_(torch.from_numpy(var))
         yield
 
 
-def _replace(module: Any, mean: Tensor, var: Tensor) -> None:
-    module.running_mean = mean
-    module.running_var = var
+def _spare(tensor: Tensor) -> Tensor:
+    """A copy of the same kind: a module takes nothing but a parameter in a parameter's place."""
+    import torch
+
+    copied = tensor.detach().clone()
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(copied, requires_grad=False)
+    return copied
+
+
+def _replace(norm: TrackingNorm, mean: Tensor, var: Tensor) -> None:
+    setattr(norm.module, norm.mean_name, mean)
+    setattr(norm.module, norm.var_name, var)
+
+
+def channels_second(name: str, channels: int, x: Tensor) -> Tensor:
+    """(N, C), (N, C, L), (N, C, H, W), ... as (N, C, L); channels may also come last."""
+    if x.ndim >= 2 and x.shape[1] == channels:
+        return x.reshape(x.shape[0], channels, -1)
+    if x.ndim >= 2 and x.shape[-1] == channels:
+        return x.movedim(-1, 1).reshape(x.shape[0], channels, -1)
+    raise BncheckError(
+        f"layer {name} has {channels} channels and gets an input of shape {tuple(x.shape)}",
+        "check --model-arg and the shape of the data",
+    )

@@ -12,6 +12,14 @@ from bncheck.core.thresholds import W2_STEM
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: The metrics of labels: the share of predictions that are right, and 1 - errors / variance.
+ACCURACY: Final = "accuracy"
+R2: Final = "R2"
+#: Figures of these metrics at most this are poor.
+_POOR: Final = {ACCURACY: 0.6, R2: 0.2}
+#: What fixed statistics miss must at least be so much, and this many times what batches' miss.
+_FAR: Final = 0.1
+_TIMES: Final = 2.0
 #: The name of the data as they are, among the candidates.
 GIVEN: Final = "as given"
 
@@ -27,7 +35,11 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Before: running statistics; after: measured ones. None where there is nothing to go by."""
+    """Results in three columns; None where there is nothing to compare, or it was not requested.
+
+    Before: running statistics; after: measured ones; batch: those of each batch of `batch_size`, as
+    in train() without dropout. `gain` is that of measured ones in standard errors.
+    """
 
     metric: str | None
     before: float | None
@@ -38,10 +50,56 @@ class Comparison:
     loss: tuple[float, float] | None = None
     confidence: tuple[float, float] | None = None
     output_change: float | None = None
-    gain: float | None = (
-        None  # of results, in standard errors; positive where measured serve better
-    )
+    gain: float | None = None
+    batch: float | None = None
+    batch_size: int | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The better result of the fixed statistics."""
+        return max((v for v in (self.before, self.after) if v is not None), default=None)
+
+    @property
+    def usual(self) -> bool:
+        """Whether 1 is the best that there is, as of accuracy and R2."""
+        return self.metric in _POOR
+
+    @property
+    def poor(self) -> bool:
+        """Whether neither fixed statistics serve."""
+        return self.metric in _POOR and self.best is not None and self.best <= _POOR[self.metric]
+
+    @property
+    def restored(self) -> bool:
+        """Whether measured statistics leave at most half of the errors."""
+        if self.before is None or self.after is None or not self.usual:
+            return False
+        return (1 - self.after) * _TIMES <= 1 - self.before
+
+    @property
+    def batch_serves_far_better(self) -> bool:
+        """Whether batch statistics serve as no fixed ones do."""
+        return self.would_serve_far_better(self.batch)
+
+    def would_serve_far_better(self, batch: float | None) -> bool:
+        """Whether such a result with batch statistics is beyond what fixed ones reach."""
+        if batch is None or self.best is None or not self.usual or self.after is None:
+            return False
+        return batch - self.best >= _FAR and (1 - batch) * _TIMES <= 1 - self.best
+
+    def to_dict(self) -> dict[str, object] | None:
+        """Results of JSON; None without labels."""
+        if self.metric is None:
+            return None
+        return {
+            "metric": self.metric,
+            "running": self.before,
+            "measured": self.after,
+            "batch": self.batch,
+            "batch_size": self.batch_size,
+            "samples": self.samples,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _OWN: Final = "the ranks read different batches, so each measured all of its own"
-_UNEVEN: Final = "the ranks read {} batches, so some whose turn it was were measured by none"
+_UNEVEN: Final = "the ranks read {} batches, so no rank measured some of them"
 
 
 class Share:

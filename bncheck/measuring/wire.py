@@ -137,7 +137,7 @@ class Wire:
         return self._lost(sentence, "see what it waits for, or give a longer --timeout")
 
     def _gone(self, rank: int) -> LostRankError:
-        sentence = f"rank {rank} ended without a word"
+        sentence = f"rank {rank} ended without a message"
         return self._lost(sentence, "it was killed or crashed; see its own output", but=rank)
 
     def _lost(self, sentence: str, hint: str, but: int = -1) -> LostRankError:
@@ -162,7 +162,7 @@ def _frame(peer: socket.socket) -> tuple[bytes, bytes]:
 
 
 def exactly(peer: socket.socket, length: int) -> bytes:
-    """So many bytes. Raises OSError where the other end is gone, or silent (TimeoutError)."""
+    """The next `length` bytes. Raises OSError where the peer is gone, or silent (Timeout)."""
     data = bytearray(length)
     view = memoryview(data)
     while view:

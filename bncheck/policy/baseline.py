@@ -55,7 +55,7 @@ class Baseline:
     def gone(
         self, met: Iterable[tuple[Finding, str | None]], models: set[str | None]
     ) -> list[Known]:
-        """The known findings of these models that nobody met again."""
+        """The known findings of these models that were not found again."""
         found = {(finding.fingerprint, model) for finding, model in met}
         prints = {mark for mark, _ in found}
         return [
@@ -77,12 +77,12 @@ def known_of(finding: Finding, model: str | None) -> Known:
 
 def read_baseline(path: Path) -> Baseline:
     """Read a file that `render_baseline` made. Raises BncheckError."""
-    what, hint = "baseline of bncheck", "make it with --write-baseline"
+    what, hint = "bncheck baseline", "make it with --write-baseline"
     data = read_json(path, SCHEMA, what, hint)
     try:
         return Baseline(path, tuple(_known(entry) for entry in data["findings"]))
     except (KeyError, TypeError, ValueError):
-        raise BncheckError(f"is no {what}", hint, str(path)) from None
+        raise BncheckError(f"is not a {what}", hint, str(path)) from None
 
 
 def render_baseline(known: Iterable[Known]) -> str:

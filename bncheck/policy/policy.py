@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bncheck.core.findings import FailOn, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
@@ -15,6 +15,9 @@ from bncheck.policy.baseline import Baseline
 if TYPE_CHECKING:
     from bncheck.policy.config.settings import Ignored
     from bncheck.rules.rule import AnyRule
+
+#: A frozen report with a field `findings`.
+Report = TypeVar("Report", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class SortedFindings:
     known: tuple[Finding, ...] = ()
     excepted: tuple[Finding, ...] = ()
     used: frozenset[int] = frozenset()
+
+    def applied_to(self, report: Report) -> Report:
+        """The report with the findings that count; one with a field `known` gets the known ones."""
+        known = {"known": self.known} if hasattr(report, "known") else {}
+        return replace(report, findings=self.findings, **known)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ _PURE: Final = frozenset(
         *("itemgetter", "attrgetter", "methodcaller"),
     )
 )
-_HANDED_OVER: Final = BncheckError("hands a tensor to a call that may change it", AGAIN)
+_HANDED_OVER: Final = BncheckError("passes a tensor to a call that may change it", AGAIN)
 _ALIASES: Final = ("torch.", "collections.", "builtins.", "_codecs.")
 _DICT_METHODS: Final = frozenset(dir(OrderedDict)) | frozenset(dir(Counter))
 
@@ -122,7 +122,7 @@ def created(kind: Value, args: Args, keywords: bool, charge: Charge) -> Value:
     if kind in _FILLED_BY_INIT:
         return Node(kind)
     if keywords and _is_followed(kind):
-        raise BncheckError(f"makes a {kind.name} with named arguments", DISTRUST)
+        raise BncheckError(f"creates a {kind.name} with named arguments", DISTRUST)
     return called(kind, args, charge)
 
 
@@ -168,14 +168,14 @@ def _content(function: Global, args: Args, charge: Charge) -> Sequence[tuple[Val
         charge(len(source.entries))
         return list(source.entries)
     if len(args) > 1 or function == COUNTER or not isinstance(source, (list, tuple)):
-        raise BncheckError(f"makes a {function.name} of what is not a dict", AGAIN)
+        raise BncheckError(f"creates a {function.name} from something that is not a dict", AGAIN)
     charge(len(source))
     return [_pair(item) for item in source]
 
 
 def _pair(item: Value) -> tuple[Value, Value]:
     if not isinstance(item, (list, tuple)) or len(item) != 2:
-        raise BncheckError("makes a dict of what is not a list of pairs", AGAIN)
+        raise BncheckError("creates a dict from something that is not a list of pairs", AGAIN)
     return item[0], item[1]
 
 

@@ -15,6 +15,8 @@ from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 if TYPE_CHECKING:
+    import onnx
+
     from bncheck.reading.shards import Shards
 
 
@@ -24,6 +26,7 @@ class Container(StrEnum):
     TORCH_ZIP = "torch-zip"
     TORCH_LEGACY = "torch-legacy"
     PICKLE = "pickle"
+    NPZ = "npz"
     TORCHSCRIPT = "torchscript"
     EXPORTED_PROGRAM = "exported-program"
     SAFETENSORS = "safetensors"
@@ -69,13 +72,16 @@ class NormModule:
 class Subtree:
     """One set of tensors that belong together: a state dict or a module, at `path` in the file.
 
-    `main` is the one that the format's loader takes where a file holds several.
+    `main` is the one that the format's loader takes where a file holds several; `program` is what
+    an ONNX file says beside its tensors.
     """
 
     path: str
     tensors: Mapping[str, LazyTensor]
     modules: Mapping[str, NormModule] = field(default_factory=dict)
     main: bool = False
+    program: onnx.ModelProto | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def statistics(self) -> int:
@@ -89,7 +95,8 @@ class Checkpoint:
 
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
-    the model in a pickled file, such as epoch and global_step, `shards` the files of an index.
+    the model in a pickled file, such as epoch and global_step, `shards` the files of an index,
+    `program` an ONNX model's calls.
     """
 
     path: Path
@@ -102,6 +109,8 @@ class Checkpoint:
     numbers: Mapping[str, float] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     shards: Shards | None = None
+    program: onnx.ModelProto | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def part_name(key: str) -> str:

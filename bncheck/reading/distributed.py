@@ -181,7 +181,7 @@ def _names(entries: Mapping[str, Value], planner: Value) -> dict[str, tuple[str,
         if key.count(".") > MAX_DEPTH:
             raise _malformed()
         if ".".join(map(str, path)) != key:
-            raise _contradiction(key, "is called otherwise in planner_data")
+            raise _contradiction(key, "has another name in planner_data")
         found[key] = (".".join(map(str, path[:-1])), str(path[-1]))
     _refuse_nesting(found)
     return found
@@ -200,8 +200,8 @@ def _refuse_nesting(names: Mapping[str, tuple[str, str]]) -> None:
         for at, part in enumerate(key.split("."), 1):
             node = node.get(part, {})
             if None in node and at > depth:
-                raise _contradiction(key, "lies in one part of the state by its name, and not by "
-                                          "planner_data")  # fmt: skip
+                raise _contradiction(key, "belongs to one part of the state by its name, and "
+                                          "to another by planner_data")  # fmt: skip
 
 
 def _described(key: str, entry: Value, places: dict[str, tuple[str, int, int]]) -> _Described:
@@ -218,7 +218,7 @@ def _described(key: str, entry: Value, places: dict[str, tuple[str, int, int]]) 
         if not len(offsets) == len(sizes) == len(shape):
             raise _malformed()
         if any(o + n > whole for o, n, whole in zip(offsets, sizes, shape, strict=True)):
-            raise _contradiction(key, "has a chunk that ends beyond it")
+            raise _contradiction(key, "has a chunk that ends outside it")
         place = tuple(slice(o, o + n) for o, n in zip(offsets, sizes, strict=True))
         found.append(_Chunk(place, sizes, *places[_place(key, offsets)]))
     return _Described(key, state[0].name, shape, found)
@@ -246,7 +246,7 @@ def _storage_places(storage_data: Value) -> dict[str, tuple[str, int, int]]:
             continue
         where = _place(name, _sizes(key["offset"]))
         if where in places:
-            raise _contradiction(name, "lies in two places")
+            raise _contradiction(name, "is stored in two places")
         if place.get("transform_descriptors"):
             raise BncheckError(
                 f"keeps {quoted(name)} compressed or encrypted by an extension",
@@ -296,5 +296,7 @@ def _part(archives: _Archives, whole: _Described, chunk: _Chunk) -> StoredPart:
     if tensor is None or tensor.shape != chunk.sizes:
         raise _contradiction(whole.key, "has a chunk of another shape")
     if isinstance(tensor, StridedTensor) and tensor.dtype != dtype_name(whole.dtype):
-        raise _contradiction(whole.key, f"is called {whole.dtype} and stored as {tensor.dtype}")
+        raise _contradiction(
+            whole.key, f"is declared as {whole.dtype} and stored as {tensor.dtype}"
+        )
     return StoredPart(chunk.place, tensor, archive)

@@ -46,8 +46,8 @@ def read_exported_program(archive: ZipArchive) -> list[Subtree]:
     """The weights, and what the graph says about the normalisation layers that use them."""
     if "data.pkl" in archive:
         raise BncheckError(
-            "is a .pt2 archive and a file of torch.save in one: torch.load takes the other",
-            "do not trust it; save each of them by itself",
+            "is both a .pt2 archive and a file of torch.save: torch.load reads the latter",
+            "do not trust it; save each of them separately",
         )
     try:
         if _OLD_PROGRAM in archive:

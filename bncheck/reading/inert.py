@@ -52,7 +52,7 @@ def load(stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value] = Per
     except BncheckError:
         raise
     except (IndexError, KeyError):
-        raise _malformed("it takes what it never put there") from None
+        raise _malformed("it takes more from its stack than it put there") from None
     except (TypeError, ValueError, OverflowError, struct.error, AttributeError) as error:
         raise _malformed(str(error)[:80]) from None
     finally:
@@ -126,7 +126,7 @@ class _Machine:
     def line(self) -> bytes:
         line = self.stream.readline(INLINE_BYTES)
         if not line.endswith(b"\n"):
-            raise _malformed("a line without an end")
+            raise _malformed("an unterminated line")
         self.keep(len(line))
         return line[:-1].rstrip(b"\r")
 
@@ -241,7 +241,7 @@ class _Machine:
     def stack_global(self) -> None:
         module, name = self.top(2)
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _malformed("a global whose name is no text")
+            raise _malformed("a global whose name is not text")
         self.push(calls.canonical(module, name))
 
     # -- memo ------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class _Memo:
 
 def _arguments(args: Value) -> tuple[Value, ...]:
     if not isinstance(args, tuple):
-        raise _malformed("it calls something with what is not a tuple")
+        raise _malformed("it calls something with arguments that are not a tuple")
     return args
 
 

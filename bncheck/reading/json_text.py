@@ -1,4 +1,4 @@
-"""JSON from a file, parsed only if it is no more than a checkpoint has."""
+"""JSON from a file, parsed only if it is no larger than a checkpoint needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse(text: str | bytes, budget: Budget | None = None) -> Any:
     if values > MAX_JSON_VALUES:
         raise BncheckError(
             f"holds JSON of more than {MAX_JSON_VALUES:,} values (limit MAX_JSON_VALUES)",
-            "check where it is from",
+            "check where it comes from",
         )
     if budget is not None:
         width = 1 if data.isascii() else 4 if _FOUR_BYTES.search(data) else 2

@@ -52,7 +52,10 @@ def refuse_known(names: Iterable[str], constants: Container[str]) -> None:
 
 
 def _two_things(name: str) -> BncheckError:
-    return BncheckError(f"calls two things {quoted(name)}, and runtimes take either", EXPORT_AGAIN)
+    return BncheckError(
+        f"uses the name {quoted(name)} twice, and runtimes differ in which they take",
+        EXPORT_AGAIN,
+    )
 
 
 def external_entries(tensor: onnx.TensorProto) -> dict[str, str]:
@@ -62,7 +65,7 @@ def external_entries(tensor: onnx.TensorProto) -> dict[str, str]:
         key = text(entry.key)
         if key in entries:
             raise BncheckError(
-                f"says twice where the data of {quoted(text(tensor.name))} lie", EXPORT_AGAIN
+                f"says twice where the data of {quoted(text(tensor.name))} are", EXPORT_AGAIN
             )
         entries[key] = text(entry.value)
     return entries

@@ -77,7 +77,8 @@ def parse_model(source: Source) -> onnx.ModelProto:
 
 
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
-    """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
+    """The model, or None for bytes that are not an ONNX model (protobuf accepts nearly
+    anything)."""
     if source.size > MAX_ONNX_BYTES or not has_graph(source):
         return None
     from google.protobuf.message import DecodeError
@@ -96,7 +97,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     found = _Found(resolver, parameters_in(graphs_of(model.graph)))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
-    return [Subtree("", found.tensors, found.modules)]
+    return [Subtree("", found.tensors, found.modules, program=model)]
 
 
 class _Found:
@@ -176,7 +177,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
     while stack:
         graph, scope = stack.pop()
         if len(scope.maps) > MAX_DEPTH:
-            raise BncheckError("nests graphs beyond reason (limit MAX_DEPTH)", "simplify it")
+            raise BncheckError("nests graphs too deeply (limit MAX_DEPTH)", "simplify it")
         yield graph, scope
         for node in graph.node:
             for attribute in node.attribute:
@@ -230,7 +231,7 @@ def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     said = whole(entries.get("length"), length)
     if said != length:
         raise BncheckError(
-            f"says that {text(tensor.name)[:60]!r} has {said:,} bytes; its shape needs {length:,}",
+            f"declares {said:,} bytes for {text(tensor.name)[:60]!r}; its shape needs {length:,}",
             "export it again",
         )
     data = folder.open(entries.get("location", ""))

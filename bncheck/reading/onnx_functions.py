@@ -33,7 +33,7 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     for function in model.functions:
         if text(function.domain) in STANDARD:
             raise BncheckError(
-                f"has a function {quoted(text(function.name))} in the place of a standard operator",
+                f"has a function {quoted(text(function.name))} in place of a standard operator",
                 EXPORT_AGAIN,
             )
     _check_expansion(model)
@@ -75,8 +75,8 @@ def _check_expansion(model: onnx.ModelProto) -> None:
     whole = sum(sizes.get(key, 0) for key in _calls(model.graph.node))
     if sizes != before or whole > 4 * model.ByteSize() + MAX_EXPANDED_BYTES:
         raise BncheckError(
-            "has functions that become too large where they are inlined (limit MAX_EXPANDED_BYTES)",
-            "check where it is from",
+            "has functions that become too large when inlined (limit MAX_EXPANDED_BYTES)",
+            "check where it comes from",
         )
 
 

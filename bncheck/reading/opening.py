@@ -13,6 +13,9 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
+from bncheck.reading.foreign import refuse_foreign_folder
+from bncheck.reading.nested import as_one_tree
+from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
 from bncheck.reading.referred import referred
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
@@ -54,7 +57,7 @@ class _Content:
 
     @classmethod
     def of_pickle(cls, container: Container, pickled: Pickled) -> _Content:
-        return cls(container, find_subtrees(pickled), plain_numbers(pickled))
+        return cls(container, as_one_tree(find_subtrees(pickled)), plain_numbers(pickled))
 
 
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
@@ -79,6 +82,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.numbers,
             budget,
             content.shards,
+            chosen.program,
+            chosen.aliases,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -113,16 +118,15 @@ def _read_file(source: Source, path: Path) -> _Content:
     if content is not None:
         if may_be_graph(source):
             raise BncheckError(
-                f"is {content.container.value} and an ONNX model in one, and it depends on the "
-                "loader which",
-                "do not trust it; save each of them by itself",
+                f"is both {content.container.value} and an ONNX model, depending on the loader",
+                "do not trust it; save each of them separately",
             )
         return content
     from bncheck.reading.onnx_file import read_onnx
 
     onnx = read_onnx(source, path)
     if onnx is None:
-        sniff.refuse_unknown(source)
+        sniff.refuse_unknown(source, path)
     return _Content(Container.ONNX, onnx)
 
 
@@ -150,6 +154,8 @@ def _read_zip(archive: ZipArchive) -> _Content:
 
     if is_exported_program(archive):
         return _Content(Container.EXPORTED_PROGRAM, read_exported_program(archive))
+    if is_npz(archive):
+        return _Content(Container.NPZ, read_npz(archive))
     if "data.pkl" not in archive:
         sniff.refuse_zip(archive)
     if "constants.pkl" in archive:
@@ -164,6 +170,7 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
         if (path / name).is_file():
             _refuse_rival(path, name)
             return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
+    refuse_foreign_folder(path)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
@@ -175,7 +182,7 @@ def _refuse_rival(folder: Path, index: str) -> None:
     if whole != index and (folder / whole).is_file():
         raise BncheckError(
             f"holds {whole!r} and {index!r}, and libraries differ in which they load",
-            "name the one that you mean",
+            "name the one you mean",
         )
 
 

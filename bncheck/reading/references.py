@@ -73,7 +73,7 @@ class References:
 
 
 def _malformed() -> BncheckError:
-    return BncheckError("refers to a storage in a malformed way", "save it again with torch.save")
+    return BncheckError("has a malformed reference to a storage", "save it again with torch.save")
 
 
 def _view_twice(key: str) -> BncheckError:

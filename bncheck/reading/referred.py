@@ -3,7 +3,7 @@
 Such a file lies in the folder of the checkpoint, by its name and by where links lead. One layout
 whose links leave the folder is honest, the Hugging Face cache: REPO/snapshots/REVISION/... leads to
 REPO/blobs/DIGEST. It is told from an escape by where both really lie: open is the folder `blobs`
-beside the `snapshots` that the checkpoint itself is in, and only if it is no link.
+beside the `snapshots` that the checkpoint itself is in, and only if it is not a link.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from bncheck.core.errors import BncheckError
 def referred(folder: Path, name: str, raw: bool = False) -> Path:
     """The file that a checkpoint in the folder calls `name`. Raises BncheckError for any other.
 
-    Where its bytes are numbers whatever they are (`raw`), it is no hard link: an unpacked archive
-    can have made one to any file, of which the report would then tell (CVE-2026-34446).
+    Where its bytes are numbers whatever they are (`raw`), it is not a hard link: an unpacked
+    archive can have made one to any file, of which the report would then tell (CVE-2026-34446).
     """
     path = folder / relative(name)
     if not os.path.isfile(path):  # unlike Path.is_file, False for any name
         raise BncheckError(
-            f"names a file {name[:60]!r} that is not there", "get it, too, and put it there"
+            f"refers to a file {name[:60]!r} that does not exist", "get that file as well"
         )
     home, real = os.path.realpath(folder), os.path.realpath(path)
     if os.path.commonpath([home, real]) != home and os.path.dirname(real) != _blobs(home):
         raise BncheckError(
-            f"names a file {name[:60]!r} that is a link out of its folder",
+            f"refers to a file {name[:60]!r} that links out of its folder",
             "copy the file into the folder",
         )
     if raw and os.stat(real).st_nlink > 1:
@@ -42,8 +42,8 @@ def relative(name: str) -> PurePosixPath:
     odd = "\\" in name or "\0" in name
     if odd or path.is_absolute() or ".." in path.parts or not path.parts:
         raise BncheckError(
-            f"names a file {name[:60]!r} outside its own folder",
-            "do not trust it; get the checkpoint again",
+            f"refers to a file {name[:60]!r} outside its own folder",
+            "do not trust it; download the checkpoint again",
         )
     return path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: PyTorch's names, Keras' and TensorFlow's, PaddlePaddle's.
+#: PyTorch's names, Keras' and TensorFlow's, PaddlePaddle's, Chainer's, Darknet's.
 STATISTICS: Final = {
     "running_mean": "running_mean",
     "running_var": "running_var",
@@ -14,16 +14,27 @@ STATISTICS: Final = {
     "moving_variance": "running_var",
     "_mean": "running_mean",
     "_variance": "running_var",
+    "avg_mean": "running_mean",
+    "avg_var": "running_var",
+    "rolling_mean": "running_mean",
+    "rolling_variance": "running_var",
 }
+#: Batch Renormalization's standard deviations, and the mean that some put beside them.
+DEVIATIONS: Final = frozenset(("running_std", "running_avg_std"))
+RENORM_MEANS: Final = frozenset(("running_mean", "running_avg_mean"))
 AFFINE: Final = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 COUNTER: Final = {"num_batches_tracked": "num_batches_tracked"}
 
 #: `running_covar` of complex and whitening relatives, `running_std`, other spellings.
-_LIKE_A_STATISTIC: Final = re.compile(r"(?:running|moving|population)_?[a-z]", re.IGNORECASE)
+_LIKE_A_STATISTIC: Final = re.compile(r"(?:running|moving|rolling|population)_?[a-z]", re.I)
+#: What TensorFlow's variables and checkpoints, and the states of Flax NNX, put behind a name.
+_SUFFIXES: Final = (":0", "/.ATTRIBUTES/VARIABLE_VALUE", ".raw_value", ".value", "/value")
 
 
 def split_name(tensor: str) -> tuple[str, str]:
     """layer1.0.bn1.running_mean -> (layer1.0.bn1, running_mean)."""
+    for suffix in _SUFFIXES:
+        tensor = tensor.removesuffix(suffix)
     cut = max(tensor.rfind("."), tensor.rfind("/"))
     return tensor[: max(cut, 0)], tensor[cut + 1 :]
 

@@ -69,7 +69,7 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     if length > MAX_SAFETENSORS_HEADER_BYTES:
         raise BncheckError(
             f"has a header of {length:,} bytes (limit MAX_SAFETENSORS_HEADER_BYTES)",
-            "check where it is from",
+            "check where it comes from",
         )
     text = source.read(8, min(length, source.size - 8))
     source.budget.operations.take(len(text) // _TEXT_AN_OPERATION)
@@ -85,7 +85,19 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     source.budget.tensors.take(len(entries))
     source.budget.held.take(len(entries) * _TENSOR_BYTES)
     data = Storage(source.window(8 + length, source.size - 8 - length))
-    return [Subtree("", {name: _tensor(data, entry) for name, entry in entries.items()})]
+    tensors = {name: _tensor(data, entry) for name, entry in entries.items()}
+    return [Subtree("", tensors, aliases=_aliases(header.get("__metadata__"), names))]
+
+
+def _aliases(metadata: object, names: set[str]) -> dict[str, str]:
+    """Other names of tensors: `save_model` keeps those that it leaves out as metadata."""
+    if not isinstance(metadata, dict):
+        return {}
+    return {
+        alias: name
+        for alias, name in metadata.items()
+        if isinstance(alias, str) and isinstance(name, str) and name in names and alias not in names
+    }
 
 
 def _tensor(data: Storage, entry: dict[str, Any]) -> LazyTensor:

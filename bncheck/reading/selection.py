@@ -39,7 +39,7 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
     """The other subtrees that hold running statistics, those below the chosen one among them.
 
-    A key that is no subtree's own takes the tensors of all that are below it.
+    A key that is not itself a subtree takes the tensors of all that are below it.
     """
     taken = {id(tensor) for tensor in chosen.tensors.values()}
     return tuple(
@@ -91,7 +91,7 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
         names = sorted({tree.path for tree in subtrees if tree.path})
         near = difflib.get_close_matches(key, names, 1, 0.4)
         there = ", ".join(names[:8]) or "the whole file only"
-        hint = f"did you mean {near[0]}?" if near else f"there is: {there}"
+        hint = f"did you mean {near[0]}?" if near else f"choose from {there}"
         raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)
     return Subtree(key, tensors, modules)
 

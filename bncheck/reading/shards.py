@@ -76,7 +76,8 @@ class Shards:
             tensor = self._open(shard)[name]
             if self._holders[name] > 1:
                 raise BncheckError(
-                    f"is not the only shard with a tensor {quoted(name)}, and loaders take either",
+                    f"is not the only shard with a tensor {quoted(name)}, and loaders differ "
+                    "in which they take",
                     "do not trust it; download the model again",
                 )
             return use(tensor)
@@ -96,7 +97,7 @@ def _shards(path: Path, source: Source) -> dict[str, str]:
         weight_map = dict(index["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BncheckError(
-            "is JSON, but no index of shards (it has no weight_map)",
+            "is JSON, but not an index of shards (it has no weight_map)",
             "give bncheck the checkpoint or the *.index.json beside its shards",
         ) from None
     if len(weight_map) > MAX_TENSORS:

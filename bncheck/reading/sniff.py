@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NoReturn
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.foreign import refuse_by_name, refuse_foreign
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
 
@@ -16,16 +18,14 @@ _STRANGERS: Final = (
     (b"<!doctype html", "is a web page, not a checkpoint", "download the raw file"),
     (b"<html", "is a web page, not a checkpoint", "download the raw file"),
     (b"<?xml", "is XML, not a checkpoint", "download the raw file"),
-    (b"<error", "is an error message of a server, not a checkpoint", _AGAIN),
+    (b"<error", "is a server's error message, not a checkpoint", _AGAIN),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", "unpack it and give bncheck what is inside"),
     (b"rar!", "is a RAR archive", "unpack it and give bncheck what is inside"),
     (b"\x1f\x8b", "is compressed with gzip", "run gunzip and give bncheck the result"),
     (b"bzh", "is compressed with bzip2", "run bunzip2 and give bncheck the result"),
     (b"\xfd7zxz", "is compressed with xz", "run unxz and give bncheck the result"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "run unzstd and give bncheck the result"),
-    (b"\x89hdf", "is an HDF5 (Keras) file", "convert the weights to safetensors"),
     (b"\x93numpy", "is a NumPy array, not a checkpoint", "give bncheck the model's own file"),
-    (b"gguf", "is a GGUF file, which holds no BatchNorm", "give bncheck the PyTorch weights"),
     (b"\x89png", "is an image, not a checkpoint", "check the path"),
     (b"\xff\xd8\xff", "is an image, not a checkpoint", "check the path"),
     (b"%pdf", "is a PDF, not a checkpoint", "check the path"),
@@ -41,6 +41,7 @@ def refuse_stranger(source: Source) -> None:
     if not source.size:
         raise BncheckError("is empty (0 bytes)", _AGAIN)
     head = source.head(512)
+    refuse_foreign(source)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what, remedy in _STRANGERS:
         if start.startswith(magic):
@@ -50,10 +51,8 @@ def refuse_stranger(source: Source) -> None:
             "is a tar archive (or a checkpoint of torch 0.1)",
             "unpack it, or load and save it again with a current torch",
         )
-    if head[4:8] == b"TFL3":
-        raise BncheckError("is a TensorFlow Lite model", "give bncheck the PyTorch weights")
     if not any(head):
-        raise BncheckError("begins with nothing but zero bytes: a download cut short", _AGAIN)
+        raise BncheckError("starts with zero bytes only: an incomplete download", _AGAIN)
 
 
 def refuse_zip(archive: ZipArchive) -> NoReturn:
@@ -67,15 +66,15 @@ def refuse_zip(archive: ZipArchive) -> NoReturn:
     if any(name.endswith(".npy") for name in names):
         raise BncheckError("is a NumPy archive (.npz), not a checkpoint", "use it with --data")
     if "model.weights.h5" in names:
-        raise BncheckError("is a Keras model", "convert the weights to safetensors")
+        raise BncheckError(
+            "is a Keras model", "unzip it, and see what bncheck says of its model.weights.h5"
+        )
     inside = [n for n in names if n.endswith((".pt", ".pth", ".ckpt", ".bin", ".safetensors"))]
     if inside:
         raise BncheckError(
-            f"is a zip archive around {inside[0][-60:]!r}", "unpack it and give bncheck that file"
+            f"is a zip archive of {inside[0][-60:]!r}", "unpack it and give bncheck that file"
         )
-    raise BncheckError(
-        "is a zip archive without a data.pkl in it, so no checkpoint", "check the path"
-    )
+    raise BncheckError("is a zip archive without a data.pkl, so not a checkpoint", "check the path")
 
 
 def looks_like_pickle(source: Source) -> bool:
@@ -89,13 +88,14 @@ def may_be_old_pickle(source: Source) -> bool:
     return source.head(1) in _OLD_PICKLES
 
 
-def refuse_unknown(source: Source) -> NoReturn:
+def refuse_unknown(source: Source, path: Path) -> NoReturn:
     """Raise BncheckError for bytes that no reader recognises."""
+    refuse_by_name(source, path)
     head = source.head(256)
     if head.lstrip()[:1] in (b"{", b"["):
         raise BncheckError("is JSON, not a checkpoint", "give bncheck the file with the weights")
     kind = "text" if all(byte >= 32 or byte in b"\t\r\n" for byte in head) else "binary data"
     raise BncheckError(
-        f"is no checkpoint that bncheck knows ({kind})",
-        "give it a file of torch.save, safetensors, torch.export or ONNX",
+        f"is not a checkpoint that bncheck knows ({kind})",
+        "give it a torch.save, safetensors, torch.export or ONNX file",
     )

@@ -64,7 +64,7 @@ class SourceFile:
         except FileNotFoundError:
             raise BncheckError("does not exist", "check the path") from None
         except PermissionError:
-            raise BncheckError("may not be read", "check its permissions") from None
+            raise BncheckError("is not readable", "check its permissions") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise BncheckError(f"cannot be opened ({reason})", "check the path") from None
@@ -87,7 +87,7 @@ class SourceFile:
     def _at(self, offset: int) -> io.FileIO:
         """The open file at this place."""
         if self._file is None and _identity(self._open()) != self._identity:
-            raise BncheckError("was exchanged while it was read", "wait for its writer to finish")
+            raise BncheckError("was replaced while it was read", "wait for its writer to finish")
         assert self._file is not None
         self._file.seek(offset)
         return self._file
@@ -188,8 +188,8 @@ class Source:
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise BncheckError(
-                f"is cut off: bytes {offset} to {offset + length} are needed, "
-                f"{self.size} are there",
+                f"is truncated: bytes {offset} to {offset + length} are needed, {self.size} "
+                "are there",
                 "download or copy it again",
             )
 
@@ -201,7 +201,7 @@ class Source:
         """A smaller window; it must lie within this one."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise BncheckError(
-                f"is cut off: a part of {length} bytes at {offset} ends beyond its "
+                f"is truncated: a part of {length} bytes at {offset} ends beyond its "
                 f"{self.size} bytes",
                 "download or copy it again",
             )
@@ -215,7 +215,7 @@ class Source:
 
 
 def _became_shorter() -> BncheckError:
-    return BncheckError("became shorter while it was read", "wait for its writer to finish")
+    return BncheckError("shrank while it was read", "wait for its writer to finish")
 
 
 class _Raw(io.RawIOBase):

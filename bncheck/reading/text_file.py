@@ -18,7 +18,7 @@ def read_text(path: Path, hint: str) -> str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BncheckError("is no file", hint, str(path))
+            raise BncheckError("is not a file", hint, str(path))
         if status.st_size > _MOST:
             raise BncheckError(f"is larger than {_MOST >> 20} MiB", hint, str(path))
         return path.read_text("utf-8")
@@ -39,5 +39,5 @@ def read_json(path: Path, schema: str, what: str, hint: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict) or data.get("schema") != schema:
-        raise BncheckError(f"is no {what}", hint, str(path))
+        raise BncheckError(f"is not a {what}", hint, str(path))
     return data

@@ -42,7 +42,7 @@ def read_zip(archive: ZipArchive, record: str = "data.pkl", data: str = "data/")
     pickle = archive.read(record, MAX_PICKLE_BYTES)
     order = archive.read("byteorder", 64) if "byteorder" in archive else b"little"
     if order not in (b"little", b"big"):
-        raise BncheckError("names a byte order that nobody knows", "save it again with torch.save")
+        raise BncheckError("names an unknown byte order", "save it again with torch.save")
 
     def find(key: str, dtype: str, elements: int) -> Storage:
         if not archive.has_checksum(f"{data}{key}") and archive.has_checksum(record):
@@ -78,7 +78,7 @@ def read_legacy(source: Source) -> Pickled:
         length = first.elements * item_size(storage_dtype(first.kind))
         if int.from_bytes(source.read(offset, 8), "little", signed=True) != first.elements:
             raise BncheckError(
-                f"is damaged: storage {key[:40]!r} has another size than its tensors say",
+                f"is damaged: storage {key[:40]!r} does not have the size that its tensors say",
                 "download it again",
             )
         storages[key] = Storage(source.window(offset + 8, length))
@@ -96,7 +96,7 @@ def read_plain(source: Source) -> Pickled:
     """A file of `pickle.dump`: tensors carry whole torch files, arrays their bytes."""
 
     def find(key: str, dtype: str, elements: int) -> Storage:
-        raise BncheckError("refers to storages that it does not hold", "save it with torch.save")
+        raise BncheckError("refers to storages that it does not contain", "save it with torch.save")
 
     root = inert.load(source.stream(), source.budget, References(6))
     return Pickled(root, TorchObjects(source, find, read_nested))
@@ -110,9 +110,9 @@ def read_nested(source: Source) -> tuple[Storage, str]:
     elif magic == LEGACY_MAGIC:
         pickled = read_legacy(source)
     else:
-        raise BncheckError("holds a tensor in a layout that is not known", "save it again")
+        raise BncheckError("holds a tensor in an unknown layout", "save it again")
     if not isinstance(pickled.root, StorageReference):
-        raise BncheckError("holds a storage in a layout that is not known", "save it again")
+        raise BncheckError("holds a storage in an unknown layout", "save it again")
     return pickled.objects.storage(pickled.root)
 
 

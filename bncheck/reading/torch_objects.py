@@ -182,7 +182,7 @@ class TorchObjects:
     def _bytes(self, value: Value) -> bytes:
         try:
             return self._raw(value)
-        except ValueError:  # text whose letters are no bytes
+        except ValueError:  # text whose characters are not bytes
             raise BncheckError("holds an array without its bytes", "save it again") from None
 
 
@@ -207,7 +207,7 @@ def _unreadable(flaw: BncheckError) -> LoadedTensor:
 
 def _swapped() -> BncheckError:
     return BncheckError(
-        "holds big-endian numbers of which torch swaps other bytes than their own",
+        "holds big-endian numbers that torch would swap wrongly",
         "save it again on a little-endian machine",
     )
 
@@ -219,7 +219,7 @@ def _unknown_array() -> BncheckError:
 def _encoded(args: tuple[Value, ...]) -> bytes:
     """How Python 3 writes bytes in protocol 2: text whose code points are the bytes."""
     if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1"):
-        raise BncheckError("encodes a text in a way that no pickler does", "save it again")
+        raise BncheckError("encodes text in a way that no pickler does", "save it again")
     return args[0].encode("latin-1")
 
 
@@ -292,7 +292,7 @@ def _byte_names(pairs: Sequence[tuple[Value, Value]], beside_text: bool) -> dict
     }
     made = [pair for pair in encoded if isinstance(pair[0], Node)]
     if made and (beside_text or found or any(_is_numeric(part) for pair in made for part in pair)):
-        raise BncheckError("has a name that a call would make", "save it again")
+        raise BncheckError("has a name computed by a call", "save it again")
     return found
 
 
@@ -353,5 +353,5 @@ def registered(own: Mapping[str, Value]) -> dict[str, Value]:
     if not parameters.keys().isdisjoint(buffers) or any(
         name in own for name in chain(parameters, buffers)
     ):
-        raise BncheckError("holds a module with two things of one name", "save its state dict")
+        raise BncheckError("holds a module with two attributes of one name", "save its state dict")
     return {**parameters, **buffers}

@@ -17,6 +17,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.nested import unwrapped
 from bncheck.reading.pickle_values import MAPPINGS, Global, Node, OpaqueTensor, TensorView, Value
 from bncheck.reading.roles import STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
@@ -48,7 +49,7 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
         if (step := next(stack[-1], None)) is None:
             stack.pop()
             continue
-        path, value = step
+        path, value = step[0], unwrapped(step[1])
         if len(stack) > MAX_DEPTH:
             raise too_deep()
         if not _is_full(value) or id(value) in seen:
@@ -76,6 +77,7 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
 
 def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
     """A tensor of a state dict; the result of an unknown call, too, where a statistic should be."""
+    item = unwrapped(item)
     tensor = pickled.objects.tensor(item)
     if tensor is not None or not isinstance(item, Node) or split_name(name)[1] not in STATISTICS:
         return tensor
@@ -86,7 +88,7 @@ def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
 
 def _refuse_call(call: Node) -> NoReturn:
     raise BncheckError(
-        f"has a statistic that a call would make ({str(call.function)[:60]})",
+        f"has a statistic computed by a call ({str(call.function)[:60]})",
         "save it as a plain tensor",
     )
 
@@ -111,7 +113,7 @@ def _is_full(value: Value) -> TypeGuard[_Full]:
 def too_deep() -> BncheckError:
     """For what is nested like nothing that a person wrote, or contains itself."""
     return BncheckError(
-        "nests its content beyond reason (limit MAX_DEPTH)",
+        "nests its content too deeply (limit MAX_DEPTH)",
         "save the weights alone, as a state dict",
     )
 
@@ -126,7 +128,7 @@ def _children(
         pairs = chain(
             children(value), ((str(index), item) for index, item in enumerate(value.items))
         )
-        if not value.is_call_of(MAPPINGS):  # whose attributes are no entries
+        if not value.is_call_of(MAPPINGS):  # whose attributes are not entries
             states = value.state if isinstance(value.state, tuple) else (value.state,)
             yield from ((path, state) for state in states if isinstance(state, Node))
     for key, item in pairs:

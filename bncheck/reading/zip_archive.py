@@ -18,7 +18,11 @@ from typing import BinaryIO, cast
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_TEXT_RECORD_BYTES, MAX_ZIP_DIRECTORY_BYTES
+from bncheck.core.limits import (
+    MAX_EXPANDED_BYTES,
+    MAX_TEXT_RECORD_BYTES,
+    MAX_ZIP_DIRECTORY_BYTES,
+)
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
@@ -84,7 +88,7 @@ class ZipArchive:
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
             reason = str(error)[:60]
             if reason == "File is not a zip file":  # so says zipfile of what lacks its end
-                reason = "it has no end: a download cut short?"
+                reason = "its end is missing: an incomplete download?"
             raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None
         self.budget.held.take(_HELD_RECORD * len(infos))
         self.folder = _top_folder([info.orig_filename for info in infos])
@@ -129,14 +133,14 @@ class ZipArchive:
         record = self._record(name)
         if record.folder:
             raise BncheckError(
-                f"has a record {name[:60]!r} that calls itself a folder, so torch reads nothing",
+                f"has a record {name[:60]!r} that is marked as a folder, so torch reads nothing",
                 "do not trust it; save it again with torch.save",
             )
         if record.compressed or record.encrypted:
             raise BncheckError(
-                f"was packed again with compression or encryption (record {name[:60]!r}): "
+                f"was repacked with compression or encryption (record {name[:60]!r}): "
                 "torch.load(mmap=True) reads garbage from it",
-                "unpack it and pack it again with `zip -0 -r`, or load and save it with torch",
+                "unpack it and repack it with `zip -0 -r`, or load and save it with torch",
             )
         if record.stored != record.size:
             raise BncheckError(f"has a damaged zip directory (record {name[:60]!r})", _DAMAGED)
@@ -169,19 +173,42 @@ class ZipArchive:
         if longest > MAX_TEXT_RECORD_BYTES:
             raise BncheckError(
                 f"holds {longest:,} bytes of source code or JSON (limit MAX_TEXT_RECORD_BYTES)",
-                "check where it is from",
+                "check where it comes from",
             )
         self.budget.operations.take(longest // _TEXT_AN_OPERATION)
         if not record.compressed:
             return self.read(name, MAX_TEXT_RECORD_BYTES)
         packed = self._source.read(self._data_offset(name, record), record.stored)
-        try:
-            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.size or 1)
-        except zlib.error:
-            raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
+        text = _inflated(packed, record.size or 1, name)
         if zlib.crc32(text) != record.crc:
             raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED)
         return text
+
+    def beginning(self, name: str, length: int) -> bytes:
+        """The first bytes of a record, inflated, or all there are; its checksum is not verified."""
+        record = self._record(name)
+        if record.compressed and not record.encrypted:
+            offset = self._data_offset(name, record)
+            packed = self._source.read(offset, min(record.stored, length))
+            return _inflated(packed, length, name)
+        return self.source(name).head(length)
+
+    def inflated(self, name: str) -> bytes:
+        """A whole record of numbers, as stored or inflated within the limit."""
+        record = self._record(name)
+        if not record.compressed or record.encrypted:
+            storage = self.storage(name)
+            return storage.read(0, storage.source.size)
+        if record.size > MAX_EXPANDED_BYTES:
+            raise BncheckError(
+                f"holds a compressed record of {record.size:,} bytes (limit MAX_EXPANDED_BYTES)",
+                "save it without compression",
+            )
+        packed = self._source.numbers(self._data_offset(name, record), record.stored)
+        data = _inflated(packed, record.size or 1, name)
+        if zlib.crc32(data) != record.crc:
+            raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED)
+        return data
 
     def _record(self, name: str) -> _Record:
         record = self._records.get(name.lower())
@@ -210,6 +237,14 @@ class ZipArchive:
         return start + name_length + extra_length
 
 
+def _inflated(packed: bytes, length: int, name: str) -> bytes:
+    """At most `length` bytes."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, length)
+    except zlib.error:
+        raise BncheckError(f"has a damaged record {name[:60]!r}", _DAMAGED) from None
+
+
 def _check_end(source: Source, comment: int, start: int, count: int) -> None:
     """Refuse a directory that is not what and where the archive's end says.
 
@@ -225,10 +260,10 @@ def _check_end(source: Source, comment: int, start: int, count: int) -> None:
         mark, here, total, offset = _END64.unpack(source.read(end64, _END64.size))
         sound = sound and mark == b"PK\x06\x06" and _LOCATOR.unpack(locator)[0] == end64
     if not sound or offset != start:
-        raise BncheckError("is a zip archive behind or around something else", _DAMAGED)
+        raise BncheckError("is a zip archive with other data before or after it", _DAMAGED)
     if (here, total) != (count, count):
         raise BncheckError(
-            f"is a zip archive of {count} records whose end counts {total}",
+            f"is a zip archive of {count} records whose directory counts {total}",
             "do not trust it; save it again with torch.save",
         )
 

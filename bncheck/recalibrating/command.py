@@ -13,6 +13,7 @@ from bncheck.inspecting.from_file import InspectOptions
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.measuring.distributed import Processes
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.reading.kinds import NormKind
 from bncheck.reading.opening import open_checkpoint
 from bncheck.recalibrating.formula import repair_without_data
 from bncheck.recalibrating.report import RecalibrationReport
@@ -58,7 +59,7 @@ def recalibrate_file(
     shared = tuple(shared_elsewhere(checkpoint, values))
     if shared:
         others = f"{shortened(shared[0])}{f' and {len(shared) - 1} more' if shared[1:] else ''}"
-        note(f"{out}: {others} changed, too: this file keeps them in the same bytes")
+        note(f"{out}: {others} changed as well: the file stores them in the same bytes")
     return replace(report, written=out, also_changed=shared)
 
 
@@ -72,8 +73,9 @@ def _recalibrated(
     path = Path(checkpoint.path)
     if checkpoint.container in _NO_COPY:
         raise BncheckError(
-            f"is {checkpoint.container.value}, a layout of which no mended copy can be made",
-            "recalibrate the checkpoint that it was made from, and make it again",
+            f"is {checkpoint.container.value}, a format in which bncheck cannot write a "
+            "repaired copy",
+            "recalibrate the checkpoint it was made from, and convert it again",
             str(path),
         )
     check_outputs([out], [path])
@@ -82,6 +84,12 @@ def _recalibrated(
         layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     except BncheckError as error:
         raise error.about(str(path)) from None
+    if any(layer.kind is NormKind.RENORM for layer in layers):
+        raise BncheckError(
+            "keeps standard deviations (Batch Renormalization), which recalibrate does not write",
+            "run some batches in train() with r_max=1 and d_max=0",
+            str(path),
+        )
     if measuring is None:
         report = repair_without_data(layers, str(path))
     else:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class RecalibrationReport:
     """What new statistics would do, or did; `reason` says why nothing was written.
 
-    `also_changed` are tensors of other parts of the file that share their bytes with the new ones.
+    `unmeasured` are layers that were left as they were, with the reason.
+    `also_changed` are tensors of other parts of the file that share their bytes with the new ones,
+    `tensors` the names of the layers' tensors by role.
     """
 
     layers: tuple[str, ...]
@@ -33,6 +35,7 @@ class RecalibrationReport:
     statistics: Mapping[str, tuple[Floats, Floats]]
     counters: Mapping[str, int]
     unreached: tuple[str, ...] = ()
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
     comparison: Comparison | None = None
     samples: int | None = None
     method: str = "data"
@@ -43,6 +46,7 @@ class RecalibrationReport:
     reason: str | None = None
     prefix: str = ""
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The new buffers by their names in the model; load them with strict=False.
@@ -66,6 +70,7 @@ class RecalibrationReport:
             "before": [{"name": n, "w2": self.before.get(n)} for n in self.layers],
             "after": [{"name": n, "w2": self.after.get(n)} for n in self.layers],
             "not_reached": list(self.unreached),
+            "not_measured": [{"name": n, "reason": why} for n, why in self.unmeasured.items()],
             "metric": None
             if metric is None
             else {"name": metric.metric, "before": metric.before, "after": metric.after},

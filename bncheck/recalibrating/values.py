@@ -21,9 +21,11 @@ def values_in_file(report: RecalibrationReport, checkpoint: Checkpoint) -> dict[
     found: dict[str, Array] = {}
     for name, (mean, var) in report.statistics.items():
         dot = f"{name}." if name else ""
+        called = report.tensors.get(name, {})
         for role, values in (("running_mean", mean), ("running_var", var)):
-            if f"{dot}{role}" in checkpoint.tensors:
-                found[f"{dot}{role}"] = values
+            tensor = called.get(role, f"{dot}{role}")
+            if tensor in checkpoint.tensors:
+                found[tensor] = values.reshape(checkpoint.tensors.lazy[tensor].shape)
         counter = f"{dot}num_batches_tracked"
         if name in report.counters and counter in checkpoint.tensors:
             found[counter] = np.array(report.counters[name])
@@ -43,9 +45,12 @@ def buffers_of(model: nn.Module, report: RecalibrationReport) -> dict[str, Tenso
     found: dict[str, Tensor] = {}
     for name, (mean, var) in report.statistics.items():
         dot = f"{name}." if name else ""
+        called = report.tensors.get(name, {})
         for role, values in (("running_mean", mean), ("running_var", var)):
-            old = known[f"{dot}{role}"]
-            found[f"{dot}{role}"] = torch.from_numpy(values).to(old.device, old.dtype)
+            tensor = called.get(role, f"{dot}{role}")
+            old = known[tensor]
+            new = torch.from_numpy(values).to(old.device, old.dtype)
+            found[tensor] = new.reshape(old.shape)
         if name in report.counters:
             old = known[f"{dot}num_batches_tracked"]
             found[f"{dot}num_batches_tracked"] = torch.full_like(old, report.counters[name])

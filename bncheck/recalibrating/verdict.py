@@ -29,14 +29,14 @@ def with_verdict(
     advice: Advice,
 ) -> RecalibrationReport:
     """BN208 where the new statistics serve worse, or do not even agree with the data."""
-    reason = _worse(report, thresholds) or _unproven(advice)
+    reason = _worse(report, thresholds) or _unproven(advice, report.comparison)
     if reason is None:
         return report
     finding = would_hurt.finding(
         Severity.ERROR,
         None,
         f"nothing was written: {reason}",
-        "leave the statistics as they are; check that the data are prepared as in training",
+        "keep the statistics as they are; check that the data are preprocessed as in training",
         w2=measurement.w2 if measurement else None,
         before=report.comparison.before if report.comparison else None,
         after=report.comparison.after if report.comparison else None,
@@ -44,7 +44,7 @@ def with_verdict(
     return replace(report, reason=reason, findings=(finding,))
 
 
-def _unproven(advice: Advice) -> str | None:
+def _unproven(advice: Advice, results: Comparison | None) -> str | None:
     """Why `inspect` on the same input does not say to recalibrate."""
     if advice is Advice.LEAVE:
         return "the statistics are not at fault as far as these data show; --force writes them"
@@ -52,6 +52,12 @@ def _unproven(advice: Advice) -> str | None:
         return (
             "data and statistics disagree, and nothing shows that it is the statistics; --force "
             "writes them, where these data are those of deployment"
+        )
+    better = results is not None and results.direction is Direction.BETTER
+    if advice is Advice.NOTHING and not better:
+        return (
+            "the running statistics agree with the data, and measured ones would not be better; "
+            "--force writes them"
         )
     return None
 
@@ -61,8 +67,8 @@ def _worse(report: RecalibrationReport, thresholds: Thresholds) -> str | None:
     assert c is not None
     if c.direction is Direction.WORSE:
         return (
-            f"{c.metric} would fall from {c.before:.3f} to {c.after:.3f}; the running statistics "
-            "serve these data better than measured ones"
+            f"{c.metric} would fall from {c.before:.3f} to {c.after:.3f}; the running "
+            "statistics do better on these data than measured ones"
         )
     old = max((w2 for w2 in report.before.values() if w2 is not None), default=math.inf)
     new = max((w2 for w2 in report.after.values() if w2 is not None), default=0.0)

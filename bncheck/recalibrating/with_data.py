@@ -6,22 +6,17 @@ last batch weighs what it is, and sorted data do no harm. A layer that saw nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.data import Batches
 from bncheck.inspecting.diagnosis import Advice, diagnose
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.measurement import MeasuredLayer, Measurement, measured_statistics
-from bncheck.measuring.results import Comparison
-from bncheck.measuring.run import Run
+from bncheck.measuring.measurement import measured_statistics
 from bncheck.recalibrating.counters import new_counters
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.recalibrating.verdict import with_verdict
@@ -33,8 +28,7 @@ from bncheck.subject.setup import Measuring
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
-    Statistics = dict[str, tuple[Floats, Floats]]
+    Statistics = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 def recalibrate_with_data(
@@ -45,70 +39,39 @@ def recalibrate_with_data(
 ) -> RecalibrationReport:
     """Measure, and judge what the measured statistics do. Raises BncheckError."""
     from bncheck.measuring.measure import measure, measure_population
+    from bncheck.measuring.proving import proven
 
     run = measuring.run(options.train_batch_size, True, options.thresholds)
     data = measuring.batches()
+    subject = proven(subject, data, run)
     found = static_findings(None, layers, options)
     broken = any(
         f.severity is Severity.ERROR and (non_finite.made(f) or negative_variance.made(f))
         for f in found
     )
-    measurement: Measurement | None = None
-    if broken:
-        measured = measure_population(subject, layers, data, run)
-    else:
-        measurement = measure(subject, layers, data, run)
-        measured = measurement.layers
+    examine = measure_population if broken else measure
+    measurement = examine(subject, layers, data, run)
+    measured = measurement.layers
     statistics = measured_statistics(measured)
     _refuse_non_finite(statistics)
-    after, comparison = _proof(subject, measured, statistics, data, run, measurement)
-    before = {m.layer.name: m.eval.w2 if m.eval else None for m in measured}
+    comparison = measurement.comparison
     report = RecalibrationReport(
         tuple(m.layer.name for m in measured),
-        before,
-        after,
+        {m.layer.name: m.eval.w2 if m.eval else None for m in measured},
+        measurement.restored,
         statistics,
         new_counters([m.layer for m in measured if m.layer.name in statistics]),
         tuple(m.layer.name for m in measured if m.layer.name not in statistics),
+        subject.in_file(subject.unmeasured),
         comparison,
-        comparison.samples,
+        comparison.samples if comparison else measurement.samples,
         prefix=subject.prefix,
+        tensors={m.layer.name: m.layer.tensors for m in measured},
     )
     if measuring.force:
         return report
-    advice = diagnose(measurement, found, RULES, "").advice if measurement else Advice.RECALIBRATE
+    advice = Advice.RECALIBRATE if broken else diagnose(measurement, found, RULES, "").advice
     return with_verdict(report, measurement, options.thresholds, advice)
-
-
-def _proof(
-    subject: Instrumented,
-    measured: Sequence[MeasuredLayer],
-    statistics: Statistics,
-    data: Batches,
-    run: Run,
-    measurement: Measurement | None,
-) -> tuple[dict[str, float | None], Comparison]:
-    """W2 of every layer with the new statistics in the eval cascade, and results side by side."""
-    import torch
-
-    from bncheck.measuring.cascades import Cascade, run_cascade
-    from bncheck.measuring.comparison import compare
-    from bncheck.measuring.deviation import deviation
-    from bncheck.measuring.norms import with_statistics
-
-    inner = subject.in_model(statistics)
-    comparison = measurement.comparison if measurement else None
-    if comparison is None:
-        comparison = compare(subject, data, inner, run)
-    with torch.no_grad(), with_statistics(subject.norms, inner):
-        seen = subject.in_file(run_cascade(subject, data, Cascade.EVAL, run).moments)
-    after: dict[str, float | None] = {}
-    for m in measured:
-        name = m.layer.name
-        if name in statistics and name in seen:
-            new = replace(m.layer, mean=statistics[name][0], var=statistics[name][1])
-            after[name] = deviation(new, seen[name]).w2
-    return after, comparison
 
 
 def _refuse_non_finite(statistics: Statistics) -> None:

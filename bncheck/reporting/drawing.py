@@ -94,7 +94,7 @@ def _legend(figure: Heatmap, columns: int, colour: bool) -> Text:
 def _rest(ranking: Ranking | None, first: int, left: int) -> list[RenderableType]:
     lines: list[RenderableType] = []
     if ranking and first:
-        lines.append(Text(f"first the {first} layers that {ranking.first}"))
+        lines.append(Text(f"shown first: the {first} layers that {ranking.first}"))
     if ranking and left:
         text = f"{count(left, 'layer')} left out that {ranking.last} (--verbose shows all)"
         lines.append(Text(text))

@@ -16,7 +16,7 @@ from bncheck.reporting.document import Document, Pages
 from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 
-#: GitHub shows so many errors and so many warnings of a step, and drops the rest unsaid.
+#: GitHub shows this many errors and this many warnings per step, and silently drops the rest.
 _SHOWN: Final = 10
 
 
@@ -59,7 +59,7 @@ def _capped(annotations: Sequence[Annotation], level: str) -> list[str]:
 def _of_error(error: BncheckError) -> Annotation:
     path, line = file_and_line(error.subject)
     file = path if os.path.isfile(path) else ""
-    return Annotation("error", "bncheck could not do it", visible(str(error), None), file, line)
+    return Annotation("error", "bncheck failed", visible(str(error), None), file, line)
 
 
 def _of_findings(documents: Sequence[Document]) -> list[Annotation]:

@@ -169,7 +169,8 @@ def _chapter(chapter: Chapter) -> Iterator[RenderableType]:
     """One model of a gate in brief: a line for each check, and its errors and warnings."""
     word = chapter.status if chapter.standing is None else chapter.status.upper()
     name = visible(chapter.name)
-    yield row(shown(word, STYLES[chapter.standing]), Text(name, "bold"), _CHAPTER)
+    width = max(_CHAPTER, len(word) + 1)
+    yield row(shown(word, STYLES[chapter.standing]), Text(name, "bold"), width)
     for document in chapter.documents:
         head = shown(f"{document.command} {document.subject}: ")
         head.append(visible(document.verdict), STYLES[document.standing])

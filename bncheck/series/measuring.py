@@ -17,12 +17,13 @@ import numpy as np
 
 from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, run_cascade
-from bncheck.measuring.collector import channels_second
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.histogram import BINS, Bins
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import refuse_few_samples
+from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
+from bncheck.measuring.proving import proven
 from bncheck.reading.opening import open_checkpoint
 from bncheck.series.distance import Statistics
 from bncheck.subject.model import build_model
@@ -70,6 +71,7 @@ class Meter:
         """Load the snapshot and run the data through it; by layer, in the order of execution."""
         subject = instrumented(self._measuring, open_checkpoint(path, self._key))
         agree_on_model(subject, self._run)
+        subject = proven(subject, self._data, self._run)
         outputs = Outputs(subject.model) if self._every else None
         counter = _Counter(subject, outputs, coordinates or {})
         with counter.attached():
@@ -118,7 +120,7 @@ class _Counter:
     def attached(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for norm in self._inputs:
-                handle = norm.module.register_forward_pre_hook(self._before(norm.name))
+                handle = norm.module.register_forward_pre_hook(self._before(norm))
                 stack.callback(handle.remove)
             if self._outputs is not None:
                 stack.enter_context(self._outputs.watched(self._count))
@@ -136,8 +138,8 @@ class _Counter:
             if total is not None
         }
 
-    def _before(self, name: str) -> Any:
-        return lambda module, args: self._count(name, args[0], module.running_mean.numel())
+    def _before(self, norm: TrackingNorm) -> Any:
+        return lambda module, args: self._count(norm.name, args[0], norm.channels)
 
     def _count(self, name: str, x: Tensor, channels: int) -> None:
         if name not in self._bins:

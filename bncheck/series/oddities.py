@@ -12,7 +12,7 @@ from bncheck.series.snapshot import Snapshot
 
 
 def parts_taken(snapshots: Sequence[Snapshot]) -> Iterator[str]:
-    """Which part of files of several was compared, if nobody has said which."""
+    """The part of each file that was compared, where the user chose none."""
     chosen = [s for s in snapshots if s.others]
     if not chosen:
         return
@@ -21,10 +21,14 @@ def parts_taken(snapshots: Sequence[Snapshot]) -> Iterator[str]:
     for snapshot in snapshots:
         keys.setdefault(snapshot.key, []).append(snapshot)
     if len(keys) == 1:
-        yield f"took {part_name(chosen[0].key)} of every snapshot; --key takes another: {others}"
+        yield (
+            f"using {part_name(chosen[0].key)} of every snapshot; --key selects another: {others}"
+        )
         return
     parts = (f"{part_name(key)} of {group[0].path} ({len(group)})" for key, group in keys.items())
-    yield f"took different parts: {', '.join(parts)}; --key takes the same part of all: {others}"
+    yield (
+        f"using different parts: {', '.join(parts)}; --key selects the same part of all: {others}"
+    )
 
 
 def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iterator[str]:
@@ -41,8 +45,8 @@ def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iter
         for named, told in zip(by_name, numbered, strict=True):
             if named is not told:
                 yield (
-                    f"the names order the files differently ({named.path} before {told.path}): "
-                    f"the {how} in the files decides; --order name takes the names"
+                    f"the file names give another order ({named.path} before {told.path}): "
+                    f"using the {how} in the files; --order name uses the names"
                 )
                 break
     for before, after in itertools.pairwise(snapshots):

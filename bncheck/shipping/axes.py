@@ -100,7 +100,7 @@ def _check_names(axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor
     for name, wanted in axes.more.items():
         if name not in names:
             raise BncheckError(
-                f"--dynamic names {name!r}, which is no input", f"they are {', '.join(names)}"
+                f"--dynamic names {name!r}, which is not an input", f"they are {', '.join(names)}"
             )
         rank = inputs[names.index(name)].ndim
         if max(wanted) >= rank:

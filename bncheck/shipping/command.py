@@ -23,7 +23,7 @@ from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.samples import as_arrays, fixed_batch
-from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
+from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, no_inputs, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,7 +100,9 @@ def _check(request: ExportRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
-        raise BncheckError("--device has no use here: the file is made on the CPU", "leave it out")
+        raise BncheckError(
+            "--device has no effect here: the file is made on the CPU", "leave it out"
+        )
     check(request.output, request.options)
 
 
@@ -114,18 +116,15 @@ def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
         from bncheck.folding.program.file import load_program
 
         if request.inputs:
-            raise BncheckError("a .pt2 knows its inputs", "leave --input out", "--input")
+            raise BncheckError("a .pt2 already defines its inputs", "leave --input out", "--input")
         if request.axes.batch is False:
-            raise BncheckError("a .pt2 has its axes already", "leave --static-batch out")
+            raise BncheckError("a .pt2 already defines its axes", "leave --static-batch out")
         findings = inspect_checkpoint(checkpoint, InspectOptions()).findings
         return _Loaded(None, load_program(request.source), findings)
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))
     if not request.inputs and request.given.data is None:
-        raise BncheckError(
-            "--input or --data is missing",
-            "give one sample's shape, e.g. --input 3,224,224, or samples",
-        )
+        raise no_inputs()
     return _module(request, checkpoint)
 
 
@@ -149,7 +148,7 @@ def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
         findings = file_findings(checkpoint, layers, subject, InspectOptions())
     else:
         findings = static_findings(checkpoint, layers, InspectOptions())
-    if request.given.model is None:  # its own flags, which nobody has set on purpose
+    if request.given.model is None:  # its own flags, which were not set on purpose
         findings = [_serious(f) if training_mode.made(f) else f for f in findings]
     return _Loaded(model.eval(), None, findings)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bncheck._version import __version__
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
@@ -62,7 +62,7 @@ def check(path: Path, options: ExportOptions) -> None:
     newest = onnx.defs.onnx_opset_version()
     if options.opset is not None and not 7 <= options.opset <= newest:
         raise BncheckError(
-            f"--opset {options.opset} is none that onnx {onnx.__version__} knows",
+            f"--opset {options.opset} is not an opset that onnx {onnx.__version__} knows",
             f"give 18 to {newest}",
         )
 
@@ -94,7 +94,8 @@ def export_program(
     if options.fold:
         say("folding")
         result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
-        folded, shipped = result.report, result.program
+        folded = result.report
+        shipped = plain if result.parity is None else result.program
         report = replace(report, fold=folded, findings=folded.findings)
         if any(parity_failure.made(finding) for finding in folded.findings):
             return report
@@ -152,8 +153,8 @@ def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         newer = options.opset is None and "unsupported type" in first  # bfloat16 before 22
         raise BncheckError(
-            f"becomes a model that onnx.checker refuses ({first[:160]})",
-            "newer operators may take that: try --opset 22" if newer else "please report it",
+            f"becomes a model that onnx.checker rejects ({first[:160]})",
+            "newer operators may take that: try --opset 22" if newer else REPORT_IT,
         ) from None
 
 

@@ -160,12 +160,12 @@ def parity_failure_of(proof: Proof, sentence: str) -> Finding:
     from bncheck.rules.folding import parity_failure
 
     figures = f"by {proof.worst:.2g} (tolerance {proof.tolerance:.2g})"
-    unknown = "nothing here can run it, so nothing is known about it"
+    unknown = "nothing installed here can run it, so its parity is unknown"
     return parity_failure.finding(
         Severity.ERROR,
         proof.parts_at,
         f"{sentence} {figures}" if proof.measured else unknown,
-        "look at the layer where they part",
+        "look at the layer where they diverge",
         max_relative_error=proof.worst,
         tolerance=proof.tolerance,
     )

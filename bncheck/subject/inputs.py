@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from bncheck.data import Batch, Batches
     from bncheck.subject.setup import Measuring
 
-_INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
+_INPUT = re.compile(r"(?:([^=]+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
 _BATCH = 2
-#: Programs are compared on so many samples of the data.
+#: Programs are compared on this many samples of the data.
 SAMPLES = 64
 
 
@@ -84,6 +84,14 @@ def check_inputs(given: Measuring, words: Sequence[str]) -> None:
         parse_input(word)
     if words and given.data is not None:
         raise BncheckError("--input and --data exclude each other", "give one of them")
+
+
+def no_inputs() -> BncheckError:
+    """The error where neither --input nor --data is given."""
+    return BncheckError(
+        "--input or --data is missing",
+        "give one sample's shape, e.g. --input 3,224,224, or samples",
+    )
 
 
 def inputs_of(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[torch.Tensor, ...]:
@@ -168,7 +176,7 @@ def _example(shape: InputShape, own: torch.dtype, generator: Any) -> torch.Tenso
 
     if shape.dtype is not None and shape.dtype not in _DTYPES:
         raise BncheckError(
-            f"--input has the unknown dtype {shape.dtype!r}", f"there is {', '.join(_DTYPES)}"
+            f"--input has the unknown dtype {shape.dtype!r}", f"choose from {', '.join(_DTYPES)}"
         )
     dtype: torch.dtype = own if shape.dtype is None else getattr(torch, shape.dtype)
     values = torch.randn((_BATCH, *shape.sizes), generator=generator)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.subject.file_names import FileNames, file_names, matching_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,8 +22,6 @@ _SHOWN = 5
 _OPTIONAL = ("num_batches_tracked",)
 _EXTRA = ("n_averaged",)
 _STATISTICS = ("running_mean", "running_var")
-#: What DataParallel and torch.compile put before every name.
-_WRAPPERS = ("module.", "_orig_mod.")
 
 
 def build_model(spec: str, args: Sequence[str]) -> nn.Module:
@@ -33,7 +32,7 @@ def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     if isinstance(found, nn.Module):
         if args:
             raise BncheckError(
-                f"{_OPTION} {spec} is a module already, so --model-arg has nothing to act on",
+                f"{_OPTION} {spec} is a module already, so --model-arg has no effect",
                 "name its class, or leave --model-arg out",
             )
         return found
@@ -51,28 +50,59 @@ def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     return built
 
 
-def load_trusted(path: Path) -> nn.Module:
-    """Unpickle a whole module for real, which runs whatever code the file asks for: --trust."""
+def load_trusted(checkpoint: Checkpoint) -> nn.Module:
+    """Unpickle a whole module for real, which runs whatever code the file asks for: --trust.
+
+    Of a file of several things, that which was read as the checkpoint. Weights in half precision
+    become float32, as those that are loaded into a module do.
+    """
     import torch
     from torch import nn
 
+    path, key = checkpoint.path, checkpoint.key
     with usercode.running(f"--trust {path}"), usercode.working_directory_importable():
-        value = torch.load(path, map_location="cpu", weights_only=False)
+        value = _part(torch.load(path, map_location="cpu", weights_only=False), key)
     if not isinstance(value, nn.Module):
+        place = f" at {shortened(key, 60)}" if key else ""
         raise BncheckError(
-            f"holds a {type(value).__name__}, not a module", "give --model as well", str(path)
-        )
-    return value
+            f"holds a {type(value).__name__}{place}, not a module", "give --model as well",
+            str(path),
+        )  # fmt: skip
+    return value.float() if _is_half(value) else value
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> str:
-    """Load the checkpoint's tensors into the model, all of them; returns the prefix stripped.
+def _part(value: Any, key: str) -> Any:
+    """What is in dicts, lists and objects under a dotted key, whose parts may have dots."""
+    if not key:
+        return value
+    if isinstance(value, Mapping):
+        pairs = [(str(name), item) for name, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        pairs = [(str(place), item) for place, item in enumerate(value)]
+    else:
+        pairs = list(vars(value).items()) if hasattr(value, "__dict__") else []
+    for name, item in pairs:
+        if key == name or key.startswith(f"{name}."):
+            found = _part(item, key[len(name) + 1 :])
+            if found is not None:
+                return found
+    return None
+
+
+def _is_half(module: nn.Module) -> bool:
+    import torch
+
+    return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> FileNames:
+    """Load the checkpoint's tensors into the model, all of them; returns what it calls them.
 
     A layer whose running statistics the file lacks keeps the model's: rule BN104 reports it.
     """
     wanted = dict(model.state_dict())
-    prefix = matching_prefix(list(checkpoint.tensors), list(wanted))
-    names = {name[len(prefix) :]: name for name in checkpoint.tensors if name.startswith(prefix)}
+    found = file_names(checkpoint.tensors, checkpoint.aliases, list(wanted))
+    names = found.tensors
     _refuse_mismatch(wanted, names, checkpoint)
     state = dict(wanted)
     for name, tensor in wanted.items():
@@ -86,32 +116,15 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> str:
             "check --model and --model-arg",
             str(checkpoint.path),
         ) from None
-    return prefix
-
-
-def matching_prefix(file: Sequence[str], model: Sequence[str]) -> str:
-    """What has to be stripped from the file's names so that most of the model's are among them."""
-    wanted = set(model)
-    starts = {""}
-    for name in file:
-        starts |= {name[: -len(own)] for own in model[:1] if name.endswith(f".{own}")}
-        starts |= {wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)}
-
-    def found(prefix: str) -> int:
-        size = len(prefix)
-        return sum(name[size:] in wanted for name in file if name.startswith(prefix))
-
-    return max(sorted(starts), key=lambda prefix: (found(prefix), -len(prefix)))
+    return found
 
 
 def missing_statistics(model: nn.Module, checkpoint: Checkpoint) -> list[str]:
     """The layers of the model whose running statistics the file does not hold."""
     wanted = list(model.state_dict())
-    prefix = matching_prefix(list(checkpoint.tensors), wanted)
+    names = file_names(checkpoint.tensors, checkpoint.aliases, wanted).tensors
     missing = [
-        name
-        for name in wanted
-        if name.rpartition(".")[2] in _STATISTICS and prefix + name not in checkpoint.tensors
+        name for name in wanted if name.rpartition(".")[2] in _STATISTICS and name not in names
     ]
     return list(dict.fromkeys(name.rpartition(".")[0] for name in missing))
 
@@ -138,6 +151,8 @@ def _fitting(array: Array, tensor: Tensor, name: str, checkpoint: Checkpoint) ->
     loaded = to_tensor(array)
     if loaded.numel() == tensor.numel() == 1:  # counters are saved as scalars and as [1]
         loaded = loaded.reshape(tensor.shape)
+    if not loaded.numel() and name.rpartition(".")[2] in _OPTIONAL:
+        return tensor  # Flower and others save counters as empty arrays: BN106
     if loaded.shape != tensor.shape:
         raise BncheckError(
             f"{name} is {tuple(loaded.shape)} in the file and {tuple(tensor.shape)} in the model",

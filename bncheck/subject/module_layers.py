@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.reading.roles import AFFINE
 
 
 def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[NormLayer, ...]:
@@ -37,17 +38,18 @@ def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
     for norm in subject.norms:
         module = norm.module
         counter = getattr(module, "num_batches_tracked", None)
+        names = {"running_mean": norm.mean_name, "running_var": norm.var_name, **_affine(module)}
         tensors = {
-            name: tensor.detach().float().cpu().numpy()
-            for name in ("running_mean", "running_var", "weight", "bias")
-            if (tensor := getattr(module, name, None)) is not None
+            role: getattr(module, own).detach().float().reshape(-1).cpu().numpy()
+            for role, own in names.items()
         }
+        dot = f"{norm.name}." if norm.name else ""
         found.append(
             NormLayer(
                 norm.name,
                 norm.kind,
-                mean=tensors.get("running_mean"),
-                var=tensors.get("running_var"),
+                mean=tensors["running_mean"],
+                var=tensors["running_var"],
                 weight=tensors.get("weight"),
                 bias=tensors.get("bias"),
                 batches=None if counter is None else float(counter),
@@ -55,6 +57,18 @@ def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
                 momentum=Setting(getattr(module, "momentum", None), Origin.MODEL),
                 training=module.training,
                 tracks_statistics=True,
+                tensors={role: dot + own for role, own in names.items()},
             )
         )
     return tuple(found)
+
+
+def _affine(module: object) -> dict[str, str]:
+    """What the layer's weight and bias are called, by role."""
+    import torch
+
+    return {
+        role: own
+        for own, role in AFFINE.items()
+        if isinstance(getattr(module, own, None), torch.Tensor)
+    }

@@ -106,13 +106,13 @@ def instrumented(measuring: Measuring, checkpoint: Checkpoint) -> Instrumented:
             raise BncheckError(
                 "a model is needed to measure", "give --model, or --trust for a pickled module"
             )
-        return Instrumented.of(load_trusted(checkpoint.path).to(measuring.checked_device()))
+        return Instrumented.of(load_trusted(checkpoint).to(measuring.checked_device()))
     if isinstance(measuring.model, str):
         model = build_model(measuring.model, measuring.model_args)
     else:
         model = measuring.model
-    prefix = load_weights(model, checkpoint)
-    return Instrumented.of(model.to(measuring.checked_device()), prefix)
+    names = load_weights(model, checkpoint)
+    return Instrumented.of(model.to(measuring.checked_device()), names.prefix, names.layers())
 
 
 def in_memory(model: nn.Module) -> Instrumented:
@@ -122,12 +122,12 @@ def in_memory(model: nn.Module) -> Instrumented:
 
 
 def check_module(given: object) -> None:
-    """Refuse what is no module, such as a state dict."""
+    """Refuse what is not a module, such as a state dict."""
     from torch import nn
 
     if not isinstance(given, nn.Module):
         raise BncheckError(
-            f"a {type(given).__name__} is no torch.nn.Module",
+            f"a {type(given).__name__} is not a torch.nn.Module",
             "give the path of a checkpoint, or the module that a state dict has been loaded into",
         )
 

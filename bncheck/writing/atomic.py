@@ -17,7 +17,7 @@ from bncheck.writing.leftovers import prefix, sweep
 def check_target(path: Path) -> None:
     """Refuse, before any work is done, a target that cannot be written."""
     if "\0" in str(path):
-        raise BncheckError("is no name for a file", "choose another", str(path))
+        raise BncheckError("is not a file name", "choose another", str(path))
     with explained(path):  # a name may be too long even to be looked for
         _check_target(path)
 
@@ -29,7 +29,7 @@ def _check_target(path: Path) -> None:
     if path.is_dir():
         raise BncheckError("is a folder", "name a file to write", str(path))
     if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
-        raise BncheckError("is no regular file", "name another, or leave it out", str(path))
+        raise BncheckError("is not a regular file", "name another, or leave it out", str(path))
     if path.exists() and not os.access(path, os.W_OK):
         raise BncheckError("is write-protected", "name another file", str(path))
     if not path.parent.is_dir():
@@ -49,7 +49,7 @@ def replacing(path: Path, original: Path | None = None) -> Iterator[Path]:
     """A temporary file beside the target, renamed over it at the end unless something is raised.
 
     It keeps the target's ending, because readers go by it. What holds the content of `original`, a
-    file or a folder, is open to nobody to whom that is closed.
+    file or a folder, is not open to anyone to whom that is closed.
     """
     check_target(path)
     with explained(path):

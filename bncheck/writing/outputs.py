@@ -45,7 +45,7 @@ def refuse_inside(output: Path, folder: Path) -> None:
     home, place = os.path.realpath(folder), os.path.realpath(output)
     if os.path.isdir(folder) and os.path.commonpath([home, place]) == home:
         raise BncheckError(
-            f"lies in the folder of which it is a copy ({folder})", "name another", str(output)
+            f"is inside the folder that it is a copy of ({folder})", "name another", str(output)
         )
 
 

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
@@ -117,7 +117,7 @@ def _close(folder: Path, copy: Path) -> None:
 
 def _stray(name: str) -> BncheckError:
     return BncheckError(
-        f"holds {name[:60]!r}, a link out of the folder or no file at all, which is not copied",
+        f"holds {name[:60]!r}, which links out of the folder or is not a regular file",
         "remove it from the folder",
     )
 
@@ -131,7 +131,7 @@ def _edits(checkpoint: Checkpoint, name: str, values: Array) -> list[_Edit]:
             raise BncheckError(
                 f"is a {checkpoint.container.value} file, in which {name} cannot be changed in "
                 "place",
-                "save the model with torch.save or safetensors, and mend that file",
+                "save the model with torch.save or safetensors, and recalibrate that file",
                 str(checkpoint.path),
             )
         archive = None if part.archive is None else (part.archive.start, part.archive.size)
@@ -186,6 +186,6 @@ def _verify(checkpoint: Checkpoint, values: Mapping[str, Array], copy: Path) -> 
         if name not in written.tensors or written.tensors[name].tobytes() != wanted.tobytes():
             raise BncheckError(
                 f"could not be copied faithfully (tensor {name[:80]})",
-                "report this as a bug; nothing was written",
+                f"{REPORT_IT}; nothing was written",
                 str(checkpoint.path),
             )

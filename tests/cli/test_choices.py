@@ -12,7 +12,7 @@ import torch
 from bncheck.cli import run
 from tests.planted import SAMPLES
 
-TOLD = "two.pt: took state_dict; --key takes another: ema (broken)"
+TOLD = "two.pt: using state_dict; --key selects another: ema (broken)"
 MODEL = f"--model {shlex.quote(str(SAMPLES / 'nets.py'))}:DigitNet"
 DATA = f"--data {shlex.quote(str(SAMPLES / 'digits-train.npz'))} --max-samples 128"
 COMMANDS = {
@@ -43,17 +43,17 @@ def test_the_part_is_said(command: str, folder: Path, capsys: pytest.CaptureFixt
     assert TOLD in capsys.readouterr().err
     if command != "gate":
         assert run([*shlex.split(COMMANDS[command]), "--key", "state_dict"]) in (0, 1)
-        assert "--key takes" not in capsys.readouterr().err
+        assert "--key selects" not in capsys.readouterr().err
 
 
 def test_drift_says_it_of_all_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["drift", "two.pt", "again.pt"]) == 0
     err = capsys.readouterr().err
-    assert err.count("took state_dict of every snapshot; --key takes another: ema") == 1
+    assert err.count("using state_dict of every snapshot; --key selects another: ema") == 1
 
 
 def test_drift_says_where_parts_differ(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = torch.load("one.pt")["state_dict"]
     torch.save({"weights": tensors, "ema": tensors}, "other.pt")
     assert run(["drift", "two.pt", "other.pt"]) in (0, 1)
-    assert "took different parts: state_dict of two.pt (1), " in capsys.readouterr().err
+    assert "using different parts: state_dict of two.pt (1), " in capsys.readouterr().err

@@ -85,12 +85,12 @@ def test_a_long_run_is_binned(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 ERRORS = [
     (["nowhere-1.pt", "nowhere-2.pt"], "nowhere-1.pt", "check the path"),
-    ([FILES[0]], "one snapshot is no series", "at least two"),
-    ([FILES[0], FILES[0]], "one snapshot is no series", "at least two"),
+    ([FILES[0]], "a series needs two snapshots, and there is one", "at least two"),
+    ([FILES[0], FILES[0]], "a series needs two snapshots, and there is one", "at least two"),
     ([*FILES, "--reference", "middle.pt"], "middle.pt: does not exist", "check the path"),
     ([*FILES, "--layers", "all"], "only with a model and data", "--model"),
     ([*FILES, "--model", "nets.py:Net"], "--model needs data", "--data"),
-    ([*FILES, "--data", "x.npz"], "--data needs the model", "--model"),
+    ([*FILES, "--data", "x.npz"], "--data needs a model", "--model"),
     ([*FILES, "--select", "BN9"], "BN9", "rule"),
 ]
 
@@ -113,7 +113,7 @@ def test_svg_is_for_drift_alone(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["inspect", FILES[0], "--format", "svg"])
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
-    assert "there is no 'svg' here" in captured.err
+    assert "'svg' is not one of" in captured.err
 
 
 def test_files_alone_need_no_torch() -> None:

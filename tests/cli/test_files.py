@@ -262,7 +262,7 @@ def test_a_copy_of_a_folder_is_not_made_within_it(
     (folder / "linked").symlink_to("sharded")
     for out in ("sharded/copy", "linked/copy"):
         words = ["recalibrate", "sharded", *MODEL, *DATA, "-o", out]
-        _refused(folder, words, capsys, "lies in the folder of which it is a copy")
+        _refused(folder, words, capsys, "is inside the folder that it is a copy of")
 
 
 def test_init_writes_into_no_other_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def test_help_offers_the_formats_that_there_are(
 
 @pytest.mark.parametrize(
     ("command", "word"),
-    [(c, w) for c in COMMANDS for w in ("yaml", *set(PICTURES) - set(HAS[c]))],
+    [(c, w) for c in COMMANDS for w in ("yaml", *sorted(set(PICTURES) - set(HAS[c])))],
 )
 def test_another_format_is_a_line_that_names_them(
     command: str,

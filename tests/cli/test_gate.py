@@ -109,7 +109,7 @@ def test_exceptions_apply_to_their_layers_and_unused_ones_are_said(project: Proj
     net = MODEL.format("net", "bad.safetensors")
     project.configure(exception.format("bn*") + exception.format("aux.*") + net)
     assert project.run("gate") == 0
-    assert "'aux.*'; remove it" in project.err
+    assert "'aux.*' matches no finding; remove it" in project.err
     assert "'bn*'" not in project.err
     assert "1 finding left out" in project.err
     project.configure(exception.format("aux.*") + net)
@@ -123,18 +123,18 @@ def test_exceptions_of_one_model_are_said_when_it_was_checked(project: Project) 
     bad, good = MODEL.format("bad", "bad.safetensors"), MODEL.format("good", "good.safetensors")
     project.configure(exception.format("bad") + bad + good)
     assert project.run("gate") == 0
-    assert "nothing to ignore" not in project.err
+    assert "matches no finding" not in project.err
     assert project.run("inspect", "bad.safetensors") == 1
     assert project.run("gate", "good") == 0
-    assert "nothing to ignore" not in project.err  # bad was not looked at
+    assert "matches no finding" not in project.err  # bad was not looked at
     project.configure(exception.format("go*") + bad + good)
     assert project.run("gate", "good") == 0
-    assert "nothing to ignore for BN102 in 'bn*' of 'go*'; remove it" in project.err
+    assert "the exception for BN102 in 'bn*' of 'go*' matches no finding; remove it" in project.err
     assert project.run("gate", "bad") == 1
-    assert "nothing to ignore" not in project.err
+    assert "matches no finding" not in project.err
     (project.folder / "good.safetensors").write_bytes(b"")
     assert project.run("gate", "good") == 2
-    assert "nothing to ignore" not in project.err
+    assert "matches no finding" not in project.err
 
 
 @pytest.mark.parametrize("epoch", [8, 20, 30])
@@ -161,18 +161,23 @@ def test_known_findings_do_not_fail_new_ones_do_and_gone_ones_are_said(
     assert "2 findings written" in project.err
     small.broken(net, "bn3", "bn2")
     assert project.run(*command, "--baseline", "known.json") == 0
+    said = project.out
+    assert said.startswith("known ")
+    assert project.run(*command, "--baseline", "known.json", "--json") == 0
+    report = project.json["models"][0]["reports"][0] if command == ["gate"] else project.json
+    assert (report["summary"]["verdict"], report["summary"]["known"]) == ("healthy", 2)
     assert "2 known findings left out: known.json" in project.err
     small.broken(net, "bn3", "bn4")
     assert project.run(*command, "--baseline", "known.json", "--quiet") == 1
     assert "bn4" in project.out
     assert "bn3" not in project.out
-    assert "gone since: BN102 bn2" in project.err
+    assert "no longer found: BN102 bn2" in project.err
     project.configure('[tool.bncheck]\nbaseline = "known.json"' + MODEL.format("net", net.name))
     assert project.run(*command) == 1
     for text in ("{}", "[", '{"schema": "bncheck.baseline/1", "findings": [3]}'):
         (project.folder / "known.json").write_text(text)
         assert project.run(*command) == 2
-        assert "known.json: is no baseline" in project.err
+        assert "known.json: is not a bncheck baseline" in project.err
 
 
 def test_a_known_warning_that_became_an_error_is_new(project: Project) -> None:
@@ -276,7 +281,7 @@ def test_against_an_earlier_report_no_layer_may_be_worse(stale: Project) -> None
     for broken in ({}, {"models": 3}, {"models": [bad]}):
         previous.write_text(json.dumps({"schema": "bncheck.gate/1", **broken}))
         assert stale.run("gate", "--against", str(previous)) == 2
-        assert "previous.json: is no report" in stale.err
+        assert "previous.json: is not a report" in stale.err
 
 
 def test_relative_code_and_files_are_found_from_any_folder_below(

@@ -131,7 +131,7 @@ def test_json_of_one_report_has_every_promised_key(capsys: pytest.CaptureFixture
     assert (finding["rule"], finding["severity"], finding["layer"]) == ("BN101", "error", "bn2")
     assert report["summary"] == {
         "layers": 4, "errors": 1, "warnings": 0, "infos": 0, "verdict": "broken", "cause": "BN101",
-        "w2": None, "samples": None, "metric": None,
+        "w2": None, "samples": None, "metric": None, "judged": "file", "known": 0,
     }  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_a_choice_between_parts_of_a_file_is_said_with_the_others_verdicts(
     result = Result(capsys, "inspect", path, "--json")
     assert result.code == 0
     assert result.json["checkpoint"]["key"] == "model"
-    assert result.err.endswith("took model; --key takes another: ema (broken)\n")
+    assert result.err.endswith("using model; --key selects another: ema (broken)\n")
     chosen = Result(capsys, "inspect", path, "--json", "--key", "ema")
     assert chosen.code == 1
     assert chosen.json["summary"]["cause"] == "BN101"
@@ -232,7 +232,7 @@ def test_colour_is_for_terminals_and_those_who_ask() -> None:
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = shell(f'set -o pipefail; "$PY" -m bncheck inspect -v {HEALTHY} {HEALTHY} | head -1')
     assert done.stderr == ""
-    assert done.stdout.startswith("healthy")
+    assert done.stdout.startswith("no fault found")
 
 
 def test_a_plain_c_locale_and_a_closed_stdin_change_nothing() -> None:
@@ -327,5 +327,5 @@ def test_every_command_is_told_in_one_whole_line(
     ],
 )
 def test_a_wrong_argument_in_python_is_one_sentence(call: Callable[[], object]) -> None:
-    with pytest.raises(bncheck.BncheckError, match=r"is no torch.nn.Module|is no series"):
+    with pytest.raises(bncheck.BncheckError, match=r"is not a torch.nn.Module|is not a series"):
         call()

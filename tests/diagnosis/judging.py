@@ -120,7 +120,7 @@ def _advice(fix: str) -> Advice:
         return Advice.CONDITION
     if fix.startswith("run `"):
         return Advice.RECALIBRATE
-    if "leave" in fix or fix.startswith("none needed"):
+    if "leave" in fix or "keep the statistics" in fix or fix.startswith("none needed"):
         return Advice.LEAVE
     return Advice.RECALIBRATE if "recalibrate" in fix.partition(";")[0] else Advice.NONE
 

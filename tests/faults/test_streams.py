@@ -42,7 +42,10 @@ def test_a_full_disk_on_stdout() -> None:
     done = shell("$BNCHECK inspect $HEALTHY > /dev/full")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "bncheck: error: stdout: cannot be written to (No space left on device); send it elsewhere"
+        (
+            "bncheck: error: stdout: cannot be written to (No space left on device); redirect it "
+            "elsewhere"
+        )
     ]
 
 

@@ -113,7 +113,7 @@ def test_a_tolerance_that_nothing_meets_writes_nothing(
         (["healthy.onnx", "--keep", "stem.*", "-o", "OUT.onnx"], "--keep 'stem.*' matches no"),
         (["healthy.pt2", "-o", "OUT.txt"], "does not end in"),
         (["healthy.pt2", "-o", "nowhere/OUT.pt2"], "does not exist"),
-        (["healthy.pt2", "-o", "OUT.safetensors"], "names no modules"),
+        (["healthy.pt2", "-o", "OUT.safetensors"], "does not name its modules"),
         (["healthy.onnx", "-o", "OUT.pt2"], "an ONNX model"),
         (["healthy.pt2", "-o", "OUT.onnx"], "for ONNX models only"),
     ],

@@ -134,6 +134,6 @@ def storage_of_two_dtypes(folder: Path) -> Path:
     return in_zip(folder, dict_({"x": tensor(storage="IntStorage"), **STATISTICS}))
 
 
-@case(REFUSED, "a byte order that nobody knows")
+@case(REFUSED, "an unknown byte order")
 def byte_order_unknown(folder: Path) -> Path:
     return in_zip(folder, dict_(STATISTICS), {"byteorder": b"middle"})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bncheck.core.errors import BncheckError
-from bncheck.layers.norm_layer import Assumptions, Origin, find_layers, unjudged
+from bncheck.layers.norm_layer import Assumptions, Origin, find_layers
+from bncheck.layers.unjudged import unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, TensorMap
@@ -79,7 +80,7 @@ STATISTICS_OF_A = ("a.running_mean", "a.running_var")
         (*STATISTICS_OF_A, "a.running_covar"),
         (*STATISTICS_OF_A, "a.Running_Var"),
         (*STATISTICS_OF_A, "a.runningVar"),
-        ("moving_mean:0",),
+        ("moving_mean:1",),
     ],
 )
 def test_what_looks_like_a_statistic_and_is_nobody_s_is_said(names: tuple[str, ...]) -> None:

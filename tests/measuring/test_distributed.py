@@ -175,7 +175,10 @@ def test_a_rank_that_is_killed_under_torchrun(tmp_path: Path) -> None:
     )  # fmt: skip
     ours = [line for line in done.stderr.splitlines() if line.startswith("bncheck: ")]
     assert ours == [
-        "bncheck: error: rank 1 ended without a word; it was killed or crashed; see its own output"
+        (
+            "bncheck: error: rank 1 ended without a message; it was killed or crashed; see its "
+            "own output"
+        )
     ]
     assert not (tmp_path / REPORT[1].partition(":")[2]).exists()
 
@@ -206,4 +209,4 @@ def test_a_rank_0_that_is_killed_without_a_launcher(tmp_path: Path) -> None:
     assert (first.wait(timeout=60), second.returncode, out) == (-9, 2, "")
     first.communicate()
     (line,) = err.splitlines()
-    assert "rank 0 ended without a word" in line
+    assert "rank 0 ended without a message" in line

@@ -39,7 +39,7 @@ def test_an_environment_that_names_no_place_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("rank", "sentence"), [("0", "rank 1 did not come within 0.3 s"), ("1", "rank 0 was not found")]
+    ("rank", "sentence"), [("0", "rank 1 did not join within 0.3 s"), ("1", "rank 0 was not found")]
 )
 def test_a_rank_that_is_alone_names_the_other(
     rank: str, sentence: str, monkeypatch: pytest.MonkeyPatch

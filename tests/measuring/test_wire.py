@@ -69,7 +69,7 @@ def test_a_rank_that_is_gone_is_named_by_all_others(gone: int) -> None:
     ranks = wires((30.0,) * 3)
     ranks[gone].close()
     found = together({r: gathers(ranks[r]) for r in range(3) if r != gone})
-    assert set(found.values()) == {f"rank {gone} ended without a word"}
+    assert set(found.values()) == {f"rank {gone} ended without a message"}
 
 
 @pytest.mark.parametrize("failing", range(3))
@@ -93,7 +93,7 @@ def test_what_is_known_of_the_others_can_be_asked_without_waiting() -> None:
     second.close()
     error = first.lost()
     assert error is not None
-    assert error.sentence == "rank 1 ended without a word"
+    assert error.sentence == "rank 1 ended without a message"
 
 
 def test_a_length_that_no_message_has_is_refused() -> None:
@@ -101,4 +101,4 @@ def test_a_length_that_no_message_has_is_refused() -> None:
     raw = ranks[1]._peers[0]
     raw.sendall(b"m" + (1 << 60).to_bytes(8))
     found = together({0: gathers(ranks[0])})
-    assert found == {0: "rank 1 ended without a word"}
+    assert found == {0: "rank 1 ended without a message"}

@@ -42,7 +42,7 @@ def test_a_folder_inside_that_is_a_link_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "private" / "x").touch()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "sub").symlink_to("../private")
-    with pytest.raises(BncheckError, match="a link out of its folder"):
+    with pytest.raises(BncheckError, match="links out of its folder"):
         referred(tmp_path / "model", "sub/x")
 
 
@@ -51,7 +51,7 @@ def test_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     (tmp_path / "model-private" / "x").touch()
     (tmp_path / "model" / "x").symlink_to("../model-private/x")
-    with pytest.raises(BncheckError, match="a link out of its folder"):
+    with pytest.raises(BncheckError, match="links out of its folder"):
         referred(tmp_path / "model", "x")
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_becomes_a_link_out_before_it_is_read_is_refused(
     for path in list(checkpoint.path.rglob("*0*")):
         os.replace(path, tmp_path / path.name)
         path.symlink_to(tmp_path / path.name)
-    with pytest.raises(BncheckError, match="a link out of its folder"):
+    with pytest.raises(BncheckError, match="links out of its folder"):
         [checkpoint.tensors[tensor] for tensor in checkpoint.tensors]
 
 

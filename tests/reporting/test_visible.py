@@ -58,8 +58,8 @@ def test_examples(name: str, shown: str) -> None:
 
 
 def test_of_a_long_line_the_beginning_and_the_end_are_shown() -> None:
-    shown = visible_line("is no file:\x1b" + "m" * 1_000_000 + "; check ::it")
-    assert shown.startswith("is no file:\\x1bmmm")
+    shown = visible_line("is not a file:\x1b" + "m" * 1_000_000 + "; check ::it")
+    assert shown.startswith("is not a file:\\x1bmmm")
     assert shown.endswith("mmm; check \\x3a:it")
     assert "m…m" in shown
     assert len(shown) < 5100

@@ -52,6 +52,11 @@ def test_a_healthy_network_gives_no_finding() -> None:
 PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
     ("BN101 affine trained", FRESH, {("BN101", "error")}),
     ("BN101 neighbours have statistics", UNTRAINED, {("BN101", "error")}),
+    (
+        "BN101 never written",
+        replace(GOOD, mean=zeros(), var=zeros()),
+        {("BN101", "error"), ("BN109", "info"), ("BN110", "info")},
+    ),
     ("BN102 NaN mean", replace(GOOD, mean=with_var(2, np.nan)), {("BN102", "error")}),
     ("BN102 infinite variance", replace(GOOD, var=with_var(2, np.inf)), {("BN102", "error")}),
     ("BN102 NaN weight", replace(GOOD, weight=with_weight(0, np.nan)), {("BN102", "error")}),
@@ -167,7 +172,8 @@ def test_a_planted_fault_is_found_at_its_layer_and_nothing_else(
 
 
 def test_every_rule_is_planted() -> None:
-    elsewhere = {"BN105", "BN113"}  # below: they need a formula or an option
+    elsewhere = {"BN105", "BN113", "BN117"}  # they need a formula, an option, weights: test_means
+    elsewhere |= {"BN120", "BN121", "BN122"}  # other norms: test_other_norms
     planted = {rule for _, _, expected in PLANTED for rule, _ in expected}
     assert planted | elsewhere == {rule.code for rule in FILE_RULES}
 
@@ -328,3 +334,17 @@ def test_every_rule_explains_itself(rule: Any) -> None:
     assert "Criterion:" in rule.explanation
     assert "Fix:" in rule.explanation
     assert [r.code for r in RULES] == sorted(r.code for r in RULES)
+
+
+def test_zeros_in_half_precision_may_be_a_dead_layer() -> None:
+    half = zeros().astype(np.float16)
+    found = codes(network(replace(GOOD, mean=half, var=half), OTHER))
+    assert "BN101" not in {code for code, _, _ in found}
+
+
+def test_a_network_of_scales_and_shifts_without_counters_may_be_so_by_design() -> None:
+    frozen = replace(FRESH, batches=None)
+    assert ("BN101", "info", None) in codes(network(frozen, replace(frozen, name="b")))
+    counted = replace(frozen, name="b", batches=7.0)
+    assert ("BN101", "error", "b") in codes(network(frozen, counted))
+    assert ("BN101", "error", "bn") in codes(network(frozen, OTHER))

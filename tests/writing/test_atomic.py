@@ -46,9 +46,9 @@ def test_a_failure_leaves_the_old_file_and_no_other(
 
 def test_a_device_stays_a_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BncheckError, match="no regular file"):
+    with pytest.raises(BncheckError, match="not a regular file"):
         write_text(tmp_path / "pipe", "x")
-    with pytest.raises(BncheckError, match="no regular file"):
+    with pytest.raises(BncheckError, match="not a regular file"):
         write_text(Path("/dev/null"), "x")
 
 

@@ -12,7 +12,6 @@ from onnx import numpy_helper
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.folding.onnx.reference import user_inputs
 from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parse_model
 from bncheck.reading.source import Source
 from bncheck.writing.atomic import replacing
@@ -67,6 +66,12 @@ def _other_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def _parts(sparse: onnx.SparseTensorProto) -> tuple[onnx.TensorProto, onnx.TensorProto]:
     return sparse.values, sparse.indices
+
+
+def user_inputs(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """The inputs that a caller must give."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return (info for info in model.graph.input if info.name not in stored)
 
 
 def save_onnx(model: onnx.ModelProto, path: Path, original: Path | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -63,9 +61,3 @@ def _widen_node(node: onnx.NodeProto) -> None:
     if node.op_type == "ConstantOfShape" and not node.attribute:  # float32 zeros by default
         zero = numpy_helper.from_array(np.zeros(1))
         node.attribute.append(helper.make_attribute("value", zero))
-
-
-def user_inputs(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
-    """The inputs that a caller must give."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return (info for info in model.graph.input if info.name not in stored)

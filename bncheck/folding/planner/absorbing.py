@@ -74,8 +74,8 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int) -
         small = settled(collapsed(map_, [i for i in range(len(shape)) if i != axis], ""))
     except Stuck:
         raise Stuck(
-            f"its numbers do not lie on the {what} of {op.label} ({op.kind})",
-            f"with a transpose between, so that it normalises the {what}, it could be folded",
+            f"its parameters do not run along the {what} of {op.label} ({op.kind})",
+            f"with a transpose in between, so that it normalises the {what}, it could be folded",
         ) from None
     size = shape[axis]
     if not isinstance(size, int):

@@ -55,7 +55,7 @@ def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
 class Walk:
     """One walk against the data, with one way for each addition.
 
-    `alone`: as if nobody else read what changes. `sums` are the additions met, with the ways that
+    `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
     they have; `wanted` is what the readers of each value want it to take.
     """
 
@@ -100,7 +100,7 @@ class Walk:
         for map_ in self.wanted.get(name, {}).values():
             both = merged(result, map_)
             if both is None:
-                raise Stuck(f"the paths that meet at {name} want different scales of it")
+                raise Stuck(f"the paths that meet at {name} need different scales of it")
             result = both
         bystander = None if self.alone else self._bystander(name)
         if bystander is None:

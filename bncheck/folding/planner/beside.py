@@ -31,7 +31,7 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     check_dtype(graph, moving)
     mean = graph.ops[moving.norm.first].input(Slot.MEAN)
     if mean is not None and len(graph.uses.get(mean, [])) > 1:
-        raise Stuck("it is called elsewhere, too, and so no branch of its own")
+        raise Stuck("it is also called elsewhere, so it is not a branch of its own")
     step = Step()
     value, factor = moving.output, 1.0
     while (index := _only_reader(graph, value)) is not None:

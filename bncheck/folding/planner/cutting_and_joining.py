@@ -96,7 +96,7 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
     full = _resized(outer, spec.axis, size)
     if np.prod(full) > MAX_SIZE:
-        raise Stuck("its map became too large to carry")
+        raise Stuck("its map became too large to track")
     scale, shift = np.full(full, FREE), np.full(full, FREE)
     for pair, part in zip(pairs, spec.parts, strict=True):
         key = (slice(None),) * spec.axis + (part,)
@@ -111,14 +111,14 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
         if is_even(affine, axis):
             continue
         if indices is None:
-            raise Stuck(f"{op.label} ({op.kind}) moves positions")
+            raise Stuck(f"{op.label} ({op.kind}) rearranges positions")
         place = np.asarray(indices)
         affine = each(affine, lambda array, a=axis, i=place: np.take(array, i, a))  # type: ignore[misc]
     return affine
 
 
 def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
-    """The map of the whole, from that of what is picked; what nobody picks is free."""
+    """The map of the whole, from that of what is picked; what is not picked is free."""
     assert isinstance(op.spec, Gather)
     shape = graph.shape(op.inputs[0])
     for axis, indices in op.spec.picks:
@@ -126,7 +126,7 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
             continue
         size = shape[axis] if shape else "?"
         if indices is None or not isinstance(size, int):
-            raise Stuck(f"{op.label} ({op.kind}) moves positions")
+            raise Stuck(f"{op.label} ({op.kind}) rearranges positions")
         affine = _returned(op, affine, axis, indices, size)
     return affine
 
@@ -134,7 +134,7 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
 def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: int) -> Affine:
     pair = np.broadcast_arrays(affine.scale, affine.shift)
     if np.prod(_resized(pair[0].shape, axis, size)) > MAX_SIZE:
-        raise Stuck("its map became too large to carry")
+        raise Stuck("its map became too large to track")
     rows = [unconstrained(pair[0].ndim)] * size
     for place, index in enumerate(indices):
         both = merged(rows[index], Affine(*(np.take(array, [place], axis) for array in pair)))

@@ -94,6 +94,8 @@ def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:
     one = identity(len(out))
     first, second = given.get(0, one), given.get(1, one)
     if merged(Affine(first.scale, one.shift), Affine(second.scale, one.shift)) is None:
-        raise Stuck(f"{op.label} ({op.kind}) adds it to an activation that has not the same scale")
+        raise Stuck(
+            f"{op.label} ({op.kind}) adds it to an activation that does not have the same scale"
+        )
     f, g = spec.factors
     return Affine(first.scale, f * first.shift + g * second.shift)

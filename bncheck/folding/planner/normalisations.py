@@ -126,11 +126,11 @@ def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
 def not_constant(graph: Graph, name: str, what: str) -> Stuck:
     """Why a weight that a fold would change cannot be changed."""
     if graph.values[name].quantised:
-        return Stuck(f"{what} is quantised, and stays as it is", "fold before quantising")
+        return Stuck(f"{what} is quantised and stays as it is", "fold before quantising")
     if graph.values[name].overridable:
         return Stuck(
-            f"{what} is an input of the model, too, which a caller may override",
-            "--freeze-inputs says that nobody does",
+            f"{what} is also an input of the model, which a caller may override",
+            "--freeze-inputs rules that out",
         )
     return Stuck(f"{what} is computed from the input")
 

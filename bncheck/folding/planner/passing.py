@@ -48,7 +48,7 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
     if isinstance(op.spec, Concat):
         return [parts.joined(graph, op, given)]
     if set(given) != {0}:
-        raise Stuck(f"it is more than the data of {op.label} ({op.kind})")
+        raise Stuck(f"it is used as more than the data of {op.label} ({op.kind})")
     if isinstance(op.spec, Split):
         return parts.cuts_of(op, given[0])
     return [_passage(op)[1](graph, op, given[0])]

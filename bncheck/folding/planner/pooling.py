@@ -44,9 +44,9 @@ def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
         return affine
     if gain is None:
         raise Stuck(
-            f"{op.label} ({op.kind}) lies between and does not weigh all places alike (it averages "
-            "padded zeros, or sums up a number of values that is not known), so its shift does not "
-            "pass",
+            f"{op.label} ({op.kind}) lies between and does not weight all positions equally "
+            "(it averages padded zeros, or sums an unknown number of values), so its shift "
+            "does not pass",
             "without counting what is padded (count_include_pad=False, padding_mode='border'), or "
             "as a mean, it could be folded",
         )

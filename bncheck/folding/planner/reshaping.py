@@ -96,7 +96,7 @@ def reshaped(array: Floats, source: Shape, target: Shape) -> Floats:
             wide += sizes[0]
             final += sizes[1]
     if int(np.prod(wide, dtype=object)) > MAX_SIZE:
-        raise Stuck("its map became too large to carry")
+        raise Stuck("its map became too large to track")
     result = np.broadcast_to(array, wide).reshape(final)
     for axis in range(result.ndim):
         small = constant_along(result, (axis,))
@@ -119,7 +119,7 @@ def _from_the_end(source: Shape, target: Shape) -> list[_Row]:
             break
         same += 1
     if not same:
-        raise Stuck("a reshape between is not understood")
+        raise Stuck("a reshape in between is not understood")
     heads = source[:-same], target[:-same]
     return [heads, *(((size,), (size,)) for size in source[-same:])]
 
@@ -171,7 +171,7 @@ def _product(sizes: Sequence[int | str]) -> tuple[int, list[str]]:
 def _to_blocks(op: Op, affine: Affine) -> Affine:
     """(N, C, 1, 1) -> (N, C*r*r, 1, 1): all places of a block have their channel's map."""
     assert isinstance(op.spec, PixelShuffle)
-    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) moves positions")
+    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) rearranges positions")
     block = op.spec.factor**2
     if is_even(affine, 1):
         return affine
@@ -183,7 +183,7 @@ def _to_blocks(op: Op, affine: Affine) -> Affine:
 def _to_small(op: Op, affine: Affine) -> Affine:
     """(N, C*r*r, 1, 1) -> (N, C, 1, 1): the map that all places of a block have."""
     assert isinstance(op.spec, PixelShuffle)
-    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) moves positions")
+    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) rearranges positions")
     block = op.spec.factor**2
     if is_even(affine, 1):
         return affine

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
 from bncheck.graph.program.calls import Arguments
+from bncheck.graph.program.from_module import quiet
 from bncheck.subject.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
@@ -51,7 +48,7 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
             continue
         if inputs is example_inputs or has_free_batch(program):
             return program
-    try:  # inputs whose first axis is no batch
+    try:  # inputs whose first axis is not a batch
         return _export(model, example_inputs, None)
     except Exception as error:
         raise _unexportable(failure or error) from None
@@ -117,22 +114,6 @@ def has_free_batch(program: ExportedProgram) -> bool:
     )
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """torch's own remarks about shapes and unused options do not belong into our streams."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch._export", "torch.fx")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
 def export_shaped(
     model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[dict[int, Any], ...]
 ) -> ExportedProgram:
@@ -150,7 +131,7 @@ def _unexportable(error: Exception) -> BncheckError:
     name = type(error).__name__
     if "DataDependent" in name or "data-dependent" in str(error):
         return BncheckError(
-            f"branches on the values of a tensor{where}, so it is not one graph",
+            f"branches on the values of a tensor{where}, so it is not a single graph",
             "write it with torch.where or torch.cond, or fold the parts around it",
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()

@@ -67,7 +67,7 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
             else:
                 record = archive.storage(name)
                 if (left := left - record.source.size) < 0:
-                    raise BncheckError("holds records that lie in each other", AGAIN)
+                    raise BncheckError("holds records that overlap", AGAIN)
                 data = record.read(0, record.source.size)
             out.writestr(f"{archive.folder}{name}", data)
     clean.seek(0)

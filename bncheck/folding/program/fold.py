@@ -23,8 +23,9 @@ from bncheck.folding.program.exporting import (
 )
 from bncheck.folding.program.in_place import functional
 from bncheck.folding.program.parity import Flat, ProgramSides
+from bncheck.folding.program.rebuilding import with_own_tensors
 from bncheck.folding.program.regions import inlined
-from bncheck.folding.program.rewrite import rewrite
+from bncheck.folding.program.rewrite import Rewritten, rewrite
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
@@ -88,14 +89,19 @@ def fold(
 
 
 class _Program:
-    """A fold.Foldable; `result` is its fold once there is one."""
+    """A fold.Foldable; `result` is its fold, or what was given where nothing is folded."""
 
     failures: tuple[type[Exception], ...] = (RuntimeError,)
 
     def __init__(self, given: ExportedProgram, examples: Sequence[Flat]) -> None:
         self._given, self._examples = given, examples
-        self._planned = self.result = decomposed(functional(inlined(given)))
+        self._folded: Rewritten | None = None
+        self._planned = decomposed(functional(inlined(given)))
         refuse_random(self._planned)
+
+    @property
+    def result(self) -> ExportedProgram:
+        return with_own_tensors(self._given) if self._folded is None else self._folded.program
 
     def read(self) -> Sequence[Graph]:
         graph = read_program(self._planned)
@@ -105,8 +111,9 @@ class _Program:
     def rewrite(self, solutions: Sequence[Solution]) -> None:
         (self._solution,) = solutions
         self._folded = rewrite(self._planned, self._solution)
-        self.result = self._folded.program
 
     def evaluate(self) -> ProgramSides:
-        boundary = self._solution.boundary
-        return ProgramSides(self._given, self._planned, self._folded, boundary, self._examples)
+        assert self._folded is not None
+        return ProgramSides(
+            self._given, self._planned, self._folded, self._solution, self._examples
+        )

@@ -97,7 +97,7 @@ def _check(key: str, value: Any) -> None:
             raise BncheckError(f"has no text as {key}", AGAIN)
         return
     if key not in _FREE and not is_name(value):
-        raise BncheckError(f"has a name that cannot be one: {value[:60]!r}", AGAIN)
+        raise BncheckError(f"has an invalid name: {value[:60]!r}", AGAIN)
     holds, complaint = _JUDGES.get(key, (None, ""))
     if holds is not None and not holds(value):
         raise BncheckError(f"{complaint}: {value[:60]!r}", AGAIN)
@@ -138,9 +138,9 @@ def _is_identifier(text: str) -> bool:
 #: By the key that a text stands under: what it must be, and what is said where it is not.
 _JUDGES: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
     "expr_str": (is_arithmetic, "has a size that is not arithmetic"),
-    "target": (_is_operator, "calls what is not an operator of a model"),
-    "in_spec": (is_container, "takes inputs of a type that is to be imported"),
-    "out_spec": (is_container, "gives outputs of a type that is to be imported"),
+    "target": (_is_operator, "calls something that is not an operator of a model"),
+    "in_spec": (is_container, "takes inputs of a type that would have to be imported"),
+    "out_spec": (is_container, "gives outputs of a type that would have to be imported"),
     "guards_code": (is_guard, "checks its inputs by more than sizes"),
     "name": (_is_identifier, "has an input whose name is not an identifier"),
     "forward_arg_names": (_is_identifier, "has an input whose name is not an identifier"),

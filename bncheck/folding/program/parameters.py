@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Graph, Node
 
 from bncheck.folding.algebra import Cast
+from bncheck.folding.program.rebuilding import copied_tensor
 
 _KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -84,7 +85,7 @@ class Parameters:
         return node.name in self._specs and self._specs[node.name].kind in _KINDS
 
     def sweep(self) -> None:
-        """Remove those that nobody reads any more, and the counters of the layers they were of."""
+        """Remove those that are no longer used, and the counters of the layers they were of."""
         kept_targets = set(self._program.graph_signature.buffers_to_mutate.values())
         dropped = []
         for node in list(self._graph.nodes):
@@ -119,17 +120,9 @@ class Parameters:
         ):
             for name, value in stored.items():
                 if isinstance(value, torch.Tensor) and value is old.get(name):
-                    stored[name] = copies.setdefault(id(value), _copy(value))
+                    stored[name] = copies.setdefault(id(value), copied_tensor(value))
         nodes = [node for node in self._graph.nodes if node.op == "placeholder"]
         return self._state, self._constants, [self._specs[node.name] for node in nodes]
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of its own."""
-    new = tensor.detach().clone()
-    if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(new, requires_grad=False)
-    return new
 
 
 def as_tensor(number: Cast) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -61,6 +62,30 @@ def rebuilt(
         constants=dict(program.constants) if constants is None else constants,
         verifiers=program.verifiers,
     )
+
+
+def with_own_tensors(program: ExportedProgram) -> ExportedProgram:
+    """The same program, none of whose tensors changes when the model is trained further."""
+    copies: dict[int, torch.Tensor] = {}
+
+    def owned(stored: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: copies.setdefault(id(value), copied_tensor(value))
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in stored.items()
+        }
+
+    state, constants = owned(program.state_dict), owned(program.constants)
+    return rebuilt(program, copied(program.graph), state, constants)
+
+
+def copied_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of its own."""
+    new = tensor.detach().clone()
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(new, requires_grad=False)
+    return new
 
 
 def _output_specs(specs: list[Any], graph: torch.fx.Graph) -> list[Any]:

@@ -8,7 +8,7 @@ from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Rectifier, Rescaled, Spec
+from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Pointwise, Rectifier, Rescaled, Spec
 from bncheck.reading.onnx_norms import norm_node
 
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
@@ -36,7 +36,7 @@ def _transposed(call: NodeCall) -> Spec:
 
 
 def _groups(call: NodeCall) -> int:
-    """What comes first in a weight, its outputs or its inputs, falls into so many groups."""
+    """The number of groups that the first axis of a weight falls into."""
     groups, channels = int(call.attribute("group", 1)), call.shape(1)[0]
     if groups < 1 or (isinstance(channels, int) and channels % groups):
         raise UndescribedError
@@ -85,10 +85,33 @@ def _max(call: NodeCall) -> Spec | None:
 
 def _clip(call: NodeCall) -> Spec | None:
     if call.opset < 11:
-        is_relu = call.attribute("min") == 0 and call.attribute("max") is None
+        low, high = call.attribute("min"), call.attribute("max")
     else:
-        is_relu = not call.name(2) and _is_zero(call, 1)
-    return Rectifier(call.kind) if is_relu else None
+        low, high = call.numbers(1), call.numbers(2)
+    if high is None and low is not None and not np.any(low):
+        return Rectifier(call.kind)
+    bounds = (-np.inf if low is None else low, np.inf if high is None else high)
+    if any(np.size(bound) != 1 for bound in bounds):
+        return None
+    return Pointwise("clip", (float(np.ravel(bounds[0])[0]), float(np.ravel(bounds[1])[0])))
+
+
+def _leaky(call: NodeCall) -> Spec:
+    return Rectifier(call.kind, float(call.attribute("alpha", 0.01)))
+
+
+def _elu(call: NodeCall) -> Spec:
+    return Pointwise("elu", (float(call.attribute("alpha", 1.0)),))
+
+
+def _selu(call: NodeCall) -> Spec:
+    alpha = float(call.attribute("alpha", 1.6732632423543772))
+    return Pointwise("elu", (alpha, float(call.attribute("gamma", 1.0507009873554805))))
+
+
+def _hard_sigmoid(call: NodeCall) -> Spec:
+    a = call.attribute
+    return Pointwise("hardsigmoid", (float(a("alpha", 0.2)), float(a("beta", 0.5))))
 
 
 def _is_zero(call: NodeCall, slot: int) -> bool:
@@ -123,6 +146,10 @@ ALGEBRA: dict[str, Describe] = {
     "Neg": _negative,
     "Max": _max,
     "Clip": _clip,
+    "LeakyRelu": _leaky,
+    "Elu": _elu,
+    "Selu": _selu,
+    "HardSigmoid": _hard_sigmoid,
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,

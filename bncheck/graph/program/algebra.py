@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.fx import Node
@@ -9,7 +10,7 @@ from torch.fx import Node
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, each, transposed
 from bncheck.graph.program.calls import Describe, Described, ProgramCall, named, rank_of
-from bncheck.graph.specs import Add, Linear, Lookup, Mul, Rectifier, Spec
+from bncheck.graph.specs import Add, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 
@@ -21,7 +22,7 @@ def _convolution(call: ProgramCall) -> Described | None:
     if rank_of(weight) - rank_of(source) not in (0, 1):  # 1: an image without a batch
         return None
     amounts = _PADDINGS[padding] if isinstance(padding, str) else padding
-    groups, kernel = int(call("groups")), _kernel(weight)
+    groups, kernel = call.whole("groups"), _kernel(weight)
     spec = conv(groups, kernel, call("stride"), call("dilation"), amounts, amounts)
     return spec, (source, weight, call("bias"))
 
@@ -33,7 +34,7 @@ def _transposed(call: ProgramCall) -> Described | None:
     plain = rank_of(source) == rank_of(weight) and not any(  # without a batch: other moves
         each(call("padding"), 1) + each(call("output_padding"), 1)
     )
-    groups, kernel = int(call("groups")), _kernel(weight)
+    groups, kernel = call.whole("groups"), _kernel(weight)
     spec = transposed(groups, kernel, call("stride"), call("dilation"), plain)
     return spec, (source, weight, call("bias"))
 
@@ -106,12 +107,49 @@ def _pair(call: ProgramCall) -> tuple[Any, Any]:
 
 
 def _clamp(call: ProgramCall) -> Described | None:
-    cuts_at_zero = call("min") == 0 and call("max") is None
-    return call.on_source(Rectifier(call.name) if cuts_at_zero else None)
+    low, high = call("min"), call("max")
+    if low == 0 and high is None:
+        return call.on_source(Rectifier(call.name))
+    return _between(call, -math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _hard_tanh(call: ProgramCall) -> Described | None:
+    return _between(call, call.number("min_val", -1.0), call.number("max_val", 1.0))
+
+
+def _relu6(call: ProgramCall) -> Described | None:
+    return _between(call, 0, 6)
+
+
+def _between(call: ProgramCall, low: Any, high: Any) -> Described | None:
+    if not all(isinstance(bound, (int, float)) for bound in (low, high)):
+        return None  # a tensor, or a symbol
+    return call.on_source(Pointwise("clip", (float(low), float(high))))
+
+
+def _leaky(call: ProgramCall) -> Described | None:
+    return call.on_source(Rectifier(call.name, float(call.number("negative_slope", 0.01))))
 
 
 def _leaky_noise(call: ProgramCall) -> Described | None:
-    return call.on_source(Rectifier(call.name) if call("training") is False else None)
+    """In eval mode the slope is the middle of its range."""
+    if call("training") is not False:
+        return None
+    slope = (call.number("lower", 1 / 8) + call.number("upper", 1 / 3)) / 2
+    return call.on_source(Rectifier(call.name, float(slope)))
+
+
+def _elu(call: ProgramCall) -> Described | None:
+    settings = (float(call.number("alpha", 1.0)), float(call.number("scale", 1.0)))
+    return call.on_source(Pointwise("elu", settings))
+
+
+def _softplus(call: ProgramCall) -> Described | None:
+    return call.on_source(Pointwise("softplus", (float(call.number("beta", 1.0)),)))
+
+
+def _hard_sigmoid(call: ProgramCall) -> Described | None:
+    return call.on_source(Pointwise("hardsigmoid"))
 
 
 ALGEBRA: dict[str, Describe] = {
@@ -127,5 +165,11 @@ ALGEBRA: dict[str, Describe] = {
     **named(_quotient, "div divide true_divide"),
     "neg": _negative,
     **named(_clamp, "clamp clamp_min"),
+    "hardtanh": _hard_tanh,
+    "relu6": _relu6,
+    "leaky_relu": _leaky,
     "rrelu": _leaky_noise,
+    "elu": _elu,
+    "softplus": _softplus,
+    "hardsigmoid": _hard_sigmoid,
 }

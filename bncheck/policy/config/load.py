@@ -1,4 +1,4 @@
-"""Read `[tool.bncheck]`, refuse what nobody knows."""
+"""Read `[tool.bncheck]` and refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bncheck.policy.policy import Policy
 from bncheck.rules.registry import choose_rules
 
 _TABLE = ("tool", "bncheck")
-#: What pydantic calls a key that is no field.
+#: What pydantic calls an unknown key.
 _UNKNOWN: Final = {"unexpected_keyword_argument", "extra_forbidden"}
 
 
@@ -73,7 +73,7 @@ def read(file: Path, required: bool) -> Configuration | None:
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of 5000 digits
-        raise BncheckError(f"is no TOML ({error})", "mend it there", str(file)) from None
+        raise BncheckError(f"is not valid TOML ({error})", "fix it there", str(file)) from None
     table: Any = data
     for name in _TABLE:
         table = table.get(name) if isinstance(table, dict) else None
@@ -107,7 +107,7 @@ def _as_json(file: Path, table: Any) -> str:
     try:
         return json.dumps(table, default=str)
     except RecursionError:  # a dotted key of 50,000 parts
-        raise BncheckError("nests tables beyond reason", "mend it there", str(file)) from None
+        raise BncheckError("nests tables too deeply", "fix it there", str(file)) from None
 
 
 def _existing(table: Any, location: Sequence[str | int]) -> tuple[str | int, ...]:
@@ -134,7 +134,7 @@ def _described(path: tuple[str | int, ...], problems: Sequence[Any]) -> tuple[st
     if kinds & _UNKNOWN:
         known = known_keys(path[:-1])
         near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
         return f"unknown key {quoted(name)} in {_table_name(path[:-1])}", hint
     wishes = " or ".join(dict.fromkeys(_wish(problem["msg"]) for problem in problems))
     return f"{_full_name(path)} should be {wishes}", "correct it"

@@ -39,9 +39,9 @@ class Limits:
     __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
 
     w2_warning: Positive | None = None
-    """0.20 where nothing is set."""
+    """Default: 0.20."""
     w2_error: Positive | None = None
-    """0.40 where nothing is set."""
+    """Default: 0.40."""
 
     def over(self, base: Thresholds) -> Thresholds:
         """These where they are set, `base` for the rest."""
@@ -51,18 +51,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ignored:
-    """A rule that is no news for some layers."""
+    """A rule that is ignored for some layers."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
 
     rule: str
-    """A code, a name or the beginning of a code."""
+    """A code, a name, or the start of a code."""
     layers: str
     """A pattern of layer names: 'aux.*'; '*' for all."""
     reason: str
-    """Why; for those who come after you."""
+    """Why; for those who read this file later."""
     models: str = "*"
-    """A pattern of the names of models that `gate` checks; other commands know '*' only."""
+    """A pattern of the names of models that `gate` checks; other commands match only '*'."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Fold:
     __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
 
     fail_unfolded: bool = False
-    """A BatchNorm that stays is an error."""
+    """Fail if a BatchNorm is not folded."""
     keep: tuple[str, ...] = ()
-    """Patterns of BatchNorms that are left alone."""
+    """Patterns of BatchNorms not to fold."""
     tolerance: Positive | None = None
-    """Relative error allowed; by dtype if not given."""
+    """Largest relative error allowed (default: by dtype)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Against:
     __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
 
     w2_growth: Annotated[float, Ge(0)] = 0.05
-    """So much may a layer's W2 grow."""
+    """How much a layer's W2 may grow."""
 
 
 @dataclass(frozen=True)
@@ -106,33 +106,33 @@ class Model:
     data: str | None = None
     """A file, a folder of images, or TARGET:CALLABLE."""
     samples: Count | None = None
-    """Use at most so many."""
+    """Use at most this many samples."""
     batch_size: Count | None = None
     """For files and folders."""
     scale: Positive | None = None
-    """Raw values are divided by this."""
+    """Divide raw values by this."""
     mean: tuple[float, ...] = ()
-    """Then this is subtracted, by channel."""
+    """Then subtract this, per channel."""
     std: tuple[float, ...] = ()
-    """Then divided by this, by channel."""
+    """Then divide by this, per channel."""
     size: tuple[int, ...] = ()
-    """Images of a folder are fitted to this size."""
+    """Resize the images of a folder to this size."""
     input: Words = ()
     """One sample's shape without the batch: '3,224,224'."""
     eps: Annotated[float, Ge(0)] | None = None
-    """eps of the layers, where the file has none."""
+    """eps of layers for which the file has none."""
     momentum: Annotated[float, Ge(0), Le(1)] | None = None
-    """In PyTorch's convention, where the file has none."""
+    """In PyTorch's convention, if the file has none."""
     train_batch_size: Count | None = None
-    """Samples that one device saw at once."""
+    """Training batch size per device."""
     inspect: Limits = Limits()
     """Thresholds of this model."""
     fold: Fold | None = None
     """Try a fold."""
     export: str | None = None
-    """Export to this ONNX file, which is replaced, and hold it against the model."""
+    """Export to this ONNX file, which is replaced, and compare it with the model."""
     compare: str | None = None
-    """Hold this file against the model: one function?"""
+    """Compare this file with the model."""
     drift: Words = ()
     """Earlier snapshots, files or patterns, oldest first."""
 
@@ -144,15 +144,15 @@ class Settings:
     __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
 
     select: tuple[str, ...] = ()
-    """Only these rules: codes, names, or the beginning of a code."""
+    """Only these rules: codes, names, or the start of a code."""
     ignore: tuple[str | Ignored, ...] = ()
-    """Rules that are left out; or tables, for some layers only."""
+    """Rules to ignore; or tables, to ignore a rule for some layers only."""
     severity: Mapping[str, Severity] = field(default_factory=dict)
-    """What findings of a rule are: BN109 = 'warning'."""
+    """Severity of a rule: BN109 = 'warning'."""
     thresholds: Limits = Limits()
-    """From which W2 a finding is a warning or an error."""
+    """The W2 from which a finding is a warning or an error."""
     fail_on: FailOn | None = None
-    """What makes the exit code 1; 'error' if not given."""
+    """Lowest severity that makes the exit code 1; default 'error'."""
     baseline: str | None = None
     """Findings in this file are known and do not fail."""
     against: Against = Against()

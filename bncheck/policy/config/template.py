@@ -12,10 +12,10 @@ from bncheck.policy.config.load import read
 from bncheck.writing.atomic import write_text
 
 TEMPLATE: Final = """\
-# Are the BatchNorm layers of these models sound? `bncheck gate` says it.
+# `bncheck gate` checks the BatchNorm layers of these models.
 [tool.bncheck]
 fail-on = "error"              # or "warning", "never"
-# ignore = ["BN109"]           # rules that nobody here needs; `bncheck rule --all` lists them
+# ignore = ["BN109"]           # rules to ignore; `bncheck rule --all` lists them
 # baseline = "bncheck-baseline.json"   # known findings; made with --write-baseline
 
 # [tool.bncheck.severity]
@@ -31,19 +31,19 @@ fail-on = "error"              # or "warning", "never"
 # reason = "the auxiliary head only helps training"
 
 [tool.bncheck.models.net]
-checkpoint = "models/*.pt"     # relative to this file; a list is fine, too
+checkpoint = "models/*.pt"     # relative to this file; or a list
 # key = "ema"                  # the part of the checkpoint that is deployed
 
-# From here on code is run: model is imported and called.
+# The settings below run code: model is imported and called.
 # model = "nets.py:build"      # or "package.module:Net"
 # model-args = { depth = 20 }
 # data = "data/calibration.npz"    # do the statistics agree with what the layers see?
 # samples = 1024
-# input = "3,32,32"            # one sample's shape, where there are no data
+# input = "3,32,32"            # one sample's shape, if there is no data
 # fold = { fail-unfolded = true }  # every BatchNorm must fold, and exactly
-# export = "net.onnx"          # is written, and held against the model
-# compare = "net.onnx"         # a file that was written before: still the same function?
-# drift = "runs/*.pt"          # earlier snapshots: half frozen layers, late jumps
+# export = "net.onnx"          # is written, and compared with the model
+# compare = "net.onnx"         # an existing file: is it still the same function?
+# drift = "runs/*.pt"          # earlier snapshots: half-frozen layers, late jumps
 """
 
 
@@ -52,7 +52,7 @@ def write_template(target: Path | None) -> str:
     path = target or Path(FILE)
     if not os.path.exists(path):
         write_text(path, TEMPLATE)
-        return f"written {path}; say in it which models there are"
+        return f"wrote {path}; declare your models in it"
     if path.suffix != ".toml":  # some other file that was named by mistake
         raise BncheckError("does not end in .toml", "name a configuration", str(path))
     if read(path, required=False) is not None:
@@ -60,4 +60,4 @@ def write_template(target: Path | None) -> str:
     text = path.read_text("utf-8")
     separator = "" if text.endswith("\n\n") or not text else "\n" if text[-1] == "\n" else "\n\n"
     write_text(path, f"{text}{separator}{TEMPLATE}")
-    return f"added [tool.bncheck] to {path}; say in it which models there are"
+    return f"added [tool.bncheck] to {path}; declare your models in it"

@@ -9,4 +9,4 @@ from bncheck.reading.text_file import read_text
 
 def text_of(file: Path) -> str:
     """The text of a pyproject.toml. Raises BncheckError."""
-    return read_text(file, "name another with --config, or leave it out with --isolated")
+    return read_text(file, "use another with --config, or none with --isolated")

@@ -13,7 +13,9 @@ def document(report: CompareReport, _path: str = "") -> Document:
     facts = [sentence(report.proof)]
     if not report.equal and report.proof.measured:
         place = report.proof.parts_at
-        facts.append(f"they part at {place}" if place else "they share no name at which they part")
+        facts.append(
+            f"they diverge at {place}" if place else "they share no name at which they diverge"
+        )
     return Document(
         "compare",
         f"{report.second} against {report.first}",

@@ -61,7 +61,7 @@ def sentences(report: DriftReport) -> list[str]:
         names = _names([movement.layers[index] for index in movement.lost])
         lines.append(f"without usable statistics at the end: {names}; `bncheck inspect` says why")
     if movement.source is Basis.DATA and movement.noise:
-        lines.append(f"sampling alone would show W2 {movement.noise:.3f}; it is taken off")
+        lines.append(f"sampling noise of W2 {movement.noise:.3f} has been subtracted")
     return [line for line in lines if line]
 
 
@@ -92,7 +92,10 @@ def _settled(movement: Movement) -> str:
 def _lag(movement: Movement) -> list[str]:
     """How far the running statistics are behind the weights: measured, or from their own speed."""
     if movement.source is Basis.DATA:
-        lag, start = movement.lag, "the running statistics are up to W2 {:.2f} from what is seen"
+        lag, start = (
+            movement.lag,
+            "the running statistics are up to W2 {:.2f} from the measured ones",
+        )
     else:
         lag, start = movement.predicted_lag, "running averages trail the weights by up to W2 {:.2f}"
     worst = np.nan_to_num(lag, nan=-1.0)
@@ -102,7 +105,7 @@ def _lag(movement: Movement) -> list[str]:
     label = visible(movement.snapshots[int(column)].label)
     name = layer_name(movement.layers[int(row)])
     end = max(0.0, float(worst[:, -1].max()))
-    told = "" if movement.source is Basis.DATA else ", by the speed at which they move"
+    told = "" if movement.source is Basis.DATA else ", judged by how fast they move"
     return [f"{start.format(worst.max())} ({name} at {label}), {end:.2f} at the end{told}"]
 
 
@@ -112,7 +115,7 @@ def _dead(movement: Movement) -> list[str]:
         return []
     grown = np.flatnonzero(np.diff(total, prepend=total[:1]) > 0)
     since = f", more since {visible(movement.snapshots[grown[-1]].label)}" if grown.size else ""
-    return [f"channels that never vary: {total[0]} at the beginning, {total[-1]} at the end{since}"]
+    return [f"channels that never vary: {total[0]} at the start, {total[-1]} at the end{since}"]
 
 
 def _still(movement: Movement) -> list[str]:

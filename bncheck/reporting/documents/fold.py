@@ -55,7 +55,7 @@ def _facts(report: FoldReport, dry_run: bool, says_where: bool) -> Iterator[Fact
     if report.parity is not None:
         yield Fact(_parity(report.parity))
     if report.flushed:
-        yield Fact(f"{count(report.flushed, 'subnormal number')} became 0")
+        yield Fact(f"{count(report.flushed, 'subnormal number')} flushed to 0")
     if says_where:
         yield _destination(report)
 
@@ -67,15 +67,19 @@ def _parity(parity: Parity) -> str:
         where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
     else:
         where = f"in batches of {sizes[0]}, the only size it takes" if sizes else "on no input"
+    places = "" if parity.regions is None else (
+        f"in float64, no value beside a fold is off by more than "
+        f"{parity.regions.max_relative_error:.2g}; "
+    )  # fmt: skip
     text = (
-        f"parity: {parity.max_relative_error:.2g} is the largest relative error of an output "
-        f"channel {where}, against the original in float64 (tolerance {parity.tolerance:.0e})"
+        f"parity: {places}the outputs differ by {parity.max_relative_error:.2g} at most, {where} "
+        f"(relative to a channel's largest value, tolerance {parity.tolerance:.0e})"
     )
     if parity.max_relative_error > parity.tolerance:
-        text += f"; the original's own rounding makes {parity.original_error:.2g}"
+        text += f"; rounding alone moves the original by {parity.original_error:.2g}"
         text += " (ten times that is allowed)" if parity.holds else ""
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
-        text += f"; the same class is largest for {parity.argmax_agreement:.1%}"
+        text += f"; the top class is the same for {parity.argmax_agreement:.1%}"
     return text
 
 
@@ -142,7 +146,7 @@ def decisions_table(report: FoldReport, detail: Detail) -> Table:
     columns = {
         "BatchNorm": [d.name or "(root)" for d in went],
         "status": [d.status.value for d in went],
-        "went into": [", ".join(d.into) or "nothing: it changes nothing" for d in went],
+        "went into": [", ".join(d.into) or "nothing (it is an identity)" for d in went],
         "through": [", ".join(d.through) for d in went],
         "reason": [d.reason for d in went],
     }

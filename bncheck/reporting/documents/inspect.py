@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 _COMMAND: Final = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
+_NOT_CHECKED: Final = (
+    "not checked: whether the statistics fit what the layers see (--model and --data do)"
+)
 _ORIGINS: Final = {
     "file": "from the file",
     "option": "from {option}",
@@ -63,9 +67,10 @@ def said(
 def _last(reports: Sequence[InspectReport]) -> str:
     if len(reports) < 2:
         return ""
-    verdicts = [report.summary.verdict for report in reports]
-    counts = [f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts]
-    return f"{count(len(reports), 'checkpoint')}: {', '.join(counts)}"
+    ranked = sorted(reports, key=lambda report: list(Verdict).index(report.summary.verdict))
+    words = Counter(report.word for report in ranked)
+    counts = ", ".join(f"{number} {word}" for word, number in words.items())
+    return f"{count(len(reports), 'checkpoint')}: {counts}"
 
 
 def document(report: InspectReport, _path: str = "") -> Document:
@@ -76,15 +81,22 @@ def document(report: InspectReport, _path: str = "") -> Document:
     if any(layer.tracked for layer in report.layers):
         facts.append(Fact(_assumptions(report), quiet=True))
     standing = standing_of(report.findings)
+    if known := report.summary.known:
+        facts.append(Fact(f"{count(known, 'known finding')} left out: in the baseline"))
+    if report.measurement is None and standing is None and len(facts) > 1:
+        facts.append(Fact(_NOT_CHECKED, quiet=True))
     if report.measurement is not None:
         from bncheck.reporting.documents import measured
 
         facts += measured.facts(report.measurement)
+        tracked = {layer.name for layer in report.layers if layer.tracked}
+        reasons = {n: why for n, why in report.unmeasured().items() if n in tracked}
+        facts += measured.unmeasured(reasons)
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
         tables.append(measured.table(report.measurement, shown))
         details = tuple(measured.details(report.measurement))
     return Document(
-        "inspect", report.subject, report.summary.verdict.value, standing, tuple(facts),
+        "inspect", report.subject, report.word, standing, tuple(facts),
         report.findings, tuple(tables), details=details, next_steps=_commands(report),
     )  # fmt: skip
 
@@ -152,7 +164,7 @@ def _layers(layers: Sequence[NormLayer]) -> Table:
         for layer in layers
     )
     right = ("channels", "batches", "mean", "variance")
-    caption = f"variances are drawn from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
+    caption = f"variances are plotted from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
     columns = ("layer", "kind", *right, "variances")
     return Table("Layers", columns, rows, right, caption, Detail.VERBOSE)
 

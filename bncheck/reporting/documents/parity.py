@@ -12,12 +12,12 @@ from bncheck.shipping.report import Latency
 def sentence(proof: Proof) -> str:
     """The largest error of all ways to run it, and on what it was found."""
     if not proof.measured:
-        return "parity: unknown, for nothing here can run it"
+        return "parity: unknown, because nothing installed here can run it"
     sizes = sorted({batch for parity in proof.measured for batch in parity.batches})
     numbers = [str(size) for size in sizes]
     which = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
     shares = [p.argmax_agreement for p in proof.measured if p.argmax_agreement is not None]
-    share = f"; the same class is largest for {min(shares):.1%}" if shares else ""
+    share = f"; the top class is the same for {min(shares):.1%}" if shares else ""
     return (
         f"parity: {proof.worst:.2g} is the largest relative error of an output channel in batches "
         f"of {which}, against the original in float64 (tolerance {proof.tolerance:.0e}){share}"

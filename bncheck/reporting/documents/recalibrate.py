@@ -8,7 +8,7 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.reporting.document import Document, Fact, Table
-from bncheck.reporting.documents.measured import side_by_side, worst_places
+from bncheck.reporting.documents.measured import side_by_side, unmeasured, worst_places
 from bncheck.reporting.visible import visible
 
 #: Layers shown without --verbose: those that were worst.
@@ -24,7 +24,8 @@ def document(report: RecalibrationReport, path: str) -> Document:
         facts.append(line)
     if report.unreached:
         names = ", ".join(visible(name) for name in report.unreached)
-        facts.append(f"left as they were, because no data reached them: {names}")
+        facts.append(f"unchanged, because no data reached them: {names}")
+    facts += [fact.text for fact in unmeasured(report.unmeasured)]
     if report.written is not None:
         facts.append(_outcome(report))
     done = report.reason is None
@@ -44,7 +45,7 @@ def _table(report: RecalibrationReport) -> Table:
     columns = ("layer", "W2 before", "after")
     return Table(
         "W2", columns, rows, columns[1:], brief=brief,
-        rest=f"and {len(rows) - _ROWS} that were less wrong (--verbose)",
+        rest=f"and {len(rows) - _ROWS} with a smaller error (--verbose)",
     )  # fmt: skip
 
 

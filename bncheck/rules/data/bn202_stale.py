@@ -30,9 +30,10 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
     Criterion: W2 from 0.20 (warning) or 0.40 (error), and in the batch cascade most layers deviate
     by themselves, the median by at least 0.06, and behind the first layer in their means more than
-    in their variances, each in units of one image's noise (k_mean > min(k_var, 0.6), see BN201): a mean there
-    is W E + b of a normalised input, which batches and data hardly move and other weights do. The
-    statistics still resemble those of these weights (correlation over channels from 0.5).
+    in their variances, each in units of one image's noise (k_mean > min(k_var, 0.6), see BN201): a
+    mean there is W E + b of a normalised input, which batches and data hardly move and other
+    weights do. The statistics still resemble those of these weights (correlation over channels
+    from 0.5).
 
     Fix: recalibrate; for averaged weights, average the buffers too or update them at the end
     (torch.optim.swa_utils.update_bn).
@@ -43,8 +44,8 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     yield Claim(
         self,
         {m.layer.name: 0.76 for m in network.layers},
-        f"most layers deviate by themselves (median W2 {middle:.2f}), in means and variances: the "
-        "statistics belong to other weights than these, such as those of an earlier step",
+        f"most layers deviate on their own (median W2 {middle:.2f}), in means and variances: "
+        "the statistics belong to other weights, such as those of an earlier step",
         advice="if these weights are an average (EMA, SWA), its statistics have to be measured "
         "after averaging",
         free=float(2 * network.stem.layer.channels),

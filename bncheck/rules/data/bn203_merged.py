@@ -49,10 +49,10 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
     yield Claim(
         self,
         {m.layer.name: 0.8 for m in network.layers},
-        f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the layers "
-        "see, in nearly all of them: the weights look like an average of several models, whose "
-        "activations have lost their variance",
-        advice="if that leaves the results poor, the averaged models do not belong together",
+        f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the "
+        "layers see, in nearly every layer: the weights look like an average of several "
+        "models, whose activations have lost their variance",
+        advice="if results stay poor, these models should not be averaged",
         free=float(network.stem.layer.channels),
         predicts=False,
         evidence={"log_variance_ratio": float(np.median(signed))},

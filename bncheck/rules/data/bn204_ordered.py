@@ -29,7 +29,7 @@ _TYPICAL: Final = 0.10
 _DEEP: Final = 0.5
 #: The deep layer implies a noise of variances this many times that of the median layer.
 _GROWING: Final = 2.0
-_SHUFFLE: Final = "shuffle in training, as bncheck does with files and folders"
+_SHUFFLE: Final = "shuffle while training, as bncheck does with files and folders"
 
 
 @rule("BN204", "ordered-batches", Severity.ERROR, Severity.WARNING)
@@ -132,9 +132,9 @@ def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -
     yield Claim(
         self,
         {m.layer.name: 0.76 for m in network.layers},
-        "early layers are right, and deep ones remember "
-        f"{float(np.exp(deepest.signed)):.0%} of the variance they see: the last batches of "
-        "training were alike, as when the data are sorted by class",
+        f"early layers agree, and deep ones hold {float(np.exp(deepest.signed)):.0%} times the "
+        "variance they see: the last batches of training were alike, as when the data are "
+        "sorted by class",
         advice=_SHUFFLE,
         free=1.5 * network.stem.layer.channels,
         predicts=False,

@@ -44,10 +44,10 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     assert stem is not None
     if best is None and not _alone(network):
         return
-    what = f"the first layer alone deviates (W2 {stem.w2:.2f}): the data are not prepared as "
-    what += "those that the statistics were learned on"
+    what = f"only the first layer deviates (W2 {stem.w2:.2f}): the data are not preprocessed like "
+    what += "the data that the statistics come from"
     if best is not None:
-        what += f"; prepared as {best.name}, they would fit (W2 {best.w2:.2f})"
+        what += f"; preprocessed as {best.name}, they would fit (W2 {best.w2:.2f})"
         candidate = _candidate_results(network)
         what += f" with {candidate}" if candidate else ""
     weak = network.direction is Direction.WORSE and best is None
@@ -55,7 +55,7 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
         self,
         {m.layer.name: 0.95 if best else 0.76 for m in network.layers},
         what,
-        advice=f"prepare the data {_how(best)}",
+        advice=f"preprocess the data {_how(best)}",
         fault=Fault.EITHER if _recalibrating_helps(network) else Fault.DATA,
         free=0.5 if best else float(network.stem.layer.channels),
         predicts=best is not None,
@@ -71,7 +71,7 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
 
 
 def _how(best: Candidate | None) -> str:
-    return f"as {best.name}" if best else "exactly as in training (padding and crops, too)"
+    return f"as {best.name}" if best else "exactly as in training (including padding and crops)"
 
 
 def best_candidate(network: MeasuredNetwork) -> Candidate | None:

@@ -46,10 +46,10 @@ def dropout_shift(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     yield Claim(
         self,
         {m.layer.name: 0.8 for m in shifted},
-        f"{names(shifted)}: behind dropout, and the running variance is "
+        f"{names(shifted)}: after dropout, and the running variance is "
         f"{float(np.exp(max(signed))):.2f} times what the layer sees with dropout off",
-        advice="which measures with dropout off; or move dropout behind the last BatchNorm layer "
-        "and train again",
+        advice="which measures with dropout off; or move dropout after the last BatchNorm "
+        "layer and train again",
         free=0.5,
         most=Severity.WARNING,
         evidence={"p": max(behind.values()), "log_variance_ratio": max(signed)},

@@ -18,21 +18,23 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     changed in the networks measured; from 0.40 on, 1 to 89 %.
 
     Criterion: W2 of the worst layer in the eval cascade, noise of the reference data taken off,
-    from 0.20 (warning) or 0.40 (error), where BN201 to BN206 do not apply.
+    from 0.20 (warning) or 0.40 (error), where no other explanation predicts it; a warning from 0.10
+    where labels show that results are worse than with measured statistics, beyond chance (2.5
+    standard errors).
 
     Fix: check that the data are prepared as in training. Recalibrate if the results are better
     with measured statistics.
     """
-    severity = network.severity
+    severity = network.severity or (Severity.WARNING if network.costs_results else None)
     if severity is None:
         return
     culprit = network.culprit
     assert culprit.batch is not None
     message = (
-        "running statistics and data disagree, this layer's most "
-        f"(W2 {culprit.batch.w2:.2f}), and no single cause explains it"
+        "running statistics and data disagree, most of all in this layer (W2 "
+        f"{culprit.batch.w2:.2f}), and no single cause explains it"
     )
-    condition = "check that the data are prepared as in training; if they are, run "
+    condition = "check that the data are preprocessed as in training; if they are, run "
     fix = f"{condition}`{network.recalibrate_anyway}`"
     if network.mostly_restored:
         fix = f"run `{network.recalibrate}`"

@@ -36,12 +36,12 @@ def would_hurt(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -
         Severity.INFO if network.works else Severity.WARNING,
         network.culprit,
         network.with_results(
-            f"statistics and data disagree (W2 {network.measurement.w2:.2f}), but the running "
-            "statistics serve the data better: the network was trained with them frozen, or the "
-            "data are not like those of training"
+            f"statistics and data disagree (W2 {network.measurement.w2:.2f}), but results are "
+            "better with the running statistics: the network was trained with them frozen, or "
+            "the data differ from the training data"
         ),
-        "leave the statistics as they are, do not recalibrate; check that the data are prepared "
-        "as in training",
+        "keep the statistics as they are, do not recalibrate; check that the data are "
+        "preprocessed as in training",
     )
 
 

@@ -30,8 +30,8 @@ def single_value(
         yield self.finding(
             Severity.ERROR,
             single,
-            f"deviates (W2 {network.measurement.w2:.2f}), and gets one value for each channel in "
-            "every batch, so batch statistics, which would tell why, do not exist",
+            f"deviates (W2 {network.measurement.w2:.2f}), and gets one value per channel in "
+            "every batch, so there are no batch statistics to tell why",
             "give larger batches (--batch-size, or the loader's own)",
             w2=network.measurement.w2,
         )

@@ -29,7 +29,8 @@ def harmless(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
         return
     slight = comparison.gain is None or comparison.gain <= 1
     slight = slight and len(network.off) > len(network.layers) / 2
-    slight = slight or (network.works and (comparison.gain or 0.0) <= 0)
+    slight = slight or (comparison.gain or 0.0) <= 0
+    slight = slight and (network.works or comparison.metric != "accuracy")
     yield network.finding(
         self,
         Severity.INFO if slight else Severity.WARNING,

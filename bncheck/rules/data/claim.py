@@ -2,7 +2,7 @@
 
 One explains a layer where it predicts at least LEAST of the layer's deviation. The smallest set of
 explanations that explains most of the whole deviation is believed; several may stand together, a
-layer each. What nobody explains stays unexplained, without a story.
+layer each. What no explanation covers is reported as unexplained.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Fault(StrEnum):
     STATISTICS = "statistics"
     DATA = "data"
     EITHER = "either"
-    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)

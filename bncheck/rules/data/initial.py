@@ -71,9 +71,9 @@ def _under_warmed(network: MeasuredNetwork) -> Iterator[Claim]:
     yield Claim(
         under_warmed,
         shares,
-        f"{w0:.0%} of every running average is still its initial 0 and 1, which explains what the "
-        "layers deviate by: it saw too few batches for its momentum",
-        advice="in training, take more batches or a larger momentum",
+        f"{w0:.0%} of every running average is still its initial 0 and 1, which explains what "
+        "the layers deviate by: they saw too few batches for their momentum",
+        advice="train with more batches or a larger momentum",
         free=1,
         evidence={"initial_share": w0},
     )

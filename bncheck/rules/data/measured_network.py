@@ -11,12 +11,12 @@ import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import W2_STEM, Thresholds
-from bncheck.layers.facts import at_initial_statistics
+from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.class_mixture import Mixture, class_mixture
-from bncheck.rules.data.noise import Implied, implied
+from bncheck.rules.data.implied import Implied, implied
 from bncheck.rules.rule import AnyRule
 
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
@@ -30,10 +30,8 @@ _BEYOND_NOISE: Final = 0.6
 _AGREES: Final = 0.10
 #: An accuracy from which nothing can be wrong with the data that matters.
 _WORKS: Final = 0.95
-#: An accuracy at most this is poor.
-POOR: Final = 0.6
-#: The share of the errors that measured statistics may leave where they restore a network.
-_RESTORED: Final = 0.5
+#: Standard errors by which measured statistics must serve better where W2 is small.
+_BEYOND_CHANCE: Final = 2.5
 #: Inputs on the usual scale: mean in standard deviations, and the standard deviation.
 _CENTRED: Final = 0.4
 _SCALES: Final = (0.5, 2.0)
@@ -156,7 +154,8 @@ class MeasuredNetwork:
         """
         place = self.layers.index(measured)
         after = [m.eval.w2 for m in self.layers[place + 1 :] if m.eval is not None]
-        return bool(after) and max(after) < _AGREES
+        agrees = bool(after) and max(after) < _AGREES
+        return agrees and (self.works or not self.labelled)
 
     @property
     def stem_alone(self) -> bool:
@@ -167,17 +166,21 @@ class MeasuredNetwork:
     def mostly_restored(self) -> bool:
         """Whether measured statistics take away at least half of the errors: data would not."""
         c = self.measurement.comparison
-        if c is None or c.before is None or c.after is None or c.direction is not Direction.BETTER:
+        if c is None or c.direction is not Direction.BETTER:
             return False
-        return c.metric != "accuracy" or (1 - c.after) <= _RESTORED * (1 - c.before)
+        return c.restored or not c.usual
+
+    @property
+    def costs_results(self) -> bool:
+        """Whether the running statistics cost results, beyond chance."""
+        c = self.measurement.comparison
+        return c is not None and c.gain is not None and c.gain >= _BEYOND_CHANCE
 
     @property
     def both_poor(self) -> bool:
         """Whether neither statistics serve: something else is at fault, too."""
         c = self.measurement.comparison
-        if c is None or c.metric != "accuracy" or c.before is None or c.after is None:
-            return False
-        return max(c.before, c.after) <= POOR
+        return c is not None and c.poor
 
     @property
     def works(self) -> bool:
@@ -191,11 +194,6 @@ class MeasuredNetwork:
         """Whether measured statistics are no better, and by a standard error worse."""
         c = self.measurement.comparison
         return c is not None and c.gain is not None and c.gain <= -1
-
-    @property
-    def labelled(self) -> bool:
-        """Whether results say which statistics serve the data better."""
-        return self.direction is not Direction.UNKNOWN
 
     @property
     def usual_scale(self) -> bool:
@@ -225,7 +223,7 @@ class MeasuredNetwork:
         return [
             m
             for m in self.layers
-            if at_initial_statistics(m.layer)
+            if (at_initial_statistics(m.layer) or never_written(m.layer))
             and m.batch is not None
             and self.thresholds.severity(m.batch.w2)
             and not self.served_downstream(m)
@@ -239,13 +237,20 @@ class MeasuredNetwork:
         if c.metric is not None and c.before is not None and c.after is not None:
             return (
                 f"{c.metric} {c.before:.3f} with the running statistics, {c.after:.3f} with "
-                "measured ones"
+                f"measured ones{self._of_batches()}"
             )
         if c.flips is not None:
             return f"{c.flips:.1%} of predictions change with measured statistics"
         if c.output_change is not None:
             return f"outputs change by {c.output_change:.0%} (RMS) with measured statistics"
         return ""
+
+    def _of_batches(self) -> str:
+        """The third column, where it says something else than the second."""
+        c = self.measurement.comparison
+        if c is None or c.batch is None or not c.batch_serves_far_better:
+            return ""
+        return f", {c.batch:.3f} with those of each batch of {c.batch_size}"
 
     def with_results(self, message: str) -> str:
         """The message and the results, where there are any."""

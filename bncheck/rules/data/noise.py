@@ -1,58 +1,52 @@
-"""Is it chance, or are the statistics those of other weights?
-
-A running average of momentum m over batches of B images is right on average and carries kappa / B
-of the variance that the statistics of one image have, kappa = m / (2 - m). So a layer that deviates
-by chance alone implies one and the same kappa / B in every layer, by its variances:
-
-    k_var = mean (ln sigma_r - ln sigma)^2 / mean (Var q_i / 4 sigma^4) - 1 / N
-
-The same from its means,
-
-    k_mean = mean ((mu_r - mu) / sigma)^2 / mean (Var m_i / sigma^2) - 1 / N
-
-is *smaller* behind the first layer: in training each batch is normalised by itself, so the mean
-behind it is W E + b of inputs whose mean is exactly beta, whatever the batch. Only other weights
-move such a mean. k_mean > k_var behind the first layer says weights, k_mean < k_var says batches.
-"""
+"""Is it chance? The noise of a running average against what the layers deviate by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bncheck.rules.data.scoring import measured, parts
+from bncheck.measuring.deviation import averaging_noise
 
 if TYPE_CHECKING:
-    from bncheck.measuring.measurement import MeasuredLayer
+    from bncheck.rules.data.measured_network import MeasuredNetwork
 
-_TINY: Final = 1e-12
-
-
-@dataclass(frozen=True)
-class Implied:
-    """kappa / B that would explain a layer, from its means and its variances.
-
-    `sign` is the mean of ln(sigma_r / sigma) over channels in its standard deviations.
-    """
-
-    by_means: float
-    by_variances: float
-    sign: float
+#: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
+_SCATTER: Final = 2.5
+#: Where momentum does not say: noise hits all layers alike, in units of what an image has.
+_UNIFORM: Final = 4.2
+_FEW_LAYERS: Final = 3
+#: kappa / B of momentum 0.9 and batches of 2.
+_LARGEST: Final = 0.6
+#: Running variances that are too large in most channels of most layers are not chance; too small
+#: ones may be: the variance of a few images is, on the median, too small.
+_SIGN: Final = 0.7
 
 
-def implied(m: MeasuredLayer) -> Implied:
-    """What a layer would imply, were it noise."""
-    assert m.batch_moments is not None
-    moments = m.batch_moments
-    seen = moments.var + (m.layer.eps.value or 0.0) + _TINY
-    d, log = parts(m, *measured(m))
-    sample = 1 / max(moments.effective_images, 1.0)
-    means = float(np.mean(moments.var_of_means / seen))
-    variances = float(np.mean(moments.var_of_squares / (4 * seen**2)))
-    return Implied(
-        max(0.0, float(np.mean(d**2)) / max(means, _TINY) - sample),
-        max(0.0, float(np.mean(log**2)) / max(variances, _TINY) - sample),
-        float(np.mean(log)) / max(float(np.std(log)), _TINY),
-    )
+def is_noise(network: MeasuredNetwork) -> bool:
+    """Whether chance explains what the layers deviate by in the batch cascade."""
+    if not network.off:
+        return False
+    by_variances = np.array([found.by_variances for found in network.implied])
+    signs = np.array([found.sign for found in network.implied])
+    if float(np.median(signs)) > _SIGN or network.of_other_weights:
+        return False
+    if float(by_variances.max()) <= _expected(network) * _SCATTER:
+        return True
+    if all(m.layer.momentum.value is None and m.layer.batches for m in network.layers):
+        return False  # a cumulative average has a long memory, of weights that are gone
+    largest, middle = float(by_variances.max()), float(np.median(by_variances))
+    return len(by_variances) >= _FEW_LAYERS and largest <= min(_LARGEST, _UNIFORM * middle)
+
+
+def is_told_noise(network: MeasuredNetwork) -> bool:
+    """Whether it is what the momentum and the batch size that the user gave make of it."""
+    known = network.culprit.layer.momentum.value is not None
+    told = known and network.measurement.train_batch_size is not None
+    return told and is_noise(network)
+
+
+def _expected(network: MeasuredNetwork) -> float:
+    """kappa / B, with batches of 4 where the batch size is not known."""
+    kappa = max(averaging_noise(m.layer.momentum.value, m.layer.counter) for m in network.layers)
+    return kappa / (network.measurement.train_batch_size or 4)

@@ -48,8 +48,8 @@ def ranks_disagree(self: Rule[Movement, Finding], movement: Movement) -> Iterato
             yield self.finding(
                 Severity.WARNING,
                 name,
-                f"{rank.path.name} and {snapshot.path.name} have running statistics that are "
-                f"W2 {w2:.2f} apart; {count(len(apart), 'file')} of other ranks disagree",
+                f"{rank.path.name} and {snapshot.path.name} have running statistics W2 "
+                f"{w2:.2f} apart; {count(len(apart), 'file')} of other ranks disagree",
                 "use SyncBatchNorm, or DistributedDataParallel with broadcast_buffers=True; "
                 "recalibrate with data",
                 w2=w2,

@@ -13,7 +13,7 @@ from bncheck.rules.rule import Rule, rule
 if TYPE_CHECKING:
     from bncheck.series.movement import Floats, Movement
 
-#: So many times further than usual.
+#: This many times further than usual.
 _FACTOR: Final = 4.0
 #: Intervals that are looked back on, and how many there must be before anything is late.
 _LOOK_BACK: Final = 3
@@ -44,7 +44,7 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
                     Severity.WARNING,
                     name,
                     f"jumps by W2 {row[place]:.2f} from {before.label} to {after.label}, where "
-                    f"{usual:.2f} would have been usual",
+                    f"{usual:.2f} is usual",
                     "look at what changed in between (data, learning rate, a resumed run); "
                     f"{before.path.name} is the last snapshot before it",
                     w2=float(row[place]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.layers.facts import at_initial_statistics
+from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
 
@@ -14,6 +14,23 @@ def _has_trained_affine(layer: NormLayer) -> bool:
     scaled = layer.weight is not None and bool((layer.weight != 1).any())
     shifted = layer.bias is not None and bool((layer.bias != 0).any())
     return scaled or shifted
+
+
+def _count_nothing(network: Network) -> bool:
+    return all(layer.batches is None for layer in network.tracked)
+
+
+def _never_written(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
+    for layer in network.tracked:
+        if never_written(layer):
+            yield self.finding(
+                Severity.ERROR,
+                layer.name,
+                f"running mean and variance are exactly 0 in all {layer.channels} channels: "
+                "they were never written, or skipped when the file was saved",
+                "copy or save the file again, or recalibrate with training data",
+                channels=layer.channels,
+            )
 
 
 @rule("BN101", "never-updated-statistics", Severity.ERROR, Severity.INFO)
@@ -27,7 +44,10 @@ def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
 
     Criterion: every running mean is exactly 0 and every running variance exactly 1, in a layer
     whose weight or bias has been trained or whose neighbours have statistics (error). Where the
-    whole network is at its initial values the file is merely untrained (info). Training never
+    whole network is at its initial values the file is merely untrained (info); where all layers are
+    so, weights are trained and none has a batch counter, it may be by design (info): ports of Caffe
+    models keep BatchNorm as a scale and shift. Mean and variance exactly 0 in every channel were
+    never written at all, or skipped in saving (error, but for half precision). Training never
     leaves exact zeros and ones behind, so equality needs no tolerance. A layer can have been
     trained with these statistics on purpose (frozen from the start): then they are right, so
     prove a repair with data.
@@ -35,6 +55,7 @@ def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
     Fix: recalibrate the statistics with training data, or load the buffers that belong to the
     weights.
     """
+    yield from _never_written(self, network)
     untouched = [layer for layer in network.tracked if at_initial_statistics(layer)]
     if not untouched:
         return
@@ -44,7 +65,18 @@ def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
             Severity.INFO,
             None,
             "every normalisation layer is at its initial values: the network is untrained",
-            "nothing, if an untrained network is what this file should hold",
+            "nothing, if this file is meant to hold an untrained network",
+            layers=len(untouched),
+        )
+        return
+    if not others and network.counts_batches and _count_nothing(network):
+        yield self.finding(
+            Severity.INFO,
+            None,
+            "every running mean is exactly 0 and every running variance exactly 1, no layer has a "
+            "batch counter, and weights are trained: BatchNorm frozen as a scale and shift, or "
+            "statistics that were never saved",
+            "check with --model and --data if the layers should normalise",
             layers=len(untouched),
         )
         return

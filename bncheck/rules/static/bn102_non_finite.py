@@ -29,6 +29,8 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
     an earlier checkpoint), and skip non-finite batches while training.
     """
     for layer in network.layers:
+        if layer.plain_norm:  # BN120
+            continue
         tensors = {
             "running mean": layer.mean,
             "running variance": layer.var,
@@ -60,5 +62,8 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
         if not group.finite:
             names = " or ".join(quoted(name) for name in group.names[:_MOST_NAMED])
             yield self.finding(
-                Severity.ERROR, group.owner, f"NaN or infinity in {names}", "find out what it is"
+                Severity.ERROR,
+                group.owner,
+                f"NaN or infinity in {names}",
+                "find out what these tensors are",
             )

@@ -14,7 +14,7 @@ _FIX = (
     "save the whole state dict (buffers too, not only parameters), "
     "or load with strict=True to see what is missing"
 )
-#: So many like it with statistics for one without: no other sign is needed.
+#: This many like it with statistics for one without: no other sign is needed.
 _NEARLY_ALL = 4
 _SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
 
@@ -46,11 +46,14 @@ def missing_statistics(self: Rule[Network, Finding], network: Network) -> Iterat
             )
         elif layer.sizes_differ:
             yield self.finding(
-                Severity.ERROR, layer.name, "has running means and variances of two lengths", _FIX
+                Severity.ERROR,
+                layer.name,
+                "has running means and variances of different lengths",
+                _FIX,
             )
         elif layer.tracked and not layer.channels:
             yield self.finding(
-                Severity.ERROR, layer.name, "has running statistics of not one channel", _FIX
+                Severity.ERROR, layer.name, "has running statistics without any channel", _FIX
             )
     if not network.knows_modules:
         for name in _bare_batchnorms(network):

@@ -12,7 +12,7 @@ from bncheck.rules.rule import Network, Rule, rule
 
 #: Rounding of the average itself: variances are this much below w0 before it is a contradiction.
 _SLACK = 1e-3
-_FIX = "nothing by itself: bncheck leaves the counter out of account"
+_FIX = "nothing by itself: bncheck ignores the counter"
 
 
 @rule("BN106", "unusable-batch-counter", Severity.INFO)
@@ -36,8 +36,8 @@ def unusable_counter(self: Rule[Network, Finding], network: Network) -> Iterator
         yield self.finding(
             Severity.INFO,
             None,
-            "no layer has num_batches_tracked (written before PyTorch 0.4.1, or ported), so how "
-            "long the averages ran cannot be told",
+            "no layer has num_batches_tracked (written before PyTorch 0.4.1, or ported), so "
+            "it is unknown how many batches they averaged",
             _FIX,
             layers=len(counted),
         )

@@ -45,7 +45,7 @@ def uneven_counters(self: Rule[Network, Finding], network: Network) -> Iterator[
             "if activation checkpointing recomputes it, use momentum 1 - sqrt(1 - m); "
             "if it is called twice on purpose, ignore this"
             if doubled
-            else "nothing, if this part was frozen, added or exchanged during training",
+            else "nothing, if this part was frozen, added or replaced during training",
             batches=value,
             usual=usual,
             ratio=ratio,

@@ -46,7 +46,7 @@ def extreme_gain(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"{number} of {count(layer.channels, 'channel')} with a gain out of proportion, "
+                f"{number} of {count(layer.channels, 'channel')} with a disproportionate gain, "
                 f"up to {most:.3g} (median {median:.3g})",
                 "nothing in float; quantise per channel",
                 channels=number,

@@ -43,7 +43,7 @@ def eps_sensitive(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
                 layer.name,
                 f"eps of 1e-3 or 1e-5 makes a difference of {effect:.0%} to its output "
                 f"(eps is {known})",
-                "be sure to use the eps that it was trained with; give it with --eps",
+                "use the eps that it was trained with; set it with --eps",
                 effect=effect,
             )
 

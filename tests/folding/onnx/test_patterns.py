@@ -35,9 +35,10 @@ def test_pattern(name: str, tmp_path: Path) -> None:
     report, folded = fold_onnx(path)
     onnx.checker.check_model(folded, full_check=name != "if_branch")
     assert _count(folded) == kept == len(report.kept), report.batchnorms
-    assert report.parity is not None
-    assert report.parity.holds, report.parity
-    assert report.parity.max_relative_error < (5e-3 if "fp16" in name else 5e-6)
+    assert (report.parity is None) == (kept == len(report.batchnorms))
+    if report.parity is not None:
+        assert report.parity.holds, report.parity
+        assert report.parity.max_relative_error < (5e-3 if "fp16" in name else 5e-6)
     assert all(decision.reason for decision in report.kept)
 
 

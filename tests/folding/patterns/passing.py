@@ -152,7 +152,7 @@ PASSING: dict[str, Pattern] = {
     "repvgg_grouped": repvgg(groups=2, bias=False),
     "repvgg_without_a_centre": Pattern(
         net(lambda s, x: s.conv(x) - s.bn(x), conv=conv(4, 4, 2, padding="same"), bn=bn(4)),
-        (4, 6, 6), 1, "not the same scale",
+        (4, 6, 6), 1, "not have the same scale",
     ),
     "linear_beside": product(lambda s, x: x @ s.w - s.bn(x), (5, 5), 5, (5,)),
     "beside_twice": Pattern(

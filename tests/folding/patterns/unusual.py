@@ -234,7 +234,7 @@ UNUSUAL: dict[str, Pattern] = {
         chain(nn.LayerNorm([5, 5]), nn.BatchNorm1d(5)), (5, 5), 1, "layer_norm"
     ),
     "layernorm_bn_of_tokens": Pattern(
-        chain(nn.LayerNorm(5), nn.BatchNorm1d(5)), (5, 5), 1, "its numbers do not lie on the"
+        chain(nn.LayerNorm(5), nn.BatchNorm1d(5)), (5, 5), 1, "its parameters do not run along the"
     ),
     "groupnorm_bn": Pattern(chain(nn.GroupNorm(2, 4), nn.BatchNorm2d(4)), (4, 7, 7)),
     "layernorm_linear": Pattern(chain(nn.LayerNorm(5), nn.Linear(5, 7)), (5,)),

@@ -50,7 +50,7 @@ def _int(*numbers: int) -> Any:
         (
             helper.make_node("Pad", ["x", "p", "", "on"], ["y"]),
             {"p": _int(1, -1), "on": _int(-1)},
-            Pad((3,), 0.0),
+            Pad((3,), 0.0, ((1, -1),)),
         ),
         (helper.make_node("Tile", ["x", "r"], ["y"]), {"r": _int(1, 1, 1, 1)}, Gather(())),
     ],

@@ -32,4 +32,4 @@ def test_quantised_weights_stay_and_quantised_statistics_are_read(tmp_path: Path
     onnx.save(model([*nodes, conv(), bn("c", "y")], weights), path)
     (decision,) = fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms
     assert decision.name == "bn"
-    assert "the weight of conv (Conv) is quantised, and stays as it is" in decision.reason
+    assert "the weight of conv (Conv) is quantised and stays as it is" in decision.reason

@@ -1,0 +1,39 @@
+"""The graph of an ONNX model without the numbers of its weights, which may be gigabytes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx
+
+from bncheck.graph.dataflow import Graph
+from bncheck.graph.onnx.read import read_model
+
+#: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
+_KEPT_BYTES: Final = 1 << 14
+
+
+def main_graph(model: onnx.ModelProto) -> Graph:
+    """The graph of the model; the numbers of large tensors are to be read elsewhere."""
+    return read_model(_thin(model))[0].graph
+
+
+def _thin(model: onnx.ModelProto) -> onnx.ModelProto:
+    thin = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    whole = model.graph
+    thin.graph.MergeFrom(
+        onnx.GraphProto(
+            name=whole.name,
+            node=whole.node,
+            input=whole.input,
+            output=whole.output,
+            value_info=whole.value_info,
+            sparse_initializer=whole.sparse_initializer,
+        )
+    )
+    for tensor in whole.initializer:
+        kept = tensor
+        if tensor.ByteSize() > _KEPT_BYTES:
+            kept = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        thin.graph.initializer.append(kept)
+    return thin
