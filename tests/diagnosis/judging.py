@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,9 +12,9 @@ from torch import nn
 
 import bncheck
 from tests import planted
-from tests.diagnosis.faults import FAULTS, State, Subject, Truth
+from tests.diagnosis.faults import FAULTS, Plan, State, Subject, Truth, edits, updates, weights
 from tests.diagnosis.inputs import wrong_inputs
-from tests.diagnosis.sound import sound
+from tests.diagnosis.sound import as_given, sound
 from tests.diagnosis.training import Network, accuracy, right_answers
 
 
@@ -87,10 +87,16 @@ class Outcome:
         return self.state.truth is Truth.STATISTICS and self.advice is Advice.LEAVE
 
 
-def states(network: Network, chosen: Sequence[str] = ()) -> Iterator[State]:
+ALL: tuple[Plan, ...] = (sound, *FAULTS, wrong_inputs)
+#: Those that train nothing but the network itself.
+QUICK: tuple[Plan, ...] = (as_given, edits, updates, weights, wrong_inputs)
+
+
+def states(
+    network: Network, chosen: Sequence[str] = (), plans: Sequence[Plan] = ALL
+) -> Iterator[State]:
     """Every fault, wrong input and sound variant; of those named only, if any are."""
     subject = Subject.of(network)
-    plans: tuple[Callable[[Subject], Iterator[State]], ...] = (sound, *FAULTS, wrong_inputs)
     for plan in plans:
         for state in plan(subject):
             if not chosen or any(word in state.name for word in chosen):

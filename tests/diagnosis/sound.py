@@ -15,10 +15,15 @@ from tests.diagnosis.faults import State, Subject, Truth, edited
 
 def sound(subject: Subject) -> Iterator[State]:
     """Other data, other trainings, statistics that are rounded or frozen on purpose."""
-    yield from _other_data(subject)
-    yield from _other_numbers(subject)
+    yield from as_given(subject)
     if not subject.network.real:
         yield from _other_trainings(subject)
+
+
+def as_given(subject: Subject) -> Iterator[State]:
+    """The sound network itself, with other data or rounded statistics."""
+    yield from _other_data(subject)
+    yield from _other_numbers(subject)
 
 
 def _sound(subject: Subject, name: str, model: nn.Module | None = None, **changes: Any) -> State:

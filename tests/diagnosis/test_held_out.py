@@ -9,7 +9,7 @@ import torch
 
 from tests.diagnosis.__main__ import matrix
 from tests.diagnosis.faults import Truth
-from tests.diagnosis.judging import Outcome, Written, judged, states
+from tests.diagnosis.judging import QUICK, Outcome, Written, judged, states
 from tests.diagnosis.training import HELD_OUT
 
 
@@ -18,7 +18,7 @@ def outcomes() -> list[Outcome]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     network = next(network for network in HELD_OUT if network.name == "table")
-    found = [judged(network, state) for state in states(network)]
+    found = [judged(network, state) for state in states(network, plans=QUICK)]
     torch.set_num_threads(threads)
     return found
 
@@ -29,7 +29,7 @@ def of(outcomes: Sequence[Outcome], *truths: Truth) -> list[Outcome]:
 
 def test_faults_have_their_own_name_or_none(outcomes: list[Outcome]) -> None:
     sick = of(outcomes, Truth.STATISTICS, Truth.DATA, Truth.WEIGHTS)
-    assert len(sick) >= 45
+    assert len(sick) >= 40
     assert sum(outcome.acceptable for outcome in sick) >= 0.85 * len(sick), matrix(sick)
 
 
@@ -46,7 +46,7 @@ def test_advice_is_never_the_wrong_way_round(outcomes: list[Outcome]) -> None:
 
 def test_sound_states_give_no_alarm(outcomes: list[Outcome]) -> None:
     well = of(outcomes, Truth.SOUND)
-    assert len(well) >= 15
+    assert len(well) >= 6
     assert [outcome.state.name for outcome in well if outcome.detected] == []
 
 

@@ -155,7 +155,7 @@ class MeasuredNetwork:
         place = self.layers.index(measured)
         after = [m.eval.w2 for m in self.layers[place + 1 :] if m.eval is not None]
         agrees = bool(after) and max(after) < _AGREES
-        return agrees and (self.works or not self.labelled)
+        return agrees and (self.works or self.direction is Direction.UNKNOWN)
 
     @property
     def stem_alone(self) -> bool:
