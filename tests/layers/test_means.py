@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bncheck.core.errors import BncheckError
 from bncheck.layers import means
 from bncheck.layers.means import Chain, Chains, adjacent_chains, compared, rectified_mean
 from bncheck.layers.norm_layer import NormLayer
@@ -182,3 +183,17 @@ def test_buffers_of_another_epoch_are_a_warning_where_a_graph_is_certain() -> No
 
     assert told(0.35, 4) == [("warning", None)]
     assert told(0.25, 4) == told(0.35, 3) == []
+
+
+def test_weights_that_cannot_be_read_are_left_out_and_the_rest_is_judged() -> None:
+    layers, weights = _sound(4)
+    named, tensors = _file(layers, weights)
+
+    def damaged() -> Any:
+        raise BncheckError("is damaged", "download it again")
+
+    tensors["conv1.weight"] = LoadedTensor(damaged, weights[1].shape)
+    tensors["conv2.weight"] = LoadedTensor(damaged, weights[2].shape, damaged)
+    found = adjacent_chains(named, tensors)
+    assert [chain.layer for chain in found.found] == ["bn1"]
+    assert found.number == 3
