@@ -1,4 +1,4 @@
-"""recalibrate repairs what statistics can repair, writes only what helps, and changes nothing else."""
+"""recalibrate repairs what statistics can, writes only what helps, and changes nothing else."""
 
 from __future__ import annotations
 
