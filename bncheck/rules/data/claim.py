@@ -30,6 +30,7 @@ class Fault(StrEnum):
     DATA = "data"
     EITHER = "either"
     WEIGHTS = "weights"
+    CODE = "code"
 
 
 @dataclass(frozen=True)
