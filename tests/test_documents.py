@@ -1,4 +1,4 @@
-"""What the map of the code and CONTRIBUTING name is there."""
+"""Paths in the documents exist, and all documents name the same issue tracker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from bncheck.core.errors import ISSUES
 
 ROOT = Path(__file__).parents[1]
 PATH = re.compile(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)`")
@@ -17,3 +19,8 @@ def test_every_path_exists(page: str) -> None:
     assert named
     gone = [p for p in named if not any((base / p).exists() for base in (ROOT, ROOT / "bncheck"))]
     assert not gone
+
+
+@pytest.mark.parametrize("page", ["pyproject.toml", "SECURITY.md", "CONTRIBUTING.md"])
+def test_bugs_are_reported_in_one_place(page: str) -> None:
+    assert ISSUES in (ROOT / page).read_text()

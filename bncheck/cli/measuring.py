@@ -27,7 +27,7 @@ class ModelOptions:
         typer.Option(
             "--model",
             metavar="TARGET:CALLABLE",
-            help=("The model: The model: my.nets:ResNet or nets.py:build."),
+            help=("The model: my.nets:ResNet or nets.py:build."),
         ),
     ] = None
     model_arg: Annotated[
@@ -143,7 +143,7 @@ class MeasuringOptions(ModelOptions):
         ]
 
     def _check_idle(self) -> None:
-        """Without data, what is said of them would do nothing, which nobody would notice."""
+        """Without data these options would silently do nothing."""
         for option, value in self._about_data():
             if value is not None:
                 raise BncheckError(f"{option} needs data", "add --data, or leave it out")

@@ -14,8 +14,8 @@ from bncheck.core.errors import BncheckError
 class _Descriptor(io.FileIO):
     """Writes to a descriptor; what can no longer be delivered is dropped.
 
-    A reader that has gone (`| head`) is no failure, and the exit code still tells the verdict. A
-    full disk is one, on stdout; on stderr there is nobody left to tell.
+    A reader that has gone (`| head`) is not a failure, and the exit code still tells the verdict. A
+    full disk is one, on stdout; on stderr it cannot be reported.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -3,7 +3,7 @@
 Limits on a record or a file do not add up to a limit: a small checkpoint can name one record ten
 thousand times, or ten thousand files. So one `Budget` is made for each checkpoint that a command
 opens, and travels with its `Source` to every reader, shards and nested files included. It is one a
-checkpoint and not one a command, because 500 sound snapshots are no attack: a command takes at
+checkpoint and not one a command, because 500 sound snapshots are not an attack: a command takes at
 most so much for each checkpoint that its user names.
 """
 

@@ -10,7 +10,7 @@ Note: TypeAlias = Callable[[str], None]
 
 
 def unsaid(_line: str) -> None:
-    """A Note for which nobody listens."""
+    """A Note that discards what it is told."""
 
 
 def tell_all(lines: Iterable[str], note: Note) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,28 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
 
 
 def check_shapes(model: nn.Module, batch: Batch) -> Batch:
-    """The batch with dict entries given to the parameters of `forward` that they name."""
+    """The batch with dict entries given to the parameters of `forward` that they name.
+
+    Of (x, y, more) the model takes what its `forward` has room for, and the next is the labels.
+    """
     if not batch.kwargs:
-        return batch
+        room = _room(model)
+        if len(batch.args) <= room:
+            return batch
+        return Batch(batch.args[:room], {}, batch.args[room])
     parameters = inspect.signature(model.forward).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if takes_any or set(batch.kwargs) <= set(parameters):
         return batch
     return Batch((*batch.args, *batch.kwargs.values()), {}, batch.target)
+
+
+def _room(model: nn.Module) -> int:
+    """How many inputs `forward` takes by position; at least one."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # of a compiled program
+        return sys.maxsize
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return sys.maxsize
+    return max(1, sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters))

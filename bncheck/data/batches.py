@@ -98,7 +98,7 @@ class Batches:
                         return
 
     def first(self, samples: int) -> Batches:
-        """The first batches, until so many samples are reached."""
+        """The first batches, until this many samples are reached."""
 
         def source() -> Iterator[Batch]:
             seen = 0
@@ -112,7 +112,7 @@ class Batches:
         return Batches(source, self.name, known, fixed=self.fixed)
 
     def of_size(self, size: int) -> Batches:
-        """The same samples in the same order, so many in a batch; the last may be smaller.
+        """The same samples in the same order, in batches of this size; the last may be smaller.
 
         Inputs of different shapes, which cannot be joined, stay in batches of their own.
         """

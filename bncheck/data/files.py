@@ -145,6 +145,13 @@ class Arrays:
                 name,
             )
         label = next((key for key in LABELS if key in numeric), None)
+        wordy = next((key for key in LABELS if key in arrays), None)
+        if label is None and wordy is not None:
+            raise BncheckError(
+                f"holds labels ({wordy}) that are not an array of numbers",
+                "save class numbers, or leave them out",
+                name,
+            )
         inputs = {key: value for key, value in numeric.items() if key != label}
         preferred = next((key for key in INPUTS if key in inputs), None)
         if preferred is not None:

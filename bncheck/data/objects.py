@@ -112,38 +112,90 @@ def _batches(values: Iterable[Any], name: str, options: DataOptions) -> Iterator
 
 
 def to_batch(value: Any, name: str, options: DataOptions) -> Batch:
-    """What a loader yields: x, (x, y), (x1, x2, ..., y) or a dict."""
-    import numpy as np
-    import torch
+    """What a loader yields: x, (x, y), (x1, x2, ..., y) or a dict.
 
-    def tensor(item: Any) -> Tensor:
-        if isinstance(item, np.ndarray):
-            item = as_tensor(item)
-        if not isinstance(item, torch.Tensor):
-            raise BncheckError(
-                f"gives a batch that holds a {type(item).__name__}",
-                "a batch is a tensor, (x, y) or a dict of tensors",
-                name,
-            )
-        return item
+    Texts and other things without numbers in further places are left on the side.
+    """
 
     def prepared(item: Any) -> Tensor:
-        return prepared_input(tensor(item), name, options)
+        return prepared_input(_tensor(item, name), name, options)
 
     if isinstance(value, Mapping):
         label = next((key for key in LABELS if key in value), None)
         inputs = {str(key): item for key, item in value.items() if key != label}
-        kept = {key: prepared(item) for key, item in inputs.items() if hasattr(item, "shape")}
+        kept = {key: prepared(item) for key, item in inputs.items() if _is_array(item)}
         if not kept:
             raise BncheckError("gives a dict without inputs", "it needs an entry x", name)
-        target = None if label is None else tensor(value[label])
+        target = None if label is None else _labels(value[label], name)
         if len(kept) == 1:
             return Batch((next(iter(kept.values())),), {}, target)
         return Batch((), kept, target)
-    if isinstance(value, (tuple, list)):
-        if len(value) < 2:
-            return Batch(tuple(prepared(item) for item in value))
-        *inputs_, label = value
-        labels = label if isinstance(label, torch.Tensor) else torch.as_tensor(np.asarray(label))
-        return Batch(tuple(prepared(item) for item in inputs_), {}, labels)
+    if isinstance(value, (tuple, list)) and value:
+        first, *others = value
+        if not others:
+            return Batch((prepared(first),))
+        arrays = [item for item in others if _is_array(item) or _is_list_of_numbers(item)]
+        if arrays:
+            *inputs_, label = arrays
+            return Batch((prepared(first), *map(prepared, inputs_)), {}, _labels(label, name))
+        labels = next((item for item in others if _holds_numbers(item)), None)
+        return Batch((prepared(first),), {}, labels)
     return Batch((prepared(value),))
+
+
+def _tensor(item: Any, name: str) -> Tensor:
+    import numpy as np
+    import torch
+
+    if isinstance(item, np.ndarray):
+        item = as_tensor(item)
+    if not isinstance(item, torch.Tensor):
+        raise BncheckError(
+            f"gives a batch that holds a {type(item).__name__}",
+            "a batch is a tensor, (x, y) or a dict of tensors",
+            name,
+        )
+    return item
+
+
+def _labels(value: Any, name: str) -> Any:
+    """Labels as a tensor where they are numbers; else as they are, for --metric."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return as_tensor(value)
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.as_tensor(np.asarray(value)) if _is_list_of_numbers(value) else value
+
+
+def _is_array(item: Any) -> bool:
+    """Whether it is a tensor, or an array of numbers."""
+    import numpy as np
+    import torch
+
+    if isinstance(item, np.ndarray):
+        return item.dtype.kind in "biufc" and item.ndim > 0
+    return isinstance(item, torch.Tensor)
+
+
+def _is_list_of_numbers(item: Any) -> bool:
+    import numpy as np
+
+    numbers = (int, float, np.number)
+    return (
+        isinstance(item, (list, tuple))
+        and bool(item)
+        and all(isinstance(part, numbers) for part in item)
+    )
+
+
+def _holds_numbers(item: Any, depth: int = 0) -> bool:
+    """Whether there is an array anywhere in it."""
+    if _is_array(item):
+        return True
+    parts = item.values() if isinstance(item, Mapping) else item
+    if isinstance(item, (Mapping, list, tuple)) and depth < 4:
+        return any(_holds_numbers(part, depth + 1) for part in parts)
+    return False

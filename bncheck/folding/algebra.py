@@ -24,7 +24,7 @@ from bncheck.graph.specs import Conv, ConvTranspose, Linear
 
 LinearCall: TypeAlias = Conv | ConvTranspose | Linear
 
-#: A number of a map that may be anything, since nobody reads the part of x that it belongs to. It
+#: A number of a map that may be anything, since that part of x is unused. It
 #: is NaN so that it stays free in every composition: FREE * a + b is FREE.
 FREE: Final = float("nan")
 
@@ -39,7 +39,7 @@ class Affine:
     """y = scale * x + shift. Both arrays have x's rank and broadcast against it.
 
     Which axis is the channel's is so told by the shape, and reshaping the map is reshaping the
-    arrays. Both are FREE where nobody reads x.
+    arrays. Both are FREE where x is unused.
     """
 
     scale: Floats
@@ -62,7 +62,7 @@ def identity(rank: int) -> Affine:
 
 
 def unconstrained(rank: int) -> Affine:
-    """The map of a value that nobody reads."""
+    """The map of an unused value."""
     free = np.full((1,) * rank, FREE)
     return Affine(free, free)
 

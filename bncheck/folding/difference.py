@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,8 @@ Output: TypeAlias = NDArray[Any]
 #: value of a logit can be 0.0009 of the largest of all, and the (right) fold's error 1.5e-4 of it;
 #: 3 % of such comparisons exceed 1e-5. Over 5 samples it is 0.04 and 6e-6, over 64 0.21 and 1.4e-6.
 FLOOR = 1e-3
-#: So many values let a channel's largest one say how large the channel is.
+#: From this many values on, the largest tells how large a channel is.
 ENOUGH_VALUES = 64
-#: What rounding excuses is at most so many tolerances: beyond, the comparison says nothing.
-_LARGEST_EXCUSE = 100.0
 
 
 @dataclass
@@ -63,6 +61,8 @@ class Difference:
     """What has been seen of a fold, the original and the original in float64."""
 
     tolerance: float
+    #: What rounding excuses is at most so many tolerances: beyond, the comparison says nothing.
+    largest_excuse: float = 100.0
     outputs: list[_Channels] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Difference:
     def _excess(self, channels: _Channels) -> float:
         """The largest error of a channel in parts of what that channel is allowed."""
         errors, owns = channels.fold / channels.measure, channels.own / channels.measure
-        excuse = np.minimum(EXCUSE * owns, _LARGEST_EXCUSE * self.tolerance)
+        excuse = np.minimum(EXCUSE * owns, self.largest_excuse * self.tolerance)
         allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
         return float((errors / allowed).max(initial=0.0))
 
@@ -145,6 +145,13 @@ class Difference:
 _TINY = float(np.finfo(np.float64).tiny)
 
 
+def is_float(item: object) -> TypeGuard[Output]:
+    """An array of float64 to bfloat16, which NumPy does not count among its floats."""
+    return isinstance(item, np.ndarray) and (
+        item.dtype.kind == "f" or item.dtype.name == "bfloat16"
+    )
+
+
 def relative_error(reference: Output, given: Output) -> float:
     """The largest difference in any channel, relative to that channel's largest value."""
     if reference.shape != given.shape:
@@ -159,7 +166,7 @@ def relative_error(reference: Output, given: Output) -> float:
 def gaps(reference: Output, given: Output, original: Output | None = None) -> Floats:
     """The largest difference in each channel; infinite where only one side is a number.
 
-    Where the original overflows its own dtype, so may the other: that is no difference.
+    Where the original overflows its own dtype, so may the other: that is not a difference.
     """
     first, second = _by_channel(reference), _by_channel(given)
     same = (first == second) | (np.isnan(first) & np.isnan(second))

@@ -70,5 +70,6 @@ def _proved(program: Foldable[Inputs], tolerance: float | None, extra: Sequence[
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BncheckError(
             f"cannot be run for the comparison ({first[:160]})",
-            "--dry-run prints the plan; nothing is written without a comparison",
+            getattr(error, "hint", "")
+            or "--dry-run prints the plan; nothing is written without a comparison",
         ) from None

@@ -1,46 +1,74 @@
-"""Is the fold the same function? The original, computed in float64, is the judge.
+"""Is the fold the same function? It is proven where it happens, and then the whole is run once.
 
-Inputs are fresh and signed, at two batch sizes where the program accepts them. Outputs alone would
-not do: a unit that is dead on the inputs tried hides wrong weights. So the values on the boundary
-of what was changed (Solution.boundary) are compared, too.
+A fold alters a few calls: regions.py. Each region, of the original and of the fold, is computed in
+float64 on the same values: those that the original has there on real or invented inputs, and random
+ones, since a unit that is dead on the inputs tried hides wrong weights. So no depth amplifies what
+rounding does, and what lies outside need not be computed but by the program's own runtime.
+
+The whole is compared as written. How far rounding may move its outputs is measured where they
+differ: as the response of the original to steps of one unit in the last place of the values that
+regions read and make.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output
-from bncheck.folding.result import Parity
+from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, is_float
+from bncheck.folding.result import Parity, RegionsParity
 
 Inputs = TypeVar("Inputs")
+#: Values on the way by their names in the original; floating ones are arrays.
+Values: TypeAlias = Mapping[str, Any]
 
 _BATCHES = (2, 3)
-#: So many more inputs are tried where all that are usual were refused.
+#: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
-#: So many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
+#: This many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
 _SAMPLED = 256
+_SEED = 20262
 
 
 class RefusedError(RuntimeError):
-    """The program does not take such inputs: their sizes or values, which need not show in it."""
+    """The program does not take such inputs: their sizes or values, which need not show in it.
+
+    `hint` says what to give instead, where that is known.
+    """
+
+    def __init__(self, sentence: str, hint: str = "") -> None:
+        super().__init__(sentence)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run of the original as written: its floating outputs, what regions read and make."""
+
+    outputs: Sequence[Output]
+    values: Values
 
 
 class SideBySide(Protocol[Inputs]):
     """A program and its fold, which can be run on the same inputs.
 
-    What it returns comes in threes: of the original in float64, of the fold, and of the original as
-    written. Intermediate values are sampled, by their names in the original, and those of the fold
-    are in float64, too, since the question is whether its numbers are right, not how they round.
+    A region is named by its place in `regions`, values by their names in the original.
     """
+
+    failures: tuple[type[Exception], ...]
 
     @property
     def tolerance(self) -> float:
         """The relative error that rounding in its narrowest dtype explains."""
+
+    @property
+    def epsilon(self) -> float:
+        """One unit in the last place of that dtype."""
 
     @property
     def has_free_batch(self) -> bool:
@@ -50,17 +78,30 @@ class SideBySide(Protocol[Inputs]):
     def examples(self) -> Sequence[Inputs]:
         """Inputs that came with the program, for one that takes no fresh ones."""
 
+    @property
+    def regions(self) -> Sequence[Sequence[str]]:
+        """The values that each region makes."""
+
     def fresh(self, batch: int) -> Inputs:
         """Random inputs, other ones each time; `batch` is the size of free first axes."""
 
     def batch_of(self, inputs: Inputs) -> int:
         """How many samples these inputs hold."""
 
-    def outputs(self, inputs: Inputs) -> tuple[list[Output], list[Output], list[Output]]:
-        """The floating outputs. Raises RefusedError."""
+    def original(self, inputs: Inputs) -> Seen:
+        """The original as written. Raises RefusedError."""
 
-    def intermediates(self, inputs: Inputs) -> Sequence[Mapping[str, Output]]:
-        """The values that must be equal although what makes them was changed."""
+    def moved(self, inputs: Inputs, factors: Callable[[Output], Output]) -> Sequence[Output]:
+        """The outputs of the original with the values in and around all regions multiplied."""
+
+    def folded(self, inputs: Inputs) -> Sequence[Output]:
+        """The outputs of the fold as written."""
+
+    def entries(self, region: int) -> Sequence[str]:
+        """The values that a region reads."""
+
+    def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
+        """What a region makes of such values, in float64."""
 
     def maker_of(self, name: str | None) -> str | None:
         """What people call the part of the original that makes a value."""
@@ -71,58 +112,144 @@ def prove(
 ) -> Parity:
     """Compare on fresh inputs, and on those in `extra`. Raises RefusedError where all are."""
     limit = sides.tolerance if tolerance is None else tolerance
-    outputs, inside = Difference(limit), _Intermediates(Difference(limit))
+    whole, regions = _Whole(sides, limit), _Regions(sides, limit)
     first = _BATCHES if sides.has_free_batch else ()
-    fresh = map(sides.fresh, itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4)))
-    usual = [*itertools.islice(fresh, max(1, len(first))), *extra]
+    batches = itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4))
+    fresh: Iterator[Callable[[], Inputs]] = (partial(sides.fresh, batch) for batch in batches)
+    usual = [*itertools.islice(fresh, max(1, len(first))), *map(_given, extra)]
     refused: RefusedError | None = None
-    spare = (inputs for inputs in sides.examples if not outputs.batches)
+    spare = (_given(inputs) for inputs in sides.examples if not whole.seen.batches)
     more = itertools.chain(spare, itertools.islice(fresh, ENOUGH_VALUES))
-    for tried, inputs in enumerate(itertools.chain(usual, more)):
-        if tried >= len(usual) and not outputs.needs_more and not inside.wants_more:
+    for tried, make in enumerate(itertools.chain(usual, more)):
+        if tried >= len(usual) and not whole.seen.needs_more and not regions.want_more:
             break
-        if tried >= len(usual) + _PATIENCE and not outputs.batches:
+        if tried >= len(usual) + _PATIENCE and not whole.seen.batches:
             break
         try:
-            results = sides.outputs(inputs)
+            inputs = make()
+            seen = sides.original(inputs)
         except RefusedError as error:  # left out where other inputs are accepted
             refused = error
             continue
-        batch = sides.batch_of(inputs)
-        outputs.add(batch, *results)
-        if inside.wants_more:
-            inside.add(batch, *sides.intermediates(inputs))
-    if refused is not None and not outputs.batches:
+        whole.add(inputs, seen)
+        if regions.want_more:
+            regions.add(seen)
+    if refused is not None and not whole.seen.batches:
         raise refused
-    outputs.refuse_nothing()
-    parity = outputs.parity()
-    parity = replace(parity, excess=max(parity.excess, inside.difference.parity().excess))
-    return parity if parity.holds else replace(parity, parts_at=sides.maker_of(inside.first))
+    whole.seen.refuse_nothing()
+    parity, proven = whole.seen.parity(), regions.parity()
+    found = replace(parity, excess=max(parity.excess, regions.excess), regions=proven)
+    return found if found.holds else replace(found, parts_at=sides.maker_of(regions.first_bad()))
 
 
-@dataclass
-class _Intermediates:
-    """Where the values on the way differ, by name, in order."""
+def _given(inputs: Inputs) -> Callable[[], Inputs]:
+    return lambda: inputs
 
-    difference: Difference
-    names: list[str] = field(default_factory=list)
+
+class _Whole(Generic[Inputs]):
+    """The outputs as written. Proven regions leave rounding alone to explain a difference."""
+
+    def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
+        self._sides = sides
+        self.seen = Difference(limit, largest_excuse=np.inf if sides.regions else 100.0)
+        self._generator = np.random.default_rng(_SEED)
+
+    def add(self, inputs: Inputs, seen: Seen) -> None:
+        folded = self._sides.folded(inputs)
+        trial = Difference(self.seen.tolerance)
+        trial.add(0, seen.outputs, folded, seen.outputs)
+        holds = trial.parity().holds
+        moved = seen.outputs if holds else self._sides.moved(inputs, self._steps)
+        self.seen.add(self._sides.batch_of(inputs), seen.outputs, folded, moved)
+
+    def _steps(self, value: Output) -> Output:
+        return _steps(value, self._sides.epsilon, self._generator)
+
+
+class _Regions(Generic[Inputs]):
+    """Each region twice: on the original's own values, and on random ones."""
+
+    def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
+        self._sides = sides
+        self._generator = np.random.default_rng(_SEED + 1)
+        self._found = [[Difference(limit), Difference(limit)] for _ in sides.regions]
+        self._names: dict[int, list[str]] = {}
 
     @property
-    def wants_more(self) -> bool:
-        """Whether other inputs may tell more than those seen."""
-        return not self.difference.batches or self.difference.needs_more
-
-    def add(self, batch: int, *sides: Mapping[str, Output]) -> None:
-        reference, folded, original = sides
-        if not self.difference.batches:
-            self.names = [n for n in reference if n in folded and n in original]
-        self.difference.add(batch, *([side[name] for name in self.names] for side in sides))
+    def _differences(self) -> list[Difference]:
+        return [difference for pair in self._found for difference in pair]
 
     @property
-    def first(self) -> str | None:
+    def want_more(self) -> bool:
+        """Whether nothing was seen, or other inputs may tell more than those seen."""
+        seen = any(difference.batches for difference in self._differences)
+        return not seen or any(difference.needs_more for difference in self._differences)
+
+    @property
+    def excess(self) -> float:
+        """The largest error of any channel in parts of what it is allowed."""
+        return max((d.parity().excess for d in self._differences), default=0.0)
+
+    def add(self, seen: Seen) -> None:
+        for place in range(len(self._found)):
+            own, other = self._found[place]
+            self._compare(place, own, seen.values, seen.values)
+            try:
+                self._compare(place, other, self._random(place, seen.values), None)
+            except self._sides.failures:
+                if own.batches:
+                    continue  # values that the calls do not take
+                raise
+
+    def _compare(
+        self, place: int, difference: Difference, values: Values, written: Values | None
+    ) -> None:
+        """Hold one against the other; what rounding costs is seen in the values as written."""
+        before = self._sides.exits(place, values, of_fold=False)
+        after = self._sides.exits(place, values, of_fold=True)
+        names = self._names.setdefault(place, [name for name in before if name in after])
+        if written is None:
+            written = self._sides.exits(place, self._stepped(place, values), of_fold=False)
+        sides = before, after, {name: written.get(name, before[name]) for name in names}
+        difference.add(0, *([sampled(side[name]) for name in names] for side in sides))
+
+    def _random(self, place: int, values: Values) -> Values:
+        """Signed values of the same size for what a region reads."""
+        found = dict(values)
+        for name in self._sides.entries(place):
+            if is_float(value := values.get(name)):
+                wide = np.asarray(value, dtype=np.float64)
+                finite = wide[np.isfinite(wide)]
+                size = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+                found[name] = self._generator.standard_normal(wide.shape) * (size or 1.0)
+        return found
+
+    def _stepped(self, place: int, values: Values) -> Values:
+        """The values that a region reads, off by one unit in the last place."""
+        found, epsilon = dict(values), self._sides.epsilon
+        for name in self._sides.entries(place):
+            if is_float(value := values.get(name)):
+                found[name] = value * _steps(value, epsilon, self._generator)
+        return found
+
+    def parity(self) -> RegionsParity:
+        """The figures."""
+        worst = [d.parity().max_relative_error for d in self._differences]
+        return RegionsParity(len(self._found), max(worst, default=0.0))
+
+    def first_bad(self) -> str | None:
         """The first value that is another one."""
-        place = self.difference.first_bad()
-        return None if place is None else self.names[place]
+        for place, pair in enumerate(self._found):
+            for difference in pair:
+                bad = difference.first_bad()
+                if bad is not None:
+                    return self._names[place][bad]
+        return None
+
+
+def _steps(value: Output, epsilon: float, generator: np.random.Generator) -> Output:
+    """Factors that move each number by about one unit in its last place, up or down."""
+    return 1 + epsilon * (generator.integers(0, 2, np.shape(value)) * 2.0 - 1)
 
 
 def sampled(array: Output) -> Output:

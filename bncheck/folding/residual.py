@@ -1,7 +1,7 @@
 """Normalisations that no neighbour can take over, as calls that every runtime has: for an export.
 
 With fixed statistics each is y = scale * x + shift by channel. As a 1 x 1 depthwise convolution it
-is the cheapest form in onnxruntime that is no BatchNormalization: a convolution stays in the
+is the cheapest form in onnxruntime that is not a BatchNormalization: a convolution stays in the
 blocked layout (NCHWc) that a product and a sum would break. That holds at its default level; below
 it, a product and a sum are a little cheaper (`python -m tests.benchmarks.residual`).
 

@@ -38,7 +38,7 @@ def picked(
 
 
 def tiled(shape: Sequence[Any], counts: Sequence[int]) -> Gather:
-    """The whole repeated so many times along each axis."""
+    """The whole, repeated along each axis."""
     axes = [axis for axis, count in enumerate(counts) if count != 1]
     return picked(shape, axes, lambda places, i: np.tile(places, counts[axes[i]]), max(counts))
 

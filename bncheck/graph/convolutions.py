@@ -52,6 +52,6 @@ def _centre(
 
 
 def each(value: Sizes, number: int) -> list[int]:
-    """A size for each of so many axes, from one for all or one each."""
+    """`number` sizes, one for each axis, from one for all or one each."""
     items = list(value) if isinstance(value, Sequence) else [value]
     return items * number if len(items) == 1 else items

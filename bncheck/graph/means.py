@@ -21,12 +21,12 @@ from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape
 from bncheck.graph.pointwise import FUNCTIONS
 
-#: Quantiles of each distribution, at the middles of so many equal shares.
+#: Quantiles of each distribution, at the midpoints of this many equal shares.
 _SHARES: Final = 64
-#: A value has at most so many distributions, and a tensor so many places to follow them through.
+#: A value has at most this many distributions, and a tensor this many positions to follow.
 _MOST_VALUES: Final = 1 << 16
 _MOST_PLACES: Final = 1 << 22
-#: Neighbours are alike: the largest of a window is about that of so many independent ones.
+#: Neighbours are alike: the largest of a window is about that of this many independent ones.
 _INDEPENDENT: Final = 2.0
 
 

@@ -33,7 +33,7 @@ class UndescribedError(Exception):
 
 
 class _Alike(NamedTuple):
-    """An operator by its names. `inputs`: so many of its arguments are data, in torch."""
+    """An operator by its names. `inputs`: how many of its arguments are data, in torch."""
 
     spec: Callable[[str], Spec]
     torch: str

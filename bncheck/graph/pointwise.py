@@ -1,4 +1,4 @@
-"""The functions of each number that are no rectifiers, in NumPy: what a Pointwise computes."""
+"""The elementwise functions that are not rectifiers, in NumPy: what a Pointwise computes."""
 
 from __future__ import annotations
 

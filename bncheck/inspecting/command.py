@@ -26,7 +26,9 @@ def inspect(
     Raises BncheckError where it cannot be read, or an option names what does not exist.
     """
     options = options or InspectOptions()
-    rules = choose_rules(options.select, options.ignore)  # a misspelt rule is no fault of the file
+    rules = choose_rules(
+        options.select, options.ignore
+    )  # a misspelt rule is not a fault of the file
     checkpoint = open_checkpoint(path, options.key)
     try:
         report = inspect_checkpoint(checkpoint, options)

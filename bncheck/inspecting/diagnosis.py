@@ -19,6 +19,8 @@ from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn215_shared import shared
+from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
@@ -40,6 +42,9 @@ _ELSEWHERE: Final = (Fault.DATA, Fault.EITHER, Fault.CODE)
 #: Rules of the file that data prove.
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
 
+
+#: A share that is as good as all of it.
+_EXACT: Final = 0.9995
 
 #: Claims that are believed, each with its layers.
 Won: TypeAlias = list[tuple[Claim, list[str]]]
@@ -72,10 +77,19 @@ def diagnose(
     network = MeasuredNetwork(measurement, recalibrate)
     found, advice = _found(network, rules)
     found = [finding for finding in found if any(rule.made(finding) for rule in rules)]
+    found = _as_serious(found, findings)
     causes = {(f.rule, f.layer) for f in found}
     revised = [_revised(f, network, found) for f in findings if (f.rule, f.layer) not in causes]
     ordered = sorted([*found, *revised], key=lambda finding: finding.severity.rank)
     return Diagnosis(tuple(ordered), advice)
+
+
+def _as_serious(found: Sequence[Finding], said: Sequence[Finding]) -> list[Finding]:
+    """What the file alone calls an error stays one, though results on these data are equal."""
+    errors = {(f.rule, f.layer) for f in said if f.severity is Severity.ERROR}
+    return [
+        replace(f, severity=Severity.ERROR) if (f.rule, f.layer) in errors else f for f in found
+    ]
 
 
 def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Finding], Advice]:
@@ -85,15 +99,24 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
         return single, Advice.LEAVE
     if not network.layers:
         return [], Advice.NOTHING
-    lost = list(weights_at_fault.check(network))
-    if lost:
-        return lost, Advice.LEAVE
+    for rule in (batch_dependent, weights_at_fault):
+        hopeless = list(rule.check(network)) if rule in rules else []
+        if hopeless and rule is batch_dependent:
+            hopeless = _because_shared(network, rules) or hopeless
+        if hopeless:
+            return hopeless, Advice.LEAVE
     won = _won(network, rules)
     if network.direction is Direction.WORSE:
         return _running_serve_better(network, won)
     if network.severity is None:
         return _mild(network, won)
     return _explained(network, won)
+
+
+def _because_shared(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> list[Finding]:
+    """Only batch statistics serve: because one layer has inputs of different distributions?"""
+    claims = shared.check(network) if shared in rules else ()
+    return [_finding(network, claim, list(claim.shares), Advice.LEAVE) for claim in claims]
 
 
 def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
@@ -125,6 +148,8 @@ def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Clai
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
     about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE]
+    if network.severity is None:
+        about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
     if not found and network.severity is not None:
         found = list(would_hurt.check(network))
@@ -132,8 +157,10 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 
 
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
-    """W2 is small, so a wrong preparation is a finding only where a better one was found."""
+    """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
+    if not named and network.costs_results:
+        return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice
 
@@ -169,6 +196,7 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
     worst = max((by_name[name] for name in layers), key=_own_w2)
+    share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     if network.direction is Direction.SAME:
         severity = max(severity, Severity.WARNING, key=lambda s: s.rank)
@@ -176,11 +204,18 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
         claim.rule,
         severity,
         worst,
-        network.with_results(claim.message),
+        network.with_results(_message(claim, share)),
         _fix(network, claim, advice),
-        explained=round(min(claim.of(worst.layer.name), 1.0), 3),
+        explained=round(share, 3),
         **claim.evidence,
     )
+
+
+def _message(claim: Claim, share: float) -> str:
+    """The claim with what it rests on; a pattern has no share, and an exact match needs none."""
+    if not claim.predicts or share >= _EXACT:
+        return claim.message
+    return f"{claim.message} (explains {share:.0%} of the deviation)"
 
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
@@ -241,4 +276,5 @@ def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bo
         return False
     alone = measured.batch or measured.eval
     no_better = network.direction is Direction.WORSE or network.no_better
+    no_better = no_better and not network.both_poor
     return network.thresholds.severity(alone.w2) is None or no_better

@@ -14,8 +14,10 @@ from bncheck.inspecting.chains import chains_of
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.means import Chains
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.layers.other_norms import OtherNorm, other_norms
 from bncheck.layers.unjudged import refuse_unread, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.reading.kinds import NormKind
 from bncheck.reading.roles import split_name
 from bncheck.rules.registry import FILE_RULES, choose_rules
 from bncheck.rules.rule import Network
@@ -41,17 +43,26 @@ def inspect_checkpoint(checkpoint: Checkpoint, options: InspectOptions) -> Inspe
     """Read the normalisation layers of an open checkpoint and run the rules on them."""
     layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     refuse_unread(checkpoint, layers)
-    return InspectReport(checkpoint, layers, tuple(static_findings(checkpoint, layers, options)))
+    others = other_norms(checkpoint, layers)
+    findings = static_findings(checkpoint, layers, options, others)
+    listed = tuple(n.layer for n in others if n.kind in (NormKind.SPECTRAL, NormKind.WEIGHT))
+    return InspectReport(checkpoint, (*layers, *listed), tuple(findings))
 
 
 def static_findings(
-    checkpoint: Checkpoint | None, layers: tuple[NormLayer, ...], options: InspectOptions
+    checkpoint: Checkpoint | None,
+    layers: tuple[NormLayer, ...],
+    options: InspectOptions,
+    others: tuple[OtherNorm, ...] | None = None,
 ) -> list[Finding]:
     """What the rules say without data, the worst first."""
     container = checkpoint.container if checkpoint else None
     rules = choose_rules(options.select, options.ignore)
+    if others is None:
+        others = other_norms(checkpoint, layers) if checkpoint else ()
     network = Network(
         layers,
+        other_norms=others,
         unjudged=unjudged(checkpoint, layers) if checkpoint else (),
         shapes=_shapes(checkpoint) if checkpoint else {},
         knows_modules=checkpoint is None or bool(checkpoint.modules),

@@ -16,7 +16,7 @@ from bncheck.data import DataOptions
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.subject.setup import Measuring
 
-#: What to call where there is no line to type: a module or data in memory.
+#: What to call where there is no command to type: a module or data in memory.
 IN_PYTHON = "bncheck.recalibrate(model, data)"
 
 Pair = tuple[str, object]

@@ -22,7 +22,7 @@ def at_initial_statistics(layer: NormLayer) -> bool:
 
 
 def never_written(layer: NormLayer) -> bool:
-    """Mean and variance exactly 0 in every channel: memory that nobody wrote to.
+    """Mean and variance exactly 0 in every channel: memory that was never written.
 
     A dead layer's variance decays to the smallest float, 5.6e-45 at momentum 0.1, and is rounded to
     that for ever. Half precision makes it 0, so this says nothing there.

@@ -1,6 +1,6 @@
 """Which tensors belong to one layer, and which role each has in it.
 
-A layer has one tensor for each role: with two, nobody but the code that loads the file knows which
+A layer has one tensor for each role: with two, only the code that loads the file knows which
 of them it takes.
 """
 
@@ -12,7 +12,14 @@ from bncheck.core.errors import BncheckError, quoted
 from bncheck.layers.frameworks import framework_layers
 from bncheck.layers.normalisers import is_input_normaliser, own_names
 from bncheck.reading.checkpoint import NormModule
-from bncheck.reading.roles import AFFINE, COUNTER, STATISTICS, looks_like_a_statistic
+from bncheck.reading.roles import (
+    AFFINE,
+    COUNTER,
+    DEVIATIONS,
+    RENORM_MEANS,
+    STATISTICS,
+    looks_like_a_statistic,
+)
 from bncheck.reading.tensors import LazyTensor
 
 Roles = dict[str, str]
@@ -36,6 +43,7 @@ def group(tensors: Mapping[str, LazyTensor], modules: Mapping[str, NormModule]) 
         for own, name in left:
             if role := STATISTICS.get(own) or COUNTER.get(own):
                 _add(roles, role, name)
+        roles = {**roles, **_renorm(named)}
         if not roles:
             continue
         if owner in modules:
@@ -49,6 +57,21 @@ def group(tensors: Mapping[str, LazyTensor], modules: Mapping[str, NormModule]) 
             found[owner] = roles
     free = {name: tensor for name, tensor in tensors.items() if name not in spoken_for}
     return {**framework_layers(free), **found}
+
+
+def _renorm(named: list[tuple[str, str]]) -> Roles:
+    """Batch Renormalization keeps a running standard deviation, and has weights or a counter."""
+    own_names = {own for own, _ in named}
+    if own_names.isdisjoint((*AFFINE, *COUNTER, "r_max", "d_max")):
+        return {}
+    roles: Roles = {}
+    for own, name in named:
+        if own in RENORM_MEANS:
+            roles["running_mean"] = name
+        elif own in DEVIATIONS:
+            roles["running_var"] = name
+    has_variance = any(STATISTICS.get(own) == "running_var" for own in own_names)
+    return roles if len(roles) == 2 and not has_variance else {}
 
 
 def _is_relative(named: list[tuple[str, str]]) -> bool:

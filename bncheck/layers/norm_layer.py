@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_LAYERS, MAX_STATISTIC_BYTES, MAX_STATISTICS
 from bncheck.layers.naming import group
 from bncheck.reading.checkpoint import Checkpoint, NormModule
 from bncheck.reading.kinds import NormKind, kind_of_class
+from bncheck.reading.roles import DEVIATIONS, split_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+_PLAIN: Final = (
+    *(NormKind.LAYER, NormKind.RMS, NormKind.GROUP, NormKind.INSTANCE),
+    *(NormKind.SPECTRAL, NormKind.WEIGHT),
+)
 DEFAULT_EPS = 1e-5
 DEFAULT_MOMENTUM = 0.1
 
@@ -83,6 +88,11 @@ class NormLayer:
     def tracked(self) -> bool:
         """Whether it has running statistics, complete or not."""
         return self.mean is not None or self.var is not None
+
+    @property
+    def plain_norm(self) -> bool:
+        """Whether it is a norm that never has running statistics."""
+        return not self.tracked and self.kind in _PLAIN
 
     @property
     def channels(self) -> int:
@@ -189,7 +199,11 @@ def _layer(
     given: Assumptions,
     names: Mapping[str, str],
 ) -> NormLayer:
-    kind = (kind_of_class(module.class_name) if module else None) or NormKind.BATCH
+    kind = kind_of_class(module.class_name) if module else _kind(tensors)
+    kind = kind or NormKind.BATCH
+    var = _vector(tensors.get("running_var"))
+    if var is not None and split_name(names["running_var"])[1] in DEVIATIONS:
+        var, kind = var.astype("float64") ** 2, NormKind.RENORM
     missing = [r for r in ("running_mean", "running_var") if r not in tensors]
     if module and not module.tracks_statistics and len(missing) == 2:
         missing = []
@@ -197,7 +211,7 @@ def _layer(
         name,
         kind,
         mean=_vector(tensors.get("running_mean")),
-        var=_vector(tensors.get("running_var")),
+        var=var,
         weight=_vector(tensors.get("weight")),
         bias=_vector(tensors.get("bias")),
         batches=_number(tensors.get("num_batches_tracked")),
@@ -208,6 +222,20 @@ def _layer(
         missing=tuple(missing),
         tensors=names,
     )
+
+
+def _kind(tensors: Mapping[str, Array]) -> NormKind:
+    """torch's InstanceNorm keeps statistics and never counts, as some ports of BatchNorm."""
+    counter, mean = tensors.get("num_batches_tracked"), tensors.get("running_mean")
+    still = counter is not None and counter.size == 1 and not counter.any()
+    moved = mean is not None and bool(mean.any())
+    return NormKind.BATCH_OR_INSTANCE if still and moved else NormKind.BATCH
+
+
+def bare_layer(name: str, kind: NormKind) -> NormLayer:
+    """A norm of which only the name is told."""
+    eps, momentum = (Setting(x, Origin.ASSUMED) for x in (DEFAULT_EPS, DEFAULT_MOMENTUM))
+    return NormLayer(name, kind, None, None, None, None, None, eps, momentum)
 
 
 def _number(counter: Array | None) -> float | None:

@@ -51,7 +51,7 @@ class SingleValueError(BncheckError):
 
 @dataclass(frozen=True, slots=True)
 class ClassMean:
-    """The mean of one class in a layer, (C,), over so many images."""
+    """The mean of one class in a layer, (C,), over a number of images."""
 
     mean: Floats
     images: int

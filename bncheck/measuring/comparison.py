@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Differences within so many standard errors are chance.
+#: Differences within this many standard errors are chance.
 _SIGMAS = 2.0
 #: In the place of the square of an error that is NaN.
 _LOST = 1e30

@@ -103,7 +103,7 @@ class Processes:
         """What is done in here is done by all ranks or fails in all.
 
         A BncheckError of this rank is told in the exchange to which the others come next, so they
-        raise it, too; and nobody leaves before all have done their part.
+        raise it, too; and no rank leaves before all have done their part.
         """
         try:
             yield

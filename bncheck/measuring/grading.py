@@ -111,7 +111,7 @@ def _outputs(output: Any, samples: int) -> dict[str, Array]:
 
 
 def _some(x: Tensor) -> Tensor:
-    """At most so many places of the last axis, evenly taken."""
+    """At most this many positions of the last axis, evenly spaced."""
     step = -(-x.shape[-1] // _KEPT)
     return x[..., ::step]
 

@@ -1,9 +1,9 @@
 """--shape: the distribution of a layer's normalised inputs, in 64 bins a channel.
 
-Moments are blind to shape: two narrow peaks and a bell can share mean and variance. So z = (x -
-running_mean) / sigma_r is also counted in 64 bins over [-4, 4], ends open. W1, the area between the
-cumulative distributions of z and of a normal one with the same moments... is what W2 does not see.
-Counts merge exactly by adding.
+Moments are blind to shape: two narrow peaks and a normal distribution can share mean and variance.
+So z = (x - running_mean) / sigma_r is also counted in 64 bins over [-4, 4], ends open. W1, the area
+between the cumulative distributions of z and of a normal one with the same moments... is what W2
+does not see. Counts merge exactly by adding.
 """
 
 from __future__ import annotations

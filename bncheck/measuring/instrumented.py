@@ -62,7 +62,7 @@ class Instrumented:
         return {self.file_name(name): value for name, value in found.items()}
 
     def in_model(self, found: Mapping[str, T]) -> dict[str, T]:
-        """What is known by the file's names, by the model's; without what is no part of it."""
+        """What is known by the file's names, by the model's; without what is not part of it."""
         start, ours = self.prefix, {theirs: name for name, theirs in self.renamed.items()}
         return {
             ours.get(name, name[len(start) :]): value

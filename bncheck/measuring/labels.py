@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _IGNORED: Final = 255
 #: Class numbers beyond the classes, as a share of all labels: more is another set of classes.
 _MOST_BEYOND: Final = 0.2
-#: Class means are kept of so many classes at most.
+#: Class means are kept for at most this many classes.
 _CLASSES: Final = 1000
 HINT: Final = "give --metric TARGET:CALLABLE, or data without labels"
 
@@ -154,7 +154,7 @@ def _yes_or_no(scores: Tensor, target: Tensor) -> Iterator[Question]:
 
 
 def _numbers(scores: Tensor, target: Tensor) -> Iterator[Question]:
-    """Numbers to be met; NaN is one that nobody knows."""
+    """Numbers to be met; NaN stands for an unknown one."""
     if scores.shape == target.shape:
         target = target.to(scores.dtype).reshape(len(target), -1)
         yield Question(Form.NUMBERS, scores.reshape(target.shape), target, target.isfinite())

@@ -31,7 +31,7 @@ from bncheck.measuring.untrained import untrained_layers
 
 #: With fewer samples no verdict: the worst layer of a sound model can reach 0.3 by chance.
 MIN_SAMPLES = 64
-#: Where W2 is small, results are compared on so many.
+#: Where W2 is small, results are compared on this many samples.
 _FEW = 512
 
 

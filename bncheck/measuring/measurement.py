@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 #: Batch sizes of the advice: powers of two up to here.
 _LARGEST_BATCH: Final = 1024
-#: What is assumed of the training where nobody says.
+#: What is assumed about the training by default.
 ASSUMED_TRAIN_BATCH: Final = 32
 #: A channel is listed among the worst from this W2 on.
 _LISTED_FROM: Final = 0.5
 _LISTED: Final = 8
 #: Why a layer that the model has was not measured.
 NOT_REACHED: Final = "no data reached it"
-#: Beyond so many standard errors a channel's deviation is not noise.
+#: Beyond this many standard errors a channel's deviation is not noise.
 Z_LIMIT: Final = 5.0
 
 

@@ -31,7 +31,7 @@ class SharedError(BncheckError):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one rank gave in one exchange: arrays by name, from so many samples."""
+    """What one rank gave in one exchange: arrays by name, from a number of samples."""
 
     parts: Parts
     samples: int = 0

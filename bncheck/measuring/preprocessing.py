@@ -41,7 +41,7 @@ class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward at th
 def search(
     model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, device: str
 ) -> list[Candidate]:
-    """All candidates, the best first; none for inputs that are no images."""
+    """All candidates, the best first; none for inputs that are not images."""
     import torch
 
     inputs = _images(model, data, device)

@@ -35,7 +35,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results in three columns; None where there is nothing to go by, or nobody asked.
+    """Results in three columns; None where there is nothing to compare, or it was not requested.
 
     Before: running statistics; after: measured ones; batch: those of each batch of `batch_size`, as
     in train() without dropout. `gain` is that of measured ones in standard errors.

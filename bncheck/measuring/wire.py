@@ -162,7 +162,7 @@ def _frame(peer: socket.socket) -> tuple[bytes, bytes]:
 
 
 def exactly(peer: socket.socket, length: int) -> bytes:
-    """So many bytes. Raises OSError where the other end is gone, or silent (TimeoutError)."""
+    """The next `length` bytes. Raises OSError where the peer is gone, or silent (Timeout)."""
     data = bytearray(length)
     view = memoryview(data)
     while view:

@@ -55,7 +55,7 @@ class Baseline:
     def gone(
         self, met: Iterable[tuple[Finding, str | None]], models: set[str | None]
     ) -> list[Known]:
-        """The known findings of these models that nobody met again."""
+        """The known findings of these models that were not found again."""
         found = {(finding.fingerprint, model) for finding, model in met}
         prints = {mark for mark, _ in found}
         return [

@@ -1,4 +1,4 @@
-"""JSON from a file, parsed only if it is no more than a checkpoint has."""
+"""JSON from a file, parsed only if it is no larger than a checkpoint needs."""
 
 from __future__ import annotations
 

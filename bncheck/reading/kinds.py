@@ -17,6 +17,10 @@ class NormKind(StrEnum):
     LAYER = "LayerNorm"
     RMS = "RMSNorm"
     LOCAL_RESPONSE = "LocalResponseNorm"
+    RENORM = "BatchRenorm"
+    SPECTRAL = "SpectralNorm"
+    WEIGHT = "WeightNorm"
+    BATCH_OR_INSTANCE = "BatchNorm or InstanceNorm"
 
 
 # In this order: "SyncBatchNorm" also contains "BatchNorm".
@@ -27,6 +31,7 @@ _NEEDLES = (
     ("syncbn", NormKind.SYNC),
     ("synchronizedbatchnorm", NormKind.SYNC),
     ("batchnorm", NormKind.BATCH),
+    ("batchrenorm", NormKind.RENORM),
     ("inplaceabn", NormKind.BATCH),
     ("instancenorm", NormKind.INSTANCE),
     ("groupnorm", NormKind.GROUP),

@@ -25,7 +25,7 @@ _STATISTICS: Final = frozenset(("mean", "var", "average"))
 
 
 def is_npz(archive: ZipArchive) -> bool:
-    """Whether it holds arrays, statistics among them: an archive of data is no checkpoint."""
+    """Whether it holds arrays, statistics among them: an archive of data is not a checkpoint."""
     names = [name.removesuffix(_ENDING) for name in archive.names if name.endswith(_ENDING)]
     own_names = {split_name(name)[1] for name in names}
     return "data.pkl" not in archive and (

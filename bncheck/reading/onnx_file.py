@@ -77,7 +77,8 @@ def parse_model(source: Source) -> onnx.ModelProto:
 
 
 def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
-    """The model, or None for bytes that are no ONNX model (protobuf accepts nearly anything)."""
+    """The model, or None for bytes that are not an ONNX model (protobuf accepts nearly
+    anything)."""
     if source.size > MAX_ONNX_BYTES or not has_graph(source):
         return None
     from google.protobuf.message import DecodeError

@@ -45,7 +45,7 @@ Schema: TypeAlias = "dict[int, Schema | bool]"
 def has_graph(source: Source) -> bool:
     """Walk the top-level fields, a few bytes each, and look for ModelProto's graph.
 
-    Reading gigabytes of something else to find out is no way.
+    Reading gigabytes of something else to find out is not an option.
     """
     position, graph = 0, False
     for _ in range(_MOST_TOP_FIELDS):
@@ -65,7 +65,7 @@ def has_graph(source: Source) -> bool:
 def may_be_graph(source: Source) -> bool:
     """Whether a runtime, which skips unknown fields, could find a graph in what is something else.
 
-    True as well for so many fields that nobody wrote them in good faith.
+    Also True for more fields than any honest writer makes.
     """
     position, graph = 0, False
     for _ in range(_MOST_TOP_FIELDS):

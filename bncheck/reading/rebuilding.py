@@ -100,7 +100,7 @@ def replaced() -> BncheckError:
 
 
 def _strided(args: Args, fewest: int, most: int) -> TensorView:
-    """`_rebuild_tensor(storage, offset, size, stride, ...)` with so many arguments."""
+    """`_rebuild_tensor(storage, offset, size, stride, ...)` with this number of arguments."""
     if not fewest <= len(args) <= most:
         raise _malformed()
     storage, offset, shape, strides = args[:4]

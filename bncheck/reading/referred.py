@@ -3,7 +3,7 @@
 Such a file lies in the folder of the checkpoint, by its name and by where links lead. One layout
 whose links leave the folder is honest, the Hugging Face cache: REPO/snapshots/REVISION/... leads to
 REPO/blobs/DIGEST. It is told from an escape by where both really lie: open is the folder `blobs`
-beside the `snapshots` that the checkpoint itself is in, and only if it is no link.
+beside the `snapshots` that the checkpoint itself is in, and only if it is not a link.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bncheck.core.errors import BncheckError
 def referred(folder: Path, name: str, raw: bool = False) -> Path:
     """The file that a checkpoint in the folder calls `name`. Raises BncheckError for any other.
 
-    Where its bytes are numbers whatever they are (`raw`), it is no hard link: an unpacked archive
-    can have made one to any file, of which the report would then tell (CVE-2026-34446).
+    Where its bytes are numbers whatever they are (`raw`), it is not a hard link: an unpacked
+    archive can have made one to any file, of which the report would then tell (CVE-2026-34446).
     """
     path = folder / relative(name)
     if not os.path.isfile(path):  # unlike Path.is_file, False for any name

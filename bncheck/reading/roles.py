@@ -19,6 +19,9 @@ STATISTICS: Final = {
     "rolling_mean": "running_mean",
     "rolling_variance": "running_var",
 }
+#: Batch Renormalization's standard deviations, and the mean that some put beside them.
+DEVIATIONS: Final = frozenset(("running_std", "running_avg_std"))
+RENORM_MEANS: Final = frozenset(("running_mean", "running_avg_mean"))
 AFFINE: Final = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 COUNTER: Final = {"num_batches_tracked": "num_batches_tracked"}
 

@@ -39,7 +39,7 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
     """The other subtrees that hold running statistics, those below the chosen one among them.
 
-    A key that is no subtree's own takes the tensors of all that are below it.
+    A key that is not itself a subtree takes the tensors of all that are below it.
     """
     taken = {id(tensor) for tensor in chosen.tensors.values()}
     return tuple(

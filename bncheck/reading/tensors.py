@@ -259,7 +259,7 @@ class LoadedTensor:
 
     @property
     def elements(self) -> int:
-        """By its shape, or that of its parts; 0 where nobody knows it, nor could read it."""
+        """By its shape, or that of its parts; 0 where it is unknown, and so unreadable."""
         if self.shape is not None:
             return math.prod(self.shape)
         return sum(part.tensor.elements for part in self.parts()) if self.parts else 0

@@ -182,7 +182,7 @@ class TorchObjects:
     def _bytes(self, value: Value) -> bytes:
         try:
             return self._raw(value)
-        except ValueError:  # text whose letters are no bytes
+        except ValueError:  # text whose characters are not bytes
             raise BncheckError("holds an array without its bytes", "save it again") from None
 
 

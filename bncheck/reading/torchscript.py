@@ -114,5 +114,5 @@ def _constants(archive: ZipArchive, source: Sources) -> Subtree:
                 training=call.training == "True",
                 tracks_statistics=True,
             )
-    # A traced module keeps constants of its own, which are nobody's statistics.
+    # A traced module keeps constants of its own, which are not statistics.
     return Subtree("", tensors if modules else {}, modules)

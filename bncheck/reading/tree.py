@@ -128,7 +128,7 @@ def _children(
         pairs = chain(
             children(value), ((str(index), item) for index, item in enumerate(value.items))
         )
-        if not value.is_call_of(MAPPINGS):  # whose attributes are no entries
+        if not value.is_call_of(MAPPINGS):  # whose attributes are not entries
             states = value.state if isinstance(value.state, tuple) else (value.state,)
             yield from ((path, state) for state in states if isinstance(state, Node))
     for key, item in pairs:

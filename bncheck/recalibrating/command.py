@@ -13,6 +13,7 @@ from bncheck.inspecting.from_file import InspectOptions
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.measuring.distributed import Processes
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.reading.kinds import NormKind
 from bncheck.reading.opening import open_checkpoint
 from bncheck.recalibrating.formula import repair_without_data
 from bncheck.recalibrating.report import RecalibrationReport
@@ -83,6 +84,12 @@ def _recalibrated(
         layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
     except BncheckError as error:
         raise error.about(str(path)) from None
+    if any(layer.kind is NormKind.RENORM for layer in layers):
+        raise BncheckError(
+            "keeps standard deviations (Batch Renormalization), which recalibrate does not write",
+            "run some batches in train() with r_max=1 and d_max=0",
+            str(path),
+        )
     if measuring is None:
         report = repair_without_data(layers, str(path))
     else:

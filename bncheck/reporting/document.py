@@ -23,7 +23,7 @@ class Detail(Enum):
 
     ALWAYS = "always"
     VERBOSE = "with --verbose"
-    NEVER = "never"  # text says the same elsewhere, or there is no room for it on a screen
+    NEVER = "never"  # text says the same elsewhere, or it does not fit a screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Document:
     at the end. `told` says in groups of its own what the findings of the same rules say one by one.
     `next_steps` are commands to type, `notes` what stderr says beside text. Findings of `limit` and
     worse make the command fail; None where nothing does. `model` is what a gate's configuration
-    calls it, empty elsewhere; `path` the file, where the subject is no file itself.
+    calls it, empty elsewhere; `path` the file, where the subject itself is not a file.
     """
 
     command: str

@@ -16,7 +16,7 @@ from bncheck.reporting.document import Document, Pages
 from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 
-#: GitHub shows so many errors and so many warnings of a step, and drops the rest unsaid.
+#: GitHub shows this many errors and this many warnings per step, and silently drops the rest.
 _SHOWN: Final = 10
 
 

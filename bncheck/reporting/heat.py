@@ -33,7 +33,7 @@ def level(value: float) -> int | None:
 
 
 def binned(values: Floats, columns: int) -> Floats:
-    """At most so many columns, each the largest of the consecutive ones that it stands for."""
+    """At most `columns` columns, each the largest of the consecutive ones that it stands for."""
     if values.shape[1] <= columns:
         return values
     parts = np.array_split(np.where(np.isnan(values), -np.inf, values), columns, axis=1)

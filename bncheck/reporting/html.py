@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bncheck.reporting.figures import Figure
 
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-#: What text always shows is open, and the first table, but for what nobody would scroll through.
+#: What text always shows is open, and the first table, except tables too long to scroll through.
 _OPEN_ROWS: Final = 40
 #: A page draws no more snapshots than this.
 _COLUMNS: Final = 120

@@ -122,7 +122,7 @@ _ROWS: Final = 50
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Iterator[str]:
-    """Tables of at most so many rows; the first `names` columns are code."""
+    """Tables of at most _ROWS rows; the first `names` columns are code."""
     rule = "|" + "---|" * len(head)
     for start in range(0, len(rows), _ROWS):
         lines = [f"|{'|'.join(map(text, head))}|", rule]

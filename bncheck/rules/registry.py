@@ -24,6 +24,7 @@ from bncheck.rules.data.bn212_outlier import outlier
 from bncheck.rules.data.bn213_weights import weights_at_fault
 from bncheck.rules.data.bn214_other_code import other_code
 from bncheck.rules.data.bn215_shared import shared
+from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
@@ -51,6 +52,9 @@ from bncheck.rules.static.bn116_not_tracked import not_tracked
 from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.rules.static.bn118_half_loaded import half_loaded
 from bncheck.rules.static.bn119_unjudged import unjudged_statistics
+from bncheck.rules.static.bn120_non_finite_norm import non_finite_norm
+from bncheck.rules.static.bn121_spectral_vectors import spectral_vectors
+from bncheck.rules.static.bn122_weight_norm import weight_direction
 from bncheck.rules.static.bn401_training_mode import training_mode
 
 if TYPE_CHECKING:  # the measuring and the series are not needed for one file
@@ -79,6 +83,9 @@ FILE_RULES: Final[tuple[Rule[Network, Finding], ...]] = (
     other_weights,
     half_loaded,
     unjudged_statistics,
+    non_finite_norm,
+    spectral_vectors,
+    weight_direction,
     training_mode,
 )
 #: Explanations of a measurement, which compete.
@@ -102,6 +109,7 @@ RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     would_hurt,
     single_value,
     weights_at_fault,
+    batch_dependent,
     harmless,
 )
 #: What several snapshots say.

@@ -11,6 +11,7 @@ from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.means import Chains
 from bncheck.layers.norm_layer import NormLayer
+from bncheck.layers.other_norms import OtherNorm
 from bncheck.layers.unjudged import Unjudged
 from bncheck.reading.roles import split_name
 
@@ -22,7 +23,8 @@ class Network:
     `unjudged` are tensors that only look like a layer's. `knows_modules` is true where the file
     keeps its modules, so that nothing need be guessed from names. `counts_batches` is false for
     formats without num_batches_tracked. `eps` and `train_batch_size` are what the user says of
-    deployment and training. `chains` are the layers whose means are predicted from others.
+    deployment and training. `other_norms` have no running statistics. `chains` are the layers
+    whose means are predicted from others.
     """
 
     layers: tuple[NormLayer, ...]
@@ -35,6 +37,7 @@ class Network:
     train_batch_size: int | None = None
     thresholds: Thresholds = DEFAULT
     chains: Chains = field(default_factory=Chains)
+    other_norms: tuple[OtherNorm, ...] = ()
 
     @property
     def weights(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -67,7 +70,7 @@ class Rule(Generic[Given, Found]):
     `Given` is a Network (one file), a MeasuredNetwork (a model and data) or a Movement (several
     snapshots). `Found` is a Finding, or a Claim where explanations compete.
 
-    The explanation says what it finds, why that matters, how to mend it, and the criterion with
+    The explanation says what it finds, why that matters, how to fix it, and the criterion with
     its source.
     """
 

@@ -148,7 +148,7 @@ class Movement:
 
     @property
     def lost(self) -> list[int]:
-        """Layers without usable statistics in the last snapshot: nobody knows where they are."""
+        """Layers without usable statistics in the last snapshot."""
         return [row for row, place in enumerate(self.settled) if place is None]
 
     @property

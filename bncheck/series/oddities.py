@@ -12,7 +12,7 @@ from bncheck.series.snapshot import Snapshot
 
 
 def parts_taken(snapshots: Sequence[Snapshot]) -> Iterator[str]:
-    """Which part of files of several was compared, if nobody has said which."""
+    """The part of each file that was compared, where the user chose none."""
     chosen = [s for s in snapshots if s.others]
     if not chosen:
         return

@@ -151,7 +151,7 @@ def _module(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
         findings = file_findings(checkpoint, layers, subject, InspectOptions())
     else:
         findings = static_findings(checkpoint, layers, InspectOptions())
-    if request.given.model is None:  # its own flags, which nobody has set on purpose
+    if request.given.model is None:  # its own flags, which were not set on purpose
         findings = [_serious(f) if training_mode.made(f) else f for f in findings]
     return _Loaded(model.eval(), None, findings)
 

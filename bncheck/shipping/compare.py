@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from bncheck.subject.setup import Measuring
 
-#: Of a free axis that is no batch, where the other file is all that is known of the inputs.
+#: The size of a free axis that is not a batch, where the other file is all that is known of the
+#: inputs.
 _SIZE = 16
 
 

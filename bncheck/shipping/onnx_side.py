@@ -17,7 +17,7 @@ from bncheck.folding.onnx.reference import in_float64
 from bncheck.shipping.sessions import LEVELS, Runner
 from bncheck.shipping.sides import Array, Port, Run, fitted, is_float
 
-#: Of a free axis that is no batch.
+#: The size of a free axis that is not a batch.
 _SIZE = 16
 
 

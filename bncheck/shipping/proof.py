@@ -42,7 +42,7 @@ class LevelParity:
         """As plain data; figures that were not measured are null."""
         figures: dict[str, object] = dict.fromkeys(
             ("max_relative_error", "original_error", "tolerance", "reference", "batches",
-             "argmax_agreement")
+             "argmax_agreement", "regions")
         )  # fmt: skip
         if self.parity is not None:
             figures = self.parity.to_dict()

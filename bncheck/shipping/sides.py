@@ -166,7 +166,7 @@ class TorchSide:
         yield from seen
 
     def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
-        """All inputs of the graph: the tensors, between them what is no tensor."""
+        """All inputs of the graph: the tensors, and between them what is not a tensor."""
         from bncheck.folding.program.exporting import user_inputs
         from bncheck.subject.model import to_tensor
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from bncheck.data import Batch, Batches
     from bncheck.subject.setup import Measuring
 
-_INPUT = re.compile(r"(?:(\w+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
+_INPUT = re.compile(r"(?:([^=]+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
 _BATCH = 2
-#: Programs are compared on so many samples of the data.
+#: Programs are compared on this many samples of the data.
 SAMPLES = 64
 
 

@@ -122,7 +122,7 @@ def in_memory(model: nn.Module) -> Instrumented:
 
 
 def check_module(given: object) -> None:
-    """Refuse what is no module, such as a state dict."""
+    """Refuse what is not a module, such as a state dict."""
     from torch import nn
 
     if not isinstance(given, nn.Module):

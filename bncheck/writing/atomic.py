@@ -49,7 +49,7 @@ def replacing(path: Path, original: Path | None = None) -> Iterator[Path]:
     """A temporary file beside the target, renamed over it at the end unless something is raised.
 
     It keeps the target's ending, because readers go by it. What holds the content of `original`, a
-    file or a folder, is open to nobody to whom that is closed.
+    file or a folder, is not open to anyone to whom that is closed.
     """
     check_target(path)
     with explained(path):

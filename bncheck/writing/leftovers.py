@@ -2,7 +2,7 @@
 
 `.NAME.bncheck-HOST-PID-START.xxxxxxxx` is written by that process of that host. A process that has
 gone cannot finish it, so the next one that writes into the folder removes it. HOST covers the
-namespace of process numbers, too: nobody knows whether a process of another container lives.
+namespace of process numbers, too: it is unknown whether a process of another container lives.
 """
 
 from __future__ import annotations

@@ -216,3 +216,42 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert x.shape == (6, 3, 8, 8)
     assert y is not None
     assert torch.equal(x[:, 0, 0, 0], y.float())
+
+
+@pytest.mark.parametrize("value", [
+    (torch.ones(4, 2), torch.arange(4), ["a", "b", "c", "d"]),
+    (torch.ones(4, 2), torch.arange(4), {"path": "x"}),
+    (torch.ones(4, 2), ("a", "b", "c", "d"), np.arange(4)),
+    (torch.ones(4, 2), [0, 1, 2, 3], None),
+    {"x": torch.ones(4, 2), "labels": torch.arange(4), "text": ["a", "b", "c", "d"]},
+    {"x": torch.ones(4, 2), "labels": [0, 1, 2, 3], "name": np.array(["a", "b", "c", "d"])},
+])  # fmt: skip
+def test_what_is_not_a_number_is_left_on_the_side(value: Any) -> None:
+    (batch,) = open_data(lambda: iter([value]))
+    assert len(batch.inputs) == 1
+    assert batch.target.tolist() == [0, 1, 2, 3]
+
+
+def test_labels_may_be_a_dict_or_a_list_of_dicts() -> None:
+    target = {"boxes": torch.ones(4, 4), "labels": torch.arange(4)}
+    (batch,) = open_data(lambda: iter([(torch.ones(4, 2), target)]))
+    assert batch.target is target
+    cut = next(iter(open_data(lambda: iter([(torch.ones(4, 2), target)]),
+                              DataOptions(max_samples=3))))  # fmt: skip
+    assert cut.target["labels"].tolist() == [0, 1, 2]
+
+
+def test_what_forward_has_no_room_for_is_labels_and_more() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    (batch,) = open_data(lambda: iter([(torch.ones(4, 2), torch.arange(4), torch.zeros(4))]))
+    fitted = check_shapes(Net(), batch)
+    assert len(fitted.args) == 1
+    assert fitted.target.tolist() == [0, 1, 2, 3]
+
+
+def test_labels_of_a_file_that_are_text_are_refused() -> None:
+    with pytest.raises(BncheckError, match=r"labels \(y\) that are not an array of numbers"):
+        open_data({"x": np.ones((4, 2)), "y": np.array(["a", "b", "c", "d"])})

@@ -51,8 +51,8 @@ def test_only_what_is_altered_is_evaluated(
         runs.append(args)
         return original(self, *args)  # type: ignore[arg-type]
 
-    original = onnx_parity.ModelSides.outputs
-    monkeypatch.setattr(onnx_parity.ModelSides, "outputs", counted)
+    original = onnx_parity.ModelSides.original
+    monkeypatch.setattr(onnx_parity.ModelSides, "original", counted)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh() if kept else nn.Identity(), nn.BatchNorm2d(2))
     onnx_file = tmp_path / "net.onnx"
     torch.onnx.export(net.eval(), (torch.randn(2, 1, 5, 5),), onnx_file, optimize=False)
@@ -63,7 +63,7 @@ def test_only_what_is_altered_is_evaluated(
 def test_a_program_in_which_nothing_goes_is_not_run_and_has_tensors_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(program_parity.ProgramSides, "outputs", None)
+    monkeypatch.setattr(program_parity.ProgramSides, "original", None)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.BatchNorm2d(2)).eval()
     x = torch.randn(2, 1, 5, 5)
     expected = net(x)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.decomposing import decompose
+from bncheck.folding.onnx.decomposing import decomposed
 from bncheck.folding.onnx.file import load_onnx
-from bncheck.folding.onnx.parity import ModelSides, Named
+from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of
 from bncheck.folding.onnx.rewrite import rewrite
+from bncheck.folding.regions import constants_of, regions_of
 from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import read_model
+from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_functions import without_functions
+from bncheck.subject.inputs import InputShape
+
+if TYPE_CHECKING:
+    from bncheck.folding.onnx.parity import ModelSides
 
 
 def fold_onnx(
@@ -27,46 +34,71 @@ def fold_onnx(
     *,
     freeze_inputs: bool = False,
     samples: Callable[[onnx.ModelProto], Named] | None = None,
+    shapes: Sequence[InputShape] = (),
 ) -> tuple[FoldReport, onnx.ModelProto]:
     """The folded model and the report about it; `samples` are compared on, too.
 
-    Raises BncheckError.
+    `shapes` are sizes at which the model can be run. Raises BncheckError.
     """
-    given = load_onnx(path, freeze_inputs=freeze_inputs)
-    model = _Model(given)
+    model = _Model(load_onnx(path, freeze_inputs=freeze_inputs), shapes)
     extra = [] if samples is None else [samples(model.original)]
+    model.sample = extra[0] if extra else None
     report, _ = folding.fold(model, options or FoldOptions(), extra)
     return report, model.result
 
 
 class _Model:
-    """A fold.Foldable; `result` is its fold, or what was given where nothing is folded."""
+    """A fold.Foldable; `result` is its fold, or what was given where nothing is folded.
 
-    failures: tuple[type[Exception], ...] = (
-        RuntimeError, NotImplementedError, ValueError, onnx.shape_inference.InferenceError,
-    )  # fmt: skip
+    `sample` has the sizes of the user's data, if there are any.
+    """
 
-    def __init__(self, given: onnx.ModelProto) -> None:
+    # As onnxruntime and onnx' evaluator raise them: onnx/parity.py.
+    failures: tuple[type[Exception], ...] = (RuntimeError, NotImplementedError, ValueError,
+                                             onnx.shape_inference.InferenceError)  # fmt: skip
+
+    def __init__(self, given: onnx.ModelProto, shapes: Sequence[InputShape] = ()) -> None:
         self.result = given
         self.original = without_functions(given)
-        self._planned = onnx.ModelProto()
-        self._planned.CopyFrom(self.original)
-        decompose(self._planned)
-        self._parts = read_model(self._planned)
+        self.sample: Named | None = None
+        self._planned = decomposed(self.original)
+        self._asked = asked_sizes(inputs_of(self.original), shapes)
+        self._new = onnx.ModelProto()
+        self._new.CopyFrom(self._planned)
+        self._parts = read_model(self._new)
 
     def read(self) -> Sequence[Graph]:
         return [part.graph for part in self._parts]
 
     def rewrite(self, solutions: Sequence[Solution]) -> None:
-        self.result = self._planned
-        renamed = rewrite(self.result, self._parts, solutions)
+        self.result = self._new
+        pairs = zip(self._parts, solutions, strict=True)
+        changed = [part.proto for part, solution in pairs if solution.changes]
+        self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
+        self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
+        self._renamed = rewrite(self.result, self._parts, solutions)
         _check_model(self.original, self.result)
-        # What lies in the graphs inside nodes, nobody can see.
-        self._twins = {name: renamed.get(name, name) for name in solutions[0].boundary}
 
     def evaluate(self) -> ModelSides:
-        outputs = {output.name: output.name for output in self.original.graph.output}
-        return ModelSides(self.original, self.result, self._twins | outputs)
+        from bncheck.folding.onnx.parity import Altered, ModelSides
+
+        altered = Altered(self._altered, self._fixed, self._regions, self._renamed)
+        sides = ModelSides(self._planned, self.result, altered, self._asked, self.sample)
+        if self._planned is not self.original:
+            sides.judge_by(self.original)
+        return sides
+
+
+def _around(
+    model: onnx.ModelProto, changed: Sequence[onnx.GraphProto]
+) -> Iterator[tuple[str, ...]]:
+    """What those nodes make in whose graphs something changes: each is a region as a whole."""
+    for node in model.graph.node:
+        own = [a.g for a in node.attribute if a.HasField("g")]
+        own += [graph for attribute in node.attribute for graph in attribute.graphs]
+        inside = [graph for each in own for graph in graphs_of(each)]
+        if any(graph is other for graph in inside for other in changed):
+            yield tuple(name for name in node.output if name)
 
 
 def _check_model(original: onnx.ModelProto, folded: onnx.ModelProto) -> None:

@@ -12,6 +12,7 @@ from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.samples import samples_for
 from bncheck.folding.request import Folded, FoldRequest, refuse_corrupt_file
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.subject.inputs import parse_input
 
 
 def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
@@ -22,7 +23,6 @@ def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
     for option, value in (
         ("--model", given.model),
         ("--trust", given.trust),
-        ("--input", request.inputs),
         ("--device", given.device != "cpu"),
     ):
         if value:
@@ -31,6 +31,10 @@ def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
     samples = None if given.data is None else partial(samples_for, given.batches())
     with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
         report, model = fold_onnx(
-            request.source, request.options, freeze_inputs=request.freeze_inputs, samples=samples
+            request.source,
+            request.options,
+            freeze_inputs=request.freeze_inputs,
+            samples=samples,
+            shapes=[parse_input(word) for word in request.inputs],
         )
     return Folded(report, lambda path: save_onnx(model, path, request.source))

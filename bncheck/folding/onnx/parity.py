@@ -3,130 +3,193 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from bncheck.folding.difference import Output
-from bncheck.folding.onnx.file import user_inputs
-from bncheck.folding.onnx.reference import evaluator, in_float64
-from bncheck.folding.proof import RefusedError, sampled
-from bncheck.folding.result import tolerance_for
+from bncheck.folding.difference import Output, is_float
+from bncheck.folding.onnx.cutting import Cuttable, factor_of, moved, showing
+from bncheck.folding.onnx.inputs import Named, Sizes, inputs_of, invented, sizes_of
+from bncheck.folding.onnx.reference import in_float64
+from bncheck.folding.onnx.running import Run, reporting, runner
+from bncheck.folding.onnx.sizes import Found, find
+from bncheck.folding.proof import RefusedError, Seen, Values
+from bncheck.folding.regions import dependent
+from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_file import graphs_of
 
 _SEED = 20260
-_SIZE = 16  # of an axis that may have any size
 
-#: By the names of the model's inputs.
-Named = dict[str, Any]
-Run = Callable[[Named], list[Any]]
+#: What the runtimes raise for a model that they cannot run.
+FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError, NotImplementedError, ValueError, onnx.shape_inference.InferenceError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Altered:
+    """What a fold does to the outermost graph.
+
+    `values` are others now, `fixed` are the same whatever the inputs are, `regions` say what each
+    region makes, and `renamed` which values have another name in the fold.
+    """
+
+    values: frozenset[str]
+    fixed: frozenset[str]
+    regions: Sequence[Sequence[str]]
+    renamed: Mapping[str, str]
+
+    def twin(self, name: str) -> str:
+        """The name of a value in the fold."""
+        return self.renamed.get(name, name)
 
 
 class ModelSides:
-    """As written, they are run by onnxruntime where it is installed.
+    """As written, they are run by onnxruntime where it is installed."""
 
-    `twins` names the values on the way that must be equal, in the original and in the fold.
-    """
+    failures = FAILURES
 
     def __init__(
-        self, original: onnx.ModelProto, folded: onnx.ModelProto, twins: Mapping[str, str]
+        self,
+        original: onnx.ModelProto,
+        folded: onnx.ModelProto,
+        altered: Altered,
+        asked: Sizes | None = None,
+        sample: Named | None = None,
     ) -> None:
-        self.original = original
         self.examples: Sequence[Named] = ()
-        self.tolerance = default_tolerance(original)
-        self._infos = list(user_inputs(original))
-        shapes = [info.type.tensor_type.shape for info in self._infos]
-        self.has_free_batch = any(s.dim and not s.dim[0].HasField("dim_value") for s in shapes)
+        dtypes = floating_dtypes(original)
+        self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
+        self._altered = altered
+        self._inputs = inputs_of(original)
+        # Samples of the user's tell all sizes but the batch, which is varied.
+        self._asked = {
+            **(asked or {}),
+            **({} if sample is None else sizes_of(self._inputs, sample)),
+        }
+        self._judge: Run | None = None
+        self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
-        self._precise, self._as_written = in_float64(original), _runner(original)
-        self._folded = _runner(folded)
-        there = {name for node in folded.graph.node for name in node.output}
-        self._twins = {name: twin for name, twin in twins.items() if twin in there}
-        if self._twins:  # a model without outputs is not a model
-            watched = _watched(original, self._twins)
-            self._precise_inside, self._inside = in_float64(watched), _runner(watched)
-            self._folded_inside = in_float64(_watched(folded, dict.fromkeys(self._twins.values())))
+        self._original, self._new = Cuttable(original), Cuttable(folded)
+        names = [given.name for given in self._inputs]
+        self._changing = dependent(self._original.calls, names, altered.fixed)
+        there = self._new.made
+        compared = ([n for n in region if altered.twin(n) in there] for region in altered.regions)
+        self.regions = [region for region in compared if region]
+        self._fold = runner(folded)
+
+    def judge_by(self, model: onnx.ModelProto) -> None:
+        """Let the outputs of this model be those of the original."""
+        self._judge = runner(model)
+
+    @cached_property
+    def _entries(self) -> list[list[str]]:
+        return [self._original.entries(region, self._stops) for region in self.regions]
+
+    def entries(self, region: int) -> Sequence[str]:
+        """What a region reads."""
+        return self._entries[region]
+
+    def _stops(self, name: str) -> bool:
+        return name in self._changing and name not in self._altered.values
+
+    @cached_property
+    def _watched(self) -> list[str]:
+        """The values to be seen, beside the inputs and outputs."""
+        names = [name for group in (*self._entries, *self.regions) for name in group]
+        known = {given.name for given in self._inputs}
+        known.update(output.name for output in self._original.model.graph.output)
+        return [name for name in dict.fromkeys(names) if name not in known]
+
+    @cached_property
+    def _watching(self) -> Run:
+        return runner(showing(self._original.model, self._watched))
+
+    @cached_property
+    def _found(self) -> Found | RefusedError:
+        try:
+            return find(self._inputs, self._asked, self._watching)
+        except RefusedError as error:
+            return error
+
+    @property
+    def has_free_batch(self) -> bool:
+        """Whether it takes any number of samples."""
+        return isinstance(self._found, Found) and self._found.free_batch
 
     def fresh(self, batch: int) -> Named:
-        """Random inputs."""
-        return {info.name: _fresh_input(info, batch, self._generator) for info in self._infos}
+        """Random inputs. Raises RefusedError where no sizes are found."""
+        if isinstance(self._found, RefusedError):
+            raise self._found
+        return invented(self._inputs, self._found.of_batch(self._inputs, batch), self._generator)
 
     def batch_of(self, inputs: Named) -> int:
         """The size of the first axis."""
         return batch_of(inputs)
 
-    def outputs(self, inputs: Named) -> tuple[list[Output], list[Output], list[Output]]:
-        """Of the original in float64, of the fold, of the original. Raises RefusedError."""
+    def original(self, inputs: Named) -> Seen:
+        """The original as written. Raises RefusedError."""
         try:
-            precise = self._precise.run(None, _widened(inputs))
-        except NotImplementedError:
-            raise
-        except (RuntimeError, ValueError, IndexError) as error:
+            results = self._watching(inputs)
+            own = results[: self._outputs] if self._judge is None else self._judge(inputs)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, NotImplementedError):
+                raise
             raise RefusedError(str(error)) from None
-        return _floats(precise), _floats(self._folded(inputs)), _floats(self._as_written(inputs))
+        outputs = [output.name for output in self._original.model.graph.output]
+        named = dict(zip([*outputs, *self._watched], results, strict=True))
+        return Seen(_floats(own), {**inputs, **named})
 
-    def intermediates(self, inputs: Named) -> Sequence[dict[str, Output]]:
-        """What should be equal, by its name in the original."""
-        if not self._twins:
-            return {}, {}, {}
-        wide = _widened(inputs)
-        new = _sampled(dict.fromkeys(self._twins.values()), self._folded_inside.run(None, wide))
-        return (
-            _sampled(self._twins, self._precise_inside.run(None, wide)),
-            {name: new[twin] for name, twin in self._twins.items() if twin in new},
-            _sampled(self._twins, self._inside(inputs)),
-        )
+    def moved(self, inputs: Named, factors: Callable[[Output], Output]) -> Sequence[Output]:
+        """The original with the values in and around all regions multiplied."""
+        model = self._original.model
+        inner = self._altered.values & self._original.made & self._changing
+        names = [name for name in dict.fromkeys((*self._watched, *inner)) if name not in inputs]
+        results = runner(showing(model, names))(inputs)[self._outputs :]
+        values = {**inputs, **dict(zip(names, results, strict=True))}
+        floats = {name: value for name, value in values.items() if is_float(value)}
+        kinds = {n: helper.np_dtype_to_tensor_dtype(v.dtype) for n, v in floats.items()}
+        given = {factor_of(name): factors(v).astype(v.dtype) for name, v in floats.items()}
+        return _floats(runner(moved(model, kinds))({**inputs, **given}))
+
+    def folded(self, inputs: Named) -> Sequence[Output]:
+        """The fold as written."""
+        return _floats(self._fold(inputs))
+
+    def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
+        """What a region makes of these values, in float64."""
+        names, entries = self.regions[region], self._entries[region]
+        if of_fold:
+            twins = {self._altered.twin(name): name for name in entries}
+            ends = list(map(self._altered.twin, names))
+            part, given = self._new.part(ends, twins.__contains__)
+        else:
+            twins = {}
+            part, given = self._original.part(names, self._stops)
+        feed = {name: _widened(values[twins.get(name, name)]) for name in given}
+        results = reporting(in_float64(part))(feed)
+        pairs = zip(names, results, strict=True)
+        return {name: value for name, value in pairs if is_float(value)}
 
     def maker_of(self, name: str | None) -> str | None:
         """The node that makes a value."""
-        found = next((node for node in self.original.graph.node if name in node.output), None)
+        nodes = self._original.model.graph.node
+        found = next((node for node in nodes if name in node.output), None)
         return name if found is None else found.name or name
-
-
-def _sampled(names: Iterable[str], results: Iterable[Any]) -> dict[str, Output]:
-    pairs = zip(names, results, strict=True)
-    return {name: sampled(value) for name, value in pairs if _is_float(value)}
 
 
 def everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
     """Every value of the model's graph in float64."""
     names = [name for node in model.graph.node for name in node.output if name]
-    results = in_float64(_watched(model, names)).run(None, _widened(inputs))
+    watched = showing(model, names)
+    del watched.graph.output[: len(model.graph.output)]
+    results = in_float64(watched).run(None, {k: _widened(v) for k, v in inputs.items()})
     return dict(zip(names, results, strict=True))
-
-
-def _watched(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    new = onnx.ModelProto()
-    new.CopyFrom(model)
-    del new.graph.output[:]
-    new.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    return new
-
-
-def _runner(model: onnx.ModelProto) -> Run:
-    """onnxruntime where it is installed and takes the model; else the reference evaluator."""
-    try:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
-        slow = evaluator(model)
-        return lambda inputs: list(slow.run(None, inputs))
-
-    def run(inputs: dict[str, Any]) -> list[Any]:
-        try:
-            return list(session.run(None, inputs))
-        except Exception as error:  # onnxruntime's errors have no base class of their own
-            raise RuntimeError(str(error)) from None
-
-    return run
 
 
 def batch_of(inputs: Named) -> int:
@@ -135,36 +198,23 @@ def batch_of(inputs: Named) -> int:
     return int(first.shape[0]) if first.ndim else 0
 
 
-def _fresh_input(info: onnx.ValueInfoProto, batch: int, generator: np.random.Generator) -> Any:
-    kind = info.type.tensor_type
-    sizes = [
-        int(dim.dim_value) if dim.HasField("dim_value") else batch if i == 0 else _SIZE
-        for i, dim in enumerate(kind.shape.dim)
-    ]
-    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    if kind.elem_type in (onnx.TensorProto.BOOL, onnx.TensorProto.INT64, onnx.TensorProto.INT32):
-        return generator.integers(0, 2, sizes).astype(dtype)
-    return (generator.standard_normal(sizes) * 1.5 - 0.25).astype(dtype)
+def _floats(results: Iterable[Any]) -> list[Output]:
+    return [result for result in results if is_float(result)]
 
 
-def _is_float(item: Any) -> bool:
-    return isinstance(item, np.ndarray) and (
-        item.dtype.kind == "f" or item.dtype.name == "bfloat16"
-    )
-
-
-def _floats(results: Any) -> list[Output]:
-    return [result for result in results if _is_float(result)]
-
-
-def _widened(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.astype(np.float64) if _is_float(v) else v for k, v in inputs.items()}
+def _widened(value: Any) -> Any:
+    return value.astype(np.float64) if is_float(value) else value
 
 
 def default_tolerance(model: onnx.ModelProto) -> float:
     """By the narrowest floating dtype of weights, inputs and casts."""
+    return tolerance_for(floating_dtypes(model))
+
+
+def floating_dtypes(model: onnx.ModelProto) -> set[str]:
+    """Those of weights, inputs and casts."""
     kinds = {tensor.data_type for graph in graphs_of(model.graph) for tensor in graph.initializer}
     kinds |= {info.type.tensor_type.elem_type for info in model.graph.input}
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
     kinds |= {a.i for node in nodes if node.op_type == "Cast" for a in node.attribute}
-    return tolerance_for(FLOATS[kind] for kind in kinds if kind in FLOATS)
+    return {FLOATS[kind] for kind in kinds if kind in FLOATS}

@@ -91,7 +91,7 @@ class _ModelRewriter:
             node.attribute.extend(kept)
 
     def _set(self, node: onnx.NodeProto, slot: int, wish: str, number: Cast) -> None:
-        """Give a node new numbers: under the old name where nobody else reads it."""
+        """Give a node new numbers: under the old name where nothing else reads it."""
         while len(node.input) <= slot:
             node.input.append("")
         old = node.input[slot]
@@ -206,7 +206,7 @@ def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _sweep(model: onnx.ModelProto, before: set[str]) -> None:
-    """Remove nodes and initialisers that somebody read before and nobody reads now."""
+    """Remove nodes and initialisers whose outputs are no longer used."""
     changed = True
     while changed:
         reads = set(names_in(model.graph))

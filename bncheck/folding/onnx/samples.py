@@ -37,13 +37,13 @@ def samples_for(data: Batches, model: onnx.ModelProto) -> dict[str, Any]:
 
 def _fixed_batch(infos: list[onnx.ValueInfoProto]) -> int | None:
     sizes = [info.type.tensor_type.shape.dim[:1] for info in infos]
-    fixed = [int(dims[0].dim_value) for dims in sizes if dims and dims[0].HasField("dim_value")]
+    fixed = [int(dims[0].dim_value) for dims in sizes if dims and dims[0].dim_value > 0]
     return fixed[0] if fixed else None
 
 
 def _fitted(info: onnx.ValueInfoProto, array: Any, source: str) -> Any:
     kind = info.type.tensor_type
-    wanted = [int(d.dim_value) if d.HasField("dim_value") else None for d in kind.shape.dim]
+    wanted = [int(d.dim_value) if d.dim_value > 0 else None for d in kind.shape.dim]
     matches = len(wanted) == array.ndim and all(
         size in (None, given) for size, given in zip(wanted, array.shape, strict=True)
     )

@@ -55,7 +55,7 @@ def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
 class Walk:
     """One walk against the data, with one way for each addition.
 
-    `alone`: as if nobody else read what changes. `sums` are the additions met, with the ways that
+    `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
     they have; `wanted` is what the readers of each value want it to take.
     """
 

@@ -118,7 +118,7 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
 
 
 def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
-    """The map of the whole, from that of what is picked; what nobody picks is free."""
+    """The map of the whole, from that of what is picked; what is not picked is free."""
     assert isinstance(op.spec, Gather)
     shape = graph.shape(op.inputs[0])
     for axis, indices in op.spec.picks:

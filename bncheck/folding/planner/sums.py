@@ -10,7 +10,7 @@ from typing import TypeAlias
 from bncheck.graph.dataflow import Op
 from bncheck.graph.specs import Add
 
-#: Where several sums lie between, the ways of the first few are tried, and at most so many.
+#: Where several sums lie between, the ways of the first few are tried, and at most this many.
 _MAX_SUMS = 3
 _MAX_ATTEMPTS = 30
 

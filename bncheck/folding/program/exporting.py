@@ -51,7 +51,7 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
             continue
         if inputs is example_inputs or has_free_batch(program):
             return program
-    try:  # inputs whose first axis is no batch
+    try:  # inputs whose first axis is not a batch
         return _export(model, example_inputs, None)
     except Exception as error:
         raise _unexportable(failure or error) from None

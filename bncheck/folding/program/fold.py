@@ -114,5 +114,6 @@ class _Program:
 
     def evaluate(self) -> ProgramSides:
         assert self._folded is not None
-        boundary = self._solution.boundary
-        return ProgramSides(self._given, self._planned, self._folded, boundary, self._examples)
+        return ProgramSides(
+            self._given, self._planned, self._folded, self._solution, self._examples
+        )

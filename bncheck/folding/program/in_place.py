@@ -11,7 +11,8 @@ from bncheck.folding.program.exporting import quiet
 from bncheck.folding.program.rebuilding import copied, rebuilt
 
 #: Operators that torch composes of others and that return new memory all the same. Of the rest
-#: (einsum, type_as, atleast_2d, dropout in eval) nobody promises that they do not return a view.
+#: (einsum, type_as, atleast_2d, dropout in eval) there is no promise that they do not return a
+#: view.
 _FRESH = {
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "linear", "matmul", "batch_norm", "instance_norm", "layer_norm", "group_norm", "max_pool1d",
@@ -41,7 +42,7 @@ def functional(program: ExportedProgram) -> ExportedProgram:
 
 
 def untied(program: ExportedProgram) -> ExportedProgram:
-    """The program with a tensor of its own for every name under which nobody reads a shared one.
+    """The program with a tensor of its own for every name under which a shared one is not read.
 
     Two names of one buffer that is changed in place are more than torch's decomposition takes.
     """
@@ -64,7 +65,7 @@ def _in_place(node: Node) -> bool:
 
 
 def _out_of_place(node: Node) -> bool:
-    """Replace relu_ by relu where nobody reads its input, or a view of it, afterwards."""
+    """Replace relu_ by relu where its input, or a view of it, is not read afterwards."""
     assert isinstance(node.target, torch._ops.OpOverload)
     space, name = node.target._schema.name.split("::")
     source = node.args[0] if node.args else None

@@ -85,7 +85,7 @@ class Parameters:
         return node.name in self._specs and self._specs[node.name].kind in _KINDS
 
     def sweep(self) -> None:
-        """Remove those that nobody reads any more, and the counters of the layers they were of."""
+        """Remove those that are no longer used, and the counters of the layers they were of."""
         kept_targets = set(self._program.graph_signature.buffers_to_mutate.values())
         dropped = []
         for node in list(self._graph.nodes):

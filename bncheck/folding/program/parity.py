@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from bncheck.folding.difference import Output
+from bncheck.folding.difference import Output, is_float
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
 from bncheck.folding.program.rewrite import Rewritten
-from bncheck.folding.program.running import run_as_written, run_in_float64
-from bncheck.folding.proof import RefusedError, sampled
-from bncheck.folding.result import tolerance_for
+from bncheck.folding.program.running import Cuttable, run_as_written
+from bncheck.folding.proof import RefusedError, Seen, Values
+from bncheck.folding.regions import constants_of, dependent, regions_of
+from bncheck.folding.result import epsilon_for, tolerance_for
+from bncheck.folding.weights import Solution
 from bncheck.graph.program.calls import module_path
 
 _SEED = 20260
@@ -22,34 +25,62 @@ _SIZE = 8  # of an axis that may have any size
 
 #: The user's inputs in their order, without the structure that they are given in.
 Flat = Sequence[Any]
+Cut: TypeAlias = tuple[list[int], list[str]]
 
 
 class ProgramSides:
-    """`original` is what the user gave, `planned` the same without calls in place.
+    """`original` is what the user gave, `planned` the same without calls in place."""
 
-    `boundary` names the values of `planned` that are compared beside the outputs.
-    """
+    failures: tuple[type[Exception], ...] = (RuntimeError, IndexError, ValueError, TypeError)
 
     def __init__(
         self,
         original: ExportedProgram,
         planned: ExportedProgram,
         folded: Rewritten,
-        boundary: Collection[str],
+        solution: Solution,
         examples: Sequence[Flat] = (),
     ) -> None:
         self.examples = examples
-        self.original, self.planned, self.folded = original, planned, folded.program
-        self.tolerance = default_tolerance(original)
+        self._given, self._planned, self._folded = original, planned, folded.program
+        dtypes = floating_dtypes(original)
+        self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
         self.has_free_batch = has_free_batch(original)
-        there = {node.name for node in folded.program.graph.nodes}
-        self._twins = {
-            node.name: folded.twins[node.name]
-            for node in planned.graph.nodes
-            if _is_compared(node) and node.name in boundary and folded.twins[node.name] in there
-        }
         self._generator = torch.Generator().manual_seed(_SEED)
         self._inputs = user_inputs(original)
+        self._twins, self._altered = folded.twins, solution.plan.altered
+        self._old, self._new = Cuttable(planned), Cuttable(folded.program)
+        self._names = [node.name for node in user_inputs(planned)]
+        self._changing = dependent(self._old.calls, self._names, constants_of(solution))
+        there = {node.name for node in self._new.nodes}
+        seen = {
+            n.name for n in planned.graph.nodes if _is_compared(n) and folded.twins[n.name] in there
+        }
+        compared = ([n for n in region if n in seen] for region in regions_of(solution))
+        self.regions = [region for region in compared if region]
+
+    @cached_property
+    def _cuts(self) -> list[tuple[Cut, Cut]]:
+        """Where each region lies in the original and in the fold."""
+        found = []
+        for region in self.regions:
+            old = self._old.cut(region, self._stops)
+            entries = {self._twins[name] for name in old[1]}
+            ends = [self._twins[name] for name in region]
+            found.append((old, self._new.cut(ends, entries.__contains__)))
+        return found
+
+    def _stops(self, name: str) -> bool:
+        return name in self._changing and name not in self._altered
+
+    def entries(self, region: int) -> Sequence[str]:
+        """What a region reads."""
+        return self._cuts[region][0][1]
+
+    @cached_property
+    def _around(self) -> set[str]:
+        """What all regions read and make."""
+        return {n for i, region in enumerate(self.regions) for n in (*self.entries(i), *region)}
 
     def fresh(self, batch: int) -> Flat:
         """Random inputs."""
@@ -59,31 +90,56 @@ class ProgramSides:
         """The size of the first axis."""
         return next((t.shape[0] for t in inputs if isinstance(t, torch.Tensor) and t.dim()), 0)
 
-    def outputs(self, inputs: Flat) -> tuple[list[Output], list[Output], list[Output]]:
-        """Of the original in float64, of the fold, of the original. Raises RefusedError.
+    def original(self, inputs: Flat) -> Seen:
+        """The original as written. Raises RefusedError.
 
         A size that is written into the model, as in x.view(2, -1), need not show in the program,
         nor that an integer is the place of a row in a table.
         """
-        try:
-            precise = run_in_float64(self.original, inputs)
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise RefusedError(str(error)) from None
-        folded, original = (run_as_written(p, inputs) for p in (self.folded, self.original))
-        return arrays(precise), arrays(folded), arrays(original)
+        values = {name: _seen(v) for name, v in zip(self._names, inputs, strict=True)}
 
-    def intermediates(self, inputs: Flat) -> Sequence[dict[str, Output]]:
-        """What should be equal, by its name in the original."""
-        new = _seen(run_in_float64, self.folded, inputs, set(self._twins.values()))
-        return (
-            _seen(run_in_float64, self.planned, inputs, self._twins),
-            new | {name: new[twin] for name, twin in self._twins.items()},
-            _seen(run_as_written, self.planned, inputs, self._twins),
-        )
+        def keep(node: Node, value: Any) -> None:
+            if node.name in self._around:
+                values[node.name] = _seen(value)
+
+        try:
+            outputs = arrays(run_as_written(self._given, inputs))
+        except self.failures as error:
+            raise RefusedError(str(error)) from None
+        run_as_written(self._planned, inputs, keep)
+        return Seen(outputs, values)
+
+    def moved(self, inputs: Flat, factors: Callable[[Output], Output]) -> Sequence[Output]:
+        """The original with the values in and around all regions multiplied."""
+        names = self._altered | self._around
+
+        def change(node: Node, value: Any) -> Any:
+            if node.name not in names or not is_float(seen := _seen(value)):
+                return value
+            return value * torch.from_numpy(factors(seen)).to(value.dtype)
+
+        return arrays(run_as_written(self._planned, inputs, change=change))
+
+    def folded(self, inputs: Flat) -> Sequence[Output]:
+        """The fold as written."""
+        return arrays(run_as_written(self._folded, inputs))
+
+    def exits(self, region: int, values: Values, *, of_fold: bool) -> dict[str, Output]:
+        """What a region makes of these values, in float64."""
+        old, new = self._cuts[region]
+        given = {n: torch.from_numpy(v) if is_float(v) else v for n, v in values.items()}
+        if not of_fold:
+            found = self._old.run(old, self.regions[region], given)
+            return {name: arrays([found[name]])[0] for name in self.regions[region]}
+        twins = {name: self._twins[name] for name in self.regions[region]}
+        moved = {self._twins.get(name, name): value for name, value in given.items()}
+        moved |= {self._twins[name]: given[name] for name in old[1]}
+        found = self._new.run(new, set(twins.values()), moved)
+        return {name: arrays([found[twin]])[0] for name, twin in twins.items()}
 
     def maker_of(self, name: str | None) -> str | None:
         """The module that makes a value."""
-        found = next((node for node in self.planned.graph.nodes if node.name == name), None)
+        found = next((node for node in self._planned.graph.nodes if node.name == name), None)
         return name if found is None else module_path(found) or name
 
 
@@ -93,20 +149,12 @@ def _is_compared(node: Node) -> bool:
     return node.op == "call_function" and floats
 
 
-def _seen(
-    run: Callable[..., list[torch.Tensor]],
-    program: ExportedProgram,
-    inputs: Flat,
-    names: Collection[str],
-) -> dict[str, Output]:
-    seen: dict[str, Output] = {}
-
-    def keep(node: Node, value: Any) -> None:
-        if node.name in names:
-            seen[node.name] = sampled(*arrays([value]))
-
-    results = arrays(run(program, inputs, keep))
-    return seen | {f"output {place}": sampled(result) for place, result in enumerate(results)}
+def _seen(value: Any) -> Any:
+    """A value on the way: floating ones as an array, in their own dtype where NumPy has it."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype is torch.bfloat16 else value).numpy()
 
 
 def arrays(tensors: Sequence[torch.Tensor]) -> list[Output]:
@@ -116,10 +164,15 @@ def arrays(tensors: Sequence[torch.Tensor]) -> list[Output]:
 
 def default_tolerance(program: ExportedProgram) -> float:
     """By the narrowest floating dtype of all values, inside regions such as autocast, too."""
+    return tolerance_for(floating_dtypes(program))
+
+
+def floating_dtypes(program: ExportedProgram) -> set[str]:
+    """Those of all tensors and values."""
     graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
     values = [node.meta.get("val") for graph in graphs for node in graph.nodes]
     tensors = [t for t in (*program.state_dict.values(), *values) if isinstance(t, torch.Tensor)]
-    return tolerance_for(str(t.dtype).removeprefix("torch.") for t in tensors)
+    return {str(t.dtype).removeprefix("torch.") for t in tensors}
 
 
 def _fresh_input(node: Node, batch: int, generator: torch.Generator) -> Any:

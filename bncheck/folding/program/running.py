@@ -7,34 +7,38 @@ that still is narrower is widened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from bncheck.folding.regions import Call, between
 from bncheck.graph.program.double import call_in_float64, widened
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 Watch = Callable[[Node, Any], None]
+Change = Callable[[Node, Any], Any]
 
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range")
 
 
 class _Watched(Interpreter):
-    """Runs a graph; `watch` sees every result."""
+    """Runs a graph; `watch` sees every result, and `change` gives another one in its place."""
 
-    def __init__(self, module: GraphModule, watch: Watch | None) -> None:
+    def __init__(
+        self, module: GraphModule, watch: Watch | None, change: Change | None = None
+    ) -> None:
         super().__init__(module)
-        self._watch = watch
+        self._watch, self._change = watch, change
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if self._watch is not None:
             self._watch(n, result)
-        return result
+        return result if self._change is None else self._change(n, result)
 
 
 class _Precise(_Watched):
@@ -59,11 +63,65 @@ def run_in_float64(
 
 
 def run_as_written(
-    program: ExportedProgram, inputs: Sequence[Any], watch: Watch | None = None
+    program: ExportedProgram,
+    inputs: Sequence[Any],
+    watch: Watch | None = None,
+    change: Change | None = None,
 ) -> list[torch.Tensor]:
     """The program's outputs that the user sees, in its own dtypes; its buffers stay unchanged."""
     everything = graph_inputs(program, inputs)
-    return _run(program, _Watched(program.graph_module, watch), everything)
+    return _run(program, _Watched(program.graph_module, watch, change), everything)
+
+
+class Cuttable:
+    """A program whose parts are run in float64, each for itself."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+        self.nodes = list(program.graph.nodes)
+        self.calls = [
+            Call(tuple(n.name for n in node.all_input_nodes), (node.name,)) for node in self.nodes
+        ]
+        self._stored = stored_inputs(program)
+
+    def cut(
+        self, exits: Collection[str], stops: Callable[[str], bool]
+    ) -> tuple[list[int], list[str]]:
+        """The places of the nodes that make the exits, and the values at which that stops."""
+        tuples = {n.name for n in self.nodes if isinstance(n.meta.get("val"), (tuple, list))}
+        return between(self.calls, exits, lambda name: name not in tuples and stops(name))
+
+    def run(
+        self, cut: tuple[list[int], list[str]], exits: Collection[str], values: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What these nodes make in float64 of such values at the entries of that part."""
+        places, entries = cut
+        runner = _Precise(self._program.graph_module, None)
+        by_name = {node.name: node for node in self.nodes}
+        runner.env = {by_name[name]: widened(values[name]) for name in entries}
+        found = {}
+        with torch.no_grad():
+            for node in (self.nodes[place] for place in places):
+                if node.op == "placeholder":
+                    value = self._stored.get(node.name, values.get(node.name))
+                    result = widened(value.clone() if isinstance(value, torch.Tensor) else value)
+                else:
+                    result = runner.run_node(node)
+                if node.name in exits:
+                    found[node.name] = result
+                if node.name not in entries:
+                    runner.env[node] = result
+        return found
+
+
+def stored_inputs(program: ExportedProgram) -> dict[str, Any]:
+    """Parameters, buffers and constants by the names of their nodes."""
+    stored: Mapping[str, Any] = {**program.constants, **program.state_dict}
+    return {
+        spec.arg.name: stored[spec.target]
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None and hasattr(spec.arg, "name") and spec.target in stored
+    }
 
 
 def _run(

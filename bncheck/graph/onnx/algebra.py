@@ -36,7 +36,7 @@ def _transposed(call: NodeCall) -> Spec:
 
 
 def _groups(call: NodeCall) -> int:
-    """What comes first in a weight, its outputs or its inputs, falls into so many groups."""
+    """The number of groups that the first axis of a weight falls into."""
     groups, channels = int(call.attribute("group", 1)), call.shape(1)[0]
     if groups < 1 or (isinstance(channels, int) and channels % groups):
         raise UndescribedError

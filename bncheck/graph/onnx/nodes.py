@@ -23,7 +23,8 @@ FLOATS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the schema of an operator asks for: so many inputs, results, and typed attributes."""
+    """What the schema of an operator asks for: the numbers of inputs and results, and typed
+    attributes."""
 
     inputs: int
     outputs: int
@@ -83,7 +84,7 @@ def names_in(graph: onnx.GraphProto) -> Mapping[str, int]:
 
 
 def dim_of(dim: Any, unknown: str) -> Dim:
-    """A size, or its name, or the name that it gets here."""
-    if dim.HasField("dim_value"):
+    """A size, or its name, or the name that it gets here. Converters write -1 for a free one."""
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
         return int(dim.dim_value)
     return str(dim.dim_param) if dim.dim_param else unknown

@@ -77,7 +77,7 @@ class ProgramCall(Arguments):
         return sizes
 
     def last(self, number: int) -> tuple[int, ...]:
-        """So many of the source's axes, from the end."""
+        """The last `number` axes of the source."""
         return tuple(range(self.rank - number, self.rank))
 
     def axis(self, name: str = "dim", axes: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Read `[tool.bncheck]`, refuse what nobody knows."""
+"""Read `[tool.bncheck]` and refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bncheck.policy.policy import Policy
 from bncheck.rules.registry import choose_rules
 
 _TABLE = ("tool", "bncheck")
-#: What pydantic calls a key that is no field.
+#: What pydantic calls an unknown key.
 _UNKNOWN: Final = {"unexpected_keyword_argument", "extra_forbidden"}
 
 

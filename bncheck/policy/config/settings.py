@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ignored:
-    """A rule that is no news for some layers."""
+    """A rule that is ignored for some layers."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = TABLE
 

@@ -18,12 +18,14 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     changed in the networks measured; from 0.40 on, 1 to 89 %.
 
     Criterion: W2 of the worst layer in the eval cascade, noise of the reference data taken off,
-    from 0.20 (warning) or 0.40 (error), where BN201 to BN206 do not apply.
+    from 0.20 (warning) or 0.40 (error), where no other explanation predicts it; a warning from 0.10
+    where labels show that results are worse than with measured statistics, beyond chance (2.5
+    standard errors).
 
     Fix: check that the data are prepared as in training. Recalibrate if the results are better
     with measured statistics.
     """
-    severity = network.severity
+    severity = network.severity or (Severity.WARNING if network.costs_results else None)
     if severity is None:
         return
     culprit = network.culprit

@@ -30,7 +30,7 @@ FORMS: Final[tuple[tuple[str, Form], ...]] = (
     ("mean and variance are exchanged", lambda m, v: (v, m)),
     ("mean and variance are exchanged, without signs", lambda m, v: (v, np.abs(m))),
 )
-#: A factor this near 1 is no other unit; one this far is not a unit that anybody uses.
+#: A factor this near 1 is not another unit; one this far is not a unit in use.
 _LEAST_FACTOR: Final = 1.15
 _MOST_FACTOR: Final = 300.0
 #: Factors of several layers are one where they differ by less than this, in logarithms.

@@ -13,7 +13,7 @@ from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import measured, share, stored
 from bncheck.rules.rule import Rule, rule
 
-#: The running variances are at least so many times what the first layer sees.
+#: The running variances are at least this many times what the first layer sees.
 _LEAST: Final = 3.0
 #: The weight of one batch of the last few, for usual momenta.
 _MOST_WEIGHT: Final = 0.35

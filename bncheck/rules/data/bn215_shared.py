@@ -50,7 +50,8 @@ def shared(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
         return
     worst = max(shares, key=lambda name: apart[name])
     calls = len(network.measurement.by_name()[worst].calls)
-    helps = network.direction is Direction.BETTER
+    c = network.measurement.comparison
+    helps = network.direction is Direction.BETTER and not (c and c.batch_serves_far_better)
     yield Claim(
         self,
         shares,

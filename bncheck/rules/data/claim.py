@@ -2,7 +2,7 @@
 
 Explanations compete layer by layer. One wins a layer where it predicts at least LEAST of the
 layer's deviation and MARGIN more than any simpler one; several may stand together, a layer each.
-What nobody explains stays unexplained, without a story.
+What no explanation covers is reported as unexplained.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from bncheck.rules.rule import AnyRule
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
 _OFF: Final = 0.06
 _OFF_SHARE: Final = 0.2
+#: Standard errors by which measured statistics must serve better where W2 is small.
+_BEYOND_CHANCE: Final = 2.5
 #: Inputs on the usual scale: mean in standard deviations, and the standard deviation.
 _CENTRED: Final = 0.4
 _SCALES: Final = (0.5, 2.0)
@@ -115,6 +117,12 @@ class MeasuredNetwork:
         if c is None or c.direction is not Direction.BETTER:
             return False
         return c.restored or not c.usual
+
+    @property
+    def costs_results(self) -> bool:
+        """Whether the running statistics cost results, beyond chance."""
+        c = self.measurement.comparison
+        return c is not None and c.gain is not None and c.gain >= _BEYOND_CHANCE
 
     @property
     def both_poor(self) -> bool:

@@ -11,7 +11,7 @@ from bncheck.measuring.deviation import averaging_noise
 if TYPE_CHECKING:
     from bncheck.rules.data.measured_network import MeasuredNetwork
 
-#: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
+#: W2^2 of a layer is scattered about its expectation; beyond this factor it is not noise.
 _SCATTER: Final = 2.5
 #: Where momentum does not say: noise hits all layers alike, in units of what an image has.
 _UNIFORM: Final = 4.2

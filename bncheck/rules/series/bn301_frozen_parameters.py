@@ -22,7 +22,7 @@ def frozen_parameters(self: Rule[Movement, Finding], movement: Movement) -> Iter
 
     Criterion: between two snapshots weight and bias are equal, bit for bit, the statistics are not,
     and some other weight of the file has moved meanwhile; where nothing else moves the statistics
-    were recalibrated, which is no fault.
+    were recalibrated, which is not a fault.
 
     Fix: call .eval() on the frozen layers after every model.train(), or let them train.
     """

@@ -13,7 +13,7 @@ from bncheck.rules.rule import Rule, rule
 if TYPE_CHECKING:
     from bncheck.series.movement import Floats, Movement
 
-#: So many times further than usual.
+#: This many times further than usual.
 _FACTOR: Final = 4.0
 #: Intervals that are looked back on, and how many there must be before anything is late.
 _LOOK_BACK: Final = 3

@@ -29,6 +29,8 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
     an earlier checkpoint), and skip non-finite batches while training.
     """
     for layer in network.layers:
+        if layer.plain_norm:  # BN120
+            continue
         tensors = {
             "running mean": layer.mean,
             "running variance": layer.var,

@@ -14,7 +14,7 @@ _FIX = (
     "save the whole state dict (buffers too, not only parameters), "
     "or load with strict=True to see what is missing"
 )
-#: So many like it with statistics for one without: no other sign is needed.
+#: This many like it with statistics for one without: no other sign is needed.
 _NEARLY_ALL = 4
 _SAYS_BATCHNORM = re.compile(r"bn|batch_?norm", re.IGNORECASE)
 

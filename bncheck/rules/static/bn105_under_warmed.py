@@ -23,8 +23,8 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
     where the momentum is not in the file and PyTorch's 0.1 is assumed. Not judged where the batch
     counter cannot be right (BN106).
 
-    Fix: the formula above mends it without data; recalibrating with data is better still. Train
-    longer or with a larger momentum.
+    Fix: the formula above repairs it without data; recalibrating with data is better. Train longer
+    or with a larger momentum.
     """
     doubtful = contradicted_counters(network)
     for layer in network.tracked:

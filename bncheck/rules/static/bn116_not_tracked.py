@@ -22,7 +22,7 @@ def not_tracked(self: Rule[Network, Finding], network: Network) -> Iterator[Find
     Criterion: a BatchNorm module without running mean and variance that says it does not track
     them.
 
-    Fix: if that is not wanted, create the layer with track_running_stats=True and recalibrate.
+    Fix: if that is not intended, create the layer with track_running_stats=True and recalibrate.
     """
     for layer in network.layers:
         if layer.kind in _BATCH and not layer.tracked and not layer.missing:

@@ -18,7 +18,7 @@ _SOUND: Final = 0.85
 #: By the order of tensors, half of which may be connected in another way: the median of sound files
 #: is .56 and more, of permuted ones 0.
 _BROKEN_MEDIAN: Final = 0.3
-#: What a deviation in standard deviations costs is W2: below .2 it harms nobody.
+#: What a deviation in standard deviations costs is W2: below .2 it is harmless.
 _HARMFUL: Final = 0.2
 #: Median deviation by a graph: sound networks .06 to .15, buffers of another epoch .19 to .54.
 _OTHER_EPOCH: Final = 0.3

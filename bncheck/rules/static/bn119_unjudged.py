@@ -15,18 +15,18 @@ def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Itera
     """Tensors that look like a normalisation layer's are not judged.
 
     The normaliser of a policy's inputs (habitat-baselines, rl_games, Stable-Baselines3, rsl_rl)
-    keeps a running mean and variance and counts samples; it is no BatchNorm.
+    keeps a running mean and variance and counts samples; it is not a BatchNorm.
 
     Complex and whitening relatives of BatchNorm keep a covariance beside the mean, and a misspelt
-    statistic is loaded by nobody. No rule knows what sound values of these are; BN102 looks for NaN
-    and infinity in them.
+    statistic is never loaded. No rule knows their sound values; BN102 looks for NaN and infinity in
+    them.
 
     Criterion: a tensor whose name begins with running_, moving_ or population_ (in any spelling)
     and that belongs to no layer of the report; a mean and a variance of one shape beside each
     other; what an input normaliser keeps; or a weight or bias beside running statistics
     that has neither one number nor one for each channel, as conditional BatchNorms have.
 
-    Fix: none needed where that is what the model loads.
+    Fix: none, if the model is meant to load them.
     """
     for group in network.unjudged:
         said = f"holds {group.named}, which no rule checks"

@@ -1,0 +1,100 @@
+"""Sizes for the free axes of a model: those asked for, and for the others those that it runs at.
+
+Which sizes a model takes is not written in it: detectors want multiples of 32, a transform of sound
+wants some length. So it is run until one is accepted, the likely ones first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bncheck.folding.onnx.inputs import Input, Named, Sizes, batch_axes, free_axes, invented
+from bncheck.folding.proof import RefusedError
+
+#: For axes other than the batch. Tiny ones come last: they leave little to compare.
+LIKELY = (16, 32, 64, 224, 256, 320, 640, 512, 8, 4, 2, 1)
+#: Two samples, since one is a special case for many a model, and one where two are refused.
+_BATCHES = (2, 1)
+#: Seconds and runs that the search may take.
+_PATIENCE = 30.0
+_TRIALS = 300
+
+#: Runs a model. Raises RuntimeError, ValueError or the like where it does not take the inputs.
+Run = Callable[[Named], Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Sizes at which a model runs; `free_batch`: with any number of samples, as far as was seen."""
+
+    sizes: Sizes
+    free_batch: bool
+
+    def of_batch(self, inputs: Sequence[Input], batch: int) -> Sizes:
+        """The same with another number of samples, where that may be chosen."""
+        return {**self.sizes, **dict.fromkeys(batch_axes(inputs), batch)} if self.free_batch else (
+            self.sizes
+        )  # fmt: skip
+
+
+def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
+    """The first sizes that the model takes. Raises RefusedError that says what was tried."""
+    generator = np.random.default_rng(0)
+    firsts = [name for name in batch_axes(inputs) if name not in asked]
+    begin, refused = time.monotonic(), ""
+    tried: list[Sizes] = []
+    for sizes in itertools.islice(_candidates(inputs, asked), _TRIALS):
+        if tried and time.monotonic() - begin > _PATIENCE:
+            break
+        try:
+            results = run(invented(inputs, sizes, generator))
+        except NotImplementedError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            refused = refused or (str(error).splitlines() or [type(error).__name__])[0][:160]
+        else:
+            if any(np.size(result) for result in results):
+                batch = bool(firsts) and all(sizes[name] > 1 for name in firsts)
+                return Found(sizes, batch)
+            refused = refused or "its outputs are empty"
+        tried.append(sizes)
+    names = _tried(inputs, asked, tried)
+    hint = "give --input NAME=SIZES for every input, or --data with samples for it"
+    raise RefusedError(f"{names}{refused}", hint if names else "")
+
+
+def _candidates(inputs: Sequence[Input], asked: Sizes) -> Iterator[Sizes]:
+    """All other axes alike, then by kind, each with two samples and with one."""
+    unknown = [name for name in free_axes(inputs) if name not in asked]
+    firsts = [name for name in batch_axes(inputs) if name in unknown]
+    others = [name for name in unknown if name not in firsts]
+    kinds = list(dict.fromkeys(_kind(inputs, name) for name in others))
+    alike = [[size] * len(kinds) for size in LIKELY] if kinds else [[]]
+    mixed = itertools.product(LIKELY, repeat=len(kinds)) if 1 < len(kinds) < 4 else ()
+    for each in itertools.chain(alike, mixed):
+        by_kind = dict(zip(kinds, each, strict=True))
+        rest = {name: by_kind[_kind(inputs, name)] for name in others}
+        for batch in _BATCHES if firsts else _BATCHES[:1]:
+            yield {**asked, **rest, **dict.fromkeys(firsts, batch)}
+
+
+def _kind(inputs: Sequence[Input], name: str) -> tuple[int, bool]:
+    """What an axis is likely to be: lengths and places in a plane differ from channels."""
+    given = next(each for each in inputs if name in each.shape)
+    return len(given.shape), len(given.shape) > 2 and given.shape.index(name) == 1
+
+
+def _tried(inputs: Sequence[Input], asked: Sizes, tried: Sequence[Sizes]) -> str:
+    """Which sizes were tried, in words."""
+    names = [name for name in free_axes(inputs) if name not in asked]
+    if not names:
+        return ""
+    by_name = [(name, sorted({sizes[name] for sizes in tried})) for name in names]
+    parts = [f"{name} = {', '.join(map(str, sizes))}" for name, sizes in by_name[:4]]
+    return f"with {'; '.join(parts)}: "

@@ -1,0 +1,86 @@
+"""Where a fold happens: calls that hang together by the values that it alters.
+
+A region reads values of the original and ends where values are again those of the original. On the
+same values at its entries, the original and the fold must give the same values at its exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from bncheck.folding.weights import Solution
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call in a program of either format: the names of what it reads and of what it makes."""
+
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+def regions_of(solution: Solution) -> list[tuple[str, ...]]:
+    """The exits of each region, in the order of the graph."""
+    altered, boundary = solution.plan.altered, solution.boundary
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parents.setdefault(name, name) != name:
+            name = parents[name]
+        return name
+
+    exits: list[str] = []
+    for op in solution.graph.ops:
+        own = [name for name in op.outputs if name in boundary]
+        held = [n for n in (*op.inputs, *op.outputs) if n in altered]
+        names = [*held, *own]
+        exits += own
+        for name in names[1:]:
+            parents[root(name)] = root(names[0])
+    found: dict[str, list[str]] = {}
+    for name in exits:
+        found.setdefault(root(name), []).append(name)
+    return [tuple(names) for names in found.values()]
+
+
+def dependent(
+    calls: Sequence[Call], inputs: Collection[str], fixed: Collection[str] = ()
+) -> set[str]:
+    """The values that are not the same whatever the inputs are; `fixed` are known to be."""
+    found = set(inputs)
+    for call in calls:
+        if not found.isdisjoint(call.reads):
+            found.update(name for name in call.makes if name not in fixed)
+    return found
+
+
+def constants_of(solution: Solution) -> frozenset[str]:
+    """The values whose numbers the plan rests on."""
+    graph = solution.graph
+    return frozenset(name for name in graph.values if graph.is_constant(name))
+
+
+def between(
+    calls: Sequence[Call], exits: Collection[str], stops: Callable[[str], bool]
+) -> tuple[list[int], list[str]]:
+    """The places of the calls that make the exits, and the values at which the way back stops."""
+    needed, entries = set(exits), dict[str, None]()
+    places = []
+    for place in reversed(range(len(calls))):
+        if needed.isdisjoint(calls[place].makes):
+            continue
+        places.append(place)
+        for name in calls[place].reads:
+            if stops(name):
+                entries[name] = None
+            else:
+                needed.add(name)
+    return places[::-1], list(entries)
+
+
+def unmade(calls: Sequence[Call], places: Sequence[int], entries: Collection[str]) -> Iterator[str]:
+    """What these calls read that none of them makes: stored numbers, and the program's inputs."""
+    made = {name for place in places for name in calls[place].makes} | set(entries)
+    seen = dict.fromkeys(name for place in places for name in calls[place].reads)
+    return (name for name in seen if name not in made)
