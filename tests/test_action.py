@@ -374,7 +374,7 @@ def test_an_option_that_is_a_file_is_refused(
     assert "is both an option and a file in this folder; put ./ before" in capsys.readouterr().err
 
 
-def test_the_mark_is_no_way_to_give_options_to_a_command(
+def test_the_mark_cannot_give_options_to_a_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from bncheck.cli import run

@@ -153,7 +153,7 @@ def document_of(name: str) -> Document:
     """A document that says this name wherever a name can be."""
     found = [
         Finding(
-            "BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"mend {name}",
+            "BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"fix {name}",
             {name or "x": name},
         )
         for severity in Severity
@@ -196,7 +196,7 @@ def test_nor_does_any_mixture_of_their_characters(format_: str, parts: list[str]
 
 def test_annotations_are_capped_and_say_how_many_are_left_out() -> None:
     findings = tuple(
-        Finding("BN102", "non-finite-statistics", severity, f"bn{i}", "bad", "mend")
+        Finding("BN102", "non-finite-statistics", severity, f"bn{i}", "bad", "fix")
         for severity in (Severity.ERROR, Severity.WARNING)
         for i in range(30)
     )
