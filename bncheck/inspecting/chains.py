@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.checkpoint import Checkpoint, Container
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bncheck.graph.dataflow import Floats, Graph
+    from bncheck.reading.tensors import Array
 
 
 def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
@@ -33,20 +36,50 @@ def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
         return Chains()
 
 
+def module_chains(
+    model: nn.Module, inputs: tuple[Any, ...], layers: tuple[NormLayer, ...], prefix: str = ""
+) -> Chains | None:
+    """By the graph of a module in eval mode; None where torch.export makes none of it.
+
+    `prefix` stands before the module's names in those of the layers.
+    """
+    from bncheck.graph.program.from_module import graph_of_module
+
+    try:
+        graph = graph_of_module(model, inputs)
+    except Exception:  # what cannot be exported can be measured all the same
+        return None
+
+    def read(name: str) -> Floats | None:
+        stored = graph.stored(name)
+        numbers = graph.constant(name) if stored is None else stored
+        return None if numbers is None else _in_precision(numbers)
+
+    return graph_chains(graph, read, layers, prefix)
+
+
+def _in_precision(numbers: Array) -> Floats:
+    """Weights in single precision, which is enough for them, and vectors in double."""
+    return numbers.astype(np.float32 if numbers.ndim > 1 else np.float64)
+
+
 def graph_chains(
-    graph: Graph, weights: Callable[[str], Floats | None], layers: tuple[NormLayer, ...]
+    graph: Graph,
+    weights: Callable[[str], Floats | None],
+    layers: tuple[NormLayer, ...],
+    prefix: str = "",
 ) -> Chains:
     """The chains of a graph whose normalisations are among the layers.
 
     `weights` gives the numbers of a fixed value of the graph by its name.
     """
-    from bncheck.graph.means import predicted_means
+    from bncheck.graph.means.predict import predicted_means
 
     by_name = {layer.name: layer for layer in layers}
     by_mean = {layer.tensors.get("running_mean"): layer for layer in layers}
     found: dict[str, Chain] = {}
     for prediction in predicted_means(graph, weights):
-        layer = by_mean.get(prediction.stored) or by_name.get(prediction.label)
+        layer = by_mean.get(prediction.stored) or by_name.get(prefix + prediction.label)
         if layer is None or layer.statistics is None or layer.channels != prediction.mean.size:
             continue
         eps = layer.eps.value or 0.0
@@ -75,6 +108,8 @@ def _weights(graph: Graph, checkpoint: Checkpoint) -> Callable[[str], Floats | N
             numbers = lazy[name].read() if name in lazy else graph.constant(name)
         except (BncheckError, ValueError):  # numbers that are computed from what was left out
             return None
-        return None if numbers is None else numbers.astype(np.float64)
+        if numbers is None or numbers.dtype.kind not in "fiuV":
+            return None
+        return _in_precision(numbers)
 
     return read

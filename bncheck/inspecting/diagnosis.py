@@ -25,6 +25,7 @@ from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
@@ -159,7 +160,7 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
-    if not named and network.costs_results:
+    if not named and network.costs_results and not is_told_noise(network):
         return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Final
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.data import Batches
+from bncheck.inspecting.chains import module_chains
 from bncheck.inspecting.diagnosis import diagnose
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.inspecting.repair import recalibrate_command
@@ -14,20 +17,23 @@ from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import measure
+from bncheck.measuring.norms import in_eval_mode
 from bncheck.measuring.proving import proven
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.rules.registry import choose_rules
-from bncheck.rules.rule import AnyRule
+from bncheck.rules.rule import AnyRule, Network
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
 from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive, same_eps
+from bncheck.rules.static.bn117_other_weights import other_weights
+from bncheck.subject.inputs import first_samples, in_order
 from bncheck.subject.model import missing_statistics as missing_in
 from bncheck.subject.module_layers import described_by
-from bncheck.subject.setup import Measuring, instrumented
+from bncheck.subject.setup import Measuring, device_of, instrumented
 
-if TYPE_CHECKING:
-    pass
+#: Samples that a model is exported with; torch.export would fix the size of a batch of one.
+_EXAMPLES: Final = 2
 
 #: Nothing can be measured with such statistics: every output is NaN, or a buffer is not there.
 STOPPING = (non_finite, negative_variance, missing_statistics)
@@ -103,10 +109,39 @@ def _judged(
     run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
     data = measuring.batches()
     measurement = measure(proven(subject, data, run), layers, data, run)
+    if other_weights in rules and options.thresholds.severity(measurement.w2) is not None:
+        findings = _with_graph(findings, subject, layers, data)
     diagnosis = diagnose(measurement, findings, rules, command)
     return InspectReport(
         checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
     )
+
+
+def _with_graph(
+    findings: Sequence[Finding],
+    subject: Instrumented,
+    layers: tuple[NormLayer, ...],
+    data: Batches,
+) -> Sequence[Finding]:
+    """With BN117 by the model's graph, which is worth its export where statistics and data differ.
+
+    It knows the layer where the order of tensors only warns of the whole. How far all layers are
+    off, the data say better.
+    """
+    model = subject.model
+    try:
+        with in_eval_mode(model):
+            inputs = in_order(model, first_samples(data, _EXAMPLES))
+            device = device_of(model)
+            inputs = tuple(tensor.to(device) for tensor in inputs)
+            chains = module_chains(model, inputs, layers, subject.prefix)
+    except BncheckError:  # inputs by name: measured, but not exported
+        return findings
+    if chains is None or not chains.found:
+        return findings
+    told = other_weights.check(Network(layers, chains=chains))
+    rest = [finding for finding in findings if not other_weights.made(finding)]
+    return [*rest, *(finding for finding in told if finding.layer is not None)]
 
 
 def _with_command(finding: Finding, command: str) -> Finding:

@@ -1,15 +1,19 @@
 """The scales of the input features, and what their spread does to the error surface.
 
-Near its minimum the error of a linear first layer is a quadratic whose curvature is the second
-moment matrix E[x x^T] of its inputs. Its condition number is how elongated the valley is: gradient
-descent needs about that many steps to cross it (LeCun et al. 1998, Efficient BackProp, section 5).
+Near its minimum the error of a linear first layer w x + b is a quadratic whose curvature is the
+second moment matrix of (x, 1). Its condition number, the steepest direction's curvature over the
+flattest's, is about how many steps gradient descent needs to cross the valley; centring the
+features and dividing them by their standard deviations makes it smaller (LeCun et al. 1998,
+Efficient BackProp, section 5). Counted in float64 over all batches. Which directions there are at
+all is decided on the correlation matrix, where the features' units cancel.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +22,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from bncheck.measuring.distributed import Processes
+
     Floats = NDArray[np.float64]
 
 #: A matrix of this many features is still decomposed in well under a second.
 _MAX_FEATURES = 1024
 _LISTED = 16
+
+
+#: Rows of a batch that a second moment matrix is made of, evenly drawn: it costs rows x features^2.
+_MAX_ROWS = 8192
+#: Eigenvalues of a correlation matrix below so much of the largest are rounding.
+_ROUNDING = 1e-10
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Condition numbers of the features as they are, centred, and standardised.
+
+    `steepest` and `flattest` are the features that weigh most in the directions of the largest and
+    of the smallest curvature, as they are.
+    """
+
+    raw: float
+    centred: float
+    standardised: float
+    rank: int
+    steepest: int
+    flattest: int
+
+    @property
+    def gain(self) -> float:
+        """What standardising would divide the condition number by."""
+        return self.raw / self.standardised
 
 
 @dataclass(frozen=True)
@@ -32,8 +65,7 @@ class InputFeatures:
     layer: str
     mean: Floats
     sd: Floats
-    condition_number: float | None  # None where there are too many features
-    rank: int | None
+    conditions: Conditions | None  # None where there are too many features
 
     @property
     def spread(self) -> float:
@@ -43,27 +75,32 @@ class InputFeatures:
 
     def to_dict(self) -> dict[str, object]:
         """As plain data; the first features only."""
+        c = self.conditions
         return {
             "layer": self.layer,
             "features": int(self.sd.size),
             "mean": [float(v) for v in self.mean[:_LISTED]],
             "sd": [float(v) for v in self.sd[:_LISTED]],
             "spread": self.spread,
-            "condition_number": self.condition_number,
-            "rank": self.rank,
+            "condition_number": None if c is None else c.raw,
+            "centred_condition_number": None if c is None else c.centred,
+            "standardised_condition_number": None if c is None else c.standardised,
+            "rank": None if c is None else c.rank,
         }
 
 
 class InputWatch:
-    """Catches the input of the first convolution or linear layer that runs."""
+    """Sums up the inputs of the first convolution or linear layer that runs."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, processes: Processes) -> None:
         self._model = model
-        self._caught: tuple[str, Any, Tensor] | None = None
+        self._processes = processes
+        self._first: tuple[str, nn.Module] | None = None
+        self._sums: Floats | None = None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Hooks on for one forward."""
+        """Hooks on for a pass over the data."""
         import torch
 
         kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
@@ -74,36 +111,103 @@ class InputWatch:
                     stack.callback(handle.remove)
             yield
 
-    @property
     def features(self) -> InputFeatures | None:
-        """What the first layer was fed; None where no such layer ran."""
-        if self._caught is None:
+        """What the first layer was fed, over all processes; None where no such layer ran."""
+        sums = self._processes.summed(self._sums)
+        if self._first is None or sums is None:
             return None
-        name, module, x = self._caught
-        return _features(name, module, x.float())
+        return _features(*self._first, sums)
 
     def _hook(self, name: str) -> Any:
         import torch
 
         def before(module: Any, args: tuple[Any, ...]) -> None:
-            if self._caught is None and args and isinstance(args[0], torch.Tensor):
-                self._caught = (name, module, args[0].detach())
+            if self._first is None and args and isinstance(args[0], torch.Tensor):
+                self._first = (name, module)
+            usual = isinstance(module, torch.nn.Linear) or args[0].ndim == module.weight.ndim
+            if self._first is not None and self._first[1] is module and usual:
+                sums = _sums(module, args[0].detach())
+                self._sums = sums if self._sums is None else self._sums + sums
 
         return before
 
 
-def _features(name: str, module: Any, x: Tensor) -> InputFeatures:
+def _sums(module: Any, x: Tensor) -> Floats:
+    """Values a feature, sums and sums of squares, then the second moments of (x, 1)."""
     import torch
 
+    x = x.cpu().double()
     if isinstance(module, torch.nn.Linear):
-        rows = x.reshape(-1, x.shape[-1])
-        columns = rows
+        columns = rows = x.reshape(-1, x.shape[-1])
     else:
         columns = x.transpose(0, 1).reshape(x.shape[1], -1).T
         rows = _patches(module, x)
-    mean, sd = columns.double().mean(dim=0), columns.double().std(dim=0, correction=0)
-    condition, rank = _condition(rows) if rows.shape[1] <= _MAX_FEATURES else (None, None)
-    return InputFeatures(name, mean.cpu().numpy(), sd.cpu().numpy(), condition, rank)
+    parts = [torch.tensor([len(columns)]), columns.sum(dim=0), (columns**2).sum(dim=0)]
+    if rows.shape[1] <= _MAX_FEATURES:
+        rows = rows[:: len(rows) // _MAX_ROWS + 1]
+        rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
+        parts.append((rows.T @ rows).flatten())
+    return torch.cat([part.double() for part in parts]).numpy()
+
+
+def _features(name: str, module: Any, sums: Floats) -> InputFeatures:
+    import torch
+
+    linear = isinstance(module, torch.nn.Linear)
+    channels = module.in_features if linear else module.in_channels
+    number, total, squares = sums[0], sums[1 : channels + 1], sums[channels + 1 : 2 * channels + 1]
+    mean = total / number
+    sd = np.sqrt(np.maximum(squares / number - mean**2, 0))
+    moments = sums[2 * channels + 1 :]
+    if not moments.size:
+        return InputFeatures(name, mean, sd, None)
+    size = math.isqrt(moments.size)
+    matrix = moments.reshape(size, size)
+    conditions = conditions_of(matrix / matrix[-1, -1], module.bias is not None)
+    return InputFeatures(name, mean, sd, conditions and _by_channel(conditions, size - 1, channels))
+
+
+def _by_channel(found: Conditions, inputs: int, channels: int) -> Conditions:
+    """Of a patch the channel: its inputs lie channel by channel."""
+    each = inputs // channels
+    return replace(found, steepest=found.steepest // each, flattest=found.flattest // each)
+
+
+def conditions_of(moments: Floats, bias: bool) -> Conditions | None:
+    """The condition numbers from the mean of (x, 1) (x, 1)^T, shape (features + 1, features + 1).
+
+    Features that never vary are left out. None where no feature varies.
+    """
+    mean, second = moments[:-1, -1], moments[:-1, :-1]
+    covariance = second - np.outer(mean, mean)
+    variance = np.diag(covariance)
+    varies = variance > np.finfo(np.float64).eps * 16 * np.diag(second)
+    if not varies.any():
+        return None
+    places = np.flatnonzero(varies)
+    sd = np.sqrt(variance[varies])
+    covariance = covariance[np.ix_(varies, varies)]
+    correlation = np.linalg.eigvalsh(covariance / np.outer(sd, sd))
+    rank = int((correlation > correlation[-1] * _ROUNDING).sum())
+    kept = [*places, len(mean)] if bias else places
+    values, vectors = np.linalg.eigh(moments[np.ix_(kept, kept)])
+    weights = np.abs(vectors[: len(places)])
+    flat = len(kept) - rank - bias
+    return Conditions(
+        _ratio(values, rank + bias),
+        _ratio(np.linalg.eigvalsh(covariance), rank, bias),
+        _ratio(correlation, rank, bias),
+        rank,
+        int(places[weights[:, -1].argmax()]),
+        int(places[weights[:, flat].argmax()]),
+    )
+
+
+def _ratio(values: NDArray[np.floating[Any]], rank: int, bias: bool = False) -> float:
+    """The largest over the smallest of the `rank` largest; a bias adds a 1 to centred features."""
+    kept = values[len(values) - rank :]
+    kept = np.append(kept, 1.0) if bias else kept
+    return float(kept.max() / max(kept.min(), np.finfo(np.float64).tiny))
 
 
 def _patches(module: Any, x: Tensor) -> Tensor:
@@ -116,15 +220,3 @@ def _patches(module: Any, x: Tensor) -> Tensor:
         x, module.kernel_size, module.dilation, module.padding, module.stride
     )
     return patches.transpose(1, 2).reshape(-1, patches.shape[1])
-
-
-def _condition(rows: Tensor) -> tuple[float, int]:
-    """Largest over smallest eigenvalue of E[x x^T] among those that are not zero, and their number.
-
-    A direction without any variance has no influence on the error, so it is not counted.
-    """
-    second_moment = (rows.double().T @ rows.double() / max(len(rows), 1)).cpu().numpy()
-    values = np.linalg.eigvalsh(second_moment)
-    top = float(values[-1]) if values.size else 0.0
-    kept = values[values > top * len(values) * np.finfo(np.float32).eps]
-    return (top / float(kept[0]), int(kept.size)) if kept.size else (1.0, 0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -45,15 +44,15 @@ def measure(
     subject.require_norms()
     agree_on_model(subject, run, layers)
     answers = Answers(run.metric)
-    inputs, dropout = InputWatch(subject.model), DropoutWatch(subject.norms)
-    with ShapeWatch(subject.norms, run.shape, run.processes) as shapes:
-        first = lambda: _both(inputs, dropout)  # noqa: E731
-        seen = run_cascade(subject, data, Cascade.EVAL, run, answers, first=first)
+    inputs, dropout = InputWatch(subject.model, run.processes), DropoutWatch(subject.norms)
+    shapes = ShapeWatch(subject.norms, run.shape, run.processes)
+    with shapes, inputs.watching():
+        seen = run_cascade(subject, data, Cascade.EVAL, run, answers, first=dropout.watching)
     refuse_few_samples(seen.samples, data.name)
     measured = _layers(subject, layers, seen, shapes)
     result = Measurement(
         measured, seen.samples, data.total, seen.batch_size, run.train_batch_size,
-        comparison=running_alone(answers, run.metric_name), features=inputs.features,
+        comparison=running_alone(answers, run.metric_name), features=inputs.features(),
         behind_dropout=subject.in_file(dropout.found), thresholds=run.thresholds,
         unmeasured=subject.in_file(subject.unmeasured),
     )  # fmt: skip
@@ -64,12 +63,6 @@ def measure(
         return replace(result, single_value=single)
     severe = run.everything or result.w2 >= result.thresholds.w2_warning
     return in_depth(subject, data if severe else data.first(_FEW), run, result, answers)
-
-
-@contextlib.contextmanager
-def _both(inputs: InputWatch, dropout: DropoutWatch) -> Iterator[None]:
-    with inputs.watching(), dropout.watching():
-        yield
 
 
 def measure_population(

@@ -141,11 +141,6 @@ class Moments:
         return bool(np.isfinite(self.mean_m).all() and np.isfinite(self.mean_q).all())
 
 
-def packed_size(channels: int) -> int:
-    """The length of a packed vector."""
-    return _SCALARS + _VECTORS * channels
-
-
 def unpack(vector: Floats) -> Moments:
     """The inverse of `Moments.pack`."""
     images, weight, squares = (float(number) for number in vector[:_SCALARS])

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Transform: TypeAlias = Callable[[Tensor], Tensor]
 
 _SAMPLES = 256
+#: Every candidate is tried on so many of them, and the best of these on all.
+_TRIED = 32
+_KEPT = 3
 #: mean, then standard deviation, of pixels in 0..1
 _NORMALISATIONS = {
     "ImageNet mean and std": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -42,19 +45,21 @@ def search(
     model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, device: str
 ) -> list[Candidate]:
     """All candidates, the best first; none for inputs that are not images."""
-    import torch
 
     inputs = _images(model, data, device)
     if inputs is None:
         return []
+    stem = _Stem(model, norm, layer)
+    every = list(_candidates(inputs))
+    # A few images tell the bad ones; all of them decide among the rest.
+    tried = [(stem.w2(transform(inputs[:_TRIED])), name, transform) for name, transform in every]
+    ranked = sorted((t for t in tried if t[0] is not None), key=lambda found: found[0] or 0.0)
+    kept = {name for _, name, _ in ranked[:_KEPT]} | {GIVEN}
     found = []
-    for name, transform in _candidates(inputs):
-        changed = transform(inputs)
-        with torch.no_grad(), in_eval_mode(model):
-            w2 = _stem_w2(model, norm, layer, changed)
-        if w2 is not None:
-            found.append(Candidate(name, w2, transform))
-    return sorted(found, key=lambda candidate: candidate.w2)
+    for few, name, transform in ranked:
+        w2 = stem.w2(transform(inputs)) if name in kept else few
+        found.append(Candidate(name, w2 or 0.0, transform))
+    return sorted(found, key=lambda candidate: (candidate.name not in kept, candidate.w2))
 
 
 def _images(model: nn.Module, data: Batches, device: str) -> Tensor | None:
@@ -120,19 +125,31 @@ def _then(first: Transform, second: Transform) -> Transform:
     return lambda images: second(first(images))
 
 
-def _stem_w2(model: nn.Module, norm: TrackingNorm, layer: NormLayer, x: Tensor) -> float | None:
-    def stop(*_: object) -> None:
-        raise _Reached
+class _Stem:
+    """The model up to its first normalisation layer."""
 
-    collector = Collector([norm])
-    with collector.attached():
-        handle = norm.module.register_forward_pre_hook(stop)
-        try:
-            forward(model, Batch((x,)), 0)
-        except Exception as error:
-            if not isinstance(error.__cause__, _Reached):
-                return None
-        finally:
-            handle.remove()
-    moments = collector.take(0)
-    return deviation(layer, moments[norm.name]).w2 if norm.name in moments else None
+    def __init__(self, model: nn.Module, norm: TrackingNorm, layer: NormLayer) -> None:
+        self._model = model
+        self._norm = norm
+        self._layer = layer
+
+    def w2(self, x: Tensor) -> float | None:
+        """W2 of the layer on these images; None where the model does not take them."""
+        import torch
+
+        def stop(*_: object) -> None:
+            raise _Reached
+
+        collector = Collector([self._norm])
+        with torch.no_grad(), in_eval_mode(self._model), collector.attached():
+            handle = self._norm.module.register_forward_pre_hook(stop)
+            try:
+                forward(self._model, Batch((x,)), 0)
+            except Exception as error:
+                if not isinstance(error.__cause__, _Reached):
+                    return None
+            finally:
+                handle.remove()
+        name = self._norm.name
+        moments = collector.take(0)
+        return deviation(self._layer, moments[name]).w2 if name in moments else None

@@ -29,7 +29,7 @@ def with_verdict(
     advice: Advice,
 ) -> RecalibrationReport:
     """BN208 where the new statistics serve worse, or do not even agree with the data."""
-    reason = _worse(report, thresholds) or _unproven(advice)
+    reason = _worse(report, thresholds) or _unproven(advice, report.comparison)
     if reason is None:
         return report
     finding = would_hurt.finding(
@@ -44,7 +44,7 @@ def with_verdict(
     return replace(report, reason=reason, findings=(finding,))
 
 
-def _unproven(advice: Advice) -> str | None:
+def _unproven(advice: Advice, results: Comparison | None) -> str | None:
     """Why `inspect` on the same input does not say to recalibrate."""
     if advice is Advice.LEAVE:
         return "the statistics are not at fault as far as these data show; --force writes them"
@@ -52,6 +52,12 @@ def _unproven(advice: Advice) -> str | None:
         return (
             "data and statistics disagree, and nothing shows that it is the statistics; --force "
             "writes them, where these data are those of deployment"
+        )
+    better = results is not None and results.direction is Direction.BETTER
+    if advice is Advice.NOTHING and not better:
+        return (
+            "the running statistics agree with the data, and measured ones would not be better; "
+            "--force writes them"
         )
     return None
 

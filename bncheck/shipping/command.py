@@ -23,7 +23,7 @@ from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.samples import as_arrays, fixed_batch
-from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, samples_of
+from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, no_inputs, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,10 +124,7 @@ def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))
     if not request.inputs and request.given.data is None:
-        raise BncheckError(
-            "--input or --data is missing",
-            "give one sample's shape, e.g. --input 3,224,224, or samples",
-        )
+        raise no_inputs()
     return _module(request, checkpoint)
 
 

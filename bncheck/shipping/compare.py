@@ -25,6 +25,8 @@ from bncheck.subject.inputs import (
     example_inputs,
     first_samples,
     inputs_of,
+    no_inputs,
+    parse_input,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from bncheck.subject.setup import Measuring
 
+#: What brings its graph along.
+_PROGRAMS = (Container.ONNX, Container.EXPORTED_PROGRAM)
 #: The size of a free axis that is not a batch, where the other file is all that is known of the
 #: inputs.
 _SIZE = 16
@@ -75,7 +79,10 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
     opened = [open_checkpoint(path, request.key) for path in paths]
     asked = InspectOptions(key=request.key)
     tell_all(dict.fromkeys(line for each in opened for line in choice_notes(each, asked)), note)
-    sides = [_program_side(checkpoint) for checkpoint in opened]
+    # Where there is a module, --input is in the names and order of its forward.
+    of_module = any(checkpoint.container not in _PROGRAMS for checkpoint in opened)
+    shapes = [] if of_module else [parse_input(word) for word in request.inputs]
+    sides = [_program_side(checkpoint, shapes) for checkpoint in opened]
     known = next((side for side in sides if side is not None), None)
     samples: list[Array] = []
     for place, side in enumerate(sides):
@@ -96,7 +103,7 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
     return (first, second), samples
 
 
-def _program_side(checkpoint: Checkpoint) -> Side | None:
+def _program_side(checkpoint: Checkpoint, shapes: Sequence[InputShape]) -> Side | None:
     if checkpoint.container is Container.ONNX:
         from bncheck.folding.onnx.file import load_onnx
         from bncheck.shipping.onnx_side import OnnxSide
@@ -104,7 +111,7 @@ def _program_side(checkpoint: Checkpoint) -> Side | None:
 
         model = load_onnx(checkpoint.path)
         whole = fits_one_file(model, MAX_ONNX_BYTES)
-        return OnnxSide(model, None if whole else checkpoint.path)
+        return OnnxSide(model, None if whole else checkpoint.path, shapes)
     if checkpoint.container is Container.EXPORTED_PROGRAM:
         from bncheck.folding.program.file import load_program
 
@@ -125,10 +132,7 @@ def _module(
     if request.inputs or request.given.data is not None:
         return model, inputs_of(request.given, request.inputs, model)
     if known is None:
-        raise BncheckError(
-            "--input or --data is missing",
-            "give one sample's shape, e.g. --input 3,224,224, or samples",
-        )
+        raise no_inputs()
     return model, example_inputs(model, [_sample_of(port) for port in known.inputs])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,29 @@ from onnx import helper
 
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.onnx.file import user_inputs
+from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of
 from bncheck.folding.onnx.parity import default_tolerance, everything
 from bncheck.folding.onnx.reference import in_float64
+from bncheck.folding.onnx.running import runner
+from bncheck.folding.onnx.sizes import Found, find
+from bncheck.folding.proof import RefusedError
 from bncheck.shipping.sessions import LEVELS, Runner
 from bncheck.shipping.sides import Array, Port, Run, fitted, is_float
-
-#: The size of a free axis that is not a batch.
-_SIZE = 16
+from bncheck.subject.inputs import InputShape
 
 
 class OnnxSide:
-    """A model; `path` where its data lie in a file beside it, which onnxruntime must find."""
+    """A model; `path` where its data lie in a file beside it, which onnxruntime must find.
 
-    def __init__(self, model: onnx.ModelProto, path: Path | None = None) -> None:
+    `shapes` are sizes at which it can be run; others are found by trying.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, path: Path | None = None, shapes: Sequence[InputShape] = ()
+    ) -> None:
         self.model = model
+        self._taken = inputs_of(model)
+        self._asked = asked_sizes(self._taken, shapes)
         self.inputs = [port_of(info) for info in user_inputs(model)]
         self.outputs = [p.name for p in map(port_of, model.graph.output) if _floating(p.dtype)]
         self.tolerance = default_tolerance(model)
@@ -38,13 +48,20 @@ class OnnxSide:
 
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
-        return [
-            tuple(
-                size if isinstance(size, int) else batch if axis == 0 else _SIZE * factor
-                for axis, size in enumerate(port.shape)
-            )
-            for port in self.inputs
-        ]
+        firsts = batch_axes(self._taken)
+        longer = [n for n in free_axes(self._taken) if n not in firsts and n not in self._asked]
+        sizes = dict(self._found.of_batch(self._taken, batch))
+        sizes |= {name: sizes[name] * factor for name in longer}
+        return [given.sized(sizes) for given in self._taken]
+
+    @cached_property
+    def _found(self) -> Found:
+        try:
+            return find(self._taken, self._asked, runner(self.model))
+        except RefusedError as error:
+            raise BncheckError(
+                f"cannot be run for the comparison ({error})", error.hint or "give --data"
+            ) from None
 
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """See Side."""
@@ -77,7 +94,7 @@ def port_of(info: onnx.ValueInfoProto) -> Port:
 
 
 def _dim(dim: Any, axis: int) -> int | str:
-    return int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or f"axis{axis}"
+    return int(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or f"axis{axis}"
 
 
 def _floating(dtype: str) -> bool:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import onnx
 
 from bncheck.reading.onnx_file import graphs_of
-
-#: A path of some machine. An ONNX value may be called `/layer1/Conv`, so the start must be known.
-_PATH = re.compile(
-    rb"(?:/(?:home|root|Users|usr|opt|tmp|var|mnt|work|data|workspace|content|private)/"
-    rb"|[A-Za-z]:\\)[\w.\-/\\]+|\b[\w\-./]+\.py\b|pkg\.torch\.[\w.]+"
-)
 
 
 def scrub(model: onnx.ModelProto) -> None:
@@ -56,17 +49,3 @@ def set_metadata(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
     del model.metadata_props[:]
     for key in sorted(facts):
         model.metadata_props.add(key=f"bncheck.{key}", value=facts[key])
-
-
-def leaks(model: onnx.ModelProto) -> list[str]:
-    """Strings in a model that tell of the machine or the source code it was made from.
-
-    Weights are left out: among millions of random bytes some look like `C:\\x`.
-    """
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    for graph in graphs_of(bare.graph):
-        for tensor in graph.initializer:
-            tensor.ClearField("raw_data")
-    runs = re.findall(rb"[\x20-\x7e]{6,}", bare.SerializeToString())  # as `strings` finds them
-    return sorted({text.decode("ascii") for run in runs for text in _PATH.findall(run)})

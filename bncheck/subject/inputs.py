@@ -86,6 +86,14 @@ def check_inputs(given: Measuring, words: Sequence[str]) -> None:
         raise BncheckError("--input and --data exclude each other", "give one of them")
 
 
+def no_inputs() -> BncheckError:
+    """The error where neither --input nor --data is given."""
+    return BncheckError(
+        "--input or --data is missing",
+        "give one sample's shape, e.g. --input 3,224,224, or samples",
+    )
+
+
 def inputs_of(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[torch.Tensor, ...]:
     """What --data or else --input gives."""
     if given.data is None:

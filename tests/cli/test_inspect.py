@@ -230,7 +230,7 @@ def test_colour_is_for_terminals_and_those_who_ask() -> None:
     assert "\x1b" not in shell(f"{inspect} --no-color", FORCE_COLOR="1").stdout
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_a_reader_that_leaves_early_is_not_an_error() -> None:
     done = shell(f'set -o pipefail; "$PY" -m bncheck inspect -v {HEALTHY} {HEALTHY} | head -1')
     assert done.stderr == ""
     assert done.stdout.startswith("no fault found")
@@ -243,7 +243,7 @@ def test_a_plain_c_locale_and_a_closed_stdin_change_nothing() -> None:
     assert done.stderr == ""
 
 
-def test_a_crash_is_said_to_be_ours_and_is_no_finding(
+def test_a_crash_is_reported_as_a_bug_and_not_as_a_finding(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(*_: object) -> None:

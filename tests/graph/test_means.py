@@ -102,3 +102,21 @@ def test_functions_are_torch_s(name: str) -> None:
     x = torch.linspace(-6, 6, 101, dtype=torch.float64)
     theirs = getattr(torch, name, None) or getattr(nn.functional, name)
     assert FUNCTIONS[name](x.numpy()) == pytest.approx(theirs(x).numpy(), abs=2e-3)
+
+
+def test_a_model_and_its_data_say_which_layer_of_a_bare_file(tmp_path: Path) -> None:
+    """Where data and statistics differ, and by the names that the file has."""
+    from bncheck.inspecting.command import inspect
+    from bncheck.inspecting.from_file import InspectOptions
+    from bncheck.subject.setup import Measuring
+
+    state = torch.load(SAMPLES / "healthy.pt", weights_only=True)["state_dict"]
+    name = [name for name in state if name.endswith("running_mean")][2]
+    bad = {f"module.{key}": tensor for key, tensor in state.items()}
+    bad[f"module.{name}"] = state[name].roll(7)
+    torch.save(bad, tmp_path / "net.pt")
+    measuring = Measuring(f"{SAMPLES}/nets.py:DigitNet", str(SAMPLES / "digits-train.npz"))
+    report = inspect(tmp_path / "net.pt", InspectOptions(), measuring)
+    found = [f for f in report.findings if f.rule == "BN117"]
+    layer = f"module.{name.rpartition('.')[0]}"
+    assert [(f.severity.value, f.layer) for f in found] == [("error", layer)]

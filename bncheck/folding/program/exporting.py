@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
 from bncheck.graph.program.calls import Arguments
+from bncheck.graph.program.from_module import quiet
 from bncheck.subject.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
@@ -115,22 +112,6 @@ def has_free_batch(program: ExportedProgram) -> bool:
         isinstance(v, torch.Tensor) and v.dim() and isinstance(v.shape[0], torch.SymInt)
         for v in values
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """torch's own remarks about shapes and unused options do not belong into our streams."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch._export", "torch.fx")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def export_shaped(

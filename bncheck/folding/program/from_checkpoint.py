@@ -23,7 +23,7 @@ from bncheck.folding.request import (
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
-from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, samples_of
+from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, no_inputs, samples_of
 from bncheck.subject.model import missing_statistics
 from bncheck.subject.module_layers import layers_of
 from bncheck.subject.setup import checked_device, instrumented
@@ -90,10 +90,7 @@ def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Modul
     if not request.has_model:
         raise BncheckError(*_needs_model(checkpoint))
     if not request.inputs and request.given.data is None:
-        raise BncheckError(
-            "--input or --data is missing",
-            "give one sample's shape, e.g. --input 3,224,224, or samples",
-        )
+        raise no_inputs()
     # On the CPU whatever --device says: the float64 reference needs a device that has float64.
     subject = instrumented(replace(request.given, device="cpu"), checkpoint)
     model = subject.model

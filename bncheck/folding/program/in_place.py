@@ -7,8 +7,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.program.exporting import quiet
 from bncheck.folding.program.rebuilding import copied, rebuilt
+from bncheck.graph.program.from_module import quiet
 
 #: Operators that torch composes of others and that return new memory all the same. Of the rest
 #: (einsum, type_as, atleast_2d, dropout in eval) there is no promise that they do not return a

@@ -22,7 +22,7 @@ def _convolution(call: ProgramCall) -> Described | None:
     if rank_of(weight) - rank_of(source) not in (0, 1):  # 1: an image without a batch
         return None
     amounts = _PADDINGS[padding] if isinstance(padding, str) else padding
-    groups, kernel = int(call("groups")), _kernel(weight)
+    groups, kernel = call.whole("groups"), _kernel(weight)
     spec = conv(groups, kernel, call("stride"), call("dilation"), amounts, amounts)
     return spec, (source, weight, call("bias"))
 
@@ -34,7 +34,7 @@ def _transposed(call: ProgramCall) -> Described | None:
     plain = rank_of(source) == rank_of(weight) and not any(  # without a batch: other moves
         each(call("padding"), 1) + each(call("output_padding"), 1)
     )
-    groups, kernel = int(call("groups")), _kernel(weight)
+    groups, kernel = call.whole("groups"), _kernel(weight)
     spec = transposed(groups, kernel, call("stride"), call("dilation"), plain)
     return spec, (source, weight, call("bias"))
 

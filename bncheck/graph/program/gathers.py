@@ -44,7 +44,7 @@ def _interleaved(call: ProgramCall) -> Described | None:
 
 
 def _shuffled(call: ProgramCall) -> Described | None:
-    groups = call("groups")
+    groups = call.whole("groups")
     return call.on_source(
         picked(call.shape, [1], lambda places, _: places.reshape(groups, -1).T.reshape(-1))
     )

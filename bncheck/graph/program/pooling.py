@@ -98,7 +98,7 @@ def windows(call: ProgramCall) -> tuple[Spec, Shape, Spec] | None:
 
 def _unfold(call: ProgramCall, shape: Shape, _: Any) -> tuple[Spec, Shape, Spec]:
     """The places of a window are a new, last axis."""
-    axis = int(call("dimension")) % len(shape)
+    axis = call.whole("dimension") % len(shape)
     return Reshape(), (*shape, 1), average((axis, len(shape)))
 
 

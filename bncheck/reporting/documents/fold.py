@@ -67,12 +67,16 @@ def _parity(parity: Parity) -> str:
         where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
     else:
         where = f"in batches of {sizes[0]}, the only size it takes" if sizes else "on no input"
+    places = "" if parity.regions is None else (
+        f"in float64, no value beside a fold is off by more than "
+        f"{parity.regions.max_relative_error:.2g}; "
+    )  # fmt: skip
     text = (
-        f"parity: {parity.max_relative_error:.2g} is the largest relative error of an output "
-        f"channel {where}, against the original in float64 (tolerance {parity.tolerance:.0e})"
+        f"parity: {places}the outputs differ by {parity.max_relative_error:.2g} at most, {where} "
+        f"(relative to a channel's largest value, tolerance {parity.tolerance:.0e})"
     )
     if parity.max_relative_error > parity.tolerance:
-        text += f"; the original's own rounding makes {parity.original_error:.2g}"
+        text += f"; rounding alone moves the original by {parity.original_error:.2g}"
         text += " (ten times that is allowed)" if parity.holds else ""
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
         text += f"; the top class is the same for {parity.argmax_agreement:.1%}"

@@ -26,6 +26,9 @@ _ROWS: Final = 10
 _NAMES: Final = 8
 _SIZES: Final = (1, 4, 16, 64, 256, 1024)
 
+#: What standardising must gain for the input features to be shown unasked.
+_WORTH_SAYING: Final = 100
+
 
 def facts(measurement: Measurement) -> Iterator[Fact]:
     """How much was measured, the one number, and the results side by side."""
@@ -153,7 +156,10 @@ def details(measurement: Measurement) -> Iterator[Fact]:
         detail=Detail.VERBOSE,
     )
     if measurement.features is not None:
-        yield Fact(_features(measurement.features), "input", detail=Detail.VERBOSE)
+        c = measurement.features.conditions
+        shown = c is not None and c.gain >= _WORTH_SAYING
+        detail = Detail.ALWAYS if shown else Detail.VERBOSE
+        yield Fact(_features(measurement.features), "input", detail=detail)
     for m in measurement.layers:
         if m.shape is not None:
             yield Fact(
@@ -171,6 +177,11 @@ def _features(features: InputFeatures) -> str:
         f"means {features.mean.min():.3g} .. {features.mean.max():.3g}, standard deviations "
         f"{features.sd.min():.3g} .. {features.sd.max():.3g} (spread {features.spread:.3g})"
     )
-    if features.condition_number is not None:
-        text += f", condition number of their second moments {features.condition_number:.3g}"
-    return text
+    c = features.conditions
+    if c is None:
+        return text
+    return (
+        f"{text}; condition number of the error surface (its steepest direction over its flattest) "
+        f"{c.raw:.3g} as they are, {c.centred:.3g} centred, {c.standardised:.3g} standardised: "
+        f"steepest along feature {c.steepest}, flattest along feature {c.flattest}"
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from bncheck.core.findings import Severity
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_noise, is_told_noise
 from bncheck.rules.rule import Rule, rule
 
 
@@ -26,7 +27,7 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
     Fix: recalibrate; train with momentum 0.1 or less, larger batches, SyncBatchNorm or GroupNorm.
     """
-    if not network.is_noise:
+    if not is_noise(network):
         return
     implied = np.array([d.implied_noise for d in network.batch])
     images = 1 / max(float(np.median(implied)), 1e-9)
@@ -39,6 +40,6 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
         f"images{told}: chance explains what every layer deviates by",
         advice="in training use momentum 0.1 or less, or larger batches",
         free=float(network.stem.layer.channels) / 2,
-        predicts=False,
+        predicts=is_told_noise(network),
         evidence={"implied_images": images, "momentum": momentum},
     )

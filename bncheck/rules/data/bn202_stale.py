@@ -11,6 +11,7 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_noise
 from bncheck.rules.data.scoring import measured, stored
 from bncheck.rules.rule import Rule, rule
 
@@ -54,7 +55,7 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
 
 def _is_stale(network: MeasuredNetwork) -> bool:
-    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL or network.is_noise:
+    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL or is_noise(network):
         return False
     behind = network.batch[1:]
     if float(np.median([d.mean_share for d in behind])) < _MEANS:

@@ -29,7 +29,6 @@ class Fault(StrEnum):
     STATISTICS = "statistics"
     DATA = "data"
     EITHER = "either"
-    WEIGHTS = "weights"
     CODE = "code"
 
 

@@ -15,7 +15,6 @@ from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.noise import is_noise
 from bncheck.rules.rule import AnyRule
 
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
@@ -100,11 +99,6 @@ class MeasuredNetwork:
         """Whether the layer deviates by itself."""
         return measured.layer.name in self.off
 
-    @cached_property
-    def is_noise(self) -> bool:
-        """Whether chance explains it."""
-        return is_noise(self)
-
     @property
     def stem_alone(self) -> bool:
         """Whether the first layer deviates, and the others hardly beside it."""
@@ -135,11 +129,6 @@ class MeasuredNetwork:
         """Whether measured statistics are no better, and by a standard error worse."""
         c = self.measurement.comparison
         return c is not None and c.gain is not None and c.gain <= -1
-
-    @property
-    def labelled(self) -> bool:
-        """Whether results say which statistics serve the data better."""
-        return self.direction is not Direction.UNKNOWN
 
     @property
     def usual_scale(self) -> bool:

@@ -46,6 +46,13 @@ def is_noise(network: MeasuredNetwork) -> bool:
     return len(implied) >= _FEW_LAYERS and largest <= _FEW_UNIFORM * middle and scatter >= _WILD
 
 
+def is_told_noise(network: MeasuredNetwork) -> bool:
+    """Whether it is what the momentum and the batch size that the user gave make of it."""
+    known = network.culprit.layer.momentum.value is not None
+    told = known and network.measurement.train_batch_size is not None
+    return told and is_noise(network)
+
+
 def _one_sign(network: MeasuredNetwork) -> bool:
     """Whether every channel of the layers that deviate errs the same way."""
     off = [m.batch for m in network.layers if network.is_off(m) and m.batch is not None]

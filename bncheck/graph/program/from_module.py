@@ -1,0 +1,39 @@
+"""A module's graph for those who only look at it: what its calls are, and nothing is rewritten."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from bncheck.graph.dataflow import Graph
+from bncheck.graph.program.read import read_program
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch's own remarks about shapes and unused options do not belong into our streams."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch._export", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def graph_of_module(model: nn.Module, inputs: tuple[Any, ...]) -> Graph:
+    """The graph of a module in eval mode. Raises whatever torch.export does."""
+    with quiet(), torch.no_grad():
+        program = torch.export.export(model, inputs)
+        # Without a table: calls in place become others, and operators stay as they are.
+        return read_program(program.run_decompositions({}))

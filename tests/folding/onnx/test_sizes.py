@@ -1,0 +1,155 @@
+"""Sizes of free axes: asked for with --input or --data, or found by trying."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from bncheck.cli import run
+from bncheck.core.errors import BncheckError
+from bncheck.folding.onnx.fold import fold_onnx
+from bncheck.folding.onnx.inputs import asked_sizes, free_axes, inputs_of
+from bncheck.folding.onnx.sizes import find
+from bncheck.folding.proof import RefusedError
+from bncheck.subject.inputs import parse_input
+from tests.folding.onnx.graphs import building as graphs
+
+
+def _pyramid(path: Path, dims: Sequence[Any], levels: int, name: str = "x") -> Path:
+    """Conv and BatchNorm, halved so many times and scaled up again: sizes are a multiple of that.
+
+    A size that is none does not fit the sum at the end.
+    """
+    nodes = [graphs.conv(name), graphs.bn("c", "d")]
+    last = "d"
+    for level in range(levels):
+        pool = helper.make_node("MaxPool", [last], [f"p{level}"], kernel_shape=[2, 2],
+                                strides=[2, 2])  # fmt: skip
+        nodes.append(pool)
+        last = f"p{level}"
+    nodes += [
+        helper.make_node("Resize", [last, "", "scales"], ["u"], mode="nearest"),
+        helper.make_node("Add", ["u", "d"], ["y"]),
+    ]
+    weights = {"conv.weight": graphs.numbers(6, 3, 1, 1), **graphs.norm(6)}
+    weights["scales"] = np.array([1, 1, 2**levels, 2**levels], np.float32)
+    tensors = [onnx.numpy_helper.from_array(array, key) for key, array in weights.items()]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], tensors,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("levels", [1, 5, 7])
+@pytest.mark.parametrize("dims", [("N", 3, "H", "W"), (-1, 3, -1, -1), (2, 3, "H", None)])
+def test_sizes_that_the_model_takes_are_found(
+    dims: Sequence[Any], levels: int, tmp_path: Path
+) -> None:
+    report, _ = fold_onnx(_pyramid(tmp_path / "net.onnx", dims, levels))
+    assert report.folded == 1
+    assert report.parity is not None
+    assert report.parity.holds
+    assert report.parity.batches == ((2, 3) if dims[0] != 2 else (2,))
+
+
+@pytest.mark.parametrize(
+    ("word", "batches"), [("3,96,96", [2, 3]), ("x=3,96,96", [2, 3]), ("4,3,192,96", [4])]
+)
+def test_sizes_can_be_asked_for_in_fold_and_compare(
+    word: str, batches: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, out = _pyramid(tmp_path / "net.onnx", ("N", 3, "H", "W"), 5), tmp_path / "out.onnx"
+    assert run(["fold", str(net), "-o", str(out), "--input", word, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parity"]["batches"] == batches
+    assert run(["compare", str(net), str(out), "--input", word]) == 0
+
+
+def test_data_tells_the_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, out = _pyramid(tmp_path / "net.onnx", ("N", 3, "H", "W"), 5), tmp_path / "out.onnx"
+    np.savez(tmp_path / "x.npz", x=graphs.numbers(5, 3, 96, 32))
+    command = ["fold", str(net), "-o", str(out), "--data", str(tmp_path / "x.npz"), "--json"]
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["parity"]["batches"] == [2, 3, 5]
+
+
+def test_what_was_tried_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["h"]), graphs.conv("h"),
+             graphs.bn("c", "y")]  # fmt: skip
+    weights = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6)}
+    weights["shape"] = np.array([-1, 3, 37, 41])
+    net = tmp_path / "net.onnx"
+    onnx.save(graphs.model(nodes, weights, ("N", 3, "H", "W")), net)
+    assert run(["fold", str(net), "-o", str(tmp_path / "out.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert "H = 1, 2, 4, 8, 16, 32, 64, 224, 256, 320, 512, 640" in error
+    assert "--input NAME=SIZES" in error
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("words", [["4,32,32"], ["3,32"], ["y=3,32,32"], ["3,32,32", "3,32,32"],
+                                   ["1,3,32,32,1"]])  # fmt: skip
+def test_sizes_that_contradict_the_model_are_an_error(words: list[str], tmp_path: Path) -> None:
+    net = _pyramid(tmp_path / "net.onnx", ("N", 3, "H", "W"), 1)
+    with pytest.raises(BncheckError, match=r"--input (gives|names)"):
+        fold_onnx(net, shapes=[parse_input(word) for word in words])
+
+
+def _inputs(*shapes: Sequence[Any]) -> Any:
+    infos = [
+        helper.make_tensor_value_info(f"i{place}", TensorProto.FLOAT, dims)
+        for place, dims in enumerate(shapes)
+    ]
+    return inputs_of(helper.make_model(helper.make_graph([], "g", infos, [])))
+
+
+def test_a_symbol_is_one_size_and_an_axis_without_a_name_has_its_own() -> None:
+    inputs = _inputs(("n", "t"), (2, "n", None), (-1, 0))
+    assert free_axes(inputs) == ["n", "t", "i1.2", "i2.0", "i2.1"]
+    assert asked_sizes(inputs, [parse_input("i0=4,7"), parse_input("i1=2,4,9")]) == {
+        "n": 4, "t": 7, "i1.2": 9,
+    }  # fmt: skip
+    with pytest.raises(BncheckError, match="gives i1"):
+        asked_sizes(inputs, [parse_input("i0=4,7"), parse_input("i1=2,5,9")])
+
+
+def test_axes_of_other_kinds_are_found_apart() -> None:
+    """Sound: a length of 512 only, beside a state that is as large as the batch."""
+    inputs = _inputs((None, None), (2, None, 128))
+
+    def takes(named: dict[str, Any]) -> list[Any]:
+        sound, state = named["i0"].shape, named["i1"].shape
+        if sound[1] != 512 or sound[0] != state[1]:
+            raise RuntimeError("no")
+        return [named["i0"]]
+
+    found = find(inputs, {}, takes)
+    assert found.sizes["i0.1"] == 512
+    assert found.sizes["i0.0"] == found.sizes["i1.1"]
+
+
+def test_where_only_one_sample_is_taken_the_batch_is_not_varied() -> None:
+    inputs = _inputs(("n", 4))
+
+    def takes(named: dict[str, Any]) -> list[Any]:
+        if len(named["i0"]) != 1:
+            raise ValueError("one at a time")
+        return [named["i0"]]
+
+    found = find(inputs, {}, takes)
+    assert (found.sizes, found.free_batch) == ({"n": 1}, False)
+    assert found.of_batch(inputs, 3) == {"n": 1}
+
+
+def test_empty_outputs_are_no_run() -> None:
+    with pytest.raises(RefusedError, match="its outputs are empty"):
+        find(_inputs((2, 3)), {}, lambda named: [np.zeros((0, 3))])

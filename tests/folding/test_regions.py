@@ -1,0 +1,133 @@
+"""A fold is proven where it happens: what lies outside is only run by the model's own runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+from torch import nn
+
+from bncheck.folding.onnx import fold as onnx_fold
+from bncheck.folding.onnx import parity as onnx_parity
+from bncheck.folding.onnx import rewrite as onnx_rewrite
+from bncheck.folding.onnx.fold import fold_onnx
+from bncheck.folding.onnx.reference import in_float64
+from bncheck.folding.program.fold import fold
+from bncheck.folding.regions import Call, between, dependent
+from tests.folding.onnx.graphs import building as graphs
+
+_CHAIN = [
+    Call(("x",), ("a",)), Call(("a", "w"), ("b",)), Call(("b",), ("c",)), Call(("c", "a"), ("d",)),
+]  # fmt: skip
+
+
+def test_the_way_back_stops_where_the_values_are_the_original_ones() -> None:
+    assert between(_CHAIN, ["d"], {"a"}.__contains__) == ([1, 2, 3], ["a"])
+    assert between(_CHAIN, ["c", "d"], {"a", "c"}.__contains__) == ([1, 2, 3], ["c", "a"])
+
+
+def test_what_does_not_depend_on_the_input_is_fixed() -> None:
+    assert dependent(_CHAIN, ["w"]) == {"w", "b", "c", "d"}
+    assert dependent(_CHAIN, ["w"], fixed=["b"]) == {"w"}
+
+
+class _TwoBlocks(nn.Module):
+    """Two convolutions with a norm each, and something that amplifies between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.na = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.b, self.nb = nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.nb(self.b(torch.sin(self.na(self.a(x)) * 1e5)))
+        return y
+
+
+def test_regions_are_counted_and_depth_amplifies_nothing() -> None:
+    result = fold(_TwoBlocks().eval(), (torch.randn(2, 3, 9, 9),))
+    assert result.parity is not None
+    assert result.parity.to_dict()["regions"] == {
+        "count": 2,
+        "max_relative_error": pytest.approx(0, abs=1e-6),
+    }
+    assert result.parity.holds
+
+
+def _quantised(tmp_path: Path) -> Path:
+    """What only onnxruntime runs, before and behind a BatchNorm that goes."""
+    nodes = [
+        helper.make_node("QuickGelu", ["x"], ["h"], domain="com.microsoft", alpha=1.0),
+        graphs.conv("h"), graphs.bn("c", "d"),
+        helper.make_node("QuickGelu", ["d"], ["y"], domain="com.microsoft", alpha=1.0),
+    ]  # fmt: skip
+    plain = [helper.make_node("Identity", [n.input[0]], [n.output[0]]) if n.domain else n
+             for n in nodes]  # fmt: skip
+    model = graphs.model(plain, {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6)})
+    for place, node in enumerate(nodes):
+        model.graph.node[place].CopyFrom(node)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    # Without a shape nothing is folded, and onnx does not know that of this operator.
+    model.graph.value_info.append(helper.make_tensor_value_info("h", 1, ("N", 3, 9, 9)))
+    onnx.save(model, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+def test_operators_outside_the_regions_need_no_evaluator(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    report, model = fold_onnx(_quantised(tmp_path))
+    assert [node.op_type for node in model.graph.node] == ["QuickGelu", "Conv", "QuickGelu"]
+    assert report.parity is not None
+    assert report.parity.holds
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_wrong_number_of_an_onnx_fold_is_found_where_it_is(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a ReLU that never opens, too: its channel is 0 whatever the weight is."""
+    nodes = [graphs.conv(), graphs.bn("c", "d"), helper.make_node("Relu", ["d"], ["e"]),
+             helper.make_node("Conv", ["e", "w2"], ["f"]),
+             helper.make_node("BatchNormalization", ["f", "s2", "b2", "m2", "v2"], ["y"], "bn2"),
+             ]  # fmt: skip
+    weights = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6)}
+    weights["bn.bias"] = np.full(6, -1e3, np.float32)
+    more = dict(zip(("s2", "b2", "m2", "v2"), graphs.norm(6).values(), strict=True))
+    weights |= {"w2": graphs.numbers(6, 6, 1, 1), **more}
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    right = onnx_rewrite.rewrite
+
+    def wrong(model: onnx.ModelProto, *rest: object) -> object:
+        renamed = right(model, *rest)  # type: ignore[arg-type]
+        name = ["conv.weight", "w2"][place]
+        (tensor,) = [t for t in model.graph.initializer if t.name == name]
+        changed = onnx.numpy_helper.to_array(tensor).copy()
+        changed[2] *= 1.5
+        tensor.CopyFrom(onnx.numpy_helper.from_array(changed, name))
+        return renamed
+
+    monkeypatch.setattr(onnx_fold, "rewrite", wrong)
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert report.parity is not None
+    assert not report.parity.holds
+    assert report.findings[-1].layer == ["d", "bn2"][place]
+    assert "report it" in report.findings[-1].fix
+
+
+def test_the_whole_is_run_in_float64_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    right = in_float64
+
+    def watched(model: onnx.ModelProto) -> object:
+        seen.append([node.op_type for node in model.graph.node])
+        return right(model)
+
+    monkeypatch.setattr(onnx_parity, "in_float64", watched)
+    fold_onnx(_quantised(tmp_path))
+    assert {tuple(ops) for ops in seen} == {("Conv", "BatchNormalization"), ("Conv",)}

@@ -1,0 +1,81 @@
+"""The condition number of the input features, where it matters: other scales, offsets, ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from bncheck.measuring.distributed import Processes
+from bncheck.measuring.features import InputFeatures, InputWatch, conditions_of
+
+
+def watched(x: np.ndarray, module: nn.Module | None = None, batch: int = 256) -> InputFeatures:
+    """What is found of `x`, given batch by batch."""
+    module = module or nn.Linear(x.shape[1], 3)
+    watch = InputWatch(module, Processes())
+    with watch.watching(), torch.no_grad():
+        for part in torch.split(torch.from_numpy(x.astype(np.float32)), batch):
+            module(part)
+    found = watch.features()
+    assert found is not None
+    return found
+
+
+def truth(x: np.ndarray) -> float:
+    """The condition number of the second moments of (x, 1), by the singular values."""
+    values = np.linalg.svd(np.column_stack([x, np.ones(len(x))]).astype(float), compute_uv=False)
+    return float((values[0] / values[-1]) ** 2)
+
+
+def test_two_features_of_very_different_scales() -> None:
+    x = np.random.default_rng(0).standard_normal((2000, 2)) * [1, 3000]
+    found = watched(x).conditions
+    assert found is not None
+    assert found.raw == pytest.approx(truth(x.astype(np.float32)), rel=1e-6)
+    assert found.raw > 7e6
+    assert found.standardised < 1.2
+    assert (found.steepest, found.flattest, found.rank) == (1, 0, 2)
+    assert found.gain > 1e6
+
+
+def test_all_batches_count() -> None:
+    x = np.random.default_rng(0).standard_normal((512, 3))
+    x[256:] *= [1, 1, 50]
+    found = watched(x)
+    np.testing.assert_allclose(found.mean, x.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.sd, x.std(0), rtol=1e-5)
+
+
+def test_digits() -> None:
+    """Three pixels never vary; some hardly ever do, which standardising makes good."""
+    x = load_digits().data
+    varying = x[:, x.std(axis=0) > 0]
+    found = watched(x).conditions
+    assert found is not None
+    assert found.rank == varying.shape[1] == 61
+    assert found.raw == pytest.approx(truth(varying), rel=1e-6)
+    assert found.standardised == pytest.approx(np.linalg.cond(np.corrcoef(varying.T)), rel=1e-6)
+    assert found.standardised == pytest.approx(146, rel=0.01)
+
+
+def test_a_sum_of_features_is_not_a_direction_of_its_own() -> None:
+    x = np.random.default_rng(0).standard_normal((1000, 2)) * [1, 1e4]
+    moments = np.column_stack([x, x.sum(axis=1), np.ones(1000)])
+    found = conditions_of(moments.T @ moments / 1000, bias=True)
+    assert found is not None
+    assert found.rank == 2
+
+
+def test_a_convolution_s_patches_are_named_by_their_channel() -> None:
+    x = np.random.default_rng(0).standard_normal((64, 2, 8, 8)) * np.array([1, 300])[:, None, None]
+    found = watched(x, nn.Conv2d(2, 4, 3, padding=1), 16)
+    assert found.conditions is not None
+    assert (found.conditions.steepest, found.conditions.flattest) == (1, 0)
+    np.testing.assert_allclose(found.sd, x.std(axis=(0, 2, 3)), rtol=1e-5)
+
+
+def test_features_that_never_vary_have_no_condition() -> None:
+    assert watched(np.ones((64, 3))).conditions is None
