@@ -80,7 +80,7 @@ def test_the_page_s_configuration_is_valid(tmp_path: Path, monkeypatch: pytest.M
     (text,) = blocks("toml")
     for variant in (text, re.sub(r"(?m)^ignore = .*$", "", text).replace("\n# ", "\n")):
         (tmp_path / "pyproject.toml").write_text(
-            variant.replace("Instead of the plain list above, for some layers only:", "")
+            variant.replace("Instead of the list above, to ignore a rule for some layers only:", "")
         )
         found = load(None, isolated=False)
         assert found is not None

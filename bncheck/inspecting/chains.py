@@ -73,7 +73,7 @@ def graph_chains(
 
     `weights` gives the numbers of a fixed value of the graph by its name.
     """
-    from bncheck.graph.means import predicted_means
+    from bncheck.graph.means.predict import predicted_means
 
     by_name = {layer.name: layer for layer in layers}
     by_mean = {layer.tensors.get("running_mean"): layer for layer in layers}

@@ -8,12 +8,14 @@ stored, if its statistics were taken with these weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PREDICTING_BYTES
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.roles import split_name
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 _AS_DEFINED: Final = ("weight", "bias", "running_mean", "running_var")
 #: With fewer channels a correlation is chance.
 _FEWEST_CHANNELS: Final = 8
+#: A median correlation that is no chance, and of how many chains.
+_MANY: Final = 0.5
+_FEWEST_CHAINS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +138,36 @@ class _Link(NamedTuple):
     after: NormLayer
 
 
-def adjacent_chains(
-    layers: Sequence[NormLayer], tensors: Mapping[str, LazyTensor], *, behind: bool = False
-) -> Chains:
+def adjacent_chains(layers: Sequence[NormLayer], tensors: Mapping[str, LazyTensor]) -> Chains:
     """The chains of a file without a graph: two layers with one tensor of weights between them.
 
-    The activation is taken to be ReLU. `behind`: the weights of a layer are those that follow it,
-    as where modules are defined in another order than they run.
+    The activation is taken to be ReLU. Where few means follow, each layer may be defined before the
+    weights that run before it: the chains of that order are given if more of them do.
     """
-    links = list(_links(layers, tensors, behind))
-    chosen = affordable({link.weight: tensors[link.weight].cost for link in links})
+    chains = _chains(_links(layers, tensors), tensors)
+    if not chains.found or _agreement(chains) >= _MANY:
+        return chains
+    others = _chains(_links(layers, tensors, behind=True), tensors)
+    return others if _agreement(others) >= _MANY else chains
+
+
+def _agreement(chains: Chains) -> float:
+    """The median correlation; 0 where there are too few to tell."""
+    found = [chain.correlation for chain in chains.found]
+    return median(found) if len(found) >= _FEWEST_CHAINS else 0.0
+
+
+def _chains(links: Iterable[_Link], tensors: Mapping[str, LazyTensor]) -> Chains:
+    links = list(links)
+    chosen = affordable({link.weight: _cost(tensors[link.weight]) for link in links})
     found = (_chain(link, tensors) for link in links if link.weight in chosen)
     return Chains(tuple(chain for chain in found if chain), len(links))
 
 
 def _links(
-    layers: Sequence[NormLayer], tensors: Mapping[str, LazyTensor], behind: bool
+    layers: Sequence[NormLayer], tensors: Mapping[str, LazyTensor], behind: bool = False
 ) -> Iterator[_Link]:
+    """Layers with the weights between them, or with those behind the second of them."""
     place = {name: index for index, name in enumerate(tensors)}
     usable = {layer.name: layer for layer in layers if _as_defined(layer, place)}
     owned = {name for layer in layers for name in layer.tensors.values()}
@@ -201,11 +219,28 @@ def _fits(before: NormLayer, shape: tuple[int, ...] | None, after: NormLayer) ->
     return shape[0] == outputs and inputs % shape[1] == 0 and outputs % (inputs // shape[1]) == 0
 
 
+def _cost(tensor: LazyTensor) -> int:
+    """That of a tensor whose file cannot be opened is beyond all limits."""
+    try:
+        return tensor.cost
+    except BncheckError:
+        return MAX_PREDICTING_BYTES + 1
+
+
+def _read(tensor: LazyTensor | None) -> Array | None:
+    """The numbers; None where they are damaged, which is for whoever needs them to say."""
+    try:
+        return None if tensor is None else tensor.read()
+    except BncheckError:
+        return None
+
+
 def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     before, weight, after = link
     assert after.statistics is not None
-    array = tensors[weight].read()
-    if array.dtype.kind not in "fV":
+    owner = split_name(weight)[0]
+    array, bias = _read(tensors.get(weight)), _read(tensors.get(f"{owner}.bias"))
+    if array is None or array.dtype.kind not in "fV":
         return None
     kernel = summed_kernel(array)
     zeros = np.zeros(before.channels)
@@ -214,11 +249,9 @@ def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     if beta.size != before.channels or gamma.size != before.channels:
         return None
     given = rectified_mean(beta, gamma)
-    owner = split_name(weight)[0]
-    bias = tensors.get(f"{owner}.bias")
     shift: Floats = np.zeros(after.channels)
     if bias is not None and bias.shape == shift.shape:
-        shift = bias.read().astype(np.float64)
+        shift = bias.astype(np.float64)
     made = [
         compared(
             after.name, _mapped(matrix, given) + shift, after.statistics,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bncheck.core.errors import BncheckError
 from bncheck.layers import means
-from bncheck.layers.means import adjacent_chains, compared, rectified_mean
+from bncheck.layers.means import Chain, Chains, adjacent_chains, compared, rectified_mean
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.tensors import LoadedTensor
 from tests.networks import findings, healthy_layer, network
@@ -159,3 +160,40 @@ def test_few_channels_and_equal_means_tell_nothing() -> None:
     for size, mean in ((7, rng.normal(size=7)), (16, np.zeros(16))):
         stored = (mean, np.ones(size))
         assert compared("bn", rng.normal(size=size), stored, 1e-5, [], []) is None
+
+
+def test_a_norm_that_is_defined_before_its_weights_is_not_a_fault() -> None:
+    """Each module pair in the file is norm, convolution, and they run the other way round."""
+    layers, weights = _sound(7)
+    own = [np.random.default_rng(9).normal(0, 0.3, weights[0].shape).astype("f4"), *weights]
+    named, tensors = _file(layers, own)
+    chains = adjacent_chains(named, tensors)
+    assert min(chain.correlation for chain in chains.found) > 0.95
+    assert not [f for f in findings(network(*layers, chains=chains)) if f.rule == "BN117"]
+
+
+def test_buffers_of_another_epoch_are_a_warning_where_a_graph_is_certain() -> None:
+    layers = [healthy_layer(f"bn{i}", 16) for i in range(5)]
+
+    def told(deviation: float, number: int) -> list[tuple[str, str | None]]:
+        chain = Chain("bn1", ("bn0",), ("conv1",), 16, 0.97, deviation)
+        chains = Chains((chain,) * number, 5, certain=True)
+        found = findings(network(*layers, chains=chains))
+        return [(f.severity.value, f.layer) for f in found if f.rule == "BN117"]
+
+    assert told(0.35, 4) == [("warning", None)]
+    assert told(0.25, 4) == told(0.35, 3) == []
+
+
+def test_weights_that_cannot_be_read_are_left_out_and_the_rest_is_judged() -> None:
+    layers, weights = _sound(4)
+    named, tensors = _file(layers, weights)
+
+    def damaged() -> Any:
+        raise BncheckError("is damaged", "download it again")
+
+    tensors["conv1.weight"] = LoadedTensor(damaged, weights[1].shape)
+    tensors["conv2.weight"] = LoadedTensor(damaged, weights[2].shape, damaged)
+    found = adjacent_chains(named, tensors)
+    assert [chain.layer for chain in found.found] == ["bn1"]
+    assert found.number == 3

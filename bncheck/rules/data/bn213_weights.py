@@ -41,8 +41,8 @@ def weights_at_fault(
         Severity.ERROR,
         worst,
         network.with_results(
-            f"{what}, and neither running nor measured statistics serve: the weights were not "
-            "loaded"
+            f"{what}, and results are poor with running and with measured statistics: the "
+            "weights were not loaded"
         ),
         "load the weights of this part (look for names that load_state_dict(strict=False) "
         "dropped); recalibrating cannot restore them",

@@ -35,7 +35,7 @@ def batch_dependent(
         network.severity or Severity.WARNING,
         network.culprit,
         network.with_results(
-            "no fixed statistics serve these data, and those of each batch do: the network was "
+            "no fixed statistics suit these data, but those of each batch do: the network was "
             f"trained in batches of about {c.batch_size} and depends on them"
         ),
         "train with larger batches or GroupNorm; until then run it with batch statistics, in such "

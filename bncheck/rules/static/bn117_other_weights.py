@@ -83,6 +83,8 @@ def _by_graph(self: Rule[Network, Finding], chains: Chains) -> Iterator[Finding]
                 correlation=chain.correlation,
                 deviation=chain.deviation,
                 channels=chain.channels,
+                layers=len(chains.found),
+                of=chains.number,
             )
         return
     if not chains.found:

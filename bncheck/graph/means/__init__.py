@@ -1,0 +1,1 @@
+"""Means that follow from affines and weights, through the graph."""

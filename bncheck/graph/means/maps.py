@@ -1,0 +1,83 @@
+"""Normalisations, and what mixes channels by weights: means pass, variances add."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bncheck.graph import specs
+from bncheck.graph.dataflow import Floats
+from bncheck.graph.means.spread import Spread, Step, UnknownError, along, gaussian
+from bncheck.layers.means import summed_kernel
+
+
+def norm(step: Step) -> Spread:
+    """N(beta, gamma^2) in each channel, whatever it was before."""
+    rank = len(step.sizes(step.op.inputs[0]))
+    if rank < 2:
+        raise UnknownError
+    weight = step.weight(1) if step.has(1) else np.ones(1)
+    bias = step.weight(2) if step.has(2) else np.zeros(1)
+    mean, var = (np.broadcast_to(x.ravel(), max(weight.size, bias.size)) for x in (bias, weight**2))
+    shape = (1, -1, *[1] * (rank - 2))
+    quantiles = gaussian(mean.reshape(shape), var.reshape(shape))
+    return Spread(quantiles, object(), (step.op.label,))
+
+
+def _linear_map(step: Step, axis: int, matrix: Floats, groups: int, bias: Floats | float) -> Spread:
+    """y = matrix x + bias along an axis; matrix [groups, out per group, in per group]."""
+    x = step.spread()
+    per_group = matrix.shape[2]
+    moments = [along(m, axis, groups * per_group) for m in (x.mean, x.var)]
+    if moments[0] is None or moments[1] is None:
+        raise UnknownError
+    first, second = (m.reshape(groups, per_group, 1) for m in moments if m is not None)
+    mean, var = (matrix @ first).ravel() + bias, (matrix**2 @ second).ravel()
+    shape = [1] * x.rank
+    shape[axis] = mean.size
+    maps = tuple(dict.fromkeys((*x.maps, step.op.label)))
+    return Spread(gaussian(mean.reshape(shape), var.reshape(shape)), object(), x.norms, maps, True)
+
+
+def convolution(step: Step) -> Spread:
+    """The kernel summed over its places; borders are left out of account."""
+    spec = step.op.spec
+    assert isinstance(spec, specs.Conv)
+    weight = step.weight(1)
+    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
+        raise UnknownError
+    kernel = summed_kernel(weight)
+    matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
+    return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
+
+
+def transposed_convolution(step: Step) -> Spread:
+    """Each output is reached by a share of the kernel: its size over that of the steps."""
+    spec = step.op.spec
+    assert isinstance(spec, specs.ConvTranspose)
+    weight = step.weight(1)
+    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
+        raise UnknownError
+    sizes = [step.sizes(name)[2:] for name in (step.op.inputs[0], step.op.outputs[0])]
+    growth = max(1.0, round(math.prod(sizes[1]) / max(1, math.prod(sizes[0]))))
+    kernel = summed_kernel(weight) / (
+        math.prod(spec.stride) if spec.stride else min(growth, math.prod(weight.shape[2:]))
+    )
+    matrix = kernel.reshape(spec.groups, -1, kernel.shape[1]).transpose(0, 2, 1)
+    return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
+
+
+def linear(step: Step) -> Spread:
+    """alpha * x @ weight + beta * bias along the last axis."""
+    spec = step.op.spec
+    assert isinstance(spec, specs.Linear)
+    weight = step.weight(1)
+    if weight.ndim != 2 or spec.axes != (-1, -1):
+        raise UnknownError
+    matrix = weight if spec.output_first else weight.T
+    return _linear_map(step, -1, spec.alpha * matrix[None], 1, spec.beta * _bias(step))
+
+
+def _bias(step: Step) -> Floats | float:
+    return step.weight(2).ravel() if step.has(2) else 0.0
