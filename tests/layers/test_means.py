@@ -163,7 +163,7 @@ def test_few_channels_and_equal_means_tell_nothing() -> None:
         assert compared("bn", rng.normal(size=size), stored, 1e-5, [], []) is None
 
 
-def test_a_norm_that_is_defined_before_its_weights_is_no_fault() -> None:
+def test_a_norm_that_is_defined_before_its_weights_is_not_a_fault() -> None:
     """Each module pair in the file is norm, convolution, and they run the other way round."""
     layers, weights = _sound(7)
     own = [np.random.default_rng(9).normal(0, 0.3, weights[0].shape).astype("f4"), *weights]
