@@ -152,6 +152,23 @@ def test_the_install_step_installs_once(runner: Runner, tmp_path: Path) -> None:
     assert "torch>=2.10" in calls.read_text()
 
 
+def test_installing_runs_no_module_of_the_folder(runner: Runner, tmp_path: Path) -> None:
+    """`python -m venv` looks for venv.py in the folder first, and that is the pull request's."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} "$@" --without-pip\n'
+    )
+    python.chmod(0o755)
+    for module in ("venv", "typing", "pip"):
+        (runner.workspace / f"{module}.py").write_text('open("owned", "w")\n')
+    runner.outputs |= {"python-path": str(python)}
+    step = runner.steps["install"]
+    step["env"] = {**step["env"], "BNCHECK_VENV": str(tmp_path / "venv"), "BNCHECK_SOURCE": "/src"}
+    runner.run("install")
+    assert (tmp_path / "venv" / "bin").is_dir()
+    assert not list(runner.workspace.rglob("owned"))
+
+
 def test_outputs_and_inputs_that_steps_use_exist() -> None:
     text = (ROOT / "action.yml").read_text()
     assert set(re.findall(r"inputs\.([\w-]+)", text)) == set(ACTION["inputs"])
@@ -357,7 +374,7 @@ def test_an_option_that_is_a_file_is_refused(
     assert "is both an option and a file in this folder; put ./ before" in capsys.readouterr().err
 
 
-def test_the_mark_is_no_way_to_give_options_to_a_command(
+def test_the_mark_cannot_give_options_to_a_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from bncheck.cli import run

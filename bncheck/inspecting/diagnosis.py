@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
@@ -19,13 +19,14 @@ from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.noise import is_told_noise
-from bncheck.rules.registry import EXPLANATIONS
+from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
@@ -36,12 +37,19 @@ from bncheck.rules.static.bn118_half_loaded import half_loaded
 
 #: Rules that predict from configuration what the data then show or do not show.
 _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
+#: A share that leaves nothing to explain.
+_EXACTLY: Final = 0.95
+#: Faults that new statistics do not mend, or need not.
+_ELSEWHERE: Final = (Fault.DATA, Fault.EITHER, Fault.CODE)
 #: Rules of the file that data prove.
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
 
 
 #: A share that is as good as all of it.
 _EXACT: Final = 0.9995
+
+#: Claims that are believed, each with its layers.
+Won: TypeAlias = list[tuple[Claim, list[str]]]
 
 
 class Advice(StrEnum):
@@ -97,14 +105,39 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
         return [], Advice.LEAVE
     for rule in (batch_dependent, weights_at_fault):
         hopeless = list(rule.check(network)) if rule in rules else []
+        if hopeless and rule is batch_dependent:
+            hopeless = _because_shared(network, rules) or hopeless
         if hopeless:
             return hopeless, Advice.LEAVE
-    won = believed(_claims(network, rules), network.off)
+    won = _won(network, rules)
     if network.direction is Direction.WORSE:
         return _running_serve_better(network, won)
     if network.severity is None:
         return _mild(network, won)
     return _explained(network, won)
+
+
+def _because_shared(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> list[Finding]:
+    """Only batch statistics serve: because one layer has inputs of different distributions?"""
+    claims = shared.check(network) if shared in rules else ()
+    return [_finding(network, claim, list(claim.shares), Advice.LEAVE) for claim in claims]
+
+
+def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
+    """What is believed; other code is tried only where nothing predicts the numbers."""
+    claims = list(_claims(network, rules))
+    won = believed(claims, network.off)
+    exact = [(c, layers) for c, layers in won if c.predicts]
+    if network.severity is None or _explains(network, exact, _EXACTLY):
+        return won
+    last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
+    return believed([*claims, *last], network.off) if last else won
+
+
+def _explains(network: MeasuredNetwork, won: Won, least: float = 0.5) -> bool:
+    """Whether at least half, or another share, of the whole deviation is claimed."""
+    claimed = sum(network.off[name] * c.of(name) for c, layers in won for name in layers)
+    return bool(won) and claimed >= least * sum(network.off.values())
 
 
 def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Claim]:
@@ -116,12 +149,9 @@ def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Clai
             yield from rule.check(network)
 
 
-Won = list[tuple[Claim, list[str]]]
-
-
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
-    about_data = [(c, layers) for c, layers in won if c.fault in (Fault.DATA, Fault.EITHER)]
+    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE]
     if network.severity is None:
         about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
@@ -144,8 +174,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
         won = [(c, layers) for c, layers in won if _stands(network, c)]
         if not won and network.both_poor:
             return list(disagree.check(network)), Advice.LEAVE
-    claimed = sum(network.off[name] * c.of(name) for c, layers in won for name in layers)
-    if won and claimed >= 0.5 * sum(network.off.values()):
+    if _explains(network, won):
         advice = _advice(network, won[0][0])
         return [_finding(network, c, layers, advice) for c, layers in won], advice
     if network.direction is Direction.SAME:
@@ -162,7 +191,7 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
-    if network.direction is Direction.WORSE or claim.fault is Fault.DATA:
+    if network.direction is Direction.WORSE or claim.fault in (Fault.DATA, Fault.CODE):
         return Advice.LEAVE
     certain = claim.predicts or network.data_fit or network.mostly_restored
     sure = claim.fault is not Fault.EITHER and certain

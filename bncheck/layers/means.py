@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PREDICTING_BYTES
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.roles import split_name
@@ -158,7 +159,7 @@ def _agreement(chains: Chains) -> float:
 
 def _chains(links: Iterable[_Link], tensors: Mapping[str, LazyTensor]) -> Chains:
     links = list(links)
-    chosen = affordable({link.weight: tensors[link.weight].cost for link in links})
+    chosen = affordable({link.weight: _cost(tensors[link.weight]) for link in links})
     found = (_chain(link, tensors) for link in links if link.weight in chosen)
     return Chains(tuple(chain for chain in found if chain), len(links))
 
@@ -218,11 +219,28 @@ def _fits(before: NormLayer, shape: tuple[int, ...] | None, after: NormLayer) ->
     return shape[0] == outputs and inputs % shape[1] == 0 and outputs % (inputs // shape[1]) == 0
 
 
+def _cost(tensor: LazyTensor) -> int:
+    """That of a tensor whose file cannot be opened is beyond all limits."""
+    try:
+        return tensor.cost
+    except BncheckError:
+        return MAX_PREDICTING_BYTES + 1
+
+
+def _read(tensor: LazyTensor | None) -> Array | None:
+    """The numbers; None where they are damaged, which is for whoever needs them to say."""
+    try:
+        return None if tensor is None else tensor.read()
+    except BncheckError:
+        return None
+
+
 def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     before, weight, after = link
     assert after.statistics is not None
-    array = tensors[weight].read()
-    if array.dtype.kind not in "fV":
+    owner = split_name(weight)[0]
+    array, bias = _read(tensors.get(weight)), _read(tensors.get(f"{owner}.bias"))
+    if array is None or array.dtype.kind not in "fV":
         return None
     kernel = summed_kernel(array)
     zeros = np.zeros(before.channels)
@@ -231,11 +249,9 @@ def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     if beta.size != before.channels or gamma.size != before.channels:
         return None
     given = rectified_mean(beta, gamma)
-    owner = split_name(weight)[0]
-    bias = tensors.get(f"{owner}.bias")
     shift: Floats = np.zeros(after.channels)
     if bias is not None and bias.shape == shift.shape:
-        shift = bias.read().astype(np.float64)
+        shift = bias.astype(np.float64)
     made = [
         compared(
             after.name, _mapped(matrix, given) + shift, after.statistics,

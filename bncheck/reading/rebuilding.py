@@ -179,12 +179,13 @@ def _from_type(args: Args) -> Value:
     if len(args) != 4:
         raise _malformed()
     function, kind, arguments, state = args
+    # torch calls the function whatever it is, and the call may write into what it is given.
     if (
         not isinstance(function, Global)
         or not isinstance(arguments, tuple)
         or function in _FROM_TYPE
     ):
-        return _opaque("subclass")
+        raise replaced()
     made = rebuilt(function, arguments) if isinstance(kind, Global) else None
     if not isinstance(made, (TensorView, OpaqueTensor)):
         return _opaque("subclass")

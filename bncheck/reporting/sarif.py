@@ -75,7 +75,7 @@ def _result(document: Document, finding: Finding, index: dict[str, int]) -> dict
         "ruleId": finding.rule,
         "ruleIndex": index[finding.rule],
         "level": _LEVELS[finding.severity],
-        "message": {"text": text},
+        "message": {"text": _unlinked(text)},
         "locations": [place],
         "properties": {
             "layer": finding.layer,
@@ -92,4 +92,9 @@ def _result(document: Document, finding: Finding, index: dict[str, int]) -> dict
 
 
 def _notification(error: BncheckError) -> dict[str, object]:
-    return {"level": "error", "message": {"text": visible(str(error), None)}}
+    return {"level": "error", "message": {"text": _unlinked(visible(str(error), None))}}
+
+
+def _unlinked(text: str) -> str:
+    """A text without links: `[words](target)` is one in any message, section 3.11.6."""
+    return text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")

@@ -136,7 +136,7 @@ def _other_names(folder: Path, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("case", READ)
-def test_a_report_or_baseline_is_no_input(
+def test_a_report_or_baseline_is_not_an_input(
     case: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words, name = READ[case]
@@ -150,7 +150,7 @@ def test_a_report_or_baseline_is_no_input(
 
 
 @pytest.mark.parametrize("words", ARTIFACTS, ids=range(len(ARTIFACTS)))
-def test_an_artifact_is_no_input(
+def test_an_artifact_is_not_an_input(
     words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = ["x.pt", "code.py", "pyproject.toml", *[w for w in words if w == "data.npz"]]
@@ -191,7 +191,7 @@ def test_no_report_goes_where_the_data_of_an_export_go(
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "data.npz", "code.py", "pyproject.toml"])
-def test_what_the_gate_exports_is_no_input(
+def test_what_the_gate_exports_is_not_an_input(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "pyproject.toml").write_text(CONFIG.replace("made.onnx", name))
@@ -294,7 +294,7 @@ def test_a_report_in_a_folder_that_is_read_is_replaced(
         _refused(folder, ["inspect", ".", "--report", f"json:{name}"], capsys, "is also an input")
 
 
-def test_what_is_no_input_is_replaced(folder: Path) -> None:
+def test_a_file_that_is_not_an_input_is_replaced(folder: Path) -> None:
     """An earlier report beside the checkpoint, and the baseline that is written anew."""
     (folder / "report.json").write_text("old")
     (folder / "sharded" / "notes.html").write_text("old")

@@ -119,6 +119,7 @@ def test_json_of_one_report_has_every_promised_key(capsys: pytest.CaptureFixture
     assert layer.keys() == {
         "name", "kind", "channels", "eps", "momentum", "num_batches_tracked", "running_mean",
         "running_var", "weight", "bias", "dead_channels", "w2", "z_share", "worst_channels",
+        "measured", "reason",
     }  # fmt: skip
     assert layer["running_mean"] == {"min": 0.0, "max": 0.0}
     assert layer["running_var"] == {"min": 1.0, "max": 1.0}
@@ -229,7 +230,7 @@ def test_colour_is_for_terminals_and_those_who_ask() -> None:
     assert "\x1b" not in shell(f"{inspect} --no-color", FORCE_COLOR="1").stdout
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
+def test_a_reader_that_leaves_early_is_not_an_error() -> None:
     done = shell(f'set -o pipefail; "$PY" -m bncheck inspect -v {HEALTHY} {HEALTHY} | head -1')
     assert done.stderr == ""
     assert done.stdout.startswith("no fault found")
@@ -242,7 +243,7 @@ def test_a_plain_c_locale_and_a_closed_stdin_change_nothing() -> None:
     assert done.stderr == ""
 
 
-def test_a_crash_is_said_to_be_ours_and_is_no_finding(
+def test_a_crash_is_reported_as_a_bug_and_not_as_a_finding(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(*_: object) -> None:

@@ -23,7 +23,7 @@ def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return code, captured.out, captured.err
 
 
-def test_the_command_that_is_shown_mends_it(
+def test_the_command_that_is_shown_fixes_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Copy the line after `next:`, type it, and inspect what it wrote."""
@@ -39,8 +39,8 @@ def test_the_command_that_is_shown_mends_it(
     code, out, _ = typed(capsys, *words[1:])
     assert code == 0
     assert "written" in out
-    mended = words[words.index("-o") + 1]
-    code, out, _ = typed(capsys, "inspect", mended, *MODEL, *DATA)
+    repaired = words[words.index("-o") + 1]
+    code, out, _ = typed(capsys, "inspect", repaired, *MODEL, *DATA)
     assert code == 0
     assert out.startswith("healthy")
 

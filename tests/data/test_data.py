@@ -61,7 +61,7 @@ def test_no_batch_is_much_smaller_than_the_others() -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_at_most_so_many_samples() -> None:
+def test_at_most_max_samples_are_used() -> None:
     data = open_data(X, DataOptions(batch_size=8, max_samples=30))
     assert sum(batch.size for batch in data) == 30
     loader = open_data(DataLoader(X, 8), DataOptions(max_samples=30))  # type: ignore[arg-type]

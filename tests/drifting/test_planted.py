@@ -66,7 +66,7 @@ def test_transfer_learning_in_which_only_the_head_trains(tmp_path: Path) -> None
     assert found(report) == {("BN301", layer) for layer in layers}
 
 
-def test_recalibration_alone_is_no_fault(tmp_path: Path) -> None:
+def test_recalibration_alone_is_not_a_fault(tmp_path: Path) -> None:
     first = loaded()[0]["state_dict"]
 
     def freeze(place: int, state: State) -> None:

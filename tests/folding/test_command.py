@@ -206,7 +206,7 @@ def test_what_stays_for_one_reason_is_said_once(
     assert "2 BatchNorms: bn, bn2" in out
 
 
-def test_a_model_without_batchnorm_is_no_error(
+def test_a_model_without_batchnorm_is_not_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(shaped(tmp_path, "Plain")) == 0

@@ -131,7 +131,7 @@ def test_the_excuse_has_an_end() -> None:
     assert not difference.parity().holds
 
 
-def test_what_is_no_number_on_one_side_only_is_no_match() -> None:
+def test_nan_on_one_side_only_does_not_match() -> None:
     array = np.ones((2, 3))
     array[0, 1] = np.nan
     assert relative_error(array, array) == 0.0

@@ -46,7 +46,9 @@ def test_corrupt_statistics_in_a_program_and_in_onnx_are_refused(
         assert not out.exists()
 
 
-def test_the_input_itself_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_input_itself_is_not_an_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "net.pt2"
     copy.write_bytes((SAMPLES / "healthy.pt2").read_bytes())
     assert run(["fold", str(copy), "-o", str(copy)]) == 2

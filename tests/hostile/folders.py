@@ -36,7 +36,7 @@ for _name, _what, _content in (
     ("itself", "the index itself", {"weight_map": {MEAN: "model.safetensors.index.json"}}),
     ("too-long", "a name of 5,000 characters", {"weight_map": {MEAN: "a" * 5000}}),
     ("nul", "a name with a NUL", {"weight_map": {MEAN: "a\0b"}}),
-    ("surrogate", "a name that is no text", {"weight_map": {MEAN: "\ud800"}}),
+    ("surrogate", "a name that is not text", {"weight_map": {MEAN: "\ud800"}}),
     ("ansi", "a name that steers the terminal", {"weight_map": {MEAN: "\x1b[31m\n::error::x"}}),
     ("absent-tensor", "a tensor that its shard lacks", {"weight_map": {MEAN: "good.safetensors",
      "b.running_mean": "good.safetensors"}}),

@@ -87,6 +87,6 @@ def name_of_a_bad_file(folder: Path) -> Path:
     return file(folder, b"", "\x1b[31m\n::error::[red]\u202e.pt")
 
 
-@case(READ, "a file name that is no UTF-8", weights=True)
+@case(READ, "a file name that is not UTF-8", weights=True)
 def name_of_bytes(folder: Path) -> Path:
     return saved(folder).rename(folder / os.fsdecode(b"\xff\xfe.pt"))

@@ -21,6 +21,9 @@ _ORDERED = name("collections", "OrderedDict")
 _COUNTER = name("collections", "Counter")
 _TENSOR = name("torch", "Tensor")
 _V2 = name("torch._utils", "_rebuild_tensor_v2")
+_FROM_TYPE = name("torch._tensor", "_rebuild_from_type_v2")
+_WITH_STATE = name("torch._utils", "_rebuild_parameter_with_state")
+_PARAMETER_CLASS = name("torch.nn.parameter", "Parameter")
 _FALSE = b"\x89"
 
 
@@ -45,7 +48,11 @@ def _tensor(key: str, *more: bytes) -> bytes:
 def _typed(state: bytes, kind: bytes = _TENSOR) -> bytes:
     """A tensor of a subclass, with a state."""
     arguments = tuple_(*_arguments(_storage(text("0"))))
-    return call(name("torch._tensor", "_rebuild_from_type_v2"), _V2, kind, arguments, state)
+    return call(_FROM_TYPE, _V2, kind, arguments, state)
+
+
+def _listed(*items: bytes) -> bytes:
+    return b"](" + b"".join(items) + b"e"
 
 
 _SHOWN, _HIDDEN = _tensor("0"), _tensor("1")
@@ -86,6 +93,14 @@ _PICKLES = (
      _variance(_typed(dict_({"real": _HIDDEN})))),
     ("subclass-real-elsewhere", REFUSED, "the same, of a tensor that nobody reads",
      dict_({"unused": _typed(dict_({"real": _HIDDEN})), **_SOUND})),
+    ("subclass-of-subclass-elsewhere", REFUSED, "the same, made by a subclass of a subclass",
+     dict_({"unused": call(_FROM_TYPE, _FROM_TYPE, _TENSOR,
+                           tuple_(_V2, _TENSOR, tuple_(*_arguments(_storage(text("0")))),
+                                  dict_({"real": _HIDDEN})), dict_({})), **_SOUND})),
+    ("subclass-of-list-elsewhere", REFUSED, "the same, with its arguments in a list",
+     dict_({"unused": call(_FROM_TYPE, _WITH_STATE, _PARAMETER_CLASS,
+                           _listed(_SHOWN, _FALSE, HOOKS, dict_({"real": _HIDDEN})), dict_({})),
+            **_SOUND})),
     ("subclass-of-constructor", REFUSED, "a subclass made from a list of numbers",
      _variance(call(name("torch._tensor", "_rebuild_from_type_v2"), _TENSOR, _TENSOR,
                     tuple_(_LIST), dict_({})))),

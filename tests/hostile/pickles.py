@@ -65,7 +65,7 @@ for _name, _codes, _what, _body in (
     ("memo-missing", REFUSED, "a memo index that was never set", b"h\x07"),
     ("empty-stack", REFUSED, "STOP with nothing on the stack", b""),
     ("no-mark", REFUSED, "a list without its beginning", b"l"),
-    ("unknown-opcode", REFUSED, "a byte that is no opcode", b"N\xff"),
+    ("unknown-opcode", REFUSED, "a byte that is not an opcode", b"N\xff"),
     ("laughs-tuples", ANY, "2^60 tuples", _TUPLES),
     ("laughs-lists", ANY, "2^60 lists", b"(" * 60 + b"N" + b"2l" * 60),
     ("laughs-dicts", ANY, "2^60 dicts around a state dict",

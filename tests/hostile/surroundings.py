@@ -66,7 +66,7 @@ for _name, _codes, _what, _model, _source in (
     ("absent", REFUSED, "a module that is not there", "absent.module:Net", ""),
     ("no-attribute", REFUSED, "a name that the module lacks", "nets.py:Nit", _net()),
     ("no-module", REFUSED, "a function that returns 7", "nets.py:seven", "seven = lambda: 7"),
-    ("syntax", REFUSED, "a file that is no Python", "nets.py:Net", "def :"),
+    ("syntax", REFUSED, "a file that is not Python", "nets.py:Net", "def :"),
     ("exits", REFUSED, "a module that calls sys.exit(0)", "nets.py:Net", "import sys; sys.exit(0)"),
     ("raises", REFUSED, "a constructor that raises", "nets.py:Net", _net(init=_LOUD)),
     ("recursion", REFUSED, "a constructor without end", "nets.py:Net", _net(init=_DEPTH)),

@@ -62,7 +62,7 @@ for _name, _codes, _what, _tensor in (
     ("numpy-no-bytes", ANY, "an array whose contents are None",
      call(name("numpy._core.numeric", "_frombuffer"), b"N",
           call(name("numpy", "dtype"), text("f4")), tuple_(integer(4)), text("C"))),
-    ("numpy-bytes-no-latin-1", REFUSED, "an array whose bytes are a letter that is no byte",
+    ("numpy-bytes-no-latin-1", REFUSED, "an array whose bytes are a letter that is not a byte",
      call(name("numpy._core.numeric", "_frombuffer"),
           call(name("_codecs", "encode"), text("\u20ac"), text("latin1")),
           call(name("numpy", "dtype"), text("u1")), tuple_(integer(1)), text("C"))),

@@ -61,7 +61,7 @@ def test_what_was_not_said_is_not_in_it() -> None:
     )
 
 
-def test_a_name_is_no_option_in_it() -> None:
+def test_a_name_is_not_an_option_in_it() -> None:
     line = recalibrate_command(Path("--key=x.pt"), InspectOptions(), Measuring("n.py:N", "d.npz"))
     assert shlex.split(line)[2] == "./--key=x.pt"
 

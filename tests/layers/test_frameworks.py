@@ -245,14 +245,14 @@ def test_normalisers_of_inputs_are_listed_and_not_judged(library: str, tmp_path:
 @pytest.mark.parametrize(
     "content", [{}, {"a": 1, "b": [2.0]}, [], "weights", collections.OrderedDict()], ids=repr
 )
-def test_a_file_without_a_tensor_is_no_checkpoint(content: object, tmp_path: Path) -> None:
+def test_a_file_without_a_tensor_is_not_a_checkpoint(content: object, tmp_path: Path) -> None:
     path = tmp_path / "plain.pkl"
     path.write_bytes(pickle.dumps(content))
     with pytest.raises(BncheckError, match="holds no tensors"):
         inspect(path)
 
 
-def test_an_archive_of_data_is_no_checkpoint(tmp_path: Path) -> None:
+def test_an_archive_of_data_is_not_a_checkpoint(tmp_path: Path) -> None:
     as_npz(tmp_path / "data.npz", {"x": np.ones((3, 4)), "y": np.ones(3)})
     with pytest.raises(BncheckError, match="use it with --data"):
         inspect(tmp_path / "data.npz")

@@ -83,7 +83,7 @@ STATISTICS_OF_A = ("a.running_mean", "a.running_var")
         ("moving_mean:1",),
     ],
 )
-def test_what_looks_like_a_statistic_and_is_nobody_s_is_said(names: tuple[str, ...]) -> None:
+def test_a_statistic_without_a_layer_is_reported(names: tuple[str, ...]) -> None:
     found = checkpoint(*names)
     (group,) = unjudged(found, find_layers(found, Assumptions()))
     assert set(group.names) == set(names) - set(STATISTICS_OF_A)

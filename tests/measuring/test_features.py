@@ -61,7 +61,7 @@ def test_digits() -> None:
     assert found.standardised == pytest.approx(146, rel=0.01)
 
 
-def test_a_sum_of_features_is_no_direction_of_its_own() -> None:
+def test_a_sum_of_features_is_not_a_direction_of_its_own() -> None:
     x = np.random.default_rng(0).standard_normal((1000, 2)) * [1, 1e4]
     moments = np.column_stack([x, x.sum(axis=1), np.ones(1000)])
     found = conditions_of(moments.T @ moments / 1000, bias=True)

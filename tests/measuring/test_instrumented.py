@@ -29,7 +29,7 @@ def test_names_go_to_the_file_and_back() -> None:
     assert subject.in_model(subject.in_file(found)) == found
 
 
-def test_another_part_of_the_file_is_no_part_of_the_model() -> None:
+def test_another_part_of_the_file_is_not_part_of_the_model() -> None:
     """`1` of the file is not `ema.1`, which the model calls 1."""
     assert Instrumented.of(net(), "ema.").in_model({"1": "other", "ema.1": "ours"}) == {"1": "ours"}
 

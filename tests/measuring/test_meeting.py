@@ -53,7 +53,7 @@ def test_a_rank_that_is_alone_names_the_other(
 
 
 @pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "0", "1e12", "soon"])
-def test_a_timeout_that_is_no_number_of_seconds_is_refused(
+def test_a_timeout_that_is_not_a_number_of_seconds_is_refused(
     timeout: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["inspect", "any.pt", "--timeout", timeout]) == 2

@@ -86,7 +86,7 @@ def test_spare_statistics_leave_the_buffers_themselves() -> None:
         assert model[1].moving_variance.reshape(-1).tolist() == list(range(1, 9))  # type: ignore[index]
 
 
-def test_the_normaliser_of_a_policys_inputs_is_no_layer() -> None:
+def test_the_normaliser_of_a_policys_inputs_is_not_a_layer() -> None:
     module = nn.Module()
     for name in ("running_mean", "running_var", "count"):
         module.register_buffer(name, torch.ones(4))

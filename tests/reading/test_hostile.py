@@ -125,7 +125,7 @@ def test_through_the_door(name: str, door: Door, tmp_path: Path) -> None:
 
 
 def _refuse_constant(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 _UNPICKLE = """

@@ -192,7 +192,7 @@ def test_many_calls_together_do_not_either(monkeypatch: pytest.MonkeyPatch) -> N
         _constants(nodes, sizes)[nodes[-1].output[0]].read()
 
 
-def test_a_long_chain_is_no_recursion_without_end() -> None:
+def test_a_long_chain_does_not_recurse_endlessly() -> None:
     nodes = [helper.make_node("Neg", [f"v{i}"], [f"v{i + 1}"]) for i in range(2001)]
     known = _constants(nodes, {"v0": np.array([1.0], np.float32)})
     assert known["v2001"].read().tolist() == [-1.0]

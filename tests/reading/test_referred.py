@@ -22,7 +22,7 @@ PACKAGE = Path(bncheck.__file__).parent
     ["../x", "/etc/passwd", "a/../../x", "..", ".", "", "a\\..\\x", "a\0b", "\ud800", "absent",
      "sub", "link", "loop", "sub/link", "dangling", "device", "pipe", "x" * 5000],
 )  # fmt: skip
-def test_what_leads_out_or_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_path_that_leads_out_or_is_not_a_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("secret")
     (tmp_path / "x").write_text("secret")
     folder = tmp_path / "model"

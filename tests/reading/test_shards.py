@@ -61,7 +61,7 @@ def test_healthy_shards_are_listed_completely(name: str, tmp_path: Path) -> None
     assert unlisted_tensors(open_checkpoint(BUILDERS[name](tmp_path).path)) == []
 
 
-def test_a_shard_that_cannot_be_read_is_no_matter_here(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_read_does_not_matter_here(tmp_path: Path) -> None:
     index = _write(tmp_path, "bin", {"a.running_mean": 0, "a.running_var": 0, "fc.weight": 1})
     (tmp_path / "model-1.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert unlisted_tensors(open_checkpoint(index)) == ["b.running_mean", "b.running_var"]

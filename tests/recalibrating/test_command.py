@@ -1,4 +1,4 @@
-"""recalibrate mends what statistics can mend, writes only what helps, and changes nothing else."""
+"""recalibrate repairs what statistics can, writes only what helps, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SICK = ("never-updated.pt", "one-layer-reset.pt", "nan.pt", "negative-variance.p
         "momentum-0.9-module.pt", "ema-initial-buffers.pt")  # fmt: skip
 
 
-def mended(name: str, folder: Path) -> tuple[RecalibrationReport, Path, str | None]:
+def repaired(name: str, folder: Path) -> tuple[RecalibrationReport, Path, str | None]:
     key = "ema" if name.startswith("ema") else None
     out = folder / name
     # Data of another scale would look the same: only the user can tell, and says so.
@@ -49,7 +49,7 @@ def accuracy(path: Path, key: str | None) -> float:
 
 @pytest.mark.parametrize("name", SICK)
 def test_typing_the_command_makes_it_well(name: str, tmp_path: Path) -> None:
-    report, out, key = mended(name, tmp_path)
+    report, out, key = repaired(name, tmp_path)
     assert report.written == out
     again = bncheck.inspect(out, TEST, model=MODEL, key=key)
     assert again.summary.verdict is Verdict.HEALTHY, again.findings
@@ -80,12 +80,12 @@ def test_a_healthy_model_stays_what_it_is(samples: int, tmp_path: Path) -> None:
     assert report.reason is not None
     assert "agree with the data" in report.reason
     assert bncheck.recalibrate(net, data, force=True).reason is None
-    _, out, _ = mended("healthy.pt", tmp_path)
+    _, out, _ = repaired("healthy.pt", tmp_path)
     assert not out.exists()
 
 
 def test_counters_no_longer_say_under_warmed(tmp_path: Path) -> None:
-    _, out, _ = mended("under-warmed-module.pt", tmp_path)
+    _, out, _ = repaired("under-warmed-module.pt", tmp_path)
     counter = bncheck.open_checkpoint(out).tensors["bn1.num_batches_tracked"]
     assert 0.99 ** int(counter) <= 1e-3
     assert not [f for f in bncheck.inspect(out).findings if f.severity is not Severity.INFO]
@@ -104,7 +104,7 @@ def test_repair_without_data(tmp_path: Path) -> None:
     assert accuracy(tmp_path / "out.pt", None) > accuracy(source, None) + 0.1
 
 
-def test_no_mended_copy_of_an_onnx_file(tmp_path: Path) -> None:
+def test_an_onnx_file_is_not_recalibrated(tmp_path: Path) -> None:
     with pytest.raises(BncheckError, match="is onnx, a format in which bncheck cannot write"):
         recalibrate_file(SAMPLES / "healthy.onnx", tmp_path / "out.onnx", InspectOptions(), None)
     assert not list(tmp_path.iterdir())
@@ -187,7 +187,7 @@ def test_clean_images_do_not_destroy_a_real_network(labels: bool) -> None:
 
 
 def test_json_has_the_promised_keys(tmp_path: Path) -> None:
-    data = mended("stale.pt", tmp_path)[0].to_dict()
+    data = repaired("stale.pt", tmp_path)[0].to_dict()
     assert data["schema"] == "bncheck.recalibrate/1"
     assert {"before", "after", "metric", "written", "reason"} <= data.keys()
     before, after = data["before"], data["after"]

@@ -99,6 +99,19 @@ def test_every_ending_in_every_format(
             assert "net.safetensors" in errors[0] or "nets.py:build" in errors[0]
 
 
+def test_a_name_is_no_link_in_sarif() -> None:
+    """Viewers make a link of `[words](target)` in any message; a backslash says that it is none."""
+    name = "[read this](http://evil.example)"
+    finding = Finding("BN102", "x", Severity.ERROR, name, "bad", "none")
+    document = Document("inspect", "net.pt", "broken", Severity.ERROR, findings=(finding,))
+    error = BncheckError(name, "fix it")
+    report = json.loads(render(Format.SARIF, of([document], [error])))["runs"][0]
+    notes = report["invocations"][0]["toolExecutionNotifications"]
+    for said in (*report["results"], *notes):
+        assert r"\[read this\](http" in said["message"]["text"]
+    assert report["results"][0]["properties"]["layer"] == name
+
+
 @pytest.mark.parametrize("fail_on", ["error", "warning", "never"])
 def test_a_junit_failure_is_what_fails(
     fail_on: str,
@@ -140,7 +153,7 @@ def document_of(name: str) -> Document:
     """A document that says this name wherever a name can be."""
     found = [
         Finding(
-            "BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"mend {name}",
+            "BN102", "non-finite-statistics", severity, name, f"{name} is bad", f"fix {name}",
             {name or "x": name},
         )
         for severity in Severity
@@ -183,7 +196,7 @@ def test_nor_does_any_mixture_of_their_characters(format_: str, parts: list[str]
 
 def test_annotations_are_capped_and_say_how_many_are_left_out() -> None:
     findings = tuple(
-        Finding("BN102", "non-finite-statistics", severity, f"bn{i}", "bad", "mend")
+        Finding("BN102", "non-finite-statistics", severity, f"bn{i}", "bad", "fix")
         for severity in (Severity.ERROR, Severity.WARNING)
         for i in range(30)
     )

@@ -47,7 +47,7 @@ def _check_json(text: str) -> None:
 
 
 def _refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 def _check_sarif(text: str) -> None:

@@ -146,7 +146,7 @@ PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
         {("BN116", "info")},
     ),
     (
-        "GroupNorm is no BatchNorm without statistics",
+        "GroupNorm is not a BatchNorm without statistics",
         replace(GOOD, mean=None, var=None, batches=None, kind=NormKind.GROUP),
         set(),
     ),

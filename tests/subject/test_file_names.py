@@ -107,7 +107,7 @@ def test_trust_takes_the_part_that_the_reading_chose(
     assert all(p.dtype == torch.float32 for p in module.parameters())
 
 
-def test_trust_of_what_is_no_module_says_what_it_is(tmp_path: Path) -> None:
+def test_trust_of_what_is_not_a_module_says_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     torch.save({"model": state()}, path)
     with pytest.raises(BncheckError, match="at model, not a module"):

@@ -139,7 +139,7 @@ def test_the_prefix_that_would_fix_it_is_named(nets: str, tmp_path: Path) -> Non
         loaded(f"{nets}:Outer", [], saved(tmp_path, state))
 
 
-def test_a_prefix_that_is_taken_off_anyway_is_no_advice(nets: str, tmp_path: Path) -> None:
+def test_a_prefix_that_is_taken_off_anyway_is_not_advice(nets: str, tmp_path: Path) -> None:
     net = build_model(f"{nets}:Net", [])
     state = {f"module.{n}": t for n, t in net.state_dict().items()}
     state["module.other.weight"] = torch.zeros(1)
@@ -147,7 +147,7 @@ def test_a_prefix_that_is_taken_off_anyway_is_no_advice(nets: str, tmp_path: Pat
         loaded(f"{nets}:Net", [], saved(tmp_path, state))
 
 
-def test_a_layer_that_is_called_alike_is_no_prefix(nets: str, tmp_path: Path) -> None:
+def test_a_layer_that_is_called_alike_is_not_a_prefix(nets: str, tmp_path: Path) -> None:
     state = build_model(f"{nets}:Net", []).state_dict()
     state |= {f"other{index}.weight": torch.zeros(1) for index in range(30)}
     with pytest.raises(BncheckError, match="check --model, --model-arg and --key"):

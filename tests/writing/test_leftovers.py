@@ -59,7 +59,7 @@ def test_what_a_killed_run_left_goes_and_what_a_living_one_writes_stays(
     assert os.listdir(tmp_path) == ["report.json"]
 
 
-def test_a_number_that_another_process_has_now_is_no_excuse(tmp_path: Path) -> None:
+def test_a_number_that_another_process_has_now_is_not_an_excuse(tmp_path: Path) -> None:
     ours = leftovers.prefix("model")
     start = ours.rstrip(".").rpartition("-")[2]
     reused = tmp_path / f"{ours.replace(f'-{start}.', f'-{int(start) - 1}.')}abcdefgh.pt"
@@ -104,7 +104,7 @@ def test_nothing_of_a_stranger_is_removed(tmp_path: Path, monkeypatch: pytest.Mo
     assert not another.exists()
 
 
-def test_a_folder_that_cannot_be_listed_is_no_matter(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_listed_does_not_matter(tmp_path: Path) -> None:
     leftovers.sweep(tmp_path / "absent")
 
 

@@ -73,6 +73,7 @@ class ModelSides:
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
         self._judge: Run | None = None
+        self._parts: dict[tuple[int, bool], tuple[Run, Mapping[str, str]]] = {}
         self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
         self._original, self._new = Cuttable(original), Cuttable(folded)
@@ -163,18 +164,25 @@ class ModelSides:
 
     def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
         """What a region makes of these values, in float64."""
-        names, entries = self.regions[region], self._entries[region]
-        if of_fold:
-            twins = {self._altered.twin(name): name for name in entries}
-            ends = list(map(self._altered.twin, names))
-            part, given = self._new.part(ends, twins.__contains__)
-        else:
-            twins = {}
-            part, given = self._original.part(names, self._stops)
-        feed = {name: _widened(values[twins.get(name, name)]) for name in given}
-        results = reporting(in_float64(part))(feed)
-        pairs = zip(names, results, strict=True)
+        run, sources = self._part(region, of_fold)
+        results = run({name: _widened(values[source]) for name, source in sources.items()})
+        pairs = zip(self.regions[region], results, strict=True)
         return {name: value for name, value in pairs if is_float(value)}
+
+    def _part(self, region: int, of_fold: bool) -> tuple[Run, Mapping[str, str]]:
+        """A region in float64, and whose values of the original it reads; the last two are kept."""
+        if (region, of_fold) not in self._parts:
+            names = self.regions[region]
+            twins = {self._altered.twin(name): name for name in self._entries[region]}
+            if of_fold:
+                ends = list(map(self._altered.twin, names))
+                part, given = self._new.part(ends, twins.__contains__)
+            else:
+                part, given = self._original.part(names, self._stops)
+            sources = {name: twins.get(name, name) if of_fold else name for name in given}
+            kept = {key: found for key, found in self._parts.items() if key[0] == region}
+            self._parts = kept | {(region, of_fold): (reporting(in_float64(part)), sources)}
+        return self._parts[region, of_fold]
 
     def maker_of(self, name: str | None) -> str | None:
         """The node that makes a value."""

@@ -33,6 +33,7 @@ class Fault(StrEnum):
     STATISTICS = "statistics"
     DATA = "data"
     EITHER = "either"
+    CODE = "code"
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_an_onnx_model_is_compared_on_data(
     assert out.exists()
 
 
-def test_weights_that_a_caller_may_override_are_folded_where_nobody_does(
+def test_weights_that_a_caller_may_override_are_folded_with_freeze_inputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "in.onnx", tmp_path / "out.onnx"

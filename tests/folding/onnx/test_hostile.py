@@ -72,5 +72,5 @@ def test_data_elsewhere_are_refused(
     error = capsys.readouterr().err
     assert error.startswith("bncheck: error: ")
     assert error.count("\n") == 1
-    assert "export it again" in error or "not there" in error
+    assert "export it again" in error or "does not exist" in error
     assert not (tmp_path / "out.onnx").exists()

@@ -46,7 +46,7 @@ def test_a_free_batch_stays_apart() -> None:
         reshaped(channels, ("n", 6, "h", 5), ("n", "h", 6, 5))
 
 
-def test_numbers_that_nobody_reads_are_free() -> None:
+def test_unused_numbers_are_free() -> None:
     array = np.array([[1.0, np.nan, 1.0], [2.0, 2.0, 3.0]])
     assert constant_along(array[:1], (1,)) == 1.0
     assert constant_along(array, (1,)) is None

@@ -270,7 +270,7 @@ def test_guards_compare_sizes(text: str) -> None:
         "L['x'].size()[0] > 1; print()",
     ],
 )
-def test_what_does_more_is_no_guard(text: str) -> None:
+def test_what_does_more_is_not_a_guard(text: str) -> None:
     assert not is_guard(text)
 
 

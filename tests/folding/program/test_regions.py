@@ -93,7 +93,7 @@ class _Like(nn.Module):
         return (flat.reshape_as(x) + torch.zeros_like(x)).relu()
 
 
-def test_who_asks_for_a_shape_alone_is_no_reader() -> None:
+def test_who_asks_for_a_shape_alone_is_not_a_reader() -> None:
     result = bncheck.fold(_Like().eval(), (torch.randn(2, 5, 8),))
     assert [d.status.value for d in result.batchnorms] == ["folded"]
 
@@ -118,7 +118,7 @@ class _Typed(nn.Module):
         return self.block[1](y), z.double().type_as(y)
 
 
-def test_who_asks_for_a_dtype_alone_is_no_reader_and_still_gets_it() -> None:
+def test_who_asks_for_a_dtype_alone_is_not_a_reader_and_still_gets_it() -> None:
     result = bncheck.fold(_Typed().eval(), (X, torch.randn(2, 5)))
     assert [d.status.value for d in result.batchnorms] == ["folded"]
     assert {output.dtype for output in result.module()(X, torch.randn(2, 5))} == {torch.float32}

@@ -101,7 +101,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "line", "names", "says"), REFUSED, ids=range(len(REFUSED)))
-def test_what_nobody_knows_is_refused_with_its_line(
+def test_an_unknown_key_is_refused_with_its_line(
     text: str, line: int, names: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

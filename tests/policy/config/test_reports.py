@@ -48,14 +48,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_report_is_refused(name: str, tmp_path: Path) -> None:
+def test_what_is_not_a_report_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(HOSTILE[name])
     with pytest.raises(BncheckError, match=r"report\.json: (is not a report|holds JSON of more)"):
         read_previous(path, 0.05)
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero"), tmp_path / "absent"):
         with pytest.raises(BncheckError, match=r"is not a file|cannot be read"):
