@@ -7,7 +7,7 @@ rounding does, and what lies outside need not be computed but by the program's o
 
 The whole is compared as written. How far rounding may move its outputs is measured where they
 differ: as the response of the original to steps of one unit in the last place of the values that
-regions read and make.
+regions read and make: docs/folding.md, "The proof".
 """
 
 from __future__ import annotations
