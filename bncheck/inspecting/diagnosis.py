@@ -10,37 +10,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn207_disagree import disagree
-from bncheck.rules.data.bn208_would_hurt import would_hurt
+from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.noise import is_told_noise
-from bncheck.rules.registry import EXPLANATIONS
+from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
 from bncheck.rules.static.bn112_momentum_convention import momentum_convention
 from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
+from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.rules.static.bn118_half_loaded import half_loaded
 
 #: Rules that predict from configuration what the data then show or do not show.
 _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
+#: A share that leaves nothing to explain.
+_EXACTLY: Final = 0.95
+#: Faults that new statistics do not mend, or need not.
+_ELSEWHERE: Final = (Fault.DATA, Fault.EITHER, Fault.CODE)
 #: Rules of the file that data prove.
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
 
 
 #: A share that is as good as all of it.
 _EXACT: Final = 0.9995
+
+#: Claims that are believed, each with its layers.
+Won: TypeAlias = list[tuple[Claim, list[str]]]
 
 
 class Advice(StrEnum):
@@ -92,11 +101,15 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
         return single, Advice.LEAVE
     if not network.layers:
         return [], Advice.NOTHING
+    if network.trained_like_this:
+        return [], Advice.LEAVE
     for rule in (batch_dependent, weights_at_fault):
         hopeless = list(rule.check(network)) if rule in rules else []
+        if hopeless and rule is batch_dependent:
+            hopeless = _because_shared(network, rules) or hopeless
         if hopeless:
             return hopeless, Advice.LEAVE
-    won = believed(_claims(network, rules), network.off)
+    won = _won(network, rules)
     if network.direction is Direction.WORSE:
         return _running_serve_better(network, won)
     if network.severity is None:
@@ -104,8 +117,31 @@ def _found(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> tuple[list[Fin
     return _explained(network, won)
 
 
+def _because_shared(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> list[Finding]:
+    """Only batch statistics serve: because one layer has inputs of different distributions?"""
+    claims = shared.check(network) if shared in rules else ()
+    return [_finding(network, claim, list(claim.shares), Advice.LEAVE) for claim in claims]
+
+
+def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
+    """What is believed; other code is tried only where nothing predicts the numbers."""
+    claims = list(_claims(network, rules))
+    won = believed(claims, network.off)
+    exact = [(c, layers) for c, layers in won if c.predicts]
+    if network.severity is None or _explains(network, exact, _EXACTLY):
+        return won
+    last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
+    return believed([*claims, *last], network.off) if last else won
+
+
+def _explains(network: MeasuredNetwork, won: Won, least: float = 0.5) -> bool:
+    """Whether at least half, or another share, of the whole deviation is claimed."""
+    claimed = sum(network.off[name] * c.of(name) for c, layers in won for name in layers)
+    return bool(won) and claimed >= least * sum(network.off.values())
+
+
 def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Claim]:
-    for claim in initial_claims(network):
+    for claim in (*initial_claims(network), *one_sided_data(network)):
         if claim.rule in rules:
             yield claim
     for rule in EXPLANATIONS:
@@ -113,12 +149,9 @@ def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Clai
             yield from rule.check(network)
 
 
-Won = list[tuple[Claim, list[str]]]
-
-
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
-    about_data = [(c, layers) for c, layers in won if c.fault in (Fault.DATA, Fault.EITHER)]
+    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE]
     if network.severity is None:
         about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
@@ -141,8 +174,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
         won = [(c, layers) for c, layers in won if _stands(network, c)]
         if not won and network.both_poor:
             return list(disagree.check(network)), Advice.LEAVE
-    claimed = sum(network.off[name] * c.of(name) for c, layers in won for name in layers)
-    if won and claimed >= 0.5 * sum(network.off.values()):
+    if _explains(network, won):
         advice = _advice(network, won[0][0])
         return [_finding(network, c, layers, advice) for c, layers in won], advice
     if network.direction is Direction.SAME:
@@ -159,9 +191,11 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
-    if network.direction is Direction.WORSE or claim.fault is Fault.DATA:
+    if network.direction is Direction.WORSE or claim.fault in (Fault.DATA, Fault.CODE):
         return Advice.LEAVE
-    return Advice.IF_DATA_FIT if claim.fault is Fault.EITHER else Advice.RECALIBRATE
+    certain = claim.predicts or network.data_fit or network.mostly_restored
+    sure = claim.fault is not Fault.EITHER and certain
+    return Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
 
 
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
@@ -170,7 +204,10 @@ def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: 
     worst = max((by_name[name] for name in layers), key=_own_w2)
     share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
-    if network.direction is Direction.SAME:
+    harmless = network.works and network.direction is not Direction.WORSE
+    if harmless and claim.fault in (Fault.DATA, Fault.EITHER):
+        severity = Severity.INFO  # a better preparation could gain next to nothing
+    elif network.direction is Direction.SAME:
         severity = max(severity, Severity.WARNING, key=lambda s: s.rank)
     return network.finding(
         claim.rule,
@@ -218,6 +255,12 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
             message=f"{finding.message}; the data agree with the statistics",
             fix="nothing for inference",
         )
+    if other_weights.made(finding) and any(_names_a_cause(f) for f in found):
+        return replace(
+            finding,
+            severity=Severity.INFO,
+            message=f"{finding.message}; measured, a cause was found that explains more",
+        )
     if _may_be_meant(finding) and _serves_well(measured, network):
         return replace(
             finding,
@@ -229,6 +272,13 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
     if proved and any(f.severity is not Severity.INFO for f in found):
         return replace(finding, fix=f"run `{network.recalibrate}`")
     return finding
+
+
+def _names_a_cause(finding: Finding) -> bool:
+    """Whether an explanation was believed, and not only a disagreement found."""
+    unexplained = (disagree, harmless, would_hurt)
+    serious = finding.severity is not Severity.INFO
+    return serious and not any(rule.made(finding) for rule in unexplained)
 
 
 def _may_be_meant(finding: Finding) -> bool:
@@ -249,4 +299,5 @@ def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bo
     alone = measured.batch or measured.eval
     no_better = network.direction is Direction.WORSE or network.no_better
     no_better = no_better and not network.both_poor
+    no_better = no_better or network.served_downstream(measured)
     return network.thresholds.severity(alone.w2) is None or no_better

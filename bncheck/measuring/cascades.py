@@ -7,7 +7,7 @@ statistics do not reach the layers after it. It says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,7 +18,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.collector import ClassMean, Collector, SingleValueError
+from bncheck.measuring.collector import ClassMean, Collector, SingleValueError, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.labels import class_labels
@@ -63,13 +63,17 @@ class Cascade(StrEnum):
 
 @dataclass(frozen=True)
 class Pass:
-    """What one cascade gave: moments by layer in the order of execution, and how many samples."""
+    """What one cascade gave: moments by layer in the order of execution, and how many samples.
+
+    `calls` has those of each call, for layers that a forward calls several times (batch cascade).
+    """
 
     moments: dict[str, Moments]
     samples: int
     batch_size: int
     skipped: int = 0
     classes: Mapping[str, Mapping[int, ClassMean]] = field(default_factory=dict)
+    calls: Mapping[str, Sequence[Moments]] = field(default_factory=dict)
 
 
 def run_cascade(
@@ -134,7 +138,8 @@ class _Gathering:
             raise BncheckError("give no samples", "check --data", data.name)
         found = self._collector
         classes = found.classes.by_layer()
-        return Pass(found.moments, self._samples, self._largest, self._skipped, classes)
+        layers, calls = by_call(found.moments)
+        return Pass(layers, self._samples, self._largest, self._skipped, classes, calls)
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:

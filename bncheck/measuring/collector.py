@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 _PORTION: Final = 1 << 18
 
 
+#: Of a layer that is called more often in one forward (unrolled over time), no call is kept.
+_CALLS: Final = 16
+_CALL: Final = "\x02"
+
+
 class SingleValueError(BncheckError):
     """A batch gave a layer one value for each channel: its batch variance does not exist."""
 
@@ -127,12 +132,15 @@ class Collector:
 
     def take(self, number: int) -> dict[str, Moments]:
         """The moments of the last forward, batch `number`; the collector is ready for the next."""
-        taken = {}
+        taken: dict[str, Moments] = {}
         for name, calls in self._calls.items():
             pivot = self.pivots[name].double().cpu().numpy()
             if self.labels is not None and len(calls) == 1:
                 self.classes.add(name, calls[0][0], self.labels, pivot)
-            taken[name] = merge_all([_moments(m, q, values, pivot) for m, q, values in calls])
+            each = [_moments(m, q, values, pivot) for m, q, values in calls]
+            if self._normalise and 1 < len(each) <= _CALLS:
+                taken |= {call_name(name, place): moments for place, moments in enumerate(each)}
+            taken[name] = merge_all(each)
             if not taken[name].is_finite:
                 raise BncheckError(
                     f"batch {number} reaches layer {name} with NaN or infinity",
@@ -204,6 +212,23 @@ class Collector:
             var = q.mean(dim=0) - mean * mean
         norm.mean.copy_(self.pivots[norm.name] + mean)
         norm.var.copy_(var.clamp_min(0))
+
+
+def call_name(layer: str, place: int) -> str:
+    """The name of the moments of one call of several in a forward."""
+    return f"{_CALL}{place}{_CALL}{layer}"
+
+
+def by_call(moments: Mapping[str, Moments]) -> tuple[dict[str, Moments], dict[str, list[Moments]]]:
+    """The moments of layers, and those of each call for layers that are called several times."""
+    layers: dict[str, Moments] = {}
+    calls: dict[str, list[Moments]] = {}
+    for name, found in moments.items():
+        if name.startswith(_CALL):
+            calls.setdefault(name.split(_CALL, 2)[2], []).append(found)
+        else:
+            layers[name] = found
+    return layers, calls
 
 
 def portions(x: Tensor) -> Sequence[Tensor]:

@@ -74,12 +74,14 @@ def answers_of(subject: Instrumented, data: Batches, run: Run) -> Answers:
 
 def _with_batch(subject: Instrumented, layers: Layers, seen: Pass) -> Layers:
     moments, classes = subject.in_file(seen.moments), subject.in_file(seen.classes)
+    calls = subject.in_file(seen.calls)
     return tuple(
         replace(
             m,
             batch=deviation(m.layer, moments[m.layer.name]) if _usable(m) else None,
             batch_moments=moments[m.layer.name],
             classes=classes.get(m.layer.name, {}),
+            calls=tuple(calls.get(m.layer.name, ())),
         )
         if m.layer.name in moments
         else m

@@ -124,6 +124,8 @@ class InputWatch:
         def before(module: Any, args: tuple[Any, ...]) -> None:
             if self._first is None and args and isinstance(args[0], torch.Tensor):
                 self._first = (name, module)
+                if self._processes.rank and not self._processes.own_data:
+                    return  # the first batch of the data is another rank's, and run for its pivot
             usual = isinstance(module, torch.nn.Linear) or args[0].ndim == module.weight.ndim
             if self._first is not None and self._first[1] is module and usual:
                 sums = _sums(module, args[0].detach())

@@ -60,10 +60,6 @@ class Answers:
         """How many were answered."""
         return sum(int(part["size"][0]) for part in self.batches if part)
 
-    def first(self, batches: int) -> Answers:
-        """Those of the first batches."""
-        return Answers(self.metric, self.batches[:batches])
-
     def all_of(self, name: str) -> Array | None:
         """One kind of number of all batches, one after another; None where one lacks it."""
         found = [part.get(name) for part in self.batches if part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import W2_MILD, W2_STEM
@@ -22,6 +23,7 @@ from bncheck.measuring.histogram import ShapeWatch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.preprocessing import search
+from bncheck.measuring.replay import replays
 from bncheck.measuring.results import Candidate, Comparison, fits_better
 from bncheck.measuring.run import Run
 from bncheck.measuring.untrained import untrained_layers
@@ -120,6 +122,7 @@ def in_depth(
         comparison=_with_candidate(subject, data, run, comparison, candidates),
         candidates=tuple(candidates),
         untrained=untrained_layers(subject.model),
+        replays=partial(replays, subject, data, run),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.norm_layer import NormLayer
@@ -39,6 +39,21 @@ Z_LIMIT: Final = 5.0
 
 
 @dataclass(frozen=True)
+class Replay:
+    """What the layers see by themselves if the code between them is another, by name of layer."""
+
+    words: str
+    moments: Mapping[str, Moments]
+
+
+Replays: TypeAlias = Callable[[], Sequence[Replay]]
+
+
+def _no_replays() -> Sequence[Replay]:
+    return ()
+
+
+@dataclass(frozen=True)
 class MeasuredLayer:
     """One layer in both cascades; None where it was not reached, or the cascade not needed."""
 
@@ -49,6 +64,7 @@ class MeasuredLayer:
     batch_moments: Moments | None = None
     classes: Mapping[int, ClassMean] = field(default_factory=dict)  # in the batch cascade
     shape: Shape | None = None
+    calls: tuple[Moments, ...] = ()  # of each of several in a forward, in the batch cascade
 
     @property
     def worst_channels(self) -> list[dict[str, object]]:
@@ -91,6 +107,7 @@ class Measurement:
     thresholds: Thresholds = DEFAULT
     untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights
     unmeasured: Mapping[str, str] = field(default_factory=dict)  # layers, and why
+    replays: Replays = _no_replays  # runs the model with other code when asked
     single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property

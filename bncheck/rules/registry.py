@@ -22,6 +22,8 @@ from bncheck.rules.data.bn210_converted import converted
 from bncheck.rules.data.bn211_exchanged import exchanged
 from bncheck.rules.data.bn212_outlier import outlier
 from bncheck.rules.data.bn213_weights import weights_at_fault
+from bncheck.rules.data.bn214_other_code import other_code
+from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
@@ -97,7 +99,10 @@ EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     converted,
     exchanged,
     outlier,
+    shared,
 )
+#: What is asked, at the price of running the model again, only where none of these predicts it.
+LAST_EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (other_code,)
 #: What results say of a measurement.
 RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     disagree,
@@ -126,7 +131,7 @@ _OTHERS: Final[tuple[Rule[None, Finding], ...]] = (
 #: In the order of their codes, which is also the order in which findings are shown.
 RULES: Final[tuple[AnyRule, ...]] = tuple(
     sorted(
-        (*FILE_RULES, *EXPLANATIONS, *RESULT_RULES, *SERIES_RULES, *_OTHERS),
+        (*FILE_RULES, *EXPLANATIONS, *LAST_EXPLANATIONS, *RESULT_RULES, *SERIES_RULES, *_OTHERS),
         key=lambda rule: rule.code,
     )
 )

@@ -119,6 +119,7 @@ def test_json_of_one_report_has_every_promised_key(capsys: pytest.CaptureFixture
     assert layer.keys() == {
         "name", "kind", "channels", "eps", "momentum", "num_batches_tracked", "running_mean",
         "running_var", "weight", "bias", "dead_channels", "w2", "z_share", "worst_channels",
+        "measured", "reason",
     }  # fmt: skip
     assert layer["running_mean"] == {"min": 0.0, "max": 0.0}
     assert layer["running_var"] == {"min": 1.0, "max": 1.0}

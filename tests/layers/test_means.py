@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from bncheck.core.errors import BncheckError
 from bncheck.layers import means
 from bncheck.layers.means import Chain, Chains, adjacent_chains, compared, rectified_mean
-from bncheck.layers.norm_layer import NormLayer
+from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
+from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.tensors import LoadedTensor
-from tests.networks import findings, healthy_layer, network
+from tests.networks import REAL, findings, healthy_layer, network
 
 _ROLES = ("weight", "bias", "running_mean", "running_var")
 
@@ -197,3 +198,22 @@ def test_weights_that_cannot_be_read_are_left_out_and_the_rest_is_judged() -> No
     found = adjacent_chains(named, tensors)
     assert [chain.layer for chain in found.found] == ["bn1"]
     assert found.number == 3
+
+
+@pytest.mark.skipif(not (REAL / "snapshots").is_dir(), reason="real snapshots are not here")
+def test_buffers_of_another_epoch_of_one_run_are_found_in_most_pairs() -> None:
+    """Weights of one epoch, statistics of another; the file's order is that of the calls here."""
+    opened = [open_checkpoint(path) for path in sorted((REAL / "snapshots").iterdir())]
+    layers = [find_layers(checkpoint, Assumptions()) for checkpoint in opened]
+
+    def told(weights: int, buffers: int) -> bool:
+        pairs = zip(layers[weights], layers[buffers], strict=True)
+        mixed = [replace(own, mean=other.mean, var=other.var) for own, other in pairs]
+        chains = adjacent_chains(mixed, opened[weights].tensors.lazy)
+        subject = network(*mixed, chains=replace(chains, certain=True))
+        return any(f.rule == "BN117" for f in findings(subject))
+
+    places = range(0, len(opened), 2)
+    assert not any(told(place, place) for place in places)
+    others = [told(i, j) for i in places for j in places if i != j]
+    assert sum(others) > 0.6 * len(others)

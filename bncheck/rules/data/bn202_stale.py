@@ -11,15 +11,11 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.noise import is_noise
 from bncheck.rules.data.scoring import measured, stored
 from bncheck.rules.rule import Rule, rule
 
 #: Half of the layers deviate at least so much by themselves.
-_TYPICAL: Final = 0.10
-#: Means make at least this share of it behind the first layer: a mean there follows from the
-#: weights, whatever the data are, because the layer before is normalised.
-_MEANS: Final = 0.15
+_TYPICAL: Final = 0.06
 #: The statistics of other weights of the same training resemble these.
 _ALIKE: Final = 0.5
 
@@ -33,7 +29,11 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     momentum too small for how fast the weights moved.
 
     Criterion: W2 from 0.20 (warning) or 0.40 (error), and in the batch cascade most layers deviate
-    by themselves, the median by at least 0.10, in means as well as variances.
+    by themselves, the median by at least 0.06, and behind the first layer in their means more than
+    in their variances, each in units of one image's noise (k_mean > min(k_var, 0.6), see BN201): a
+    mean there is W E + b of a normalised input, which batches and data hardly move and other
+    weights do. The statistics still resemble those of these weights (correlation over channels
+    from 0.5).
 
     Fix: recalibrate; for averaged weights, average the buffers too or update them at the end
     (torch.optim.swa_utils.update_bn).
@@ -55,10 +55,9 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
 
 def _is_stale(network: MeasuredNetwork) -> bool:
-    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL or is_noise(network):
+    if len(network.w2) < 2 or float(np.median(network.w2)) < _TYPICAL:
         return False
-    behind = network.batch[1:]
-    if float(np.median([d.mean_share for d in behind])) < _MEANS:
+    if not network.of_other_weights or network.stem_alone:
         return False
     alike = [resemblance(m) for m in network.layers if network.is_off(m)]
     return float(np.median(alike)) >= _ALIKE

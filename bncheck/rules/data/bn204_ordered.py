@@ -9,7 +9,8 @@ import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
-from bncheck.rules.data.claim import Claim
+from bncheck.rules.data.claim import LEAST, Claim
+from bncheck.rules.data.class_mixture import Mixture, weighted
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import measured, share, stored
 from bncheck.rules.rule import Rule, rule
@@ -19,18 +20,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Means deviate by at least so much before classes are asked.
-_LEAST_SHIFT: Final = 0.04
-#: The share of the mean shift that a mixture of the class means explains.
-_EXPLAINED: Final = 0.88
-#: How far the mixture is from the data's own classes, as half the sum of differences.
-_OTHERWISE: Final = 0.15
 #: The least share of the variance between classes that is missing where batches were sorted.
 _LEAST_MISSING: Final = 0.3
-#: Without labels: a deep layer's running variance is too small, early layers are right.
-_SIGNED: Final = -0.12
+#: Without labels: in a deep layer ln(sigma_r / sigma) is this far below 0, in its own standard
+#: deviations, and early layers are right.
+_SIGN: Final = -0.7
 _TYPICAL: Final = 0.10
 _DEEP: Final = 0.5
+#: The deep layer implies a noise of variances this many times that of the median layer.
+_GROWING: Final = 2.0
+_SHUFFLE: Final = "shuffle while training, as bncheck does with files and folders"
 
 
 @rule("BN204", "ordered-batches", Severity.ERROR, Severity.WARNING)
@@ -41,33 +40,39 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
     deep layers tell classes apart. The running average ends with the mean and the variance of the
     last few classes; a rank that sees a shard of the classes does the same.
 
-    Criterion: with labels, the first layer's running mean is a mixture of the class means with
-    weights of its own: sum_k a_k mu_k, a_k >= 0, sum 1, explains at least 88 % of how far the means
-    are off, and the weights are not those of the data; or the running variances are
-    var - theta between, with between the variance of the class means and one theta from 0.3 for all
-    layers, which explains at least 75 % of the deviation. Else a deep layer deviates most,
-    its running variance is too small (mean ln(running_var / var) below -0.12, not by a few channels
-    alone), and the median layer is right (W2 below 0.10).
+    Criterion: with labels, the statistics of the first layer or of the one that deviates most are
+    those of another mixture of the classes, less even than the data's: mean sum_k a_k mu_k and
+    variance within + t between_a, with a_k >= 0 of sum 1 and 0 <= t <= 1, explain at least 75 % of
+    its deviation. Or the running variances are var - theta between, with between the variance of
+    the class means and one theta from 0.3 for all layers, which explains as much. Else a layer of
+    the deeper half deviates most, its running variance is too small in nearly all channels (mean
+    ln(sigma_r / sigma) below -0.7 of its standard deviation over channels), it implies at least
+    twice the noise of the median layer (k_var, see BN201), and the median layer is right.
 
     Fix: recalibrate with shuffled data; shuffle in training.
     """
-    mixture = _mixture(network)
-    if mixture is not None:
-        explained, weights = mixture
-        top = ", ".join(f"{k} ({w:.0%})" for k, w in weights[:3])
-        yield Claim(
-            self,
-            {m.layer.name: explained for m in network.layers},
-            f"the running means are those of some classes, {top}, not of all: the last batches "
-            "were sorted, or of a shard of the data",
-            advice="shuffle while training, as bncheck does with files and folders",
-            free=float(len(weights)),
-            evidence={"explained_mean_shift": explained},
-        )
+    mixture = network.mixture
+    if mixture is not None and not mixture.more_even and mixture.explained >= LEAST:
+        yield _of_some_classes(self, network, mixture)
         return
     if network.stem.classes:
         yield from _within_classes(self, network)
     yield from _by_variance(self, network)
+
+
+def _of_some_classes(
+    self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork, mixture: Mixture
+) -> Claim:
+    top = ", ".join(f"{k} ({weight:.0%})" for k, weight in mixture.largest[:3])
+    return Claim(
+        self,
+        {m.layer.name: mixture.explained for m in network.layers},
+        f"the running means are those of some classes, {top}, not of all: the last batches "
+        "were sorted, or of a shard of the data",
+        advice=_SHUFFLE,
+        free=float(mixture.free),
+        evidence={"explained_mean_shift": mixture.explained},
+    )
 
 
 def _within_classes(
@@ -89,7 +94,7 @@ def _within_classes(
         shares,
         f"the running variances lack {min(theta, 1.0):.0%} of the variance between classes: the "
         "last batches were sorted by class",
-        advice="shuffle while training, as bncheck does with files and folders",
+        advice=_SHUFFLE,
         free=2.0,
         evidence={"missing": theta},
     )
@@ -109,23 +114,20 @@ def _between_missing(layers: list[MeasuredLayer]) -> float:
 def _between(m: MeasuredLayer) -> Floats:
     """The variance of the class means, (C,)."""
     counts = np.array([c.images for c in m.classes.values()], np.float64)
-    means = np.stack([c.mean for c in m.classes.values()])
-    middle = counts @ means / counts.sum()
-    return np.asarray(counts @ (means - middle) ** 2 / counts.sum())
+    return weighted(np.stack([c.mean for c in m.classes.values()]), counts / counts.sum())[1]
 
 
 def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
-    if len(network.w2) < 3:
+    if len(network.w2) < 3 or network.of_other_weights:
         return
     place = int(np.argmax(network.w2))
-    deepest = network.batch[place]
-    if place < _DEEP * (len(network.w2) - 1) or deepest.signed > _SIGNED:
+    deepest, implied = network.batch[place], network.implied
+    middle = float(np.median([found.by_variances for found in implied]))
+    if place < _DEEP * (len(network.w2) - 1) or implied[place].sign > _SIGN:
         return
-    if float(np.median(deepest.log_variance_ratio)) > _SIGNED / 2:  # a few broken channels
+    if implied[place].by_variances < _GROWING * middle:
         return
-    if float(deepest.log_variance_ratio.std()) < abs(deepest.signed) / 2:  # a factor, not a mixture
-        return
-    if float(np.median(network.w2)) >= _TYPICAL:
+    if float(np.median(network.w2)) >= max(_TYPICAL, network.w2[place] / 2):
         return
     yield Claim(
         self,
@@ -133,79 +135,8 @@ def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -
         f"early layers agree, and deep ones hold {float(np.exp(deepest.signed)):.0%} times the "
         "variance they see: the last batches of training were alike, as when the data are "
         "sorted by class",
-        advice="shuffle while training, as bncheck does with files and folders",
+        advice=_SHUFFLE,
         free=1.5 * network.stem.layer.channels,
         predicts=False,
         evidence={"log_variance_ratio": deepest.signed},
     )
-
-
-def _mixture(network: MeasuredNetwork) -> tuple[float, list[tuple[int, float]]] | None:
-    """What share of the shifted means classes explain, and their weights."""
-    found = class_mixture(network)
-    if found is None or found[0] < _EXPLAINED:
-        return None
-    explained, weights = found
-    order = sorted(weights.items(), key=lambda item: -item[1])
-    return explained, [(label, weight) for label, weight in order if weight > 0.01]
-
-
-def class_mixture(network: MeasuredNetwork) -> tuple[float, dict[int, float]] | None:
-    """The mixture of class means that the first layer's running means are, and its share.
-
-    No normalisation comes before the first layer, so its class means are those of sorted batches,
-    too. None where its means are not off, or where the mixture is the one of the data.
-    """
-    stem = network.stem
-    labels = sorted(stem.classes)
-    scaled = _scaled(stem, labels)
-    if scaled is None:
-        return None
-    classes, shift = scaled
-    if float(np.sqrt(np.mean(shift**2))) < _LEAST_SHIFT or len(shift) <= 2 * len(labels):
-        return None
-    weights = simplex_least_squares(classes, shift)
-    given = np.array([stem.classes[k].images for k in labels], np.float64)
-    if float(np.abs(weights - given / given.sum()).sum()) / 2 < _OTHERWISE:
-        return None
-    explained = _explained(classes, shift, weights, len(labels) - 1)
-    return explained, dict(zip(labels, map(float, weights), strict=True))
-
-
-def _scaled(m: MeasuredLayer, labels: list[int]) -> tuple[Floats, Floats] | None:
-    """Class means and the running mean about the measured mean, in standard deviations."""
-    if len(labels) < 2 or sorted(m.classes) != labels:
-        return None
-    seen_mean, seen_var = measured(m)
-    scale = 1 / np.sqrt(np.maximum(seen_var, 0) + (m.layer.eps.value or 0.0) + 1e-12)
-    classes = np.stack([(m.classes[k].mean - seen_mean) * scale for k in labels], axis=1)
-    return classes, (stored(m)[0] - seen_mean) * scale
-
-
-def _explained(classes: Floats, shift: Floats, weights: Floats, free: int) -> float:
-    left = float(np.sum((classes @ weights - shift) ** 2)) * len(shift) / (len(shift) - free)
-    return 1 - left / float(np.sum(shift**2))
-
-
-def simplex_least_squares(matrix: Floats, target: Floats, steps: int = 2000) -> Floats:
-    """The weights, at least 0 and of sum 1, for which matrix @ weights is nearest to the target.
-
-    Projected gradient descent (Duchi et al. 2008 for the projection); (C, K) and (C,) give (K,).
-    """
-    number = matrix.shape[1]
-    weights = np.full(number, 1 / number)
-    gram, pull = matrix.T @ matrix, matrix.T @ target
-    step = 1 / max(float(np.linalg.norm(gram, 2)), 1e-12)
-    for _ in range(steps):
-        moved = _on_simplex(weights - step * (gram @ weights - pull))
-        if float(np.abs(moved - weights).max()) < 1e-9:
-            break
-        weights = moved
-    return weights
-
-
-def _on_simplex(values: Floats) -> Floats:
-    descending = np.sort(values)[::-1]
-    excess = (np.cumsum(descending) - 1) / np.arange(1, len(values) + 1)
-    last = int(np.nonzero(descending > excess)[0][-1])
-    return np.asarray(np.maximum(values - excess[last], 0))

@@ -42,7 +42,7 @@ _CERTAIN: Final = 0.97
 #: Means are moved alone where the logarithms of the variances are off by less than this, or than
 #: 2.5 times what the running average's own noise explains.
 _RIGHT: Final = 0.03
-_LEAST_SHIFT: Final = 0.15
+_LEAST_SHIFT: Final = 0.3
 
 
 @rule("BN210", "converted-statistics", Severity.ERROR, Severity.WARNING)

@@ -1,8 +1,8 @@
 """What one explanation says of a measurement, and which of several are believed.
 
-Explanations compete layer by layer. One wins a layer where it predicts at least LEAST of the
-layer's deviation and MARGIN more than any simpler one; several may stand together, a layer each.
-What no explanation covers is reported as unexplained.
+One explains a layer where it predicts at least LEAST of the layer's deviation. The smallest set of
+explanations that explains most of the whole deviation is believed; several may stand together, a
+layer each. What no explanation covers is reported as unexplained.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Evidence, Severity
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 #: The least share of a layer's deviation that an explanation must predict to be named.
 LEAST: Final = 0.75
-#: By how much a freer explanation must beat a simpler one.
+#: By how much an explanation of any freedom must beat one of none; half of it at MIDDLE numbers.
 MARGIN: Final = 0.08
+MIDDLE: Final = 8.0
+#: What a second explanation must add to the share of the whole.
+COST: Final = 0.1
 
 
 class Fault(StrEnum):
@@ -29,6 +33,7 @@ class Fault(StrEnum):
     STATISTICS = "statistics"
     DATA = "data"
     EITHER = "either"
+    CODE = "code"
 
 
 @dataclass(frozen=True)
@@ -54,28 +59,42 @@ class Claim:
         """The share of a layer's deviation that it predicts."""
         return self.shares.get(layer, 0.0)
 
+    def net(self, layer: str) -> float:
+        """The same less what its freedom alone may give."""
+        return self.of(layer) - MARGIN * self.free / (self.free + MIDDLE)
+
 
 def believed(claims: Iterable[Claim], off: Mapping[str, float]) -> list[tuple[Claim, list[str]]]:
     """The claims that win, each with its layers; `off` weighs the layers that deviate.
 
-    The claim that explains most of the whole deviation comes first.
+    Of all sets of up to three rules, the one that explains most of the whole deviation, less COST
+    for every rule beyond the first: one fault is likelier than two that happen to meet. The claim
+    that explains most comes first.
     """
     ordered = sorted(claims, key=lambda claim: claim.free)
+    rules = list(dict.fromkeys(claim.rule.code for claim in ordered))
+    sets = [one for size in (1, 2, 3) for one in combinations(rules, size)]
+    if not sets or not off:
+        return []
+    chosen = max(sets, key=lambda one: _worth(ordered, one, off))
     won: dict[int, list[str]] = {}
     for layer in off:
-        best = _best(ordered, layer)
+        best = _best(ordered, chosen, layer)
         if best is not None:
             won.setdefault(ordered.index(best), []).append(layer)
     found = [(ordered[place], layers) for place, layers in won.items()]
     return sorted(found, key=lambda pair: -sum(off[name] * pair[0].of(name) for name in pair[1]))
 
 
-def _best(ordered: Sequence[Claim], layer: str) -> Claim | None:
-    best: Claim | None = None
-    for claim in ordered:
-        share = claim.of(layer)
-        if share < LEAST:
-            continue
-        if best is None or share > best.of(layer) + MARGIN * (claim.free > best.free):
-            best = claim
-    return best
+def _worth(ordered: Sequence[Claim], chosen: Sequence[str], off: Mapping[str, float]) -> float:
+    """The share of the whole deviation that some rules explain together, less what they cost."""
+    explained = 0.0
+    for layer, weight in off.items():
+        best = _best(ordered, chosen, layer)
+        explained += weight * best.net(layer) if best is not None else 0.0
+    return explained / sum(off.values()) - COST * (len(chosen) - 1)
+
+
+def _best(ordered: Sequence[Claim], chosen: Sequence[str], layer: str) -> Claim | None:
+    able = [c for c in ordered if c.rule.code in chosen and c.of(layer) >= LEAST]
+    return max(able, key=lambda claim: claim.net(layer), default=None)

@@ -10,16 +10,26 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
-from bncheck.core.thresholds import Thresholds
+from bncheck.core.thresholds import W2_STEM, Thresholds
 from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
+from bncheck.rules.data.class_mixture import Mixture, class_mixture
+from bncheck.rules.data.implied import Implied, implied
 from bncheck.rules.rule import AnyRule
 
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
 _OFF: Final = 0.06
 _OFF_SHARE: Final = 0.2
+#: Means are looked at in layers that deviate by this W2.
+_MOVED: Final = 0.04
+#: kappa / B of momentum 0.9 and batches of 2, with room for scatter.
+_BEYOND_NOISE: Final = 0.6
+#: Layers agree with what they see below this W2.
+_AGREES: Final = 0.10
+#: An accuracy from which nothing can be wrong with the data that matters.
+_WORKS: Final = 0.95
 #: Standard errors by which measured statistics must serve better where W2 is small.
 _BEYOND_CHANCE: Final = 2.5
 #: Inputs on the usual scale: mean in standard deviations, and the standard deviation.
@@ -99,6 +109,54 @@ class MeasuredNetwork:
         """Whether the layer deviates by itself."""
         return measured.layer.name in self.off
 
+    @cached_property
+    def implied(self) -> list[Implied]:
+        """What each layer would imply of the running average, were it noise."""
+        return [implied(m) for m in self.layers]
+
+    @cached_property
+    def of_other_weights(self) -> bool:
+        """Whether means behind the first layer are off as batches cannot move them.
+
+        By more than the variances, in units of noise, or by more than any noise.
+        """
+        behind = [
+            found.by_means > min(found.by_variances, _BEYOND_NOISE)
+            for m, found in zip(self.layers[1:], self.implied[1:], strict=True)
+            if m.batch is not None and m.batch.w2 >= _MOVED
+        ]
+        return bool(behind) and float(np.mean(behind)) > 0.5
+
+    @cached_property
+    def mixture(self) -> Mixture | None:
+        """The mixture of classes that the first layer's statistics, or the worst one's, are of.
+
+        Before the first layer nothing is normalised; behind it the class means are those of sorted
+        batches only where the layers before are nearly right, as they are before the worst one.
+        """
+        found = [class_mixture(m) for m in (self.stem, self.culprit) if self.is_off(m)]
+        return max(
+            (mixture for mixture in found if mixture is not None),
+            key=lambda mixture: mixture.explained,
+            default=None,
+        )
+
+    @property
+    def data_fit(self) -> bool:
+        """Whether the first layer, which sees the data directly, agrees with them."""
+        return float(self.w2[0]) < W2_STEM
+
+    def served_downstream(self, measured: MeasuredLayer) -> bool:
+        """Whether all layers after this one agree with what they see *with* its statistics.
+
+        A layer at 0 and 1 that the network was trained with feeds later layers what they were
+        trained on: in the eval cascade they agree. Statistics that were lost after training do not.
+        """
+        place = self.layers.index(measured)
+        after = [m.eval.w2 for m in self.layers[place + 1 :] if m.eval is not None]
+        agrees = bool(after) and max(after) < _AGREES
+        return agrees and (self.works or self.direction is Direction.UNKNOWN)
+
     @property
     def stem_alone(self) -> bool:
         """Whether the first layer deviates, and the others hardly beside it."""
@@ -125,6 +183,13 @@ class MeasuredNetwork:
         return c is not None and c.poor
 
     @property
+    def works(self) -> bool:
+        """Whether the running statistics serve these data so well that little can be gained."""
+        c = self.measurement.comparison
+        good = c is not None and c.metric == "accuracy" and (c.before or 0.0) >= _WORKS
+        return good and self.direction is not Direction.BETTER
+
+    @property
     def no_better(self) -> bool:
         """Whether measured statistics are no better, and by a standard error worse."""
         c = self.measurement.comparison
@@ -145,6 +210,14 @@ class MeasuredNetwork:
         return self.measurement.direction
 
     @property
+    def trained_like_this(self) -> bool:
+        """Whether no layer is off in deployment but such as the later ones were trained with."""
+        off = [m for m in self.layers if m.eval and self.thresholds.severity(m.eval.w2)]
+        return bool(off) and all(
+            at_initial_statistics(m.layer) and self.served_downstream(m) for m in off
+        )
+
+    @property
     def untouched(self) -> list[MeasuredLayer]:
         """Layers that are still at mean 0 and variance 1, and should not be."""
         return [
@@ -153,6 +226,7 @@ class MeasuredNetwork:
             if (at_initial_statistics(m.layer) or never_written(m.layer))
             and m.batch is not None
             and self.thresholds.severity(m.batch.w2)
+            and not self.served_downstream(m)
         ]
 
     def results(self) -> str:

@@ -11,8 +11,8 @@ from bncheck.core.words import count
 from bncheck.layers.means import Chain, Chains
 from bncheck.rules.rule import Network, Rule, rule
 
-#: Correlation of predicted and stored means. By a graph: sound layers have .95 and more (.85 in
-#: one network of 30), permuted ones less than .5 in 95 of 100.
+#: Correlation of predicted and stored means by a graph: sound layers have .95 and more (.85 in one
+#: network), layers with their channels permuted less than .5 in 95 of 100.
 _BROKEN: Final = 0.5
 _SOUND: Final = 0.85
 #: By the order of tensors, half of which may be connected in another way: the median of sound files
@@ -39,18 +39,20 @@ def other_weights(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
     the next BatchNorm must have stored. Where it has not, the statistics were taken with other
     weights: channels in another order, turned signs, buffers of another run or epoch.
 
-    Criterion: with a graph (ONNX, or --model with --data) an error where the correlation over
-    channels is below .5 and the means are off by .2 standard deviations and more, while the median
-    of the other layers is .85 and more; a warning for the model where no layer is that sound, and
-    where the median deviation of four layers or more is above .3 standard deviations. From the
-    order of the tensors in a file alone, only a warning for the whole: a median correlation below
-    .3 over at least four neighbours, of which not a quarter is above .5. Layers of fewer than 8
-    channels are not judged, nor what lies behind an operation that is not understood. At most 64
-    MiB of weights are read, the smallest first.
+    Criterion: with a graph (ONNX, or --model with --data where data and statistics differ) an error
+    where the correlation over channels is below .5 and the means are off by .2 standard deviations
+    and more, while the median of the other layers is .85 and more. An ONNX model is warned about as
+    a whole where no layer is that sound, and where the median deviation of four layers or more is
+    above .3 standard deviations. From the order of the tensors in a file alone, only a warning for
+    the whole: a median correlation below .3 over at least four neighbours, of which not a quarter
+    is above .5. Layers of fewer than 8 channels are not judged, nor what lies behind an operation
+    that is not understood. At most 64 MiB of weights are read from a file, the smallest first.
 
-    It is blind to variances, and to an average of near weights. Measured on 52 files of others and
-    on eleven snapshots of one run; the relation is that of a rectified Gaussian,
-    https://en.wikipedia.org/wiki/Rectified_Gaussian_distribution, and of the layers' own formula.
+    It is blind to variances, and to an average of near weights. Measured on four networks of
+    others: the 97 sound layers have .96 and more, and 94 of 97 are found with their channels in
+    another order; of eleven snapshots of one run, 81 of 110 pairs of weights and other buffers are
+    found. The relation is the mean of a rectified Gaussian,
+    https://en.wikipedia.org/wiki/Rectified_Gaussian_distribution, put into the layers' own formula.
 
     Fix: take weights and buffers from one checkpoint, or recalibrate with data.
     """

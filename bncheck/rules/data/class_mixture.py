@@ -1,0 +1,128 @@
+"""Are a layer's statistics those of another mixture of the data's classes?
+
+With class means mu_k (in the batch cascade), running statistics of data whose classes have shares
+a_k >= 0, sum a_k = 1, would be
+
+    mean = sum_k a_k mu_k        var = within + t sum_k a_k (mu_k - mean)^2
+
+with within = var - the variance between classes as the data have them. t = 1 where every batch held
+the mixture (a rank's shard), 0 where each held one class (sorted data). a is the simplex least
+squares fit of the means, or uniform, which has no freedom; t the best in 0..1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.measuring.measurement import MeasuredLayer
+from bncheck.rules.data.scoring import measured, share, stored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+#: How far a mixture is from the data's own classes, as half the sum of differences.
+_OTHERWISE: Final = 0.15
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The shares of the classes that a layer's statistics are of, and what that explains."""
+
+    weights: dict[int, float]
+    given: dict[int, float]
+    explained: float
+    free: int
+
+    @property
+    def largest(self) -> list[tuple[int, float]]:
+        """Classes with their shares, the largest first."""
+        order = sorted(self.weights.items(), key=lambda item: -item[1])
+        return [(label, weight) for label, weight in order if weight > 0.01]
+
+    @property
+    def more_even(self) -> bool:
+        """Whether it is the data that are one-sided: their entropy is the smaller one."""
+        return _entropy(self.weights) > _entropy(self.given)
+
+
+def class_mixture(m: MeasuredLayer) -> Mixture | None:
+    """The mixture that explains most; None where the data's own classes do as well."""
+    labels = sorted(m.classes)
+    if len(labels) < 2:
+        return None
+    counts = np.array([m.classes[k].images for k in labels], np.float64)
+    own, number = counts / counts.sum(), len(labels)
+    options = [(np.full(number, 1 / number), 0)]
+    if m.layer.channels > number:
+        options.append((_fitted(m, labels), number - 1))
+    found = [
+        Mixture(
+            dict(zip(labels, map(float, weights), strict=True)),
+            dict(zip(labels, map(float, own), strict=True)),
+            _explained(m, labels, own, weights, free),
+            free,
+        )
+        for weights, free in options
+        if float(np.abs(weights - own).sum()) / 2 >= _OTHERWISE
+    ]
+    return max(found, key=lambda mixture: mixture.explained, default=None)
+
+
+def _fitted(m: MeasuredLayer, labels: list[int]) -> Floats:
+    seen_mean, seen_var = measured(m)
+    scale = 1 / np.sqrt(np.maximum(seen_var, 0) + (m.layer.eps.value or 0.0) + _TINY)
+    classes = np.stack([(m.classes[k].mean - seen_mean) * scale for k in labels], axis=1)
+    return simplex_least_squares(classes, (stored(m)[0] - seen_mean) * scale)
+
+
+def _explained(
+    m: MeasuredLayer, labels: list[int], own: Floats, weights: Floats, free: int
+) -> float:
+    means = np.stack([m.classes[k].mean for k in labels])
+    mean, between = weighted(means, weights)
+    within = np.maximum(measured(m)[1] - weighted(means, own)[1], 0.0)
+    seen = np.maximum(measured(m)[1], _TINY)
+    pull, off = between / seen, (stored(m)[1] - within) / seen
+    t = float(np.clip(pull @ off / max(float(pull @ pull), _TINY), 0.0, 1.0))
+    return share(m, mean, within + t * between, free + 1)
+
+
+def weighted(means: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Mean of class means (K, C) and their variance, for shares (K,) of the classes; (C,) each."""
+    mean = weights @ means
+    return mean, np.asarray(weights @ (means - mean) ** 2)
+
+
+def _entropy(shares: dict[int, float]) -> float:
+    values = np.array([value for value in shares.values() if value > 0])
+    return float(-np.sum(values * np.log(values)))
+
+
+def simplex_least_squares(matrix: Floats, target: Floats, steps: int = 2000) -> Floats:
+    """The weights, at least 0 and of sum 1, for which matrix @ weights is nearest to the target.
+
+    Projected gradient descent (Duchi et al. 2008 for the projection); (C, K) and (C,) give (K,).
+    """
+    number = matrix.shape[1]
+    weights = np.full(number, 1 / number)
+    gram, pull = matrix.T @ matrix, matrix.T @ target
+    step = 1 / max(float(np.linalg.norm(gram, 2)), _TINY)
+    for _ in range(steps):
+        moved = _on_simplex(weights - step * (gram @ weights - pull))
+        if float(np.abs(moved - weights).max()) < 1e-9:
+            break
+        weights = moved
+    return weights
+
+
+def _on_simplex(values: Floats) -> Floats:
+    descending = np.sort(values)[::-1]
+    excess = (np.cumsum(descending) - 1) / np.arange(1, len(values) + 1)
+    last = int(np.nonzero(descending > excess)[0][-1])
+    return np.asarray(np.maximum(values - excess[last], 0))

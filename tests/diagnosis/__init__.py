@@ -1,0 +1,1 @@
+"""Planted faults: how well the diagnosis names what was done to a network."""
