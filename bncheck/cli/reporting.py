@@ -13,6 +13,8 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
 from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, render
 
+_SLICE = 1 << 20
+
 
 def format_option(formats: tuple[Format, ...]) -> Any:
     """--format with what a command has, and nothing else."""
@@ -103,7 +105,9 @@ class Delivery:
         for format_, path in self.files:
             write_text(path, render(format_, said, limit))
         if self.shown is not Format.TEXT:
-            typer.echo(render(self.shown, said, limit), nl=False)
+            rendered = render(self.shown, said, limit)
+            for start in range(0, len(rendered), _SLICE):  # encoded at once it would be there twice
+                typer.echo(rendered[start : start + _SLICE], nl=False)
             return
         from bncheck.reporting import text
 

@@ -66,6 +66,13 @@ class Budget:
             "MAX_NAME_LETTERS", limits.MAX_NAME_LETTERS, "has names of more than {} characters"
         )
 
+        self.computed = Account(
+            "MAX_COMPUTED_BYTES",
+            limits.MAX_COMPUTED_BYTES,
+            "takes more than {} bytes for the constants that it computes",
+            "export it again with constant folding",
+        )
+
     def check(self) -> None:
         """Raise BncheckError where one of the limits was hit, however that ended."""
         for account in vars(self).values():

@@ -59,6 +59,11 @@ MAX_NAME_LETTERS: Final = 64 * MIB
 #: is judged and reported.
 MAX_LAYERS: Final = 10_000
 
+#: Findings on one checkpoint, and letters in the names of their layers: a report says each name
+#: several times. The largest networks have a few hundred findings.
+MAX_FINDINGS: Final = 30_000
+MAX_FINDING_LETTERS: Final = 4 * MIB
+
 #: Numbers in all normalisation layers together, and the most that reading one of their tensors may
 #: take from the file (strides spread it): the largest networks have 3 million. Rules look at them
 #: in float64.
@@ -82,6 +87,10 @@ MAX_ONNX_FIELDS: Final = 1_000_000
 #: that an ONNX model computes of constants, what is read for it included.
 MAX_MADE_NUMBERS: Final = 1 << 24
 MAX_COMPUTED_NUMBERS: Final = 1 << 29
+
+#: Memory for the constants that normalisation layers of an ONNX model are computed from, and are
+#: kept: all statistics of the largest networks take 12 MB.
+MAX_COMPUTED_BYTES: Final = 64 * MIB
 
 #: What a .npz of data takes in memory beyond its own size: all of it is inflated. CIFAR in float32
 #: is 614 MB.

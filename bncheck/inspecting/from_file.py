@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding
+from bncheck.core.limits import MAX_FINDING_LETTERS, MAX_FINDINGS
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.inspecting.chains import chains_of
 from bncheck.inspecting.report import InspectReport
@@ -75,7 +77,9 @@ def static_findings(
     )
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
         findings = [
-            finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)
+            *_bounded(
+                finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)
+            )
         ]
     return sorted(findings, key=lambda finding: finding.severity.rank)
 
@@ -84,6 +88,21 @@ def _in_torch_s_names(layers: tuple[NormLayer, ...]) -> bool:
     """Only torch's BatchNorm has a num_batches_tracked beside its running_mean."""
     names = [layer.tensors.get("running_mean", "running_mean") for layer in layers if layer.tracked]
     return not names or any(split_name(name)[1] == "running_mean" for name in names)
+
+
+def _bounded(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings, as long as a report of them fits into time and memory."""
+    left, letters = MAX_FINDINGS, MAX_FINDING_LETTERS
+    for finding in findings:
+        left -= 1
+        letters -= len((finding.layer or "").encode("unicode_escape"))  # as reports show it
+        if left < 0 or letters < 0:
+            limit = "MAX_FINDINGS" if left < 0 else "MAX_FINDING_LETTERS"
+            raise BncheckError(
+                f"has more findings than a report can hold (limit {limit})",
+                "take a part of it with --key, or fewer rules with --select",
+            )
+        yield finding
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:

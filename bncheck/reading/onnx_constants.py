@@ -10,6 +10,7 @@ To teach bncheck an operator that constants pass through, add one line to `_COMP
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -54,6 +55,10 @@ _COMPUTED: Final[Mapping[str, tuple[int, ...]]] = {
 _LEAST_VERSION: Final = {"DequantizeLinear": 19}
 _SMALL: Final = 64  # numbers that can be a shape
 _PRODUCTS: Final = 64  # take as long as computing a number
+#: onnx' reference does these in Python, each number by itself.
+_SLOW: Final = {"GatherND": 32, "ScatterND": 32, "GatherElements": 16, "ScatterElements": 16}
+_NODE_BYTES: Final = 8192  # what remembering a computed constant takes, however small it is
+_FOLD: Final = "export it again with constant folding"
 _SOURCES: Final = 16  # stored constants that one is taken to come from
 #: Results are computed at this depth, so that asking for one is not a recursion without end.
 _DEEPEST: Final = 32
@@ -87,12 +92,17 @@ class Constant:
 
 
 class Resolver:
-    """Finds the constants of one model. `load` reads a stored tensor."""
+    """Finds the constants of one model.
+
+    `load` reads a stored tensor. `kept` is asked for the bytes of what is computed, all of which
+    stays in memory; None: as much as the work allows.
+    """
 
     def __init__(
         self,
         model: onnx.ModelProto,
         load: Callable[[onnx.TensorProto], Array] = numpy_helper.to_array,
+        kept: Account | None = None,
     ) -> None:
         self.opset = opset_of(model)
         self._ir = max(model.ir_version, 4)
@@ -101,8 +111,9 @@ class Resolver:
             "MAX_COMPUTED_NUMBERS",
             MAX_COMPUTED_NUMBERS,
             "computes more than {} constant numbers",
-            "export it again with constant folding",
+            _FOLD,
         )
+        self._kept = kept
 
     def stored(self, name: str, tensor: onnx.TensorProto) -> Constant:
         """An initialiser, or the tensor of a Constant node."""
@@ -148,12 +159,16 @@ class Resolver:
     def _computed(
         self, node: onnx.NodeProto, given: Mapping[str, Constant]
     ) -> Sequence[Constant] | None:
+        self._keep(_NODE_BYTES)
         kinds = self._inferred(node, given)
+        if any(dtype == onnx.TensorProto.STRING for _, dtype in kinds or ()):
+            return None
         inputs = [constant.elements for constant in given.values()]
         outputs = [math.prod(shape) for shape, _ in kinds or ()]
         if kinds is None or max(outputs) > max(MAX_MADE_NUMBERS, *inputs):
             return None
-        run = partial(self._run, node, given, _work(node.op_type, inputs, outputs))
+        size = sum(math.prod(shape) * _itemsize(dtype) for shape, dtype in kinds)
+        run = partial(self._run, node, given, _work(node.op_type, inputs, outputs), size)
         results = lru_cache(maxsize=None)(run)
         origins = tuple(dict.fromkeys(o for c in given.values() for o in c.origins or (c,)))
         depth = 1 + max(constant.depth for constant in given.values())
@@ -192,7 +207,7 @@ class Resolver:
         return [(tuple(d.dim_value for d in kind.shape.dim), kind.elem_type) for kind in kinds]
 
     def _run(
-        self, node: onnx.NodeProto, given: Mapping[str, Constant], numbers: int
+        self, node: onnx.NodeProto, given: Mapping[str, Constant], numbers: int, size: int
     ) -> Sequence[Array]:
         from onnx.reference import ReferenceEvaluator
 
@@ -206,23 +221,33 @@ class Resolver:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=self._ir)
         feed = {name: constant.read() for name, constant in given.items()}
         self._work.take(numbers)
+        self._keep(size)
         try:
-            results = list(ReferenceEvaluator(model).run(None, feed))
+            with warnings.catch_warnings(action="ignore"):  # numbers of a stranger overflow
+                results = list(ReferenceEvaluator(model).run(None, feed))
         except Exception as error:
             raise _not_computed(node, type(error).__name__) from None
         return results
+
+    def _keep(self, size: int) -> None:
+        if self._kept:
+            self._kept.take(size)
+
+
+def _itemsize(dtype: int) -> int:
+    return int(np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize)
 
 
 def _not_computed(node: onnx.NodeProto, why: str) -> BncheckError:
     return BncheckError(
         f"has a constant {quoted(str(node.output[0]))} that cannot be computed ({why})",
-        "export it again with constant folding",
+        _FOLD,
     )
 
 
 def _work(kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> int:
     """What computing a node takes, in numbers that are read or written."""
-    numbers = sum(inputs) + sum(outputs)
+    numbers = (sum(inputs) + sum(outputs)) * _SLOW.get(kind, 1)
     if kind not in ("MatMul", "Gemm"):
         return numbers
     products = math.isqrt(math.prod((*inputs[:2], *outputs)))  # m k n = sqrt(mk * kn * mn)

@@ -93,7 +93,8 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
     model = without_functions(model)
-    resolver = Resolver(model, partial(load_tensor, folder=ModelFolder(path, source.budget)))
+    load = partial(load_tensor, folder=ModelFolder(path, source.budget))
+    resolver = Resolver(model, load, source.budget.computed)
     found = _Found(resolver, parameters_in(graphs_of(model.graph)))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from tests.hostile.case import ANY, READ, REFUSED, add, file
+from tests.hostile.case import ANY, FOUND, READ, REFUSED, Build, add, file
 from tests.hostile.names import NAMES
 from tests.hostile.safetensors_files import MEAN
 from tests.zoo import onnx_models as zoo
@@ -145,3 +146,40 @@ def _norm_in_a_function(model: onnx.ModelProto) -> None:
 
 add("onnx-norm-in-a-function", REFUSED, "a BatchNorm in a function beside one in the graph",
     partial(_onnx, edit=_norm_in_a_function))  # fmt: skip
+
+
+def _made_of(nodes: list[onnx.NodeProto], stored: Mapping[str, np.ndarray[Any, Any]]) -> Build:
+    """A model whose mean is what these nodes make of what is stored; few bytes."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.initializer.remove(_mean(model))
+        model.graph.initializer.extend(
+            numpy_helper.from_array(value, name) for name, value in stored.items()
+        )
+        norm = list(model.graph.node)
+        del model.graph.node[:]
+        model.graph.node.extend([*nodes, *norm])
+
+    return partial(_onnx, edit=edit)
+
+
+def _doubled(kind: int, times: int, numbers: int) -> Build:
+    """Sums of sums of a constant of so many numbers; three of the last are the mean."""
+    one = helper.make_tensor("one", kind, [1], [1])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["sum0"], value=one),
+        *(helper.make_node("Add", [f"sum{n}"] * 2, [f"sum{n + 1}"]) for n in range(times)),
+        helper.make_node("Slice", [f"sum{times}", "begin", "end"], ["part"]),
+        helper.make_node("Cast", ["part"], [MEAN], to=TensorProto.FLOAT),
+    ]
+    return _made_of(
+        nodes, {"size": np.array([numbers]), "begin": np.array([0]), "end": np.array([3])}
+    )
+
+
+add("onnx-large-constants", REFUSED, "a mean of 20 sums of 16 million numbers, in 2 KB",
+    _doubled(TensorProto.DOUBLE, 20, (1 << 24) - 8))  # fmt: skip
+add("onnx-many-constants", REFUSED, "a mean that 20,000 sums lead to",
+    _doubled(TensorProto.FLOAT, 20_000, 4))  # fmt: skip
+add("onnx-overflowing-constants", READ | FOUND, "a mean whose sums overflow, which numpy warns of",
+    _doubled(TensorProto.FLOAT, 200, 4))  # fmt: skip

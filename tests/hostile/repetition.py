@@ -286,6 +286,17 @@ for _format in ("text", "json", "markdown", "html", "sarif", "junit", "github", 
             f"9,999 layers as {_format}, {_kind} of whose findings is shown", _build,
             options=("--verbose", "--format", _format), long=True)  # fmt: skip
 
+
+@case(REFUSED, "9,999 layers with evil names, of each of which seven rules say something")
+def repeated_findings(folder: Path) -> Path:
+    numbers = np.array([1e-9, 1e6, 0, 1e-30], np.float32).tobytes()
+    views = [tensor() + put(0), tensor((1,), offset=1) + put(1)]
+    parts = [*((role, 0) for role in (*ROLES, "weight", "bias")), ("num_batches_tracked", 1)]
+    evil = "\u202e" * 120
+    names = [text(f"{evil}{n}.{part}") + get(at) for n in range(9_999) for part, at in parts]
+    return file(folder, _zip(0, b"0".join(views) + b"0}(" + b"".join(names) + b"u", numbers))
+
+
 # --- statistics -----------------------------------------------------------------------------------
 
 

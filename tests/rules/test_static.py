@@ -60,6 +60,14 @@ PLANTED: list[tuple[str, Any, set[tuple[str, str]]]] = [
     ("BN102 NaN mean", replace(GOOD, mean=with_var(2, np.nan)), {("BN102", "error")}),
     ("BN102 infinite variance", replace(GOOD, var=with_var(2, np.inf)), {("BN102", "error")}),
     ("BN102 NaN weight", replace(GOOD, weight=with_weight(0, np.nan)), {("BN102", "error")}),
+    *(
+        (f"eps {eps}", replace(GOOD, eps=Setting(eps, Origin.FILE)), {(rule, "error")})
+        for eps, rule in (
+            (float("nan"), "BN102"),
+            (float("-inf"), "BN102"),
+            (-1.0, "BN103"),
+        )
+    ),
     ("BN103", replace(GOOD, var=with_var(3, -1e-6)), {("BN103", "error")}),
     ("BN104 no variance", replace(GOOD, var=None, missing=("running_var",)), {("BN104", "error")}),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,8 +23,8 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
     is still there, while train() never looks at it and the loss stays fine. Half precision gets
     there by overflow. The affine parameters are looked at too: there the optimizer did it.
 
-    Criterion: any running mean, running variance, weight or bias that is not finite, or anything
-    that is called like a statistic and belongs to no layer.
+    Criterion: any running mean, running variance, weight or bias that is not finite, anything that
+    is called like a statistic and belongs to no layer, or an eps that is not finite.
 
     Fix: recalibrate the statistics with data (non-finite weights cannot be recalibrated: go back to
     an earlier checkpoint), and skip non-finite batches while training.
@@ -43,11 +44,12 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
             if tensor is not None
         }
         bad = {name: number for name, number in bad.items() if number}
-        if not bad:
+        eps = layer.eps.value
+        odd = eps is not None and not math.isfinite(eps)
+        if not bad and not odd:
             continue
-        where = " and ".join(
-            f"{name} of {count(number, 'channel')}" for name, number in bad.items()
-        )
+        places = [f"{name} of {count(number, 'channel')}" for name, number in bad.items()]
+        where = " and ".join([*places, *["eps"] * odd])
         parameters = {"weight", "bias"} & bad.keys()
         yield self.finding(
             Severity.ERROR,
@@ -55,8 +57,10 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
             f"NaN or infinity in the {where} (of {layer.channels})",
             "go back to a checkpoint whose weights are finite"
             if parameters
-            else "recalibrate with data, and skip non-finite batches while training",
-            channels=max(bad.values()),
+            else "recalibrate with data, and skip non-finite batches while training"
+            if bad
+            else "build the model with the eps that it was trained with, and save it again",
+            channels=max(bad.values(), default=layer.channels),
         )
     for group in network.unjudged:
         if not group.finite:

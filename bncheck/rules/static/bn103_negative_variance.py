@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,11 +20,19 @@ def negative_variance(self: Rule[Network, Finding], network: Network) -> Iterato
     proportion (a variance of -1e-6 gave a gain of 333). Causes: eps subtracted from the variance
     (old FrozenBatchNorm files), checkpoints merged with a negative weight, momentum outside 0..1.
 
-    Criterion: any running variance < 0.
+    Criterion: any running variance < 0, or a negative eps, which makes one of small variances.
 
     Fix: recalibrate with data, or take the statistics from the checkpoint before the merge.
     """
     for layer in network.tracked:
+        if -math.inf < (layer.eps.value or 0.0) < 0:
+            yield self.finding(
+                Severity.ERROR,
+                layer.name,
+                f"eps is {layer.eps.value:g}: what is divided by is the root of variance + eps",
+                "build the model with the eps that it was trained with, and save it again",
+            )
+            continue
         if layer.var is None:
             continue
         var = layer.var.astype(np.float64)
