@@ -16,6 +16,7 @@ from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torch_objects import attributes
+from bncheck.reading.torchscript_calls import refuse_unfollowed
 from bncheck.reading.torchscript_code import Sources, literal
 from bncheck.reading.torchscript_states import rebuilt_storages, refuse_rebuilt, storages_of
 from bncheck.reading.tree import Path, dotted, norm_module
@@ -26,6 +27,7 @@ def read_torchscript(archive: ZipArchive) -> list[Subtree]:
     """The module, with what a frozen one keeps as constants."""
     _refuse_other_layouts(archive)
     source = Sources(archive)
+    refuse_unfollowed(source)
     pickled = read_zip(archive)
     module = _module(pickled, source, rebuilt_storages(pickled.root, source))
     frozen = _constants(archive, source)

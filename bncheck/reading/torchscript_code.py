@@ -50,6 +50,7 @@ class Sources:
 
     def __init__(self, archive: ZipArchive) -> None:
         self._archive = archive
+        self.budget = archive.budget
         self._texts: dict[str, str] = {}
         self._classes: dict[str, dict[str, str]] = {}
         self._speaks: dict[Global, bool] = {}
@@ -87,8 +88,12 @@ class Sources:
 
     def everything(self) -> list[str]:
         """All files."""
+        return [*self.files().values()]
+
+    def files(self) -> dict[str, str]:
+        """All files by their names."""
         names = [name for name in self._archive.names if re.fullmatch(r"code/.*\.py", name)]
-        return [self._text(name) for name in names]
+        return {name: self._text(name) for name in names}
 
     def _text(self, path: str) -> str:
         if path not in self._texts:
@@ -100,12 +105,12 @@ class Sources:
     def calls(self, text: str) -> Iterator[NormCall]:
         """The calls of batch_norm and instance_norm in a text."""
         for match in _CALL.finditer(text):
-            words = self._arguments(text, match.end())
+            words = self.arguments(text, match.end())
             if len(words) == _ARGUMENTS:
                 roles = dict(zip(_ROLES, words[1:5], strict=True))
                 yield NormCall(match[1], roles, *words[5:8])
 
-    def _arguments(self, text: str, start: int) -> list[str]:
+    def arguments(self, text: str, start: int) -> list[str]:
         """What stands between the commas of a call whose bracket opens before `start`."""
         words, depth, budget = [], 0, self._archive.budget.operations
         for bracket in _BRACKET.finditer(text, start):

@@ -88,7 +88,7 @@ class _Net(nn.Module):
         super().__init__()
         self.bn = nn.BatchNorm2d(4)
         self.bn.load_state_dict(zoo.statistics(), strict=False)
-        self.last: nn.Module = last(4) if last in (_Negated, _BadNorm) else last()
+        self.last: nn.Module = last(4) if last in (_Negated, _BadNorm, _Computed) else last()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.last(self.bn(x))
@@ -152,6 +152,31 @@ def _nested_call(records: Records) -> None:
             records[name] = data[:at] + first + data[end:]
 
 
+class _Unnamed(nn.Module):
+    """Normalises by buffers that are not called like statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("m", torch.zeros(4))
+        self.register_buffer("v", _BAD.clone())
+        self.m: Tensor
+        self.v: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.m, self.v)
+
+
+class _Computed(nn.BatchNorm2d):
+    """Normalises by the negative of what it keeps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        running_mean, running_var = self.running_mean, self.running_var
+        if running_mean is not None and running_var is not None:
+            running_var = -running_var
+            return nn.functional.batch_norm(x, running_mean, running_var)
+        return x
+
+
 class _BadNorm(nn.BatchNorm2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -167,6 +192,10 @@ for _name, _codes, _what, _build in (
      partial(build, last=nn.ReLU, edit=_byte_order)),
     ("nested-call", FOUND, "a frozen batch_norm of what another call returns",
      partial(build, last=_BadNorm, edit=_nested_call, freeze=True)),
+    ("unnamed-statistics", REFUSED, "a batch_norm of buffers that are called m and v",
+     partial(build, last=_Unnamed)),
+    ("computed-statistics", REFUSED, "a batch_norm of the negative variance",
+     partial(build, last=_Computed)),
     ("packed", READ, "no lie: parameters that are unpacked", partial(build, last=_Packed)),
 ):  # fmt: skip
     add(f"torchscript-lie-{_name}", _codes, _what, _build)

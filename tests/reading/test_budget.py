@@ -111,5 +111,5 @@ def test_a_file_that_is_opened_again_is_the_same(tmp_path: Path) -> None:
     source.file.close()  # type: ignore[union-attr]
     (tmp_path / "other").write_bytes(b"two")
     (tmp_path / "other").rename(path)
-    with pytest.raises(BncheckError, match="exchanged"):
+    with pytest.raises(BncheckError, match="was replaced while it was read"):
         source.read(0, 3)
