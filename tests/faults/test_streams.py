@@ -177,7 +177,7 @@ def test_a_crash_of_every_command(
             assert out == ""
             *traceback, last = err.splitlines()
             assert f"this is a bug in bncheck ({type(error).__name__}" in last
-            assert last.endswith("BNCHECK_DEBUG=1 shows") != bool(debug)
+            assert ("BNCHECK_DEBUG=1" in last) != bool(debug)
             assert bool(traceback) == bool(debug)
             assert not debug or any("in fail" in text for text in traceback)
 

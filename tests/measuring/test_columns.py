@@ -27,6 +27,11 @@ class Counting(DigitNet):
         return out
 
 
+#: Where no numbers are predicted, other code between the layers is tried (BN214): at most so many
+#: exchanges, each on 128 samples however many there are.
+REPLAYS = 20 * 128
+
+
 def sample(name: str) -> Counting:
     net = Counting()
     state = bncheck.open_checkpoint(SAMPLES / name).tensors
@@ -44,14 +49,14 @@ def test_a_batch_passes_once_for_each_set_of_statistics(
     x, y = planted.digits("train")
     net = sample(name)
     bncheck.inspect(net, (x, y) if labels else x)
-    assert net.samples <= most * len(x)
+    assert net.samples <= most * len(x) + (REPLAYS if name == "stale.pt" else 0)
 
 
 def test_recalibrating_costs_no_more_than_inspecting() -> None:
     x, y = planted.digits("train")
     net = sample("stale.pt")
     bncheck.recalibrate(net, (x, y))
-    assert net.samples <= 3.1 * len(x)
+    assert net.samples <= 3.1 * len(x) + REPLAYS
 
 
 def test_three_columns() -> None:

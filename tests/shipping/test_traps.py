@@ -297,7 +297,7 @@ def test_axes_are_free_as_asked_for() -> None:
     assert port.shape == (1, 3, 8, 8)
     for axes, words in (
         (Axes(more={"x": (1,)}), "cannot be dynamic"),
-        (Axes(more={"y": (1,)}), "no input"),
+        (Axes(more={"y": (1,)}), "not an input"),
         (Axes(more={"x": (7,)}), "no axis 7"),
         (Axes(batch=False, more={"x": (0,)}), "contradict"),
     ):
