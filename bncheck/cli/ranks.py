@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from bncheck.cli import console
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, TerminatedError
 
 if TYPE_CHECKING:
     from bncheck.measuring.distributed import Processes
@@ -48,13 +48,24 @@ def launched(timeout: float, command: str, **given: object) -> Iterator[Processe
     try:
         with launched_processes(timeout, facts) as processes:
             yield processes
-    except (SharedError, LostRankError):
-        # torchrun ends all when one has failed, which may not keep this one from saying what did.
+    except (SharedError, LostRankError, TerminatedError) as error:
+        # torchrun ends all when one has failed, which may not keep this one from saying what did,
+        # wherever on the way out the signal comes.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise
+        told = next((e for e in _chain(error) if isinstance(e, (SharedError, LostRankError))), None)
+        if told is None or told is error:
+            raise
+        raise told from error
     if processes.rank == 0:
         for note in processes.notes:
             console.note(note)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that were being handled when it came."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _facts(given: dict[str, object]) -> Iterator[tuple[str, str]]:

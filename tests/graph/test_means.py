@@ -119,4 +119,6 @@ def test_a_model_and_its_data_say_which_layer_of_a_bare_file(tmp_path: Path) -> 
     report = inspect(tmp_path / "net.pt", InspectOptions(), measuring)
     found = [f for f in report.findings if f.rule == "BN117"]
     layer = f"module.{name.rpartition('.')[0]}"
-    assert [(f.severity.value, f.layer) for f in found] == [("error", layer)]
+    assert [f.layer for f in found] == [layer]
+    # The measurement proves it, and what it finds is the cause: the prediction is a note beside it.
+    assert [f.layer for f in report.findings if f.severity.value == "error"] == [layer]
