@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bncheck.core.errors import ExitCode
+from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.findings import FailOn, Finding
 
 OutputOption = Annotated[
@@ -40,15 +41,33 @@ ToleranceOption = Annotated[
         help="Largest relative error allowed (default: by dtype).",
     ),
 ]
+
+
+def finite(param: typer.CallbackParam, value: float | None) -> float | None:
+    """Refuse nan and inf, which are floats to a command line: the file would be blamed for them."""
+    if value is not None and not math.isfinite(value):
+        raise BncheckError(
+            f"--{param.name} {value} is not a finite number", "give a number such as 1e-5"
+        )
+    return value
+
+
 EpsOption = Annotated[
     float | None,
-    typer.Option("--eps", min=0.0, metavar="X", help="eps of layers for which the file has none."),
+    typer.Option(
+        "--eps",
+        min=0.0,
+        metavar="X",
+        callback=finite,
+        help="eps of layers for which the file has none.",
+    ),
 ]
 MomentumOption = Annotated[
     float | None,
     typer.Option(
         "--momentum",
         metavar="X",
+        callback=finite,
         min=0.0,
         max=1.0,
         help="Momentum in PyTorch's convention, if the file has none.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import Collector, by_call
@@ -19,9 +19,6 @@ from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.run import Run
-
-if TYPE_CHECKING:
-    pass
 
 #: Given a call's name, arguments and keywords: its result, or NotImplemented to leave it.
 Exchange: TypeAlias = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]

@@ -331,3 +331,15 @@ def test_every_command_is_told_in_one_whole_line(
 def test_a_wrong_argument_in_python_is_one_sentence(call: Callable[[], object]) -> None:
     with pytest.raises(bncheck.BncheckError, match=r"is not a torch.nn.Module|is not a series"):
         call()
+
+
+@pytest.mark.parametrize("option", ["--eps", "--momentum"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_not_blamed_on_the_file(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Result(capsys, "inspect", str(SAMPLES / "healthy.pt"), option, value)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    assert option in result.err
