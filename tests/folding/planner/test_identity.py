@@ -1,3 +1,5 @@
+# torch types the attributes of a Module as Tensor or Module, whatever they are.
+# mypy: disable-error-code="operator,no-any-return"
 """The identity as one more kernel, in float64: every order, factor, group and dimension."""
 
 from __future__ import annotations
