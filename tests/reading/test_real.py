@@ -15,7 +15,7 @@ from tests.zoo.states import numpy_of
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 pytestmark = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the folder of real checkpoints is absent"
+    not REAL.is_dir(), reason="the real files are not here"
 )
 
 #: BatchNorm layers of each file, from the INDEX.md beside them.
