@@ -50,7 +50,7 @@ def _written(name: str, form: str) -> io.BytesIO:
     (model, shape), file = _fitted(name), io.BytesIO()
     x = torch.randn(shape)
     if form == "traced":
-        torch.jit.save(torch.jit.trace(model, x), file)
+        torch.jit.save(torch.jit.trace(model, x), file)  # type: ignore[no-untyped-call]
     elif form == "scripted":
         torch.jit.save(torch.jit.script(model), file)
     else:
@@ -150,7 +150,8 @@ def test_a_change_in_place_is_seen_by_whoever_holds_the_tensor(tmp_path: Path) -
         model.norm.weight.uniform_(0.5, 2)
         model(torch.randn(64, 3, 12, 12))
     path = tmp_path / "net.pt"
-    torch.jit.save(torch.jit.trace(model.eval(), torch.randn(2, 3, 12, 12)), path)
+    traced = torch.jit.trace(model.eval(), torch.randn(2, 3, 12, 12))  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, path)
     (chain,) = _chains(path).found
     assert chain.layer == "behind"
     assert chain.deviation < 0.1
