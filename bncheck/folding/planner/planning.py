@@ -21,6 +21,7 @@ from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.decisions import decisions, kept_for
 from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.forwards import push
+from bncheck.folding.planner.identity import pull_with_identity
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
 from bncheck.folding.planner.plan import Decision, Plan
@@ -94,8 +95,9 @@ class _Planning:
             for into_norms in (False, True):
                 waiting = [norm for norm in waiting if not self._settle(norm, into_norms)]
             waiting = [norm for norm in waiting if self._move(norm, put_beside, True)]
+        waiting = [norm for norm in waiting if self._move(norm, put_beside, False)]
         for norm in waiting:
-            self._move(norm, put_beside, False)
+            self._move(norm, pull_with_identity, False)
 
     def _settle(self, norm: Normalisation, into_norms: bool) -> bool:
         """Whether a normalisation has gone; else why not is noted."""

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from bncheck.graph.aten.norms import BATCH_NORMS
+from bncheck.graph.aten.pooling import windows
+from bncheck.graph.aten.views import LIKE
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value
 from bncheck.graph.program.calls import (
     Arguments,
@@ -18,11 +21,8 @@ from bncheck.graph.program.calls import (
     shape_and_dtype,
 )
 from bncheck.graph.program.constants import Constants
+from bncheck.graph.program.described import described
 from bncheck.graph.program.enclosed import enclosed, owner
-from bncheck.graph.program.norms import BATCH_NORMS
-from bncheck.graph.program.operators import described
-from bncheck.graph.program.pooling import windows
-from bncheck.graph.program.views import LIKE
 from bncheck.graph.specs import Add, Mul, Norm, Spec, Split
 
 if TYPE_CHECKING:
