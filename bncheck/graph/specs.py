@@ -27,7 +27,7 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then.
+    position.
     """
 
     groups: int

@@ -23,17 +23,27 @@ def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
     """What is known without running anything; no chains where nothing says what is connected."""
     if sum(layer.statistics is not None for layer in layers) < 2:
         return Chains()
-    if checkpoint.container is not Container.ONNX:
-        return adjacent_chains(layers, checkpoint.tensors.lazy)
-    from bncheck.graph.onnx.thin import main_graph
-
-    if checkpoint.program is None:
-        return Chains()
     try:
-        graph = main_graph(checkpoint.program)
-        return graph_chains(graph, _weights(graph, checkpoint), layers)
+        graph = _graph(checkpoint)
+        known = graph_chains(graph, _weights(graph, checkpoint), layers) if graph else Chains()
     except Exception:  # a model that contradicts itself has no graph: the other rules judge it
-        return Chains()
+        known = Chains()
+    if checkpoint.container is Container.ONNX or known.found:  # whose tensors have no such order
+        return known
+    return adjacent_chains(layers, checkpoint.tensors.lazy)
+
+
+def _graph(checkpoint: Checkpoint) -> Graph | None:
+    """What the file says of the model's calls."""
+    if checkpoint.program is not None:
+        from bncheck.graph.onnx.thin import main_graph
+
+        return main_graph(checkpoint.program)
+    if checkpoint.listing is not None:
+        from bncheck.graph.listed.read import read_listing
+
+        return read_listing(checkpoint.listing(), checkpoint.tensors.lazy)
+    return None
 
 
 def module_chains(

@@ -20,7 +20,7 @@ def own_operators(opset: int) -> list[type[OpRun]]:
 
 
 class Conv(OpRun):
-    """Convolution as one product of matrices for each group."""
+    """Convolution as products of matrices, those of all groups at once."""
 
     op_domain = ""
 
@@ -37,20 +37,13 @@ class Conv(OpRun):
         windows = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, 2 + axes)))
         picks = [slice(None, None, s) for s in steps] + [slice(None, None, d) for d in gaps]
         windows = windows[(slice(None), slice(None), *picks)]
-        groups = group or 1
-        inner, outer = w.shape[1], w.shape[0] // groups
-        letters = "abc"[:axes]
-        taps = "uvw"[:axes]
-        parts = [
-            np.einsum(
-                f"ni{letters}{taps},oi{taps}->no{letters}",
-                windows[:, g * inner : (g + 1) * inner],
-                w[g * outer : (g + 1) * outer],
-                optimize=True,
-            )
-            for g in range(groups)
-        ]
-        y = np.concatenate(parts, 1)
+        places, groups = windows.shape[2 : 2 + axes], group or 1
+        kernels = w.reshape(groups, w.shape[0] // groups, -1)
+        order = (0, *range(1 + axes, 1 + 2 * axes), *range(1, 1 + axes))
+        y = np.empty((len(x), w.shape[0], *places), dtype=np.result_type(x, w))
+        for sample, seen in zip(y, windows, strict=True):
+            columns = seen.transpose(order).reshape(groups, kernels.shape[2], -1)
+            sample[...] = (kernels @ columns).reshape(sample.shape)
         return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
 
 
@@ -74,15 +67,15 @@ class ConvTranspose(OpRun):
         groups = group or 1
         inner, outer = x.shape[1] // groups, w.shape[1]
         y = np.zeros((x.shape[0], groups * outer, *sizes), dtype=np.result_type(x, w))
+        columns = x.reshape(x.shape[0], groups, inner, -1)
+        kernels = w.reshape(groups, inner, outer, *kernel)
         for tap in np.ndindex(*kernel):
             where = tuple(
                 slice(t * d, t * d + (n - 1) * s + 1, s)
                 for t, d, n, s in zip(tap, gaps, x.shape[2:], steps, strict=True)
             )
-            for g in range(groups):
-                rows = slice(g * inner, (g + 1) * inner)
-                part = np.einsum("ni...,io->no...", x[:, rows], w[(rows, slice(None), *tap)])
-                y[(slice(None), slice(g * outer, (g + 1) * outer), *where)] += part
+            part = kernels[(..., *tap)].swapaxes(1, 2) @ columns
+            y[(slice(None), slice(None), *where)] += part.reshape(*y.shape[:2], *x.shape[2:])
         y = _cut(y, sizes, pads, auto_pad, output_shape, x.shape[2:], steps)
         return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from bncheck.graph.dataflow import Graph, Op, Value
+from bncheck.graph.onnx.light import with_shapes
 from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
@@ -33,18 +34,13 @@ class Part:
 
 def read_model(model: onnx.ModelProto) -> list[Part]:
     """The model's graph and all inside it, outer ones first; shapes are inferred on a copy."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # an operator that it does not know: what has no shape is not folded
-        inferred = onnx.ModelProto()
-        inferred.CopyFrom(model)
-    return list(_parts(model.graph, inferred.graph, model, None))
+    return list(_parts(model.graph, with_shapes(model).graph, model, None))
 
 
 def _parts(
     proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
 ) -> Iterator[Part]:
-    scope = Scope(known, model, outer)
+    scope = Scope(proto, known, model, outer)
     what = "model" if outer is None else "inner graph"
     yield Part(proto, _read(known, scope, what))
     for node, twin in zip(proto.node, known.node, strict=True):
