@@ -84,6 +84,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.shards,
             chosen.program,
             chosen.aliases,
+            chosen.listing,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None

@@ -19,7 +19,7 @@ from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Spec
+from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Rescaled, Spec
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
 
@@ -94,5 +94,7 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
 def _label(node: onnx.NodeProto, spec: Spec, scope: Scope) -> str:
     if isinstance(spec, Norm):
         return layer_name(node, scope.constants)
-    found = owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear)) else ""
+    found = (
+        owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear, Rescaled)) else ""
+    )
     return found or node.name or next((n for n in node.output if n), node.op_type)
