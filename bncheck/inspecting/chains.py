@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -13,10 +14,14 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.checkpoint import Checkpoint, Container
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from bncheck.graph.dataflow import Floats, Graph
-    from bncheck.reading.tensors import Array
+    from bncheck.reading.tensors import Array, LazyTensor
+
+
+#: A pickled module tells the order of a part: it must not hide what all the tensors say.
+_MOST: Final = 0.5
 
 
 def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
@@ -25,12 +30,18 @@ def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
         return Chains()
     try:
         graph = _graph(checkpoint)
-        known = graph_chains(graph, _weights(graph, checkpoint), layers) if graph else Chains()
+        known = (
+            graph_chains(graph, _weights(graph, checkpoint.tensors.lazy), layers)
+            if graph
+            else Chains()
+        )
     except Exception:  # a model that contradicts itself has no graph: the other rules judge it
         known = Chains()
-    if checkpoint.container is Container.ONNX or known.found:  # whose tensors have no such order
+    whole = known.found and len(known.found) >= _MOST * known.number
+    if checkpoint.container is Container.ONNX or whole:  # whose tensors have no such order
         return known
-    return adjacent_chains(layers, checkpoint.tensors.lazy)
+    neighbours = adjacent_chains(layers, checkpoint.tensors.lazy)
+    return neighbours if len(known.found) < _MOST * len(neighbours.found) else known
 
 
 def _graph(checkpoint: Checkpoint) -> Graph | None:
@@ -68,6 +79,30 @@ def module_chains(
     return graph_chains(graph, read, layers, prefix)
 
 
+def traced_chains(
+    model: nn.Module, layers: tuple[NormLayer, ...], prefix: str = ""
+) -> Chains | None:
+    """The same without inputs, as far as torch.fx can follow the module's forward."""
+    from bncheck.graph.listed.read import read_listing
+    from bncheck.graph.program.traced import traced_listing
+    from bncheck.reading.tensors import LoadedTensor
+
+    try:
+        held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        lazy = {
+            name: LoadedTensor(partial(_numbers, tensor), tuple(tensor.shape))
+            for name, tensor in held.items()
+        }
+        graph = read_listing(traced_listing(model), lazy)
+        return graph_chains(graph, _weights(graph, lazy), layers, prefix)
+    except Exception:  # its forward asks for numbers, or for what it was not given
+        return None
+
+
+def _numbers(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().double().numpy())
+
+
 def _in_precision(numbers: Array) -> Floats:
     """Weights in single precision, which is enough for them, and vectors in double."""
     return numbers.astype(np.float32 if numbers.ndim > 1 else np.float64)
@@ -100,11 +135,10 @@ def graph_chains(
     return Chains(tuple(found.values()), sum(1 for _ in graph.norms()), certain=True)
 
 
-def _weights(graph: Graph, checkpoint: Checkpoint) -> Callable[[str], Floats | None]:
+def _weights(graph: Graph, lazy: Mapping[str, LazyTensor]) -> Callable[[str], Floats | None]:
     """The numbers of values: those of the file, as far as they are few enough, or computed ones."""
     from bncheck.graph.specs import Conv, ConvTranspose, Linear
 
-    lazy = checkpoint.tensors.lazy
     maps = [
         op.input(1) or "" for op in graph.ops if isinstance(op.spec, Conv | ConvTranspose | Linear)
     ]

@@ -68,7 +68,9 @@ def result_shape(call: ReadCall, spec: specs.Spec, inputs: Sequence[Any]) -> Sha
     if isinstance(spec, specs.Transpose):
         return tuple(first[axis] for axis in spec.order)
     if isinstance(spec, specs.Pad):
-        return tuple(UNKNOWN if i in spec.axes else size for i, size in enumerate(first))
+        return _padded(spec, first)
+    if isinstance(spec, specs.Split):
+        return _cut(spec, first)
     if isinstance(spec, specs.PixelShuffle):
         return _shuffled(spec, first)
     return _reshaped(call, first) if isinstance(spec, specs.Reshape) else None
@@ -121,6 +123,23 @@ def _reduced(call: ReadCall, spec: specs.Average | specs.Maximum, shape: Shape) 
     places = dict(zip(sorted(axes), sizes, strict=False))
     whole = (places.get(axis, size) for axis, size in enumerate(shape))
     return tuple(size if isinstance(size, int) else UNKNOWN for size in whole)
+
+
+def _padded(spec: specs.Pad, shape: Shape) -> Shape:
+    added = {axis: sum(pair) for axis, pair in zip(spec.axes, spec.amounts, strict=False)}
+    return tuple(
+        UNKNOWN if axis in spec.axes and (axis not in added or isinstance(size, str))
+        else size + added.get(axis, 0) if isinstance(size, int) else size
+        for axis, size in enumerate(shape)
+    )  # fmt: skip
+
+
+def _cut(spec: specs.Split, shape: Shape) -> Shape:
+    """The shape of the first part."""
+    size, part = shape[spec.axis], spec.parts[0]
+    left: Dim = len(range(size)[part]) if isinstance(size, int) else UNKNOWN
+    middle = () if spec.drops else (left,)
+    return (*shape[: spec.axis], *middle, *shape[spec.axis + 1 :])
 
 
 def _shuffled(spec: specs.PixelShuffle, shape: Shape) -> Shape | None:
