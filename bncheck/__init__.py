@@ -134,12 +134,12 @@ def export(
 ) -> ExportReport:
     """Write an ONNX file without BatchNorm that is proven to be the same function.
 
-    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where the
-    model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes that
-    cannot be folded; `norms` is that of `fold`, `part` a submodule to export alone. `timing`
-    measures the latency beside the unfolded model. Raises BncheckError, with nothing written, for a model in training mode or with broken
-    statistics unless `force`, and where onnxruntime's results are not those of the original in
-    float64.
+    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where
+    the model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes
+    that cannot be folded; `norms` is that of `fold`, `part` a submodule to export alone.
+    `timing` measures the latency beside the unfolded model. Raises BncheckError, with nothing
+    written, for a model in training mode or with broken statistics unless `force`, and where
+    onnxruntime's results are not those of the original in float64.
     """
     from bncheck.folding.planner.families import Norms
     from bncheck.folding.residual import Residual
