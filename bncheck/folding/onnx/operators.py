@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from bncheck.folding.onnx.pools import AveragePool, MaxPool, margins_of, windows_of
+
 
 def own_operators(opset: int) -> list[type[OpRun]]:
     """Those for a model of that version of the standard operators."""
-    found: list[type[OpRun]] = [Conv, ConvTranspose, Pad, BatchNormalization]
+    found: list[type[OpRun]] = [
+        AveragePool, BatchNormalization, Conv, ConvTranspose, MaxPool, Pad,
+    ]  # fmt: skip
     if opset < 19:
         found.append(DequantizeLinear)
     if opset < 7:
@@ -32,11 +36,9 @@ class Conv(OpRun):
         kernel = w.shape[2:]
         steps, gaps = list(strides or [1] * axes), list(dilations or [1] * axes)
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, gaps, strict=True)]
-        margins = _margins(x.shape[2:], reach, steps, pads, auto_pad)
+        margins = margins_of(x.shape[2:], reach, steps, pads, auto_pad)
         x = np.pad(x, [(0, 0), (0, 0), *margins])
-        windows = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, 2 + axes)))
-        picks = [slice(None, None, s) for s in steps] + [slice(None, None, d) for d in gaps]
-        windows = windows[(slice(None), slice(None), *picks)]
+        windows, _ = windows_of(x, reach, steps, gaps)
         places, groups = windows.shape[2 : 2 + axes], group or 1
         kernels = w.reshape(groups, w.shape[0] // groups, -1)
         order = (0, *range(1 + axes, 1 + 2 * axes), *range(1, 1 + axes))
@@ -178,21 +180,6 @@ class Div(_OldBinary):
     """x / y."""
 
     compute = np.divide
-
-
-def _margins(
-    sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
-) -> list[tuple[int, int]]:
-    axes = len(sizes)
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        found = []
-        for n, r, s in zip(sizes, reach, steps, strict=True):
-            total = max(0, (-(-n // s) - 1) * s + r - n)
-            small, large = total // 2, total - total // 2
-            found.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
-        return found
-    amounts = list(pads or [0] * 2 * axes)
-    return [(amounts[i], amounts[i + axes]) for i in range(axes)]
 
 
 def _cut(
