@@ -125,6 +125,6 @@ def _choices(report: InspectReport, options: InspectOptions) -> Iterator[str]:
 
     assert report.checkpoint is not None  # the command inspects files
     yield from choice_notes(report.checkpoint, options)
-    if not report.layers:
+    if not report.certain_layers:
         path = report.checkpoint.path
         yield f"{path}: holds no normalisation layer with running statistics"
