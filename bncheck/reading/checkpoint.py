@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
     from bncheck.reading.shards import Shards
+    from bncheck.reading.training_state import TrainingState
 
 
 class Container(StrEnum):
@@ -35,6 +36,7 @@ class Container(StrEnum):
     DISTRIBUTED = "distributed"
     ONNX = "onnx"
     HF_DIRECTORY = "hf-directory"
+    RECORD = "record"
 
 
 def as_number(value: object) -> float | None:
@@ -73,7 +75,7 @@ class Subtree:
     """One set of tensors that belong together: a state dict or a module, at `path` in the file.
 
     `main` is the one that the format's loader takes where a file holds several; `program` is what
-    an ONNX file says beside its tensors.
+    an ONNX file says beside its tensors, `training` what a snapshot of a record does.
     """
 
     path: str
@@ -82,6 +84,7 @@ class Subtree:
     main: bool = False
     program: onnx.ModelProto | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    training: TrainingState | None = None
 
     @property
     def statistics(self) -> int:
@@ -96,7 +99,7 @@ class Checkpoint:
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
     the model in a pickled file, such as epoch and global_step, `shards` the files of an index,
-    `program` an ONNX model's calls.
+    `program` an ONNX model's calls, `training` where the training was that a record tells of.
     """
 
     path: Path
@@ -111,6 +114,7 @@ class Checkpoint:
     shards: Shards | None = None
     program: onnx.ModelProto | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    training: TrainingState | None = None
 
 
 def part_name(key: str) -> str:
