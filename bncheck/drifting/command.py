@@ -96,8 +96,8 @@ def _reference(word: str, series: Series) -> Reference:
     """first, last and previous are words; anything else is a file."""
     if word not in KINDS:
         return Reference("file", Path(word))
-    # A training that ended in NaN is compared with the last snapshot that can be.
-    usable = [s for s in series.snapshots if any(state.usable for state in s.states.values())]
+    # A recorded training that ended in NaN is compared with the last snapshot that can be.
+    usable = [s for s in series.snapshots if s.training is None or s.usable]
     last = (usable or series.snapshots)[-1]
     ends = {"first": series.snapshots[0].path, "last": last.path}
     return Reference(word, ends.get(word))

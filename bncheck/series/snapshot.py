@@ -84,6 +84,11 @@ class Snapshot:
         return self.counter if self.step is None else self.step
 
     @property
+    def usable(self) -> bool:
+        """Whether any layer has statistics that can be compared."""
+        return any(state.usable for state in self.states.values())
+
+    @property
     def digests(self) -> dict[str, tuple[bytes | None, bytes]]:
         """Digests of every layer's parameters and buffers."""
         return {name: (s.parameters, s.buffers) for name, s in self.states.items()}
