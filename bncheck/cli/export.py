@@ -13,10 +13,11 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, ToleranceOption
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
+from bncheck.folding.planner.families import Norms
 
 
 class ResidualForm(StrEnum):
@@ -75,6 +76,7 @@ def export(
     input_: InputOption = None,
     key: KeyOption = None,
     file: FileOptions,
+    norms: NormsOption = Norms.BATCH,
     tolerance: ToleranceOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Export despite findings about the statistics.")
@@ -104,6 +106,7 @@ def export(
         tolerance,
         tuple(file.input_name or ()),
         tuple(file.output_name or ()),
+        norms=norms,
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())

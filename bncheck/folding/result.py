@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
@@ -86,6 +86,15 @@ class Parity:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many norms there are, and what became of them."""
+
+    total: int
+    folded: int
+    kept: int
+
+
 @dataclass(frozen=True)
 class FoldReport:
     """One fold: what became of each normalisation, and the proof that the function is the same.
@@ -114,6 +123,16 @@ class FoldReport:
         """Those that stay."""
         return [d for d in self.batchnorms if d.status is Status.KEPT]
 
+    def by_kind(self) -> dict[str, Totals]:
+        """How many norms of each kind there are, and how many of them went into other calls."""
+        found: dict[str, Totals] = {}
+        for decision in self.batchnorms:
+            old = found.get(decision.kind.value, Totals(0, 0, 0))
+            went = decision.status in (Status.FOLDED, Status.MERGED)
+            kept = decision.status is Status.KEPT
+            found[decision.kind.value] = Totals(old.total + 1, old.folded + went, old.kept + kept)
+        return found
+
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.fold/1 of its JSON."""
         return {
@@ -129,6 +148,7 @@ class FoldReport:
                 "folded": self.folded,
                 "kept": len(self.kept),
             },
+            "kinds": {kind: asdict(totals) for kind, totals in self.by_kind().items()},
         }
 
 

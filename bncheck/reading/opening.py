@@ -85,6 +85,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.shards,
             chosen.program,
             chosen.aliases,
+            chosen.listing,
             chosen.training,
         )
     except BncheckError as error:

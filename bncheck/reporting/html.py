@@ -15,7 +15,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
-from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.reporting import heat
 from bncheck.reporting.document import Detail, grouped, severity_counts
 from bncheck.reporting.figures import Heatmap
@@ -57,29 +57,24 @@ def render(pages: Pages) -> str:
 
 
 def _libraries(with_figures: bool) -> tuple[Any, str]:
-    try:
-        import jinja2
+    need("jinja2", *(["plotly"] if with_figures else []))
+    import jinja2
 
-        environment = jinja2.Environment(
-            autoescape=True,
-            finalize=_safe,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        environment.filters["spans"] = spans
-        template = environment.from_string(_part("report.html.j2"))
-        if not with_figures:
-            return template, ""
-        from plotly.offline import get_plotlyjs
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_safe,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["spans"] = spans
+    template = environment.from_string(_part("report.html.j2"))
+    if not with_figures:
+        return template, ""
+    from plotly.offline import get_plotlyjs
 
-        return template, str(get_plotlyjs())
-    except ImportError as error:
-        raise BncheckError(
-            f"the HTML report needs {error.name}, which is not installed",
-            "pip install 'bncheck[html]'",
-        ) from None
+    return template, str(get_plotlyjs())
 
 
 def _safe(value: object) -> object:

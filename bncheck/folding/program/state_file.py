@@ -32,6 +32,7 @@ _SCHEMA: Final = "bncheck.folded-state/1"
 _OTHER_FORM: Final = "write a .pt2 instead"
 #: What a weight of one call among several is named.
 _CLONE: Final = re.compile(r"(?:weight|bias)_\d+")
+_PARAMETRISED: Final = "parametrizations.weight."
 #: Exactly these: a subclass may do more than normalise, as timm's BatchNormAct2d does.
 _PLAIN: Final = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
@@ -78,6 +79,8 @@ def _manifest(
         "source_sha256": _digest(source),
         "batchnorms": [decision.to_dict() for decision in result.batchnorms],
         "identities": _removed_modules(result),
+        "bare": _bare_modules(result),
+        "plain_weights": [n.name for n in result.solution.plan.norms if n.of_weight],
         "added": sorted(names - set(shapes)),
         "removed": sorted(set(shapes) - names),
         "original": shapes,
@@ -118,8 +121,9 @@ def _removed_modules(result: FoldResult) -> list[str]:
     if result.solution.constants:
         raise BncheckError("constants in the model's forward change", _OTHER_FORM)
     names = []
+    bare = {norm.name for norm in plan.norms if norm.bare}
     for decision in result.batchnorms:
-        if decision.status is Status.KEPT:
+        if decision.status is Status.KEPT or decision.name in bare:
             continue
         if decision.op == "mul+add" or decision.name.endswith(")"):
             raise BncheckError(
@@ -127,6 +131,14 @@ def _removed_modules(result: FoldResult) -> list[str]:
             )
         names.append(decision.name)
     return names
+
+
+def _bare_modules(result: FoldResult) -> list[str]:
+    """The modules that lose their weight and bias."""
+    weights = result.solution.weights
+    norms = result.solution.plan.norms
+    bare = (n for n in norms if n.bare and not n.of_weight and n.last in weights)
+    return [norm.name for norm in bare if weights[norm.last].plain]
 
 
 def _shapes(model: nn.Module) -> dict[str, list[int]]:
@@ -147,6 +159,10 @@ def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.T
     _check_modules(modules, manifest)
     gone = tuple(f"{name}." for name in manifest["identities"])
     own = set(manifest["original"])
+    bare = manifest.get("bare", [])
+    own -= {f"{name}.{role}" for name in bare for role in ("weight", "bias")}
+    plain = manifest.get("plain_weights", [])
+    own = {key for key in own if not key.startswith(tuple(f"{n}.{_PARAMETRISED}" for n in plain))}
     expected = {key for key in own if not key.startswith(gone)} | set(manifest["added"])
     if expected != set(state):
         odd = sorted(expected ^ set(state))[:5]
@@ -154,10 +170,27 @@ def _apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.T
     for name in manifest["identities"]:
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, nn.Identity())
+    for name in bare:
+        for role in {"weight", "bias"} & modules[name]._parameters.keys():
+            setattr(modules[name], role, None)
+    for name in plain:
+        _take_plain(modules[name], state[f"{name}.weight".lstrip(".")])
     for key in manifest["added"]:
-        owner = key.rpartition(".")[0]
+        owner, _, role = key.rpartition(".")
+        if role == "weight":
+            continue
         modules[owner].bias = nn.Parameter(torch.empty_like(state[key]), requires_grad=False)
     module.load_state_dict(state, strict=True)
+
+
+def _take_plain(module: nn.Module, weight: torch.Tensor) -> None:
+    """Give a module a weight of its own instead of one that it computes.
+
+    torch's remove_parametrizations would change its class, which all copies of the module share.
+    """
+    module.__class__ = type(module).__bases__[0]
+    del module._modules["parametrizations"]
+    module.register_parameter("weight", nn.Parameter(torch.empty_like(weight)))
 
 
 def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> None:
@@ -170,6 +203,13 @@ def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> N
                 f"the norm {name} is {what}, which an identity cannot replace",
                 _OTHER_FORM,
             )
+    for name in manifest.get("plain_weights", []):
+        computed = getattr(modules.get(name), "parametrizations", {})
+        if set(computed) != {"weight"}:
+            raise BncheckError(f"the weight of {name} is computed in another way", _OTHER_FORM)
+    for name in manifest.get("bare", []):
+        if name not in modules:
+            raise BncheckError(f"the norm {name} is not a module", _OTHER_FORM)
     for key in manifest["added"]:
         owner, _, role = key.rpartition(".")
         if _CLONE.fullmatch(role):
@@ -177,6 +217,8 @@ def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> N
                 f"{owner} is called more than once, and its calls need weights of their own",
                 _OTHER_FORM,
             )
+        if role == "weight" and owner in manifest.get("plain_weights", []):
+            continue
         if role != "bias" or getattr(modules.get(owner), "bias", 0) is not None:
             raise BncheckError(f"no module of the model can hold {key}", _OTHER_FORM)
 

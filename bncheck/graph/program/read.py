@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from bncheck.graph.aten.norms import BATCH_NORMS
+from bncheck.graph.aten.pooling import windows
+from bncheck.graph.aten.views import LIKE
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value
 from bncheck.graph.program.calls import (
     Arguments,
@@ -18,11 +21,8 @@ from bncheck.graph.program.calls import (
     shape_and_dtype,
 )
 from bncheck.graph.program.constants import Constants
+from bncheck.graph.program.described import described
 from bncheck.graph.program.enclosed import enclosed, owner
-from bncheck.graph.program.norms import BATCH_NORMS
-from bncheck.graph.program.operators import described
-from bncheck.graph.program.pooling import windows
-from bncheck.graph.program.views import LIKE
 from bncheck.graph.specs import Add, Mul, Norm, Spec, Split
 
 if TYPE_CHECKING:
@@ -103,7 +103,16 @@ class _Reader:
         tensor = self.constants.stored.get(node.name)
         native = tensor is not None and dtype in _NATIVE
         stored = (lambda: tensor.detach().cpu().numpy()) if native else None  # type: ignore[union-attr]
-        self.values[node.name] = Value(node.name, shape, dtype, numbers, label, stored)
+        origin = self._origin(node) if fixed and not label else ()
+        self.values[node.name] = Value(
+            node.name, shape, dtype, numbers, label, stored, made_from=origin
+        )
+
+    def _origin(self, node: Node) -> tuple[str, ...]:
+        """The parameters that fixed numbers are computed from."""
+        sources = [self.values[source.name] for source in node.all_input_nodes]
+        labels = (name for v in sources for name in (v.label, *v.made_from) if name)
+        return tuple(dict.fromkeys(labels))
 
     def _call(self, node: Node) -> None:
         fixed = self.constants.add_call(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bncheck.graph.program.calls import Describe, Described, ProgramCall
+from bncheck.graph.aten.calls import Call, Describe, Described
 from bncheck.graph.specs import ALONE, Norm, Rescaled
 
 BATCH_NORMS = {
@@ -18,18 +18,18 @@ _EVAL_HINT = "call model.eval() before folding"
 _TRACK_HINT = "train it with track_running_stats=True"
 
 
-def _batch_norm(call: ProgramCall) -> Described:
+def _batch_norm(call: Call) -> Described:
     trains = bool(call.first("training", "train")) or "with_update" in call.name
     trains = (trains or call.name.endswith("_functional")) and call.name not in _NO_TRAINING
     return _with_statistics(call, trains)
 
 
-def _instance_norm(call: ProgramCall) -> Described:
+def _instance_norm(call: Call) -> Described:
     trains = bool(call("use_input_stats"))
     return _with_statistics(call, trains, ALONE if trains else "")
 
 
-def _with_statistics(call: ProgramCall, trains: bool, because: str = "") -> Described:
+def _with_statistics(call: Call, trains: bool, because: str = "") -> Described:
     mean, var = call("running_mean"), call("running_var")
     untracked = mean is None or var is None
     why, hint = (_UNTRACKED, _TRACK_HINT) if untracked else (_TRAINS, _EVAL_HINT)
@@ -38,15 +38,22 @@ def _with_statistics(call: ProgramCall, trains: bool, because: str = "") -> Desc
     return spec, (call("input"), call("weight"), call("bias"), mean, var)
 
 
-def _layer_norm(call: ProgramCall) -> Described | None:
+def _layer_norm(call: Call) -> Described | None:
     return _rescaled(call, -1) if len(call("normalized_shape")) == 1 else None
 
 
-def _group_norm(call: ProgramCall) -> Described | None:
+def _rms_norm(call: Call) -> Described | None:
+    weight = call("weight")
+    if weight is None or len(call("normalized_shape")) != 1:
+        return None
+    return Rescaled(-1, shifts=False), (call("input"), weight, None)
+
+
+def _group_norm(call: Call) -> Described | None:
     return _rescaled(call, 1)
 
 
-def _rescaled(call: ProgramCall, axis: int) -> Described | None:
+def _rescaled(call: Call, axis: int) -> Described | None:
     weight = call("weight")
     inputs = (call("input"), weight, call("bias"))
     return None if weight is None else (Rescaled(axis), inputs)
@@ -55,6 +62,7 @@ def _rescaled(call: ProgramCall, axis: int) -> Described | None:
 NORMS: dict[str, Describe] = {
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     "instance_norm": _instance_norm,
-    "layer_norm": _layer_norm,
-    "group_norm": _group_norm,
+    **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
+    **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
+    "rms_norm": _rms_norm,
 }

@@ -6,53 +6,53 @@ import math
 import re
 from typing import Any
 
+from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.axes import average, largest, padded, reduced
 from bncheck.graph.convolutions import each
 from bncheck.graph.dataflow import Shape
-from bncheck.graph.program.calls import Describe, Described, ProgramCall, named, shape_and_dtype
 from bncheck.graph.specs import Maximum, Pad, Reshape, Spec
 
 _DIMENSIONS = re.compile(r"(\d)d")
 
 
-def _averaged(call: ProgramCall) -> Described | None:
+def _averaged(call: Call) -> Described | None:
     return call.on_source(average(call.last(_dimensions(call))))
 
 
-def _largest(call: ProgramCall) -> Described | None:
+def _largest(call: Call) -> Described | None:
     return call.on_source(Maximum(call.last(_dimensions(call))))
 
 
-def _mirrored(call: ProgramCall) -> Described | None:
+def _mirrored(call: Call) -> Described | None:
     return call.on_source(Pad(call.last(_dimensions(call)), None))
 
 
-def _dimensions(call: ProgramCall) -> int:
+def _dimensions(call: Call) -> int:
     """The 2 of max_pool2d and upsample_bilinear2d."""
     found = _DIMENSIONS.search(call.name)
     assert found is not None
     return int(found[1])
 
 
-def _average_pool(call: ProgramCall) -> Described | None:
+def _average_pool(call: Call) -> Described | None:
     counts = any(each(call("padding"), 1)) and bool(call("count_include_pad"))
     axes = call.last(_dimensions(call))
     return call.on_source(average(axes, counts or call("divisor_override") is not None))
 
 
-def _rotated(call: ProgramCall) -> Described | None:
+def _rotated(call: Call) -> Described | None:
     """Each place takes another one's number: all its weight is there."""
     return call.on_source(average(sorted(int(axis) % call.rank for axis in call("dims"))))
 
 
-def _sampled(call: ProgramCall) -> Described:
+def _sampled(call: Call) -> Described:
     zeros = call("padding_mode") == 0
     return average(call.last(call.rank - 2), zeros), tuple(call.args[:2])
 
 
-def _mean(call: ProgramCall) -> Described | None:
+def _mean(call: Call) -> Described | None:
     drops, sums = not call("keepdim", False), call.name == "sum"
-    changes = call.node.meta["val"].dtype != call.source.meta["val"].dtype
+    changes = call.dtype(call.results[0]) != call.dtype(call.source)
     return (
         None
         if changes
@@ -60,22 +60,22 @@ def _mean(call: ProgramCall) -> Described | None:
     )
 
 
-def _extreme(call: ProgramCall) -> Described | None:
+def _extreme(call: Call) -> Described | None:
     drops = not call("keepdim", False)
     return call.on_source(largest(call.shape, _axes(call), drops=drops))
 
 
-def _extreme_and_place(call: ProgramCall) -> Described | None:
+def _extreme_and_place(call: Call) -> Described | None:
     call.whole("dim")
     return _extreme(call)
 
 
-def _axes(call: ProgramCall) -> list[int] | None:
+def _axes(call: Call) -> list[int] | None:
     given = call("dim")
     return None if given in (None, []) else each(given, 1)
 
 
-def _padded(call: ProgramCall) -> Described | None:
+def _padded(call: Call) -> Described | None:
     """Amounts come in pairs, those of the last axis first."""
     sizes, constant = list(call("pad")), call("mode", "constant") == "constant"
     axes = reversed(call.last(len(sizes) // 2))
@@ -86,23 +86,22 @@ def _padded(call: ProgramCall) -> Described | None:
     return call.on_source(padded(amounts, float(value) if constant else None))
 
 
-def windows(call: ProgramCall) -> tuple[Spec, Shape, Spec] | None:
+def windows(call: Call) -> tuple[Spec, Shape, Spec] | None:
     """Sliding windows as two steps, with the shape between them: what moves stands for its mean."""
     steps = {"unfold": _unfold, "im2col": _im2col}.get(call.name)
     if steps is None:
         return None
-    shapes = (shape_and_dtype(node.meta["val"])[0] for node in (call("self"), call.node))
-    shape, result = shapes
+    shape, result = (call.named_sizes(item) for item in (call("self"), call.results[0]))
     return None if shape is None or result is None else steps(call, shape, result)
 
 
-def _unfold(call: ProgramCall, shape: Shape, _: Any) -> tuple[Spec, Shape, Spec]:
+def _unfold(call: Call, shape: Shape, _: Any) -> tuple[Spec, Shape, Spec]:
     """The places of a window are a new, last axis."""
     axis = call.whole("dimension") % len(shape)
     return Reshape(), (*shape, 1), average((axis, len(shape)))
 
 
-def _im2col(call: ProgramCall, shape: Shape, result: Shape) -> tuple[Spec, Shape, Spec] | None:
+def _im2col(call: Call, shape: Shape, result: Shape) -> tuple[Spec, Shape, Spec] | None:
     if len(shape) != 4:
         return None
     places = math.prod(each(call("kernel_size"), 2))

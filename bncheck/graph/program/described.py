@@ -1,35 +1,16 @@
-"""The table of torch's operators, put together from those of the families."""
+"""What a node of an exported graph is to the planner."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 
 import torch
 from torch.fx import Node
 
-from bncheck.graph.operators import TORCH, Alike, UndescribedError
-from bncheck.graph.program.algebra import ALGEBRA
-from bncheck.graph.program.calls import Describe, Described, ProgramCall
-from bncheck.graph.program.gathers import GATHERS
-from bncheck.graph.program.norms import NORMS
-from bncheck.graph.program.pooling import POOLING
-from bncheck.graph.program.views import VIEWS
+from bncheck.graph.aten import operators
+from bncheck.graph.aten.calls import Described
+from bncheck.graph.program.calls import ProgramCall
 from bncheck.graph.specs import Identity, Opaque, Split
-
-
-def _alike(known: Alike) -> Describe:
-    return lambda call: (known.spec, (*call.args, None)[: known.inputs])
-
-
-OPERATORS: Mapping[str, Describe] = {
-    **{name: _alike(known) for name, known in TORCH.items()},
-    **ALGEBRA,
-    **NORMS,
-    **VIEWS,
-    **POOLING,
-    **GATHERS,
-}
 
 
 def described(call: ProgramCall) -> Described:
@@ -41,11 +22,7 @@ def described(call: ProgramCall) -> Described:
     if target is operator.getitem:
         return _item(call)
     standard = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
-    describe = OPERATORS.get(call.name) if standard else None
-    try:
-        found = None if describe is None else describe(call)
-    except UndescribedError:
-        found = None
+    found = operators.described(call) if standard else None
     return found or (Opaque(call.name), tuple(call.node.all_input_nodes))
 
 

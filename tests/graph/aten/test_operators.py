@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from bncheck.folding.program.exporting import export_program
+from bncheck.graph.aten.operators import OPERATORS
 from bncheck.graph.onnx.operators import OPERATORS as ONNX_OPERATORS
 from bncheck.graph.operators import ONNX, TORCH
-from bncheck.graph.program.operators import OPERATORS
 from bncheck.graph.program.read import read_program
 from bncheck.graph.specs import Average, Gather, Spec
 
@@ -19,7 +19,7 @@ def test_every_name_is_an_operator_of_torch() -> None:
 
 def test_families_do_not_speak_about_one_operator_twice() -> None:
     """A later entry would hide an earlier one."""
-    from bncheck.graph.program import algebra, gathers, norms, pooling, views
+    from bncheck.graph.aten import algebra, gathers, norms, pooling, views
 
     tables = (algebra.ALGEBRA, gathers.GATHERS, norms.NORMS, pooling.POOLING, views.VIEWS)
     assert len(TORCH) + sum(len(table) for table in tables) == len(OPERATORS)
