@@ -163,7 +163,7 @@ def test_real_and_fake_batches_of_a_discriminator_are_no_fault(tmp_path: Path) -
         real = discriminator(torch.randn(64, 8) + 3).mean()
         fake = discriminator(generator(torch.randn(64, 4))).mean()
         optimizer.zero_grad()
-        (real - fake).abs().backward()  # type: ignore[no-untyped-call]
+        (real - fake).abs().backward()
         optimizer.step()
         recorder.step()
     recorder.close()

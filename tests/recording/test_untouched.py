@@ -81,23 +81,24 @@ def test_validation_between_two_steps_is_not_taken_for_a_batch(tmp_path: Path) -
     assert all((seen.largest or 0) < 50 for seen in state.seen.values())
 
 
-@pytest.fixture
-def counted() -> dict[str, int]:
-    """How often torch.compile compiles."""
-    torch._dynamo.reset()
-    counts = {"frames": 0}
+class Counting:
+    """Compiles nothing, and counts how often it is asked to."""
 
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
-        counts["frames"] += 1
+    graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        self.graphs += 1
         return graph.forward
 
-    counts["backend"] = backend  # type: ignore[assignment]
-    return counts
+
+@pytest.fixture
+def backend() -> Counting:
+    return Counting()
 
 
 @pytest.mark.parametrize("whole_step", [False, True])
 def test_a_compiled_model_is_compiled_as_often_as_without(
-    tmp_path: Path, counted: dict[str, object], whole_step: bool
+    tmp_path: Path, backend: Counting, whole_step: bool
 ) -> None:
     """A model that torch.compile wraps; once more where the recorder is given the model below it.
 
@@ -108,12 +109,12 @@ def test_a_compiled_model_is_compiled_as_often_as_without(
     compiled = []
     for model, path in zip(models, (None, tmp_path), strict=True):
         torch._dynamo.reset()
-        counted["frames"] = 0
+        backend.graphs = 0
         training = Training(model, steps=45)
-        target = torch.compile(model, backend=counted["backend"], fullgraph=True)
+        target = torch.compile(model, backend=backend, fullgraph=True)
         training.model = _Calls(model, target) if whole_step else target
         training.run(path, every=10) if not whole_step else _run(training, model, path)
-        compiled.append(counted["frames"])
+        compiled.append(backend.graphs)
     assert_equal(*models)
     assert compiled[0] >= 1
     assert compiled[1] == compiled[0] + whole_step
