@@ -76,6 +76,9 @@ def export(
     input_: InputOption = None,
     key: KeyOption = None,
     file: FileOptions,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="NAME", help="Export this submodule alone.")
+    ] = None,
     norms: NormsOption = Norms.BATCH,
     tolerance: ToleranceOption = None,
     force: Annotated[
@@ -121,7 +124,8 @@ def export(
         axes,
         options,
         force,
-        lambda findings: tally.count_findings(findings).findings,
+        part=part,
+        counted=lambda findings: tally.count_findings(findings).findings,
     )
     with console.status() as say:
         done = run(request, console.note, say)

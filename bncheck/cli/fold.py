@@ -11,7 +11,7 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, NormsOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, PartOption, ToleranceOption
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
@@ -35,6 +35,7 @@ def fold(
         typer.Option("--keep", metavar="PATTERN", help="Do not fold these: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,
+    part: PartOption = None,
     norms: NormsOption = Norms.BATCH,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = (
         False
@@ -80,6 +81,7 @@ def fold(
         fail_unfolded=fail_unfolded,
         freeze_inputs=freeze_inputs,
         norms=norms,
+        parts=tuple(part or ()),
     )
     made = run(request, console.note)
     done = tally.count(made)

@@ -41,6 +41,10 @@ NormsOption = Annotated[
         "weights of Weight and Spectral Norms.",
     ),
 ]
+PartOption = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="NAME", help="Only this submodule: backbone; repeatable."),
+]
 ToleranceOption = Annotated[
     float | None,
     typer.Option(
