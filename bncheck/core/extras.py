@@ -13,7 +13,6 @@ import shutil
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -136,6 +135,8 @@ class _Origin:
 
 @cache
 def _origin() -> _Origin:
+    from importlib import metadata
+
     try:
         text = metadata.distribution("bncheck").read_text("direct_url.json")
     except metadata.PackageNotFoundError:  # a folder on PYTHONPATH
