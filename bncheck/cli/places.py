@@ -93,5 +93,7 @@ def say_traffic(paths: Iterable[Path]) -> None:
 
 
 def _bytes(number: int) -> str:
-    """0.4 MB, 9.8 GB."""
+    """38 kB, 0.4 MB, 9.8 GB."""
+    if number < 100_000:
+        return f"{number / 1e3:.0f} kB"
     return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:.1f} GB"

@@ -103,7 +103,7 @@ class _Walk:
             path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
             if entry.name.startswith("."):
                 self._found.hidden += 1
-            elif any(rule.leaves_out(path, is_folder) for rule in rules):
+            elif _leaves_out(rules, path, is_folder):
                 self._found.ignored.append(path)
             elif not is_folder:
                 self._file(path, entry)
@@ -162,10 +162,16 @@ class _Rules:
     home: Path
     spec: GitIgnoreSpec
 
-    def leaves_out(self, path: Path, is_folder: bool) -> bool:
-        """Whether it is ignored; a folder with all that is in it."""
+    def leaves_out(self, path: Path, is_folder: bool) -> bool | None:
+        """Whether it is ignored, a folder with all that is in it; None where nothing is said."""
         name = os.path.relpath(path, self.home) + ("/" if is_folder else "")
-        return bool(self.spec.match_file(name))
+        return self.spec.check_file(name).include
+
+
+def _leaves_out(rules: list[_Rules], path: Path, is_folder: bool) -> bool:
+    """The file nearest to the path that says anything decides."""
+    said = (rule.leaves_out(path, is_folder) for rule in reversed(rules))
+    return bool(next((answer for answer in said if answer is not None), False))
 
 
 def _rules_above(folder: Path) -> list[_Rules] | None:
