@@ -84,7 +84,7 @@ def test_what_passes_is_tried_again_and_what_does_not_is_a_line() -> None:
         remote.info_of.cache_clear()
         fetched_file.cache_clear()
         served.failures = 99
-        with pytest.raises(BncheckError, match="cannot be reached .*503"):
+        with pytest.raises(BncheckError, match=r"cannot be reached .*503"):
             bncheck.inspect(f"{served.url}/healthy.pt")
         served.failures = 0
         with pytest.raises(BncheckError, match="does not exist there"):
