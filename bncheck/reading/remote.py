@@ -185,7 +185,8 @@ def _refused(path: Remote, error: Exception) -> BncheckError:
     status = _status(error)
     about = str(path)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return BncheckError("does not exist there", "check the URL", about)
+        private = "; a private one needs `hf auth login` or HF_TOKEN" if path.scheme == "hf" else ""
+        return BncheckError("does not exist there", f"check the URL{private}", about)
     if isinstance(error, PermissionError) or status in (401, 403):
         hint = _CREDENTIALS.get(path.scheme[:2], "check whether it needs a password")
         return BncheckError("may not be read", hint, about)
