@@ -13,11 +13,12 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, ToleranceOption
 from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
+from bncheck.folding.planner.families import Norms
 
 
 class ResidualForm(StrEnum):
@@ -78,6 +79,10 @@ def export(
     input_: InputOption = None,
     key: KeyOption = None,
     file: FileOptions,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="NAME", help="Export this submodule alone.")
+    ] = None,
+    norms: NormsOption = Norms.BATCH,
     tolerance: ToleranceOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Export despite findings about the statistics.")
@@ -107,6 +112,7 @@ def export(
         tolerance,
         tuple(file.input_name or ()),
         tuple(file.output_name or ()),
+        norms=norms,
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
@@ -122,7 +128,8 @@ def export(
         axes,
         options,
         force,
-        lambda findings: tally.count_findings(findings).findings,
+        part=part,
+        counted=lambda findings: tally.count_findings(findings).findings,
     )
     check_request(request)
     with whole(path) as (source, note), console.status() as say:

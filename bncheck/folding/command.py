@@ -54,6 +54,8 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
 
 def _fold(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
     if checkpoint.container is Container.ONNX:
+        if request.parts:
+            raise BncheckError("--part names a submodule of a model", "leave it out")
         from bncheck.folding.onnx.from_file import fold_file
 
         return fold_file(request, checkpoint)

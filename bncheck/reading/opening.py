@@ -17,6 +17,7 @@ from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.nested import as_one_tree
 from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
+from bncheck.reading.record import INDEX, newest_files, read_record
 from bncheck.reading.referred import referred
 from bncheck.reading.remote import Remote, place_of
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
@@ -85,6 +86,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.shards,
             chosen.program,
             chosen.aliases,
+            chosen.listing,
+            chosen.training,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -177,6 +180,8 @@ def weights_in(folder: Path) -> list[str]:
     has = _holding(folder)
     if has(METADATA):
         return [METADATA, *sorted(p.name for p in folder.iterdir() if p.suffix == ".distcp")]
+    if has(INDEX):
+        return [INDEX, *sorted(p.name for p in folder.iterdir() if p.suffix == ".safetensors")]
     for name in _HF_WEIGHTS:
         if has(name):
             whole = name.removesuffix(".index.json")
@@ -199,12 +204,26 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
     names = weights_in(path)
     if names[:1] == [METADATA]:
         return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
+    if names[:1] == [INDEX]:
+        return _Content(Container.RECORD, _newest_snapshot(path, budget))
     if names:
         return replace(_read(referred(path, names[0]), budget), container=Container.HF_DIRECTORY)
     refuse_foreign_folder(path)
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
+
+
+def _newest_snapshot(folder: Path, budget: Budget) -> list[Subtree]:
+    """What a record holds last: the model, its batches, and other models by their names."""
+    found = []
+    for name, path in newest_files(read_record(folder, budget)):
+        for tree in read_safetensors(Source.open(path, budget)):
+            key = ".".join(filter(None, (name, tree.path)))
+            found.append(replace(tree, path=key, main=not key))
+    if not found:
+        raise BncheckError("is a record without a snapshot", "wait until there is one")
+    return found
 
 
 def _read_shard(path: Path, budget: Budget) -> Mapping[str, LazyTensor]:
