@@ -18,7 +18,7 @@ from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.reporting import heat
 from bncheck.reporting.document import Detail, grouped, severity_counts
-from bncheck.reporting.figures import Heatmap
+from bncheck.reporting.figures import Distributions, Heatmap
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES
@@ -164,7 +164,7 @@ def _fitted(figure: Figure) -> Figure:
 
 def _figure(figure: Figure, place: int) -> dict[str, object]:
     """What the template needs; the numbers go to the script."""
-    layers = () if isinstance(figure, Heatmap) else figure.layers
+    layers = figure.layers if isinstance(figure, Distributions) else ()
     return {
         "title": figure.title,
         "caption": figure.caption,
@@ -178,7 +178,8 @@ def _figure_data(figure: Figure) -> dict[str, object]:
     if isinstance(figure, Heatmap):  # what stands beside it is in the tables
         figure = replace(figure, beside=(), ranking=None)
         return {"kind": "heatmap", **_shown(asdict(figure))}
-    return {"kind": "distributions", **_shown(asdict(figure))}
+    kind = "distributions" if isinstance(figure, Distributions) else "lines"
+    return {"kind": kind, **_shown(asdict(figure))}
 
 
 def _shown(value: Any) -> Any:
