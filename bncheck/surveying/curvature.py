@@ -16,6 +16,8 @@ from bncheck.surveying.objective import Vector, dot, norm
 
 #: The quotient has settled when it changes by less than this share of itself.
 TOLERANCE: Final = 1e-3
+#: |v' H v| / ||H v|| is 1 for an eigenvector; the quotient of a mixture may stand still as well.
+_ALIGNED: Final = 0.9
 #: Products with the Hessian at most, for one direction.
 MOST: Final = 100
 
@@ -53,7 +55,8 @@ def _iterated(product: Product, start: Vector, shift: float) -> Eigenvalue:
         if not math.isfinite(length) or length == 0.0:
             return Eigenvalue(quotient + shift, math.isfinite(length), v)
         v = [x / length for x in w]
-        if abs(quotient - last) <= TOLERANCE * abs(quotient):
+        steady = abs(quotient - last) <= TOLERANCE * abs(quotient)
+        if steady and abs(quotient) >= _ALIGNED * length:
             return Eigenvalue(quotient + shift, True, v)
         last = quotient
     return Eigenvalue(last + shift, False, v)
