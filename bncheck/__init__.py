@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bncheck.data import DataOptions
     from bncheck.drifting.report import DriftReport
     from bncheck.folding.program.fold import FoldResult
+    from bncheck.folding.program.parts import PartsResult
     from bncheck.inspecting.report import InspectReport
     from bncheck.measuring.run import Metric
     from bncheck.reading.checkpoint import Checkpoint
@@ -51,18 +52,26 @@ def fold(
     keep: Sequence[str] = (),
     tolerance: float | None = None,
     fail_unfolded: bool = False,
-) -> FoldResult:
+    norms: Literal["batch", "all"] = "batch",
+    parts: Sequence[str] = (),
+) -> FoldResult | PartsResult:
     """Fold every normalisation that can exactly be folded into its neighbours.
 
     `model` is left as it is; `example_inputs` is a tuple, or the only input. The result's
     `.program` is a torch.export program, `.module()` calls it, `.batchnorms` says what became of
-    each, `.parity` how close it is to the original in float64. Raises BncheckError where it cannot
-    be done or is not the same function.
+    each, `.parity` how close it is to the original in float64. With `norms="all"` the affine of
+    LayerNorm, RMSNorm, GroupNorm and InstanceNorm goes, too, and Weight and Spectral Norm become
+    their weight. A model that branches on values is folded by parts, the largest submodules that
+    are one graph (or those in `parts`): then there is no `.program`, and `.module()` is a copy of
+    the model with these parts folded. Raises BncheckError where it cannot be done or is not the
+    same function.
     """
     from bncheck.folding.fold import FoldOptions
-    from bncheck.folding.program.fold import fold as run
+    from bncheck.folding.planner.families import Norms
+    from bncheck.folding.program.parts import fold_model
 
-    result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))
+    options = FoldOptions(keep, tolerance, fail_unfolded, norms=Norms(norms))
+    result = fold_model(model, example_inputs, options, names=parts)
     result.refuse_unsound()
     return result
 
@@ -163,24 +172,35 @@ def export(
     output_names: Sequence[str] = (),
     timing: bool = True,
     force: bool = False,
+    norms: Literal["batch", "all"] = "batch",
+    part: str | None = None,
 ) -> ExportReport:
     """Write an ONNX file without BatchNorm that is proven to be the same function.
 
-    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where the
-    model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes that
-    cannot be folded. `timing` measures the latency beside the unfolded model. Raises BncheckError,
-    with nothing written, for a model in training mode or with broken statistics unless `force`,
-    and where onnxruntime's results are not those of the original in float64.
+    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where
+    the model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes
+    that cannot be folded; `norms` is that of `fold`, `part` a submodule to export alone.
+    `timing` measures the latency beside the unfolded model. Raises BncheckError, with nothing
+    written, for a model in training mode or with broken statistics unless `force`, and where
+    onnxruntime's results are not those of the original in float64.
     """
+    from bncheck.folding.planner.families import Norms
     from bncheck.folding.residual import Residual
     from bncheck.shipping.export import ExportOptions
     from bncheck.shipping.in_memory import axes_of, export_model
 
     options = ExportOptions(
-        opset, Residual(residual), fold, tolerance, input_names, output_names, timing
+        opset,
+        Residual(residual),
+        fold,
+        tolerance,
+        input_names,
+        output_names,
+        timing,
+        norms=Norms(norms),
     )
     axes = axes_of(dynamic_batch, dynamic)
-    return export_model(model, example_inputs, Path(path), options, axes, force)
+    return export_model(model, example_inputs, Path(path), options, axes, force, part)
 
 
 def compare(

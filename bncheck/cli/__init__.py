@@ -9,6 +9,7 @@ from typing import Final
 
 from bncheck.cli import console, streams
 from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedError
+from bncheck.core.extras import explained
 
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300
@@ -46,6 +47,8 @@ def run(arguments: list[str]) -> int:
         return ExitCode.INTERRUPTED
     except BncheckError as error:
         console.error(str(error))
+    except ImportError as error:
+        _not_imported(error)
     except MemoryError:
         console.error("ran out of memory; close other programs, or select one part with --key")
     except SystemExit as error:
@@ -55,6 +58,14 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:
         _crash(error)
     return ExitCode.ERROR
+
+
+def _not_imported(error: ImportError) -> None:
+    """A library of an extra is not there; whatever else cannot be imported is a bug."""
+    if (known := explained(error)) is None:
+        _crash(error)
+    else:
+        console.error(str(known))
 
 
 def _completes(arguments: list[str]) -> bool:

@@ -13,10 +13,11 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, ToleranceOption
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
+from bncheck.folding.planner.families import Norms
 
 
 class ResidualForm(StrEnum):
@@ -75,6 +76,10 @@ def export(
     input_: InputOption = None,
     key: KeyOption = None,
     file: FileOptions,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="NAME", help="Export this submodule alone.")
+    ] = None,
+    norms: NormsOption = Norms.BATCH,
     tolerance: ToleranceOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Export despite findings about the statistics.")
@@ -104,6 +109,7 @@ def export(
         tolerance,
         tuple(file.input_name or ()),
         tuple(file.output_name or ()),
+        norms=norms,
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
@@ -118,7 +124,8 @@ def export(
         axes,
         options,
         force,
-        lambda findings: tally.count_findings(findings).findings,
+        part=part,
+        counted=lambda findings: tally.count_findings(findings).findings,
     )
     with console.status() as say:
         done = run(request, console.note, say)

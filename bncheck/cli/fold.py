@@ -11,10 +11,11 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, PartOption, ToleranceOption
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
+from bncheck.folding.planner.families import Norms
 
 
 @expanded
@@ -34,6 +35,8 @@ def fold(
         typer.Option("--keep", metavar="PATTERN", help="Do not fold these: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,
+    part: PartOption = None,
+    norms: NormsOption = Norms.BATCH,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = (
         False
     ),
@@ -77,11 +80,14 @@ def fold(
         dry_run=dry_run,
         fail_unfolded=fail_unfolded,
         freeze_inputs=freeze_inputs,
+        norms=norms,
+        parts=tuple(part or ()),
     )
     made = run(request, console.note)
     done = tally.count(made)
     if not done.batchnorms:
-        console.note(f"{checkpoint}: holds no BatchNorm")
+        what = "BatchNorm" if norms is Norms.BATCH else "norm to fold"
+        console.note(f"{checkpoint}: holds no {what}")
     answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
     delivery.deliver(answer, tally.limit)
     code = tally.finish(done.findings)

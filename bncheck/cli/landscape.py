@@ -59,7 +59,7 @@ def landscape(
     model_options: ModelOptions,
     reporting: PictureOptions,
 ) -> int:
-    """Show how smooth the loss is around a checkpoint, and what learning rates it stands.
+    """Show how smooth the loss is, and what rate it stands.
 
     On the same labelled batches for every checkpoint: the loss and the gradient along one step of
     descent (Santurkar et al. 2018), the covariate shift of each layer, and the largest curvature

@@ -10,6 +10,7 @@ import typer
 
 from bncheck.cli import console
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.core.findings import Severity
 from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, render
 
@@ -28,10 +29,10 @@ def format_option(formats: tuple[Format, ...]) -> Any:
     )
 
 
-def _known(word: str, names: list[str]) -> str:
+def _known(word: str, names: list[str]) -> Format:
     if word not in names:
         raise typer.BadParameter(f"{word!r} is not one of {', '.join(names)}")
-    return str(word)  # of the default, which is a Format, its value
+    return Format(word)  # typer 0.29 leaves what a parser returns as it is
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
@@ -73,6 +74,8 @@ class ReportOptions:
             shown = Format.TEXT
         for _, path in files:
             check_target(path)
+        if Format.HTML in (shown, *(format_ for format_, _ in files)):
+            need("jinja2", "plotly", purpose="the HTML report")
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
 
 

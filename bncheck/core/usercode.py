@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bncheck.core.errors import BncheckError, TerminatedError
+from bncheck.core.extras import explained
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -103,6 +104,8 @@ def running(subject: str) -> Iterator[None]:
     except (KeyboardInterrupt, TerminatedError):
         raise
     except BaseException as error:  # GeneratorExit, or one of its own
+        if isinstance(error, ImportError) and (known := explained(error)) is not None:
+            raise known.about(subject) from error
         raise BncheckError(described(error), "fix it there", subject) from error
 
 

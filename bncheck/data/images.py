@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.data.batches import Batch, DataOptions
 from bncheck.data.preparing import prepared_input
 
@@ -23,12 +24,7 @@ class ImageFolder:
     """Images below a folder; those in subfolders have the subfolder's place as their label."""
 
     def __init__(self, path: Path, options: DataOptions) -> None:
-        try:
-            import PIL.Image  # noqa: F401
-        except ModuleNotFoundError:
-            raise BncheckError(
-                "is a folder of images, which needs Pillow", "pip install pillow", str(path)
-            ) from None
+        need("PIL")
         self._path = path
         self._options = options
         self._files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)

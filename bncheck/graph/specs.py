@@ -27,7 +27,7 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then.
+    position.
     """
 
     groups: int
@@ -57,10 +57,11 @@ class Lookup:
 class Rescaled:
     """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
 
-    Of inputs x, weight, bias.
+    Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm.
     """
 
     axis: int
+    shifts: bool = True
 
 
 #: Why an InstanceNorm stays.
@@ -79,6 +80,11 @@ class Norm:
     uses_batch: bool
     why: str = ""
     hint: str = ""
+
+    @property
+    def rescales(self) -> bool:
+        """Whether it normalises each sample, so that only its affine is a map."""
+        return self.why == ALONE
 
 
 @dataclass(frozen=True, slots=True)

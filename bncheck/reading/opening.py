@@ -17,6 +17,7 @@ from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.nested import as_one_tree
 from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
+from bncheck.reading.record import is_record, newest_files, read_record
 from bncheck.reading.referred import referred
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
 from bncheck.reading.selection import alternatives, choose, shared_prefix
@@ -84,6 +85,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.shards,
             chosen.program,
             chosen.aliases,
+            chosen.listing,
+            chosen.training,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -166,6 +169,8 @@ def _read_zip(archive: ZipArchive) -> _Content:
 def _read_folder(path: Path, budget: Budget) -> _Content:
     if (path / METADATA).is_file():
         return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
+    if is_record(path):
+        return _Content(Container.RECORD, _newest_snapshot(path, budget))
     for name in _HF_WEIGHTS:
         if (path / name).is_file():
             _refuse_rival(path, name)
@@ -174,6 +179,18 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
     files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
+
+
+def _newest_snapshot(folder: Path, budget: Budget) -> list[Subtree]:
+    """What a record holds last: the model, its batches, and other models by their names."""
+    found = []
+    for name, path in newest_files(read_record(folder, budget)):
+        for tree in read_safetensors(Source.open(path, budget), path):
+            key = ".".join(filter(None, (name, tree.path)))
+            found.append(replace(tree, path=key, main=not key))
+    if not found:
+        raise BncheckError("is a record without a snapshot", "wait until there is one")
+    return found
 
 
 def _refuse_rival(folder: Path, index: str) -> None:

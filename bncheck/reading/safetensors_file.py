@@ -10,6 +10,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
+from bncheck.reading.record_snapshot import subtrees_of_snapshot
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
@@ -86,7 +87,9 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     source.budget.held.take(len(entries) * _TENSOR_BYTES)
     data = Storage(source.window(8 + length, source.size - 8 - length))
     tensors = {name: _tensor(data, entry) for name, entry in entries.items()}
-    return [Subtree("", tensors, aliases=_aliases(header.get("__metadata__"), names))]
+    metadata = header.get("__metadata__")
+    snapshot = subtrees_of_snapshot(tensors, metadata, source.budget)
+    return snapshot or [Subtree("", tensors, aliases=_aliases(metadata, names))]
 
 
 def _aliases(metadata: object, names: set[str]) -> dict[str, str]:

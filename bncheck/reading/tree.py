@@ -17,6 +17,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.module_calls import listed_sequences
 from bncheck.reading.nested import unwrapped
 from bncheck.reading.pickle_values import MAPPINGS, Global, Node, OpaqueTensor, TensorView, Value
 from bncheck.reading.roles import STATISTICS, split_name
@@ -178,7 +179,8 @@ def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
         for key, child in reversed(list(inner.items())):
             if isinstance(child, Node):
                 stack.append(((name, key), depth + 1, child))
-    return Subtree(path, tensors, modules)
+    calls = partial(listed_sequences, root, pickled.objects)
+    return Subtree(path, tensors, modules, listing=calls if modules else None)
 
 
 def _class_name(node: Value) -> str:

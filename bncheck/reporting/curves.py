@@ -47,7 +47,7 @@ class _Scale:
             step = max(1, (last - first) // 5)
             powers = [10.0**p for p in range(first, last + 1, step)]
             return [p for p in powers if self.low - 1e-9 <= math.log10(p) <= self.high + 1e-9]
-        raw = (self.high - self.low) / 5 or 1.0
+        raw = (self.high - self.low) / 7 or 1.0
         unit = 10 ** math.floor(math.log10(raw))
         step = unit * next(m for m in (1, 2, 5, 10) if m * unit >= raw)
         first = math.ceil(self.low / step)

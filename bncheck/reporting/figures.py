@@ -103,4 +103,22 @@ class Lines:
     log: bool = False
 
 
-Figure: TypeAlias = "Heatmap | Distributions | Lines"
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A positive number by its name; `marked` where the caption speaks of it."""
+
+    name: str
+    value: float
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Numbers side by side on one logarithmic scale, in groups with a title each."""
+
+    title: str
+    caption: str
+    groups: tuple[tuple[str, tuple[Bar, ...]], ...]
+
+
+Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars"

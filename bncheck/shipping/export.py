@@ -14,6 +14,7 @@ import onnx
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.rules.folding import parity_failure
@@ -51,6 +52,7 @@ class ExportOptions:
     facts: dict[str, str] = field(default_factory=dict)
     one_file_below: int = MAX_ONNX_BYTES
     original: Path | None = None
+    norms: Norms = Norms.BATCH
 
 
 def check(path: Path, options: ExportOptions) -> None:
@@ -93,7 +95,8 @@ def export_program(
     report = ExportReport(notes=tuple(_lost(plain)))
     if options.fold:
         say("folding")
-        result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
+        asked = FoldOptions((), options.tolerance, residual=options.residual, norms=options.norms)
+        result = fold(program, None, asked)
         folded = result.report
         shipped = plain if result.parity is None else result.program
         report = replace(report, fold=folded, findings=folded.findings)

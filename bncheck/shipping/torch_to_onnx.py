@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.scrubbing import scrub
@@ -28,14 +29,7 @@ _NO_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 def check_installed() -> None:
     """One line for what is missing, before any work."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise BncheckError(
-            f"export needs {' and '.join(missing)}",
-            f"install {'it' if len(missing) == 1 else 'them'}: pip install 'bncheck[export]'",
-        )
+    need("torch", "onnxscript", "onnxruntime", purpose="export to ONNX")
 
 
 def to_onnx(

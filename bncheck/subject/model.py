@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.subject.file_names import FileNames, file_names, matching_prefix
@@ -26,6 +27,7 @@ _STATISTICS = ("running_mean", "running_var")
 
 def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     """The module itself: an instance as it is, a class or function called with the arguments."""
+    need("torch")
     from torch import nn
 
     found = usercode.resolve(spec, _OPTION)
@@ -56,6 +58,7 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
     Of a file of several things, that which was read as the checkpoint. Weights in half precision
     become float32, as those that are loaded into a module do.
     """
+    need("torch")
     import torch
     from torch import nn
 

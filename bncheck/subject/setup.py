@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.data import Batches, DataOptions, open_data
 from bncheck.measuring.distributed import Processes
@@ -69,6 +70,7 @@ class Measuring:
 
     def batches(self) -> Batches:
         """The data, opened."""
+        need("torch", purpose="--data")
         return open_data(self.data, self.data_options)
 
     def _metric(self) -> tuple[Metric | None, str]:
@@ -87,6 +89,7 @@ class Measuring:
 
 def checked_device(device: str) -> str:
     """The device, or one line if it is not there."""
+    need("torch")
     import torch
 
     try:

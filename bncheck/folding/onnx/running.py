@@ -22,6 +22,9 @@ def runner(model: onnx.ModelProto) -> Run:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        # A few runs do not pay for what onnxruntime makes of a graph, nor for threads that spin.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

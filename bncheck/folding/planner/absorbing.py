@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.planner.draft import Draft
+from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.maps import Stuck, collapsed, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
@@ -23,6 +23,8 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     op = draft.graph.ops[index]
     _check_constant(draft.graph, op)
     fold, vector = draft.fold(index), output_channels(draft.graph, op, map_)
+    if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
+        raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
 
 
@@ -35,6 +37,13 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     before = fold.before.after(vector) if fold.before else vector
     shuffles = before.shifts and _shift_needs_shuffle(op)
     return replace(fold, before=before, as_shuffle=fold.as_shuffle or shuffles)
+
+
+def with_plain_weight(draft: Draft, moving: Moving, _: bool = False) -> Step:
+    """What a Weight or Spectral Norm computes becomes a parameter: docs/folding.md, "All norms"."""
+    index = moving.norm.last
+    _check_constant(draft.graph, draft.graph.ops[index])
+    return Step(folds={index: draft.fold(index)}, into=[index])
 
 
 def output_channels(graph: Graph, op: Op, map_: Affine) -> Affine:

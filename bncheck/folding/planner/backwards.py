@@ -133,7 +133,10 @@ class Walk:
         spec, graph = op.spec, self.draft.graph
         if index in self.draft.bypassed:
             return [(data_slot(graph, op), maps[0])]
-        if isinstance(spec, Norm) and not (self.into_norms and self.draft.can_take_over(index)):
+        takes = isinstance(spec, Norm) and (
+            spec.rescales or (self.into_norms and self.draft.can_take_over(index))
+        )
+        if isinstance(spec, Norm) and not takes:
             raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
         if isinstance(spec, (Conv, ConvTranspose, Linear, Lookup, Rescaled, Norm)):
             self.step.folds[index] = absorbed_after(self.draft, index, maps[0])

@@ -7,6 +7,9 @@ all operands of a call when it comes to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.planner.absorbing import absorbed_before
@@ -14,6 +17,7 @@ from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck, merged
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pushed_through
+from bncheck.folding.planner.plan import Absorbed
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Mul, Norm
@@ -48,6 +52,22 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
             carried[name] = map_
             pending |= _readers(graph, name)
     step.altered.update(carried)
+    return step
+
+
+def push_scale(draft: Draft, moving: Moving, into_norms: bool) -> Step:
+    """g n + b = g (n + b / g): the scale alone, where the shift stays in what makes n.
+
+    Where g is 0 nothing is pushed, and the norm keeps that 0.
+    """
+    scale, shift = np.broadcast_arrays(moving.affine.scale, moving.affine.shift)
+    if not moving.affine.shifts:
+        raise Stuck("it has no shift")
+    divisor = np.where(scale == 0, 1.0, scale)
+    step = push(draft, replace(moving, affine=Affine(divisor, 0.0 * shift)), into_norms)
+    rest = Affine(np.where(scale == 0, 0.0, 1.0).reshape(-1), (shift / divisor).reshape(-1))
+    step.folds[moving.norm.last] = Absorbed(bare=True, after=rest)
+    step.remark = "its scale; the shift, divided by it, stays in the norm"
     return step
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
@@ -14,7 +15,7 @@ from bncheck.folding.difference import Output, is_float
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
-from bncheck.folding.proof import RefusedError, Seen, Values
+from bncheck.folding.proof import RefusedError, Seen, Values, steps
 from bncheck.folding.regions import constants_of, dependent, regions_of
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.folding.weights import Solution
@@ -109,20 +110,26 @@ class ProgramSides:
         run_as_written(self._planned, inputs, keep)
         return Seen(outputs, values)
 
-    def moved(self, inputs: Flat, factors: Callable[[Output], Output]) -> Sequence[Output]:
-        """The original with the values in and around all regions multiplied."""
+    def moved(self, inputs: Flat) -> Iterator[Sequence[Output]]:
+        """The original with all values in and around regions off by a unit in the last place."""
         names = self._altered | self._around
+        generator = np.random.default_rng(_SEED)
 
         def change(node: Node, value: Any) -> Any:
             if node.name not in names or not is_float(seen := _seen(value)):
                 return value
-            return value * torch.from_numpy(factors(seen)).to(value.dtype)
+            return value * torch.from_numpy(steps(seen, self.epsilon, generator)).to(value.dtype)
 
-        return arrays(run_as_written(self._planned, inputs, change=change))
+        while True:
+            yield arrays(run_as_written(self._planned, inputs, change=change))
 
     def folded(self, inputs: Flat) -> Sequence[Output]:
         """The fold as written."""
         return arrays(run_as_written(self._folded, inputs))
+
+    def enough(self, region: int, values: Values) -> Values:
+        """All of them."""
+        return values
 
     def exits(self, region: int, values: Values, *, of_fold: bool) -> dict[str, Output]:
         """What a region makes of these values, in float64."""

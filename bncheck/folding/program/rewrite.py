@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bncheck.folding.algebra import Cast
-from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
@@ -72,6 +72,11 @@ class _ProgramRewriter:
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[op.name]
+        if new.plain:
+            _set_argument(node, "weight", None)
+            if op.input(Slot.BIAS) is not None:
+                _set_argument(node, "bias", None)
+            return
         weight = self._parameter(node, op, 1, "weight", new.weight)
         bias = None
         if new.bias is not None:

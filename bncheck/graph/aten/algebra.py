@@ -29,11 +29,8 @@ def _transposed(call: Call) -> Described | None:
     source, weight = call("input"), call("weight")
     if call.rank_of(weight) - call.rank_of(source) not in (0, 1):
         return None
-    plain = call.rank_of(source) == call.rank_of(
-        weight
-    ) and not any(  # without a batch: other moves
-        each(call("padding"), 1) + each(call("output_padding"), 1)
-    )
+    batched = call.rank_of(source) == call.rank_of(weight)  # if not, folding it takes other moves
+    plain = batched and not any(each(call("padding"), 1) + each(call("output_padding"), 1))
     groups, kernel = call.whole("groups"), _kernel(call)
     spec = transposed(groups, kernel, call("stride"), call("dilation"), plain)
     return spec, (source, weight, call("bias"))

@@ -42,6 +42,13 @@ def _layer_norm(call: Call) -> Described | None:
     return _rescaled(call, -1) if len(call("normalized_shape")) == 1 else None
 
 
+def _rms_norm(call: Call) -> Described | None:
+    weight = call("weight")
+    if weight is None or len(call("normalized_shape")) != 1:
+        return None
+    return Rescaled(-1, shifts=False), (call("input"), weight, None)
+
+
 def _group_norm(call: Call) -> Described | None:
     return _rescaled(call, 1)
 
@@ -55,6 +62,7 @@ def _rescaled(call: Call, axis: int) -> Described | None:
 NORMS: dict[str, Describe] = {
     **dict.fromkeys(BATCH_NORMS, _batch_norm),
     "instance_norm": _instance_norm,
-    "layer_norm": _layer_norm,
-    "group_norm": _group_norm,
+    **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
+    **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
+    "rms_norm": _rms_norm,
 }

@@ -103,7 +103,16 @@ class _Reader:
         tensor = self.constants.stored.get(node.name)
         native = tensor is not None and dtype in _NATIVE
         stored = (lambda: tensor.detach().cpu().numpy()) if native else None  # type: ignore[union-attr]
-        self.values[node.name] = Value(node.name, shape, dtype, numbers, label, stored)
+        origin = self._origin(node) if fixed and not label else ()
+        self.values[node.name] = Value(
+            node.name, shape, dtype, numbers, label, stored, made_from=origin
+        )
+
+    def _origin(self, node: Node) -> tuple[str, ...]:
+        """The parameters that fixed numbers are computed from."""
+        sources = [self.values[source.name] for source in node.all_input_nodes]
+        labels = (name for v in sources for name in (v.label, *v.made_from) if name)
+        return tuple(dict.fromkeys(labels))
 
     def _call(self, node: Node) -> None:
         fixed = self.constants.add_call(node)
