@@ -19,7 +19,7 @@ from bncheck.core.extras import need
 from bncheck.reporting import heat
 from bncheck.reporting.bars import drawn
 from bncheck.reporting.document import Detail, grouped, severity_counts
-from bncheck.reporting.figures import Bars, Distributions, Heatmap
+from bncheck.reporting.figures import Bars, Distributions, Heatmap, Lines
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 
 import torch
@@ -11,17 +12,18 @@ from bncheck.data import Batch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.surveying.along import along_gradient
 from bncheck.surveying.objective import Mode, Objective, normalising
-from sample_models.comparison.nets import SixConv
-from sample_models.comparison.trials import digits
 
+# By name: mypy knows the folder's scripts by the names that they have for each other.
+NETS = importlib.import_module("sample_models.comparison.nets")
+TRIALS = importlib.import_module("sample_models.comparison.trials")
 RATE, BATCH, STEPS, EVERY = 0.1, 128, 40, 8
 
 
 def change_of_gradient(bn: bool) -> float:
     """The median of ||g' - g|| over the first steps of plain SGD."""
     torch.manual_seed(0)
-    x, y = digits("train")
-    net = SixConv(bn)
+    x, y = TRIALS.digits("train")
+    net = NETS.SixConv(bn)
     optimizer = torch.optim.SGD(net.parameters(), RATE)
     found = []
     for step in range(STEPS + 1):
