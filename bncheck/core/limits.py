@@ -30,6 +30,10 @@ MAX_HELD_BYTES: Final = 224 * MIB
 #: Bytes of a checkpoint's files that are read; of tensors, those of normalisation layers count.
 MAX_READ_BYTES: Final = 2048 * MIB
 
+#: Bytes of a remote checkpoint that come over the network, its tensors included: headers and
+#: normalisation layers of the largest networks take some 100 MB.
+MAX_FETCHED_BYTES: Final = 1024 * MIB
+
 #: Files that a checkpoint consists of: a rank of a large run writes one or a few.
 MAX_FILES: Final = 10_000
 

@@ -15,6 +15,7 @@ from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.recorded import with_recorded
 from bncheck.drifting.report import DriftReport
 from bncheck.layers.norm_layer import Assumptions
+from bncheck.reading.remote import place_of
 from bncheck.rules.registry import SERIES_RULES, choose_rules
 from bncheck.series.distance import Statistics, histogram_distance, stacked
 from bncheck.series.movement import Basis, Movement, Reference, statistics_in
@@ -61,7 +62,7 @@ def drift(
             "add --model and --data, or leave --layers all and --shape out",
         )
     given = Assumptions(options.eps)
-    files = [Path(path) for path in dict.fromkeys(map(str, paths))]
+    files = [place_of(path) for path in dict.fromkeys(paths)]
     series = read_series(files, options.key, given, options.tell, options.order, options.last)
     _refuse_too_few(series, len(files), measuring is not None)
     reference = _reference(options.reference, series)
@@ -95,7 +96,7 @@ def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:
 def _reference(word: str, series: Series) -> Reference:
     """first, last and previous are words; anything else is a file."""
     if word not in KINDS:
-        return Reference("file", Path(word))
+        return Reference("file", place_of(word))
     # A recorded training that ended in NaN is compared with the last snapshot that can be.
     usable = [s for s in series.snapshots if s.training is None or s.usable]
     last = (usable or series.snapshots)[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError
@@ -58,7 +57,7 @@ def looks_like_safetensors(source: Source) -> bool:
     )
 
 
-def read_safetensors(source: Source, path: Path) -> list[Subtree]:
+def read_safetensors(source: Source) -> list[Subtree]:
     """All tensors of one file.
 
     safetensors' own reader judges the header (overlaps, holes, overflows, duplicates, trailing
@@ -75,7 +74,7 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     text = source.read(8, min(length, source.size - 8))
     source.budget.operations.take(len(text) // _TEXT_AN_OPERATION)
     try:
-        with safe_open(path, framework="numpy") as opened:
+        with source.on_disk(8 + length) as path, safe_open(path, framework="numpy") as opened:
             names = set(opened.keys())
         header = parse(text, source.budget)
         entries = {name: header[name] for name in header if name in names}
