@@ -74,7 +74,7 @@ _SAME = [
      [np.linspace(-1, 2, 36, dtype=np.float32).reshape(6, 6), np.ones((6, 6), np.float32)], 1),
     ("LayerNormalization", {"axis": 1}, [np.full((4, 6, 6), 2, np.float32)], 1),
     ("BatchNormalization", {"training_mode": 0},
-     [np.float32([1, 2, 3, 4])] * 4, 1),
+     [np.array([1, 2, 3, 4], np.float32)] * 4, 1),
     ("CastLike", {}, [np.array(1, np.float64)], 1),
 ]  # fmt: skip
 
