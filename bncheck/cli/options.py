@@ -16,7 +16,10 @@ from bncheck.folding.planner.families import Norms
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--output", metavar="FILE", help="Write the report in --format to this file."
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the report to this file, as its ending says (.html) or --format.",
     ),
 ]
 KeyOption = Annotated[
@@ -40,6 +43,10 @@ NormsOption = Annotated[
         help="all: also the scale and shift of Layer-, RMS-, Group- and InstanceNorms, and the "
         "weights of Weight and Spectral Norms.",
     ),
+]
+PartOption = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="NAME", help="Only this submodule: backbone; repeatable."),
 ]
 ToleranceOption = Annotated[
     float | None,

@@ -39,6 +39,7 @@ class FoldRequest:
     fail_unfolded: bool = False
     freeze_inputs: bool = False
     norms: Norms = Norms.BATCH
+    parts: Sequence[str] = ()
 
     @property
     def options(self) -> FoldOptions:

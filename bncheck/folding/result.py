@@ -95,11 +95,23 @@ class Totals:
     kept: int
 
 
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """A submodule: whether it is one graph, how often it is called, its norms, or why not."""
+
+    name: str
+    folded: bool
+    calls: int
+    batchnorms: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class FoldReport:
     """One fold: what became of each normalisation, and the proof that the function is the same.
 
-    `parity` is None where nothing was run: a plan alone, or nothing to fold.
+    `parity` is None where nothing was run: a plan alone, or nothing to fold. `parts` are the
+    submodules that were folded each for itself, or tried, and `whole` why the whole was not.
     """
 
     batchnorms: tuple[Decision, ...]
@@ -107,6 +119,8 @@ class FoldReport:
     output: str | None = None
     flushed: int = 0
     findings: tuple[Finding, ...] = field(default=())
+    parts: tuple[PartReport, ...] = ()
+    whole: str = ""
 
     @property
     def folded(self) -> int:
@@ -148,6 +162,7 @@ class FoldReport:
                 "folded": self.folded,
                 "kept": len(self.kept),
             },
+            "parts": [asdict(part) for part in self.parts] or None,
             "kinds": {kind: asdict(totals) for kind, totals in self.by_kind().items()},
         }
 

@@ -25,7 +25,6 @@ from bncheck.cli import run
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.families import Norms
-from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.state_file import save_folded
 from tests.folding.patterns.building import Fn
 
@@ -70,7 +69,7 @@ def _randomised(model: nn.Module) -> nn.Module:
     return model.eval().double()
 
 
-def _folded(model: nn.Module, *x: Tensor) -> tuple[FoldResult, float]:
+def _folded(model: nn.Module, *x: Tensor) -> tuple[Any, float]:
     """The fold, and its largest error in parts of the largest output."""
     before = copy.deepcopy(model)
     result = bncheck.fold(model, x, norms="all")

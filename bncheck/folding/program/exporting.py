@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.from_module import quiet
@@ -72,7 +73,7 @@ def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> ExportedProgram:
-    with quiet(), torch.no_grad():
+    with usercode.exporting(), quiet(), torch.no_grad():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
@@ -119,10 +120,13 @@ def export_shaped(
 ) -> ExportedProgram:
     """Export a module with these free axes, by input, and no others. Raises BncheckError."""
     try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(model, example_inputs, dynamic_shapes=shapes)
+        return _export(model, example_inputs, shapes)
     except Exception as error:
         raise _unexportable(error) from None
+
+
+class NotOneGraphError(BncheckError):
+    """A module that torch.export does not take."""
 
 
 def _unexportable(error: Exception) -> BncheckError:
@@ -130,12 +134,12 @@ def _unexportable(error: Exception) -> BncheckError:
     where = _user_line(error)
     name = type(error).__name__
     if "DataDependent" in name or "data-dependent" in str(error):
-        return BncheckError(
+        return NotOneGraphError(
             f"branches on the values of a tensor{where}, so it is not a single graph",
-            "write it with torch.where or torch.cond, or fold the parts around it",
+            "write it with torch.where or torch.cond, or name a submodule around it with --part",
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()
-    return BncheckError(
+    return NotOneGraphError(
         f"cannot be exported{where} ({name}: {first[:160]})",
         "check --input against the model's forward, and that torch.export accepts the model",
     )

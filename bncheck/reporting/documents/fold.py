@@ -51,12 +51,24 @@ def _facts(report: FoldReport, dry_run: bool, says_where: bool) -> Iterator[Fact
     verb = "can be folded" if dry_run else "folded"
     text = f"{counted(report)} {verb}"
     yield Fact(text if report.batchnorms else "no BatchNorm in it, so there is nothing to fold")
+    if report.parts:
+        yield from _by_parts(report)
     if report.parity is not None:
         yield Fact(_parity(report.parity))
     if report.flushed:
         yield Fact(f"{count(report.flushed, 'subnormal number')} flushed to 0")
     if says_where:
         yield _destination(report)
+
+
+def _by_parts(report: FoldReport) -> Iterator[Fact]:
+    """Which parts are one graph, and which are not and why."""
+    names = [layer_name(part.name) for part in report.parts if part.folded]
+    whole = f"the model {visible(report.whole)}; " if report.whole else ""
+    yield Fact(f"{whole}folded by parts: {_AND.sub(' and ', ', '.join(names))}")
+    for part in report.parts:
+        if not part.folded:
+            yield Fact(f"{layer_name(part.name)} is not folded whole: it {visible(part.reason)}")
 
 
 def counted(report: FoldReport) -> str:

@@ -22,6 +22,7 @@ from bncheck.reporting.visible import visible
 if TYPE_CHECKING:
     from bncheck.layers.norm_layer import NormLayer
     from bncheck.reading.tensors import Array
+    from bncheck.reporting.figures import Bars
 
 _COMMAND: Final = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
 _NOT_CHECKED: Final = (
@@ -77,6 +78,7 @@ def document(report: InspectReport, _path: str = "") -> Document:
     """One checkpoint, or module in memory."""
     facts = [Fact(_what(report))]
     details: tuple[Fact, ...] = ()
+    figures: tuple[Bars, ...] = ()
     tables = [_layers(report.layers)] if report.layers else []
     if any(layer.tracked for layer in report.layers):
         facts.append(Fact(_assumptions(report), quiet=True))
@@ -95,9 +97,10 @@ def document(report: InspectReport, _path: str = "") -> Document:
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
         tables.append(measured.table(report.measurement, shown))
         details = tuple(measured.details(report.measurement))
+        figures = tuple(measured.figures(report.measurement))
     return Document(
         "inspect", report.subject, report.word, standing, tuple(facts),
-        report.findings, tuple(tables), details=details, next_steps=_commands(report),
+        report.findings, tuple(tables), figures, details, next_steps=_commands(report),
     )  # fmt: skip
 
 
