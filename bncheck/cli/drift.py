@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
+from bncheck.cli.places import PLACES, place, places, say_traffic
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import PictureOptions
@@ -41,7 +41,8 @@ class Order(StrEnum):
 @expanded
 def drift(
     snapshots: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Snapshots of one training run.")
+        list[str],
+        typer.Argument(metavar="CKPT...", help=f"Snapshots of one training run. {PLACES}"),
     ],
     *,
     reference: Annotated[
@@ -81,7 +82,8 @@ def drift(
 
     delivery = reporting.delivery(output)
     tally = policy_options.tally()
-    check_files([*snapshots, Path(reference)], (), tally, delivery, model_options)
+    paths = places(snapshots)
+    check_files([*paths, place(reference)], (), tally, delivery, model_options)
     policy = tally.policy
     measuring = _measuring(model_options)
     given = {"snapshots": snapshots, "measuring": model_options, "select": policy.select}
@@ -97,7 +99,7 @@ def drift(
                 reference, order.value, layers is Layers.ALL, shape, key, eps,
                 policy.select, policy.ignore, policy.thresholds, progress,
             )  # fmt: skip
-            report = run(snapshots, options, measuring)
+            report = run(paths, options, measuring)
             if measuring is None:
                 ranks.agree_on_report(report.to_dict())
         report = tally.count(report)
@@ -108,6 +110,7 @@ def drift(
             console.error(str(error))
         for note in report.notes:
             console.note(note)
+        say_traffic(paths)
         delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
         return tally.finish(report.findings, failed=bool(report.errors))
 

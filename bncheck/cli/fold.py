@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, NormsOption, PartOption, ToleranceOption
+from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
@@ -21,7 +23,7 @@ from bncheck.folding.planner.families import Norms
 @expanded
 def fold(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A checkpoint, a .pt2 or an ONNX model.")
+        str, typer.Argument(metavar="CKPT", help=f"A checkpoint, a .pt2 or an ONNX model. {PLACE}")
     ],
     *,
     input_: InputOption = None,
@@ -61,16 +63,17 @@ def fold(
     before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
     model.
     """
-    from bncheck.folding.command import run
+    from bncheck.folding.command import check_request, run
     from bncheck.folding.request import FoldRequest
     from bncheck.reporting.documents.fold import document
     from bncheck.reporting.formats import said
 
     delivery = reporting.delivery()
     tally = policy_options.tally()
-    check_files([checkpoint], [output] if output else [], tally, delivery, given)
+    path = place(checkpoint)
+    check_files([path], [output] if output else [], tally, delivery, given)
     request = FoldRequest(
-        checkpoint,
+        path,
         output,
         given.parts(),
         inputs=tuple(input_ or ()),
@@ -83,7 +86,9 @@ def fold(
         norms=norms,
         parts=tuple(part or ()),
     )
-    made = run(request, console.note)
+    check_request(request)
+    with whole(path) as (source, note):
+        made = run(replace(request, source=source), note)
     done = tally.count(made)
     if not done.batchnorms:
         what = "BatchNorm" if norms is Norms.BATCH else "norm to fold"

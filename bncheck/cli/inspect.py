@@ -20,6 +20,7 @@ from bncheck.cli.options import (
     OutputOption,
     exit_code,
 )
+from bncheck.cli.places import PLACES, places, say_traffic
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
 @expanded
 def inspect(
-    checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Checkpoint files or folders.")
-    ],
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CKPT...", help=PLACES)],
     *,
     key: KeyOption = None,
     eps: EpsOption = None,
@@ -67,7 +66,8 @@ def inspect(
 
     delivery = reporting.delivery(output)
     tally = policy_options.tally()
-    check_files(checkpoints, (), tally, delivery, measuring_options)
+    paths = places(checkpoints)
+    check_files(paths, (), tally, delivery, measuring_options)
     policy = tally.policy
     options = InspectOptions(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
@@ -80,7 +80,7 @@ def inspect(
             measuring = measuring_options.measuring(ranks, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
-            found, errors = _all(checkpoints, options, measuring, ranks)
+            found, errors = _all(paths, options, measuring, ranks)
         reports = [tally.count(done) for done in found]
         findings = [finding for done in reports for finding in done.findings]
         if ranks.rank:  # rank 0 reports, and the others wait until it has
@@ -88,7 +88,8 @@ def inspect(
         notes = [tuple(_choices(done, options)) for done in reports]
         for note in (note for of_one in notes for note in of_one):
             console.note(note)
-        several = len(checkpoints) > 1
+        say_traffic(paths)
+        several = len(paths) > 1
         if reports or several:
             delivery.deliver(said(reports, errors, several, notes), tally.limit)
         return tally.finish(findings, failed=bool(errors))
@@ -125,6 +126,6 @@ def _choices(report: InspectReport, options: InspectOptions) -> Iterator[str]:
 
     assert report.checkpoint is not None  # the command inspects files
     yield from choice_notes(report.checkpoint, options)
-    if not report.layers:
+    if not report.certain_layers:
         path = report.checkpoint.path
         yield f"{path}: holds no normalisation layer with running statistics"

@@ -16,7 +16,10 @@ from bncheck.folding.planner.families import Norms
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--output", metavar="FILE", help="Write the report in --format to this file."
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the report to this file, as its ending says (.html) or --format.",
     ),
 ]
 KeyOption = Annotated[

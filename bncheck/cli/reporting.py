@@ -12,7 +12,7 @@ from bncheck.cli import console
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.findings import Severity
-from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, render
+from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, format_of, render
 
 _SLICE = 1 << 20
 
@@ -22,7 +22,7 @@ def format_option(formats: tuple[Format, ...]) -> Any:
     names = [format_.value for format_ in formats]
     return typer.Option(
         "--format",
-        help="Format of the report on stdout.",
+        help="Format of the report on stdout, or of -o (default: text, or by the ending of -o).",
         metavar=f"<{'|'.join(names)}>",
         parser=lambda word: _known(word, names),
         autocompletion=lambda: names,
@@ -44,11 +44,15 @@ class ReportOptions:
 
     formats: ClassVar[tuple[Format, ...]] = REPORTS
 
-    format_: Annotated[Format, format_option(REPORTS)] = Format.TEXT
+    format_: Annotated[Format | None, format_option(REPORTS)] = None
     json: JsonOption = False
     report: Annotated[
         list[str] | None,
-        typer.Option("--report", metavar="FORMAT:FILE", help="Also write a report; repeatable."),
+        typer.Option(
+            "--report",
+            metavar="[FORMAT:]FILE",
+            help="Also write a report, in this format or by its ending; repeatable.",
+        ),
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False
     verbose: Annotated[
@@ -61,17 +65,19 @@ class ReportOptions:
     def delivery(self, output: Path | None = None) -> Delivery:
         """Where the report will go, checked now so that no work is lost.
 
-        `output` is a file for the report in --format, with text on stdout. Raises BncheckError.
+        `output` is a file for the report in --format, or as its ending says, with text on stdout.
+        Raises BncheckError.
         """
         from bncheck.writing.atomic import check_target
 
         if self.quiet and self.verbose:
             raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
-        shown = Format.JSON if self.json else self.format_
+        asked = Format.JSON if self.json else self.format_
         files = [_report_file(word, self.formats) for word in self.report or ()]
         if output is not None:
-            files.append((shown, output))
-            shown = Format.TEXT
+            files.append((_offered(format_of(output, asked), self.formats), output))
+            asked = None
+        shown = asked or Format.TEXT
         for _, path in files:
             check_target(path)
         if Format.HTML in (shown, *(format_ for format_, _ in files)):
@@ -85,7 +91,7 @@ class PictureOptions(ReportOptions):
 
     formats: ClassVar[tuple[Format, ...]] = PICTURES
 
-    format_: Annotated[Format, format_option(PICTURES)] = Format.TEXT
+    format_: Annotated[Format | None, format_option(PICTURES)] = None
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,21 @@ class Delivery:
 
 def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:
     name, colon, path = word.partition(":")
-    if not colon or not path:
-        raise BncheckError(f"--report {word!r} is not FORMAT:FILE", "write e.g. json:report.json")
+    if colon and path:
+        asked = _offered(name, formats)
+        return format_of(Path(path), asked), Path(path)
+    found = format_of(Path(word), None)
+    if not colon and found is not Format.TEXT:
+        return _offered(found, formats), Path(word)
+    raise BncheckError(
+        f"--report {word!r} is not FORMAT:FILE", "write e.g. report.html or gitlab:report.json"
+    )
+
+
+def _offered(name: str, formats: tuple[Format, ...]) -> Format:
     if name in formats:
-        return Format(name), Path(path)
+        return Format(name)
     known = ", ".join(item.value for item in formats)
-    raise BncheckError(f"--report has no format {name!r}", f"choose from {known}")
+    raise BncheckError(
+        f"this command has no report in the format {str(name)!r}", f"choose from {known}"
+    )

@@ -13,7 +13,6 @@ import shutil
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -42,6 +41,11 @@ LIBRARIES: Final = {
     "jinja2": Library("html", "jinja2>=3.1", "the HTML report"),
     "plotly": Library("html", "plotly>=6", "the figures of the HTML report"),
     "PIL": Library("images", "pillow>=10", "a folder of images"),
+    "fsspec": Library("remote", "fsspec>=2024.6", "a URL"),
+    "aiohttp": Library("remote", "aiohttp>=3.9", "https://"),
+    "huggingface_hub": Library("remote", "huggingface-hub>=0.27", "hf://"),
+    "s3fs": Library("s3", "s3fs>=2024.6", "s3://"),
+    "gcsfs": Library("gcs", "gcsfs>=2024.6", "gs://"),
 }
 
 
@@ -136,6 +140,8 @@ class _Origin:
 
 @cache
 def _origin() -> _Origin:
+    from importlib import metadata
+
     try:
         text = metadata.distribution("bncheck").read_text("direct_url.json")
     except metadata.PackageNotFoundError:  # a folder on PYTHONPATH

@@ -26,6 +26,7 @@ from bncheck.data.batches import (
 from bncheck.data.files import Arrays, read_arrays
 from bncheck.data.images import ImageFolder
 from bncheck.data.objects import OPTION, from_object, to_batch
+from bncheck.reading.remote import is_url
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,8 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
     """Batches from a spec (file, folder, TARGET:CALLABLE) or from an object that gives them."""
     options = options or DataOptions()
     if isinstance(data, (str, Path)):
+        if isinstance(data, str) and is_url(data):
+            raise BncheckError("is a URL", "download the data, and give --data the file", data)
         path = Path(data)
         if os.path.isdir(path):  # unlike is_dir, False for any name
             return dealt(ImageFolder(path, options), str(data), options, fixed=True)

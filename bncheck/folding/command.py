@@ -33,7 +33,7 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
     """
     from bncheck.reading.opening import open_checkpoint
 
-    _check(request)
+    check_request(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
         tell_all(choice_notes(checkpoint, InspectOptions(key=request.key)), note)
@@ -65,7 +65,7 @@ def _fold(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
     return fold_checkpoint(request, checkpoint, note)
 
 
-def _check(request: FoldRequest) -> None:
+def check_request(request: FoldRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_inputs(request.given, request.inputs)
     output = request.output

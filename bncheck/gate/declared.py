@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.words import Note, unsaid
-from bncheck.gate.patterns import is_pattern, meant
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model, words
 from bncheck.policy.policy import Policy
+from bncheck.reading.patterns import is_pattern, meant
+from bncheck.reading.remote import Remote, place_of
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
@@ -85,6 +86,9 @@ def files_of(
     """Files as the configuration names them: paths and patterns, relative to its folder."""
     for pattern in words(patterns):
         path = located(configuration, pattern)
+        if isinstance(path, Remote):
+            yield from path.matching()
+            continue
         if not is_pattern(pattern):
             yield path
             continue
@@ -115,8 +119,9 @@ def refuse_several(configuration: Configuration, name: str, paths: Sequence[Path
 
 def located(configuration: Configuration, path: str) -> Path:
     """A path of the configuration, from here."""
-    if os.path.isabs(path):
-        return Path(path)
+    named = place_of(path)
+    if os.path.isabs(path) or isinstance(named, Remote):
+        return named
     return Path(os.path.relpath(configuration.resolve(path)))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bncheck.reading.listing import Listing
     from bncheck.reading.shards import Shards
+    from bncheck.reading.training_state import TrainingState
 
 
 class Container(StrEnum):
@@ -36,6 +37,7 @@ class Container(StrEnum):
     DISTRIBUTED = "distributed"
     ONNX = "onnx"
     HF_DIRECTORY = "hf-directory"
+    RECORD = "record"
 
 
 def as_number(value: object) -> float | None:
@@ -74,7 +76,8 @@ class Subtree:
     """One set of tensors that belong together: a state dict or a module, at `path` in the file.
 
     `main` is the one that the format's loader takes where a file holds several; `program` is what
-    an ONNX file says beside its tensors, `listing` reads what another one says of its calls.
+    an ONNX file says beside its tensors, `listing` reads what another one says of its calls,
+    `training` is what a snapshot of a record says.
     """
 
     path: str
@@ -84,6 +87,7 @@ class Subtree:
     program: onnx.ModelProto | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     listing: Callable[[], Listing] | None = None
+    training: TrainingState | None = None
 
     @property
     def statistics(self) -> int:
@@ -98,7 +102,8 @@ class Checkpoint:
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
     the model in a pickled file, such as epoch and global_step, `shards` the files of an index,
-    `program` an ONNX model's calls, `listing` those of other files that know them.
+    `program` an ONNX model's calls, `listing` those of other files that know them, `training` where
+    the training was that a record tells of.
     """
 
     path: Path
@@ -114,6 +119,7 @@ class Checkpoint:
     program: onnx.ModelProto | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     listing: Callable[[], Listing] | None = None
+    training: TrainingState | None = None
 
 
 def part_name(key: str) -> str:

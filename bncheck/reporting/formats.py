@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
 
 if TYPE_CHECKING:
@@ -32,6 +34,35 @@ class Format(StrEnum):
 PICTURES: Final = tuple(Format)
 REPORTS: Final = tuple(format_ for format_ in Format if format_ is not Format.SVG)
 EXPLANATIONS: Final = (Format.TEXT, Format.JSON, Format.MARKDOWN, Format.HTML)
+
+
+#: What a file with such an ending holds, the first if nothing else is said.
+_ENDINGS: Final = {
+    ".html": (Format.HTML,),
+    ".htm": (Format.HTML,),
+    ".json": (Format.JSON, Format.SARIF, Format.GITLAB),
+    ".md": (Format.MARKDOWN,),
+    ".sarif": (Format.SARIF,),
+    ".svg": (Format.SVG,),
+    ".xml": (Format.JUNIT,),
+}
+
+
+def format_of(path: Path, asked: Format | None) -> Format:
+    """The format of a report in this file: what is asked for, else what its ending says.
+
+    Raises BncheckError where the two contradict each other.
+    """
+    fitting = _ENDINGS.get(path.suffix.lower(), ())
+    if asked is None:
+        return fitting[0] if fitting else Format.TEXT
+    if fitting and asked not in fitting:
+        raise BncheckError(
+            f"is to be {asked.value}, and its name ends in {path.suffix}",
+            f"leave the format out for {fitting[0].value}, or give the file another ending",
+            str(path),
+        )
+    return asked
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from bncheck._version import __version__
 from bncheck.core.extras import need
 from bncheck.reporting import heat
+from bncheck.reporting.bars import drawn
 from bncheck.reporting.document import Detail, grouped, severity_counts
-from bncheck.reporting.figures import Heatmap
+from bncheck.reporting.figures import Bars, Distributions, Heatmap, Lines
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES
@@ -26,7 +27,7 @@ from bncheck.rules.registry import RULES
 if TYPE_CHECKING:
     from bncheck.core.findings import Severity
     from bncheck.reporting.document import Document, Group, Pages, Table
-    from bncheck.reporting.figures import Figure
+    from bncheck.reporting.figures import Distributions, Figure
 
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 #: What text always shows is open, and the first table, except tables too long to scroll through.
@@ -38,8 +39,8 @@ _COLUMNS: Final = 120
 def render(pages: Pages) -> str:
     """The page. Raises BncheckError where jinja2 or plotly is not installed."""
     documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in pages.documents]
-    template, plotly = _libraries(any(document.figures for document in documents))
-    figures = [figure for document in documents for figure in document.figures]
+    figures = [figure for document in documents for figure in _plotted(document)]
+    template, plotly = _libraries(bool(figures))
     places = iter(range(len(figures)))
     page: str = template.render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
@@ -107,7 +108,12 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
         "groups": [group for group in groups if group["rule"] not in told],
         "told": [_group(group) for group in document.told],
         "told_findings": [group for group in groups if group["rule"] in told],
-        "figures": [_figure(figure, next(places)) for figure in document.figures],
+        "figures": [_figure(figure, next(places)) for figure in _plotted(document)],
+        "bars": [
+            {"title": figure.title, "caption": figure.caption, "svg": drawn(figure)}
+            for figure in document.figures
+            if isinstance(figure, Bars)
+        ],
         "tables": [_table(table, is_first=not i) for i, table in enumerate(document.tables)],
         "details": document.details,
         "next_steps": document.next_steps,
@@ -153,13 +159,18 @@ def _cell(text: str, tone: Severity | None) -> dict[str, str]:
     return {"text": text, "tone": tone.value if tone else ""}
 
 
+def _plotted(document: Document) -> list[Heatmap | Distributions | Lines]:
+    """The figures that plotly draws."""
+    return [figure for figure in document.figures if not isinstance(figure, Bars)]
+
+
 def _fitted(figure: Figure) -> Figure:
     return heat.fitted(figure, _COLUMNS) if isinstance(figure, Heatmap) else figure
 
 
-def _figure(figure: Figure, place: int) -> dict[str, object]:
+def _figure(figure: Heatmap | Distributions | Lines, place: int) -> dict[str, object]:
     """What the template needs; the numbers go to the script."""
-    layers = () if isinstance(figure, Heatmap) else figure.layers
+    layers = figure.layers if isinstance(figure, Distributions) else ()
     return {
         "title": figure.title,
         "caption": figure.caption,
@@ -169,11 +180,12 @@ def _figure(figure: Figure, place: int) -> dict[str, object]:
     }
 
 
-def _figure_data(figure: Figure) -> dict[str, object]:
+def _figure_data(figure: Heatmap | Distributions | Lines) -> dict[str, object]:
     if isinstance(figure, Heatmap):  # what stands beside it is in the tables
         figure = replace(figure, beside=(), ranking=None)
         return {"kind": "heatmap", **_shown(asdict(figure))}
-    return {"kind": "distributions", **_shown(asdict(figure))}
+    kind = "distributions" if isinstance(figure, Distributions) else "lines"
+    return {"kind": kind, **_shown(asdict(figure))}
 
 
 def _shown(value: Any) -> Any:

@@ -72,7 +72,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
     """
     from bncheck.reading.opening import open_checkpoint
 
-    _check(request)
+    check_request(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
         tell_all(choice_notes(checkpoint, InspectOptions(key=request.key)), note)
@@ -97,7 +97,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
         raise (error if error.subject else error.about(str(request.source))) from None
 
 
-def _check(request: ExportRequest) -> None:
+def check_request(request: ExportRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":

@@ -10,6 +10,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.remote import is_local
 from bncheck.subject.file_names import FileNames, file_names, matching_prefix
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
     from torch import nn
 
     path, key = checkpoint.path, checkpoint.key
+    if not is_local(path):
+        raise BncheckError(
+            "is not unpickled from afar", "download it first, if you trust it", str(path)
+        )
     with usercode.running(f"--trust {path}"), usercode.working_directory_importable():
         value = _part(torch.load(path, map_location="cpu", weights_only=False), key)
     if not isinstance(value, nn.Module):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.words import Note
+from bncheck.core.words import Note, as_argument
 from bncheck.folding.program.exporting import user_inputs
 from bncheck.folding.program.file import load_program, moved, save_program
 from bncheck.folding.program.fold import fold
@@ -37,7 +38,10 @@ def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) ->
         raise BncheckError("--freeze-inputs is for ONNX models", "leave it out")
     if output is not None and output.suffix == ".onnx":
         raise BncheckError(
-            "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
+            "is ONNX, which fold writes for ONNX models only",
+            f"`bncheck export {shlex.quote(as_argument(request.source))} ... -o "
+            f"{shlex.quote(str(output))}` folds and exports; or give -o a .pt2 file",
+            str(output),
         )
     checked_device(request.given.device)
     if request.parts and not request.has_model:
