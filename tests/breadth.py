@@ -73,7 +73,8 @@ def stubbed_torchvision() -> Any:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.impl("nms", _nms, "CPU")
     with contextlib.suppress(ImportError):
-        importlib.import_module("torchvision.extension")._has_ops = lambda: True
+        extension: Any = importlib.import_module("torchvision.extension")
+        extension._has_ops = lambda: True
     return library
 
 
@@ -198,7 +199,7 @@ def trained(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
                 norms.append(module.train())
-                module.momentum = None  # type: ignore[assignment]
+                module.momentum = None
         try:
             for _ in range(3):  # two samples each: from the first layer to the last
                 model(*torch.utils._pytree.tree_map(_again, example))
