@@ -57,7 +57,11 @@ class ProgramSides:
         seen = {
             n.name for n in planned.graph.nodes if _is_compared(n) and folded.twins[n.name] in there
         }
-        compared = ([n for n in region if n in seen] for region in regions_of(solution))
+        parts = {
+            n.name: [user.name for user in n.users] for n in planned.graph.nodes if _is_tuple(n)
+        }
+        ends = ([e for n in region for e in parts.get(n, [n])] for region in regions_of(solution))
+        compared = ([name for name in region if name in seen] for region in ends)
         self.regions = [region for region in compared if region]
 
     @cached_property
@@ -148,6 +152,11 @@ class ProgramSides:
         """The module that makes a value."""
         found = next((node for node in self._planned.graph.nodes if node.name == name), None)
         return name if found is None else module_path(found) or name
+
+
+def _is_tuple(node: Node) -> bool:
+    """Whether it makes several values, which other nodes take."""
+    return isinstance(node.meta.get("val"), (tuple, list))
 
 
 def _is_compared(node: Node) -> bool:
