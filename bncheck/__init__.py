@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bncheck.reading.checkpoint import Checkpoint
     from bncheck.recalibrating.report import RecalibrationReport
     from bncheck.shipping.report import CompareReport, ExportReport
+    from bncheck.surveying.objective import Loss
+    from bncheck.surveying.report import LandscapeReport
 
 __all__ = [
     "BncheckError",
@@ -36,6 +38,7 @@ __all__ = [
     "export",
     "fold",
     "inspect",
+    "landscape",
     "load_folded",
     "open_checkpoint",
     "recalibrate",
@@ -112,6 +115,46 @@ def drift(
     if model is None or data is None:
         raise BncheckError("a model and data are needed to measure", "give both, or neither")
     return run(paths, options, Measuring(model, data, model_args, data_options, device=device))
+
+
+def landscape(
+    paths_or_module: str | Path | Sequence[str | Path] | nn.Module,
+    data: object,
+    *,
+    eta: float,
+    model: str | nn.Module | None = None,
+    model_args: Sequence[str] = (),
+    loss: str | Loss | None = None,
+    batches: int = 8,
+    mode: Literal["train", "eval"] = "train",
+    key: str | None = None,
+    device: str = "cpu",
+    data_options: DataOptions | None = None,
+) -> LandscapeReport:
+    """How smooth the loss is around a module or checkpoints, and what learning rates it stands.
+
+    On the first `batches` of the labelled `data`, with theta the trained parameters, g the gradient
+    and steps a of 0.5 to 4 times `eta`: the loss and the gradient at theta - a g, the covariate
+    shift of each layer (Santurkar et al. 2018), the largest eigenvalue of the Hessian in train and
+    in eval mode. `loss(output, labels)` returns a tensor; None is cross entropy, or what the labels
+    ask for. Checkpoints need `model`; a module is left as it is. Raises BncheckError.
+    """
+    from bncheck.subject.setup import Measuring, device_of
+    from bncheck.surveying.command import LandscapeOptions, landscape_of_module
+    from bncheck.surveying.command import landscape as run
+    from bncheck.surveying.objective import Mode
+
+    if mode not in ("train", "eval"):
+        raise BncheckError(f"mode {mode!r} is not known", "take train or eval")
+    options = LandscapeOptions(eta, batches, Mode(mode), loss, key=key)
+    if isinstance(paths_or_module, (str, Path)):
+        paths_or_module = [paths_or_module]
+    if isinstance(paths_or_module, (list, tuple)):
+        given = Measuring(model, data, model_args, data_options, device=device)
+        return run(paths_or_module, options, given)
+    device = device_of(paths_or_module)  # type: ignore[arg-type]
+    given = Measuring(None, data, data_options=data_options, device=device)
+    return landscape_of_module(paths_or_module, options, given)  # type: ignore[arg-type]
 
 
 def export(

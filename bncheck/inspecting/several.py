@@ -34,7 +34,7 @@ def notes_on(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     """What the reader chose on the user's behalf, and what it did not find."""
     assert report.checkpoint is not None
     yield from choice_notes(report.checkpoint, options)
-    if not report.layers:
+    if not report.certain_layers:
         yield f"{report.checkpoint.path}: holds no normalisation layer with running statistics"
 
 

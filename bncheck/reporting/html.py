@@ -19,7 +19,7 @@ from bncheck.core.extras import need
 from bncheck.reporting import heat
 from bncheck.reporting.bars import drawn
 from bncheck.reporting.document import Detail, grouped, severity_counts
-from bncheck.reporting.figures import Bars, Heatmap
+from bncheck.reporting.figures import Bars, Distributions, Heatmap, Lines
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES
@@ -159,7 +159,7 @@ def _cell(text: str, tone: Severity | None) -> dict[str, str]:
     return {"text": text, "tone": tone.value if tone else ""}
 
 
-def _plotted(document: Document) -> list[Heatmap | Distributions]:
+def _plotted(document: Document) -> list[Heatmap | Distributions | Lines]:
     """The figures that plotly draws."""
     return [figure for figure in document.figures if not isinstance(figure, Bars)]
 
@@ -168,9 +168,9 @@ def _fitted(figure: Figure) -> Figure:
     return heat.fitted(figure, _COLUMNS) if isinstance(figure, Heatmap) else figure
 
 
-def _figure(figure: Heatmap | Distributions, place: int) -> dict[str, object]:
+def _figure(figure: Heatmap | Distributions | Lines, place: int) -> dict[str, object]:
     """What the template needs; the numbers go to the script."""
-    layers = () if isinstance(figure, Heatmap) else figure.layers
+    layers = figure.layers if isinstance(figure, Distributions) else ()
     return {
         "title": figure.title,
         "caption": figure.caption,
@@ -180,11 +180,12 @@ def _figure(figure: Heatmap | Distributions, place: int) -> dict[str, object]:
     }
 
 
-def _figure_data(figure: Heatmap | Distributions) -> dict[str, object]:
+def _figure_data(figure: Heatmap | Distributions | Lines) -> dict[str, object]:
     if isinstance(figure, Heatmap):  # what stands beside it is in the tables
         figure = replace(figure, beside=(), ranking=None)
         return {"kind": "heatmap", **_shown(asdict(figure))}
-    return {"kind": "distributions", **_shown(asdict(figure))}
+    kind = "distributions" if isinstance(figure, Distributions) else "lines"
+    return {"kind": kind, **_shown(asdict(figure))}
 
 
 def _shown(value: Any) -> Any:
