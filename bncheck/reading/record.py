@@ -104,7 +104,7 @@ def _read(folder: Path, budget: Budget) -> Record:
         try:
             told = parse(line, budget)
             found.add(told)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (AttributeError, ValueError, TypeError, KeyError, RecursionError):
             raise BncheckError(
                 f"has an index whose line {number} cannot be read",
                 "delete that line of index.jsonl, or record anew",
