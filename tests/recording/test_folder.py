@@ -20,6 +20,7 @@ import torch
 import bncheck
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
+from bncheck.reading import record, record_snapshot
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.record import read_record
 from bncheck.recording import Recorder
