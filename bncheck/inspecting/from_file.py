@@ -19,7 +19,6 @@ from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.layers.other_norms import OtherNorm, other_norms
 from bncheck.layers.unjudged import refuse_unread, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.reading.kinds import NormKind
 from bncheck.reading.remote import Remote
 from bncheck.reading.roles import split_name
 from bncheck.rules.registry import FILE_RULES, choose_rules
@@ -48,8 +47,7 @@ def inspect_checkpoint(checkpoint: Checkpoint, options: InspectOptions) -> Inspe
     refuse_unread(checkpoint, layers)
     others = other_norms(checkpoint, layers)
     findings = static_findings(checkpoint, layers, options, others)
-    listed = tuple(n.layer for n in others if n.kind in (NormKind.SPECTRAL, NormKind.WEIGHT))
-    return InspectReport(checkpoint, (*layers, *listed), tuple(findings))
+    return InspectReport(checkpoint, (*layers, *(n.layer for n in others)), tuple(findings))
 
 
 def _is_far(checkpoint: Checkpoint) -> bool:

@@ -20,12 +20,13 @@ from bncheck.folding.result import FoldReport
 from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
+from bncheck.shipping.opsets.lowering import OLDEST
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts, parity_failure_of
 from bncheck.shipping.scrubbing import set_metadata
 from bncheck.shipping.sessions import LEVELS, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
-from bncheck.shipping.torch_to_onnx import OLDEST, check_installed, opset_of, to_onnx
+from bncheck.shipping.torch_to_onnx import TORCH_OLDEST, check_installed, opset_of, to_onnx
 from bncheck.shipping.writing import fits_one_file, pair, write
 from bncheck.writing.atomic import check_target
 
@@ -62,10 +63,10 @@ def check(path: Path, options: ExportOptions) -> None:
         raise BncheckError("does not end in .onnx", "name an .onnx file", str(path))
     check_target(path)
     newest = onnx.defs.onnx_opset_version()
-    if options.opset is not None and not 7 <= options.opset <= newest:
+    if options.opset is not None and not OLDEST <= options.opset <= newest:
         raise BncheckError(
-            f"--opset {options.opset} is not an opset that onnx {onnx.__version__} knows",
-            f"give 18 to {newest}",
+            f"--opset {options.opset} is not an opset that can be written",
+            f"give {OLDEST} to {newest}",
         )
 
 
@@ -142,7 +143,7 @@ def _lost(program: ExportedProgram) -> Iterator[str]:
 
 def _usual(opset: int | None) -> int | None:
     """An opset that torch writes itself, for the model that is only looked at."""
-    return None if opset is None else max(opset, OLDEST)
+    return None if opset is None else max(opset, TORCH_OLDEST)
 
 
 def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
