@@ -111,7 +111,7 @@ def drift(
         for note in report.notes:
             console.note(note)
         say_traffic(paths)
-        delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
+        delivery.deliver(said(report.to_dict, lambda: document(report)), tally)
         return tally.finish(report.findings, failed=bool(report.errors))
 
 

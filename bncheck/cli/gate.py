@@ -93,7 +93,7 @@ def _run(
     for error in report.errors:
         console.error(str(error))
     _say_unused(tally, configuration, {m.name for m in report.models if not m.errors})
-    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally.limit)
+    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally)
     return tally.finish(report.findings, failed=bool(report.errors))
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from bncheck.cli import console
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.extras import need
 from bncheck.core.findings import Severity
 from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, format_of, render
+
+if TYPE_CHECKING:
+    from bncheck.cli.policy import Tally
 
 _SLICE = 1 << 20
 
@@ -104,17 +107,20 @@ class Delivery:
     verbose: bool
     no_color: bool
 
-    def deliver(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
+    def deliver(self, said: Said, tally: Tally | None = None) -> None:
         """Write the files, each whole or not at all, then show the result.
 
-        Findings of `limit` and worse are failures, where a format has a word for that.
+        The tally knows what is a failure, where a format has a word for that.
         """
         from bncheck.writing.atomic import write_text
 
+        limit = Severity.ERROR if tally is None else tally.limit
+        docs = DOCS if tally is None else tally.policy.docs_url
+
         for format_, path in self.files:
-            write_text(path, render(format_, said, limit))
+            write_text(path, render(format_, said, limit, docs))
         if self.shown is not Format.TEXT:
-            rendered = render(self.shown, said, limit)
+            rendered = render(self.shown, said, limit, docs)
             for start in range(0, len(rendered), _SLICE):  # encoded at once it would be there twice
                 typer.echo(rendered[start : start + _SLICE], nl=False)
             return
