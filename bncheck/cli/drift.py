@@ -18,6 +18,7 @@ from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.words import unsaid
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
@@ -92,7 +93,8 @@ def drift(
         eps=eps, **given,
     ) as ranks:  # fmt: skip
         if measuring is not None:
-            measuring = replace(measuring, processes=ranks)
+            note = unsaid if ranks.rank else measuring.note
+            measuring = replace(measuring, processes=ranks, note=note)
         bar = progress_bar(not reporting.quiet and not ranks.rank, "snapshots")
         with bar as progress, ranks.together("the series"):
             options = DriftOptions(
@@ -108,8 +110,8 @@ def drift(
             return ExitCode.ERROR if report.errors else code
         for error in report.errors:
             console.error(str(error))
-        for note in report.notes:
-            console.note(note)
+        for line in report.notes:
+            console.note(line)
         say_traffic(paths)
         delivery.deliver(said(report.to_dict, lambda: document(report)), tally)
         return tally.finish(report.findings, failed=bool(report.errors))

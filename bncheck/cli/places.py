@@ -21,6 +21,10 @@ def place(word: str) -> Path:
     """The one file that a word names. Raises BncheckError."""
     from bncheck.reading.remote import place_of
 
+    if word == "-" and os.path.lexists(word):  # a stranger may have called a file so
+        raise BncheckError(
+            "is both standard input and a file in this folder", "write ./- for the file", word
+        )
     return place_of(word)
 
 
@@ -41,7 +45,7 @@ def _meant(word: str) -> Iterator[Path]:
         yield from path.matching()
     elif os.path.isdir(path):
         yield from _in_folder(path)
-    elif is_pattern(word) and not os.path.lexists(word):
+    elif is_pattern(word) and (meant(word) or not os.path.lexists(word)):
         found = meant(word)
         if not found:
             raise BncheckError("matches no file", "check the pattern", word)

@@ -6,7 +6,6 @@ report; what it raises becomes one line with the file and line it came from.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import importlib
@@ -20,8 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from bncheck.core.arguments import check_call, parse_arguments
 from bncheck.core.errors import BncheckError, TerminatedError
 from bncheck.core.extras import explained
+from bncheck.core.importable import folders_of, importable, is_path, root_of
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -34,7 +35,7 @@ def resolve(spec: str, option: str) -> object:
             f"{option} {spec!r} is not TARGET:CALLABLE",
             f"write e.g. {option} my.nets:ResNet or {option} nets.py:build",
         )
-    with running(f"{option} {spec}"), _importable(target):
+    with running(f"{option} {spec}"), importable(target):
         found: object = _import(target)
     for part in name.split("."):
         if not hasattr(found, part):
@@ -49,10 +50,10 @@ def files_of_spec(spec: str) -> Iterator[Path]:
     target, _, _ = spec.rpartition(":")
     if not target:
         return
-    if _is_path(target):
+    if is_path(target):
         yield Path(target)
         return
-    folders: Sequence[str] = [os.getcwd(), *sys.path]
+    folders: Sequence[str] = [*folders_of(""), *sys.path]
     with contextlib.suppress(ValueError, OSError, ImportError):  # no name of a module
         for part in target.split("."):
             found = importlib.machinery.PathFinder.find_spec(part, folders)
@@ -65,26 +66,11 @@ def files_of_spec(spec: str) -> Iterator[Path]:
 
 def call(function: object, arguments: Sequence[str], spec: str, option: str) -> object:
     """Call what `resolve` found with literal `key=value` arguments."""
+    assert callable(function)
     keywords = parse_arguments(arguments)
-    with running(f"{option} {spec}"), _importable(spec.rpartition(":")[0]):
-        assert callable(function)
+    check_call(function, keywords, f"{option} {spec}")
+    with running(f"{option} {spec}"), importable(spec.rpartition(":")[0]):
         return function(**keywords)
-
-
-def parse_arguments(arguments: Sequence[str]) -> dict[str, object]:
-    """`depth=20 norm=bn` -> {"depth": 20, "norm": "bn"}: Python literals, else text."""
-    parsed: dict[str, object] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key.isidentifier():
-            raise BncheckError(
-                f"--model-arg {argument!r} is not key=value", "write e.g. --model-arg depth=20"
-            )
-        try:
-            parsed[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            parsed[key] = value
-    return parsed
 
 
 @contextlib.contextmanager
@@ -159,7 +145,7 @@ def _is_library(filename: str) -> bool:
 
 
 def _import(target: str) -> ModuleType:
-    if not _is_path(target):
+    if not is_path(target):
         try:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:
@@ -185,12 +171,28 @@ def _import(target: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a module up by its name
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         _put_back(name, previous)
+        if isinstance(error, ImportError) and "relative import" in str(error):
+            raise _relative(path) from error
         raise
     if previous is not None:  # a library of that name must stay what it was
         _put_back(name, previous)
     return module
+
+
+def _relative(path: Path) -> BncheckError:
+    """A file that imports from its package has to be named as a part of it."""
+    folder = path.resolve().parent
+    root = root_of(folder)
+    root = folder.parent if root == folder else root
+    module = ".".join((*folder.relative_to(root).parts, path.stem))
+    here = Path.cwd()
+    go = "" if root in (here, here / "src") else f"cd {root} and "
+    return BncheckError(
+        "imports from its package (from . import ...), so it has to be named as a part of it",
+        f"{go}write --model {module}:NAME",
+    )
 
 
 def _same_file(module: ModuleType, path: Path) -> bool:
@@ -203,32 +205,6 @@ def _put_back(name: str, previous: ModuleType | None) -> None:
         del sys.modules[name]
     else:
         sys.modules[name] = previous
-
-
-def _is_path(target: str) -> bool:
-    return target.endswith(".py") or os.sep in target
-
-
-@contextlib.contextmanager
-def _importable(target: str) -> Iterator[None]:
-    """The working directory, and the folder of a .py file, on sys.path for the time being."""
-    added = [os.getcwd()]
-    if _is_path(target):
-        added.insert(0, str(Path(target).resolve().parent))
-    before, writes = list(sys.path), sys.dont_write_bytecode
-    sys.path[:0] = [path for path in added if path not in sys.path]
-    sys.dont_write_bytecode = True  # who looks at a folder leaves no __pycache__ in it
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = before, writes
-
-
-@contextlib.contextmanager
-def working_directory_importable() -> Iterator[None]:
-    """What unpickling a module needs: its class is imported by name."""
-    with _importable(""):
-        yield
 
 
 def _no_attribute(subject: str, target: str, name: str, holder: object) -> BncheckError:

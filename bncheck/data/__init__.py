@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,8 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
             raise BncheckError("is a URL", "download the data, and give --data the file", data)
         path = Path(data)
         if os.path.isdir(path):  # unlike is_dir, False for any name
-            return dealt(ImageFolder(path, options), str(data), options, fixed=True)
+            images = ImageFolder(path, options)
+            return replace(dealt(images, str(data), options, fixed=True), note=images.note)
         if os.path.isfile(path):
             arrays = Arrays(read_arrays(path), str(data), options)
             return dealt(arrays, str(data), options, fixed=True)

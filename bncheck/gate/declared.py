@@ -70,10 +70,16 @@ class Declared:
         return Measuring(
             located_spec(self.configuration, model.model) if model.model else None,
             given,
-            tuple(f"{key}={value!r}" for key, value in model.model_args.items()),
+            tuple(self._argument(key, value) for key, value in model.model_args.items()),
             options,
             import_root=located(self.configuration, "."),
         )
+
+    def _argument(self, key: str, value: object) -> str:
+        """As --model-arg has it; @FILE is relative to the configuration."""
+        if isinstance(value, str) and value.startswith("@"):
+            return f"{key}=@{located(self.configuration, value[1:])}"
+        return f"{key}={value!r}"
 
     def files(self, patterns: str | tuple[str, ...], key: str) -> list[Path]:
         """The files that patterns of the configuration name. Raises BncheckError for none."""

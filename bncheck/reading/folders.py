@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PATTERN_ENTRIES
 from bncheck.core.words import count
+from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.opening import WEIGHT_ENDINGS, weights_in
 from bncheck.reading.parts import files_of
 from bncheck.reading.torch_files import LEGACY_MAGIC
@@ -66,8 +67,18 @@ def checkpoints_in(folder: Path) -> Found:
     found.checkpoints = [p for p in found.checkpoints if _is_index(p) or p not in shards]
     found.checkpoints.sort(key=lambda path: path.parts)
     if not found.checkpoints:
+        _refuse_foreign(folder)
         raise BncheckError(*_nothing(found), str(folder))
     return found
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise BncheckError for a folder of another framework, or one of such folders."""
+    for place in (folder, *sorted(item for item in folder.iterdir() if item.is_dir())):
+        try:
+            refuse_foreign_folder(place)
+        except BncheckError as error:
+            raise error.about(str(place)) from None
 
 
 def _nothing(found: Found) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
+from bncheck.core.importable import working_directory_importable
 from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.remote import is_local
@@ -68,7 +69,7 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
         raise BncheckError(
             "is not unpickled from afar", "download it first, if you trust it", str(path)
         )
-    with usercode.running(f"--trust {path}"), usercode.working_directory_importable():
+    with usercode.running(f"--trust {path}"), working_directory_importable():
         value = _part(torch.load(path, map_location="cpu", weights_only=False), key)
     if not isinstance(value, nn.Module):
         place = f" at {shortened(key, 60)}" if key else ""

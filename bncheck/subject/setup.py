@@ -11,6 +11,7 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.core.words import Note, unsaid
 from bncheck.data import Batches, DataOptions, open_data
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.instrumented import Instrumented
@@ -28,7 +29,8 @@ class Measuring:
 
     `model` is TARGET:CALLABLE, None to unpickle the file itself (`trust`), or a module.
     Dotted modules are imported from `import_root`, None for the working directory. With `force`,
-    measured statistics are written even where nothing shows that they serve better.
+    measured statistics are written even where nothing shows that they serve better. `note` is told
+    what was taken as what.
     """
 
     model: str | nn.Module | None
@@ -43,6 +45,7 @@ class Measuring:
     progress: Progress = lambda done, total: None
     import_root: Path | None = None
     force: bool = False
+    note: Note = unsaid
 
     def run(
         self,
@@ -71,7 +74,10 @@ class Measuring:
     def batches(self) -> Batches:
         """The data, opened."""
         need("torch", purpose="--data")
-        return open_data(self.data, self.data_options)
+        batches = open_data(self.data, self.data_options)
+        if batches.note:
+            self.note(batches.note)
+        return batches
 
     def _metric(self) -> tuple[Metric | None, str]:
         if self.metric is None:
