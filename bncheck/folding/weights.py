@@ -23,7 +23,7 @@ from bncheck.folding.planner.normalisations import Slot, parameters_of
 from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Rescaled
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Norm, Recurrent, Rescaled
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast, Floats | None]
@@ -164,9 +164,15 @@ def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
         weight, bias = _rescaled(weight, bias, fold)
     elif isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
-    elif isinstance(op.spec, (Conv, ConvTranspose, Linear)):
+    elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent)):
         assert weight is not None
-        weight, bias = _linear(op.spec, weight, bias, fold)
+        spec = Linear(output_first=True) if isinstance(op.spec, Recurrent) else op.spec
+        weight, bias = _linear(spec, weight, bias, fold)
+    elif isinstance(op.spec, Bilinear):
+        assert weight is not None
+        assert fold.after is not None
+        scale = fold.after.scale.reshape(-1, 1, 1)
+        weight, bias = weight * scale, scaled_bias(bias, fold.after)
     else:  # a table: its rows are its results
         assert weight is not None
         assert fold.after is not None

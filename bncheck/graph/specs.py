@@ -49,6 +49,21 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Recurrent:
+    """A recurrent layer of inputs x, weight [features, inputs] and bias of its first product.
+
+    Without `shifts` it has no bias.
+    """
+
+    shifts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bilinear:
+    """y[o] = x A[o] z + b[o], of inputs x, weight [out, x, z], bias, z."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
 
@@ -237,7 +252,7 @@ class Opaque:
 
 
 Spec: TypeAlias = (
-    Conv | ConvTranspose | Linear | Lookup | Rescaled | Norm | Add | Mul | Identity | Reshape
-    | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle
-    | Rectifier | Pointwise | ShapeOf | Opaque
+    Conv | ConvTranspose | Linear | Recurrent | Bilinear | Lookup | Rescaled | Norm | Add | Mul
+    | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad
+    | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
 )  # fmt: skip

@@ -37,7 +37,7 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics, those below the chosen one among them.
+    """The other subtrees that hold norms to judge, those below the chosen one among them.
 
     A key that is not itself a subtree takes the tensors of all that are below it.
     """
@@ -45,7 +45,7 @@ def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree,
     return tuple(
         tree
         for tree in subtrees
-        if tree.statistics and not taken.issuperset(map(id, tree.tensors.values()))
+        if tree.holds_norms and not taken.issuperset(map(id, tree.tensors.values()))
     )
 
 

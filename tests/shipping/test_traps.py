@@ -30,6 +30,7 @@ from tests.shipping.nets import (
     Dicts,
     FixedBatch,
     HalfConv,
+    Stateful,
     Stays,
     Unit,
     listing,
@@ -291,6 +292,27 @@ def test_a_batch_that_the_model_fixes_is_fixed_and_said(
     assert report.proof.measured[0].batches == (2,)
     with pytest.raises(BncheckError, match="axis 0 of the input x cannot be dynamic"):
         traced(made(FixedBatch), (IMAGES,), Axes(batch=True))
+
+
+@pytest.mark.parametrize(
+    ("batch", "axes"), [(1, Axes()), (2, Axes()), (2, Axes(True)), (2, Axes(more={"h": (1,)}))]
+)
+def test_the_batch_of_a_state_is_another_axis(batch: int, axes: Axes) -> None:
+    inputs = (torch.randn(batch, 4, 9), torch.randn(2, batch, 6))
+    side = TorchSide(traced(made(Stateful), inputs, axes))
+    x, h = side.inputs
+    assert h.shape == (2, x.shape[0], 6)
+    assert side.shapes(5, 1) == [(5, 4, 9), (2, 5, 6)]
+
+
+def test_a_network_with_a_state_is_folded_at_several_batches(tmp_path: Path) -> None:
+    inputs = (torch.randn(2, 4, 9), torch.randn(2, 2, 6))
+    report = bncheck.export(made(Stateful), inputs, tmp_path / "net.onnx", timing=False)
+    assert report.batchnorm_nodes == 0
+    assert [port.shape for port in report.inputs] == [("batch", 4, 9), (2, "batch", 6)]
+    assert report.fold is not None
+    assert report.fold.parity is not None
+    assert report.fold.parity.batches == (2, 3)
 
 
 def test_axes_are_free_as_asked_for() -> None:

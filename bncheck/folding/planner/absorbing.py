@@ -15,7 +15,7 @@ from bncheck.folding.planner.maps import Stuck, collapsed, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Rescaled
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Lookup, Recurrent, Rescaled
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -34,6 +34,8 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_constant(draft.graph, op)
     fold = draft.fold(index)
     vector = _channels(draft.graph, op, op.inputs[0], map_, _channel_axes(draft.graph, op)[0])
+    if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
+        raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
     before = fold.before.after(vector) if fold.before else vector
     shuffles = before.shifts and _shift_needs_shuffle(op)
     return replace(fold, before=before, as_shuffle=fold.as_shuffle or shuffles)
@@ -62,7 +64,7 @@ def _channel_axes(graph: Graph, op: Op) -> tuple[int, int]:
     """Where a call has its channels, from the end: in its input, and in its result."""
     if isinstance(op.spec, Linear):
         return op.spec.axes
-    if isinstance(op.spec, Lookup):
+    if isinstance(op.spec, (Lookup, Recurrent, Bilinear)):
         return -1, -1
     if isinstance(op.spec, Rescaled):
         return op.spec.axis, op.spec.axis
@@ -78,7 +80,7 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int) -
     if shape is None:
         raise Stuck("the shapes around it are not known")
     axis %= len(shape)
-    what = "features" if isinstance(op.spec, (Linear, Lookup)) else "channels"
+    what = "features" if isinstance(op.spec, (Linear, Lookup, Recurrent, Bilinear)) else "channels"
     try:
         small = settled(collapsed(map_, [i for i in range(len(shape)) if i != axis], ""))
     except Stuck:

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.folding.program.sizes import fixed_size
 from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.from_module import quiet
 from bncheck.subject.inputs import takes
@@ -35,8 +36,9 @@ def as_arguments(example_inputs: object) -> tuple[Any, ...]:
 def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
     """Export a module; raises BncheckError with the user's line where that is impossible.
 
-    The first axis of every input is left free where the model allows it. An example of one sample
-    would fix it, so it is doubled for the export.
+    The first axis of every input is left free where the model allows it, or that of the first input
+    and the second of others, as recurrent networks want it for their states. An example of one
+    sample would fix it, so it is doubled for the export.
     """
     _check_call(model, example_inputs)
     failure: Exception | None = None
@@ -47,8 +49,10 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
         except Exception as error:
             failure = error
             continue
-        if inputs is example_inputs or has_free_batch(program):
+        if has_free_batch(program):
             return program
+        if inputs is example_inputs:
+            return _with_states(model, inputs) or program
     try:  # inputs whose first axis is not a batch
         return _export(model, example_inputs, None)
     except Exception as error:
@@ -85,6 +89,31 @@ def _free_batch(inputs: tuple[Any, ...]) -> ShapesCollection:
     return shapes
 
 
+def _with_states(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram | None:
+    """The model with a free batch that is the second axis of other inputs than the first."""
+    tensors = [t for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.dim()]
+    batch = tensors[0].shape[0] if tensors else 0
+    axes = [0] + [1 if t.dim() > 1 and t.shape[1] == batch else 0 for t in tensors[1:]]
+    if not any(axes) or any(t.shape[axis] != batch for t, axis in zip(tensors, axes, strict=True)):
+        return None
+    axis_of = {id(tensor): axis for tensor, axis in zip(tensors, axes, strict=True)}
+    if batch == 1:
+        given = pytree.tree_map(
+            lambda t: torch.cat([t, t], axis_of[id(t)]) if id(t) in axis_of else t, inputs
+        )
+    else:
+        given = inputs
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    made = [t for t in pytree.tree_leaves(given) if isinstance(t, torch.Tensor) and t.dim()]
+    for tensor, axis in zip(made, axes, strict=True):
+        shapes[tensor] = {axis: Dim.AUTO}
+    try:
+        program = _export(model, given, shapes)
+    except Exception:  # it is fixed in the program without, then
+        return None
+    return program if has_free_batch(program) else None
+
+
 def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Two samples of the same, where there is one."""
     tensors = [t for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.dim()]
@@ -110,8 +139,7 @@ def has_free_batch(program: ExportedProgram) -> bool:
     """Whether some input may have any number of samples."""
     values = [node.meta.get("val") for node in user_inputs(program)]
     return any(
-        isinstance(v, torch.Tensor) and v.dim() and isinstance(v.shape[0], torch.SymInt)
-        for v in values
+        isinstance(v, torch.Tensor) and v.dim() and fixed_size(v.shape[0]) is None for v in values
     )
 
 

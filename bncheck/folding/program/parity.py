@@ -57,7 +57,11 @@ class ProgramSides:
         seen = {
             n.name for n in planned.graph.nodes if _is_compared(n) and folded.twins[n.name] in there
         }
-        compared = ([n for n in region if n in seen] for region in regions_of(solution))
+        parts = {
+            n.name: [user.name for user in n.users] for n in planned.graph.nodes if _is_tuple(n)
+        }
+        ends = ([e for n in region for e in parts.get(n, [n])] for region in regions_of(solution))
+        compared = ([name for name in region if name in seen] for region in ends)
         self.regions = [region for region in compared if region]
 
     @cached_property
@@ -85,7 +89,9 @@ class ProgramSides:
 
     def fresh(self, batch: int) -> Flat:
         """Random inputs."""
-        return tuple(_fresh_input(node, batch, self._generator) for node in self._inputs)
+        values = [node.meta.get("val") for node in self._inputs]
+        firsts = {str(v.shape[0]) for v in values if isinstance(v, torch.Tensor) and v.dim()}
+        return tuple(_fresh_input(v, batch, firsts, self._generator) for v in values)
 
     def batch_of(self, inputs: Flat) -> int:
         """The size of the first axis."""
@@ -150,6 +156,11 @@ class ProgramSides:
         return name if found is None else module_path(found) or name
 
 
+def _is_tuple(node: Node) -> bool:
+    """Whether it makes several values, which other nodes take."""
+    return isinstance(node.meta.get("val"), (tuple, list))
+
+
 def _is_compared(node: Node) -> bool:
     value = node.meta.get("val")
     floats = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -182,21 +193,21 @@ def floating_dtypes(program: ExportedProgram) -> set[str]:
     return {str(t.dtype).removeprefix("torch.") for t in tensors}
 
 
-def _fresh_input(node: Node, batch: int, generator: torch.Generator) -> Any:
-    value = node.meta.get("val")
+def _fresh_input(value: Any, batch: int, firsts: set[str], generator: torch.Generator) -> Any:
     if not isinstance(value, torch.Tensor):
-        return value if not isinstance(value, torch.SymInt) else _size(value, batch, axis=1)
-    shape = [_size(size, batch, axis) for axis, size in enumerate(value.shape)]
+        return value if not isinstance(value, torch.SymInt) else _size(value, batch, set())
+    shape = [_size(size, batch, firsts) for size in value.shape]
     if value.is_floating_point():
         # Not of variance 1 about 0: nothing may rest on inputs that look normalised.
         return (torch.randn(shape, generator=generator) * 1.5 - 0.25).to(value.dtype)
     return torch.randint(0, 2, shape, generator=generator).to(value.dtype)
 
 
-def _size(size: Any, batch: int, axis: int) -> int:
+def _size(size: Any, batch: int, firsts: set[str]) -> int:
+    """`firsts` are the symbols of first axes, which a state may have elsewhere."""
     if isinstance(size, int):
         return size
-    if axis == 0 and batch:
+    if str(size) in firsts and batch:
         return batch
     hint = size.node.hint if size.node.has_hint() else None
     return int(hint) if hint is not None else _SIZE

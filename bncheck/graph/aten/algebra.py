@@ -8,7 +8,7 @@ from typing import Any
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.convolutions import conv, each, transposed
-from bncheck.graph.specs import Add, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
+from bncheck.graph.specs import Add, Bilinear, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 
@@ -45,6 +45,10 @@ def _linear(call: Call) -> Described | None:
     weight = call("weight")
     inputs = (call("input"), weight, call("bias"))
     return (Linear(output_first=True), inputs) if call.rank_of(weight) == 2 else None
+
+
+def _bilinear(call: Call) -> Described:
+    return Bilinear(), (call("input1"), call("weight"), call("bias"), call("input2"))
 
 
 def _matmul(call: Call) -> Described | None:
@@ -154,6 +158,7 @@ ALGEBRA: dict[str, Describe] = {
     **named(_convolution, "conv1d conv2d conv3d convolution"),
     **named(_transposed, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     "linear": _linear,
+    "bilinear": _bilinear,
     **named(_matmul, "matmul mm"),
     "einsum": _einsum,
     "addmm": _addmm,
