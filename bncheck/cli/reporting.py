@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from bncheck.cli import console
-from bncheck.core.errors import DOCS, BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
-from bncheck.core.findings import Severity
 from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, format_of, render
 
 if TYPE_CHECKING:
@@ -107,20 +106,23 @@ class Delivery:
     verbose: bool
     no_color: bool
 
-    def deliver(self, said: Said, tally: Tally | None = None) -> None:
-        """Write the files, each whole or not at all, then show the result.
+    @property
+    def is_text(self) -> bool:
+        """Whether stdout gets the report for people."""
+        return self.shown is Format.TEXT and not self.quiet
 
-        The tally knows what is a failure, where a format has a word for that.
-        """
+    def write(self, said: Said, tally: Tally | None = None) -> None:
+        """Write the files, each whole or not at all."""
         from bncheck.writing.atomic import write_text
 
-        limit = Severity.ERROR if tally is None else tally.limit
-        docs = DOCS if tally is None else tally.policy.docs_url
-
         for format_, path in self.files:
-            write_text(path, render(format_, said, limit, docs))
+            write_text(path, self._rendered(format_, said, tally))
+
+    def deliver(self, said: Said, tally: Tally | None = None) -> None:
+        """Write the files, then show the result."""
+        self.write(said, tally)
         if self.shown is not Format.TEXT:
-            rendered = render(self.shown, said, limit, docs)
+            rendered = self._rendered(self.shown, said, tally)
             for start in range(0, len(rendered), _SLICE):  # encoded at once it would be there twice
                 typer.echo(rendered[start : start + _SLICE], nl=False)
             return
@@ -131,6 +133,12 @@ class Delivery:
             text.show_findings(terminal, said.pages().documents)
         else:
             text.show(terminal, said.pages(), verbose=self.verbose)
+
+    def _rendered(self, format_: Format, said: Said, tally: Tally | None) -> str:
+        """The tally knows what is a failure, and where the documentation lies."""
+        if tally is None:
+            return render(format_, said)
+        return render(format_, said, tally.limit, tally.policy.docs_url)
 
 
 def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.budget import Budget
 from bncheck.core.words import shortened
-from bncheck.reading.roles import STATISTICS, split_name
+from bncheck.reading.roles import REPARAMETRISED, STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ class Subtree:
     def statistics(self) -> int:
         """How many running means it holds: what makes one subtree more interesting."""
         return sum(STATISTICS.get(split_name(name)[1]) == "running_mean" for name in self.tensors)
+
+    @property
+    def holds_norms(self) -> bool:
+        """Whether any norm is in it that would be judged."""
+        return bool(self.statistics) or any(name.endswith(REPARAMETRISED) for name in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics, those below the chosen one among them.
+    """The other subtrees that hold norms to judge, those below the chosen one among them.
 
     A key that is not itself a subtree takes the tensors of all that are below it.
     """
@@ -45,7 +45,7 @@ def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree,
     return tuple(
         tree
         for tree in subtrees
-        if tree.statistics and not taken.issuperset(map(id, tree.tensors.values()))
+        if tree.holds_norms and not taken.issuperset(map(id, tree.tensors.values()))
     )
 
 
@@ -99,8 +99,9 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
 def _by_interest(subtrees: Sequence[Subtree]) -> list[str]:
     """The keys that there are: models first, what optimizers keep last."""
 
-    def rank(tree: Subtree) -> tuple[bool, bool, str]:
-        return "optim" in tree.path.lower(), not tree.statistics, tree.path
+    def rank(tree: Subtree) -> tuple[bool, bool, bool]:
+        is_optimizer = "optim" in tree.path.lower()
+        return is_optimizer, not tree.statistics, _is_average(tree.path)
 
     return list(dict.fromkeys(tree.path for tree in sorted(subtrees, key=rank) if tree.path))
 
