@@ -77,7 +77,7 @@ def fold(
 
 
 def drift(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     model: str | nn.Module | None = None,
     data: object = None,
     *,
@@ -95,6 +95,7 @@ def drift(
 ) -> DriftReport:
     """How every layer's distribution moved over the snapshots of one training.
 
+    `paths` are checkpoints, or one folder that `bncheck.recording` wrote.
     From the files alone, by their running statistics; with `model` (TARGET:CALLABLE or a module,
     which is left as it is) and `data`, by what the layers see. `reference` is last, first, previous
     or a file; `order` auto, name or given; `layers="all"` adds the outputs of convolutions, linear
@@ -106,7 +107,11 @@ def drift(
     from bncheck.drifting.command import drift as run
 
     if isinstance(paths, (str, Path)):
-        raise BncheckError("one snapshot is not a series", "give a list of at least two paths")
+        from bncheck.reading.record import is_record
+
+        if not is_record(Path(paths)):
+            raise BncheckError("one snapshot is not a series", "give a list of at least two paths")
+        paths = [paths]
     options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)

@@ -1,4 +1,4 @@
-"""The README's console blocks are what the commands print.
+"""The console blocks of README and docs are what the commands print.
 
 `python -m tests.test_readme` writes them anew.
 """
@@ -31,7 +31,8 @@ def run(command: str) -> str:
     return done.stdout
 
 
-BLOCKS = list(_BLOCK.finditer(README.read_text()))
+PAGES = (README, ROOT / "docs" / "recording.md")
+BLOCKS = [block for page in PAGES for block in _BLOCK.finditer(page.read_text())]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["command"][:60])
@@ -50,7 +51,8 @@ def test_the_readme_s_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 if __name__ == "__main__":
-    text = README.read_text()
-    README.write_text(
-        _BLOCK.sub(lambda m: f"```console\n$ {m['command']}\n{run(m['command'])}```\n", text)
-    )
+    for page in PAGES:
+        text = page.read_text()
+        page.write_text(
+            _BLOCK.sub(lambda m: f"```console\n$ {m['command']}\n{run(m['command'])}```\n", text)
+        )

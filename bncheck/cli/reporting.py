@@ -104,15 +104,24 @@ class Delivery:
     verbose: bool
     no_color: bool
 
+    @property
+    def is_text(self) -> bool:
+        """Whether stdout gets the report for people."""
+        return self.shown is Format.TEXT and not self.quiet
+
+    def write(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
+        """Write the files, each whole or not at all."""
+        from bncheck.writing.atomic import write_text
+
+        for format_, path in self.files:
+            write_text(path, render(format_, said, limit))
+
     def deliver(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
         """Write the files, each whole or not at all, then show the result.
 
         Findings of `limit` and worse are failures, where a format has a word for that.
         """
-        from bncheck.writing.atomic import write_text
-
-        for format_, path in self.files:
-            write_text(path, render(format_, said, limit))
+        self.write(said, limit)
         if self.shown is not Format.TEXT:
             rendered = render(self.shown, said, limit)
             for start in range(0, len(rendered), _SLICE):  # encoded at once it would be there twice

@@ -18,17 +18,18 @@ def with_recorded(
     Of a record only facts are believed: which rule, layer and step. The sentences are the rule's.
     """
     known = {rule.code: rule for rule in rules}
-    first: dict[tuple[str, str | None], int] = {}
+    first: dict[tuple[str, str | None], Recorded] = {}
     for told in sorted(recorded, key=lambda told: told.step):
         if told.rule in known:
-            first.setdefault((told.rule, told.layer), told.step)
+            first.setdefault((told.rule, told.layer), told)
     for finding in findings:
-        step = first.pop((finding.rule, finding.layer), None)
-        yield finding if step is None else _dated(finding, step)
-    for (code, layer), step in first.items():
-        rule = known[code]
+        dated = first.pop((finding.rule, finding.layer), None)
+        yield finding if dated is None else _dated(finding, dated.step)
+    for (code, layer), told in first.items():
+        rule, step = known[code], told.step
+        severity = next((s for s in rule.severities if s.value == told.severity), None)
         yield rule.finding(
-            rule.severities[0],
+            severity or rule.severities[0],
             layer,
             f"was found at step {step:,} in training: {rule.summary}",
             f"`bncheck rule {code}` says what to do; look at what happened at that step",

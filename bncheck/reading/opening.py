@@ -73,6 +73,11 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     try:
         content = _read(path, budget)
         chosen = choose(content.subtrees, key)
+        if content.container is Container.RECORD and not chosen.tensors:
+            raise BncheckError(
+                "is a record of a network without normalisation layers",
+                "`bncheck drift` shows how its layers moved",
+            )
         return Checkpoint(
             path,
             content.container,

@@ -48,6 +48,7 @@ class Recorded:
     layer: str | None
     step: int
     series: str = ""
+    severity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def _read(folder: Path, budget: Budget) -> Record:
         try:
             told = parse(line, budget)
             found.add(told)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (AttributeError, ValueError, TypeError, KeyError, RecursionError):
             raise BncheckError(
                 f"has an index whose line {number} cannot be read",
                 "delete that line of index.jsonl, or record anew",
@@ -178,7 +179,8 @@ def _recorded(told: Any) -> Recorded:
     layer, step = told.get("layer"), whole(told["step"])
     if step is None or not (layer is None or isinstance(layer, str)):
         raise ValueError
-    return Recorded(str(told["rule"]), layer, step, str(told.get("series") or ""))
+    series, severity = (str(told.get(key) or "") for key in ("series", "severity"))
+    return Recorded(str(told["rule"]), layer, step, series, severity)
 
 
 def newest_files(record: Record) -> Iterator[tuple[str, Path]]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: A mean more than 30 standard deviations from 0 needs a pivot: in single precision its square
+#: swallows the variance.
+_FAR: Final = 1000.0
 #: Images whose mean is the pivot: near enough for single precision.
 _PIVOT: Final = 4
 
@@ -141,21 +144,47 @@ class BatchMeter:
 def _measured(name: str, channels: int, x: Tensor) -> _Call:
     import torch
 
-    first = _single(channels_second(name, channels, x[:_PIVOT]))
-    pivot = first.mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
-    parts = []
-    for portion in portions(x):
-        images = channels_second(name, channels, portion)
-        low, high = torch.aminmax(images)
-        largest = torch.maximum(high.abs(), low.abs()).float()
-        deviation = _single(images) - pivot[:, None]
-        if deviation.shape[2] == 1:
-            m = deviation[:, :, 0]
-            parts.append((m, m * m, largest))
-        else:
-            parts.append((deviation.mean(dim=2), deviation.square_().mean(dim=2), largest))
-    m, q = (torch.cat([part[place] for part in parts]) for place in (0, 1))
-    return _Call(m, q, pivot, torch.stack([p[2] for p in parts]).max(), x.numel() / m.numel())
+    parts = [_portion(channels_second(name, channels, part)) for part in portions(x)]
+    if any(part is None for part in parts):
+        pivot = _pivot(channels_second(name, channels, x[:_PIVOT]))
+        parts = [_portion(channels_second(name, channels, part), pivot) for part in portions(x)]
+    else:
+        pivot = x.new_zeros(channels, dtype=torch.float32)
+    found = [part for part in parts if part is not None]
+    m, q, largest = (torch.cat([part[place] for part in found]) for place in range(3))
+    return _Call(m, q, pivot, largest.max(), x.numel() / m.numel())
+
+
+def _pivot(images: Tensor) -> Tensor:
+    return _single(images).mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _portion(images: Tensor, pivot: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Mean and mean square of every image and channel, and the largest value.
+
+    Without a pivot nothing is copied, but single precision loses the variance where means are far
+    larger: then, and on accelerators, where looking would make them wait, None.
+    """
+    import torch
+
+    low, high = torch.aminmax(images)
+    largest = torch.maximum(high.abs(), low.abs()).float().reshape(1)
+    values = _single(images)
+    if pivot is not None:
+        values = values - pivot[:, None]
+    elif values.device.type != "cpu":
+        return None
+    number = values.shape[2]
+    m = values.mean(dim=2) if number > 1 else values[:, :, 0]
+    norm = torch.linalg.vector_norm(values, dim=2) if number > 1 else m
+    q = norm.square() / number
+    if pivot is None and bool((m.mean(dim=0).square() > _FAR * _variance(m, q)).any()):
+        return None
+    return m, q, largest
+
+
+def _variance(m: Tensor, q: Tensor) -> Tensor:
+    return q.mean(dim=0) - m.mean(dim=0).square()
 
 
 def _single(x: Tensor) -> Tensor:

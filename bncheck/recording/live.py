@@ -23,6 +23,8 @@ from bncheck.series.snapshot import Snapshot
 #: average takes 20 to move, so that from one update to the next nothing jumps.
 _WINDOW: Final = 6
 _UPDATES: Final = 20
+#: Updates between two judgements at least: one moves a running average by a tenth.
+_SELDOM: Final = 5
 #: A layer may be found by the same rule again after so many updates, and jump by jump.
 _AGAIN: Final = 400
 
@@ -34,6 +36,7 @@ class Live:
     anchors: list[Snapshot] = field(default_factory=list)
     last: Snapshot | None = None
     said: dict[tuple[str, str | None], int] = field(default_factory=dict)
+    judged: int = -1
 
     def add(self, snapshot: Snapshot, layers: list[NormLayer]) -> Iterator[Finding]:
         """One more snapshot; what is found for the first time."""
@@ -41,8 +44,9 @@ class Live:
         with np.errstate(all="ignore"):
             for rule in (non_finite, negative_variance):
                 yield from self._new(rule.check(Network(tuple(layers))), step)
-            movement = self._movement(snapshot)
-            if movement is not None:
+            if self.anchors and step - self.judged >= _SELDOM:
+                self.judged = step
+                movement = _between([*self.anchors, snapshot])
                 for series_rule in SERIES_RULES:
                     yield from self._new(series_rule.check(movement), step)
         self._move_on(snapshot)
@@ -78,9 +82,6 @@ class Live:
             if before is None or (finding.rule == "BN304" and step - before >= _AGAIN):
                 self.said[key] = step
                 yield replace(finding, evidence={**finding.evidence, "step": step})
-
-    def _movement(self, snapshot: Snapshot) -> Movement | None:
-        return _between([*self.anchors, snapshot]) if self.anchors else None
 
     def _move_on(self, snapshot: Snapshot) -> None:
         self.last = snapshot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: eps of an output that nothing normalises, as a share of its mean variance: `series.measuring`.
 _RELATIVE_EPS: Final = 1e-5
+_STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
+_SEEN: Final = tuple(f.name for f in fields(Seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,11 @@ class Observation:
         """What stands beside the tensors."""
         state = self.snapshot.training
         assert state is not None
-        told = {name: value for name, value in asdict(state).items() if name != "seen"}
+        told = {name: getattr(state, name) for name in _STATE}
         layers: dict[str, Any] = {name: dict(module) for name, module in self.modules.items()}
         for name, one in state.seen.items():
-            known = {key: value for key, value in asdict(one).items() if value is not None}
-            layers.setdefault(name, {})["seen"] = known
+            known = ((key, getattr(one, key)) for key in _SEEN)
+            layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
         return {"schema": SCHEMA, **told, "layers": layers}
 
 

@@ -101,6 +101,8 @@ class Recorder:
         from bncheck.recording.sinks import sink_for
 
         self._sinks.append(sink_for(target, histograms))
+        if self._session is not None:
+            self._session.logs = True
 
     def close(self) -> None:
         """Record where the training stands now, and leave the model alone."""

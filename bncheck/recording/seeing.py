@@ -57,7 +57,7 @@ def pooled(batches: Sequence[Batch], between: bool) -> Batch:
     """
     if len(batches) == 1:
         return batches[0]
-    weights = np.array([batch.images for batch in batches])
+    weights = np.array([batch.images for batch in batches], np.float64)
     weights /= weights.sum()
     mean, var, means, squares = (
         np.einsum("r,rc->c", weights, np.stack([getattr(batch, name) for batch in batches]))

@@ -82,6 +82,7 @@ class Session:
         }
         self._folder = None if _is_helper() else RecordFolder.open(path, plan.keep)
         self._armed, self._began, self._last = False, False, -1
+        self.logs = False
         self._arm()
 
     def findings(self) -> Iterator[Finding]:
@@ -248,7 +249,8 @@ class Session:
                 found[name] = one
         clock.recorded()
         if "" in found:
-            self._log(found)
+            if self.logs:
+                self._log(found)
             self._keep(state, found)
             for name, one in found.items():
                 live = self._observed[name].live
