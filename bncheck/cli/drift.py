@@ -127,4 +127,5 @@ def _measuring(options: ModelOptions) -> Measuring | None:
         )
     if options.data is None and has_model:
         raise BncheckError("--model needs data", "add --data SPEC")
+    options.check_idle()
     return options.parts() if has_model else None

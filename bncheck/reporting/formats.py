@@ -48,12 +48,25 @@ _ENDINGS: Final = {
 }
 
 
+#: What people expect of other tools, and no report is.
+_OTHERS: Final = (
+    ".pdf", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".png", ".jpg", ".docx", ".xlsx", ".ipynb",
+    ".pt", ".pth", ".ckpt", ".pt2", ".onnx", ".safetensors", ".bin",
+)  # fmt: skip
+
+
 def format_of(path: Path, asked: Format | None) -> Format:
     """The format of a report in this file: what is asked for, else what its ending says.
 
     Raises BncheckError where the two contradict each other.
     """
     fitting = _ENDINGS.get(path.suffix.lower(), ())
+    if asked is None and path.suffix.lower() in _OTHERS:
+        raise BncheckError(
+            f"is to be a report, and no format has the ending {path.suffix}",
+            f"write {', '.join(_ENDINGS)} or .txt, or give the format",
+            str(path),
+        )
     if asked is None:
         return fitting[0] if fitting else Format.TEXT
     if fitting and asked not in fitting:

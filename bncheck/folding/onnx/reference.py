@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from bncheck.folding.onnx.operators import own_operators
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.reading.onnx_names import STANDARD
 
 _NARROW = {
     onnx.TensorProto.FLOAT,
@@ -25,7 +26,18 @@ _DTYPE_ATTRIBUTES = ("to", "dtype")
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """The model as it is, by the reference."""
-    return ReferenceEvaluator(model, new_ops=own_operators(opset_of(model)))
+    return ReferenceEvaluator(with_opset(model), new_ops=own_operators(opset_of(model)))
+
+
+def with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the version of its operators named, which was not done before IR 3."""
+    if any(each.domain in STANDARD for each in model.opset_import):
+        return model
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    new.opset_import.append(helper.make_opsetid("", opset_of(model)))
+    new.ir_version = max(new.ir_version, 3)
+    return new
 
 
 class InFloat64:

@@ -141,5 +141,7 @@ class Draft:
 def check_dtype(graph: Graph, moving: Moving) -> None:
     """A normalisation that casts cannot go: without it, its readers would get another dtype."""
     before, after = graph.values[moving.source].dtype, graph.values[moving.output].dtype
+    if not before or not after:
+        raise Stuck("the dtype of its input or its result is not known")
     if before != after:
         raise Stuck(f"it turns {before} into {after}")

@@ -6,6 +6,9 @@ from typing import Final
 
 import onnx
 
+from bncheck.reading.onnx_constants import opset_of
+from bncheck.reading.onnx_names import STANDARD
+
 #: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
 KEPT_BYTES: Final = 1 << 14
 
@@ -13,9 +16,12 @@ KEPT_BYTES: Final = 1 << 14
 def light(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its large weights as inputs: its shapes and types are the same."""
     whole = model.graph
+    imports = list(model.opset_import)
+    if not any(each.domain in STANDARD for each in imports):  # before IR 3 none was named
+        imports.append(onnx.helper.make_opsetid("", opset_of(model)))
     thin = onnx.ModelProto(
         ir_version=model.ir_version,
-        opset_import=model.opset_import,
+        opset_import=imports,
         functions=model.functions,
         graph=onnx.GraphProto(
             name=whole.name,

@@ -15,6 +15,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.findings import FailOn
 from bncheck.core.thresholds import DEFAULT
+from bncheck.policy.config.plain import plain
 from bncheck.policy.config.settings import Ignored, Settings, kebab
 from bncheck.policy.config.text import text_of
 from bncheck.policy.policy import Policy
@@ -87,6 +88,8 @@ def read(file: Path, required: bool) -> Configuration | None:
 
 
 def _validated(file: Path, text: str, table: Any) -> Settings:
+    if (settings := plain(Settings, table)) is not None:
+        return settings
     from pydantic import TypeAdapter, ValidationError
 
     try:
