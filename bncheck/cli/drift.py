@@ -113,7 +113,7 @@ def drift(
         for line in report.notes:
             console.note(line)
         say_traffic(paths)
-        delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
+        delivery.deliver(said(report.to_dict, lambda: document(report)), tally)
         return tally.finish(report.findings, failed=bool(report.errors))
 
 
@@ -127,4 +127,5 @@ def _measuring(options: ModelOptions) -> Measuring | None:
         )
     if options.data is None and has_model:
         raise BncheckError("--model needs data", "add --data SPEC")
+    options.check_idle()
     return options.parts() if has_model else None

@@ -92,8 +92,25 @@ class ModelOptions:
         """What names files or code."""
         return tuple(spec for spec in (self.model, self.data) if spec)
 
+    def _about_data(self) -> list[tuple[str, object]]:
+        return [
+            ("--scale", self.scale),
+            ("--mean", self.mean),
+            ("--std", self.std),
+            ("--size", self.size),
+            ("--batch-size", self.batch_size),
+            ("--max-samples", self.max_samples),
+        ]
+
+    def check_idle(self) -> None:
+        """Without data these options would silently do nothing."""
+        for option, value in self._about_data() if self.data is None else ():
+            if value is not None:
+                raise BncheckError(f"{option} needs data", "add --data, or leave it out")
+
     def parts(self) -> Measuring:
         """Model and data as they were given, for a command that can do with one of them."""
+        self.check_idle()
         from bncheck.subject.setup import Measuring
 
         return Measuring(
@@ -140,21 +157,7 @@ class MeasuringOptions(ModelOptions):
         return (*super().specs, *([self.metric] if self.metric else []))
 
     def _about_data(self) -> list[tuple[str, object]]:
-        return [
-            ("--scale", self.scale),
-            ("--mean", self.mean),
-            ("--std", self.std),
-            ("--size", self.size),
-            ("--metric", self.metric),
-            ("--batch-size", self.batch_size),
-            ("--max-samples", self.max_samples),
-        ]
-
-    def _check_idle(self) -> None:
-        """Without data these options would silently do nothing."""
-        for option, value in self._about_data():
-            if value is not None:
-                raise BncheckError(f"{option} needs data", "add --data, or leave it out")
+        return [*super()._about_data(), ("--metric", self.metric)]
 
     def measuring(
         self, processes: Processes, progress: Callable[[int, int | None], None]
@@ -165,8 +168,7 @@ class MeasuringOptions(ModelOptions):
                 "--data needs a model",
                 "add --model TARGET:CALLABLE, or --trust for a pickled module",
             )
-        if self.data is None:
-            self._check_idle()
+        self.check_idle()
         if self.model is None and not self.trust:
             return None
         given = self.parts()

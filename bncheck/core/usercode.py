@@ -6,6 +6,7 @@ report; what it raises becomes one line with the file and line it came from.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import importlib
@@ -31,17 +32,45 @@ def resolve(spec: str, option: str) -> object:
     """The object that `package.module:name` or `path/to/file.py:name` names."""
     target, colon, name = spec.rpartition(":")
     if not colon or not target or not name:
-        raise BncheckError(
-            f"{option} {spec!r} is not TARGET:CALLABLE",
-            f"write e.g. {option} my.nets:ResNet or {option} nets.py:build",
-        )
-    with running(f"{option} {spec}"), importable(target):
-        found: object = _import(target)
+        raise BncheckError(f"{option} {spec!r} is not TARGET:CALLABLE", _spelling(spec, option))
+    subject = f"{option} {spec}"
+    with running(subject), importable(target):
+        try:
+            found: object = _import(target)
+        except BncheckError as error:
+            raise error.about(subject) from None
+        except ImportError as error:
+            if not is_path(target) or "relative import" not in str(error):
+                raise
+            raise _relative(Path(target), name, option).about(subject) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise _no_attribute(f"{option} {spec}", target, part, found)
+            raise _no_attribute(subject, target, part, found)
         found = getattr(found, part)
     return found
+
+
+def _spelling(spec: str, option: str) -> str:
+    """How what is meant would be written; a file is looked through and not run."""
+    if spec.endswith(".py") and os.path.isfile(spec):
+        names = _names_in(Path(spec))
+        return f"write {option} {spec}:{names[0] if names else 'NAME'}"
+    module, dot, name = spec.rpartition(".")
+    if dot and ":" not in spec and all(part.isidentifier() for part in spec.split(".")):
+        return f"write {option} {module}:{name}"
+    return f"write e.g. {option} my.nets:ResNet or {option} nets.py:build"
+
+
+def _names_in(path: Path) -> list[str]:
+    """What a file defines at its top, modules first."""
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    classes = [node for node in statements if isinstance(node, ast.ClassDef)]
+    modules = [c.name for c in classes if any("Module" in ast.unparse(base) for base in c.bases)]
+    functions = [node.name for node in statements if isinstance(node, ast.FunctionDef)]
+    return modules[-1:] + [name for name in functions if name[0] != "_"]
 
 
 def files_of_spec(spec: str) -> Iterator[Path]:
@@ -171,17 +200,15 @@ def _import(target: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a module up by its name
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:
+    except BaseException:
         _put_back(name, previous)
-        if isinstance(error, ImportError) and "relative import" in str(error):
-            raise _relative(path) from error
         raise
     if previous is not None:  # a library of that name must stay what it was
         _put_back(name, previous)
     return module
 
 
-def _relative(path: Path) -> BncheckError:
+def _relative(path: Path, name: str, option: str) -> BncheckError:
     """A file that imports from its package has to be named as a part of it."""
     folder = path.resolve().parent
     root = root_of(folder)
@@ -191,7 +218,7 @@ def _relative(path: Path) -> BncheckError:
     go = "" if root in (here, here / "src") else f"cd {root} and "
     return BncheckError(
         "imports from its package (from . import ...), so it has to be named as a part of it",
-        f"{go}write --model {module}:NAME",
+        f"{go}write {option} {module}:{name}",
     )
 
 

@@ -84,14 +84,15 @@ def _is_sample(value: Any) -> bool:
         label = value[-1]
     else:
         return False
-    return label is not None and _is_number(label)
+    return label is not None and _is_single(label)
 
 
-def _is_number(label: Any) -> bool:
+def _is_single(label: Any) -> bool:
+    """Whether it is one number or one word, and no row of them."""
     import numpy as np
 
     shape = getattr(label, "shape", None)
-    return isinstance(label, (int, float, np.number)) if shape is None else tuple(shape) == ()
+    return isinstance(label, (int, float, str, np.number)) if shape is None else tuple(shape) == ()
 
 
 class _DataSet:

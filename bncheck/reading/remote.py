@@ -20,7 +20,15 @@ from bncheck.core.extras import explained, need
 
 T = TypeVar("T")
 
-_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(?=.)", re.IGNORECASE)
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+#: Pages on which a file is shown, and where the file itself is; and the page of a repository.
+_PAGE: Final = re.compile(
+    r"https://(huggingface\.co|github\.com)/([^/]+/[^/]+)/blob/([^?#]+)(?:[?#].*)?"
+)
+_REPOSITORY: Final = re.compile(
+    r"https://huggingface\.co/([^/?#]+/[^/?#]+)/?(?:tree/([^/?#]+)/?)?(?:[?#].*)?"
+)
+_RAW: Final = {"huggingface.co": "resolve", "github.com": "raw"}
 #: What is reached, and the library beside fsspec that does it.
 _LIBRARIES: Final = {
     "http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "s3a": "s3fs",
@@ -106,7 +114,28 @@ def place_of(word: str | Path) -> Path:
             f"https://, hf://, s3:// and gs:// are read; {hint}",
             word,
         )
-    return Remote(word)
+    if not found[2].strip("/"):
+        raise BncheckError("names nothing", "write e.g. https://host/net.pt", word)
+    return Remote(_file_behind(word))
+
+
+def _file_behind(url: str) -> str:
+    """The file or the repository that a page in the browser shows."""
+    if page := _PAGE.fullmatch(url):
+        return f"https://{page[1]}/{page[2]}/{_RAW[page[1]]}/{page[3]}"
+    if page := _REPOSITORY.fullmatch(url):
+        return f"hf://{page[1]}{f'@{page[2]}' if page[2] else ''}"
+    return url
+
+
+def what_is_meant(path: Path) -> str:
+    """The next step for a path that does not exist, which may be meant as a URL."""
+    first, *rest = path.parts or ("",)
+    if rest and re.fullmatch(r"[\w-]+(\.[\w-]+)*\.(com|co|org|net|io|ai|edu|dev)", first):
+        return f"check the path, or write https://{path}"
+    if len(rest) == 1 and not path.suffix and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
+        return f"check the path; on the Hugging Face Hub it would be hf://{path}"
+    return "check the path"
 
 
 def is_url(word: str) -> bool:

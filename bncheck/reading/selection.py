@@ -99,8 +99,9 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
 def _by_interest(subtrees: Sequence[Subtree]) -> list[str]:
     """The keys that there are: models first, what optimizers keep last."""
 
-    def rank(tree: Subtree) -> tuple[bool, bool, str]:
-        return "optim" in tree.path.lower(), not tree.statistics, tree.path
+    def rank(tree: Subtree) -> tuple[bool, bool, bool]:
+        is_optimizer = "optim" in tree.path.lower()
+        return is_optimizer, not tree.statistics, _is_average(tree.path)
 
     return list(dict.fromkeys(tree.path for tree in sorted(subtrees, key=rank) if tree.path))
 

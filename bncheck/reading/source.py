@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.reading.remote import Remote, StandardInput
+from bncheck.reading.remote import Remote, StandardInput, what_is_meant
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -67,7 +67,7 @@ class SourceFile:
         try:
             file = open(path, "rb", buffering=0, opener=_open_without_waiting)  # noqa: SIM115
         except FileNotFoundError:
-            raise BncheckError("does not exist", "check the path") from None
+            raise BncheckError("does not exist", what_is_meant(path)) from None
         except PermissionError:
             raise BncheckError("is not readable", "check its permissions") from None
         except (OSError, ValueError) as error:

@@ -179,3 +179,49 @@ def test_a_file_from_afar_is_not_unpickled(capsys: pytest.CaptureFixture[str]) -
     with serving(Served(SAMPLES)) as served:
         assert run(["inspect", f"{served.url}/healthy-module.pt", "--trust"]) == 2
     assert "is not unpickled from afar; download it first" in capsys.readouterr().err
+
+
+def test_a_page_in_the_browser_means_the_file_that_it_shows() -> None:
+    meant = {
+        "https://huggingface.co/org/net/blob/main/a/x.pt": "https://huggingface.co/org/net/resolve/main/a/x.pt",
+        "https://huggingface.co/org/net/resolve/main/x.pt": None,
+        "https://huggingface.co/org/net": "hf://org/net",
+        "https://huggingface.co/org/net/tree/v1.0": "hf://org/net@v1.0",
+        "https://github.com/a/b/blob/main/x.pt?raw=true": "https://github.com/a/b/raw/main/x.pt",
+        "https://example.org/a/b/blob/main/x.pt": None,
+    }
+    for page, file in meant.items():
+        assert str(place_of(page)) == (file or page)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("org/net", "hf://org/net"),
+        ("huggingface.co/org/net", "write https://huggingface.co/org/net"),
+        ("runs/net.pt", "check the path"),
+        ("https://", "names nothing"),
+    ],
+)
+def test_what_may_be_meant_is_said(
+    word: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", word]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(hint) or hint == "names nothing"
+
+
+def test_a_gate_reads_what_the_configuration_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(Served(SAMPLES)) as served:
+        (tmp_path / "pyproject.toml").write_text(
+            f'[tool.bncheck.models.net]\ncheckpoint = "{served.url}/nan.pt"\n'
+        )
+        assert run(["gate", "--config", str(tmp_path / "pyproject.toml"), "--json"]) == 1
+        out, err = capsys.readouterr()
+        assert json.loads(out)["models"][0]["reports"][0]["checkpoint"]["path"] == (
+            f"{served.url}/nan.pt"
+        )
+        assert f"{served.url}/nan.pt: read " in err
+        assert run(["inspect", f"{served.url}/nan.pt", "--format", "sarif"]) == 1
+        assert f'"uri": "{served.url}/nan.pt"' in capsys.readouterr().out

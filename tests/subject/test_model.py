@@ -229,7 +229,7 @@ def test_packages_by_name_and_by_file(
     monkeypatch.chdir(tmp_path)
     file = (tmp_path / place / name).relative_to(tmp_path)
     assert isinstance(build_model(f"{file}/named.py:Net", []), nn.Module)
-    with pytest.raises(BncheckError, match=f"; {go}write --model {name}.dotted:NAME"):
+    with pytest.raises(BncheckError, match=f"; {go}write --model {name}.dotted:Net"):
         build_model(f"{file}/dotted.py:Net", [])
     if place != "lib":
         assert isinstance(build_model(f"{name}.dotted:Net", []), nn.Module)
