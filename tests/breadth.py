@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import importlib
 import json
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -219,7 +219,6 @@ def _again(item: Any) -> Any:
 def one(library: str, name: str) -> dict[str, Any]:
     """What becomes of one model, as plain data."""
     torch.set_num_threads(1)
-    keeps = stubbed_torchvision()
     model, example = built(library, name)
     model = trained(model, example)
     has_batch = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
@@ -239,7 +238,6 @@ def one(library: str, name: str) -> dict[str, Any]:
         "parts": sum(part.folded for part in report.parts),
         "error": _error(model, result.module(), example),
         "seconds": time.process_time() - start,
-        "stub": keeps is not None,
     }
 
 
@@ -256,28 +254,38 @@ def _error(model: nn.Module, folded: nn.Module, example: tuple[Any, ...]) -> flo
 
 def rows(wanted: list[str], limit: float) -> Iterator[str]:
     """A line of Markdown for each model."""
-    stubs = stubbed_torchvision()
     yield "| model | norms | folded | kept, by reason | error | s |"
     yield "|---|---|---|---|---|---|"
     for word in wanted:
         library, _, chosen = word.partition(":")
         for name in [chosen] if chosen else names_of(library):
             yield _row(library, name, _in_process(library, name, limit))
-    del stubs
 
 
 def _in_process(library: str, name: str, limit: float) -> dict[str, Any]:
-    words = [sys.executable, "-m", "tests.breadth", "--one", library, name]
+    """One model in a fork, which has the libraries loaded."""
+    ways = multiprocessing.get_context("fork")
+    here, there = ways.Pipe(duplex=False)
+    child = ways.Process(target=_send, args=(there, library, name))
+    child.start()
+    there.close()
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return {"refused": f"takes more than {limit:g} s"}
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        last = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        return {"crashed": last[0][:200]}
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+        if not here.poll(limit):
+            return {"refused": f"takes more than {limit:g} s"}
+        found: dict[str, Any] = here.recv()
+        return found
+    except EOFError:
+        return {"crashed": "the process died"}
+    finally:
+        child.kill()
+        child.join()
+
+
+def _send(pipe: Any, library: str, name: str) -> None:
+    try:
+        pipe.send(one(library, name))
+    except BaseException as error:
+        pipe.send({"crashed": f"{type(error).__name__}: {str(error)[:200]}"})
 
 
 def _row(library: str, name: str, found: dict[str, Any]) -> str:
@@ -301,6 +309,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300)
     parser.add_argument("--one", nargs=2)
     given = parser.parse_args()
+    torch.set_num_threads(1)
+    stubs = stubbed_torchvision()
     if given.one:
         sys.stdout.write(f"\n{json.dumps(one(*given.one))}\n")
         return
@@ -308,6 +318,7 @@ def main() -> None:
     for line in rows(wanted, given.limit):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+    del stubs
 
 
 if __name__ == "__main__":

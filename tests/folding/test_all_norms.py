@@ -198,6 +198,41 @@ def test_a_tracked_instance_norm_is_a_batch_norm() -> None:
     assert error < 2e-15
 
 
+class Renorm(nn.Module):
+    """Batch Renormalization's running form."""
+
+    def __init__(self, affine: bool) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.randn(4))
+        self.register_buffer("deviation", torch.rand(4) + 0.5)
+        self.weight = nn.Parameter(torch.randn(4)) if affine else None
+        self.bias = nn.Parameter(torch.randn(4)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = (1, -1, 1, 1)
+        y = (x - self.mean.view(wide)) / self.deviation.view(wide)
+        if self.weight is None or self.bias is None:
+            return y
+        return y * self.weight.view(wide) + self.bias.view(wide)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_batch_renorm_is_a_batch_norm(affine: bool) -> None:
+    torch.manual_seed(9)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Renorm(affine), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    result, error = _folded(net.eval().double(), torch.randn(2, 3, 8, 8).double())
+    assert [(d.status, d.kind, d.into) for d in result.batchnorms] == [
+        ("folded", "BatchNorm", ("0",))
+    ]
+    assert not any(key.startswith("1.") for key in result.program.state_dict)
+    assert error < 2e-15
+
+
+def test_the_preparation_of_the_data_is_not_a_norm() -> None:
+    net = nn.Sequential(Renorm(False), nn.Conv2d(4, 2, 3)).eval()
+    assert not bncheck.fold(net, torch.randn(2, 4, 8, 8), norms="all").batchnorms
+
+
 def _normed() -> nn.Module:
     torch.manual_seed(6)
     parts = (

@@ -58,7 +58,10 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
     if norms is Norms.ALL and (ops := _written_out(graph, index)):
         shifts = len(ops) > 1 or _is_centred(graph, index)
         return ops, Family.LAYER if shifts else Family.RMS, False
-    return _product_and_sum(graph, index), Family.BATCH, False
+    ops = _product_and_sum(graph, index)
+    if not ops and norms is Norms.ALL:
+        ops = _running_form(graph, index)
+    return ops, Family.BATCH, False
 
 
 def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
@@ -74,13 +77,35 @@ def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
     return (index, follower) if per_channel and len(shape or ()) > 1 and together == {1} else ()
 
 
+def _running_form(graph: Graph, index: int) -> tuple[int, ...]:
+    """The places of x - mean and of a division by a deviation that alone reads it: Batch Renorm's.
+
+    With a scale and a shift behind them, those are the normalisation, and these lie on its way. Of
+    an input of the model it is the preparation of the data.
+    """
+    op = graph.ops[index]
+    follower = _only_reader(graph, index, Mul) if isinstance(op.spec, Add) else None
+    if follower is None or len(op.inputs) < 2:
+        return ()
+    source, last = op.inputs[data_slot(graph, op)], graph.ops[follower]
+    scaled = _only_reader(graph, follower, Mul)
+    if source not in graph.producers or (scaled and _wide_axes(graph, graph.ops[scaled])):
+        return ()
+    per_channel = _wide_axes(graph, op) == _wide_axes(graph, last) == {1}
+    return (index, follower) if per_channel else ()
+
+
 def _sum_behind(graph: Graph, index: int) -> int | None:
     """The only call that reads a result, where that is a sum."""
+    return _only_reader(graph, index, Add)
+
+
+def _only_reader(graph: Graph, index: int, kind: type) -> int | None:
     outputs = graph.ops[index].outputs
     uses = graph.uses.get(outputs[0], []) if outputs else []
     if len(uses) != 1 or outputs[0] in graph.outputs:
         return None
-    return uses[0].op if isinstance(graph.ops[uses[0].op].spec, Add) else None
+    return uses[0].op if isinstance(graph.ops[uses[0].op].spec, kind) else None
 
 
 def _wide_axes(graph: Graph, op: Op) -> set[int] | None:

@@ -107,7 +107,29 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
             f"{what} is also an input of the model, which a caller may override",
             "--freeze-inputs rules that out",
         )
+    if graph.producers.get(name) is None and graph.values[name].label:
+        return Stuck(f"{what} changes while the model runs")
+    maker = _known_alone(graph, name)
+    if maker is not None:
+        return Stuck(f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers")
     return Stuck(f"{what} is computed from the input")
+
+
+def _known_alone(graph: Graph, name: str) -> Op | None:
+    """The call that makes a value where nothing that it rests on is an input of the model."""
+    waiting, seen = [name], {name}
+    while waiting:
+        value = waiting.pop()
+        index = graph.producers.get(value)
+        stored = graph.is_constant(value) or bool(graph.values[value].label)
+        if index is None and not stored:
+            return None
+        inputs = graph.ops[index].inputs if index is not None else ()
+        more = {each for each in inputs if each is not None} - seen
+        seen |= more
+        waiting += more
+    index = graph.producers.get(name)
+    return None if index is None else graph.ops[index]
 
 
 def affine_of(graph: Graph, norm: Normalisation) -> Affine:
