@@ -128,7 +128,8 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     claims = list(_claims(network, rules))
     won = believed(claims, network.off)
     exact = [(c, layers) for c, layers in won if c.predicts]
-    if network.severity is None or _explains(network, exact, _EXACTLY):
+    asked = network.severity is not None or network.costs_results
+    if not asked or _explains(network, exact, _EXACTLY):
         return won
     last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
     return believed([*claims, *last], network.off) if last else won

@@ -93,7 +93,6 @@ EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     noisy,
     stale,
     merged,
-    ordered,
     preprocessing,
     dropout_shift,
     converted,
@@ -102,7 +101,10 @@ EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     shared,
 )
 #: What is asked, at the price of running the model again, only where none of these predicts it.
-LAST_EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (other_code,)
+LAST_EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
+    ordered,
+    other_code,
+)
 #: What results say of a measurement.
 RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     disagree,
