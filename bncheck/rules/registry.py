@@ -97,12 +97,12 @@ EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     dropout_shift,
     converted,
     exchanged,
-    outlier,
     shared,
 )
 #: What is asked, at the price of running the model again, only where none of these predicts it.
 LAST_EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     ordered,
+    outlier,
     other_code,
 )
 #: What results say of a measurement.
