@@ -45,11 +45,6 @@ class BatchKinds:
     free: float
     alone: bool  # one kind in every batch
 
-    def whole(self, network: MeasuredNetwork) -> float:
-        """The share of the whole deviation that is explained."""
-        parts = [weight * self.shares.get(name, 0.0) for name, weight in network.off.items()]
-        return sum(parts) / max(sum(network.off.values()), _TINY)
-
 
 def batches_of_one_kind(network: MeasuredNetwork) -> BatchKinds | None:
     """What batches that hold one kind each explain."""

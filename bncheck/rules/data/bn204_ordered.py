@@ -38,7 +38,8 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
     Criterion: samples are told apart by their labels, else by what the model takes them for. Each
     kind k is run in batches of its own, which leave (mu_k, v_k) in a layer; sum_k a_k mu_k and
     sum_k a_k v_k, with a_k >= 0 of sum 1 and the same in all layers (mixed batches are one more
-    kind), explain at least 75 % of the whole deviation: sorted. Or batches with the shares a of the
+    kind), explain at least 75 % of the whole
+    deviation and half of each layer's: sorted. Or batches with the shares a of the
     kinds do so, where a is fitted to the variances, sum_k a_k (v_k + (mu_k - mu)^2), and to the
     first layer's means: a shard. Where kinds are not known: a layer of the deeper half deviates
     most, its running variance is too small in nearly all channels (mean ln(sigma_r / sigma) below
@@ -59,7 +60,7 @@ def _of_runs(network: MeasuredNetwork) -> BatchKinds | None:
     if network.stem.classes and not network.of_other_weights:
         for predicted in (batches_of_one_kind, batches_of_some_kinds):
             found = predicted(network)
-            if found is not None and found.whole(network) >= LEAST:
+            if found is not None and network.whole_share(found.shares) >= LEAST:
                 return found
     return None
 

@@ -57,7 +57,7 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
         mean = (1 - w) m + w m(k)        var = (1 - w) v + w v(k)
 
     with one scale k of 3 to 3000 and one weight w up to 0.35 (from the first layer's variances)
-    explain at least 75 % of the whole deviation.
+    explain at least 75 % of the whole deviation, and half of each layer's.
 
     Fix: recalibrate; find the batch, or clip the inputs.
     """
@@ -94,7 +94,7 @@ def _fitted(network: MeasuredNetwork, large: Seen) -> _Outlier | None:
     """The scale and the weight that explain most of the whole deviation."""
     if network.stem.layer.name not in large:
         return None
-    total, free = sum(network.off.values()), 2.0 / len(network.layers)
+    free = 2.0 / len(network.layers)
     found = []
     for scale in _SCALES:
         weight = _weight(network.stem, large, scale)
@@ -106,8 +106,7 @@ def _fitted(network: MeasuredNetwork, large: Seen) -> _Outlier | None:
                 (mean, var), (its_mean, its_var) = measured(m), _at(m, large, scale)
                 mixed = (mean + weight * (its_mean - mean), var + weight * (its_var - var))
                 shares[m.layer.name] = share(m, *mixed, free)
-        explained = sum(w * shares.get(name, 0.0) for name, w in network.off.items())
-        found.append(_Outlier(scale, weight, shares, explained / total))
+        found.append(_Outlier(scale, weight, shares, network.whole_share(shares)))
     best = max((one.whole for one in found), default=0.0)
     return next((one for one in found if one.whole >= best - _EQUAL), None)
 

@@ -82,7 +82,7 @@ def _under_warmed(network: MeasuredNetwork) -> Iterator[Claim]:
 
 
 def _means_agree(layers: Sequence[MeasuredLayer], w0: float) -> bool:
-    """Whether means are drawn to 0 as variances are to 1: averaging weights leaves them as they are.
+    """Whether means are drawn to 0 as variances are to 1: averaging weights does not move them.
 
     By the slope of stored means on seen ones, 1 - w0; the median over layers whose means are any.
     """

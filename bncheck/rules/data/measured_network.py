@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -22,6 +22,9 @@ from bncheck.rules.rule import AnyRule
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
 _OFF: Final = 0.06
 _OFF_SHARE: Final = 0.2
+#: What a story about all layers must explain of each: half, of those of a tenth of the weight.
+_HEAVY: Final = 0.1
+_EACH: Final = 0.5
 #: Means are looked at in layers that deviate by this W2.
 _MOVED: Final = 0.04
 #: kappa / B of momentum 0.9 and batches of 2, with room for scatter.
@@ -116,6 +119,18 @@ class MeasuredNetwork:
     def is_off(self, measured: MeasuredLayer) -> bool:
         """Whether the layer deviates by itself."""
         return measured.layer.name in self.off
+
+    def whole_share(self, shares: Mapping[str, float]) -> float:
+        """The share of the whole deviation that layers' shares amount to; 0 where one is left out.
+
+        Of a layer that weighs a tenth of the heaviest, half must be explained.
+        """
+        heavy = _HEAVY * max(self.off.values(), default=0.0)
+        for name, weight in self.off.items():
+            if weight >= heavy and shares.get(name, 0.0) < _EACH:
+                return 0.0
+        parts = [weight * shares.get(name, 0.0) for name, weight in self.off.items()]
+        return sum(parts) / max(sum(self.off.values()), 1e-12)
 
     @cached_property
     def implied(self) -> list[Implied]:
