@@ -176,8 +176,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
     if _explains(network, won):
         advice = _advice(network, won[0][0])
         return [_finding(network, c, layers, advice) for c, layers in won], advice
-    equal = network.direction is Direction.SAME and network.leaning is not Direction.BETTER
-    if equal and not network.both_poor:
+    if network.direction is Direction.SAME and not network.both_poor:
         return list(harmless.check(network)), Advice.IF_DATA_FIT
     sure = network.mostly_restored and not network.stem_most
     return list(disagree.check(network)), Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT

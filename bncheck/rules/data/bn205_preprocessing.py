@@ -56,7 +56,7 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
         advice=f"preprocess the data {_how(best)}",
         fault=Fault.EITHER if _recalibrating_helps(network, best) else Fault.DATA,
         free=best.free if best else float(network.stem.layer.channels),
-        predicts=best is not None,
+        predicts=best is not None and best.usual,
         most=(network.thresholds.severity(stem.w2) or Severity.WARNING)
         if not weak
         else Severity.WARNING,

@@ -10,6 +10,7 @@ import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer, Seen
+from bncheck.rules.data.bn205_preprocessing import best_candidate
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import measured, share, stored
@@ -57,18 +58,16 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
         mean = (1 - w) m + w m(k)        var = (1 - w) v + w v(k)
 
     with one scale k of 3 to 3000 and one weight w up to 0.35 (from the first layer's variances)
-    explain at least 75 % of the whole deviation, and half of each layer's.
+    explain at least 75 % of the whole deviation, and half of each layer's; and no a x + b fits as
+    well (BN205), or the inputs are on the usual scale (mean 0, standard deviation 0.5 to 2).
 
     Fix: recalibrate; find the batch, or clip the inputs.
     """
-    factor = _stem_factor(network.stem)
-    reruns = network.measurement.reruns
-    if (
-        reruns is None
-        or not _LEAST <= factor < float("inf")
-        or network.stem.layer.name not in network.off
-    ):
+    factor, reruns = _stem_factor(network.stem), network.measurement.reruns
+    if reruns is None or factor < _LEAST or not network.is_off(network.stem):
         return
+    if best_candidate(network) is not None and not network.usual_scale:
+        return  # as likely the data are on another scale
     large = reruns.changed(lambda x: x * _RUN if x.is_floating_point() else x)
     found = _fitted(network, large)
     if found is None or found.whole < LEAST:
