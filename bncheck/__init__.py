@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from bncheck.data import DataOptions
     from bncheck.drifting.report import DriftReport
     from bncheck.folding.program.fold import FoldResult
+    from bncheck.folding.program.parts import PartsResult
     from bncheck.inspecting.report import InspectReport
     from bncheck.measuring.run import Metric
     from bncheck.reading.checkpoint import Checkpoint
     from bncheck.recalibrating.report import RecalibrationReport
     from bncheck.shipping.report import CompareReport, ExportReport
+    from bncheck.surveying.objective import Loss
+    from bncheck.surveying.report import LandscapeReport
 
 __all__ = [
     "BncheckError",
@@ -35,6 +38,7 @@ __all__ = [
     "export",
     "fold",
     "inspect",
+    "landscape",
     "load_folded",
     "open_checkpoint",
     "recalibrate",
@@ -48,24 +52,32 @@ def fold(
     keep: Sequence[str] = (),
     tolerance: float | None = None,
     fail_unfolded: bool = False,
-) -> FoldResult:
+    norms: Literal["batch", "all"] = "batch",
+    parts: Sequence[str] = (),
+) -> FoldResult | PartsResult:
     """Fold every normalisation that can exactly be folded into its neighbours.
 
     `model` is left as it is; `example_inputs` is a tuple, or the only input. The result's
     `.program` is a torch.export program, `.module()` calls it, `.batchnorms` says what became of
-    each, `.parity` how close it is to the original in float64. Raises BncheckError where it cannot
-    be done or is not the same function.
+    each, `.parity` how close it is to the original in float64. With `norms="all"` the affine of
+    LayerNorm, RMSNorm, GroupNorm and InstanceNorm goes, too, and Weight and Spectral Norm become
+    their weight. A model that branches on values is folded by parts, the largest submodules that
+    are one graph (or those in `parts`): then there is no `.program`, and `.module()` is a copy of
+    the model with these parts folded. Raises BncheckError where it cannot be done or is not the
+    same function.
     """
     from bncheck.folding.fold import FoldOptions
-    from bncheck.folding.program.fold import fold as run
+    from bncheck.folding.planner.families import Norms
+    from bncheck.folding.program.parts import fold_model
 
-    result = run(model, example_inputs, FoldOptions(keep, tolerance, fail_unfolded))
+    options = FoldOptions(keep, tolerance, fail_unfolded, norms=Norms(norms))
+    result = fold_model(model, example_inputs, options, names=parts)
     result.refuse_unsound()
     return result
 
 
 def drift(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     model: str | nn.Module | None = None,
     data: object = None,
     *,
@@ -83,6 +95,7 @@ def drift(
 ) -> DriftReport:
     """How every layer's distribution moved over the snapshots of one training.
 
+    `paths` are checkpoints, or one folder that `bncheck.recording` wrote.
     From the files alone, by their running statistics; with `model` (TARGET:CALLABLE or a module,
     which is left as it is) and `data`, by what the layers see. `reference` is last, first, previous
     or a file; `order` auto, name or given; `layers="all"` adds the outputs of convolutions, linear
@@ -94,7 +107,11 @@ def drift(
     from bncheck.drifting.command import drift as run
 
     if isinstance(paths, (str, Path)):
-        raise BncheckError("one snapshot is not a series", "give a list of at least two paths")
+        from bncheck.reading.record import is_record
+
+        if not is_record(Path(paths)):
+            raise BncheckError("one snapshot is not a series", "give a list of at least two paths")
+        paths = [paths]
     options = DriftOptions(reference, order, layers == "all", shape, key, eps, select, ignore)
     if model is None and data is None:
         return run(paths, options)
@@ -103,6 +120,46 @@ def drift(
     if model is None or data is None:
         raise BncheckError("a model and data are needed to measure", "give both, or neither")
     return run(paths, options, Measuring(model, data, model_args, data_options, device=device))
+
+
+def landscape(
+    paths_or_module: str | Path | Sequence[str | Path] | nn.Module,
+    data: object,
+    *,
+    eta: float,
+    model: str | nn.Module | None = None,
+    model_args: Sequence[str] = (),
+    loss: str | Loss | None = None,
+    batches: int = 8,
+    mode: Literal["train", "eval"] = "train",
+    key: str | None = None,
+    device: str = "cpu",
+    data_options: DataOptions | None = None,
+) -> LandscapeReport:
+    """How smooth the loss is around a module or checkpoints, and what learning rates it stands.
+
+    On the first `batches` of the labelled `data`, with theta the trained parameters, g the gradient
+    and steps a of 0.5 to 4 times `eta`: the loss and the gradient at theta - a g, the covariate
+    shift of each layer (Santurkar et al. 2018), the largest eigenvalue of the Hessian in train and
+    in eval mode. `loss(output, labels)` returns a tensor; None is cross entropy, or what the labels
+    ask for. Checkpoints need `model`; a module is left as it is. Raises BncheckError.
+    """
+    from bncheck.subject.setup import Measuring, device_of
+    from bncheck.surveying.command import LandscapeOptions, landscape_of_module
+    from bncheck.surveying.command import landscape as run
+    from bncheck.surveying.objective import Mode
+
+    if mode not in ("train", "eval"):
+        raise BncheckError(f"mode {mode!r} is not known", "take train or eval")
+    options = LandscapeOptions(eta, batches, Mode(mode), loss, key=key)
+    if isinstance(paths_or_module, (str, Path)):
+        paths_or_module = [paths_or_module]
+    if isinstance(paths_or_module, (list, tuple)):
+        given = Measuring(model, data, model_args, data_options, device=device)
+        return run(paths_or_module, options, given)
+    device = device_of(paths_or_module)  # type: ignore[arg-type]
+    given = Measuring(None, data, data_options=data_options, device=device)
+    return landscape_of_module(paths_or_module, options, given)  # type: ignore[arg-type]
 
 
 def export(
@@ -120,24 +177,35 @@ def export(
     output_names: Sequence[str] = (),
     timing: bool = True,
     force: bool = False,
+    norms: Literal["batch", "all"] = "batch",
+    part: str | None = None,
 ) -> ExportReport:
     """Write an ONNX file without BatchNorm that is proven to be the same function.
 
-    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where the
-    model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes that
-    cannot be folded. `timing` measures the latency beside the unfolded model. Raises BncheckError,
-    with nothing written, for a model in training mode or with broken statistics unless `force`,
-    and where onnxruntime's results are not those of the original in float64.
+    `model` is left as it is. `dynamic_batch` frees the first axis of every input (None: where
+    the model allows it), `dynamic` other axes by input; `residual` is what a BatchNorm becomes
+    that cannot be folded; `norms` is that of `fold`, `part` a submodule to export alone.
+    `timing` measures the latency beside the unfolded model. Raises BncheckError, with nothing
+    written, for a model in training mode or with broken statistics unless `force`, and where
+    onnxruntime's results are not those of the original in float64.
     """
+    from bncheck.folding.planner.families import Norms
     from bncheck.folding.residual import Residual
     from bncheck.shipping.export import ExportOptions
     from bncheck.shipping.in_memory import axes_of, export_model
 
     options = ExportOptions(
-        opset, Residual(residual), fold, tolerance, input_names, output_names, timing
+        opset,
+        Residual(residual),
+        fold,
+        tolerance,
+        input_names,
+        output_names,
+        timing,
+        norms=Norms(norms),
     )
     axes = axes_of(dynamic_batch, dynamic)
-    return export_model(model, example_inputs, Path(path), options, axes, force)
+    return export_model(model, example_inputs, Path(path), options, axes, force, part)
 
 
 def compare(

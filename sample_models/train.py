@@ -51,6 +51,8 @@ SAMPLES: dict[str, Callable[[Bench, Path], DigitNet | None]] = {
         f"snapshots-plain/epoch-{epoch:03}.pt": series.plain_snapshot(epoch)
         for epoch in SNAPSHOT_EPOCHS
     },
+    "record": series.record,
+    "record-plain": series.plain_record,
     "digits-train.npz": series.training_data,
     "digits-test.npz": series.test_data,
 }

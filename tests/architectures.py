@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import bncheck
 from bncheck.folding.program.fold import FoldResult
+from bncheck.folding.program.parts import PartsResult
 from bncheck.reporting.documents.fold import general, groups
 
 RGB = (2, 3, 32, 32)
@@ -295,13 +296,16 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def folded(name: str) -> FoldResult:
+Result = FoldResult | PartsResult
+
+
+def folded(name: str) -> Result:
     build, shape = ARCHITECTURES[name]
     torch.manual_seed(0)
     return bncheck.fold(randomised(build()), (torch.randn(shape),))
 
 
-def report(name: str, result: FoldResult) -> str:
+def report(name: str, result: Result) -> str:
     """One line, and one for each reason why norms stay."""
     kept = result.report.kept
     total = len(result.batchnorms)

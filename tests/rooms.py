@@ -17,15 +17,15 @@ PACKAGE: Final = Path(__file__).parents[1] / "bncheck"
 #: From the ground up: docs/architecture.md.
 ROOMS: Final = (
     "core", "reading", "writing", "layers", "data", "graph", "measuring", "subject", "series",
-    "rules", "policy", "inspecting", "recalibrating", "drifting", "folding", "shipping", "gate",
-    "reporting", "cli",
+    "rules", "policy", "inspecting", "recalibrating", "drifting", "recording", "surveying",
+    "folding", "shipping", "gate", "reporting", "cli",
 )  # fmt: skip
 #: Modules outside the rooms: _version is below all rooms, the others are above.
 DOOR: Final = ("__init__", "__main__", "_version", "testing")
 #: Where functions may import torch, and where modules may import it at the top.
 TORCH: Final = (
-    "data", "graph/program", "measuring", "subject", "series", "recalibrating", "folding",
-    "shipping",
+    "data", "graph/program", "measuring", "subject", "series", "recalibrating", "recording",
+    "surveying", "folding", "shipping",
 )  # fmt: skip
 TORCH_AT_ONCE: Final = ("graph/program", "folding/program", "shipping/in_memory.py")
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Final
 
+from bncheck._version import __version__
 from bncheck.cli import console, streams
 from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedError
 
@@ -46,6 +47,8 @@ def run(arguments: list[str]) -> int:
         return ExitCode.INTERRUPTED
     except BncheckError as error:
         console.error(str(error))
+    except ImportError as error:
+        _not_imported(error)
     except MemoryError:
         console.error("ran out of memory; close other programs, or select one part with --key")
     except SystemExit as error:
@@ -55,6 +58,16 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:
         _crash(error)
     return ExitCode.ERROR
+
+
+def _not_imported(error: ImportError) -> None:
+    """A library of an extra is not there; whatever else cannot be imported is a bug."""
+    from bncheck.core.extras import explained
+
+    if (known := explained(error)) is None:
+        _crash(error)
+    else:
+        console.error(str(known))
 
 
 def _completes(arguments: list[str]) -> bool:
@@ -79,6 +92,9 @@ def _refuse_ambiguous(arguments: list[str]) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments == ["--version"]:  # without typer, which takes twice as long to import
+        sys.stdout.write(f"bncheck {__version__}\n")
+        return ExitCode.OK
     from bncheck.cli.app import EndOfFileError, build_app
 
     _refuse_ambiguous(arguments)

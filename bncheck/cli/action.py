@@ -18,7 +18,7 @@ from typing import Final
 
 from bncheck.cli.streams import prepare
 from bncheck.core.errors import BncheckError, ExitCode
-from bncheck.gate.patterns import meant
+from bncheck.reading.patterns import meant
 from bncheck.reporting.github import Annotation
 from bncheck.reporting.visible import visible_line
 

@@ -13,7 +13,8 @@ from bncheck._version import __version__
 
 #: In the order of the help; each is the function of its own name in the module of its own name.
 COMMANDS: Final = (
-    "inspect", "drift", "recalibrate", "fold", "export", "compare", "gate", "rule",
+    "inspect", "drift", "watch", "landscape", "recalibrate", "fold", "export", "compare", "gate",
+    "rule",
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 
@@ -19,11 +19,13 @@ from bncheck.cli.reporting import ReportOptions
 @expanded
 def compare(
     first: Annotated[
-        Path,
-        typer.Argument(metavar="A", help="The reference: a checkpoint, a .pt2 or an ONNX model."),
+        str,
+        typer.Argument(
+            metavar="A", help=f"The reference: a checkpoint, a .pt2 or an ONNX model. {PLACE}"
+        ),
     ],
     second: Annotated[
-        Path, typer.Argument(metavar="B", help="A checkpoint, a .pt2 or an ONNX model.")
+        str, typer.Argument(metavar="B", help=f"A checkpoint, a .pt2 or an ONNX model. {PLACE}")
     ],
     *,
     input_: InputOption = None,
@@ -45,9 +47,10 @@ def compare(
 
     delivery = reporting.delivery()
     tally = policy_options.tally()
-    check_files([first, second], (), tally, delivery, given)
-    request = CompareRequest(first, second, given.parts(), tuple(input_ or ()), key, tolerance)
-    with console.status() as say:
-        done = tally.count(run(request, console.note, say))
-    delivery.deliver(said(done.to_dict, lambda: document(done)), tally.limit)
+    paths = (place(first), place(second))
+    check_files(paths, (), tally, delivery, given)
+    with whole(paths[0]) as (one, _), whole(paths[1]) as (other, note), console.status() as say:
+        request = CompareRequest(one, other, given.parts(), tuple(input_ or ()), key, tolerance)
+        done = tally.count(run(request, note, say))
+    delivery.deliver(said(done.to_dict, lambda: document(done)), tally)
     return tally.finish(done.findings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,10 +13,12 @@ from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
+from bncheck.cli.places import PLACES, place, places, say_traffic
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import PictureOptions
 from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.words import unsaid
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
@@ -41,7 +42,8 @@ class Order(StrEnum):
 @expanded
 def drift(
     snapshots: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Snapshots of one training run.")
+        list[str],
+        typer.Argument(metavar="CKPT...", help=f"Snapshots of one training run. {PLACES}"),
     ],
     *,
     reference: Annotated[
@@ -81,7 +83,8 @@ def drift(
 
     delivery = reporting.delivery(output)
     tally = policy_options.tally()
-    check_files([*snapshots, Path(reference)], (), tally, delivery, model_options)
+    paths = places(snapshots)
+    check_files([*paths, place(reference)], (), tally, delivery, model_options)
     policy = tally.policy
     measuring = _measuring(model_options)
     given = {"snapshots": snapshots, "measuring": model_options, "select": policy.select}
@@ -90,14 +93,15 @@ def drift(
         eps=eps, **given,
     ) as ranks:  # fmt: skip
         if measuring is not None:
-            measuring = replace(measuring, processes=ranks)
+            note = unsaid if ranks.rank else measuring.note
+            measuring = replace(measuring, processes=ranks, note=note)
         bar = progress_bar(not reporting.quiet and not ranks.rank, "snapshots")
         with bar as progress, ranks.together("the series"):
             options = DriftOptions(
                 reference, order.value, layers is Layers.ALL, shape, key, eps,
                 policy.select, policy.ignore, policy.thresholds, progress,
             )  # fmt: skip
-            report = run(snapshots, options, measuring)
+            report = run(paths, options, measuring)
             if measuring is None:
                 ranks.agree_on_report(report.to_dict())
         report = tally.count(report)
@@ -106,9 +110,10 @@ def drift(
             return ExitCode.ERROR if report.errors else code
         for error in report.errors:
             console.error(str(error))
-        for note in report.notes:
-            console.note(note)
-        delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
+        for line in report.notes:
+            console.note(line)
+        say_traffic(paths)
+        delivery.deliver(said(report.to_dict, lambda: document(report)), tally)
         return tally.finish(report.findings, failed=bool(report.errors))
 
 
@@ -122,4 +127,5 @@ def _measuring(options: ModelOptions) -> Measuring | None:
         )
     if options.data is None and has_model:
         raise BncheckError("--model needs data", "add --data SPEC")
+    options.check_idle()
     return options.parts() if has_model else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +13,12 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, ToleranceOption
+from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
+from bncheck.folding.planner.families import Norms
 
 
 class ResidualForm(StrEnum):
@@ -67,7 +69,9 @@ class FileOptions:
 
 @expanded
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint or a .pt2.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CKPT", help=f"A checkpoint or a .pt2. {PLACE}")
+    ],
     *,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT", help="The .onnx file to write.")
@@ -75,6 +79,10 @@ def export(
     input_: InputOption = None,
     key: KeyOption = None,
     file: FileOptions,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="NAME", help="Export this submodule alone.")
+    ] = None,
+    norms: NormsOption = Norms.BATCH,
     tolerance: ToleranceOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Export despite findings about the statistics.")
@@ -92,7 +100,7 @@ def export(
     from bncheck.reporting.documents.export import document
     from bncheck.reporting.formats import said
     from bncheck.shipping.axes import parse_axes
-    from bncheck.shipping.command import ExportRequest, run
+    from bncheck.shipping.command import ExportRequest, check_request, run
     from bncheck.shipping.export import ExportOptions
     from bncheck.shipping.writing import targets_of
 
@@ -104,13 +112,15 @@ def export(
         tolerance,
         tuple(file.input_name or ()),
         tuple(file.output_name or ()),
+        norms=norms,
     )
     axes = parse_axes(file.dynamic_batch, file.dynamic or ())
     inputs = tuple(input_ or ())
     tally = policy_options.tally()
-    check_files([checkpoint], targets_of(output), tally, delivery, given)
+    path = place(checkpoint)
+    check_files([path], targets_of(output), tally, delivery, given)
     request = ExportRequest(
-        checkpoint,
+        path,
         output,
         given.parts(),
         inputs,
@@ -118,14 +128,16 @@ def export(
         axes,
         options,
         force,
-        lambda findings: tally.count_findings(findings).findings,
+        part=part,
+        counted=lambda findings: tally.count_findings(findings).findings,
     )
-    with console.status() as say:
-        done = run(request, console.note, say)
+    check_request(request)
+    with whole(path) as (source, note), console.status() as say:
+        done = run(replace(request, source=source), note, say)
     if not done.stopped:
         done = tally.count(done)
-    for note in done.notes:
-        console.note(note)
-    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), tally.limit)
+    for line in done.notes:
+        console.note(line)
+    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), tally)
     code = tally.finish(done.findings)
     return max(code, ExitCode.FINDINGS) if done.file is None else code

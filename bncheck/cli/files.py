@@ -33,7 +33,9 @@ def check_files(
 
 def _named(options: ModelOptions) -> Iterator[Path]:
     """The files that the options about model and data name."""
+    from bncheck.core.arguments import files_of_arguments
     from bncheck.core.usercode import files_of_spec
 
     for spec in options.specs:
         yield from files_of_spec(spec)
+    yield from files_of_arguments(options.model_arg or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +12,18 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import ModelOptions
-from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
+from bncheck.cli.options import InputOption, KeyOption, NormsOption, PartOption, ToleranceOption
+from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
+from bncheck.folding.planner.families import Norms
 
 
 @expanded
 def fold(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A checkpoint, a .pt2 or an ONNX model.")
+        str, typer.Argument(metavar="CKPT", help=f"A checkpoint, a .pt2 or an ONNX model. {PLACE}")
     ],
     *,
     input_: InputOption = None,
@@ -34,6 +37,8 @@ def fold(
         typer.Option("--keep", metavar="PATTERN", help="Do not fold these: 'stem.*'; repeatable."),
     ] = None,
     tolerance: ToleranceOption = None,
+    part: PartOption = None,
+    norms: NormsOption = Norms.BATCH,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = (
         False
     ),
@@ -58,16 +63,17 @@ def fold(
     before it is written: as .pt2, as .safetensors for bncheck.load_folded, or as .onnx for an ONNX
     model.
     """
-    from bncheck.folding.command import run
+    from bncheck.folding.command import check_request, run
     from bncheck.folding.request import FoldRequest
     from bncheck.reporting.documents.fold import document
     from bncheck.reporting.formats import said
 
     delivery = reporting.delivery()
     tally = policy_options.tally()
-    check_files([checkpoint], [output] if output else [], tally, delivery, given)
+    path = place(checkpoint)
+    check_files([path], [output] if output else [], tally, delivery, given)
     request = FoldRequest(
-        checkpoint,
+        path,
         output,
         given.parts(),
         inputs=tuple(input_ or ()),
@@ -77,13 +83,18 @@ def fold(
         dry_run=dry_run,
         fail_unfolded=fail_unfolded,
         freeze_inputs=freeze_inputs,
+        norms=norms,
+        parts=tuple(part or ()),
     )
-    made = run(request, console.note)
+    check_request(request)
+    with whole(path) as (source, note):
+        made = run(replace(request, source=source), note)
     done = tally.count(made)
     if not done.batchnorms:
-        console.note(f"{checkpoint}: holds no BatchNorm")
+        what = "BatchNorm" if norms is Norms.BATCH else "norm to fold"
+        console.note(f"{checkpoint}: holds no {what}")
     answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
-    delivery.deliver(answer, tally.limit)
+    delivery.deliver(answer, tally)
     code = tally.finish(done.findings)
     unwritten = output is not None and not dry_run and made.output is None
     return max(code, ExitCode.FINDINGS) if unwritten else code

@@ -12,6 +12,7 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.options import OutputOption
+from bncheck.cli.places import place, say_traffic
 from bncheck.cli.policy import PolicyOptions, Tally
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode, quoted
@@ -92,8 +93,9 @@ def _run(
     report = gate.run(names)
     for error in report.errors:
         console.error(str(error))
+    say_traffic(dict.fromkeys(place(r.path) for model in report.models for r in model.results))
     _say_unused(tally, configuration, {m.name for m in report.models if not m.errors})
-    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally.limit)
+    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally)
     return tally.finish(report.findings, failed=bool(report.errors))
 
 
@@ -102,9 +104,9 @@ def _say_unused(tally: Tally, configuration: Configuration, checked: set[str]) -
 
     It is said once all models that it is meant for were checked.
     """
-    for place, entry in enumerate(tally.policy.exceptions):
+    for index, entry in enumerate(tally.policy.exceptions):
         meant = {name for name in configuration.settings.models if fnmatchcase(name, entry.models)}
-        if place not in tally.used and meant <= checked:
+        if index not in tally.used and meant <= checked:
             where = f"{entry.rule} in {quoted(entry.layers)}"
             of = "" if entry.models == "*" else f" of {quoted(entry.models)}"
             console.note(

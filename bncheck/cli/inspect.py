@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,7 @@ from bncheck.cli.options import (
     OutputOption,
     exit_code,
 )
+from bncheck.cli.places import PLACES, places, say_traffic
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
@@ -27,16 +28,14 @@ from bncheck.core.errors import BncheckError, ExitCode
 
 if TYPE_CHECKING:
     from bncheck.inspecting.from_file import InspectOptions
-    from bncheck.inspecting.report import InspectReport
+    from bncheck.inspecting.several import Inspected
     from bncheck.measuring.distributed import Processes
     from bncheck.subject.setup import Measuring
 
 
 @expanded
 def inspect(
-    checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Checkpoint files or folders.")
-    ],
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CKPT...", help=PLACES)],
     *,
     key: KeyOption = None,
     eps: EpsOption = None,
@@ -50,6 +49,10 @@ def inspect(
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=1, metavar="N", help="Read files in so many processes."),
+    ] = 1,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
     policy_options: PolicyOptions,
@@ -63,15 +66,20 @@ def inspect(
     and --data, also whether they agree with what the layers see, and if not, why.
     """
     from bncheck.inspecting.from_file import InspectOptions
+    from bncheck.inspecting.several import inspect_in_processes
+    from bncheck.reading.remote import is_local
     from bncheck.reporting.documents.inspect import said
 
     delivery = reporting.delivery(output)
     tally = policy_options.tally()
-    check_files(checkpoints, (), tally, delivery, measuring_options)
+    paths = places(checkpoints)
+    check_files(paths, (), tally, delivery, measuring_options)
     policy = tally.policy
     options = InspectOptions(
         key, eps, momentum, train_batch_size, policy.select, policy.ignore, policy.thresholds
     )
+    if jobs > 1 and measuring_options.specs:
+        raise BncheckError("--jobs is for reading files alone", "start a model under torchrun")
     if shape and measuring_options.data is None:
         raise BncheckError("--shape needs data", "add --data, or leave it out")
     given = {"checkpoints": checkpoints, "measuring": measuring_options, "options": options}
@@ -80,51 +88,58 @@ def inspect(
             measuring = measuring_options.measuring(ranks, progress)
             if measuring is not None:
                 measuring = replace(measuring, shape=shape)
-            found, errors = _all(checkpoints, options, measuring, ranks)
-        reports = [tally.count(done) for done in found]
+            if jobs > 1 and len(paths) > 1 and all(map(is_local, paths)):
+                results = inspect_in_processes(paths, options, jobs)
+            else:
+                results = _one_by_one(paths, options, measuring, ranks)
+            found, errors = _sorted(results)
+        reports = [tally.count(done.report) for done in found]
         findings = [finding for done in reports for finding in done.findings]
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR
-        notes = [tuple(_choices(done, options)) for done in reports]
+        notes = [done.notes for done in found]
         for note in (note for of_one in notes for note in of_one):
             console.note(note)
-        several = len(checkpoints) > 1
+        say_traffic(paths)
+        several = len(paths) > 1
         if reports or several:
-            delivery.deliver(said(reports, errors, several, notes), tally.limit)
+            delivery.deliver(said(reports, errors, several, notes), tally)
         return tally.finish(findings, failed=bool(errors))
 
 
-def _all(
-    checkpoints: Sequence[Path],
+def _one_by_one(
+    paths: Sequence[Path],
     options: InspectOptions,
     measuring: Measuring | None,
     ranks: Processes,
-) -> tuple[list[InspectReport], list[BncheckError]]:
-    """Every file's report, or what is wrong with it, which is said at once."""
+) -> Iterator[Inspected | BncheckError]:
     from bncheck.inspecting.command import inspect as run
+    from bncheck.inspecting.several import Inspected, notes_on
 
-    reports, errors = [], []
-    for path in checkpoints:
+    for path in paths:
         try:
             with ranks.together(str(path)):
                 done = run(path, options, measuring)
                 if done.measurement is None:
                     ranks.agree_on_report(done.to_dict())
-            reports.append(done)
         except BncheckError as error:
             if error.subject != str(path):  # not about the file: no other will fare better
                 raise
-            console.error(str(error))
-            errors.append(error)
-    return reports, errors
+            yield error
+        else:
+            yield Inspected(done, tuple(notes_on(done, options)) if not ranks.rank else ())
 
 
-def _choices(report: InspectReport, options: InspectOptions) -> Iterator[str]:
-    """What the reader chose on the user's behalf, and what it did not find."""
-    from bncheck.inspecting.choices import choice_notes
-
-    assert report.checkpoint is not None  # the command inspects files
-    yield from choice_notes(report.checkpoint, options)
-    if not report.layers:
-        path = report.checkpoint.path
-        yield f"{path}: holds no normalisation layer with running statistics"
+def _sorted(
+    results: Iterable[Inspected | BncheckError],
+) -> tuple[list[Inspected], list[BncheckError]]:
+    """Every file's report, and what is wrong with the others, which is said at once."""
+    found: list[Inspected] = []
+    errors: list[BncheckError] = []
+    for result in results:
+        if isinstance(result, BncheckError):
+            console.error(str(result))
+            errors.append(result)
+        else:
+            found.append(result)
+    return found, errors

@@ -6,11 +6,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bncheck.cli import console
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import unsaid
 
 if TYPE_CHECKING:
     from bncheck.data import DataOptions
@@ -33,7 +36,9 @@ class ModelOptions:
     model_arg: Annotated[
         list[str] | None,
         typer.Option(
-            "--model-arg", metavar="KEY=VALUE", help="Arguments of --model, as Python literals."
+            "--model-arg",
+            metavar="KEY=VALUE",
+            help="Arguments of --model: Python literals, or @FILE.yaml|json|toml.",
         ),
     ] = None
     data: Annotated[
@@ -75,14 +80,37 @@ class ModelOptions:
         str | None,
         typer.Option("--size", metavar="H[,W]", help="Resize the images of a folder to this size."),
     ] = None
+    max_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--max-samples", min=1, metavar="N", help="Use at most this many (default: 4096)."
+        ),
+    ] = None
 
     @property
     def specs(self) -> tuple[str, ...]:
         """What names files or code."""
         return tuple(spec for spec in (self.model, self.data) if spec)
 
+    def _about_data(self) -> list[tuple[str, object]]:
+        return [
+            ("--scale", self.scale),
+            ("--mean", self.mean),
+            ("--std", self.std),
+            ("--size", self.size),
+            ("--batch-size", self.batch_size),
+            ("--max-samples", self.max_samples),
+        ]
+
+    def check_idle(self) -> None:
+        """Without data these options would silently do nothing."""
+        for option, value in self._about_data() if self.data is None else ():
+            if value is not None:
+                raise BncheckError(f"{option} needs data", "add --data, or leave it out")
+
     def parts(self) -> Measuring:
         """Model and data as they were given, for a command that can do with one of them."""
+        self.check_idle()
         from bncheck.subject.setup import Measuring
 
         return Measuring(
@@ -92,27 +120,28 @@ class ModelOptions:
             self._data_options(),
             self.trust,
             self.device,
+            note=cache(console.note),  # said once, however often the data are opened
         )
 
     def _data_options(self) -> DataOptions:
-        from bncheck.data import DEFAULT_BATCH_SIZE, DataOptions
+        from bncheck.data import DEFAULT_BATCH_SIZE, DEFAULT_MAX_SAMPLES, DataOptions
 
         size = tuple(int(number) for number in _numbers(self.size, "--size"))
         mean, std = _numbers(self.mean, "--mean"), _numbers(self.std, "--std")
-        batch_size = self.batch_size or DEFAULT_BATCH_SIZE
-        return DataOptions(batch_size, scale=self.scale, mean=mean, std=std, size=size)
+        return DataOptions(
+            self.batch_size or DEFAULT_BATCH_SIZE,
+            self.max_samples or DEFAULT_MAX_SAMPLES,
+            scale=self.scale,
+            mean=mean,
+            std=std,
+            size=size,
+        )
 
 
 @dataclass(frozen=True)
 class MeasuringOptions(ModelOptions):
     """A model and data to measure it with."""
 
-    max_samples: Annotated[
-        int | None,
-        typer.Option(
-            "--max-samples", min=1, metavar="N", help="Use at most this many (default: 4096)."
-        ),
-    ] = None
     metric: Annotated[
         str | None,
         typer.Option(
@@ -127,26 +156,8 @@ class MeasuringOptions(ModelOptions):
         """The metric's, too."""
         return (*super().specs, *([self.metric] if self.metric else []))
 
-    def _data_options(self) -> DataOptions:
-        options = super()._data_options()
-        return replace(options, max_samples=self.max_samples or options.max_samples)
-
     def _about_data(self) -> list[tuple[str, object]]:
-        return [
-            ("--scale", self.scale),
-            ("--mean", self.mean),
-            ("--std", self.std),
-            ("--size", self.size),
-            ("--metric", self.metric),
-            ("--batch-size", self.batch_size),
-            ("--max-samples", self.max_samples),
-        ]
-
-    def _check_idle(self) -> None:
-        """Without data these options would silently do nothing."""
-        for option, value in self._about_data():
-            if value is not None:
-                raise BncheckError(f"{option} needs data", "add --data, or leave it out")
+        return [*super()._about_data(), ("--metric", self.metric)]
 
     def measuring(
         self, processes: Processes, progress: Callable[[int, int | None], None]
@@ -157,15 +168,16 @@ class MeasuringOptions(ModelOptions):
                 "--data needs a model",
                 "add --model TARGET:CALLABLE, or --trust for a pickled module",
             )
-        if self.data is None:
-            self._check_idle()
+        self.check_idle()
         if self.model is None and not self.trust:
             return None
+        given = self.parts()
         return replace(
-            self.parts(),
+            given,
             metric=self.metric,
             processes=processes,
             progress=progress,
+            note=unsaid if processes.rank else given.note,
         )
 
 

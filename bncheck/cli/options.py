@@ -11,11 +11,15 @@ import typer
 
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.findings import FailOn, Finding
+from bncheck.folding.planner.families import Norms
 
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--output", metavar="FILE", help="Write the report in --format to this file."
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the report to this file, as its ending says (.html) or --format.",
     ),
 ]
 KeyOption = Annotated[
@@ -31,6 +35,18 @@ InputOption = Annotated[
         metavar="SHAPE",
         help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
     ),
+]
+NormsOption = Annotated[
+    Norms,
+    typer.Option(
+        "--norms",
+        help="all: also the scale and shift of Layer-, RMS-, Group- and InstanceNorms, and the "
+        "weights of Weight and Spectral Norms.",
+    ),
+]
+PartOption = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="NAME", help="Only this submodule: backbone; repeatable."),
 ]
 ToleranceOption = Annotated[
     float | None,

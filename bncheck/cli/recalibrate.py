@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
+from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
@@ -22,7 +22,7 @@ from bncheck.core.words import unsaid
 
 @expanded
 def recalibrate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help=f"A checkpoint. {PLACE}")],
     *,
     output: Annotated[
         Path,
@@ -57,8 +57,9 @@ def recalibrate(
     check_target(output)
     delivery = reporting.delivery()
     tally = policy_options.tally()
-    check_files([checkpoint], [output], tally, delivery, measuring_options)
-    refuse_inside(output, checkpoint)
+    path = place(checkpoint)
+    check_files([path], [output], tally, delivery, measuring_options)
+    refuse_inside(output, path)
     options = InspectOptions(key, eps, momentum, thresholds=tally.policy.thresholds)
     given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
     with launched(timeout, "recalibrate", **given) as ranks:
@@ -68,11 +69,12 @@ def recalibrate(
                 raise BncheckError("--model needs data", "add --data SPEC")
             if measuring is not None:
                 measuring = replace(measuring, force=force)
-            note = unsaid if ranks.rank else console.note
-            done = recalibrate_file(checkpoint, output, options, measuring, ranks, note)
+            with whole(path) as (source, tell):
+                note = unsaid if ranks.rank else tell
+                done = recalibrate_file(source, output, options, measuring, ranks, note)
         if ranks.rank == 0:
-            judged = tally.count(done)
+            judged = replace(tally.count(done), path=path)
             answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
-            delivery.deliver(answer, tally.limit)
+            delivery.deliver(answer, tally)
             tally.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

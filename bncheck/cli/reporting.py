@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from bncheck.cli import console
 from bncheck.core.errors import BncheckError
-from bncheck.core.findings import Severity
-from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, render
+from bncheck.core.extras import need
+from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, format_of, render
+
+if TYPE_CHECKING:
+    from bncheck.cli.policy import Tally
 
 _SLICE = 1 << 20
 
@@ -21,17 +24,17 @@ def format_option(formats: tuple[Format, ...]) -> Any:
     names = [format_.value for format_ in formats]
     return typer.Option(
         "--format",
-        help="Format of the report on stdout.",
+        help="Format of the report on stdout, or of -o (default: text, or by the ending of -o).",
         metavar=f"<{'|'.join(names)}>",
         parser=lambda word: _known(word, names),
         autocompletion=lambda: names,
     )
 
 
-def _known(word: str, names: list[str]) -> str:
+def _known(word: str, names: list[str]) -> Format:
     if word not in names:
         raise typer.BadParameter(f"{word!r} is not one of {', '.join(names)}")
-    return str(word)  # of the default, which is a Format, its value
+    return Format(word)  # typer 0.29 leaves what a parser returns as it is
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
@@ -43,11 +46,15 @@ class ReportOptions:
 
     formats: ClassVar[tuple[Format, ...]] = REPORTS
 
-    format_: Annotated[Format, format_option(REPORTS)] = Format.TEXT
+    format_: Annotated[Format | None, format_option(REPORTS)] = None
     json: JsonOption = False
     report: Annotated[
         list[str] | None,
-        typer.Option("--report", metavar="FORMAT:FILE", help="Also write a report; repeatable."),
+        typer.Option(
+            "--report",
+            metavar="[FORMAT:]FILE",
+            help="Also write a report, in this format or by its ending; repeatable.",
+        ),
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False
     verbose: Annotated[
@@ -60,19 +67,23 @@ class ReportOptions:
     def delivery(self, output: Path | None = None) -> Delivery:
         """Where the report will go, checked now so that no work is lost.
 
-        `output` is a file for the report in --format, with text on stdout. Raises BncheckError.
+        `output` is a file for the report in --format, or as its ending says, with text on stdout.
+        Raises BncheckError.
         """
         from bncheck.writing.atomic import check_target
 
         if self.quiet and self.verbose:
             raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
-        shown = Format.JSON if self.json else self.format_
+        asked = Format.JSON if self.json else self.format_
         files = [_report_file(word, self.formats) for word in self.report or ()]
         if output is not None:
-            files.append((shown, output))
-            shown = Format.TEXT
+            files.append((_offered(format_of(output, asked), self.formats), output))
+            asked = None
+        shown = asked or Format.TEXT
         for _, path in files:
             check_target(path)
+        if Format.HTML in (shown, *(format_ for format_, _ in files)):
+            need("jinja2", "plotly", purpose="the HTML report")
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
 
 
@@ -82,7 +93,7 @@ class PictureOptions(ReportOptions):
 
     formats: ClassVar[tuple[Format, ...]] = PICTURES
 
-    format_: Annotated[Format, format_option(PICTURES)] = Format.TEXT
+    format_: Annotated[Format | None, format_option(PICTURES)] = None
 
 
 @dataclass(frozen=True)
@@ -95,17 +106,23 @@ class Delivery:
     verbose: bool
     no_color: bool
 
-    def deliver(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
-        """Write the files, each whole or not at all, then show the result.
+    @property
+    def is_text(self) -> bool:
+        """Whether stdout gets the report for people."""
+        return self.shown is Format.TEXT and not self.quiet
 
-        Findings of `limit` and worse are failures, where a format has a word for that.
-        """
+    def write(self, said: Said, tally: Tally | None = None) -> None:
+        """Write the files, each whole or not at all."""
         from bncheck.writing.atomic import write_text
 
         for format_, path in self.files:
-            write_text(path, render(format_, said, limit))
+            write_text(path, self._rendered(format_, said, tally))
+
+    def deliver(self, said: Said, tally: Tally | None = None) -> None:
+        """Write the files, then show the result."""
+        self.write(said, tally)
         if self.shown is not Format.TEXT:
-            rendered = render(self.shown, said, limit)
+            rendered = self._rendered(self.shown, said, tally)
             for start in range(0, len(rendered), _SLICE):  # encoded at once it would be there twice
                 typer.echo(rendered[start : start + _SLICE], nl=False)
             return
@@ -117,12 +134,30 @@ class Delivery:
         else:
             text.show(terminal, said.pages(), verbose=self.verbose)
 
+    def _rendered(self, format_: Format, said: Said, tally: Tally | None) -> str:
+        """The tally knows what is a failure, and where the documentation lies."""
+        if tally is None:
+            return render(format_, said)
+        return render(format_, said, tally.limit, tally.policy.docs_url)
+
 
 def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:
     name, colon, path = word.partition(":")
-    if not colon or not path:
-        raise BncheckError(f"--report {word!r} is not FORMAT:FILE", "write e.g. json:report.json")
+    if colon and path:
+        asked = _offered(name, formats)
+        return format_of(Path(path), asked), Path(path)
+    found = format_of(Path(word), None)
+    if not colon and found is not Format.TEXT:
+        return _offered(found, formats), Path(word)
+    raise BncheckError(
+        f"--report {word!r} is not FORMAT:FILE", "write e.g. report.html or gitlab:report.json"
+    )
+
+
+def _offered(name: str, formats: tuple[Format, ...]) -> Format:
     if name in formats:
-        return Format(name), Path(path)
+        return Format(name)
     known = ", ".join(item.value for item in formats)
-    raise BncheckError(f"--report has no format {name!r}", f"choose from {known}")
+    raise BncheckError(
+        f"this command has no report in the format {str(name)!r}", f"choose from {known}"
+    )

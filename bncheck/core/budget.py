@@ -55,6 +55,10 @@ class Budget:
         self.read = Account(
             "MAX_READ_BYTES", limits.MAX_READ_BYTES, "makes bncheck read more than {} bytes"
         )
+        self.fetched = Account(
+            "MAX_FETCHED_BYTES", limits.MAX_FETCHED_BYTES, "makes bncheck fetch more than {} bytes",
+            "download it",
+        )  # fmt: skip
         self.files = Account(
             "MAX_FILES", limits.MAX_FILES, "needs more than {} files", "merge its shards"
         )

@@ -30,8 +30,17 @@ MAX_HELD_BYTES: Final = 224 * MIB
 #: Bytes of a checkpoint's files that are read; of tensors, those of normalisation layers count.
 MAX_READ_BYTES: Final = 2048 * MIB
 
+#: Bytes of a remote checkpoint that come over the network, its tensors included: headers and
+#: normalisation layers of the largest networks take some 100 MB.
+MAX_FETCHED_BYTES: Final = 1024 * MIB
+
 #: Files that a checkpoint consists of: a rank of a large run writes one or a few.
 MAX_FILES: Final = 10_000
+
+#: The index of a record, about 200 bytes a snapshot, and snapshots in it. All are named by a
+#: series, and of each normalisation layers alone are read.
+MAX_INDEX_BYTES: Final = 64 * MIB
+MAX_RECORDED: Final = 100_000
 
 #: Byte strings from this length stay in the file and are read when asked for.
 INLINE_BYTES: Final = 4096

@@ -20,7 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from bncheck.core.arguments import check_call, parse_arguments
 from bncheck.core.errors import BncheckError, TerminatedError
+from bncheck.core.extras import explained
+from bncheck.core.importable import folders_of, importable, is_path, root_of
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -29,17 +32,45 @@ def resolve(spec: str, option: str) -> object:
     """The object that `package.module:name` or `path/to/file.py:name` names."""
     target, colon, name = spec.rpartition(":")
     if not colon or not target or not name:
-        raise BncheckError(
-            f"{option} {spec!r} is not TARGET:CALLABLE",
-            f"write e.g. {option} my.nets:ResNet or {option} nets.py:build",
-        )
-    with running(f"{option} {spec}"), _importable(target):
-        found: object = _import(target)
+        raise BncheckError(f"{option} {spec!r} is not TARGET:CALLABLE", _spelling(spec, option))
+    subject = f"{option} {spec}"
+    with running(subject), importable(target):
+        try:
+            found: object = _import(target)
+        except BncheckError as error:
+            raise error.about(subject) from None
+        except ImportError as error:
+            if not is_path(target) or "relative import" not in str(error):
+                raise
+            raise _relative(Path(target), name, option).about(subject) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise _no_attribute(f"{option} {spec}", target, part, found)
+            raise _no_attribute(subject, target, part, found)
         found = getattr(found, part)
     return found
+
+
+def _spelling(spec: str, option: str) -> str:
+    """How what is meant would be written; a file is looked through and not run."""
+    if spec.endswith(".py") and os.path.isfile(spec):
+        names = _names_in(Path(spec))
+        return f"write {option} {spec}:{names[0] if names else 'NAME'}"
+    module, dot, name = spec.rpartition(".")
+    if dot and ":" not in spec and all(part.isidentifier() for part in spec.split(".")):
+        return f"write {option} {module}:{name}"
+    return f"write e.g. {option} my.nets:ResNet or {option} nets.py:build"
+
+
+def _names_in(path: Path) -> list[str]:
+    """What a file defines at its top, modules first."""
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    classes = [node for node in statements if isinstance(node, ast.ClassDef)]
+    modules = [c.name for c in classes if any("Module" in ast.unparse(base) for base in c.bases)]
+    functions = [node.name for node in statements if isinstance(node, ast.FunctionDef)]
+    return modules[-1:] + [name for name in functions if name[0] != "_"]
 
 
 def files_of_spec(spec: str) -> Iterator[Path]:
@@ -48,10 +79,10 @@ def files_of_spec(spec: str) -> Iterator[Path]:
     target, _, _ = spec.rpartition(":")
     if not target:
         return
-    if _is_path(target):
+    if is_path(target):
         yield Path(target)
         return
-    folders: Sequence[str] = [os.getcwd(), *sys.path]
+    folders: Sequence[str] = [*folders_of(""), *sys.path]
     with contextlib.suppress(ValueError, OSError, ImportError):  # no name of a module
         for part in target.split("."):
             found = importlib.machinery.PathFinder.find_spec(part, folders)
@@ -64,26 +95,11 @@ def files_of_spec(spec: str) -> Iterator[Path]:
 
 def call(function: object, arguments: Sequence[str], spec: str, option: str) -> object:
     """Call what `resolve` found with literal `key=value` arguments."""
+    assert callable(function)
     keywords = parse_arguments(arguments)
-    with running(f"{option} {spec}"), _importable(spec.rpartition(":")[0]):
-        assert callable(function)
+    check_call(function, keywords, f"{option} {spec}")
+    with running(f"{option} {spec}"), importable(spec.rpartition(":")[0]):
         return function(**keywords)
-
-
-def parse_arguments(arguments: Sequence[str]) -> dict[str, object]:
-    """`depth=20 norm=bn` -> {"depth": 20, "norm": "bn"}: Python literals, else text."""
-    parsed: dict[str, object] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key.isidentifier():
-            raise BncheckError(
-                f"--model-arg {argument!r} is not key=value", "write e.g. --model-arg depth=20"
-            )
-        try:
-            parsed[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            parsed[key] = value
-    return parsed
 
 
 @contextlib.contextmanager
@@ -103,6 +119,8 @@ def running(subject: str) -> Iterator[None]:
     except (KeyboardInterrupt, TerminatedError):
         raise
     except BaseException as error:  # GeneratorExit, or one of its own
+        if isinstance(error, ImportError) and (known := explained(error)) is not None:
+            raise known.about(subject) from error
         raise BncheckError(described(error), "fix it there", subject) from error
 
 
@@ -156,7 +174,7 @@ def _is_library(filename: str) -> bool:
 
 
 def _import(target: str) -> ModuleType:
-    if not _is_path(target):
+    if not is_path(target):
         try:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:
@@ -190,6 +208,20 @@ def _import(target: str) -> ModuleType:
     return module
 
 
+def _relative(path: Path, name: str, option: str) -> BncheckError:
+    """A file that imports from its package has to be named as a part of it."""
+    folder = path.resolve().parent
+    root = root_of(folder)
+    root = folder.parent if root == folder else root
+    module = ".".join((*folder.relative_to(root).parts, path.stem))
+    here = Path.cwd()
+    go = "" if root in (here, here / "src") else f"cd {root} and "
+    return BncheckError(
+        "imports from its package (from . import ...), so it has to be named as a part of it",
+        f"{go}write {option} {module}:{name}",
+    )
+
+
 def _same_file(module: ModuleType, path: Path) -> bool:
     file = getattr(module, "__file__", None)
     return file is not None and Path(file).resolve() == path.resolve()
@@ -200,32 +232,6 @@ def _put_back(name: str, previous: ModuleType | None) -> None:
         del sys.modules[name]
     else:
         sys.modules[name] = previous
-
-
-def _is_path(target: str) -> bool:
-    return target.endswith(".py") or os.sep in target
-
-
-@contextlib.contextmanager
-def _importable(target: str) -> Iterator[None]:
-    """The working directory, and the folder of a .py file, on sys.path for the time being."""
-    added = [os.getcwd()]
-    if _is_path(target):
-        added.insert(0, str(Path(target).resolve().parent))
-    before, writes = list(sys.path), sys.dont_write_bytecode
-    sys.path[:0] = [path for path in added if path not in sys.path]
-    sys.dont_write_bytecode = True  # who looks at a folder leaves no __pycache__ in it
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = before, writes
-
-
-@contextlib.contextmanager
-def working_directory_importable() -> Iterator[None]:
-    """What unpickling a module needs: its class is imported by name."""
-    with _importable(""):
-        yield
 
 
 def _no_attribute(subject: str, target: str, name: str, holder: object) -> BncheckError:

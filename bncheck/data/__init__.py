@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from bncheck.data.batches import (
 from bncheck.data.files import Arrays, read_arrays
 from bncheck.data.images import ImageFolder
 from bncheck.data.objects import OPTION, from_object, to_batch
+from bncheck.reading.remote import is_url
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,9 +48,12 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
     """Batches from a spec (file, folder, TARGET:CALLABLE) or from an object that gives them."""
     options = options or DataOptions()
     if isinstance(data, (str, Path)):
+        if isinstance(data, str) and is_url(data):
+            raise BncheckError("is a URL", "download the data, and give --data the file", data)
         path = Path(data)
         if os.path.isdir(path):  # unlike is_dir, False for any name
-            return dealt(ImageFolder(path, options), str(data), options, fixed=True)
+            images = ImageFolder(path, options)
+            return replace(dealt(images, str(data), options, fixed=True), note=images.note)
         if os.path.isfile(path):
             arrays = Arrays(read_arrays(path), str(data), options)
             return dealt(arrays, str(data), options, fixed=True)

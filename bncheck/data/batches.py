@@ -72,7 +72,8 @@ class Batch:
 class Batches:
     """Batches to go through as often as needed. `total` counts samples where that is known.
 
-    `fixed` ones come from a file or folder, so that every process should find the same.
+    `fixed` ones come from a file or folder, so that every process should find the same. `note` says
+    what was chosen on the user's behalf.
     """
 
     source: Callable[[], Iterable[Batch]]
@@ -80,6 +81,7 @@ class Batches:
     total: int | None = None
     max_samples: int | None = None
     fixed: bool = False
+    note: str = ""
 
     def __iter__(self) -> Iterator[Batch]:
         """One pass, the same each time, cut off after max_samples."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
+from bncheck.core.words import count, shortened
 from bncheck.data.batches import Batch, DataOptions
 from bncheck.data.preparing import prepared_input
 
@@ -19,24 +23,52 @@ _IMAGES: Final = (
 )  # fmt: skip
 
 
+#: What the parts of a data set are called.
+_SPLITS: Final = {
+    "train", "training", "trn", "val", "valid", "validation", "dev", "test", "testing", "eval",
+}  # fmt: skip
+
+
+def _is_image(place: Path) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in place.parts)
+    return place.suffix.lower() in _IMAGES and not hidden
+
+
+def _refuse_splits(path: Path, names: list[str]) -> None:
+    """train and val are no classes: which of them is meant is asked."""
+    splits = [name for name in names if _SPLITS & set(re.split(r"[\W_\d]+", name.lower()))]
+    if splits and splits == names:
+        raise BncheckError(
+            f"holds {', '.join(splits)}, which are parts of a data set and no classes",
+            f"name one of them: --data {shlex.quote(str(path / splits[0]))}",
+            str(path),
+        )
+
+
 class ImageFolder:
-    """Images below a folder; those in subfolders have the subfolder's place as their label."""
+    """Images below a folder; those in several subfolders have the subfolder's place as label."""
 
     def __init__(self, path: Path, options: DataOptions) -> None:
-        try:
-            import PIL.Image  # noqa: F401
-        except ModuleNotFoundError:
-            raise BncheckError(
-                "is a folder of images, which needs Pillow", "pip install pillow", str(path)
-            ) from None
+        need("PIL")
         self._path = path
         self._options = options
-        self._files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGES)
+        self._files = sorted(p for p in path.rglob("*") if _is_image(p.relative_to(path)))
         if not self._files:
             raise BncheckError("holds no images", "check the path given to --data", str(path))
         parents = {file.relative_to(path).parts[0] for file in self._files if file.parent != path}
         flat = any(file.parent == path for file in self._files)
-        self._classes = [] if flat else sorted(parents)
+        _refuse_splits(path, sorted(parents))
+        self._classes = [] if flat or len(parents) == 1 else sorted(parents)
+
+    @property
+    def note(self) -> str:
+        """What was taken as classes."""
+        if not self._classes:
+            return f"{self._path}: {count(len(self._files), 'image')} without classes"
+        shown = ", ".join(map(shortened, self._classes[:4]))
+        more = ", ..." if self._classes[4:] else ""
+        classes = count(len(self._classes), "class", "classes")
+        return f"{self._path}: {classes} by the names of its folders: {shown}{more}"
 
     def __len__(self) -> int:
         return len(self._files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core import usercode
@@ -44,8 +45,7 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
         return dealt(Arrays(value, name, options), name, options)
     if _is_pair_of_arrays(value):
         return dealt(Arrays(dict(zip("xy", value, strict=True)), name, options), name, options)
-    sized = hasattr(value, "__len__") and hasattr(value, "__getitem__")
-    if isinstance(value, Dataset) and not isinstance(value, IterableDataset) and sized:
+    if not isinstance(value, (IterableDataset, DataLoader)) and _holds_samples(value, name):
         return dealt(_DataSet(value, name, options), name, options)
     if isinstance(value, IterableDataset):
         value = DataLoader(value, options.batch_size)
@@ -60,8 +60,43 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
     )
 
 
+def _holds_samples(value: Any, name: str) -> bool:
+    """Whether a sample can be picked by its number: a map-style Dataset, a list of (x, y).
+
+    A list of batches looks alike but for the labels, which are a number in a sample.
+    """
+    from torch.utils.data import Dataset
+
+    if not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        return False
+    if isinstance(value, Dataset) or not hasattr(value, "__iter__"):
+        return True
+    with contextlib.suppress(BncheckError), usercode.running(f"--data {name}"):
+        return len(value) > 0 and _is_sample(value[0])
+    return False  # a loader of somebody's own, whose items are something else
+
+
+def _is_sample(value: Any) -> bool:
+    """Whether it is one input with its label, and not a batch: (x, 3), {"image": x, "label": 3}."""
+    if isinstance(value, Mapping):
+        label = next((value[key] for key in LABELS if key in value), None)
+    elif isinstance(value, (tuple, list)) and len(value) > 1 and _is_array(value[0]):
+        label = value[-1]
+    else:
+        return False
+    return label is not None and _is_single(label)
+
+
+def _is_single(label: Any) -> bool:
+    """Whether it is one number or one word, and no row of them."""
+    import numpy as np
+
+    shape = getattr(label, "shape", None)
+    return isinstance(label, (int, float, str, np.number)) if shape is None else tuple(shape) == ()
+
+
 class _DataSet:
-    """A torch Dataset with a length."""
+    """Samples with a length: a torch Dataset, a list, an object with __getitem__."""
 
     def __init__(self, data: Any, name: str, options: DataOptions) -> None:
         self._data = data
@@ -96,19 +131,35 @@ def _length(loader: Any) -> int | None:
 
 
 def _batches(values: Iterable[Any], name: str, options: DataOptions) -> Iterator[Batch]:
+    given = _given(values, name)
+    first = next(given, None)
+    if first is None:
+        raise BncheckError("gives no batches", "check the loader", name)
+    given = chain([first], given)
+    if _is_sample(first):  # a function that yields one after the other
+        given = _collated(given, name, options.batch_size)
+    yield from (to_batch(value, name, options) for value in given)
+
+
+def _given(values: Iterable[Any], name: str) -> Iterator[Any]:
     with usercode.running(f"--data {name}"):
         iterator = iter(values)
-    empty = True
     while True:
         with usercode.running(f"--data {name}"):
             try:
                 value = next(iterator)
             except StopIteration:
-                break
-        empty = False
-        yield to_batch(value, name, options)
-    if empty:
-        raise BncheckError("gives no batches", "check the loader", name)
+                return
+        yield value
+
+
+def _collated(samples: Iterator[Any], name: str, size: int) -> Iterator[Any]:
+    from torch.utils.data import default_collate
+
+    while part := list(islice(samples, size)):
+        with usercode.running(f"--data {name}"):
+            value = default_collate(part)
+        yield value
 
 
 def to_batch(value: Any, name: str, options: DataOptions) -> Batch:

@@ -12,9 +12,13 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.drifting.lost import lost_statistics
+from bncheck.drifting.recorded import with_recorded
 from bncheck.drifting.report import DriftReport
+from bncheck.drifting.unseen import unseen_jumps
 from bncheck.layers.norm_layer import Assumptions
+from bncheck.reading.remote import place_of
 from bncheck.rules.registry import SERIES_RULES, choose_rules
+from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.series.distance import Statistics, histogram_distance, stacked
 from bncheck.series.movement import Basis, Movement, Reference, statistics_in
 from bncheck.series.series import Series, Tell, read_series
@@ -60,7 +64,7 @@ def drift(
             "add --model and --data, or leave --layers all and --shape out",
         )
     given = Assumptions(options.eps)
-    files = [Path(path) for path in dict.fromkeys(map(str, paths))]
+    files = [place_of(path) for path in dict.fromkeys(paths)]
     series = read_series(files, options.key, given, options.tell, options.order, options.last)
     _refuse_too_few(series, len(files), measuring is not None)
     reference = _reference(options.reference, series)
@@ -69,8 +73,12 @@ def drift(
     else:
         movement = _of_data(series, reference, options, measuring)
     with np.errstate(invalid="ignore"):
-        findings = list(lost_statistics(series, options.key, given, rules))
+        findings = list(lost_statistics(series, series.key, given, rules))
         findings += [f for r in SERIES_RULES if r in rules for f in r.check(movement)]
+        if measuring is not None and late_shift in rules and series.names:
+            own = _of_buffers(series, Reference("previous", None), options)
+            findings += unseen_jumps(own, findings)
+    findings = list(with_recorded(findings, series.recorded, rules))
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 
 
@@ -93,8 +101,11 @@ def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:
 def _reference(word: str, series: Series) -> Reference:
     """first, last and previous are words; anything else is a file."""
     if word not in KINDS:
-        return Reference("file", Path(word))
-    ends = {"first": series.snapshots[0].path, "last": series.snapshots[-1].path}
+        return Reference("file", place_of(word))
+    # A recorded training that ended in NaN is compared with the last snapshot that can be.
+    usable = [s for s in series.snapshots if s.training is None or s.usable]
+    last = (usable or series.snapshots)[-1]
+    ends = {"first": series.snapshots[0].path, "last": last.path}
     return Reference(word, ends.get(word))
 
 
@@ -124,13 +135,13 @@ def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> 
         held,
         Basis.BUFFERS,
         options.thresholds,
-        key=options.key,
+        key=series.key,
     )
 
 
 def _snapshot_at(path: Path, series: Series, options: DriftOptions) -> Snapshot:
     known = next((snapshot for snapshot in series.snapshots if snapshot.path == path), None)
-    return known or read_snapshot(path, options.key, Assumptions(options.eps))
+    return known or read_snapshot(path, series.key, Assumptions(options.eps))
 
 
 def _refuse_other_width(
@@ -152,7 +163,15 @@ def _of_data(
 ) -> Movement:
     from bncheck.series.measuring import Meter
 
-    meter = Meter(measuring, options.key, options.every_layer)
+    for snapshot in series.snapshots:
+        if snapshot.training is not None:
+            raise BncheckError(
+                "is of a record, which holds normalisation layers and not the weights that a model "
+                "needs",
+                "leave --data out, or give checkpoints of the same training",
+                str(snapshot.path),
+            )
+    meter = Meter(measuring, series.key, options.every_layer)
     frame = reference.path or series.snapshots[-1].path
     base = {name: m.statistics for name, m in meter.measure(frame).items()}
     coordinates = base if options.shape else None
@@ -169,7 +188,7 @@ def _of_data(
     history = {name: stacked(kept) for name, kept in parts.items() if any(kept)}
     return Movement(
         series, tuple(history), history, reference, {} if reference.path is None else base,
-        Basis.DATA, options.thresholds, key=options.key, samples=meter.samples,
+        Basis.DATA, options.thresholds, key=series.key, samples=meter.samples,
         w1=shapes.w1(tuple(history)) if options.shape else None,
         outlines=shapes.outlines if options.shape else None,
     )  # fmt: skip

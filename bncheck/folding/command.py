@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import Note, tell_all, unsaid
 from bncheck.folding.planner.plan import Status
@@ -32,7 +33,7 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
     """
     from bncheck.reading.opening import open_checkpoint
 
-    _check(request)
+    check_request(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
         tell_all(choice_notes(checkpoint, InspectOptions(key=request.key)), note)
@@ -53,15 +54,18 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
 
 def _fold(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
     if checkpoint.container is Container.ONNX:
+        if request.parts:
+            raise BncheckError("--part names a submodule of a model", "leave it out")
         from bncheck.folding.onnx.from_file import fold_file
 
         return fold_file(request, checkpoint)
+    need("torch", purpose="folding anything but an ONNX model")
     from bncheck.folding.program.from_checkpoint import fold_checkpoint
 
     return fold_checkpoint(request, checkpoint, note)
 
 
-def _check(request: FoldRequest) -> None:
+def check_request(request: FoldRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_inputs(request.given, request.inputs)
     output = request.output

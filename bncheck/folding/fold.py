@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bncheck.core.errors import BncheckError
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.proof import Inputs, SideBySide, prove
 from bncheck.folding.residual import Residual, rewritten
 from bncheck.folding.result import FoldReport, Parity, findings_of
@@ -23,6 +24,7 @@ class FoldOptions:
     fail_unfolded: bool = False
     dry_run: bool = False
     residual: Residual = Residual.BN
+    norms: Norms = Norms.BATCH
 
 
 class Foldable(Protocol[Inputs]):
@@ -50,7 +52,9 @@ def fold(
 
     Raises BncheckError.
     """
-    solutions = [rewritten(solve(g, options.keep), options.residual) for g in program.read()]
+    solutions = [
+        rewritten(solve(g, options.keep, options.norms), options.residual) for g in program.read()
+    ]
     decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
     parity = None
     # Where nothing is altered, there is nothing to compare: the program is not run at all.

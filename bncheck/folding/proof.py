@@ -27,11 +27,15 @@ Inputs = TypeVar("Inputs")
 #: Values on the way by their names in the original; floating ones are arrays.
 Values: TypeAlias = Mapping[str, Any]
 
+Move: TypeAlias = Callable[[Output], Output]
+
 _BATCHES = (2, 3)
 #: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
 #: This many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
 _SAMPLED = 256
+#: A response to rounding is random. Of a thousand channels some would seem to have none.
+_DRAWS = 4
 _SEED = 20262
 
 
@@ -48,7 +52,7 @@ class RefusedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Seen:
-    """A run of the original as written: its floating outputs, what regions read and make."""
+    """A run of the original as written: its floating outputs, and what regions read."""
 
     outputs: Sequence[Output]
     values: Values
@@ -91,8 +95,9 @@ class SideBySide(Protocol[Inputs]):
     def original(self, inputs: Inputs) -> Seen:
         """The original as written. Raises RefusedError."""
 
-    def moved(self, inputs: Inputs, factors: Callable[[Output], Output]) -> Sequence[Output]:
-        """The outputs of the original with the values in and around all regions multiplied."""
+    def moved(self, inputs: Inputs) -> Iterator[Sequence[Output]]:
+        """The outputs of the original with the values in and around all regions off by about one
+        unit in the last place: other ones each time."""
 
     def folded(self, inputs: Inputs) -> Sequence[Output]:
         """The outputs of the fold as written."""
@@ -100,8 +105,13 @@ class SideBySide(Protocol[Inputs]):
     def entries(self, region: int) -> Sequence[str]:
         """The values that a region reads."""
 
-    def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
-        """What a region makes of such values, in float64."""
+    def enough(self, region: int, values: Values) -> Values:
+        """The values with no more of what a region reads than shows what it does."""
+
+    def exits(
+        self, region: int, values: Values, *, of_fold: bool, move: Move | None = None
+    ) -> Mapping[str, Output]:
+        """What a region makes of such values, in float64; `move` is done to its stored numbers."""
 
     def maker_of(self, name: str | None) -> str | None:
         """What people call the part of the original that makes a value."""
@@ -152,20 +162,27 @@ class _Whole(Generic[Inputs]):
     def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
         self._sides, self._measured = sides, False
         self.seen = Difference(limit, largest_excuse=np.inf if sides.regions else 100.0)
-        self._generator = np.random.default_rng(_SEED)
 
     def add(self, inputs: Inputs, seen: Seen) -> None:
-        folded = self._sides.folded(inputs)
-        trial = Difference(self.seen.tolerance)
-        trial.add(0, seen.outputs, folded, seen.outputs)
-        moved = seen.outputs
-        if not self._measured and not trial.parity().holds:
+        folded, moved = self._sides.folded(inputs), seen.outputs
+        if not self._measured and not self._holds(seen, folded, moved):
             # Once will do: what is known of a channel is the largest of all inputs.
-            moved, self._measured = self._sides.moved(inputs, self._steps), True
+            moved, self._measured = self._farthest(inputs, seen, folded), True
         self.seen.add(self._sides.batch_of(inputs), seen.outputs, folded, moved)
 
-    def _steps(self, value: Output) -> Output:
-        return _steps(value, self._sides.epsilon, self._generator)
+    def _holds(self, seen: Seen, folded: Sequence[Output], moved: Sequence[Output]) -> bool:
+        trial = Difference(self.seen.tolerance, self.seen.largest_excuse)
+        trial.add(0, seen.outputs, folded, moved)
+        return trial.parity().holds
+
+    def _farthest(self, inputs: Inputs, seen: Seen, folded: Sequence[Output]) -> Sequence[Output]:
+        """What rounding makes of each number at most, until it explains what the fold does."""
+        found = seen.outputs
+        for moved in itertools.islice(self._sides.moved(inputs), _DRAWS):
+            found = list(map(_farther, seen.outputs, found, moved))
+            if self._holds(seen, folded, found):
+                break
+        return found
 
 
 class _Regions(Generic[Inputs]):
@@ -173,7 +190,7 @@ class _Regions(Generic[Inputs]):
 
     def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
         self._sides = sides
-        self._generator = np.random.default_rng(_SEED + 1)
+        self._generator = np.random.default_rng(_SEED)
         self._found = [[Difference(limit), Difference(limit)] for _ in sides.regions]
         self._names: dict[int, list[str]] = {}
 
@@ -195,29 +212,37 @@ class _Regions(Generic[Inputs]):
     def add(self, seen: Seen) -> None:
         for place in range(len(self._found)):
             own, other = self._found[place]
-            self._compare(place, own, seen.values, seen.values)
+            values = self._sides.enough(place, seen.values)
+            self._compare(place, own, values, seen.values)
             try:
-                self._compare(place, other, self._random(place, seen.values), None)
+                self._compare(place, other, self._random(place, values), {})
             except self._sides.failures:
                 if own.batches:
                     continue  # values that the calls do not take
                 raise
 
-    def _compare(
-        self, place: int, difference: Difference, values: Values, written: Values | None
-    ) -> None:
-        """Hold one against the other; what rounding costs is seen in the values as written."""
-        before = self._sides.exits(place, values, of_fold=False)
-        after = self._sides.exits(place, values, of_fold=True)
+    def _compare(self, place: int, difference: Difference, values: Values, written: Values) -> None:
+        """Hold one against the other; what rounding costs is measured where they are apart.
+
+        It is seen in the values as written, or in the response to steps of all that is read.
+        """
+        sides = self._sides
+        before, after = (sides.exits(place, values, of_fold=which) for which in (False, True))
         names = self._names.setdefault(place, [name for name in before if name in after])
-        if written is None:
+        alike = {n: v for n, v in written.items() if n in before and v.shape == before[n].shape}
+        moved = {**before, **alike}
+        for _ in range(_DRAWS):
             trial = Difference(difference.tolerance)
-            trial.add(0, *_in_order(names, before, after, before))
-            written = before
-            if not trial.parity().holds:
-                written = self._sides.exits(place, self._stepped(place, values), of_fold=False)
-        written = {name: written.get(name, before[name]) for name in names}
-        difference.add(0, *_in_order(names, before, after, written))
+            trial.add(0, *_in_order(names, before, after, moved))
+            if trial.parity().holds:
+                break
+            stepped = {**values, **self._stepped(place, values)}
+            drawn = sides.exits(place, stepped, of_fold=False, move=self._step)
+            moved = {n: _farther(before[n], moved[n], drawn[n]) for n in names}
+        difference.add(0, *_in_order(names, before, after, moved))
+
+    def _step(self, value: Output) -> Output:
+        return value * steps(value, self._sides.epsilon, self._generator)
 
     def _random(self, place: int, values: Values) -> Values:
         """Signed values of the same size for what a region reads."""
@@ -232,11 +257,8 @@ class _Regions(Generic[Inputs]):
 
     def _stepped(self, place: int, values: Values) -> Values:
         """The values that a region reads, off by one unit in the last place."""
-        found, epsilon = dict(values), self._sides.epsilon
-        for name in self._sides.entries(place):
-            if is_float(value := values.get(name)):
-                found[name] = value * _steps(value, epsilon, self._generator)
-        return found
+        read = {name: values.get(name) for name in self._sides.entries(place)}
+        return {name: self._step(value) for name, value in read.items() if is_float(value)}
 
     def parity(self) -> RegionsParity:
         """The figures."""
@@ -257,7 +279,13 @@ def _in_order(names: Sequence[str], *sides: Values) -> list[list[Output]]:
     return [[sampled(side[name]) for name in names] for side in sides]
 
 
-def _steps(value: Output, epsilon: float, generator: np.random.Generator) -> Output:
+def _farther(original: Output, one: Output, other: Output) -> Output:
+    """Of each number the one that is farther from the original's."""
+    nearer = abs(other - original) <= abs(one - original)
+    return np.where(nearer, one, other)
+
+
+def steps(value: Output, epsilon: float, generator: np.random.Generator) -> Output:
     """Factors that move each number by about one unit in its last place, up or down."""
     return 1 + epsilon * (generator.integers(0, 2, np.shape(value)) * 2.0 - 1)
 

@@ -55,10 +55,13 @@ def dependent(
     return found
 
 
-def constants_of(solution: Solution) -> frozenset[str]:
-    """The values whose numbers the plan rests on."""
+def constants_of(solution: Solution) -> dict[str, tuple[int, ...]]:
+    """The values whose numbers the plan rests on, and their sizes."""
     graph = solution.graph
-    return frozenset(name for name in graph.values if graph.is_constant(name))
+    shapes = {n: value.shape or () for n, value in graph.values.items() if graph.is_constant(n)}
+    return {
+        n: tuple(size for size in sizes if isinstance(size, int)) for n, sizes in shapes.items()
+    }
 
 
 def between(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.folding.fold import FoldOptions
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.result import FoldReport
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.reading.checkpoint import Checkpoint
@@ -37,11 +38,15 @@ class FoldRequest:
     dry_run: bool = False
     fail_unfolded: bool = False
     freeze_inputs: bool = False
+    norms: Norms = Norms.BATCH
+    parts: Sequence[str] = ()
 
     @property
     def options(self) -> FoldOptions:
         """What the fold itself is told."""
-        return FoldOptions(self.keep, self.tolerance, self.fail_unfolded, self.dry_run)
+        return FoldOptions(
+            self.keep, self.tolerance, self.fail_unfolded, self.dry_run, norms=self.norms
+        )
 
     @property
     def has_model(self) -> bool:

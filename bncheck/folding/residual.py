@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from bncheck.folding.algebra import cast
 from bncheck.folding.planner.maps import Stuck
-from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
+from bncheck.folding.planner.normalisations import Normalisation, affine_of
 from bncheck.folding.planner.plan import Absorbed, Decision, Plan, Status
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Graph
@@ -42,7 +42,7 @@ def rewritten(solution: Solution, form: Residual) -> Solution:
     graph, plan = solution.graph, solution.plan
     decisions = list(plan.decisions)
     made: dict[int, NewWeights] = {}
-    for place, norm in enumerate(find_normalisations(graph)):
+    for place, norm in enumerate(plan.norms):
         if decisions[place].status is Status.KEPT:
             new = _as_calls(graph, plan, norm, form)
             if new is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
@@ -86,11 +86,32 @@ class Parity:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many norms there are, and what became of them."""
+
+    total: int
+    folded: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """A submodule: whether it is one graph, how often it is called, its norms, or why not."""
+
+    name: str
+    folded: bool
+    calls: int
+    batchnorms: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class FoldReport:
     """One fold: what became of each normalisation, and the proof that the function is the same.
 
-    `parity` is None where nothing was run: a plan alone, or nothing to fold.
+    `parity` is None where nothing was run: a plan alone, or nothing to fold. `parts` are the
+    submodules that were folded each for itself, or tried, and `whole` why the whole was not.
     """
 
     batchnorms: tuple[Decision, ...]
@@ -98,6 +119,8 @@ class FoldReport:
     output: str | None = None
     flushed: int = 0
     findings: tuple[Finding, ...] = field(default=())
+    parts: tuple[PartReport, ...] = ()
+    whole: str = ""
 
     @property
     def folded(self) -> int:
@@ -114,6 +137,16 @@ class FoldReport:
         """Those that stay."""
         return [d for d in self.batchnorms if d.status is Status.KEPT]
 
+    def by_kind(self) -> dict[str, Totals]:
+        """How many norms of each kind there are, and how many of them went into other calls."""
+        found: dict[str, Totals] = {}
+        for decision in self.batchnorms:
+            old = found.get(decision.kind.value, Totals(0, 0, 0))
+            went = decision.status in (Status.FOLDED, Status.MERGED)
+            kept = decision.status is Status.KEPT
+            found[decision.kind.value] = Totals(old.total + 1, old.folded + went, old.kept + kept)
+        return found
+
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.fold/1 of its JSON."""
         return {
@@ -129,6 +162,8 @@ class FoldReport:
                 "folded": self.folded,
                 "kept": len(self.kept),
             },
+            "parts": [asdict(part) for part in self.parts] or None,
+            "kinds": {kind: asdict(totals) for kind, totals in self.by_kind().items()},
         }
 
 

@@ -18,11 +18,12 @@ from bncheck.folding.algebra import (
     scaled,
     scaled_bias,
 )
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.normalisations import Slot, parameters_of
 from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Norm
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Norm, Recurrent, Rescaled
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast, Floats | None]
@@ -31,10 +32,11 @@ _Numbers = tuple[Floats, Floats | None]
 
 @dataclass(frozen=True)
 class NewWeights:
-    """A call's new weight and bias; None leaves it without."""
+    """A call's new weight and bias; None leaves it without. `plain`: they are 1 and 0."""
 
     weight: Cast
     bias: Cast | None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ class Solution:
         return [c for c in (*pairs, *self.constants.values()) if c is not None]
 
 
-def solve(graph: Graph, keep: Sequence[str] = ()) -> Solution:
+def solve(graph: Graph, keep: Sequence[str] = (), norms: Norms = Norms.BATCH) -> Solution:
     """Plan, compute, and plan again without what does not fit its dtype."""
     forbidden: dict[str, str] = {}
     while True:
-        found = plan(graph, keep, forbidden)
+        found = plan(graph, keep, forbidden, norms)
         weights = {i: _new_weights(graph, graph.ops[i], f) for i, f in found.folds.items()}
         constants = {
             place: _new_constant(graph, place, edit) for place, edit in found.constants.items()
@@ -127,8 +129,11 @@ def _overflows(
 
 
 def _dtype(graph: Graph, op: Op) -> str:
-    """The dtype of a call's parameters; a normalisation without any has its statistics'."""
-    name = op.input(Slot.WEIGHT) or op.input(Slot.MEAN)
+    """The dtype of a call's parameters; a normalisation without any has its statistics'.
+
+    One without these has its input's.
+    """
+    name = op.input(Slot.WEIGHT) or op.input(Slot.MEAN) or op.input(Slot.DATA)
     assert name is not None
     return graph.values[name].dtype
 
@@ -138,7 +143,8 @@ def _new_weights(graph: Graph, op: Op, fold: Absorbed) -> NewWeights:
     weight, bias = _only_scaled(graph, op, fold, dtype) or _computed(graph, op, fold, dtype)
     name = op.input(Slot.BIAS)
     bias_dtype = graph.values[name].dtype if name is not None else dtype
-    return NewWeights(weight, None if bias is None else cast(bias, bias_dtype))
+    plain = fold.bare and fold.after is None
+    return NewWeights(weight, None if bias is None else cast(bias, bias_dtype), plain)
 
 
 def _only_scaled(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed | None:
@@ -154,20 +160,36 @@ def _only_scaled(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed 
 
 def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
     weight, bias = graph.constant(op.input(Slot.WEIGHT)), graph.constant(op.input(Slot.BIAS))
-    if isinstance(op.spec, Norm):
+    if isinstance(op.spec, Rescaled) or (isinstance(op.spec, Norm) and op.spec.rescales):
+        weight, bias = _rescaled(weight, bias, fold)
+    elif isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
-    elif isinstance(op.spec, (Conv, ConvTranspose, Linear)):
+    elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent)):
         assert weight is not None
-        weight, bias = _linear(op.spec, weight, bias, fold)
-    else:
+        spec = Linear(output_first=True) if isinstance(op.spec, Recurrent) else op.spec
+        weight, bias = _linear(spec, weight, bias, fold)
+    elif isinstance(op.spec, Bilinear):
         assert weight is not None
         assert fold.after is not None
-        after = fold.after
-        if isinstance(op.spec, Lookup):  # its rows are its results
-            weight = weight * after.scale + after.shift
-        else:
-            weight, bias = weight * after.scale, scaled_bias(bias, after)
+        scale = fold.after.scale.reshape(-1, 1, 1)
+        weight, bias = weight * scale, scaled_bias(bias, fold.after)
+    else:  # a table: its rows are its results
+        assert weight is not None
+        assert fold.after is not None
+        weight = weight * fold.after.scale + fold.after.shift
     return cast(weight, dtype), bias
+
+
+def _rescaled(weight: Floats | None, bias: Floats | None, fold: Absorbed) -> _Numbers:
+    """The product and the sum at the end of what normalises each sample."""
+    if weight is None:
+        assert fold.after is not None
+        weight = np.ones_like(fold.after.scale)
+    if fold.bare:
+        weight, bias = np.ones_like(weight), None if bias is None else np.zeros_like(bias)
+    if fold.after is None:
+        return weight, bias
+    return weight * fold.after.scale, scaled_bias(bias, fold.after)
 
 
 def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Absorbed) -> _Numbers:

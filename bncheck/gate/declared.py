@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.words import Note, unsaid
-from bncheck.gate.patterns import is_pattern, meant
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model, words
 from bncheck.policy.policy import Policy
+from bncheck.reading.patterns import is_pattern, meant
+from bncheck.reading.remote import Remote, place_of
 
 if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
@@ -69,10 +70,16 @@ class Declared:
         return Measuring(
             located_spec(self.configuration, model.model) if model.model else None,
             given,
-            tuple(f"{key}={value!r}" for key, value in model.model_args.items()),
+            tuple(self._argument(key, value) for key, value in model.model_args.items()),
             options,
             import_root=located(self.configuration, "."),
         )
+
+    def _argument(self, key: str, value: object) -> str:
+        """As --model-arg has it; @FILE is relative to the configuration."""
+        if isinstance(value, str) and value.startswith("@"):
+            return f"{key}=@{located(self.configuration, value[1:])}"
+        return f"{key}={value!r}"
 
     def files(self, patterns: str | tuple[str, ...], key: str) -> list[Path]:
         """The files that patterns of the configuration name. Raises BncheckError for none."""
@@ -85,6 +92,9 @@ def files_of(
     """Files as the configuration names them: paths and patterns, relative to its folder."""
     for pattern in words(patterns):
         path = located(configuration, pattern)
+        if isinstance(path, Remote):
+            yield from path.matching()
+            continue
         if not is_pattern(pattern):
             yield path
             continue
@@ -115,8 +125,9 @@ def refuse_several(configuration: Configuration, name: str, paths: Sequence[Path
 
 def located(configuration: Configuration, path: str) -> Path:
     """A path of the configuration, from here."""
-    if os.path.isabs(path):
-        return Path(path)
+    named = place_of(path)
+    if os.path.isabs(path) or isinstance(named, Remote):
+        return named
     return Path(os.path.relpath(configuration.resolve(path)))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bncheck.core.errors import REPORT_IT, BncheckError, quoted
+from bncheck.core.extras import explained
 from bncheck.core.findings import Finding
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.declared import Declared, code_of, files_of, refuse_several
@@ -101,6 +102,8 @@ def _said(error: Exception, path: Path) -> BncheckError:
     """What stopped one check, our own bugs included: they must not hide the other models."""
     if isinstance(error, BncheckError):
         return error if error.subject else error.about(str(path))
+    if isinstance(error, ImportError) and (known := explained(error)) is not None:
+        return known.about(str(path))
     if os.environ.get("BNCHECK_DEBUG"):
         raise error
     sentence = f"this is a bug in bncheck ({type(error).__name__}: {error})"

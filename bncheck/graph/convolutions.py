@@ -34,7 +34,7 @@ def transposed(
     """A transposed convolution; `plain`: it neither cuts its result nor adds to it."""
     steps = each(stride, len(kernel))
     tiles = plain and steps == list(kernel) and set(each(dilation, 1)) == {1}
-    return ConvTranspose(groups, tiles, tuple(steps) if tiles else ())
+    return ConvTranspose(groups, tiles, tuple(steps))
 
 
 def _centre(

@@ -3,7 +3,7 @@
 To teach bncheck an operator that commutes with a per-channel map, add one line:
 
 - here, to `_ALIKE`, where what it does depends on none of its settings;
-- to the table at the end of a module of program/ (torch) or onnx/ where it does, with a function
+- to the table at the end of a module of aten/ (torch) or onnx/ where it does, with a function
   that reads the settings from the call. What both formats have is built by `axes`, `convolutions`
   and `products`.
 

@@ -27,7 +27,7 @@ class ConvTranspose:
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
-    position. `stride` is given then.
+    position.
     """
 
     groups: int
@@ -49,6 +49,21 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Recurrent:
+    """A recurrent layer of inputs x, weight [features, inputs] and bias of its first product.
+
+    Without `shifts` it has no bias.
+    """
+
+    shifts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bilinear:
+    """y[o] = x A[o] z + b[o], of inputs x, weight [out, x, z], bias, z."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
 
@@ -57,10 +72,11 @@ class Lookup:
 class Rescaled:
     """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
 
-    Of inputs x, weight, bias.
+    Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm.
     """
 
     axis: int
+    shifts: bool = True
 
 
 #: Why an InstanceNorm stays.
@@ -79,6 +95,11 @@ class Norm:
     uses_batch: bool
     why: str = ""
     hint: str = ""
+
+    @property
+    def rescales(self) -> bool:
+        """Whether it normalises each sample, so that only its affine is a map."""
+        return self.why == ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +252,7 @@ class Opaque:
 
 
 Spec: TypeAlias = (
-    Conv | ConvTranspose | Linear | Lookup | Rescaled | Norm | Add | Mul | Identity | Reshape
-    | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad | PixelShuffle
-    | Rectifier | Pointwise | ShapeOf | Opaque
+    Conv | ConvTranspose | Linear | Recurrent | Bilinear | Lookup | Rescaled | Norm | Add | Mul
+    | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad
+    | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
 )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -13,27 +14,47 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.checkpoint import Checkpoint, Container
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from bncheck.graph.dataflow import Floats, Graph
-    from bncheck.reading.tensors import Array
+    from bncheck.reading.tensors import Array, LazyTensor
+
+
+#: A pickled module tells the order of a part: it must not hide what all the tensors say.
+_MOST: Final = 0.5
 
 
 def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
     """What is known without running anything; no chains where nothing says what is connected."""
     if sum(layer.statistics is not None for layer in layers) < 2:
         return Chains()
-    if checkpoint.container is not Container.ONNX:
-        return adjacent_chains(layers, checkpoint.tensors.lazy)
-    from bncheck.graph.onnx.thin import main_graph
-
-    if checkpoint.program is None:
-        return Chains()
     try:
-        graph = main_graph(checkpoint.program)
-        return graph_chains(graph, _weights(graph, checkpoint), layers)
+        graph = _graph(checkpoint)
+        known = (
+            graph_chains(graph, _weights(graph, checkpoint.tensors.lazy), layers)
+            if graph
+            else Chains()
+        )
     except Exception:  # a model that contradicts itself has no graph: the other rules judge it
-        return Chains()
+        known = Chains()
+    whole = known.found and len(known.found) >= _MOST * known.number
+    if checkpoint.container is Container.ONNX or whole:  # whose tensors have no such order
+        return known
+    neighbours = adjacent_chains(layers, checkpoint.tensors.lazy)
+    return neighbours if len(known.found) < _MOST * len(neighbours.found) else known
+
+
+def _graph(checkpoint: Checkpoint) -> Graph | None:
+    """What the file says of the model's calls."""
+    if checkpoint.program is not None:
+        from bncheck.graph.onnx.thin import main_graph
+
+        return main_graph(checkpoint.program)
+    if checkpoint.listing is not None:
+        from bncheck.graph.listed.read import read_listing
+
+        return read_listing(checkpoint.listing(), checkpoint.tensors.lazy)
+    return None
 
 
 def module_chains(
@@ -56,6 +77,30 @@ def module_chains(
         return None if numbers is None else _in_precision(numbers)
 
     return graph_chains(graph, read, layers, prefix)
+
+
+def traced_chains(
+    model: nn.Module, layers: tuple[NormLayer, ...], prefix: str = ""
+) -> Chains | None:
+    """The same without inputs, as far as torch.fx can follow the module's forward."""
+    from bncheck.graph.listed.read import read_listing
+    from bncheck.graph.program.traced import traced_listing
+    from bncheck.reading.tensors import LoadedTensor
+
+    try:
+        held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        lazy = {
+            name: LoadedTensor(partial(_numbers, tensor), tuple(tensor.shape))
+            for name, tensor in held.items()
+        }
+        graph = read_listing(traced_listing(model), lazy)
+        return graph_chains(graph, _weights(graph, lazy), layers, prefix)
+    except Exception:  # its forward asks for numbers, or for what it was not given
+        return None
+
+
+def _numbers(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().cpu().double().numpy())
 
 
 def _in_precision(numbers: Array) -> Floats:
@@ -90,11 +135,10 @@ def graph_chains(
     return Chains(tuple(found.values()), sum(1 for _ in graph.norms()), certain=True)
 
 
-def _weights(graph: Graph, checkpoint: Checkpoint) -> Callable[[str], Floats | None]:
+def _weights(graph: Graph, lazy: Mapping[str, LazyTensor]) -> Callable[[str], Floats | None]:
     """The numbers of values: those of the file, as far as they are few enough, or computed ones."""
     from bncheck.graph.specs import Conv, ConvTranspose, Linear
 
-    lazy = checkpoint.tensors.lazy
     maps = [
         op.input(1) or "" for op in graph.ops if isinstance(op.spec, Conv | ConvTranspose | Linear)
     ]

@@ -41,7 +41,9 @@ def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[st
 
 def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:
     tensors = TensorMap(tree.tensors)
-    other = replace(checkpoint, key=tree.path, tensors=tensors, modules=tree.modules)
+    other = replace(
+        checkpoint, key=tree.path, tensors=tensors, modules=tree.modules, listing=tree.listing
+    )
     try:
         verdict = inspect_checkpoint(other, options).word
     except BncheckError as error:

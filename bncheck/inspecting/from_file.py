@@ -19,7 +19,7 @@ from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.layers.other_norms import OtherNorm, other_norms
 from bncheck.layers.unjudged import refuse_unread, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
-from bncheck.reading.kinds import NormKind
+from bncheck.reading.remote import Remote
 from bncheck.reading.roles import split_name
 from bncheck.rules.registry import FILE_RULES, choose_rules
 from bncheck.rules.rule import Network
@@ -47,8 +47,12 @@ def inspect_checkpoint(checkpoint: Checkpoint, options: InspectOptions) -> Inspe
     refuse_unread(checkpoint, layers)
     others = other_norms(checkpoint, layers)
     findings = static_findings(checkpoint, layers, options, others)
-    listed = tuple(n.layer for n in others if n.kind in (NormKind.SPECTRAL, NormKind.WEIGHT))
-    return InspectReport(checkpoint, (*layers, *listed), tuple(findings))
+    return InspectReport(checkpoint, (*layers, *(n.layer for n in others)), tuple(findings))
+
+
+def _is_far(checkpoint: Checkpoint) -> bool:
+    """Whether the weights between layers would have to come over the network."""
+    return isinstance(checkpoint.path, Remote) and checkpoint.container is not Container.ONNX
 
 
 def static_findings(
@@ -73,7 +77,9 @@ def static_findings(
         eps=options.eps,
         train_batch_size=options.train_batch_size,
         thresholds=options.thresholds,
-        chains=chains_of(checkpoint, layers) if checkpoint and other_weights in rules else Chains(),
+        chains=chains_of(checkpoint, layers)
+        if checkpoint and other_weights in rules and not _is_far(checkpoint)
+        else Chains(),
     )
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way
         findings = [

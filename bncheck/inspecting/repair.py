@@ -14,6 +14,7 @@ from pathlib import Path
 from bncheck.core.words import as_argument
 from bncheck.data import DataOptions
 from bncheck.inspecting.from_file import InspectOptions
+from bncheck.reading.remote import is_local
 from bncheck.subject.setup import Measuring
 
 #: What to call where there is no command to type: a module or data in memory.
@@ -40,6 +41,8 @@ def recalibrate_command(path: Path | None, options: InspectOptions, measuring: M
 
 def repaired_path(path: Path) -> Path:
     """Where the repaired copy of a checkpoint is proposed to go."""
+    if not is_local(path):
+        return Path(f"{path.stem}-recalibrated{path.suffix}")
     return path.with_name(f"{path.stem}-recalibrated{path.suffix}")
 
 

@@ -10,6 +10,7 @@ from bncheck.core.findings import Finding, Severity, Verdict, cause_of, verdict_
 from bncheck.layers.facts import dead_channels
 from bncheck.layers.norm_layer import NormLayer, Setting, common
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.kinds import NormKind
 
 if TYPE_CHECKING:
     from bncheck.measuring.measurement import MeasuredLayer, Measurement
@@ -52,6 +53,11 @@ class InspectReport:
     measurement: Measurement | None = None
     train_batch_size: int | None = None
     known: tuple[Finding, ...] = ()
+
+    @property
+    def certain_layers(self) -> int:
+        """How many layers are more than a weight whose name speaks of a norm."""
+        return sum(layer.kind is not NormKind.BY_NAME for layer in self.layers)
 
     @property
     def subject(self) -> str:

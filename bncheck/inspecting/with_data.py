@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.data import Batches
-from bncheck.inspecting.chains import module_chains
+from bncheck.inspecting.chains import module_chains, traced_chains
 from bncheck.inspecting.diagnosis import diagnose
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.inspecting.repair import recalibrate_command
@@ -55,7 +56,9 @@ def inspect_with_data(
     subject = instrumented(measuring, checkpoint)
     layers = described_by(layers, subject)
     findings = file_findings(checkpoint, layers, subject, options)
-    if measuring.data is None:  # the model alone tells eps, momentum and what the file lacks
+    if measuring.data is None:  # the model alone tells eps, momentum, and what the file lacks
+        if other_weights in rules and isinstance(measuring.model, str):
+            findings = _with_order(findings, subject, layers)
         findings = sorted(findings, key=lambda finding: finding.severity.rank)
         return InspectReport(checkpoint, layers, tuple(findings))
     return _judged(checkpoint, subject, layers, findings, rules, options, measuring)
@@ -115,6 +118,18 @@ def _judged(
     return InspectReport(
         checkpoint, layers, diagnosis.findings, measurement, options.train_batch_size
     )
+
+
+def _with_order(
+    findings: Sequence[Finding], subject: Instrumented, layers: tuple[NormLayer, ...]
+) -> list[Finding]:
+    """With BN117 by the order of the model's calls, where torch.fx can follow its forward."""
+    with in_eval_mode(subject.model), usercode.exporting():
+        chains = traced_chains(subject.model, layers, subject.prefix)
+    if chains is None or not chains.found:
+        return [*findings]
+    rest = (finding for finding in findings if not other_weights.made(finding))
+    return [*rest, *other_weights.check(Network(layers, chains=chains))]
 
 
 def _with_graph(

@@ -58,3 +58,10 @@ def predicted_w2(layer: NormLayer, w0: float) -> float:
     shift = w0 / (1 - w0) * mean / sigma
     ratio = np.sqrt(warm_var + layer.eps.value) / sigma
     return float(np.sqrt(np.mean(shift**2 + (ratio - 1) ** 2)))
+
+
+def median(numbers: npt.NDArray[np.float64]) -> float:
+    """The median of finite numbers; np.median imports numpy.ma, which no other rule needs."""
+    ordered = np.sort(numbers, axis=None)
+    middle = ordered.size // 2
+    return float((ordered[middle] + ordered[~middle]) / 2)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PLAIN: Final = (
     *(NormKind.LAYER, NormKind.RMS, NormKind.GROUP, NormKind.INSTANCE),
-    *(NormKind.SPECTRAL, NormKind.WEIGHT),
+    *(NormKind.SPECTRAL, NormKind.WEIGHT, NormKind.BY_NAME),
 )
 DEFAULT_EPS = 1e-5
 DEFAULT_MOMENTUM = 0.1
@@ -67,7 +67,8 @@ class NormLayer:
 
     `mean` and `var` are the running statistics, shape (channels,). `batches` is
     num_batches_tracked as stored: a whole number, or whatever else the file holds there.
-    `tensors` says how the file calls each of them, by role.
+    `tensors` says how the file calls each of them, by role; `size` is the number of channels of
+    one whose tensors are not held.
     """
 
     name: str
@@ -83,6 +84,7 @@ class NormLayer:
     tracks_statistics: bool | None = None
     missing: tuple[str, ...] = field(default=())
     tensors: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
 
     @property
     def tracked(self) -> bool:
@@ -98,7 +100,7 @@ class NormLayer:
     def channels(self) -> int:
         """The number of channels, 0 where nothing tells."""
         tensors = (self.mean, self.var, self.weight, self.bias)
-        return next((tensor.size for tensor in tensors if tensor is not None), 0)
+        return next((tensor.size for tensor in tensors if tensor is not None), self.size)
 
     @property
     def sizes_differ(self) -> bool:
@@ -232,10 +234,10 @@ def _kind(tensors: Mapping[str, Array]) -> NormKind:
     return NormKind.BATCH_OR_INSTANCE if still and moved else NormKind.BATCH
 
 
-def bare_layer(name: str, kind: NormKind) -> NormLayer:
-    """A norm of which only the name is told."""
+def bare_layer(name: str, kind: NormKind, size: int = 0) -> NormLayer:
+    """A norm of which only the name is told, and the number of its channels."""
     eps, momentum = (Setting(x, Origin.ASSUMED) for x in (DEFAULT_EPS, DEFAULT_MOMENTUM))
-    return NormLayer(name, kind, None, None, None, None, None, eps, momentum)
+    return NormLayer(name, kind, None, None, None, None, None, eps, momentum, size=size)
 
 
 def _number(counter: Array | None) -> float | None:

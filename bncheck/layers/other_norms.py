@@ -50,7 +50,8 @@ class OtherNorm:
     @property
     def layer(self) -> NormLayer:
         """As an entry of the table of layers."""
-        return bare_layer(self.name, self.kind)
+        size = self.tensors["weight"].size if self.kind is NormKind.BY_NAME else 0
+        return bare_layer(self.name, self.kind, size)
 
 
 def other_norms(checkpoint: Checkpoint, layers: Sequence[NormLayer]) -> tuple[OtherNorm, ...]:
@@ -106,7 +107,7 @@ def _affine(
             continue
         bias = f"{name.removesuffix('weight')}bias"
         same = bias in tensors and bias not in taken and tensors[bias].shape == tensor.shape
-        yield owner, NormKind.LAYER, {"weight": name, **({"bias": bias} if same else {})}
+        yield owner, NormKind.BY_NAME, {"weight": name, **({"bias": bias} if same else {})}
 
 
 def matrices(weight: npt.NDArray[np.float64], size: int) -> Iterable[npt.NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from bncheck.core.limits import MAX_LAYERS
 from bncheck.layers.norm_layer import NormLayer, check_size
 from bncheck.layers.normalisers import is_input_normaliser, own_names
 from bncheck.reading.checkpoint import Checkpoint
-from bncheck.reading.roles import looks_like_a_statistic
+from bncheck.reading.roles import UNNAMED, looks_like_a_statistic
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -23,6 +23,8 @@ _MOMENT: Final = re.compile(
     r"(?:(?P<mean>mean|\u03bc)|var|variance|\u03c3\u00b2|\u03c32)",
     re.IGNORECASE,
 )
+#: Caffe2's running mean and (inverse) variance, whose layers share an owner.
+_CAFFE2: Final = re.compile(r"(?P<stem>.{1,200}_)(?:(?P<mean>rm)|riv)")
 _MOST_NAMED: Final = 4
 
 
@@ -44,7 +46,9 @@ class Unjudged:
 
 def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjudged, ...]:
     """What is called like a statistic and belongs to none of the layers, by its owner."""
+    layers = [*layers]
     judged = {name for layer in layers for name in layer.tensors.values()}
+    lacking = {layer.name: layer.channels for layer in layers if len(layer.missing) > 1}
     judged = judged.union(*(module.sources for module in checkpoint.modules.values()))
     found: dict[str, tuple[str, ...]] = {}
     normalisers: set[str] = set()
@@ -55,6 +59,8 @@ def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjud
             found[owner] = tuple(name for _, name in left)
         elif statistics := tuple(_statistics(left, checkpoint)):
             found[owner] = statistics
+        elif len(vectors := _vectors(left, checkpoint, lacking.get(owner, 0))) > 1:
+            found[owner] = vectors
     if len(found) > MAX_LAYERS:
         raise BncheckError(
             f"holds more than {MAX_LAYERS:,} groups of running statistics (limit MAX_LAYERS)",
@@ -80,6 +86,11 @@ def refuse_unread(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> None:
     """
     if not checkpoint.tensors and not checkpoint.modules:
         raise BncheckError("holds no tensors", "give bncheck the file that the weights are in")
+    if checkpoint.tensors and all(name.startswith(UNNAMED) for name in checkpoint.tensors):
+        raise BncheckError(
+            "holds tensors without names, so nothing says what they are",
+            "save a state dict, in which each has its name",
+        )
     if any(layer.tracked for layer in layers):
         return
     groups = [group for group in unjudged(checkpoint, layers) if not group.normaliser]
@@ -98,12 +109,20 @@ def _statistics(named: Sequence[tuple[str, str]], checkpoint: Checkpoint) -> Ite
     for own, name in named:
         if looks_like_a_statistic(own):
             yield name
-        elif match := _MOMENT.fullmatch(own):
+        elif match := _MOMENT.fullmatch(own) or _CAFFE2.fullmatch(own):
             pairs.setdefault(match["stem"], {})[match["mean"] is not None] = name
     for pair in pairs.values():
         shapes = [checkpoint.tensors.lazy[name].shape for name in pair.values()]
         if len(pair) == 2 and shapes[0] == shapes[1] and shapes[0] is not None and any(shapes):
             yield from pair.values()
+
+
+def _vectors(
+    named: Sequence[tuple[str, str]], checkpoint: Checkpoint, size: int
+) -> tuple[str, ...]:
+    """What a layer that counts its batches and has no statistics holds for each channel instead."""
+    lazy = checkpoint.tensors.lazy
+    return tuple(name for _, name in named if size and lazy[name].shape == (size,))
 
 
 def _finite(array: Array) -> bool:

@@ -30,11 +30,12 @@ def tensors_in(value: Any, depth: int = 0) -> Iterator[Tensor]:
             yield from tensors_in(part, depth + 1)
 
 
-def scores_in(output: Any) -> Iterator[Tensor]:
-    """Tensors of fractions, in single precision at least."""
+def scores_in(output: Any, differentiable: bool = False) -> Iterator[Tensor]:
+    """Tensors of fractions, in single precision at least; `differentiable` with their graph."""
     for tensor in tensors_in(output):
         if tensor.is_floating_point():
-            yield tensor.detach() if tensor.dtype.itemsize >= 4 else tensor.detach().float()
+            found = tensor if differentiable else tensor.detach()
+            yield found if found.dtype.itemsize >= 4 else found.float()
 
 
 def _parts(value: Any) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bncheck.core import usercode
@@ -34,11 +35,20 @@ def prepared(model: nn.Module, batch: Batch, number: int, device: str) -> Batch:
     return check_shapes(model, batch.map(fit))
 
 
-def forward(model: nn.Module, batch: Batch, number: int) -> Any:
-    """The model's output; whatever it raises is told with the shape and the module concerned."""
+def forward(
+    model: nn.Module, batch: Batch, number: int, state: Mapping[str, Tensor] | None = None
+) -> Any:
+    """The model's output; whatever it raises is told with the shape and the module concerned.
+
+    `state` has parameters and buffers to run with in place of the model's own.
+    """
     try:
         with usercode.running("the model"):
-            return model(*batch.args, **batch.kwargs)
+            if state is None:
+                return model(*batch.args, **batch.kwargs)
+            from torch.func import functional_call
+
+            return functional_call(model, dict(state), batch.args, dict(batch.kwargs))
     except BncheckError as error:
         cause = error.__cause__
         if cause is None or isinstance(error, SingleValueError):

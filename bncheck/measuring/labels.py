@@ -47,12 +47,12 @@ class Question:
     counted: Tensor
 
 
-def question(output: Any, labels: Any, samples: int) -> Question:
-    """Labels held against the part of the output that they fit.
+def question(output: Any, labels: Any, samples: int, differentiable: bool = False) -> Question:
+    """Labels held against the part of the output that they fit; `differentiable` with its graph.
 
     Raises BncheckError, with the shapes, where they fit none.
     """
-    targets, scores = list(tensors_in(labels)), list(scores_in(output))
+    targets, scores = list(tensors_in(labels)), list(scores_in(output, differentiable))
     for target in targets:
         for candidate in scores:
             found = _fitted(candidate, target.to(candidate.device), samples)

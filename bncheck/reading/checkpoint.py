@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.budget import Budget
 from bncheck.core.words import shortened
-from bncheck.reading.roles import STATISTICS, split_name
+from bncheck.reading.roles import REPARAMETRISED, STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, TensorMap
 
 if TYPE_CHECKING:
     import onnx
 
+    from bncheck.reading.listing import Listing
     from bncheck.reading.shards import Shards
+    from bncheck.reading.training_state import TrainingState
 
 
 class Container(StrEnum):
@@ -35,6 +37,7 @@ class Container(StrEnum):
     DISTRIBUTED = "distributed"
     ONNX = "onnx"
     HF_DIRECTORY = "hf-directory"
+    RECORD = "record"
 
 
 def as_number(value: object) -> float | None:
@@ -73,7 +76,8 @@ class Subtree:
     """One set of tensors that belong together: a state dict or a module, at `path` in the file.
 
     `main` is the one that the format's loader takes where a file holds several; `program` is what
-    an ONNX file says beside its tensors.
+    an ONNX file says beside its tensors, `listing` reads what another one says of its calls,
+    `training` is what a snapshot of a record says.
     """
 
     path: str
@@ -82,11 +86,18 @@ class Subtree:
     main: bool = False
     program: onnx.ModelProto | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    listing: Callable[[], Listing] | None = None
+    training: TrainingState | None = None
 
     @property
     def statistics(self) -> int:
         """How many running means it holds: what makes one subtree more interesting."""
         return sum(STATISTICS.get(split_name(name)[1]) == "running_mean" for name in self.tensors)
+
+    @property
+    def holds_norms(self) -> bool:
+        """Whether any norm is in it that would be judged."""
+        return bool(self.statistics) or any(name.endswith(REPARAMETRISED) for name in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,8 @@ class Checkpoint:
     `key` is the subtree that was taken ("" for the whole file), `prefix` what all its names start
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
     the model in a pickled file, such as epoch and global_step, `shards` the files of an index,
-    `program` an ONNX model's calls.
+    `program` an ONNX model's calls, `listing` those of other files that know them, `training` where
+    the training was that a record tells of.
     """
 
     path: Path
@@ -111,6 +123,8 @@ class Checkpoint:
     shards: Shards | None = None
     program: onnx.ModelProto | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    listing: Callable[[], Listing] | None = None
+    training: TrainingState | None = None
 
 
 def part_name(key: str) -> str:

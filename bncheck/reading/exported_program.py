@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
+from bncheck.reading.exported_calls import listed_calls
 from bncheck.reading.exported_weights import (
     NEEDS_EXPORT,
     read_constants,
@@ -122,7 +124,9 @@ def _subtree(
             f"holds {quoted(min(twice))} as a weight and as a constant", NEEDS_EXPORT
         )
     tensors.update((name, constants[name]) for name in constants if name in taken)
-    return Subtree("", tensors, modules, main=True)
+    weights = dict(_inputs(program["graph_module"]["signature"]["input_specs"]))
+    calls = partial(listed_calls, program, weights)
+    return Subtree("", tensors, modules, main=True, listing=calls)
 
 
 def _norm_modules(

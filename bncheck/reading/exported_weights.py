@@ -21,7 +21,7 @@ _WEIGHTS: Final = "data/weights/"
 _CONSTANTS: Final = "data/constants/"
 
 # torch/_export/serde/schema.py: ScalarType
-_DTYPES: Final = {
+DTYPES: Final = {
     1: "uint8",
     2: "int8",
     3: "int16",
@@ -111,7 +111,7 @@ def _tensor(archive: ZipArchive, folder: str, entry: dict[str, Any]) -> LazyTens
     if entry.get("use_pickle"):
         return LoadedTensor(_refuse_pickle)
     meta = entry["tensor_meta"]
-    dtype = _DTYPES.get(meta["dtype"])
+    dtype = DTYPES.get(meta["dtype"])
     if dtype is None:
         raise BncheckError(f"holds a tensor of the unknown dtype {meta['dtype']!r}", NEEDS_EXPORT)
     return StridedTensor(

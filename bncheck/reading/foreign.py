@@ -14,31 +14,35 @@ _H5: Final = (
     "copy its arrays with h5py: d = {}; h5py.File(FILE).visititems(lambda n, a: d.update({n: a[()]}"
     " if hasattr(a, 'shape') else {})); numpy.savez('net.npz', **d)"
 )
-_TF2ONNX: Final = "convert it with `python -m tf2onnx.convert {} --output net.onnx`"
 _TF_CHECKPOINT: Final = (
     "copy its arrays: r = tf.train.load_checkpoint(PREFIX); numpy.savez('net.npz', **{n: "
     "r.get_tensor(n) for n in r.get_variable_to_shape_map()})"
 )
+_SAVED_MODEL: Final = (
+    "copy its arrays: r = tf.train.load_checkpoint('FOLDER/variables/variables'); numpy.savez('"
+    "net.npz', **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()}); where Keras 3 wrote "
+    "it they are only numbered: take the model's .keras file"
+)
+_FLATTENED: Final = "numpy.savez('net.npz', **flax.traverse_util.flatten_dict(t, sep='/'))"
 _MSGPACK: Final = (
-    "copy its arrays: flax.serialization.msgpack_restore(bytes), "
-    "flax.traverse_util.flatten_dict(..., sep='/'), then numpy.savez('net.npz', **flat)"
+    "copy its arrays: t = flax.serialization.msgpack_restore(open(FILE, 'rb').read()); "
+    f"{_FLATTENED}"
 )
 _ORBAX: Final = (
-    "restore it with orbax.checkpoint, flatten it with flax.traverse_util.flatten_dict(..., "
-    "sep='/'), then numpy.savez('net.npz', **flat)"
+    "copy its arrays: t = orbax.checkpoint.PyTreeCheckpointer().restore(os.path.abspath(FOLDER)); "
+    f"{_FLATTENED}"
 )
-_MXNET: Final = "convert it with mxnet.onnx.export_model"
 _ONNX: Final = "convert it to ONNX, or give bncheck the model it was made of"
 
 #: Where the bytes are, which, what it is, and what to do.
 _MARKS: Final = (
     (0, b"\x89HDF", "is an HDF5 file (Keras)", _H5),
-    (0, b"GGUF", "is a GGUF file, which holds no BatchNorm", "give bncheck the PyTorch weights"),
-    (0, b"\x12\x01\0\0\0\0\0\0", "is an MXNet parameter file", _MXNET),
+    (0, b"GGUF", "is a GGUF file", "give bncheck the weights that it was made of"),
+    (0, b"\x12\x01\0\0\0\0\0\0", "is an MXNet parameter file", _ONNX),
     (0, b"ptrt", "is a TensorRT engine", _ORIGINAL),
     (0, b"ftrt", "is a TensorRT engine", _ORIGINAL),
     (0, b"7767517", "is an ncnn model", _ORIGINAL),
-    (0, b"MATLAB 5.0", "is a MATLAB file", "export the network with exportONNXNetwork"),
+    (0, b"MATLAB 5.0", "is a MATLAB file", _ONNX),
     (4, b"TFL3", "is a TensorFlow Lite model", _ORIGINAL),
     (4, b"ORTM", "is an ONNX Runtime (ORT) model", "give bncheck the .onnx that it was made of"),
     (4, b"ET12", "is an ExecuTorch program", _ORIGINAL),
@@ -53,18 +57,18 @@ _MESSAGEPACK: Final = re.compile(
 
 #: What nothing but the name tells: these formats have no mark of their own.
 _ENDINGS: Final = {
-    ".pb": ("is a TensorFlow graph", _TF2ONNX.format("--saved-model FOLDER")),
+    ".pb": ("is a TensorFlow graph", _SAVED_MODEL),
     ".caffemodel": ("is a Caffe model", _ONNX),
     ".mlmodel": ("is a Core ML model", _ORIGINAL),
-    ".pdmodel": ("is a Paddle program", "convert it with paddle2onnx"),
-    ".pdiparams": ("is Paddle's parameters without their names", "convert it with paddle2onnx"),
+    ".pdmodel": ("is a Paddle program", _ONNX),
+    ".pdiparams": ("is Paddle's parameters without their names", _ONNX),
     ".weights": ("is weights without names (Darknet)", _ONNX),
     ".t7": ("is a file of Lua Torch", _ONNX),
     ".mnn": ("is an MNN model", _ORIGINAL),
 }
 #: What a folder holds that one framework writes.
 _FOLDERS: Final = (
-    ("saved_model.pb", "is a TensorFlow SavedModel", _TF2ONNX.format("--saved-model FOLDER")),
+    ("saved_model.pb", "is a TensorFlow SavedModel", _SAVED_MODEL),
     ("_CHECKPOINT_METADATA", "is an Orbax checkpoint (JAX)", _ORBAX),
     ("manifest.ocdbt", "is an Orbax checkpoint (JAX)", _ORBAX),
     ("Manifest.json", "is a Core ML package", _ORIGINAL),

@@ -21,6 +21,7 @@ class NormKind(StrEnum):
     SPECTRAL = "SpectralNorm"
     WEIGHT = "WeightNorm"
     BATCH_OR_INSTANCE = "BatchNorm or InstanceNorm"
+    BY_NAME = "LayerNorm or similar"
 
 
 # In this order: "SyncBatchNorm" also contains "BatchNorm".

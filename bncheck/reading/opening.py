@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.nested import as_one_tree
 from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
+from bncheck.reading.record import INDEX, newest_files, read_record
 from bncheck.reading.referred import referred
+from bncheck.reading.remote import Remote, place_of
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
 from bncheck.reading.selection import alternatives, choose, shared_prefix
 from bncheck.reading.shards import Shards
@@ -43,7 +45,7 @@ _HF_WEIGHTS = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-_WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pt2", ".onnx", ".tar", ".th")
+WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pt2", ".onnx", ".tar", ".th")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,15 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     most running statistics is taken. Tensors are read when they are asked for.
     Raises BncheckError, with the path as its subject, for anything that cannot be read.
     """
-    path, budget = Path(path), Budget()
+    path, budget = place_of(path), Budget()
     try:
         content = _read(path, budget)
         chosen = choose(content.subtrees, key)
+        if content.container is Container.RECORD and not chosen.tensors:
+            raise BncheckError(
+                "is a record of a network without normalisation layers",
+                "`bncheck drift` shows how its layers moved",
+            )
         return Checkpoint(
             path,
             content.container,
@@ -84,6 +91,8 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             content.shards,
             chosen.program,
             chosen.aliases,
+            chosen.listing,
+            chosen.training,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -101,7 +110,7 @@ def unlisted_tensors(checkpoint: Checkpoint) -> list[str]:
 
 
 def _read(path: Path, budget: Budget) -> _Content:
-    if os.path.isdir(path):  # unlike is_dir, False for any name
+    if _is_folder(path):
         return _read_folder(path, budget)
     source = Source.open(path, budget)
     if path.name.endswith(".index.json") and source.head(1) == b"{":
@@ -133,7 +142,7 @@ def _read_file(source: Source, path: Path) -> _Content:
 def _by_its_beginning(source: Source, path: Path) -> _Content | None:
     """The content of a file whose first bytes say what it is; those of ONNX say nothing."""
     if looks_like_safetensors(source):
-        return _Content(Container.SAFETENSORS, read_safetensors(source, path))
+        return _Content(Container.SAFETENSORS, read_safetensors(source))
     sniff.refuse_stranger(source)
     head = source.head(len(LEGACY_MAGIC))
     if head.startswith(ZIP_MAGIC):
@@ -163,27 +172,63 @@ def _read_zip(archive: ZipArchive) -> _Content:
     return _Content.of_pickle(Container.TORCH_ZIP, read_zip(archive))
 
 
-def _read_folder(path: Path, budget: Budget) -> _Content:
-    if (path / METADATA).is_file():
-        return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
+def _is_folder(path: Path) -> bool:
+    # Unlike is_dir, isdir is False for any name.
+    return path.is_dir() if isinstance(path, Remote) else os.path.isdir(path)
+
+
+def weights_in(folder: Path) -> list[str]:
+    """The files that one loader reads a folder's checkpoint from; [] where it holds none.
+
+    An index stands for its shards. Raises BncheckError where loaders differ in what they read.
+    """
+    has = _holding(folder)
+    if has(METADATA):
+        return [METADATA, *sorted(p.name for p in folder.iterdir() if p.suffix == ".distcp")]
+    if has(INDEX):
+        return [INDEX, *sorted(p.name for p in folder.iterdir() if p.suffix == ".safetensors")]
     for name in _HF_WEIGHTS:
-        if (path / name).is_file():
-            _refuse_rival(path, name)
-            return replace(_read(referred(path, name), budget), container=Container.HF_DIRECTORY)
+        if has(name):
+            whole = name.removesuffix(".index.json")
+            if whole != name and has(whole):  # transformers and diffusers differ
+                raise BncheckError(
+                    f"holds {whole!r} and {name!r}, and libraries differ in which they load",
+                    "name the one you mean",
+                )
+            return [name]
+    return []
+
+
+def _holding(folder: Path) -> Callable[[str], bool]:
+    if isinstance(folder, Remote):  # one listing instead of a question for each name
+        return {path.name for path in folder.iterdir()}.__contains__
+    return lambda name: (folder / name).is_file()
+
+
+def _read_folder(path: Path, budget: Budget) -> _Content:
+    names = weights_in(path)
+    if names[:1] == [METADATA]:
+        return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
+    if names[:1] == [INDEX]:
+        return _Content(Container.RECORD, _newest_snapshot(path, budget))
+    if names:
+        return replace(_read(referred(path, names[0]), budget), container=Container.HF_DIRECTORY)
     refuse_foreign_folder(path)
-    files = sorted(item.name for item in path.iterdir() if item.name.endswith(_WEIGHT_ENDINGS))
+    files = sorted(item.name for item in path.iterdir() if item.name.endswith(WEIGHT_ENDINGS))
     hint = f"name a file in it, such as {files[0]!r}" if files else "check the path"
     raise BncheckError("is a folder without a checkpoint that bncheck knows", hint)
 
 
-def _refuse_rival(folder: Path, index: str) -> None:
-    """Refuse whole weights beside an index of their shards: transformers and diffusers differ."""
-    whole = index.removesuffix(".index.json")
-    if whole != index and (folder / whole).is_file():
-        raise BncheckError(
-            f"holds {whole!r} and {index!r}, and libraries differ in which they load",
-            "name the one you mean",
-        )
+def _newest_snapshot(folder: Path, budget: Budget) -> list[Subtree]:
+    """What a record holds last: the model, its batches, and other models by their names."""
+    found = []
+    for name, path in newest_files(read_record(folder, budget)):
+        for tree in read_safetensors(Source.open(path, budget)):
+            key = ".".join(filter(None, (name, tree.path)))
+            found.append(replace(tree, path=key, main=not key))
+    if not found:
+        raise BncheckError("is a record without a snapshot", "wait until there is one")
+    return found
 
 
 def _read_shard(path: Path, budget: Budget) -> Mapping[str, LazyTensor]:

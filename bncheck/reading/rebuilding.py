@@ -71,9 +71,18 @@ def rebuilt(function: Global, args: Args) -> Value | None:
     if name.startswith("_rebuild_") and module == "torch._utils":
         kind = name.removeprefix("_rebuild_").replace("_", " ")
         return _opaque(kind if kind in _OTHER_KINDS else "rebuilt by an unknown function")
-    if name.endswith(("Tensor", "UninitializedParameter", "UninitializedBuffer")):
+    if name in ("UninitializedParameter", "UninitializedBuffer"):
+        return OpaqueTensor(_UNINITIALISED)
+    if name.endswith("Tensor"):
         return _opaque("made by its class")
     return None
+
+
+#: torch.nn.LazyBatchNorm2d and its like, before the first batch.
+_UNINITIALISED: Final = BncheckError(
+    "was saved before a lazy module had seen its first batch: a tensor has no size yet",
+    "run the model once, and save it then",
+)
 
 
 # A file may ask for a million of these tensors, so the errors that say why are shared.

@@ -12,6 +12,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.remote import Remote
 
 
 def referred(folder: Path, name: str, raw: bool = False) -> Path:
@@ -21,6 +22,8 @@ def referred(folder: Path, name: str, raw: bool = False) -> Path:
     archive can have made one to any file, of which the report would then tell (CVE-2026-34446).
     """
     path = folder / relative(name)
+    if isinstance(path, Remote):  # there are no links to follow, and opening it tells the rest
+        return path
     if not os.path.isfile(path):  # unlike Path.is_file, False for any name
         raise BncheckError(
             f"refers to a file {name[:60]!r} that does not exist", "get that file as well"

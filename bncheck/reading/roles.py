@@ -25,6 +25,12 @@ RENORM_MEANS: Final = frozenset(("running_mean", "running_avg_mean"))
 AFFINE: Final = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 COUNTER: Final = {"num_batches_tracked": "num_batches_tracked"}
 
+#: Before the place of a tensor in a list, which is all that it is called by.
+UNNAMED: Final = "["
+
+#: The ends of what Weight Norm and Spectral Norm make of a weight, in torch's old and new names.
+REPARAMETRISED: Final = ("weight_g", "weight_orig", ".original0", ".0._u")
+
 #: `running_covar` of complex and whitening relatives, `running_std`, other spellings.
 _LIKE_A_STATISTIC: Final = re.compile(r"(?:running|moving|rolling|population)_?[a-z]", re.I)
 #: What TensorFlow's variables and checkpoints, and the states of Flax NNX, put behind a name.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.json_text import parse
+from bncheck.reading.record_snapshot import subtrees_of_snapshot
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import (
     LazyTensor,
@@ -57,7 +57,7 @@ def looks_like_safetensors(source: Source) -> bool:
     )
 
 
-def read_safetensors(source: Source, path: Path) -> list[Subtree]:
+def read_safetensors(source: Source) -> list[Subtree]:
     """All tensors of one file.
 
     safetensors' own reader judges the header (overlaps, holes, overflows, duplicates, trailing
@@ -74,7 +74,7 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     text = source.read(8, min(length, source.size - 8))
     source.budget.operations.take(len(text) // _TEXT_AN_OPERATION)
     try:
-        with safe_open(path, framework="numpy") as opened:
+        with source.on_disk(8 + length) as path, safe_open(path, framework="numpy") as opened:
             names = set(opened.keys())
         header = parse(text, source.budget)
         entries = {name: header[name] for name in header if name in names}
@@ -86,7 +86,9 @@ def read_safetensors(source: Source, path: Path) -> list[Subtree]:
     source.budget.held.take(len(entries) * _TENSOR_BYTES)
     data = Storage(source.window(8 + length, source.size - 8 - length))
     tensors = {name: _tensor(data, entry) for name, entry in entries.items()}
-    return [Subtree("", tensors, aliases=_aliases(header.get("__metadata__"), names))]
+    metadata = header.get("__metadata__")
+    snapshot = subtrees_of_snapshot(tensors, metadata, source.budget)
+    return snapshot or [Subtree("", tensors, aliases=_aliases(metadata, names))]
 
 
 def _aliases(metadata: object, names: set[str]) -> dict[str, str]:

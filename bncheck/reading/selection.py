@@ -37,7 +37,7 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
 
 
 def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree, ...]:
-    """The other subtrees that hold running statistics, those below the chosen one among them.
+    """The other subtrees that hold norms to judge, those below the chosen one among them.
 
     A key that is not itself a subtree takes the tensors of all that are below it.
     """
@@ -45,7 +45,7 @@ def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree,
     return tuple(
         tree
         for tree in subtrees
-        if tree.statistics and not taken.issuperset(map(id, tree.tensors.values()))
+        if tree.holds_norms and not taken.issuperset(map(id, tree.tensors.values()))
     )
 
 
@@ -88,12 +88,22 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
             if (rest := _below(key, tree.path, name)) is not None:
                 modules[rest] = _moved(module, key, tree.path)
     if not tensors:
-        names = sorted({tree.path for tree in subtrees if tree.path})
+        names = _by_interest(subtrees)
         near = difflib.get_close_matches(key, names, 1, 0.4)
         there = ", ".join(names[:8]) or "the whole file only"
         hint = f"did you mean {near[0]}?" if near else f"choose from {there}"
         raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)
     return Subtree(key, tensors, modules)
+
+
+def _by_interest(subtrees: Sequence[Subtree]) -> list[str]:
+    """The keys that there are: models first, what optimizers keep last."""
+
+    def rank(tree: Subtree) -> tuple[bool, bool, bool]:
+        is_optimizer = "optim" in tree.path.lower()
+        return is_optimizer, not tree.statistics, _is_average(tree.path)
+
+    return list(dict.fromkeys(tree.path for tree in sorted(subtrees, key=rank) if tree.path))
 
 
 def _below(key: str, path: str, name: str) -> str | None:

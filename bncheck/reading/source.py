@@ -7,18 +7,23 @@ for are read, and `bytes_read` counts them.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
+from bncheck.reading.remote import Remote, StandardInput, what_is_meant
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from bncheck.reading.ranges import RemoteFile
 
 #: Operations that opening a file takes, and reading a piece of it.
 _OPENING: Final = 100
@@ -62,7 +67,7 @@ class SourceFile:
         try:
             file = open(path, "rb", buffering=0, opener=_open_without_waiting)  # noqa: SIM115
         except FileNotFoundError:
-            raise BncheckError("does not exist", "check the path") from None
+            raise BncheckError("does not exist", what_is_meant(path)) from None
         except PermissionError:
             raise BncheckError("is not readable", "check its permissions") from None
         except (OSError, ValueError) as error:
@@ -144,7 +149,7 @@ class Source:
 
     def __init__(
         self,
-        file: SourceFile | MemoryFile,
+        file: SourceFile | MemoryFile | RemoteFile,
         budget: Budget,
         start: int = 0,
         size: int | None = None,
@@ -159,7 +164,27 @@ class Source:
         """Open `path`; anything but a regular file is refused without waiting for it."""
         budget.files.take(1)
         budget.operations.take(_OPENING)
+        if isinstance(path, Remote):
+            from bncheck.reading.ranges import RemoteFile
+
+            return cls(RemoteFile(path, budget), budget)
+        if isinstance(path, StandardInput):
+            from bncheck.reading.standard_input import piped
+
+            path = piped()
         return cls(SourceFile(path), budget)
+
+    @contextlib.contextmanager
+    def on_disk(self, head: int) -> Iterator[Path]:
+        """The file for a library that wants a path, and looks at these first bytes alone."""
+        if isinstance(self.file, SourceFile):
+            yield self.file.path
+            return
+        from bncheck.reading.ranges import as_file
+
+        assert not isinstance(self.file, MemoryFile)
+        with as_file(self.file, head) as path:
+            yield path
 
     def within(self, data: bytes) -> Source:
         """Bytes that were read from here already, as a source of the same checkpoint."""

@@ -8,16 +8,19 @@ the tensors as `CONSTANTS.c0`, `CONSTANTS.c1`... of `constants.pkl`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from functools import partial
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.listing import Listing
 from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torch_objects import attributes
 from bncheck.reading.torchscript_calls import refuse_unfollowed
 from bncheck.reading.torchscript_code import Sources, literal
+from bncheck.reading.torchscript_forward import listed_forward
 from bncheck.reading.torchscript_states import rebuilt_storages, refuse_rebuilt, storages_of
 from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
@@ -32,7 +35,14 @@ def read_torchscript(archive: ZipArchive) -> list[Subtree]:
     module = _module(pickled, source, rebuilt_storages(pickled.root, source))
     frozen = _constants(archive, source)
     tensors = {**module.tensors, **frozen.tensors}
-    return [Subtree("", tensors, {**module.modules, **frozen.modules})]
+    modules = {**module.modules, **frozen.modules}
+    return [Subtree("", tensors, modules, listing=partial(_listed, pickled, source))]
+
+
+def _listed(pickled: Pickled, source: Sources) -> Listing:
+    if not isinstance(pickled.root, Node):
+        return Listing(())
+    return listed_forward(pickled.root, pickled.objects, source)
 
 
 def _refuse_other_layouts(archive: ZipArchive) -> None:

@@ -86,6 +86,10 @@ class Sources:
             self._speaks[kind] = bool(_NORM.search(self.body(kind)))
         return self._speaks[kind]
 
+    def file(self, path: str) -> str:
+        """A file's text, or "" where the archive does not hold it."""
+        return self._text(path) if path in self._archive else ""
+
     def everything(self) -> list[str]:
         """All files."""
         return [*self.files().values()]

@@ -17,9 +17,10 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.module_calls import listed_sequences
 from bncheck.reading.nested import unwrapped
 from bncheck.reading.pickle_values import MAPPINGS, Global, Node, OpaqueTensor, TensorView, Value
-from bncheck.reading.roles import STATISTICS, split_name
+from bncheck.reading.roles import STATISTICS, UNNAMED, split_name
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled
 from bncheck.reading.torch_objects import (
@@ -65,7 +66,7 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
             found.append(_module(pickled, dotted(path, budget), value))
             continue
         tensors = {}
-        for name, item in by_name(value).items():
+        for name, item in _named(value):
             if (tensor := _tensor_of(pickled, name, item)) is not None:
                 tensors[dotted((None, name), budget)] = tensor
                 seen.add(id(item))  # or it would be described once more, as a child
@@ -73,6 +74,20 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
             found.append(Subtree(dotted(path, budget), tensors))
         stack.append(_children(path, value))
     return found
+
+
+def _named(value: _Full) -> Iterable[tuple[str, Value]]:
+    """The entries of a dict; of a list its (name, value) pairs, or its items by their places."""
+    if not isinstance(value, (list, tuple)):
+        return by_name(value).items()
+    pairs = {pair[0]: pair[1] for pair in value if _is_pair(pair)}
+    if len(pairs) == len(value):
+        return pairs.items()
+    return ((f"{UNNAMED}{place}]", item) for place, item in enumerate(value) if _is_full(item))
+
+
+def _is_pair(value: Value) -> TypeGuard[tuple[str, Value]]:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
@@ -178,7 +193,8 @@ def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
         for key, child in reversed(list(inner.items())):
             if isinstance(child, Node):
                 stack.append(((name, key), depth + 1, child))
-    return Subtree(path, tensors, modules)
+    calls = partial(listed_sequences, root, pickled.objects)
+    return Subtree(path, tensors, modules, listing=calls if modules else None)
 
 
 def _class_name(node: Value) -> str:

@@ -72,4 +72,53 @@ class Distributions:
     layers: tuple[Distribution, ...]
 
 
-Figure: TypeAlias = "Heatmap | Distributions"
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of points; with `low` and `high` a shaded band about it. None where there is none.
+
+    `group` is the number of its colour: curves of one group are alike, and named once.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Curves over one axis. `ticks` names the places 0, 1, ... of x, where these are not numbers.
+
+    `log` puts y on a logarithmic axis.
+    """
+
+    title: str
+    caption: str
+    x_title: str
+    y_title: str
+    curves: tuple[Curve, ...]
+    ticks: tuple[str, ...] = ()
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A positive number by its name; `marked` where the caption speaks of it."""
+
+    name: str
+    value: float
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Numbers side by side on one logarithmic scale, in groups with a title each."""
+
+    title: str
+    caption: str
+    groups: tuple[tuple[str, tuple[Bar, ...]], ...]
+
+
+Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars"

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.findings import Severity
 
 if TYPE_CHECKING:
@@ -34,6 +36,48 @@ REPORTS: Final = tuple(format_ for format_ in Format if format_ is not Format.SV
 EXPLANATIONS: Final = (Format.TEXT, Format.JSON, Format.MARKDOWN, Format.HTML)
 
 
+#: What a file with such an ending holds, the first if nothing else is said.
+_ENDINGS: Final = {
+    ".html": (Format.HTML,),
+    ".htm": (Format.HTML,),
+    ".json": (Format.JSON, Format.SARIF, Format.GITLAB),
+    ".md": (Format.MARKDOWN,),
+    ".sarif": (Format.SARIF,),
+    ".svg": (Format.SVG,),
+    ".xml": (Format.JUNIT,),
+}
+
+
+#: What people expect of other tools, and no report is.
+_OTHERS: Final = (
+    ".pdf", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".png", ".jpg", ".docx", ".xlsx", ".ipynb",
+    ".pt", ".pth", ".ckpt", ".pt2", ".onnx", ".safetensors", ".bin",
+)  # fmt: skip
+
+
+def format_of(path: Path, asked: Format | None) -> Format:
+    """The format of a report in this file: what is asked for, else what its ending says.
+
+    Raises BncheckError where the two contradict each other.
+    """
+    fitting = _ENDINGS.get(path.suffix.lower(), ())
+    if asked is None and path.suffix.lower() in _OTHERS:
+        raise BncheckError(
+            f"is to be a report, and no format has the ending {path.suffix}",
+            f"write {', '.join(_ENDINGS)} or .txt, or give the format",
+            str(path),
+        )
+    if asked is None:
+        return fitting[0] if fitting else Format.TEXT
+    if fitting and asked not in fitting:
+        raise BncheckError(
+            f"is to be {asked.value}, and its name ends in {path.suffix}",
+            f"leave the format out for {fitting[0].value}, or give the file another ending",
+            str(path),
+        )
+    return asked
+
+
 @dataclass(frozen=True)
 class Said:
     """What a command says: JSON's plain data, and pages for all other formats; made when asked."""
@@ -49,8 +93,13 @@ def said(data: Callable[[], Mapping[str, object]], document: Callable[[], Docume
     return Said(data, lambda: Pages((document(),)))
 
 
-def render(format_: Format, said: Said, limit: Severity | None = Severity.ERROR) -> str:
-    """The whole report as the text of a file; findings of `limit` and worse are failures."""
+def render(
+    format_: Format, said: Said, limit: Severity | None = Severity.ERROR, docs: str = DOCS
+) -> str:
+    """The whole report as the text of a file; findings of `limit` and worse are failures.
+
+    `docs` is the address of the documentation.
+    """
     if format_ is Format.JSON:
         from bncheck.writing.json_text import dump
 
@@ -58,5 +107,5 @@ def render(format_: Format, said: Said, limit: Severity | None = Severity.ERROR)
     module = import_module(f"bncheck.reporting.{format_.value}")
     pages = said.pages()
     documents = tuple(replace(document, limit=limit) for document in pages.documents)
-    text: str = module.render(replace(pages, documents=documents))
+    text: str = module.render(replace(pages, documents=documents, docs=docs))
     return text

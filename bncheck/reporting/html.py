@@ -8,17 +8,18 @@ Names come from strangers' files. In the page jinja2 escapes them; in the figure
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from importlib import resources
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
-from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.reporting import heat
+from bncheck.reporting.bars import drawn
 from bncheck.reporting.document import Detail, grouped, severity_counts
-from bncheck.reporting.figures import Heatmap
+from bncheck.reporting.figures import Bars, Distributions, Heatmap, Lines
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES
@@ -26,7 +27,7 @@ from bncheck.rules.registry import RULES
 if TYPE_CHECKING:
     from bncheck.core.findings import Severity
     from bncheck.reporting.document import Document, Group, Pages, Table
-    from bncheck.reporting.figures import Figure
+    from bncheck.reporting.figures import Distributions, Figure
 
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 #: What text always shows is open, and the first table, except tables too long to scroll through.
@@ -38,12 +39,12 @@ _COLUMNS: Final = 120
 def render(pages: Pages) -> str:
     """The page. Raises BncheckError where jinja2 or plotly is not installed."""
     documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in pages.documents]
-    template, plotly = _libraries(any(document.figures for document in documents))
-    figures = [figure for document in documents for figure in document.figures]
+    figures = [figure for document in documents for figure in _plotted(document)]
+    template, plotly = _libraries(bool(figures))
     places = iter(range(len(figures)))
     page: str = template.render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
-        documents=[_document(document, places) for document in documents],
+        documents=[_document(document, places, pages.page_of) for document in documents],
         errors=[str(error) for error in pages.errors],
         last=pages.last,
         chapters=pages.chapters,
@@ -57,29 +58,24 @@ def render(pages: Pages) -> str:
 
 
 def _libraries(with_figures: bool) -> tuple[Any, str]:
-    try:
-        import jinja2
+    need("jinja2", *(["plotly"] if with_figures else []))
+    import jinja2
 
-        environment = jinja2.Environment(
-            autoescape=True,
-            finalize=_safe,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        environment.filters["spans"] = spans
-        template = environment.from_string(_part("report.html.j2"))
-        if not with_figures:
-            return template, ""
-        from plotly.offline import get_plotlyjs
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_safe,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["spans"] = spans
+    template = environment.from_string(_part("report.html.j2"))
+    if not with_figures:
+        return template, ""
+    from plotly.offline import get_plotlyjs
 
-        return template, str(get_plotlyjs())
-    except ImportError as error:
-        raise BncheckError(
-            f"the HTML report needs {error.name}, which is not installed",
-            "pip install 'bncheck[html]'",
-        ) from None
+    return template, str(get_plotlyjs())
 
 
 def _safe(value: object) -> object:
@@ -98,8 +94,10 @@ def _json(value: object) -> str:
     return text
 
 
-def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
-    groups = [_group(group) for group in grouped(document.findings)]
+def _document(
+    document: Document, places: Iterator[int], page_of: Callable[[str], str]
+) -> dict[str, object]:
+    groups = [_group(group, page_of) for group in grouped(document.findings)]
     told = {group.rule for group in document.told}
     return {
         "command": document.command,
@@ -110,16 +108,21 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
         "facts": document.facts,
         "notes": document.notes,
         "groups": [group for group in groups if group["rule"] not in told],
-        "told": [_group(group) for group in document.told],
+        "told": [_group(group, page_of) for group in document.told],
         "told_findings": [group for group in groups if group["rule"] in told],
-        "figures": [_figure(figure, next(places)) for figure in document.figures],
+        "figures": [_figure(figure, next(places)) for figure in _plotted(document)],
+        "bars": [
+            {"title": figure.title, "caption": figure.caption, "svg": drawn(figure)}
+            for figure in document.figures
+            if isinstance(figure, Bars)
+        ],
         "tables": [_table(table, is_first=not i) for i, table in enumerate(document.tables)],
         "details": document.details,
         "next_steps": document.next_steps,
     }
 
 
-def _group(group: Group) -> dict[str, object]:
+def _group(group: Group, page_of: Callable[[str], str]) -> dict[str, object]:
     """Findings that are one thing to read, with the rule's explanation."""
     explanation = next((rule.explanation for rule in RULES if rule.code == group.rule), "")
     return {
@@ -133,6 +136,7 @@ def _group(group: Group) -> dict[str, object]:
         ],
         "fixes": group.fixes,
         "explanation": _paragraphs(explanation),
+        "page": page_of(group.rule),
     }
 
 
@@ -158,13 +162,18 @@ def _cell(text: str, tone: Severity | None) -> dict[str, str]:
     return {"text": text, "tone": tone.value if tone else ""}
 
 
+def _plotted(document: Document) -> list[Heatmap | Distributions | Lines]:
+    """The figures that plotly draws."""
+    return [figure for figure in document.figures if not isinstance(figure, Bars)]
+
+
 def _fitted(figure: Figure) -> Figure:
     return heat.fitted(figure, _COLUMNS) if isinstance(figure, Heatmap) else figure
 
 
-def _figure(figure: Figure, place: int) -> dict[str, object]:
+def _figure(figure: Heatmap | Distributions | Lines, place: int) -> dict[str, object]:
     """What the template needs; the numbers go to the script."""
-    layers = () if isinstance(figure, Heatmap) else figure.layers
+    layers = figure.layers if isinstance(figure, Distributions) else ()
     return {
         "title": figure.title,
         "caption": figure.caption,
@@ -174,11 +183,12 @@ def _figure(figure: Figure, place: int) -> dict[str, object]:
     }
 
 
-def _figure_data(figure: Figure) -> dict[str, object]:
+def _figure_data(figure: Heatmap | Distributions | Lines) -> dict[str, object]:
     if isinstance(figure, Heatmap):  # what stands beside it is in the tables
         figure = replace(figure, beside=(), ranking=None)
         return {"kind": "heatmap", **_shown(asdict(figure))}
-    return {"kind": "distributions", **_shown(asdict(figure))}
+    kind = "distributions" if isinstance(figure, Distributions) else "lines"
+    return {"kind": kind, **_shown(asdict(figure))}
 
 
 def _shown(value: Any) -> Any:

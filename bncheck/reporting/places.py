@@ -8,10 +8,14 @@ from typing import Final
 from urllib.parse import quote
 
 from bncheck.core.findings import Evidence, Finding
+from bncheck.reading.remote import is_url
 from bncheck.reporting.visible import layer_name, visible
 
 #: Where GitHub's and GitLab's runners say that the repository is.
 _ROOTS: Final = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")
+
+#: What a URL has besides letters and digits (RFC 3986).
+_URL: Final = "/:@?&=%#+,;~!$'()*[]"
 
 
 def repository_path(subject: str) -> str:
@@ -19,6 +23,8 @@ def repository_path(subject: str) -> str:
 
     Off CI the root is the working directory.
     """
+    if is_url(subject):
+        return subject
     root = next((os.environ[name] for name in _ROOTS if os.environ.get(name)), os.getcwd())
     absolute = Path(os.path.abspath(subject))
     try:
@@ -38,6 +44,8 @@ def file_and_line(subject: str) -> tuple[str, int]:
 def uri(subject: str) -> str:
     """The same as a URI reference."""
     path = repository_path(subject)
+    if path == subject and is_url(path):
+        return quote(path, safe=_URL, errors="surrogatepass")
     encoded = quote(path, errors="surrogatepass")
     return f"file://{encoded}" if path.startswith("/") else encoded
 
@@ -47,14 +55,17 @@ def sentence(layer: str | None, message: str) -> str:
     return f"{layer_name(layer)}: {visible(message, None)}"
 
 
-def full_text(finding: Finding) -> str:
-    """All that a finding says, a line each: layer and message, the fix, and the evidence."""
+def full_text(finding: Finding, page: str = "") -> str:
+    """All that a finding says, a line each: layer and message, the fix, the evidence.
+
+    `page`, the address of the rule's own, is the last.
+    """
     lines = [sentence(finding.layer, finding.message), f"fix: {visible(finding.fix, None)}"]
     known = {key: value for key, value in finding.evidence.items() if value is not None}
     if known:
         found = ", ".join(f"{key} {_number(value)}" for key, value in known.items())
         lines.append(f"evidence: {visible(found, None)}")
-    return "\n".join(lines)
+    return "\n".join((*lines, page) if page else lines)
 
 
 def _number(value: Evidence) -> str:

@@ -1,4 +1,4 @@
-"""The heatmap alone, as SVG: for a README, a paper or a pull request, without a browser."""
+"""One figure alone, as SVG: for a README, a paper or a pull request, without a browser."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from bncheck.core.errors import BncheckError
-from bncheck.reporting import heat
-from bncheck.reporting.figures import Heatmap
+from bncheck.reporting import curves, heat
+from bncheck.reporting.figures import Heatmap, Lines
 from bncheck.reporting.visible import visible
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ _STYLE: Final = (
 
 
 def render(pages: Pages) -> str:
-    """The first heatmap of the documents."""
+    """The first heatmap of the documents, or the first curves."""
     figures = [figure for document in pages.documents for figure in document.figures]
-    heatmap = next((figure for figure in figures if isinstance(figure, Heatmap)), None)
-    if heatmap is None:
-        raise BncheckError("there is nothing to draw", "take --format html")
-    return "\n".join(_lines(heat.fitted(heatmap, _COLUMNS))) + "\n"
+    for figure in figures:
+        if isinstance(figure, Heatmap):
+            return "\n".join(_lines(heat.fitted(figure, _COLUMNS))) + "\n"
+        if isinstance(figure, Lines):
+            return curves.drawn(figure)
+    raise BncheckError("there is nothing to draw", "take --format html")
 
 
 def _lines(figure: Heatmap) -> Iterator[str]:

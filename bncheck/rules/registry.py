@@ -33,6 +33,8 @@ from bncheck.rules.series.bn301_frozen_parameters import frozen_parameters
 from bncheck.rules.series.bn302_frozen_statistics import frozen_statistics
 from bncheck.rules.series.bn303_ranks import ranks_disagree
 from bncheck.rules.series.bn304_late_shift import late_shift
+from bncheck.rules.series.bn305_lost_on_resume import lost_on_resume
+from bncheck.rules.series.bn306_trailing import trailing
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
@@ -120,6 +122,8 @@ SERIES_RULES: Final[tuple[Rule[Movement, Finding], ...]] = (
     frozen_statistics,
     ranks_disagree,
     late_shift,
+    lost_on_resume,
+    trailing,
 )
 #: What folding and comparing with an earlier report find by themselves.
 _OTHERS: Final[tuple[Rule[None, Finding], ...]] = (

@@ -169,6 +169,8 @@ class Movement:
         known = before.states.keys() & after.states.keys()
         if any(before.states[n].parameters != after.states[n].parameters for n in known):
             return True
+        if before.training is not None and after.training is not None:  # they hold no others
+            return before.training.weights != after.training.weights
         return other_weights_differ(before.path, after.path, self.key)
 
     def _compared(self, reference: Callable[[Statistics], Statistics | None]) -> Grid:

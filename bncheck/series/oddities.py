@@ -13,7 +13,7 @@ from bncheck.series.snapshot import Snapshot
 
 def parts_taken(snapshots: Sequence[Snapshot]) -> Iterator[str]:
     """The part of each file that was compared, where the user chose none."""
-    chosen = [s for s in snapshots if s.others]
+    chosen = [s for s in snapshots if s.others and s.training is None]
     if not chosen:
         return
     others = ", ".join(dict.fromkeys(part_name(other) for s in chosen for other in s.others[:3]))
@@ -36,7 +36,7 @@ def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iter
     seen: dict[tuple[tuple[str, bytes | None, bytes], ...], Snapshot] = {}
     for snapshot in snapshots:
         digests = tuple((n, p, b) for n, (p, b) in sorted(snapshot.digests.items()))
-        if digests and digests in seen:
+        if digests and digests in seen and snapshot.training is None:
             yield f"{snapshot.path} is a copy of {seen[digests].path}: every layer is the same"
         seen.setdefault(digests, snapshot)
     if how in ("step", "epoch"):
@@ -49,14 +49,22 @@ def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iter
                     f"using the {how} in the files; --order name uses the names"
                 )
                 break
-    for before, after in itertools.pairwise(snapshots):
+    # Where the files tell their step, a counter that falls is no question of order: BN305.
+    for before, after in () if how == "step" else itertools.pairwise(snapshots):
         if before.counter and after.counter and after.counter < before.counter:
             yield (
                 f"the batch counters fall from {before.counter:,} in {before.path} to "
                 f"{after.counter:,} in {after.path}: the order may be wrong"
             )
+    yield from _unusable(snapshots)
+
+
+def _unusable(snapshots: Sequence[Snapshot]) -> Iterator[str]:
+    """Layers that cannot be compared; of a record, which has many snapshots, the first."""
+    said = False
     for snapshot in snapshots:
         bad = [n for n, s in snapshot.states.items() if s.mean is None and s.channels]
-        if bad:
+        if bad and not (said and snapshot.training is not None):
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             yield f"{snapshot.path} has no usable statistics in layer {bad[0]}{more}"
+            said = True

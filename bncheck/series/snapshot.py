@@ -16,6 +16,7 @@ from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.roles import split_name
+from bncheck.reading.training_state import TrainingState
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 #: What trainers call the number of updates, and that of passes over the data.
 _STEPS: Final = ("global_step", "step", "steps", "iteration", "iterations", "iter", "num_updates")
 _EPOCHS: Final = ("epoch", "epochs", "current_epoch")
+_SAMPLED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class State:
     """What a snapshot says about one layer. None where statistics are missing or not finite.
 
     `parameters` is a digest of weight and bias, None where the layer has neither; `buffers` one of
-    the statistics as they are stored.
+    the statistics as they are stored. `sample` are some numbers of weight and bias; `counted`
+    whether it has a counter at all, be it 0.
     """
 
     mean: NDArray[np.float32] | None
@@ -44,6 +47,8 @@ class State:
     buffers: bytes
     channels: int
     dead: int
+    sample: NDArray[np.float32] | None = None
+    counted: bool = False
 
     @property
     def usable(self) -> bool:
@@ -55,7 +60,8 @@ class State:
 class Snapshot:
     """One file of the series; `step` (updates) and `epoch` are what the file itself says.
 
-    `key` is the part of the file that was taken, `others` the parts that were not.
+    `key` is the part of the file that was taken, `others` the parts that were not; `training` is
+    what a record tells besides.
     """
 
     path: Path
@@ -65,6 +71,7 @@ class Snapshot:
     states: Mapping[str, State]
     key: str = ""
     others: tuple[str, ...] = ()
+    training: TrainingState | None = None
 
     @property
     def counter(self) -> int | None:
@@ -77,6 +84,11 @@ class Snapshot:
         return self.counter if self.step is None else self.step
 
     @property
+    def usable(self) -> bool:
+        """Whether any layer has statistics that can be compared."""
+        return any(state.usable for state in self.states.values())
+
+    @property
     def digests(self) -> dict[str, tuple[bytes | None, bytes]]:
         """Digests of every layer's parameters and buffers."""
         return {name: (s.parameters, s.buffers) for name, s in self.states.items()}
@@ -86,14 +98,18 @@ def read_snapshot(path: Path, key: str | None, given: Assumptions) -> Snapshot:
     """One file: the numbers of its normalisation layers, and how far the training was."""
     checkpoint = open_checkpoint(path, key)
     try:
-        states = {layer.name: _state(layer) for layer in find_layers(checkpoint, given)}
+        states = {layer.name: state_of(layer) for layer in find_layers(checkpoint, given)}
     except BncheckError as error:
         raise error.about(str(path)) from None
-    step, epoch = _whole(checkpoint, _STEPS), _whole(checkpoint, _EPOCHS)
+    training = checkpoint.training
+    if training is None:
+        step, epoch = _whole(checkpoint, _STEPS), _whole(checkpoint, _EPOCHS)
+    else:
+        step, epoch = training.step, training.epoch
     prefix = checkpoint.prefix if all(n.startswith(checkpoint.prefix) for n in states) else ""
     states = {name[len(prefix) :]: state for name, state in states.items()}
     others = tuple(tree.path for tree in checkpoint.alternatives)
-    return Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others)
+    return Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others, training)
 
 
 def other_weights_differ(first: Path, second: Path, key: str | None) -> bool:
@@ -109,7 +125,8 @@ def other_weights_differ(first: Path, second: Path, key: str | None) -> bool:
     )
 
 
-def _state(layer: NormLayer) -> State:
+def state_of(layer: NormLayer) -> State:
+    """What one layer holds."""
     found = layer.statistics
     parameters = [array for array in (layer.weight, layer.bias) if array is not None]
     buffers = [array for array in (layer.mean, layer.var) if array is not None]
@@ -124,7 +141,14 @@ def _state(layer: NormLayer) -> State:
         _digest(buffers),
         layer.channels,
         0 if var is None else int((var < DEAD_VARIANCE).sum()),
+        _sample(parameters) if parameters else None,
+        layer.batches is not None,
     )
+
+
+def _sample(arrays: Iterable[NDArray[np.generic]]) -> NDArray[np.float32]:
+    """As many numbers as tell whether weights go on from others, from all over the channels."""
+    return np.concatenate([a[:: max(1, a.size // _SAMPLED)].astype(np.float32) for a in arrays])
 
 
 def _digest(arrays: Iterable[NDArray[np.generic]]) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
+from bncheck.folding.program.sizes import fixed_size
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +50,6 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
 
     if axes.usual:
         program = export_program(model, inputs)
-        values = [node.meta.get("val") for node in user_inputs(program)]
-        if any(_pins(value) for value in values):
-            shapes = tuple({} if _pins(value) else {0: Dim.AUTO} for value in values)
-            program = export_shaped(model, inputs, shapes)
     else:
         names = forward_names(model, len(inputs))
         _check_names(axes, names, inputs)
@@ -62,24 +59,28 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
         free = [{*first, *axes.more.get(name, ())} for name in names]
         shapes = tuple(dict.fromkeys(sorted(which), Dim.AUTO) for which in free)
         program = export_shaped(model, inputs, shapes)
+    values = [node.meta.get("val") for node in user_inputs(program)]
+    if any(map(_pins, values)):
+        only = tuple(dict.fromkeys(_free(value), Dim.AUTO) for value in values)
+        program = export_shaped(model, inputs, only)
     check_free(program, axes)
     return program
 
 
 def _pins(value: Any) -> bool:
-    """Whether torch gives the first axis a symbol, and then one size that it may have.
+    """Whether torch gives an axis a symbol, and then one size that it may have.
 
     Such an axis is fixed, but reads as free.
     """
-    first = value.shape[0] if getattr(value, "ndim", 0) else 0
-    return not isinstance(first, int) and fixed_size(first) is not None
+    sizes = getattr(value, "shape", ())
+    return any(not isinstance(size, int) and fixed_size(size) is not None for size in sizes)
 
 
-def fixed_size(size: Any) -> int | None:
-    """A size that is a number, whether torch calls it one or not; None for a free one."""
-    if isinstance(size, int):
-        return size
-    return int(size.node.expr) if size.node.expr.is_number else None
+def _free(value: Any) -> list[int]:
+    """The axes that may have any size."""
+    return [
+        axis for axis, size in enumerate(getattr(value, "shape", ())) if fixed_size(size) is None
+    ]
 
 
 def forward_names(model: nn.Module, number: int) -> list[str]:
@@ -120,8 +121,13 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
     sizes = {n.name: n.meta["val"].shape for n in user_inputs(program)
              if isinstance(n.meta.get("val"), torch.Tensor)}  # fmt: skip
     wanted = [(name, axis) for name, places in axes.more.items() for axis in places]
-    if axes.batch:
-        wanted += [(name, 0) for name, shape in sizes.items() if len(shape)]
+    if axes.batch:  # of a state it may be another axis
+        firsts = {str(shape[0]) for shape in sizes.values() if len(shape)}
+        wanted += [
+            (name, 0)
+            for name, shape in sizes.items()
+            if len(shape) and not any(str(s) in firsts and fixed_size(s) is None for s in shape)
+        ]
     for name, axis in wanted:
         shape = sizes.get(name, ())
         if axis >= len(shape):

@@ -47,6 +47,7 @@ class ExportRequest:
     axes: Axes = field(default_factory=Axes)
     options: ExportOptions = field(default_factory=ExportOptions)
     force: bool = False
+    part: str | None = None
     counted: Callable[[Sequence[Finding]], Sequence[Finding]] = lambda findings: findings
 
     @property
@@ -71,7 +72,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
     """
     from bncheck.reading.opening import open_checkpoint
 
-    _check(request)
+    check_request(request)
     checkpoint = open_checkpoint(request.source, request.key)
     try:
         tell_all(choice_notes(checkpoint, InspectOptions(key=request.key)), note)
@@ -96,7 +97,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
         raise (error if error.subject else error.about(str(request.source))) from None
 
 
-def _check(request: ExportRequest) -> None:
+def check_request(request: ExportRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_inputs(request.given, request.inputs)
     if request.given.device != "cpu":
@@ -115,6 +116,8 @@ def _loaded(request: ExportRequest, checkpoint: Checkpoint) -> _Loaded:
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         from bncheck.folding.program.file import load_program
 
+        if request.part is not None:
+            raise BncheckError("--part names a submodule of a model", "give --model")
         if request.inputs:
             raise BncheckError("a .pt2 already defines its inputs", "leave --input out", "--input")
         if request.axes.batch is False:
@@ -175,8 +178,12 @@ def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, 
         samples = in_order(module, samples_of(given, module, most or SAMPLES))
         return program, as_arrays(samples, most)
     assert loaded.model is not None
-    inputs = inputs_of(given, request.inputs, loaded.model)
-    program = traced(loaded.model, inputs, request.axes)
+    model, inputs = loaded.model, inputs_of(given, request.inputs, loaded.model)
+    if request.part is not None:
+        from bncheck.folding.program.calls_of import first_call
+
+        model, inputs = first_call(model, inputs, request.part)
+    program = traced(model, inputs, request.axes)
     used = inputs if given.data is not None else ()
     return program, as_arrays(used, fixed_batch(program))
 

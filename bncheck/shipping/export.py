@@ -14,17 +14,19 @@ import onnx
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
+from bncheck.shipping.opsets.lowering import OLDEST
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts, parity_failure_of
 from bncheck.shipping.scrubbing import set_metadata
 from bncheck.shipping.sessions import LEVELS, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
-from bncheck.shipping.torch_to_onnx import OLDEST, check_installed, opset_of, to_onnx
+from bncheck.shipping.torch_to_onnx import TORCH_OLDEST, check_installed, opset_of, to_onnx
 from bncheck.shipping.writing import fits_one_file, pair, write
 from bncheck.writing.atomic import check_target
 
@@ -51,6 +53,7 @@ class ExportOptions:
     facts: dict[str, str] = field(default_factory=dict)
     one_file_below: int = MAX_ONNX_BYTES
     original: Path | None = None
+    norms: Norms = Norms.BATCH
 
 
 def check(path: Path, options: ExportOptions) -> None:
@@ -60,10 +63,10 @@ def check(path: Path, options: ExportOptions) -> None:
         raise BncheckError("does not end in .onnx", "name an .onnx file", str(path))
     check_target(path)
     newest = onnx.defs.onnx_opset_version()
-    if options.opset is not None and not 7 <= options.opset <= newest:
+    if options.opset is not None and not OLDEST <= options.opset <= newest:
         raise BncheckError(
-            f"--opset {options.opset} is not an opset that onnx {onnx.__version__} knows",
-            f"give 18 to {newest}",
+            f"--opset {options.opset} is not an opset that can be written",
+            f"give {OLDEST} to {newest}",
         )
 
 
@@ -93,7 +96,8 @@ def export_program(
     report = ExportReport(notes=tuple(_lost(plain)))
     if options.fold:
         say("folding")
-        result = fold(program, None, FoldOptions((), options.tolerance, residual=options.residual))
+        asked = FoldOptions((), options.tolerance, residual=options.residual, norms=options.norms)
+        result = fold(program, None, asked)
         folded = result.report
         shipped = plain if result.parity is None else result.program
         report = replace(report, fold=folded, findings=folded.findings)
@@ -139,7 +143,7 @@ def _lost(program: ExportedProgram) -> Iterator[str]:
 
 def _usual(opset: int | None) -> int | None:
     """An opset that torch writes itself, for the model that is only looked at."""
-    return None if opset is None else max(opset, OLDEST)
+    return None if opset is None else max(opset, TORCH_OLDEST)
 
 
 def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.folding.program.calls_of import first_call
 from bncheck.folding.program.exporting import as_arguments
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.shipping.axes import Axes, check_free, traced
@@ -26,9 +27,12 @@ def export_model(
     options: ExportOptions,
     axes: Axes,
     force: bool,
+    part: str | None = None,
 ) -> ExportReport:
     """Export, or raise BncheckError for what would make the file useless."""
     check(path, options)
+    from bncheck.measuring.norms import in_eval_mode
+
     with usercode.exporting():
         if isinstance(model, ExportedProgram):
             check_free(model, axes)
@@ -36,7 +40,11 @@ def export_model(
         else:
             if not force:
                 _refuse(model)
-            program = _traced_in_eval(model, as_arguments(example_inputs), axes)
+            inputs = as_arguments(example_inputs)
+            if part is not None:
+                with in_eval_mode(model):
+                    model, inputs = first_call(model, inputs, part)
+            program = _traced_in_eval(model, inputs, axes)
         report = export_program(program, path, options)
     if report.file is None:
         worst = next(f for f in report.findings if f.severity is Severity.ERROR)

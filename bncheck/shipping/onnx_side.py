@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.onnx.file import user_inputs
 from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of
 from bncheck.folding.onnx.parity import default_tolerance, everything
-from bncheck.folding.onnx.reference import in_float64
+from bncheck.folding.onnx.reference import InFloat64, in_float64
 from bncheck.folding.onnx.running import runner
 from bncheck.folding.onnx.sizes import Found, find
 from bncheck.folding.proof import RefusedError
@@ -39,12 +39,20 @@ class OnnxSide:
         self.inputs = [port_of(info) for info in user_inputs(model)]
         self.outputs = [p.name for p in map(port_of, model.graph.output) if _floating(p.dtype)]
         self.tolerance = default_tolerance(model)
-        self.runs: dict[str, Run] = {
-            level: self._fitted(Runner(path or model, level)) for level in LEVELS
-        }
+        self.runs: dict[str, Run] = {level: partial(self._run, level) for level in LEVELS}
+        self._path = path
+        self._open: Runner | None = None
 
-    def _fitted(self, run: Run) -> Run:
-        return lambda arrays: run(fitted(self.inputs, arrays))
+    def _run(self, level: str, arrays: Sequence[Array]) -> list[Array]:
+        """By onnxruntime at that level, which is all that is open then: sessions are large."""
+        if self._open is None or self._open.level != level:
+            self._open = None
+            self._open = Runner(self._path or self.model, level)
+        return self._open(fitted(self.inputs, arrays))
+
+    @cached_property
+    def _in_float64(self) -> InFloat64:
+        return in_float64(self.model)
 
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
@@ -66,7 +74,7 @@ class OnnxSide:
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """See Side."""
         try:
-            results = in_float64(self.model).run(None, self._feed(arrays))
+            results = self._in_float64.run(None, self._feed(arrays))
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise BncheckError(

@@ -24,6 +24,8 @@ from bncheck.shipping.sides import (
 _SEED = 20261
 #: Other runs are drawn where a channel happens to be near zero, as in folding/program/parity.py.
 _MORE = 4
+#: What stands in where no runtime has the kernels.
+_REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,24 @@ def prove(
     trial = _Trial(reference, other, limit)
     inputs = _inputs(reference, other)
     usual = [next(inputs) for _ in range(len(BATCHES) if trial.free else 1)]
-    for arrays in [*usual, *([list(data)] if data else [])]:
-        trial.add(arrays)
+    trial.add([*usual, *([list(data)] if data else [])])
     for _ in range(_MORE):
         if not trial.needs_more:
             break
-        trial.add(next(inputs))
+        trial.add([next(inputs)])
     proof = Proof(tuple(trial.levels()), limit)
-    if proof.holds or not trial.accepted:
+    if proof.holds:
         return proof
-    return replace(proof, parts_at=_where(reference, other, trial.accepted[0], limit))
+    return replace(proof, parts_at=_where(reference, other, trial.accepted[0].arrays, limit))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Inputs, and what the reference makes of them: in float64, and in its own dtype."""
+
+    arrays: Sequence[Array]
+    precise: list[Array]
+    own: list[Array]
 
 
 class _Trial:
@@ -107,44 +117,42 @@ class _Trial:
         self.ways: dict[str, Run] = dict(other.runs)
         self.differences = {name: Difference(limit) for name in self.ways}
         self.refused: dict[str, str] = {}
-        self.accepted: list[Sequence[Array]] = []
-        self.own = next(iter(reference.runs.values()))
+        self.accepted: list[_Judged] = []
 
-    def add(self, arrays: Sequence[Array]) -> None:
+    def add(self, inputs: Sequence[Sequence[Array]]) -> None:
+        """Hold all ways of running the other against the reference, one after the other."""
+        judged = [self._judge(arrays) for arrays in inputs]
+        self.accepted += judged
+        for name, run in list(self.ways.items()):
+            if name in self.refused:
+                continue
+            try:
+                for each in judged:
+                    self._take(name, each, run(each.arrays))
+            except CannotRun as reason:
+                self.refused[name] = str(reason)
+        if len(self.refused) == len(self.ways) and _REFERENCE not in self.ways:
+            self.ways[_REFERENCE] = self.other.precise
+            self.differences[_REFERENCE] = Difference(self.limit)
+            for each in self.accepted:
+                self._take(_REFERENCE, each, self.other.precise(each.arrays))
+
+    def _judge(self, arrays: Sequence[Array]) -> _Judged:
         precise = self.reference.precise(arrays)
         try:
-            own = self.own(arrays)
+            own = next(iter(self.reference.runs.values()))(arrays)
         except CannotRun:
             own = precise
-        self.accepted.append(arrays)
-        for name, run in list(self.ways.items()):
-            if name not in self.refused:
-                try:
-                    self._take(name, arrays, precise, run(arrays), own)
-                except CannotRun as reason:
-                    self.refused[name] = str(reason)
-        if len(self.refused) == len(self.ways) and "reference" not in self.ways:
-            self.ways["reference"] = self.other.precise
-            self.differences["reference"] = Difference(self.limit)
-            for before in self.accepted[:-1]:
-                self.again(before)
-            self._take("reference", arrays, precise, self.other.precise(arrays), own)
+        return _Judged(arrays, precise, own)
 
-    def again(self, arrays: Sequence[Array]) -> None:
-        precise = self.reference.precise(arrays)
-        self._take("reference", arrays, precise, self.other.precise(arrays), precise)
-
-    def _take(
-        self, name: str, arrays: Sequence[Array], precise: list[Array], new: list[Array],
-        own: list[Array],
-    ) -> None:  # fmt: skip
-        if len(new) != len(precise):
+    def _take(self, name: str, judged: _Judged, new: list[Array]) -> None:
+        if len(new) != len(judged.precise):
             raise BncheckError(
-                f"has {len(new)} floating outputs where the other has {len(precise)}",
+                f"has {len(new)} floating outputs where the other has {len(judged.precise)}",
                 "compare files of the same model",
             )
-        batch = next((a.shape[0] for a in arrays if a.ndim), 0)
-        self.differences[name].add(batch, precise, new, own)
+        batch = next((a.shape[0] for a in judged.arrays if a.ndim), 0)
+        self.differences[name].add(batch, judged.precise, new, judged.own)
 
     @property
     def needs_more(self) -> bool:
@@ -194,17 +202,15 @@ def _inputs(reference: Side, other: Side) -> Iterator[list[Array]]:
     """
     generator = np.random.default_rng(_SEED)
     stricter = min((reference, other), key=free_axes)
-    batches = [*BATCHES, *[ENOUGH_VALUES // 4] * _MORE]
-    for place, batch in enumerate(batches):
-        if place % 2:
+    own = next(iter(reference.runs.values()))
+    for place, batch in enumerate([*BATCHES, *[ENOUGH_VALUES // 4] * _MORE]):
+        arrays = fresh(stricter, batch, 1 + place % 2, generator)
+        if place % 2 and stricter.shapes(batch, 2) != stricter.shapes(batch, 1):
             try:
-                arrays = fresh(stricter, batch, 2, generator)
-                reference.precise(arrays)
-                yield arrays
-                continue
-            except (RuntimeError, ValueError, BncheckError):
-                pass
-        yield fresh(stricter, batch, 1, generator)
+                own(arrays)
+            except (CannotRun, RuntimeError, ValueError, BncheckError):
+                arrays = fresh(stricter, batch, 1, generator)
+        yield arrays
 
 
 def _where(reference: Side, other: Side, arrays: Sequence[Array], limit: float) -> str | None:

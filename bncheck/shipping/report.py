@@ -106,7 +106,7 @@ class ExportReport:
         if self.fold is None:
             return None
         data = self.fold.to_dict()
-        kept = ("batchnorms", "parity", "flushed_subnormals")
+        kept = ("batchnorms", "parity", "flushed_subnormals", "kinds")
         counts = {
             "total": len(self.fold.batchnorms),
             "folded": self.fold.folded,

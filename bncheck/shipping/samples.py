@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.shipping.axes import fixed_size
+from bncheck.folding.program.sizes import fixed_size
 from bncheck.shipping.sides import Array
 
 if TYPE_CHECKING:

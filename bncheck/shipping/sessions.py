@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from bncheck.core.errors import BncheckError
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.
@@ -18,6 +20,15 @@ LEVELS = {"disable_all": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED",
 #: Seconds that timing one pair of sessions may take, and the least number of rounds.
 _BUDGET = 0.2
 _ROUNDS = 5
+
+
+def check_installed() -> None:
+    """Raise for what cannot be run at all."""
+    if find_spec("onnxruntime") is None:
+        raise BncheckError(
+            "cannot be run: onnxruntime is not installed",
+            "install it: pip install 'bncheck[onnx]'",
+        )
 
 
 def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
@@ -29,6 +40,8 @@ def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = threads
+    # Threads that wait by spinning double the cost of a single run.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
@@ -38,18 +51,17 @@ def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
 
 
 class Runner:
-    """A model at one level, ready when it is first called."""
+    """A model at one level. Raises CannotRun."""
 
     def __init__(self, model: onnx.ModelProto | Path, level: str) -> None:
-        self._model, self._level = model, level
-        self._session: Any = None
+        self.level = level
+        self._session = session(model, level)
+        self._names = [info.name for info in self._session.get_inputs()]
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """The floating outputs."""
-        self._session = self._session or session(self._model, self._level)
-        names = [info.name for info in self._session.get_inputs()]
         try:
-            results = self._session.run(None, dict(zip(names, arrays, strict=True)))
+            results = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
         except Exception as error:
             raise CannotRun(_reason(error)) from None
         return [result for result in results if is_float(result)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.shipping.axes import fixed_size
+from bncheck.folding.program.sizes import fixed_size
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.onnx_file import graphs_of
+from bncheck.core.extras import need
 from bncheck.shipping.naming import name_axes
+from bncheck.shipping.opsets.lowering import OLDEST, lowered
 from bncheck.shipping.scrubbing import scrub
 
 if TYPE_CHECKING:
@@ -22,20 +23,13 @@ if TYPE_CHECKING:
 
 _HIDDEN = "bncheck.hidden"
 #: The oldest opset that torch writes; to older ones it converts, or does not and keeps silent.
-OLDEST = 18
+TORCH_OLDEST = 18
 _NO_FORM = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
 def check_installed() -> None:
     """One line for what is missing, before any work."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise BncheckError(
-            f"export needs {' and '.join(missing)}",
-            f"install {'it' if len(missing) == 1 else 'them'}: pip install 'bncheck[export]'",
-        )
+    need("torch", "onnxscript", "onnxruntime", purpose="export to ONNX")
 
 
 def to_onnx(
@@ -58,7 +52,7 @@ def to_onnx(
                 dynamo=True,
                 optimize=False,
                 verbose=False,
-                opset_version=None if opset is None else max(opset, OLDEST),
+                opset_version=None if opset is None else max(opset, TORCH_OLDEST),
                 input_names=list(inputs),
                 output_names=list(outputs),
             )
@@ -80,34 +74,16 @@ def to_onnx(
 
 
 def _at_opset(model: onnx.ModelProto, wanted: int | None) -> onnx.ModelProto:
-    """The model at an older opset than torch writes: for 11 and 13 it leaves 18, and only logs it.
+    """The model at the opset that was asked for: for 11 and 13 torch leaves 18, and only logs it.
 
     https://github.com/pytorch/pytorch/issues/161056
     """
     if wanted is not None and wanted < opset_of(model):
-        try:
-            model = onnx.version_converter.convert_version(model, wanted)
-        except Exception as error:
-            reason = str(error).rpartition("failed: ")[2].partition("\n")[0]
-            raise BncheckError(
-                f"--opset {wanted} is too old for this model ({reason[:120]})",
-                f"give {OLDEST} or newer, which torch writes itself",
-            ) from None
-        _drop_leftovers(model)
+        model = lowered(model, wanted)
     written = opset_of(model)
     if wanted is not None and written != wanted:
         raise BncheckError(f"--opset {wanted} became {written}", f"give {OLDEST} to {written}")
     return model
-
-
-def _drop_leftovers(model: onnx.ModelProto) -> None:
-    """onnx 1.23's conversion leaves an attribute of opset 18 where it has no effect."""
-    for graph in graphs_of(model.graph):
-        for node in graph.node:
-            kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
-            if len(kept) < len(node.attribute) and any(a.name == "axes" for a in kept):
-                del node.attribute[:]
-                node.attribute.extend(kept)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ class FileNames:
     def layers(self) -> dict[str, str]:
         """The file's name of each layer that is called otherwise than prefix and model say."""
         owners = {_owner(ours): _owner(theirs) for ours, theirs in self.tensors.items()}
-        return {ours: name for ours, name in owners.items() if name != self.prefix + ours}
+        alike = {self.prefix + ours for ours in owners}  # of one module's two names, the file's own
+        return {ours: name for ours, name in owners.items() if name not in alike}
 
 
 def file_names(file: Iterable[str], aliases: Mapping[str, str], model: Sequence[str]) -> FileNames:

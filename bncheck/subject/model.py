@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
+from bncheck.core.importable import working_directory_importable
 from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.remote import is_local
 from bncheck.subject.file_names import FileNames, file_names, matching_prefix
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ _STATISTICS = ("running_mean", "running_var")
 
 def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     """The module itself: an instance as it is, a class or function called with the arguments."""
+    need("torch")
     from torch import nn
 
     found = usercode.resolve(spec, _OPTION)
@@ -56,11 +60,16 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
     Of a file of several things, that which was read as the checkpoint. Weights in half precision
     become float32, as those that are loaded into a module do.
     """
+    need("torch")
     import torch
     from torch import nn
 
     path, key = checkpoint.path, checkpoint.key
-    with usercode.running(f"--trust {path}"), usercode.working_directory_importable():
+    if not is_local(path):
+        raise BncheckError(
+            "is not unpickled from afar", "download it first, if you trust it", str(path)
+        )
+    with usercode.running(f"--trust {path}"), working_directory_importable():
         value = _part(torch.load(path, map_location="cpu", weights_only=False), key)
     if not isinstance(value, nn.Module):
         place = f" at {shortened(key, 60)}" if key else ""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.roles import AFFINE
 
 
@@ -20,9 +21,19 @@ def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[
             momentum=_from_module(layer.momentum, modules[layer.name], "momentum"),
         )
         if layer.name in modules
-        else layer
+        else _named(layer, subject)
         for layer in layers
     )
+
+
+def _named(layer: NormLayer, subject: Instrumented) -> NormLayer:
+    """With the kind that the model's class tells, where the file has only a name."""
+    if layer.kind is not NormKind.BY_NAME:
+        return layer
+    (ours,) = subject.in_model({layer.name: None}) or ("",)
+    module = dict(subject.model.named_modules()).get(ours)
+    kind = None if module is None else kind_of_class(type(module).__name__)
+    return layer if kind is None else replace(layer, kind=kind)
 
 
 def _from_module(setting: Setting, module: object, name: str) -> Setting:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.extras import need
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.core.words import Note, unsaid
 from bncheck.data import Batches, DataOptions, open_data
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.instrumented import Instrumented
@@ -27,7 +29,8 @@ class Measuring:
 
     `model` is TARGET:CALLABLE, None to unpickle the file itself (`trust`), or a module.
     Dotted modules are imported from `import_root`, None for the working directory. With `force`,
-    measured statistics are written even where nothing shows that they serve better.
+    measured statistics are written even where nothing shows that they serve better. `note` is told
+    what was taken as what.
     """
 
     model: str | nn.Module | None
@@ -42,6 +45,7 @@ class Measuring:
     progress: Progress = lambda done, total: None
     import_root: Path | None = None
     force: bool = False
+    note: Note = unsaid
 
     def run(
         self,
@@ -69,7 +73,11 @@ class Measuring:
 
     def batches(self) -> Batches:
         """The data, opened."""
-        return open_data(self.data, self.data_options)
+        need("torch", purpose="--data")
+        batches = open_data(self.data, self.data_options)
+        if batches.note:
+            self.note(batches.note)
+        return batches
 
     def _metric(self) -> tuple[Metric | None, str]:
         if self.metric is None:
@@ -87,6 +95,7 @@ class Measuring:
 
 def checked_device(device: str) -> str:
     """The device, or one line if it is not there."""
+    need("torch")
     import torch
 
     try:

@@ -8,7 +8,7 @@ import torch
 from nets import DigitNet
 
 from making.states import net_with
-from making.training import Bench
+from making.training import Bench, recorded
 
 
 def snapshot(epoch: int) -> Callable[[Bench, Path], DigitNet]:
@@ -30,6 +30,16 @@ def plain_snapshot(epoch: int) -> Callable[[Bench, Path], None]:
         torch.save({"state_dict": run.snapshots[epoch], "epoch": epoch, "step": step}, path)
 
     return save
+
+
+def record(bench: Bench, path: Path) -> DigitNet:
+    """What a recorder wrote during the good training, and during the same without BatchNorm."""
+    recorded(bench.digits, path, plain=False)
+    return bench.healthy()
+
+
+def plain_record(bench: Bench, path: Path) -> None:
+    recorded(bench.digits, path, plain=True)
 
 
 def training_data(bench: Bench, path: Path) -> None:

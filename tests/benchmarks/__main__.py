@@ -1,6 +1,6 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import drift, folded, folding, measuring, reading, residual
+from tests.benchmarks import drift, folded, folding, measuring, reading, recording, residual
 
 reading.main()
 measuring.main()
@@ -8,3 +8,4 @@ folding.main()
 folded.main()
 drift.main()
 residual.main()
+recording.main()

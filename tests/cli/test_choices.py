@@ -57,3 +57,17 @@ def test_drift_says_where_parts_differ(folder: Path, capsys: pytest.CaptureFixtu
     torch.save({"weights": tensors, "ema": tensors}, "other.pt")
     assert run(["drift", "two.pt", "other.pt"]) in (0, 1)
     assert "using different parts: state_dict of two.pt (1), " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["inspect x.pt", "drift x.pt y.pt", "fold x.pt --model a:b --input 1 -o y.pt2",
+     "export x.pt --model a:b --input 1 -o y.onnx", "compare x.onnx y.onnx",
+     "recalibrate x.pt -o y.pt"],
+)  # fmt: skip
+@pytest.mark.parametrize("option", ["--max-samples", "--batch-size", "--scale"])
+def test_options_about_data_need_data(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command.split(), option, "2"]) == 2
+    assert capsys.readouterr().err.startswith(f"bncheck: error: {option} needs data;")

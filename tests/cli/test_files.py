@@ -291,7 +291,9 @@ def test_a_report_in_a_folder_that_is_read_is_replaced(
     capsys.readouterr()
     for name in ("config.json", "README.md", "vocab.txt", "code.py"):
         (folder / "sharded" / name).write_text("{}")
-        _refused(folder, ["inspect", ".", "--report", f"json:{name}"], capsys, "is also an input")
+        format_ = "markdown" if name.endswith(".md") else "json"
+        words = ["inspect", ".", "--report", f"{format_}:{name}"]
+        _refused(folder, words, capsys, "is also an input")
 
 
 def test_a_file_that_is_not_an_input_is_replaced(folder: Path) -> None:

@@ -12,10 +12,12 @@ from bncheck.cli.app import COMMANDS
 from bncheck.reporting.formats import EXPLANATIONS, PICTURES, REPORTS, Format
 from tests.reporting import validity
 
-HAS = dict.fromkeys(COMMANDS, REPORTS) | {"drift": PICTURES, "rule": EXPLANATIONS}
+HAS = dict.fromkeys(COMMANDS, REPORTS) | {
+    "drift": PICTURES, "landscape": PICTURES, "watch": PICTURES, "rule": EXPLANATIONS,
+}  # fmt: skip
 #: Words that are enough for the command line to be read.
 WORDS = {"compare": ["a", "b"], "export": ["a", "-o", "x.onnx"], "recalibrate": ["a", "-o", "x.pt"],
-         "rule": ["BN105"], "gate": []}  # fmt: skip
+         "rule": ["BN105"], "gate": [], "landscape": ["a", "--eta", "0.1"]}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

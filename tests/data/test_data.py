@@ -255,3 +255,89 @@ def test_what_forward_has_no_room_for_is_labels_and_more() -> None:
 def test_labels_of_a_file_that_are_text_are_refused() -> None:
     with pytest.raises(BncheckError, match=r"labels \(y\) that are not an array of numbers"):
         open_data({"x": np.ones((4, 2)), "y": np.array(["a", "b", "c", "d"])})
+
+
+class Own:
+    """Not torch's Dataset, but all that is needed of one."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        if place >= 100:
+            raise IndexError
+        return X[place], place
+
+
+class OwnIterable(Own):
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return (self[place] for place in range(100))
+
+
+SAMPLE_LISTS = {
+    "a list of (x, number)": [(X[i], i) for i in range(100)],
+    "a list of (array, scalar tensor)": [(X[i].numpy(), torch.tensor(i)) for i in range(100)],
+    "a list of dicts": [{"image": X[i], "label": i} for i in range(100)],
+    "an object with __getitem__": Own(),
+    "one that can be iterated, too": OwnIterable(),
+    "a function that returns a list": lambda: [(X[i], i) for i in range(100)],
+    "a function that yields": lambda: ((X[i], i) for i in range(100)),
+}
+
+
+@pytest.mark.parametrize("given", SAMPLE_LISTS)
+def test_samples_are_put_into_batches(given: str) -> None:
+    batches = list(open_data(SAMPLE_LISTS[given], DataOptions(batch_size=20)))
+    assert [batch.size for batch in batches] == [20] * 5
+    x, y = everything(SAMPLE_LISTS[given])
+    assert y is not None
+    assert sorted(y.tolist()) == list(range(100))
+    assert torch.equal(x[:, 0], 3.0 * y)
+
+
+def test_a_list_of_batches_stays_one() -> None:
+    batches = [(X[:60], Y[:60]), (X[60:], Y[60:])]
+    assert [batch.size for batch in open_data(batches)] == [60, 40]
+    assert [batch.size for batch in open_data([X[:60], X[60:]])] == [60, 40]
+
+
+def _images(folder: Path, *places: str) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    for value, place in enumerate(places):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(folder / place)
+    return folder
+
+
+CLASSES = {
+    "classes": (
+        ("cat/1.png", "dog/a/2.png", ".cache/3.png"),
+        "2 classes by the names of its folders",
+    ),
+    "flat": (("1.png", "2.png"), "2 images without classes"),
+    "as COCO": (("images/1.png", "images/2.png"), "2 images without classes"),
+    "mixed": (("1.png", "cat/2.png"), "2 images without classes"),
+}
+
+
+@pytest.mark.parametrize("layout", CLASSES)
+def test_what_was_taken_as_class_is_said(layout: str, tmp_path: Path) -> None:
+    places, note = CLASSES[layout]
+    batches = open_data(str(_images(tmp_path, *places)))
+    assert note in batches.note
+    (batch,) = batches
+    assert batch.size == 2
+    assert (batch.target is None) == ("without" in note)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("train2017", "val2017"), ("Training",)])
+def test_parts_of_a_data_set_are_no_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+    _images(tmp_path, *(f"{name}/{label}/1.png" for name in names for label in ("cat", "dog")))
+    with pytest.raises(BncheckError, match=f"parts of a data set .*--data {tmp_path}/{names[0]}"):
+        open_data(str(tmp_path))
+    assert open_data(str(tmp_path / names[0])).note.endswith("folders: cat, dog")
+
+
+def test_a_url_is_not_data() -> None:
+    with pytest.raises(BncheckError, match="is a URL; download the data"):
+        open_data("https://example.org/x.npz")

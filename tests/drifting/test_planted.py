@@ -202,7 +202,7 @@ def test_a_snapshot_is_nothing_away_from_itself(reference: str) -> None:
         assert (w2[:, places[reference]] == 0).all()
 
 
-@pytest.mark.skipif(not REAL_SNAPSHOTS, reason="real snapshots are not here")
+@pytest.mark.skipif(not REAL_SNAPSHOTS, reason="the real files are not here")
 def test_a_real_training_comes_to_rest() -> None:
     """Eleven snapshots of the ultralight face detector, epochs 0 to 499."""
     report = drift(REAL_SNAPSHOTS, DriftOptions())

@@ -54,7 +54,7 @@ class Net:
         return name
 
     def call(
-        self, spec: specs.Spec, inputs: list[str | None], run: Run, pieces: int = 0
+        self, spec: specs.Spec, inputs: list[str | None], run: Run, pieces: int = 0, kind: str = ""
     ) -> list[str]:
         name = f"op{len(self.ops)}"
         names = [f"{name}.{i}" for i in range(pieces)] if pieces else [name]
@@ -64,7 +64,7 @@ class Net:
             shape = ("n", *result.shape[1:])
             self.values[result_name] = df.Value(result_name, shape, "float64")
             self.samples[result_name] = result
-        kind = type(spec).__name__.lower()
+        kind = kind or type(spec).__name__.lower()
         self.ops.append(df.Op(name, spec, tuple(inputs), tuple(names), name, kind))
         self.runs[name] = run
         self.activations += names
@@ -196,6 +196,28 @@ def add_layer_norm(net: Net, draw: Any, x: str) -> None:
         [x, net.numbers(size), bias],
         lambda a, w, b=None: F.layer_norm(a, [size], w, b),
     )
+
+
+def add_sample_norm(net: Net, draw: Any, x: str) -> None:
+    """InstanceNorm, GroupNorm and an RMSNorm that is written out, by channel or along the end."""
+    shape = net.samples[x].shape
+    weight = net.numbers(shape[1], low=0.2 if draw(st.booleans()) else None)
+    kind = draw(st.sampled_from(["instance", "group", "written"]))
+    if kind == "instance":
+        bias = net.numbers(shape[1]) if draw(st.booleans()) else None
+        spec = specs.Norm(1e-5, True, specs.ALONE)
+        run = lambda a, w, b=None: F.instance_norm(a, weight=w, bias=b)  # noqa: E731
+        net.call(spec, [x, weight, bias], run)
+    elif kind == "group" and shape[1] % 2 == 0:
+        spec2 = specs.Rescaled(1)
+        net.call(
+            spec2, [x, weight, net.numbers(shape[1])], lambda a, w, b: F.group_norm(a, 2, w, b)
+        )
+    else:
+        mean = lambda a: a.square().mean(-1, keepdim=True).add(1e-5).rsqrt()  # noqa: E731
+        (root,) = net.call(specs.Opaque("rsqrt"), [x], mean, kind="rsqrt")
+        (y,) = net.call(specs.Mul(), [x, root], torch.mul)
+        net.call(specs.Mul(), [net.numbers(shape[-1]), y], torch.mul)
 
 
 def add_sum(net: Net, draw: Any, x: str) -> None:
@@ -359,7 +381,7 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
 
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
            add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
-           add_product, add_layer_norm]  # fmt: skip
+           add_product, add_layer_norm, add_sample_norm]  # fmt: skip
 FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
         add_picks, add_layer_norm]  # fmt: skip
 LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product)
@@ -384,7 +406,8 @@ def nets(
             continue
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else [add_constant])
         if plain:
-            options = [o for o in options if o not in (add_stack_sum, add_product, add_layer_norm)]
+            others = (add_stack_sum, add_product, add_layer_norm, add_sample_norm)
+            options = [o for o in options if o not in others]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(specs.Norm) >= norms:
             options = [o for o in options if o is not add_norm]

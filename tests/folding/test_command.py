@@ -49,7 +49,8 @@ def test_json_has_the_promised_keys(tmp_path: Path, capsys: pytest.CaptureFixtur
     report = json.loads(capsys.readouterr().out)
     assert report["schema"] == "bncheck.fold/1"
     assert report["summary"] == {"total": 4, "folded": 4, "kept": 0}
-    assert set(report["batchnorms"][0]) == {"name", "op", "status", "into", "through", "reason"}
+    keys = {"name", "op", "kind", "status", "into", "through", "reason"}
+    assert set(report["batchnorms"][0]) == keys
     assert report["parity"]["batches"] == [2, 3]
     assert report["parity"]["max_relative_error"] < 1e-5
     assert report["output"] == str(out)

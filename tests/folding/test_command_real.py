@@ -24,7 +24,7 @@ CIFAR = (
 )  # fmt: skip
 TESTS = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real checkpoints")
+pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
 
 
 def _images(count: int) -> torch.Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+import hypothesis.strategies as st
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.weights import solve
 from bncheck.graph import dataflow as df
@@ -21,10 +23,10 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 
 @settings(max_examples=_EXAMPLES, deadline=None, suppress_health_check=_SLOW)
-@given(nets())
-def test_folding_leaves_the_function_as_it_was(net: Net) -> None:
+@given(nets(), st.sampled_from(Norms))
+def test_folding_leaves_the_function_as_it_was(net: Net, norms: Norms) -> None:
     graph = net.graph()
-    solution = solve(graph)
+    solution = solve(graph, norms=norms)
     for batch in (3, 2):
         x = net.fresh_input()[:batch]
         with torch.no_grad():

@@ -101,7 +101,7 @@ def test_planted_in_digit_networks_of_another_seed() -> None:
         assert_found(case, judged(case))
 
 
-needs_real = pytest.mark.skipif(planted.real_folder() is None, reason="no real checkpoints here")
+needs_real = pytest.mark.skipif(planted.real_folder() is None, reason="the real files are not here")
 
 
 @needs_real

@@ -13,6 +13,7 @@ from bncheck.layers.facts import (
     at_initial_statistics,
     dead_channels,
     initial_share,
+    median,
     predicted_w2,
 )
 from bncheck.layers.norm_layer import Origin, Setting
@@ -69,3 +70,8 @@ def test_the_predicted_w2_is_that_of_a_simulated_average(
     sigma = np.sqrt(running_var + 1e-5)
     expected = np.hypot((mean - running_mean) / sigma, np.sqrt(var + 1e-5) / sigma - 1)
     assert predicted_w2(layer, initial_share(layer)) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=9))
+def test_the_median_is_numpy_s(numbers: list[float]) -> None:
+    assert median(np.array(numbers)) == np.median(numbers)

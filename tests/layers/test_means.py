@@ -200,7 +200,7 @@ def test_weights_that_cannot_be_read_are_left_out_and_the_rest_is_judged() -> No
     assert found.number == 3
 
 
-@pytest.mark.skipif(not (REAL / "snapshots").is_dir(), reason="real snapshots are not here")
+@pytest.mark.skipif(not (REAL / "snapshots").is_dir(), reason="the real files are not here")
 def test_buffers_of_another_epoch_of_one_run_are_found_in_most_pairs() -> None:
     """Weights of one epoch, statistics of another; the file's order is that of the calls here."""
     opened = [open_checkpoint(path) for path in sorted((REAL / "snapshots").iterdir())]

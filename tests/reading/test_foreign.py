@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.folders import checkpoints_in
 from bncheck.reading.opening import open_checkpoint
 
 TABLE = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
@@ -55,3 +56,15 @@ def test_a_folder_is_called_by_its_right_name(name: str, tmp_path: Path) -> None
     (tmp_path / name).write_bytes(b"\x08\x01")
     with pytest.raises(BncheckError, match=FOLDERS[name]):
         open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("inner", [".", "step_1"])
+def test_a_folder_on_the_command_line_too(name: str, inner: str, tmp_path: Path) -> None:
+    """Such a folder holds no file that is a checkpoint, which would be no name for it."""
+    place = tmp_path / inner
+    place.mkdir(exist_ok=True)
+    (place / name).write_bytes(b"\x08\x01")
+    with pytest.raises(BncheckError, match=FOLDERS[name]) as error:
+        checkpoints_in(tmp_path)
+    assert error.value.subject == str(place)

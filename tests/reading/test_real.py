@@ -14,9 +14,7 @@ from bncheck.reading.opening import open_checkpoint
 from tests.zoo.states import numpy_of
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
-pytestmark = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the folder of real checkpoints is absent"
-)
+pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
 
 #: BatchNorm layers of each file, from the INDEX.md beside them.
 LAYERS = {

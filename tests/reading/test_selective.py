@@ -94,3 +94,11 @@ def test_a_counter_of_a_state_dict_is_read(tmp_path: Path) -> None:
     assert {name: found[name].tolist() for name in found} == {
         name: numbers.tolist() for name, numbers in states.arrays(states.statistics()).items()
     }
+
+
+def test_a_wrong_key_lists_models_before_optimizers(tmp_path: Path) -> None:
+    state = {"running_mean": torch.zeros(2), "running_var": torch.ones(2)}
+    trees = {"a_optim": {"w": torch.ones(2)}, "z_net": {"bn": state}, "plain": {"w": torch.ones(2)}}
+    torch.save(trees, tmp_path / "x.pt")
+    with pytest.raises(BncheckError, match=r"choose from z_net.*, plain, a_optim"):
+        open_checkpoint(tmp_path / "x.pt", "qqqqqq")

@@ -176,7 +176,7 @@ def test_not_over_the_checkpoint_itself(tmp_path: Path) -> None:
         recalibrate_file(path, path, InspectOptions(), Measuring(MODEL, TRAINING))
 
 
-@pytest.mark.skipif(planted.real_folder() is None, reason="no real checkpoints here")
+@pytest.mark.skipif(planted.real_folder() is None, reason="the real files are not here")
 @pytest.mark.parametrize("labels", [True, False])
 def test_clean_images_do_not_destroy_a_real_network(labels: bool) -> None:
     x, y = planted.cifar()

@@ -15,8 +15,10 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
+from bncheck.core.errors import BncheckError
 from bncheck.inspecting.command import inspect
 from bncheck.reading.kinds import NormKind
+from bncheck.subject.setup import Measuring
 
 State = dict[str, Tensor]
 FEW = settings(max_examples=20, deadline=None)
@@ -178,3 +180,31 @@ def test_a_tracked_instance_norm_never_counts(tmp_path: Path) -> None:
     torch.save(net, tmp_path / "module.pt")
     (layer,) = inspect(tmp_path / "module.pt").layers
     assert layer.kind is NormKind.INSTANCE
+
+
+class _Mixed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 8, 1), nn.BatchNorm2d(8)
+        self.norm1, self.ln_f = nn.GroupNorm(2, 8), nn.LayerNorm(4)
+
+
+def test_bare_norms_are_in_the_table_and_a_model_tells_their_kind(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    torch.save(_Mixed().state_dict(), path)
+    bare = inspect(path)
+    assert [(layer.name, layer.kind.value, layer.channels) for layer in bare.layers] == [
+        ("bn", "BatchNorm", 8),
+        ("norm1", "LayerNorm or similar", 8),
+        ("ln_f", "LayerNorm or similar", 4),
+    ]
+    assert bare.certain_layers == 1
+    told = inspect(path, measuring=Measuring(f"{__file__}:_Mixed", None))
+    assert [layer.kind.value for layer in told.layers] == ["BatchNorm", "GroupNorm", "LayerNorm"]
+
+
+def test_a_lazy_module_that_never_ran_is_called_so(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d())
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(BncheckError, match="before a lazy module had seen its first batch"):
+        inspect(tmp_path / "net.pt")

@@ -51,6 +51,22 @@ class FixedBatch(Unit):
         return super().forward(x).view(2, -1)
 
 
+class Stateful(nn.Module):
+    """The batch is the first axis of its input, and the second of its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 8, 3, padding=1)
+        self.bn = nn.BatchNorm1d(8)
+        self.gru = nn.GRU(8, 6, num_layers=2, batch_first=True)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.gru(
+            torch.relu(self.bn(self.conv(x))).transpose(1, 2), h
+        )
+        return found
+
+
 class Counting(Unit):
     """Changes a buffer at every call."""
 

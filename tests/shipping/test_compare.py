@@ -81,16 +81,17 @@ def test_what_cannot_be_compared_is_one_line(
         assert words in captured.err
 
 
-def test_without_onnxruntime_the_float64_evaluation_judges_and_says_so(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("names", [("healthy.pt2", "healthy.onnx"), ("healthy.onnx",) * 2])
+def test_without_onnxruntime_an_onnx_file_is_not_called_equal(
+    names: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
-    report = bncheck.compare(SAMPLES / "healthy.pt2", SAMPLES / "healthy.onnx")
-    assert report.equal
-    *levels, reference = report.proof.levels
-    assert {level.refused for level in levels} == {"onnxruntime is not installed"}
-    assert reference.level == "reference"
-    assert reference.parity is not None
+    assert run(["compare", *(str(SAMPLES / name) for name in names)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "healthy.onnx: cannot be run: onnxruntime is not installed" in captured.err
+    assert "pip install 'bncheck[onnx]'" in captured.err
+    assert run(["compare", *[str(SAMPLES / "healthy.pt2")] * 2]) == 0
 
 
 def test_in_python() -> None:

@@ -112,3 +112,15 @@ def test_trust_of_what_is_not_a_module_says_what_it_is(tmp_path: Path) -> None:
     torch.save({"model": state()}, path)
     with pytest.raises(BncheckError, match="at model, not a module"):
         load_trusted(open_checkpoint(path))
+
+
+def test_a_layer_of_two_names_has_the_one_that_the_file_has(tmp_path: Path) -> None:
+    """The other is not among the model's own layers, so what the file says would be lost."""
+    from bncheck.measuring.instrumented import Instrumented
+
+    model = Shared()
+    safetensors.torch.save_model(model, str(tmp_path / "net.safetensors"))
+    names = load_weights(model, open_checkpoint(tmp_path / "net.safetensors"))
+    subject = Instrumented.of(model, names.prefix, names.layers())
+    assert subject.in_model({"backbone.1": 1}) == {"backbone.1": 1}
+    assert [*subject.by_file_name()] == ["backbone.1"]

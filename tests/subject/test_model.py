@@ -67,7 +67,7 @@ def test_class_function_and_instance_by_module_and_by_path(
     path = list(sys.path)
     model = build_model(f"{nets}{ending}:{name}", [])
     assert isinstance(model, nn.Module)
-    assert sys.path == path
+    assert sys.path[: len(path)] == path
     assert capsys.readouterr().out == ""
 
 
@@ -179,6 +179,72 @@ def test_bfloat16_keeps_its_bits() -> None:
     assert to_tensor(array).tolist() == torch.tensor([1.5, -2.25, 3e38]).bfloat16().tolist()
 
 
-def test_the_working_directory_is_importable_only_meanwhile(nets: str) -> None:
+def test_the_working_directory_hides_no_library_afterwards(nets: str, tmp_path: Path) -> None:
+    (tmp_path / "ml_dtypes.py").write_text("raise SystemExit\n")
     build_model(f"{nets}:Net", [])
-    assert os.getcwd() not in sys.path
+    import ml_dtypes
+
+    assert "site-packages" in str(ml_dtypes.__file__)
+    assert sys.path.index(os.getcwd()) > max(
+        place for place, path in enumerate(sys.path) if "site-packages" in path
+    )
+
+
+def test_what_a_file_adds_to_the_path_and_its_folder_serve_when_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("added", "beside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "added" / "late_one.py").write_text("WIDTH = 3\n")
+    (tmp_path / "beside" / "late_two.py").write_text("from torch.nn import ReLU\n")
+    (tmp_path / "beside" / "lazy_nets.py").write_text(
+        "import os, sys\nfrom torch import nn\n"
+        "HERE = os.path.dirname(os.path.abspath(__file__))\n"
+        "if HERE not in sys.path:\n    sys.path.append(HERE)\n"
+        "sys.path.insert(0, os.path.join(HERE, '..', 'added'))\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        import late_one\n"
+        "    def forward(self, x):\n        import late_two\n        return late_two.ReLU()(x)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = build_model("beside/lazy_nets.py:Net", [])
+    assert model(torch.ones(1)) == 1
+
+
+def _package(folder: Path, name: str) -> None:
+    """A package whose modules import each other, by relative and by absolute names."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").touch()
+    (folder / name / "layers.py").write_text("from torch.nn import ReLU\n")
+    (folder / name / "dotted.py").write_text("from .layers import ReLU as Net\n")
+    (folder / name / "named.py").write_text(f"from {name}.layers import ReLU as Net\n")
+
+
+@pytest.mark.parametrize(("place", "go"), [("src", ""), ("", ""), ("lib", "cd .*lib and ")])
+def test_packages_by_name_and_by_file(
+    place: str, go: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"mypkg_{place or 'here'}"
+    _package(tmp_path / place, name)
+    monkeypatch.chdir(tmp_path)
+    file = (tmp_path / place / name).relative_to(tmp_path)
+    assert isinstance(build_model(f"{file}/named.py:Net", []), nn.Module)
+    with pytest.raises(BncheckError, match=f"; {go}write --model {name}.dotted:Net"):
+        build_model(f"{file}/dotted.py:Net", [])
+    if place != "lib":
+        assert isinstance(build_model(f"{name}.dotted:Net", []), nn.Module)
+
+
+def test_what_a_callable_takes_is_said(nets: str, tmp_path: Path) -> None:
+    (tmp_path / "deep_nets.py").write_text(
+        "class Net:\n    def __init__(self, depth, width: int = 64, *, norm='bn'): ...\n"
+    )
+    with pytest.raises(BncheckError) as caught:
+        build_model("deep_nets:Net", ["width=3"])
+    assert str(caught.value) == (
+        "--model deep_nets:Net: takes (depth, width=64, norm='bn'): missing a required "
+        "argument: 'depth'; give --model-arg depth=..., or write build.py with `from deep_nets "
+        "import Net` and `def build(): return Net(depth=...)`, and give --model build.py:build"
+    )
+    with pytest.raises(BncheckError, match="leave --model-arg dpeth out, or correct its name"):
+        build_model("deep_nets:Net", ["depth=1", "dpeth=2"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx
 from onnx import helper
@@ -28,17 +30,22 @@ class Cuttable:
         """The values at which the way back from the exits stops."""
         return between(self.calls, exits, stops)[1]
 
+    def nodes(self, exits: Sequence[str], stops: Callable[[str], bool]) -> list[onnx.NodeProto]:
+        """What makes the exits of such values."""
+        return [self.model.graph.node[place] for place in between(self.calls, exits, stops)[0]]
+
     def part(
         self, exits: Sequence[str], stops: Callable[[str], bool]
-    ) -> tuple[onnx.ModelProto, list[str]]:
-        """A model from the values at which it stops to the exits, and these values' names.
+    ) -> tuple[onnx.ModelProto, list[str], list[onnx.TensorProto]]:
+        """A model from the values at which it stops to the exits; these values' names; its weights.
 
-        Its outputs are in the order of the exits, under names of their own where an exit is read
-        again.
+        It takes both. Its outputs are in the order of the exits, under names of their own where an
+        exit is read again.
         """
         places, entries = between(self.calls, exits, stops)
         loose = list(unmade(self.calls, places, entries))
         given = [*entries, *(n for n in loose if n not in self._stored and n not in self._sparse)]
+        stored = [self._stored[name] for name in loose if name in self._stored]
         part = onnx.ModelProto()
         part.ir_version = self.model.ir_version
         part.opset_import.extend(self.model.opset_import)
@@ -48,58 +55,76 @@ class Cuttable:
             outputs = part.graph.node[-1].output
             for slot, name in enumerate(outputs):
                 outputs[slot] = own.get(name, name)
-        part.graph.initializer.extend(self._stored[n] for n in loose if n in self._stored)
         part.graph.sparse_initializer.extend(self._sparse[n] for n in loose if n in self._sparse)
-        part.graph.input.extend(map(helper.make_empty_tensor_value_info, given))
+        taken = [*given, *(tensor.name for tensor in stored)]
+        part.graph.input.extend(map(helper.make_empty_tensor_value_info, taken))
         names = [own.get(name, name) for name in exits]
         part.graph.output.extend(map(helper.make_empty_tensor_value_info, names))
-        return part, given
+        return part, given, stored
 
 
-def showing(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """The model with these values as outputs behind its own."""
-    new = onnx.ModelProto()
-    new.CopyFrom(model)
-    new.graph.output.extend(map(helper.make_empty_tensor_value_info, names))
-    return new
+@contextlib.contextmanager
+def showing(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[onnx.ModelProto]:
+    """The model with these values as outputs behind its own, for as long as this is open."""
+    own = len(model.graph.output)
+    model.graph.output.extend(map(helper.make_empty_tensor_value_info, names))
+    try:
+        yield model
+    finally:
+        del model.graph.output[own:]
 
 
-def moved(model: onnx.ModelProto, dtypes: Mapping[str, int]) -> onnx.ModelProto:
-    """The model with values multiplied by a new input each, `NAME/moved`, before they are read.
+def moved(model: onnx.ModelProto, dtypes: Mapping[str, int], step: float) -> onnx.ModelProto:
+    """The model with each number of some values off by about `step` of itself before it is read.
 
     `dtypes` gives these values' element types.
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)
-    for name, dtype in dtypes.items():
-        factor, result = factor_of(name), f"{name}/product"
-        _read_instead(new.graph, name, result)
-        makers = [i for i, node in enumerate(new.graph.node) if name in node.output]
-        new.graph.node.insert(
-            makers[0] + 1 if makers else 0, helper.make_node("Mul", [name, factor], [result])
-        )
-        new.graph.input.append(helper.make_tensor_value_info(factor, dtype, None))
+    _read_instead(new.graph, {name: f"{name}/product" for name in dtypes})
+    seeds = {name: seed for seed, name in enumerate(dtypes)}
+    makers = [dict.fromkeys(node.output) for node in new.graph.node]
+    made = {name for each in makers for name in each}
+    nodes = [n for name in dtypes if name not in made for n in _moving(name, dtypes, seeds, step)]
+    for node, names in zip(new.graph.node, makers, strict=True):
+        nodes.append(node)
+        nodes += [n for name in names if name in dtypes for n in _moving(name, dtypes, seeds, step)]
+    plain = onnx.GraphProto(node=nodes)
+    del new.graph.node[:]
+    new.graph.node.extend(plain.node)
     return new
 
 
-def factor_of(name: str) -> str:
-    """The input that a value is multiplied by."""
-    return f"{name}/moved"
+def _moving(
+    name: str, dtypes: Mapping[str, int], seeds: Mapping[str, int], step: float
+) -> Iterator[onnx.NodeProto]:
+    """A value times random numbers about 1, as NAME/product."""
+    wide = math.sqrt(3) * step  # uniform numbers between -w and w have the size w / sqrt(3)
+    draw, factor = f"{name}/drawn", f"{name}/factor"
+    # The runtime has no random numbers of less precision.
+    double = onnx.TensorProto.DOUBLE
+    drawn = double if dtypes[name] == double else onnx.TensorProto.FLOAT
+    yield helper.make_node(
+        "RandomUniformLike", [name], [draw],
+        dtype=drawn, low=1 - wide, high=1 + wide, seed=float(seeds[name]),
+    )  # fmt: skip
+    yield helper.make_node("Cast", [draw], [factor], to=dtypes[name])
+    yield helper.make_node("Mul", [name, factor], [f"{name}/product"])
 
 
-def _read_instead(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Let nodes read another value, those in graphs inside nodes as well."""
+def _read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
+    """Let nodes read other values, those in graphs inside nodes as well."""
     for node in graph.node:
         for slot, name in enumerate(node.input):
-            if name == old:
-                node.input[slot] = new
+            if name in others:
+                node.input[slot] = others[name]
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                if old not in _own_names(inner):
-                    _read_instead(inner, old, new)
-                    for output in inner.output:
-                        if output.name == old:
-                            output.name = new
+                own = _own_names(inner)
+                rest = {old: new for old, new in others.items() if old not in own}
+                _read_instead(inner, rest)
+                for output in inner.output:
+                    output.name = rest.get(output.name, output.name)
 
 
 def _own_names(graph: onnx.GraphProto) -> Collection[str]:

@@ -19,6 +19,7 @@ from bncheck.folding.regions import constants_of, regions_of
 from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
+from bncheck.graph.onnx.light import light
 from bncheck.graph.onnx.read import read_model
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_functions import without_functions
@@ -76,13 +77,14 @@ class _Model:
         changed = [part.proto for part, solution in pairs if solution.changes]
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
+        self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions)
         _check_model(self.original, self.result)
 
     def evaluate(self) -> ModelSides:
         from bncheck.folding.onnx.parity import Altered, ModelSides
 
-        altered = Altered(self._altered, self._fixed, self._regions, self._renamed)
+        altered = Altered(self._altered, self._fixed, self._regions, self._renamed, self._dtypes)
         sides = ModelSides(self._planned, self.result, altered, self._asked, self.sample)
         if self._planned is not self.original:
             sides.judge_by(self.original)
@@ -113,7 +115,7 @@ def _check_model(original: onnx.ModelProto, folded: onnx.ModelProto) -> None:
 
 def _complaint(model: onnx.ModelProto) -> str:
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(light(model), full_check=True)
     except Exception as error:
         return (str(error).splitlines() or [type(error).__name__])[0][:160]
     return ""

@@ -27,6 +27,8 @@ class Input:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str, ...]
+    #: Whether the model says how many axes it has.
+    ranked: bool = True
 
     def sized(self, sizes: Sizes) -> tuple[int, ...]:
         """Its shape with these sizes for its free axes."""
@@ -44,7 +46,8 @@ def _input(info: onnx.ValueInfoProto) -> Input:
         int(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or f"{info.name}.{axis}"
         for axis, dim in enumerate(kind.shape.dim)
     ]
-    return Input(info.name, helper.tensor_dtype_to_np_dtype(kind.elem_type), tuple(shape))
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    return Input(info.name, dtype, tuple(shape), kind.HasField("shape"))
 
 
 def free_axes(inputs: Sequence[Input]) -> list[str]:
@@ -67,8 +70,9 @@ def invented(inputs: Sequence[Input], sizes: Sizes, generator: np.random.Generat
 
 def _values(dtype: np.dtype[Any], shape: tuple[int, ...], generator: np.random.Generator) -> Any:
     if dtype.kind in "iub":
-        return generator.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
-    return (np.asarray(generator.standard_normal(shape)) * 1.5 - 0.25).astype(dtype)
+        most = 256 if dtype == np.uint8 else 2
+        return np.asarray(generator.integers(0, most, shape), dtype=dtype)
+    return np.asarray(generator.standard_normal(shape) * 1.5 - 0.25, dtype=dtype)
 
 
 def asked_sizes(inputs: Sequence[Input], shapes: Sequence[InputShape]) -> Sizes:
@@ -100,6 +104,7 @@ def sizes_of(inputs: Sequence[Input], sample: Named) -> Sizes:
     pairs = [
         (name, size)
         for given in inputs
+        if given.ranked
         for name, size in zip(given.shape, sample[given.name].shape, strict=True)
     ]
     return {n: int(size) for n, size in pairs if isinstance(n, str) and n not in batch}

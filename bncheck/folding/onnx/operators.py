@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from bncheck.folding.onnx.pools import AveragePool, MaxPool, margins_of, windows_of
+
 
 def own_operators(opset: int) -> list[type[OpRun]]:
     """Those for a model of that version of the standard operators."""
-    found: list[type[OpRun]] = [Conv, ConvTranspose, Pad, BatchNormalization]
+    found: list[type[OpRun]] = [
+        AveragePool, BatchNormalization, Conv, ConvTranspose, MaxPool, Pad,
+    ]  # fmt: skip
     if opset < 19:
         found.append(DequantizeLinear)
     if opset < 7:
@@ -20,7 +24,7 @@ def own_operators(opset: int) -> list[type[OpRun]]:
 
 
 class Conv(OpRun):
-    """Convolution as one product of matrices for each group."""
+    """Convolution as products of matrices, those of all groups at once."""
 
     op_domain = ""
 
@@ -32,25 +36,16 @@ class Conv(OpRun):
         kernel = w.shape[2:]
         steps, gaps = list(strides or [1] * axes), list(dilations or [1] * axes)
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, gaps, strict=True)]
-        margins = _margins(x.shape[2:], reach, steps, pads, auto_pad)
+        margins = margins_of(x.shape[2:], reach, steps, pads, auto_pad)
         x = np.pad(x, [(0, 0), (0, 0), *margins])
-        windows = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, 2 + axes)))
-        picks = [slice(None, None, s) for s in steps] + [slice(None, None, d) for d in gaps]
-        windows = windows[(slice(None), slice(None), *picks)]
-        groups = group or 1
-        inner, outer = w.shape[1], w.shape[0] // groups
-        letters = "abc"[:axes]
-        taps = "uvw"[:axes]
-        parts = [
-            np.einsum(
-                f"ni{letters}{taps},oi{taps}->no{letters}",
-                windows[:, g * inner : (g + 1) * inner],
-                w[g * outer : (g + 1) * outer],
-                optimize=True,
-            )
-            for g in range(groups)
-        ]
-        y = np.concatenate(parts, 1)
+        windows, _ = windows_of(x, reach, steps, gaps)
+        places, groups = windows.shape[2 : 2 + axes], group or 1
+        kernels = w.reshape(groups, w.shape[0] // groups, -1)
+        order = (0, *range(1 + axes, 1 + 2 * axes), *range(1, 1 + axes))
+        y = np.empty((len(x), w.shape[0], *places), dtype=np.result_type(x, w))
+        for sample, seen in zip(y, windows, strict=True):
+            columns = seen.transpose(order).reshape(groups, kernels.shape[2], -1)
+            sample[...] = (kernels @ columns).reshape(sample.shape)
         return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
 
 
@@ -74,15 +69,15 @@ class ConvTranspose(OpRun):
         groups = group or 1
         inner, outer = x.shape[1] // groups, w.shape[1]
         y = np.zeros((x.shape[0], groups * outer, *sizes), dtype=np.result_type(x, w))
+        columns = x.reshape(x.shape[0], groups, inner, -1)
+        kernels = w.reshape(groups, inner, outer, *kernel)
         for tap in np.ndindex(*kernel):
             where = tuple(
                 slice(t * d, t * d + (n - 1) * s + 1, s)
                 for t, d, n, s in zip(tap, gaps, x.shape[2:], steps, strict=True)
             )
-            for g in range(groups):
-                rows = slice(g * inner, (g + 1) * inner)
-                part = np.einsum("ni...,io->no...", x[:, rows], w[(rows, slice(None), *tap)])
-                y[(slice(None), slice(g * outer, (g + 1) * outer), *where)] += part
+            part = kernels[(..., *tap)].swapaxes(1, 2) @ columns
+            y[(slice(None), slice(None), *where)] += part.reshape(*y.shape[:2], *x.shape[2:])
         y = _cut(y, sizes, pads, auto_pad, output_shape, x.shape[2:], steps)
         return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
 
@@ -185,21 +180,6 @@ class Div(_OldBinary):
     """x / y."""
 
     compute = np.divide
-
-
-def _margins(
-    sizes: Sequence[int], reach: Sequence[int], steps: Sequence[int], pads: Any, auto_pad: Any
-) -> list[tuple[int, int]]:
-    axes = len(sizes)
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        found = []
-        for n, r, s in zip(sizes, reach, steps, strict=True):
-            total = max(0, (-(-n // s) - 1) * s + r - n)
-            small, large = total // 2, total - total // 2
-            found.append((small, large) if auto_pad == "SAME_UPPER" else (large, small))
-        return found
-    amounts = list(pads or [0] * 2 * axes)
-    return [(amounts[i], amounts[i + axes]) for i in range(axes)]
 
 
 def _cut(

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx.numpy_helper import to_array
 
 from bncheck.folding.difference import Output, is_float
-from bncheck.folding.onnx.cutting import Cuttable, factor_of, moved, showing
+from bncheck.folding.onnx.cutting import Cuttable, moved, showing
 from bncheck.folding.onnx.inputs import Named, Sizes, inputs_of, invented, sizes_of
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
-from bncheck.folding.proof import RefusedError, Seen, Values
+from bncheck.folding.onnx.windows import Shapes, windows
+from bncheck.folding.proof import Move, RefusedError, Seen, Values
 from bncheck.folding.regions import dependent
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_file import graphs_of
 
 _SEED = 20260
+_KINDS = {name: kind for kind, name in FLOATS.items()}
 
 #: What the runtimes raise for a model that they cannot run.
 FAILURES: tuple[type[Exception], ...] = (
@@ -35,18 +37,29 @@ FAILURES: tuple[type[Exception], ...] = (
 class Altered:
     """What a fold does to the outermost graph.
 
-    `values` are others now, `fixed` are the same whatever the inputs are, `regions` say what each
-    region makes, and `renamed` which values have another name in the fold.
+    `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
+    `regions` say what each region makes, `renamed` which values have another name in the fold, and
+    `dtypes` are those of floating values.
     """
 
     values: frozenset[str]
-    fixed: frozenset[str]
+    fixed: Shapes
     regions: Sequence[Sequence[str]]
     renamed: Mapping[str, str]
+    dtypes: Mapping[str, str]
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
         return self.renamed.get(name, name)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A region that can be run, its own numbers, and whose values of the original it reads."""
+
+    run: Run
+    weights: Named
+    sources: Mapping[str, str]
 
 
 class ModelSides:
@@ -73,7 +86,7 @@ class ModelSides:
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
         self._judge: Run | None = None
-        self._parts: dict[tuple[int, bool], tuple[Run, Mapping[str, str]]] = {}
+        self._parts: dict[tuple[int, bool], _Part] = {}
         self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
         self._original, self._new = Cuttable(original), Cuttable(folded)
@@ -82,7 +95,11 @@ class ModelSides:
         there = self._new.made
         compared = ([n for n in region if altered.twin(n) in there] for region in altered.regions)
         self.regions = [region for region in compared if region]
-        self._fold = runner(folded)
+        self._last: tuple[Named, Sequence[Any]] | None = None
+
+    @cached_property
+    def _fold(self) -> Run:
+        return runner(self._new.model)
 
     def judge_by(self, model: onnx.ModelProto) -> None:
         """Let the outputs of this model be those of the original."""
@@ -101,15 +118,23 @@ class ModelSides:
 
     @cached_property
     def _watched(self) -> list[str]:
-        """The values to be seen, beside the inputs and outputs."""
-        names = [name for group in (*self._entries, *self.regions) for name in group]
+        """What regions read, beside the inputs and outputs."""
+        names = [name for entries in self._entries for name in entries]
         known = {given.name for given in self._inputs}
         known.update(output.name for output in self._original.model.graph.output)
         return [name for name in dict.fromkeys(names) if name not in known]
 
     @cached_property
     def _watching(self) -> Run:
-        return runner(showing(self._original.model, self._watched))
+        with showing(self._original.model, self._watched) as model:
+            run = runner(model)
+
+        def watching(inputs: Named) -> Sequence[Any]:
+            results = run(inputs)
+            self._last = inputs, results
+            return results
+
+        return watching
 
     @cached_property
     def _found(self) -> Found | RefusedError:
@@ -127,7 +152,10 @@ class ModelSides:
         """Random inputs. Raises RefusedError where no sizes are found."""
         if isinstance(self._found, RefusedError):
             raise self._found
-        return invented(self._inputs, self._found.of_batch(self._inputs, batch), self._generator)
+        sizes = self._found.of_batch(self._inputs, batch)
+        if self._last is not None and sizes == self._found.sizes:
+            return self._last[0]  # the inputs with which these sizes were found
+        return invented(self._inputs, sizes, self._generator)
 
     def batch_of(self, inputs: Named) -> int:
         """The size of the first axis."""
@@ -136,7 +164,7 @@ class ModelSides:
     def original(self, inputs: Named) -> Seen:
         """The original as written. Raises RefusedError."""
         try:
-            results = self._watching(inputs)
+            results = self._taken(inputs)
             own = results[: self._outputs] if self._judge is None else self._judge(inputs)
         except (RuntimeError, ValueError) as error:
             if isinstance(error, NotImplementedError):
@@ -146,42 +174,64 @@ class ModelSides:
         named = dict(zip([*outputs, *self._watched], results, strict=True))
         return Seen(_floats(own), {**inputs, **named})
 
-    def moved(self, inputs: Named, factors: Callable[[Output], Output]) -> Sequence[Output]:
-        """The original with the values in and around all regions multiplied."""
-        model = self._original.model
+    def _taken(self, inputs: Named) -> Sequence[Any]:
+        """What the original makes of the inputs, once for each."""
+        last, self._last = self._last, None
+        if last is not None and last[0] is inputs:
+            return last[1]
+        results = self._watching(inputs)
+        self._last = None
+        return results
+
+    def moved(self, inputs: Named) -> Iterator[Sequence[Output]]:
+        """The original with all values in and around regions off by a unit in the last place."""
         inner = self._altered.values & self._original.made & self._changing
-        names = [name for name in dict.fromkeys((*self._watched, *inner)) if name not in inputs]
-        results = runner(showing(model, names))(inputs)[self._outputs :]
-        values = {**inputs, **dict(zip(names, results, strict=True))}
-        floats = {name: value for name, value in values.items() if is_float(value)}
-        kinds = {n: helper.np_dtype_to_tensor_dtype(v.dtype) for n, v in floats.items()}
-        given = {factor_of(name): factors(v).astype(v.dtype) for name, v in floats.items()}
-        return _floats(runner(moved(model, kinds))({**inputs, **given}))
+        ends = (name for region in self.regions for name in region)
+        read = (name for entries in self._entries for name in entries)
+        known = self._altered.dtypes
+        names = [name for name in dict.fromkeys((*read, *ends, *inner)) if name in known]
+        kinds = {name: _KINDS[known[name]] for name in names}
+        run = runner(moved(self._original.model, kinds, self.epsilon))
+        while True:
+            yield _floats(run(inputs))
 
     def folded(self, inputs: Named) -> Sequence[Output]:
         """The fold as written."""
         return _floats(self._fold(inputs))
 
-    def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
+    def enough(self, region: int, values: Values) -> Values:
+        """What a region reads, and no more of it than shows what it does."""
+        nodes = self._original.nodes(self.regions[region], self._stops)
+        read = {name: values[name] for name in self._entries[region]}
+        return {**values, **windows(nodes, read, self._altered.fixed)}
+
+    def exits(
+        self, region: int, values: Values, *, of_fold: bool, move: Move | None = None
+    ) -> Mapping[str, Output]:
         """What a region makes of these values, in float64."""
-        run, sources = self._part(region, of_fold)
-        results = run({name: _widened(values[source]) for name, source in sources.items()})
-        pairs = zip(self.regions[region], results, strict=True)
+        part = self._part(region, of_fold)
+        given = {name: _widened(values[source]) for name, source in part.sources.items()}
+        floats = {n: move(v) for n, v in part.weights.items() if move and is_float(v)}
+        pairs = zip(
+            self.regions[region], part.run({**part.weights, **floats, **given}), strict=True
+        )
         return {name: value for name, value in pairs if is_float(value)}
 
-    def _part(self, region: int, of_fold: bool) -> tuple[Run, Mapping[str, str]]:
-        """A region in float64, and whose values of the original it reads; the last two are kept."""
+    def _part(self, region: int, of_fold: bool) -> _Part:
+        """A region in float64; those of the last one are kept."""
         if (region, of_fold) not in self._parts:
             names = self.regions[region]
             twins = {self._altered.twin(name): name for name in self._entries[region]}
             if of_fold:
                 ends = list(map(self._altered.twin, names))
-                part, given = self._new.part(ends, twins.__contains__)
+                model, given, stored = self._new.part(ends, twins.__contains__)
             else:
-                part, given = self._original.part(names, self._stops)
+                model, given, stored = self._original.part(names, self._stops)
+            weights = {tensor.name: _widened(to_array(tensor)) for tensor in stored}
             sources = {name: twins.get(name, name) if of_fold else name for name in given}
             kept = {key: found for key, found in self._parts.items() if key[0] == region}
-            self._parts = kept | {(region, of_fold): (reporting(in_float64(part)), sources)}
+            part = _Part(reporting(in_float64(model)), weights, sources)
+            self._parts = kept | {(region, of_fold): part}
         return self._parts[region, of_fold]
 
     def maker_of(self, name: str | None) -> str | None:
@@ -194,10 +244,10 @@ class ModelSides:
 def everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
     """Every value of the model's graph in float64."""
     names = [name for node in model.graph.node for name in node.output if name]
-    watched = showing(model, names)
-    del watched.graph.output[: len(model.graph.output)]
-    results = in_float64(watched).run(None, {k: _widened(v) for k, v in inputs.items()})
-    return dict(zip(names, results, strict=True))
+    own = len(model.graph.output)
+    with showing(model, names) as watched:
+        results = in_float64(watched).run(None, {k: _widened(v) for k, v in inputs.items()})
+    return dict(zip(names, list(results)[own:], strict=True))
 
 
 def batch_of(inputs: Named) -> int:

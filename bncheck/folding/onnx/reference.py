@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -10,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from bncheck.folding.onnx.operators import own_operators
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.reading.onnx_names import STANDARD
 
 _NARROW = {
     onnx.TensorProto.FLOAT,
@@ -22,23 +26,87 @@ _DTYPE_ATTRIBUTES = ("to", "dtype")
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """The model as it is, by the reference."""
-    return ReferenceEvaluator(model, new_ops=own_operators(opset_of(model)))
+    return ReferenceEvaluator(with_opset(model), new_ops=own_operators(opset_of(model)))
 
 
-def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """The model with every narrower floating tensor, constant and cast made float64."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    for graph in graphs_of(wide.graph):
-        del graph.value_info[:]
-        for info in (*graph.input, *graph.output):
-            if info.type.tensor_type.elem_type in _NARROW:
-                info.type.tensor_type.elem_type = _DOUBLE
-        for tensor in graph.initializer:
-            _widen(tensor)
-        for node in graph.node:
-            _widen_node(node)
-    return evaluator(wide)
+def with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the version of its operators named, which was not done before IR 3."""
+    if any(each.domain in STANDARD for each in model.opset_import):
+        return model
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    new.opset_import.append(helper.make_opsetid("", opset_of(model)))
+    new.ir_version = max(new.ir_version, 3)
+    return new
+
+
+class InFloat64:
+    """A model with every narrower floating tensor, constant and cast made float64.
+
+    Weights are widened where they are read, and values go with their last reader, so that a model
+    takes little more room than it has itself.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        wide = _without_weights(model)
+        for graph in graphs_of(wide.graph):
+            del graph.value_info[:]
+            for info in (*graph.input, *graph.output):
+                if info.type.tensor_type.elem_type in _NARROW:
+                    info.type.tensor_type.elem_type = _DOUBLE
+            for tensor in graph.initializer:
+                _widen(tensor)
+            for node in graph.node:
+                _widen_node(node)
+        self._evaluator = evaluator(wide)
+        self._steps = [
+            (node, list(node.input), bool(node.need_context()))
+            for node in self._evaluator.rt_nodes_
+        ]
+        self._last = {name: i for i, (_, reads, _) in enumerate(self._steps) for name in reads}
+
+    def run(self, names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
+        """The outputs of that name, or all. Raises what onnx's evaluator raises."""
+        wanted = list(self._evaluator.output_names if names is None else names)
+        values: dict[str, Any] = {"": None, **self._evaluator.rt_inits_, **inputs}
+        keeps = any(inner for *_, inner in self._steps)  # who reads what inside is not known here
+        if keeps:
+            values |= {name: self._weight(name) for name in self._stored if name not in inputs}
+        for place, (node, reads, inner) in enumerate(self._steps):
+            given = [values[n] if n in values else self._weight(n) for n in reads]
+            results = node.run(*given, context=values) if inner else node.run(*given)
+            values.update(zip(node.output, results, strict=False))
+            if not keeps:
+                for name in {n for n in reads if self._last[n] == place and n not in wanted}:
+                    values.pop(name, None)
+        return [values[n] if n in values else self._weight(n) for n in wanted]
+
+    def _weight(self, name: str) -> Any:
+        if name not in self._stored:
+            raise RuntimeError(f"nothing makes {name!r}")
+        array = numpy_helper.to_array(self._stored[name])
+        return array.astype(np.float64) if self._stored[name].data_type in _NARROW else array
+
+
+def in_float64(model: onnx.ModelProto) -> InFloat64:
+    """The model in float64."""
+    return InFloat64(model)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        functions=model.functions,
+        graph=onnx.GraphProto(
+            name=model.graph.name,
+            node=model.graph.node,
+            input=model.graph.input,
+            output=model.graph.output,
+            sparse_initializer=model.graph.sparse_initializer,
+        ),
+    )
 
 
 def _widen(tensor: onnx.TensorProto) -> None:

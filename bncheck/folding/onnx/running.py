@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx
 
 from bncheck.folding.onnx.inputs import Named
+from bncheck.folding.onnx.reference import evaluator, with_opset
 
 Run = Callable[[Named], Sequence[Any]]
+
+#: How runtimes say that they do not have an operator, and where they failed.
+_UNKNOWN = (
+    re.compile(r"Node type '(?P<kind>\w+)' from domain '(?P<domain>[\w.]*)' is unknown"),
+    re.compile(r"implementation for operator '(?P<kind>\w+)' and domain '(?P<domain>[\w.]*)'"),
+    re.compile(r"Domain '(?P<domain>[\w.]*)' \(node type: '(?P<kind>\w+)'\) is not specified"),
+)
+_RUNNING = re.compile(
+    r"while running (?P<kind>\w+) node\. Name:'(?P<name>[^']*)' Status Message: (?P<rest>.*)"
+)
 
 #: What onnx' evaluator raises, too, for operators and inputs that it does not understand.
 _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
@@ -22,21 +34,38 @@ def runner(model: onnx.ModelProto) -> Run:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        # A few runs do not pay for what onnxruntime makes of a graph, nor for threads that spin.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            with_opset(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
-        from bncheck.folding.onnx.reference import evaluator
-
-        return reporting(evaluator(model))
+        try:
+            return reporting(evaluator(model))
+        except Exception as error:
+            raise NotImplementedError(said(error)) from None
 
     def run(inputs: Named) -> Sequence[Any]:
         try:
             return list(session.run(None, inputs))
         except Exception as error:  # onnxruntime's errors have no base class of their own
-            raise RuntimeError(str(error)) from None
+            raise RuntimeError(said(error)) from None
 
     return run
+
+
+def said(error: Exception) -> str:
+    """What a runtime says, in one line that begins with the operator where it names one."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    for pattern in _UNKNOWN:
+        if found := pattern.search(text):
+            name = ".".join(filter(None, (found["domain"], found["kind"])))
+            return f"no runtime here has the operator {name}"
+    if found := _RUNNING.search(text):
+        where = " ".join(filter(None, (found["kind"], found["name"])))
+        return f"{where}: {found['rest']}"
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 
 
 def reporting(evaluator: Any) -> Run:

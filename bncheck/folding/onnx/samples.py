@@ -44,8 +44,9 @@ def _fixed_batch(infos: list[onnx.ValueInfoProto]) -> int | None:
 def _fitted(info: onnx.ValueInfoProto, array: Any, source: str) -> Any:
     kind = info.type.tensor_type
     wanted = [int(d.dim_value) if d.dim_value > 0 else None for d in kind.shape.dim]
-    matches = len(wanted) == array.ndim and all(
-        size in (None, given) for size, given in zip(wanted, array.shape, strict=True)
+    matches = not kind.HasField("shape") or (
+        len(wanted) == array.ndim
+        and all(size in (None, given) for size, given in zip(wanted, array.shape, strict=True))
     )
     if not matches:
         shape = "x".join("?" if size is None else str(size) for size in wanted)

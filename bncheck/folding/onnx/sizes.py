@@ -66,6 +66,10 @@ def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
         tried.append(sizes)
     names = _tried(inputs, asked, tried)
     hint = "give --input NAME=SIZES for every input, or --data with samples for it"
+    vague = [given.name for given in inputs if not given.ranked]
+    if vague:
+        names = f"it does not say how many axes its input {vague[0]} has: "
+        hint = "give --data with samples for it"
     raise RefusedError(f"{names}{refused}", hint if names else "")
 
 

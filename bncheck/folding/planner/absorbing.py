@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.planner.draft import Draft
+from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.maps import Stuck, collapsed, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Lookup, Rescaled
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Lookup, Recurrent, Rescaled
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -23,6 +23,8 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     op = draft.graph.ops[index]
     _check_constant(draft.graph, op)
     fold, vector = draft.fold(index), output_channels(draft.graph, op, map_)
+    if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
+        raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
 
 
@@ -32,9 +34,18 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_constant(draft.graph, op)
     fold = draft.fold(index)
     vector = _channels(draft.graph, op, op.inputs[0], map_, _channel_axes(draft.graph, op)[0])
+    if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
+        raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
     before = fold.before.after(vector) if fold.before else vector
     shuffles = before.shifts and _shift_needs_shuffle(op)
     return replace(fold, before=before, as_shuffle=fold.as_shuffle or shuffles)
+
+
+def with_plain_weight(draft: Draft, moving: Moving, _: bool = False) -> Step:
+    """What a Weight or Spectral Norm computes becomes a parameter: docs/folding.md, "All norms"."""
+    index = moving.norm.last
+    _check_constant(draft.graph, draft.graph.ops[index])
+    return Step(folds={index: draft.fold(index)}, into=[index])
 
 
 def output_channels(graph: Graph, op: Op, map_: Affine) -> Affine:
@@ -53,7 +64,7 @@ def _channel_axes(graph: Graph, op: Op) -> tuple[int, int]:
     """Where a call has its channels, from the end: in its input, and in its result."""
     if isinstance(op.spec, Linear):
         return op.spec.axes
-    if isinstance(op.spec, Lookup):
+    if isinstance(op.spec, (Lookup, Recurrent, Bilinear)):
         return -1, -1
     if isinstance(op.spec, Rescaled):
         return op.spec.axis, op.spec.axis
@@ -69,7 +80,7 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int) -
     if shape is None:
         raise Stuck("the shapes around it are not known")
     axis %= len(shape)
-    what = "features" if isinstance(op.spec, (Linear, Lookup)) else "channels"
+    what = "features" if isinstance(op.spec, (Linear, Lookup, Recurrent, Bilinear)) else "channels"
     try:
         small = settled(collapsed(map_, [i for i in range(len(shape)) if i != axis], ""))
     except Stuck:

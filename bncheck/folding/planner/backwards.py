@@ -18,7 +18,17 @@ from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pulled_through
 from bncheck.folding.planner.sums import ConstantWay, Shift, Way, Ways, combinations, shares_of
 from bncheck.graph.dataflow import Op, Use
-from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Lookup, Mul, Norm, Rescaled
+from bncheck.graph.specs import (
+    Add,
+    Bilinear,
+    Conv,
+    ConvTranspose,
+    Linear,
+    Lookup,
+    Mul,
+    Norm,
+    Rescaled,
+)
 
 _BROADCAST = "an operand of the addition before it is broadcast over its channels"
 #: A slot of a call, and the map that the value in it must take.
@@ -133,9 +143,12 @@ class Walk:
         spec, graph = op.spec, self.draft.graph
         if index in self.draft.bypassed:
             return [(data_slot(graph, op), maps[0])]
-        if isinstance(spec, Norm) and not (self.into_norms and self.draft.can_take_over(index)):
+        takes = isinstance(spec, Norm) and (
+            spec.rescales or (self.into_norms and self.draft.can_take_over(index))
+        )
+        if isinstance(spec, Norm) and not takes:
             raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
-        if isinstance(spec, (Conv, ConvTranspose, Linear, Lookup, Rescaled, Norm)):
+        if isinstance(spec, (Conv, ConvTranspose, Linear, Bilinear, Lookup, Rescaled, Norm)):
             self.step.folds[index] = absorbed_after(self.draft, index, maps[0])
             self.step.into.append(index)
             return []

@@ -14,11 +14,11 @@ from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.graph.dataflow import Graph
-from bncheck.graph.specs import Add, Conv, Linear
+from bncheck.graph.specs import Add, Conv, Identity, Linear
 
 
 @dataclass(frozen=True)
-class _Branch:
+class Branch:
     """Calls from the end of a branch up to one that reads the source; what multiplies that one."""
 
     calls: tuple[int, ...]
@@ -34,7 +34,7 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
         raise Stuck("it is also called elsewhere, so it is not a branch of its own")
     step = Step()
     value, factor = moving.output, 1.0
-    while (index := _only_reader(graph, value)) is not None:
+    while (index := only_reader(graph, value)) is not None:
         add = graph.ops[index]
         if not isinstance(add.spec, Add) or index in draft.bypassed:
             break
@@ -43,7 +43,7 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
         slot = add.inputs.index(value)
         factor *= add.spec.factors[slot]
         other, own = add.inputs[1 - slot], add.spec.factors[1 - slot]
-        branch = _branch(draft, other, moving.source, own, into_norms)
+        branch = find_branch(draft, other, moving.source, own, into_norms)
         if branch is not None:
             _absorb(draft, branch, moving.affine, factor, step)
             return step
@@ -51,28 +51,30 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     raise Stuck("no other branch of a sum can take it over")
 
 
-def _only_reader(graph: Graph, value: str) -> int | None:
+def only_reader(graph: Graph, value: str) -> int | None:
+    """The one call that reads a value, if there is one and it is not an output."""
     uses = graph.uses.get(value, [])
     return uses[0].op if len(uses) == 1 and value not in graph.outputs else None
 
 
-def _branch(
+def find_branch(
     draft: Draft, value: str | None, source: str, factor: float, into_norms: bool
-) -> _Branch | None:
+) -> Branch | None:
+    """The call in a sum, or of a value itself, that reads the source and can take more of it."""
     graph = draft.graph
     index = graph.producers.get(value or "")
-    if value is None or index is None or _only_reader(graph, value) is None:
+    if value is None or index is None or only_reader(graph, value) is None:
         return None
     if (_can_merge if into_norms else _can_absorb)(draft, index, source):
-        return _Branch((index,), factor)
+        return Branch((index,), factor)
     op = graph.ops[index]
     inputs: list[tuple[str | None, float]] = []
-    if index in draft.bypassed:
+    if index in draft.bypassed or isinstance(op.spec, Identity):
         inputs = [(op.inputs[data_slot(graph, op)], 1.0)]
     elif isinstance(op.spec, Add):
         inputs = list(zip(op.inputs, op.spec.factors, strict=True))
     for name, own in inputs:
-        found = _branch(draft, name, source, factor * own, into_norms)
+        found = find_branch(draft, name, source, factor * own, into_norms)
         if found is not None:
             return replace(found, calls=(index, *found.calls))
     return None
@@ -97,7 +99,7 @@ def _can_absorb(draft: Draft, index: int, source: str) -> bool:
     return constant and graph.shape(op.outputs[0]) == graph.shape(source)
 
 
-def _absorb(draft: Draft, branch: _Branch, affine: Affine, factor: float, step: Step) -> None:
+def _absorb(draft: Draft, branch: Branch, affine: Affine, factor: float, step: Step) -> None:
     index = branch.calls[-1]
     graph, fold = draft.graph, draft.fold(index)
     vector = output_channels(graph, graph.ops[index], affine)

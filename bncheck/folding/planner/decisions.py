@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bncheck.folding.planner.draft import Step
+from bncheck.folding.planner.families import family_of
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation
 from bncheck.folding.planner.plan import Decision, Status
@@ -29,7 +30,7 @@ def decisions(
     for norm in norms:
         if norm.last in carried_by:  # it lay on the way of another one, which took it along
             carrier = moved[carried_by[norm.last]]
-            yield replace(carrier, name=norm.name, op=norm.kind, through=())
+            yield replace(carrier, name=norm.name, op=norm.kind, through=(), kind=norm.family)
         else:
             yield _followed(first, taken_by, norm.last)
     yield from map(_enclosed, graph.enclosed)
@@ -40,11 +41,12 @@ def kept_for(norm: Normalisation, *stuck: Stuck) -> Decision:
     sides = ("backwards: ", "forwards: ") if len(stuck) > 1 else ("",)
     reason = "; ".join(f"{side}{s.reason}" for side, s in zip(sides, stuck, strict=True))
     hint = next((s.hint for s in stuck if s.hint), "")
-    return Decision(norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint)
+    return Decision(norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint, kind=norm.family)
 
 
 def _norms_in(graph: Graph, step: Step) -> list[int]:
-    return [index for index in step.into if isinstance(graph.ops[index].spec, Norm)]
+    specs = ((index, graph.ops[index].spec) for index in step.into)
+    return [index for index, spec in specs if isinstance(spec, Norm) and not spec.rescales]
 
 
 def _moved(graph: Graph, norm: Normalisation, step: Step) -> Decision:
@@ -54,6 +56,8 @@ def _moved(graph: Graph, norm: Normalisation, step: Step) -> Decision:
         Status.MERGED if _norms_in(graph, step) else Status.FOLDED,
         tuple(graph.ops[index].label for index in step.into),
         tuple(dict.fromkeys(graph.ops[index].kind for index in step.through)),
+        step.remark,
+        kind=norm.family,
     )
 
 
@@ -77,4 +81,5 @@ def _enclosed(norm: Enclosed) -> Decision:
         Status.KEPT,
         reason=f"it lies inside {norm.where}, whose graphs are left as they are",
         hint="take it out of the branch or context to let it be folded",
+        kind=family_of(norm.kind),
     )

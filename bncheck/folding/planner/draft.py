@@ -7,7 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.maps import Stuck
-from bncheck.folding.planner.normalisations import Normalisation, data_slot, elementwise_map
+from bncheck.folding.planner.normalisations import (
+    Normalisation,
+    channel_axis,
+    data_slot,
+    elementwise_map,
+)
 from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.graph.dataflow import Graph, Use
 from bncheck.graph.specs import Mul, Norm
@@ -19,7 +24,7 @@ class Step:
 
     `into` are the calls that absorb the map and `through` those that it passes, in the order in
     which they are met; `bypassed` are those that it takes with it. `altered` are the values that
-    will no longer be what they were.
+    will no longer be what they were. `remark` is what a user should know beside that.
     """
 
     folds: dict[int, Absorbed] = field(default_factory=dict)
@@ -28,6 +33,7 @@ class Step:
     altered: set[str] = field(default_factory=set)
     into: list[int] = field(default_factory=list)
     through: list[int] = field(default_factory=list)
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,17 @@ class Draft:
     def after(self, norm: Normalisation, step: Step) -> Draft:
         """The draft with that normalisation moved."""
         folds = {**self.folds, **step.folds}
-        folds.pop(norm.last, None)
+        if not norm.bare:
+            folds.pop(norm.last, None)
+        elif norm.last not in step.folds:  # the affine is gone, the call stays
+            folds[norm.last] = Absorbed(bare=True)
         # What comes out of the normalisation itself is from now on what comes in, and as it was.
         inner = {name for index in norm.ops[:-1] for name in self.graph.ops[index].outputs}
         return replace(
             self,
             folds=folds,
             constants={**self.constants, **step.constants},
-            bypassed=self.bypassed | step.bypassed | set(norm.ops),
+            bypassed=self.bypassed | step.bypassed | set(() if norm.bare else norm.ops),
             altered=self.altered | step.altered | inner,
         )
 
@@ -81,7 +90,8 @@ class Draft:
         source = op.inputs[entry.slot]
         assert source is not None
         output = self.graph.ops[norm.last].outputs[0]
-        return Moving(norm, self.fold(norm.last).applied_to(own), entry, source, output)
+        affine = self.fold(norm.last).applied_to(own, channel_axis(op.spec))
+        return Moving(norm, affine, entry, source, output)
 
     def fold(self, index: int) -> Absorbed:
         """What a call has absorbed."""
@@ -131,5 +141,7 @@ class Draft:
 def check_dtype(graph: Graph, moving: Moving) -> None:
     """A normalisation that casts cannot go: without it, its readers would get another dtype."""
     before, after = graph.values[moving.source].dtype, graph.values[moving.output].dtype
+    if not before or not after:
+        raise Stuck("the dtype of its input or its result is not known")
     if before != after:
         raise Stuck(f"it turns {before} into {after}")

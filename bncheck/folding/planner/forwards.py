@@ -7,26 +7,42 @@ all operands of a call when it comes to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.planner.absorbing import absorbed_before
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
-from bncheck.folding.planner.maps import Stuck, merged
+from bncheck.folding.planner.maps import Stuck, merged, settled
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.passing import pushed_through
+from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Mul, Norm
+from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Mul, Norm, Recurrent
 
+_ABSORBING = (Conv, ConvTranspose, Linear, Recurrent, Norm)
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
 
 
 def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     """Move a normalisation into all that reads it; Stuck where one of them cannot take it."""
-    graph = draft.graph
-    check_dtype(graph, moving)
-    step = Step()
+    check_dtype(draft.graph, moving)
+    try:
+        return _pushed(draft, moving, into_norms, False)
+    except Stuck as stuck:
+        if moving.affine.shifts:
+            raise
+        try:  # without a shift, constants can be divided by the scale instead of going along
+            return _pushed(draft, moving, into_norms, True)
+        except Stuck:
+            raise stuck from None
+
+
+def _pushed(draft: Draft, moving: Moving, into_norms: bool, divides: bool) -> Step:
+    graph, step = draft.graph, Step()
     carried = {moving.output: moving.affine}
     pending = _readers(graph, moving.output)
     if not pending:
@@ -36,18 +52,34 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
         pending.remove(index)
         op = graph.ops[index]
         given = {slot: carried[name] for slot, name in enumerate(op.inputs) if name in carried}
-        if isinstance(op.spec, (Conv, ConvTranspose, Linear, Norm)) and index not in draft.bypassed:
+        if isinstance(op.spec, _ABSORBING) and index not in draft.bypassed:
             _check_absorbs(draft, index, given, into_norms)
             step.folds[index] = absorbed_before(draft, index, given[0])
             step.into.append(index)
             continue
         # The mask of an idle Dropout is an output that no map reaches.
         for name, map_ in zip(
-            op.outputs, _results(draft, moving, index, given, step), strict=False
+            op.outputs, _results(draft, moving, index, given, step, divides), strict=False
         ):
             carried[name] = map_
             pending |= _readers(graph, name)
     step.altered.update(carried)
+    return step
+
+
+def push_scale(draft: Draft, moving: Moving, into_norms: bool) -> Step:
+    """g n + b = g (n + b / g): the scale alone, where the shift stays in what makes n.
+
+    Where g is 0 nothing is pushed, and the norm keeps that 0.
+    """
+    scale, shift = np.broadcast_arrays(moving.affine.scale, moving.affine.shift)
+    if not moving.affine.shifts:
+        raise Stuck("it has no shift")
+    divisor = np.where(scale == 0, 1.0, scale)
+    step = push(draft, replace(moving, affine=Affine(divisor, 0.0 * shift)), into_norms)
+    rest = Affine(np.where(scale == 0, 0.0, 1.0).reshape(-1), (shift / divisor).reshape(-1))
+    step.folds[moving.norm.last] = Absorbed(bare=True, after=rest)
+    step.remark = "its scale; the shift, divided by it, stays in the norm"
     return step
 
 
@@ -65,7 +97,9 @@ def _check_absorbs(draft: Draft, index: int, given: Given, into_norms: bool) -> 
         raise Stuck(f"{op.label} follows, itself a normalisation that stays")
 
 
-def _results(draft: Draft, moving: Moving, index: int, given: Given, step: Step) -> list[Affine]:
+def _results(
+    draft: Draft, moving: Moving, index: int, given: Given, step: Step, divides: bool
+) -> list[Affine]:
     """The maps of a call's results."""
     op = draft.graph.ops[index]
     if index in draft.bypassed:
@@ -76,6 +110,8 @@ def _results(draft: Draft, moving: Moving, index: int, given: Given, step: Step)
     own = draft.own_map(index)
     if own is not None and draft.commutes(index, given[own[0]]):
         return [given[own[0]]]
+    if own is not None and divides and isinstance(op.spec, Add) and index not in draft.units:
+        return [_past_constant(draft, (index, 1 - own[0]), given[own[0]], step)]
     if own is not None:
         step.bypassed.add(index)
         return [own[1].after(given[own[0]])]
@@ -84,6 +120,15 @@ def _results(draft: Draft, moving: Moving, index: int, given: Given, step: Step)
     if joins(draft, moving, index, op.spec):
         return [pushed_through_skip(op.spec, given)]
     return [_sum(draft.graph, op, op.spec, given)]
+
+
+def _past_constant(draft: Draft, place: Place, map_: Affine, step: Step) -> Affine:
+    """a x + c = a (x + c / a)."""
+    scale = settled(map_).scale
+    if map_.shifts or np.any(scale == 0):
+        raise Stuck("a scale of 0 lies before a constant")
+    step.constants[place] = draft.edited(place, Affine(1.0 / scale, np.zeros_like(scale)))
+    return map_
 
 
 def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:

@@ -1,11 +1,8 @@
-"""Which calls of a graph are normalisations, and the affine map that each of them is.
-
-docs/folding.md, "The map of a normalisation".
-"""
+"""A normalisation, and the affine map that it is: docs/folding.md, "The map of a normalisation"."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -13,9 +10,10 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
+from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.maps import Stuck
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Add, Mul, Norm
+from bncheck.graph.specs import Add, Mul, Norm, Rescaled, Spec
 
 _INSPECT = "see `bncheck inspect`"
 
@@ -32,11 +30,26 @@ class Slot(IntEnum):
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A normalisation, or a multiplication and an addition that are one: calls and their name."""
+    """A normalisation, or a multiplication and an addition that are one: calls and their name.
+
+    `bare`: only the affine at its end is a map that can go, and its call stays.
+    """
 
     name: str
     kind: str
     ops: tuple[int, ...]
+    family: Family = Family.BATCH
+    bare: bool = False
+
+    @property
+    def only_forwards(self) -> bool:
+        """Whether what makes its input cannot take it over, since it normalises each sample."""
+        return self.bare or self.family in (Family.LAYER, Family.RMS, Family.GROUP)
+
+    @property
+    def of_weight(self) -> bool:
+        """Whether it normalises a weight; its call is the one that reads that."""
+        return self.family in (Family.WEIGHT, Family.SPECTRAL)
 
     @property
     def first(self) -> int:
@@ -47,44 +60,6 @@ class Normalisation:
     def last(self) -> int:
         """The call that makes its output."""
         return self.ops[-1]
-
-
-def find_normalisations(graph: Graph) -> Iterator[Normalisation]:
-    """Normalisations, and multiplications followed by an addition, both by constants per channel.
-
-    The latter is what FrozenBatchNorm computes.
-    """
-    taken: dict[str, int] = {}
-    for index, op in enumerate(graph.ops):
-        ops = (index,) if isinstance(op.spec, Norm) else _product_and_sum(graph, index)
-        if ops:
-            label = graph.ops[ops[-1]].label
-            taken[label] = taken.get(label, 0) + 1
-            name = label if taken[label] == 1 else f"{label} ({taken[label]})"
-            yield Normalisation(name, op.kind if len(ops) == 1 else "mul+add", ops)
-
-
-def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
-    """The places of x * c and of the only call that reads it, where that is v + c; else none."""
-    op = graph.ops[index]
-    uses = graph.uses.get(op.outputs[0], []) if op.outputs else []
-    if not isinstance(op.spec, Mul) or len(uses) != 1 or op.outputs[0] in graph.outputs:
-        return ()
-    follower = graph.ops[uses[0].op]
-    is_norm = isinstance(follower.spec, Add) and all(
-        _is_per_channel(graph, o) for o in (op, follower)
-    )
-    return (index, uses[0].op) if is_norm else ()
-
-
-def _is_per_channel(graph: Graph, op: Op) -> bool:
-    found = elementwise_map(graph, op)
-    shape = graph.shape(op.outputs[0])
-    if found is None or shape is None or len(shape) < 2:
-        return False
-    sizes = found[1].after(identity(len(shape))).scale.shape, found[1].shift.shape
-    wide = {axis for size in sizes for axis, n in enumerate(size) if n > 1}
-    return wide == {1}
 
 
 def data_slot(graph: Graph, op: Op) -> int:
@@ -132,17 +107,45 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
             f"{what} is also an input of the model, which a caller may override",
             "--freeze-inputs rules that out",
         )
+    if graph.producers.get(name) is None and graph.values[name].label:
+        return Stuck(f"{what} changes while the model runs")
+    maker = _known_alone(graph, name)
+    if maker is not None:
+        return Stuck(f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers")
     return Stuck(f"{what} is computed from the input")
+
+
+def _known_alone(graph: Graph, name: str) -> Op | None:
+    """The call that makes a value where nothing that it rests on is an input of the model."""
+    waiting, seen = [name], {name}
+    while waiting:
+        value = waiting.pop()
+        index = graph.producers.get(value)
+        stored = graph.is_constant(value) or bool(graph.values[value].label)
+        if index is None and not stored:
+            return None
+        inputs = graph.ops[index].inputs if index is not None else ()
+        more = {each for each in inputs if each is not None} - seen
+        seen |= more
+        waiting += more
+    index = graph.producers.get(name)
+    return None if index is None else graph.ops[index]
 
 
 def affine_of(graph: Graph, norm: Normalisation) -> Affine:
     """The map of a normalisation, with its channels on axis 1; Stuck where it has none."""
     op = graph.ops[norm.first]
+    if norm.of_weight:
+        return identity(len(graph.shape(op.outputs[0]) or ()))
+    if norm.bare:
+        return _affine_at_its_end(graph, op)
     if not isinstance(op.spec, Norm):
-        maps = [elementwise_map(graph, graph.ops[index]) for index in norm.ops]
-        assert maps[0] is not None
-        assert maps[1] is not None
-        return maps[1][1].after(maps[0][1])
+        found = identity(len(graph.shape(op.outputs[0]) or ()))
+        for index in norm.ops:
+            map_ = elementwise_map(graph, graph.ops[index])
+            assert map_ is not None
+            found = map_[1].after(found)
+        return found
     if op.spec.uses_batch:
         raise Stuck(op.spec.why, op.spec.hint)
     shape = graph.shape(op.inputs[Slot.DATA])
@@ -160,6 +163,27 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
         raise Stuck("its scale or shift is not a finite number", _INSPECT)
     sizes = (1, -1, *(1,) * (len(shape) - 2))
     return Affine(scale.reshape(sizes), shift.reshape(sizes))
+
+
+def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
+    """gamma and beta of what normalises each sample."""
+    shape = graph.shape(op.outputs[0])
+    if shape is None:
+        raise Stuck("the rank of its input is not known")
+    gamma, beta, *_ = parameters_of(graph, op)
+    one = identity(len(shape))
+    sizes = [1] * len(shape)
+    sizes[channel_axis(op.spec)] = -1
+    scale = one.scale if gamma is None else gamma.reshape(sizes)
+    shift = one.shift if beta is None else beta.reshape(sizes)
+    if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
+        raise Stuck("its scale or shift is not a finite number", _INSPECT)
+    return Affine(scale, shift)
+
+
+def channel_axis(spec: Spec) -> int:
+    """The axis along which the affine of a norm lies."""
+    return spec.axis if isinstance(spec, Rescaled) else 1
 
 
 def parameters_of(graph: Graph, op: Op) -> Sequence[Floats | None]:

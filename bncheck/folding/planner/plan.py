@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
+from bncheck.folding.planner.families import Family
+from bncheck.folding.planner.normalisations import Normalisation
 
 #: An operand: a call's place in `graph.ops`, and which of its inputs.
 Place: TypeAlias = "tuple[int, int]"
@@ -34,12 +36,14 @@ class Decision:
     reason: str = ""
     hint: str = ""
     overflow: bool = False
+    kind: Family = Family.BATCH
 
     def to_dict(self) -> dict[str, object]:
         """The decision as plain data."""
         return {
             "name": self.name,
             "op": self.op,
+            "kind": self.kind.value,
             "status": self.status.value,
             "into": ", ".join(self.into) or None,
             "through": list(self.through),
@@ -53,30 +57,32 @@ class Absorbed:
 
     `before`: of its input, `after`: of its result. `beside`: a multiple of its own input and a
     shift that are added to its result. `as_shuffle`: it becomes a 1 x 1 convolution and a pixel
-    shuffle (algebra.Kernel.as_tiles).
+    shuffle (algebra.Kernel.as_tiles). `bare`: it gives up the scale and the shift that it had.
     """
 
     before: Affine | None = None
     after: Affine | None = None
     as_shuffle: bool = False
     beside: Affine | None = None
+    bare: bool = False
 
-    def applied_to(self, norm: Affine) -> Affine:
-        """The map of a normalisation with what it has absorbed of others."""
+    def applied_to(self, norm: Affine, axis: int = 1) -> Affine:
+        """The map of a normalisation with what it has absorbed of others, along that axis."""
         rank = norm.scale.ndim
         if self.before:
-            norm = norm.after(_on_channels(self.before, rank))
+            norm = norm.after(_on_channels(self.before, rank, axis))
         if self.after:
-            norm = _on_channels(self.after, rank).after(norm)
+            norm = _on_channels(self.after, rank, axis).after(norm)
         if self.beside:
-            more = _on_channels(self.beside, rank)
+            more = _on_channels(self.beside, rank, axis)
             norm = Affine(norm.scale + more.scale, norm.shift + more.shift)
         return norm
 
 
-def _on_channels(vectors: Affine, rank: int) -> Affine:
+def _on_channels(vectors: Affine, rank: int, axis: int) -> Affine:
     """One number a channel as a map of a value of that rank."""
-    sizes = (1, -1, *(1,) * (rank - 2)) if rank > 1 else (-1,)
+    sizes = [1] * rank
+    sizes[axis if rank > 1 else 0] = -1
     return Affine(vectors.scale.reshape(sizes), vectors.shift.reshape(sizes))
 
 
@@ -85,7 +91,8 @@ class Plan:
     """What to change in a graph; keys are places in `graph.ops`.
 
     `altered` are the values that are not what they were: those between a normalisation and where
-    it went. `targets` are the calls that each normalisation, by name, went into.
+    it went. `targets` are the calls that each normalisation, by name, went into. `norms` are those
+    that the first decisions are about.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -94,3 +101,4 @@ class Plan:
     bypassed: frozenset[int] = frozenset()
     altered: frozenset[str] = frozenset()
     targets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    norms: tuple[Normalisation, ...] = ()

@@ -16,13 +16,17 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
+from bncheck.folding.planner.absorbing import with_plain_weight
 from bncheck.folding.planner.backwards import pull
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.decisions import decisions, kept_for
 from bncheck.folding.planner.draft import Draft, Moving, Step
-from bncheck.folding.planner.forwards import push
+from bncheck.folding.planner.families import Norms
+from bncheck.folding.planner.finding import find_normalisations
+from bncheck.folding.planner.forwards import push, push_scale
+from bncheck.folding.planner.identity import pull_with_identity
 from bncheck.folding.planner.maps import Stuck
-from bncheck.folding.planner.normalisations import Normalisation, affine_of, find_normalisations
+from bncheck.folding.planner.normalisations import Normalisation, affine_of
 from bncheck.folding.planner.plan import Decision, Plan
 from bncheck.folding.planner.skip import pull_with_skip
 from bncheck.graph.dataflow import Graph
@@ -36,13 +40,14 @@ def plan(
     graph: Graph,
     keep: Sequence[str] = (),
     forbidden: Mapping[str, str] | None = None,
+    which: Norms = Norms.BATCH,
 ) -> Plan:
     """Decide about every normalisation of the graph.
 
     `keep` are patterns of names to leave alone; `forbidden` maps names to the reason why a fold
     that would be exact on paper is not allowed (its numbers do not fit their dtype).
     """
-    norms = list(find_normalisations(graph))
+    norms = list(find_normalisations(graph, which))
     kept: dict[int, Decision] = {}
     maps: dict[int, Affine] = {}
     for norm in norms:
@@ -73,6 +78,12 @@ def _map_or_reason(
         return kept_for(norm, stuck)
 
 
+def _moves_of(norm: Normalisation) -> tuple[Move, ...]:
+    if norm.of_weight:
+        return (with_plain_weight,)
+    return (push,) if norm.only_forwards else (pull, push)
+
+
 @dataclass
 class _Planning:
     """The draft, the step of each normalisation that moved, and why the others did not (so far).
@@ -93,25 +104,31 @@ class _Planning:
             # Linear calls first: two normalisations are only merged where neither can go.
             for into_norms in (False, True):
                 waiting = [norm for norm in waiting if not self._settle(norm, into_norms)]
-            waiting = [norm for norm in waiting if self._move(norm, put_beside, True)]
+            waiting = [norm for norm in waiting if not self._beside(norm, put_beside, True)]
+        waiting = [norm for norm in waiting if not self._beside(norm, put_beside, False)]
         for norm in waiting:
-            self._move(norm, put_beside, False)
+            self._beside(norm, pull_with_identity, False)
 
     def _settle(self, norm: Normalisation, into_norms: bool) -> bool:
         """Whether a normalisation has gone; else why not is noted."""
         if set(norm.ops) <= self.draft.bypassed:  # it lay on the way of another one
             return True
         reasons = []
-        for move in (pull, push):
+        for move in _moves_of(norm):
             stuck = self._move(norm, move, into_norms)
             if stuck is None:
                 return True
             reasons.append(stuck)
         # Why the last resorts fail is of no interest beside these reasons.
-        if self._move(norm, pull_with_skip, into_norms) is None:
+        last = push_scale if norm.bare else pull_with_skip
+        if not norm.of_weight and self._move(norm, last, into_norms) is None:
             return True
         self.kept[norm.last] = kept_for(norm, *reasons)
         return False
+
+    def _beside(self, norm: Normalisation, move: Move, into_norms: bool) -> bool:
+        """Whether a normalisation has gone by a move of those that are a map of their input."""
+        return not norm.only_forwards and self._move(norm, move, into_norms) is None
 
     def _move(self, norm: Normalisation, move: Move, into_norms: bool) -> Stuck | None:
         """Move a normalisation, or say why it cannot move that way."""
@@ -133,4 +150,5 @@ class _Planning:
             draft.bypassed,
             draft.altered,
             {norm.name: tuple(steps[norm.last].into) for norm in norms if norm.last in steps},
+            tuple(norms),
         )

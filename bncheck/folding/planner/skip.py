@@ -37,6 +37,8 @@ def pull_with_skip(draft: Draft, moving: Moving, into_norms: bool) -> Step:
 
 def joins(draft: Draft, moving: Moving, index: int, spec: Add) -> bool:
     """Whether an addition adds up what a normalisation reads and what it makes."""
+    if moving.norm.bare:  # it makes no map of what it reads
+        return False
     inputs = draft.graph.ops[index].inputs
     uses = [draft.origin(Use(index, slot))[0] for slot in range(len(inputs))]
     summands = {draft.graph.ops[use.op].inputs[use.slot] for use in uses}

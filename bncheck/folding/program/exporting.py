@@ -15,7 +15,9 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.folding.program.sizes import fixed_size
 from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.from_module import quiet
 from bncheck.subject.inputs import takes
@@ -34,8 +36,9 @@ def as_arguments(example_inputs: object) -> tuple[Any, ...]:
 def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
     """Export a module; raises BncheckError with the user's line where that is impossible.
 
-    The first axis of every input is left free where the model allows it. An example of one sample
-    would fix it, so it is doubled for the export.
+    The first axis of every input is left free where the model allows it, or that of the first input
+    and the second of others, as recurrent networks want it for their states. An example of one
+    sample would fix it, so it is doubled for the export.
     """
     _check_call(model, example_inputs)
     failure: Exception | None = None
@@ -46,8 +49,10 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
         except Exception as error:
             failure = error
             continue
-        if inputs is example_inputs or has_free_batch(program):
+        if has_free_batch(program):
             return program
+        if inputs is example_inputs:
+            return _with_states(model, inputs) or program
     try:  # inputs whose first axis is not a batch
         return _export(model, example_inputs, None)
     except Exception as error:
@@ -72,7 +77,7 @@ def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> ExportedProgram:
-    with quiet(), torch.no_grad():
+    with usercode.exporting(), quiet(), torch.no_grad():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
@@ -82,6 +87,31 @@ def _free_batch(inputs: tuple[Any, ...]) -> ShapesCollection:
         if isinstance(item, torch.Tensor) and item.dim():
             shapes[item] = {0: Dim.AUTO}
     return shapes
+
+
+def _with_states(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram | None:
+    """The model with a free batch that is the second axis of other inputs than the first."""
+    tensors = [t for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.dim()]
+    batch = tensors[0].shape[0] if tensors else 0
+    axes = [0] + [1 if t.dim() > 1 and t.shape[1] == batch else 0 for t in tensors[1:]]
+    if not any(axes) or any(t.shape[axis] != batch for t, axis in zip(tensors, axes, strict=True)):
+        return None
+    axis_of = {id(tensor): axis for tensor, axis in zip(tensors, axes, strict=True)}
+    if batch == 1:
+        given = pytree.tree_map(
+            lambda t: torch.cat([t, t], axis_of[id(t)]) if id(t) in axis_of else t, inputs
+        )
+    else:
+        given = inputs
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    made = [t for t in pytree.tree_leaves(given) if isinstance(t, torch.Tensor) and t.dim()]
+    for tensor, axis in zip(made, axes, strict=True):
+        shapes[tensor] = {axis: Dim.AUTO}
+    try:
+        program = _export(model, given, shapes)
+    except Exception:  # it is fixed in the program without, then
+        return None
+    return program if has_free_batch(program) else None
 
 
 def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -109,8 +139,7 @@ def has_free_batch(program: ExportedProgram) -> bool:
     """Whether some input may have any number of samples."""
     values = [node.meta.get("val") for node in user_inputs(program)]
     return any(
-        isinstance(v, torch.Tensor) and v.dim() and isinstance(v.shape[0], torch.SymInt)
-        for v in values
+        isinstance(v, torch.Tensor) and v.dim() and fixed_size(v.shape[0]) is None for v in values
     )
 
 
@@ -119,10 +148,13 @@ def export_shaped(
 ) -> ExportedProgram:
     """Export a module with these free axes, by input, and no others. Raises BncheckError."""
     try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(model, example_inputs, dynamic_shapes=shapes)
+        return _export(model, example_inputs, shapes)
     except Exception as error:
         raise _unexportable(error) from None
+
+
+class NotOneGraphError(BncheckError):
+    """A module that torch.export does not take."""
 
 
 def _unexportable(error: Exception) -> BncheckError:
@@ -130,12 +162,12 @@ def _unexportable(error: Exception) -> BncheckError:
     where = _user_line(error)
     name = type(error).__name__
     if "DataDependent" in name or "data-dependent" in str(error):
-        return BncheckError(
+        return NotOneGraphError(
             f"branches on the values of a tensor{where}, so it is not a single graph",
-            "write it with torch.where or torch.cond, or fold the parts around it",
+            "write it with torch.where or torch.cond, or name a submodule around it with --part",
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()
-    return BncheckError(
+    return NotOneGraphError(
         f"cannot be exported{where} ({name}: {first[:160]})",
         "check --input against the model's forward, and that torch.export accepts the model",
     )

@@ -33,13 +33,10 @@ from bncheck.graph.program.read import read_program
 from bncheck.rules.folding import not_folded, parity_failure
 
 
-@dataclass(frozen=True)
-class FoldResult:
-    """A folded program, and the report about it."""
+class Folding:
+    """What a fold gives in memory, whole or by parts."""
 
-    program: ExportedProgram
     report: FoldReport
-    solution: Solution
 
     @property
     def batchnorms(self) -> tuple[Decision, ...]:
@@ -59,13 +56,22 @@ class FoldResult:
                 where = finding.layer or "the model"
                 raise BncheckError(f"{where}: {finding.message}", finding.fix)
 
-    def module(self) -> nn.Module:
-        """The folded program as something to call."""
-        return self.program.module()
-
     def to_dict(self) -> dict[str, object]:
         """The report as plain data."""
         return self.report.to_dict()
+
+
+@dataclass(frozen=True)
+class FoldResult(Folding):
+    """A folded program, and the report about it."""
+
+    program: ExportedProgram
+    report: FoldReport
+    solution: Solution
+
+    def module(self) -> nn.Module:
+        """The folded program as something to call."""
+        return self.program.module()
 
 
 def fold(

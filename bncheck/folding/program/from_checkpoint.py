@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.words import Note
+from bncheck.core.words import Note, as_argument
 from bncheck.folding.program.exporting import user_inputs
 from bncheck.folding.program.file import load_program, moved, save_program
 from bncheck.folding.program.fold import fold
-from bncheck.folding.program.state_file import save_folded
+from bncheck.folding.program.parts import BY_PARTS, PartsResult, fold_model
+from bncheck.folding.program.state_file import save_folded, save_state
 from bncheck.folding.request import (
     CORRUPT,
     Folded,
@@ -36,9 +38,14 @@ def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) ->
         raise BncheckError("--freeze-inputs is for ONNX models", "leave it out")
     if output is not None and output.suffix == ".onnx":
         raise BncheckError(
-            "fold writes an .onnx file for ONNX models only", "give -o a .pt2 file", str(output)
+            "is ONNX, which fold writes for ONNX models only",
+            f"`bncheck export {shlex.quote(as_argument(request.source))} ... -o "
+            f"{shlex.quote(str(output))}` folds and exports; or give -o a .pt2 file",
+            str(output),
         )
     checked_device(request.given.device)
+    if request.parts and not request.has_model:
+        raise BncheckError("--part names a submodule of a model", "give --model, or leave it out")
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
         return _fold_program(request, checkpoint)
     return _fold_module(request, _model(request, checkpoint, note))
@@ -47,10 +54,14 @@ def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) ->
 def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
     inputs = inputs_of(request.given, request.inputs, model)
     more = [inputs] if request.given.data is not None else []
-    result = fold(model, inputs, request.options, more)
+    result = fold_model(model, inputs, request.options, more, request.parts)
 
     def write(path: Path) -> None:
-        if path.suffix == ".safetensors":
+        if isinstance(result, PartsResult):
+            if path.suffix != ".safetensors":
+                raise BncheckError(*BY_PARTS, "-o")
+            save_state(result.state, result.report, path, request.source)
+        elif path.suffix == ".safetensors":
             save_folded(result, model, inputs, path, request.source)
         else:
             save_program(moved(result.program, request.given.device), path, request.source)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.rebuilding import copied, rebuilt
+from bncheck.graph.program.calls import Arguments, operator_name
 from bncheck.graph.program.from_module import quiet
 
 #: Operators that torch composes of others and that return new memory all the same. Of the rest
@@ -18,6 +21,8 @@ _FRESH = {
     "linear", "matmul", "batch_norm", "instance_norm", "layer_norm", "group_norm", "max_pool1d",
     "max_pool2d", "max_pool3d", "avg_pool1d", "cat", "concat", "relu6", "silu", "selu",
 }  # fmt: skip
+#: What changes nothing where `train` is false.
+_DROPOUTS: Final = {"dropout_", "feature_dropout_", "alpha_dropout_", "feature_alpha_dropout_"}
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
@@ -25,6 +30,9 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     if not any(_in_place(node) for node in program.graph.nodes):
         return program
     graph = copied(program.graph)
+    for node in [node for node in graph.nodes if _is_idle(node)]:
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
     if all(_out_of_place(node) for node in list(graph.nodes) if _in_place(node)):
         return rebuilt(program, graph)
     # Without decomposing them, torch takes what calls like einsum return for new memory.
@@ -58,6 +66,13 @@ def untied(program: ExportedProgram) -> ExportedProgram:
         if name not in read and id(tensor) in shared and type(tensor) is torch.Tensor:
             state[name] = tensor.clone()
     return rebuilt(program, copied(program.graph), state)
+
+
+def _is_idle(node: Node) -> bool:
+    """Whether a call in place leaves its argument as it is: dropout in eval."""
+    if not _in_place(node) or operator_name(node) not in _DROPOUTS:
+        return False
+    return Arguments(node)("train") is False and isinstance(node.args[0], Node)
 
 
 def _in_place(node: Node) -> bool:

@@ -7,6 +7,7 @@ it, too, the call gets a parameter of its own, named after the module that made 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ class Parameters:
         }
         self._state: dict[str, Any] = dict(program.state_dict)
         self._constants: dict[str, Any] = dict(program.constants)
+        self._names_of = Counter(map(id, program.state_dict.values()))
+        # Behind those of the program, before all else.
+        self._place = next(node for node in graph.nodes if not self._holds_numbers(node))
         self._idle = {node.name for node in graph.nodes if not node.users}
         self._mode = next(
             node.meta["val"].fake_mode
@@ -62,8 +66,7 @@ class Parameters:
 
     def _is_tied(self, target: str) -> bool:
         """Whether another name holds the same tensor."""
-        state = self._program.state_dict
-        return any(other is state[target] for name, other in state.items() if name != target)
+        return self._names_of[id(self._program.state_dict.get(target))] > 1
 
     def new(self, wish: str, number: Cast) -> Node:
         """A new parameter, under that name or the next that is free."""
@@ -72,8 +75,7 @@ class Parameters:
             target, count = f"{wish}_{count}", count + 1
         tensor = as_tensor(number)
         self._state[target] = torch.nn.Parameter(tensor, requires_grad=False)
-        first = next(n for n in self._graph.nodes if not self._holds_numbers(n))
-        with self._graph.inserting_before(first):
+        with self._graph.inserting_before(self._place):
             node = self._graph.placeholder("p_" + re.sub(r"\W", "_", target))
         node.meta["val"] = self._mode.from_tensor(tensor, static_shapes=True)
         self._specs[node.name] = InputSpec(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
@@ -14,7 +15,7 @@ from bncheck.folding.difference import Output, is_float
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
-from bncheck.folding.proof import RefusedError, Seen, Values
+from bncheck.folding.proof import Move, RefusedError, Seen, Values, steps
 from bncheck.folding.regions import constants_of, dependent, regions_of
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.folding.weights import Solution
@@ -56,7 +57,11 @@ class ProgramSides:
         seen = {
             n.name for n in planned.graph.nodes if _is_compared(n) and folded.twins[n.name] in there
         }
-        compared = ([n for n in region if n in seen] for region in regions_of(solution))
+        parts = {
+            n.name: [user.name for user in n.users] for n in planned.graph.nodes if _is_tuple(n)
+        }
+        ends = ([e for n in region for e in parts.get(n, [n])] for region in regions_of(solution))
+        compared = ([name for name in region if name in seen] for region in ends)
         self.regions = [region for region in compared if region]
 
     @cached_property
@@ -84,7 +89,9 @@ class ProgramSides:
 
     def fresh(self, batch: int) -> Flat:
         """Random inputs."""
-        return tuple(_fresh_input(node, batch, self._generator) for node in self._inputs)
+        values = [node.meta.get("val") for node in self._inputs]
+        firsts = {str(v.shape[0]) for v in values if isinstance(v, torch.Tensor) and v.dim()}
+        return tuple(_fresh_input(v, batch, firsts, self._generator) for v in values)
 
     def batch_of(self, inputs: Flat) -> int:
         """The size of the first axis."""
@@ -109,27 +116,35 @@ class ProgramSides:
         run_as_written(self._planned, inputs, keep)
         return Seen(outputs, values)
 
-    def moved(self, inputs: Flat, factors: Callable[[Output], Output]) -> Sequence[Output]:
-        """The original with the values in and around all regions multiplied."""
+    def moved(self, inputs: Flat) -> Iterator[Sequence[Output]]:
+        """The original with all values in and around regions off by a unit in the last place."""
         names = self._altered | self._around
+        generator = np.random.default_rng(_SEED)
 
         def change(node: Node, value: Any) -> Any:
             if node.name not in names or not is_float(seen := _seen(value)):
                 return value
-            return value * torch.from_numpy(factors(seen)).to(value.dtype)
+            return value * torch.from_numpy(steps(seen, self.epsilon, generator)).to(value.dtype)
 
-        return arrays(run_as_written(self._planned, inputs, change=change))
+        while True:
+            yield arrays(run_as_written(self._planned, inputs, change=change))
 
     def folded(self, inputs: Flat) -> Sequence[Output]:
         """The fold as written."""
         return arrays(run_as_written(self._folded, inputs))
 
-    def exits(self, region: int, values: Values, *, of_fold: bool) -> dict[str, Output]:
+    def enough(self, region: int, values: Values) -> Values:
+        """All of them."""
+        return values
+
+    def exits(
+        self, region: int, values: Values, *, of_fold: bool, move: Move | None = None
+    ) -> dict[str, Output]:
         """What a region makes of these values, in float64."""
         old, new = self._cuts[region]
         given = {n: torch.from_numpy(v) if is_float(v) else v for n, v in values.items()}
         if not of_fold:
-            found = self._old.run(old, self.regions[region], given)
+            found = self._old.run(old, self.regions[region], given, move)
             return {name: arrays([found[name]])[0] for name in self.regions[region]}
         twins = {name: self._twins[name] for name in self.regions[region]}
         moved = {self._twins.get(name, name): value for name, value in given.items()}
@@ -141,6 +156,11 @@ class ProgramSides:
         """The module that makes a value."""
         found = next((node for node in self._planned.graph.nodes if node.name == name), None)
         return name if found is None else module_path(found) or name
+
+
+def _is_tuple(node: Node) -> bool:
+    """Whether it makes several values, which other nodes take."""
+    return isinstance(node.meta.get("val"), (tuple, list))
 
 
 def _is_compared(node: Node) -> bool:
@@ -175,21 +195,21 @@ def floating_dtypes(program: ExportedProgram) -> set[str]:
     return {str(t.dtype).removeprefix("torch.") for t in tensors}
 
 
-def _fresh_input(node: Node, batch: int, generator: torch.Generator) -> Any:
-    value = node.meta.get("val")
+def _fresh_input(value: Any, batch: int, firsts: set[str], generator: torch.Generator) -> Any:
     if not isinstance(value, torch.Tensor):
-        return value if not isinstance(value, torch.SymInt) else _size(value, batch, axis=1)
-    shape = [_size(size, batch, axis) for axis, size in enumerate(value.shape)]
+        return value if not isinstance(value, torch.SymInt) else _size(value, batch, set())
+    shape = [_size(size, batch, firsts) for size in value.shape]
     if value.is_floating_point():
         # Not of variance 1 about 0: nothing may rest on inputs that look normalised.
         return (torch.randn(shape, generator=generator) * 1.5 - 0.25).to(value.dtype)
     return torch.randint(0, 2, shape, generator=generator).to(value.dtype)
 
 
-def _size(size: Any, batch: int, axis: int) -> int:
+def _size(size: Any, batch: int, firsts: set[str]) -> int:
+    """`firsts` are the symbols of first axes, which a state may have elsewhere."""
     if isinstance(size, int):
         return size
-    if axis == 0 and batch:
+    if str(size) in firsts and batch:
         return batch
     hint = size.node.hint if size.node.has_hint() else None
     return int(hint) if hint is not None else _SIZE

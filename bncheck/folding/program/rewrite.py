@@ -13,11 +13,12 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bncheck.folding.algebra import Cast
-from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
+from bncheck.graph.program.recurrent import Recurrence, recurrence
 from bncheck.graph.specs import ConvTranspose, Linear
 
 _aten = torch.ops.aten
@@ -72,6 +73,15 @@ class _ProgramRewriter:
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[op.name]
+        if new.plain:
+            _set_argument(node, "weight", None)
+            if op.input(Slot.BIAS) is not None:
+                _set_argument(node, "bias", None)
+            return
+        parts = recurrence(node)
+        if parts is not None:
+            self._reweigh_recurrent(node, op, parts, new)
+            return
         weight = self._parameter(node, op, 1, "weight", new.weight)
         bias = None
         if new.bias is not None:
@@ -89,6 +99,19 @@ class _ProgramRewriter:
             _set_argument(node, bias_name, bias)
         if isinstance(op.spec, Linear):
             node.kwargs = {k: v for k, v in node.kwargs.items() if k not in ("alpha", "beta")}
+
+    def _reweigh_recurrent(self, node: Node, op: Op, parts: Recurrence, new: NewWeights) -> None:
+        """Its numbers are those of both directions, one on top of the other."""
+        parameters = list(parts.parameters)
+        for role, places, number in (
+            ("weight_ih", parts.weights, new.weight), ("bias_ih", parts.biases, new.bias)
+        ):  # fmt: skip
+            pieces = [] if number is None else np.split(number.array, len(places) or 1)
+            for place, piece in zip(places, pieces, strict=True):
+                made = Cast(piece, overflows=False, flushed=0)
+                wish = f"{op.label}.{role}_l0"
+                parameters[place] = self.parameters.replaced(parameters[place], node, made, wish)
+        _set_argument(node, "params", parameters)
 
     def _set_weight(self, node: Node, op: Op, weight: Node) -> None:
         name, _ = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)

@@ -12,18 +12,20 @@ if TYPE_CHECKING:
 
 
 def _run(declared: Declared) -> CompareReport:
+    from bncheck.reading.downloading import downloaded
     from bncheck.shipping.compare import CompareRequest, run
 
     assert declared.model.compare is not None
-    return run(
-        CompareRequest(
-            declared.path,
-            located(declared.configuration, declared.model.compare),
-            declared.measuring(data=not declared.inputs),
-            declared.inputs,
-            declared.model.key,
+    with downloaded(declared.path) as source:
+        return run(
+            CompareRequest(
+                source,
+                located(declared.configuration, declared.model.compare),
+                declared.measuring(data=not declared.inputs),
+                declared.inputs,
+                declared.model.key,
+            )
         )
-    )
 
 
 compare = Check("compare", lambda model: model.compare is not None, _run)

@@ -12,22 +12,24 @@ if TYPE_CHECKING:
 
 
 def _run(declared: Declared) -> ExportReport:
+    from bncheck.reading.downloading import downloaded
     from bncheck.shipping.command import ExportRequest, run
     from bncheck.shipping.export import ExportOptions
 
     assert declared.model.export is not None
-    return run(
-        ExportRequest(
-            declared.path,
-            located(declared.configuration, declared.model.export),
-            declared.measuring(data=not declared.inputs),
-            declared.inputs,
-            declared.model.key,
-            # Milliseconds of a CI machine say nothing, and are others each time.
-            options=ExportOptions(timing=False),
-            counted=lambda found: declared.policy.sort(found, declared.name).findings,
+    with downloaded(declared.path) as source:
+        return run(
+            ExportRequest(
+                source,
+                located(declared.configuration, declared.model.export),
+                declared.measuring(data=not declared.inputs),
+                declared.inputs,
+                declared.model.key,
+                # Milliseconds of a CI machine say nothing, and are others each time.
+                options=ExportOptions(timing=False),
+                counted=lambda found: declared.policy.sort(found, declared.name).findings,
+            )
         )
-    )
 
 
 export = Check("export", lambda model: model.export is not None, _run)

@@ -18,13 +18,14 @@ def _run(declared: Declared) -> FoldReport:
     """Fold for real, into a folder that is thrown away: a plan alone proves nothing."""
     from bncheck.folding.command import run
     from bncheck.folding.request import FoldRequest
+    from bncheck.reading.downloading import downloaded
 
     settings = declared.model.fold
     assert settings is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, downloaded(declared.path) as source:
         ending = ".onnx" if declared.path.suffix == ".onnx" else ".pt2"
         request = FoldRequest(
-            declared.path,
+            source,
             Path(folder) / f"folded{ending}",
             declared.measuring(data=not declared.inputs),
             inputs=declared.inputs,

@@ -17,7 +17,7 @@ def _run(declared: Declared) -> InspectReport:
     report = run(declared.path, declared.options, measuring)
     if report.checkpoint is not None:
         tell_all(choice_notes(report.checkpoint, declared.options), declared.note)
-    refuse_without_layers(declared, len(report.layers))
+    refuse_without_layers(declared, report.certain_layers)
     return report
 
 

@@ -53,17 +53,13 @@ def convolution(step: Step) -> Spread:
 
 
 def transposed_convolution(step: Step) -> Spread:
-    """Each output is reached by a share of the kernel: its size over that of the steps."""
+    """Each output is reached by a share of the kernel: one of as many as the steps are large."""
     spec = step.op.spec
     assert isinstance(spec, specs.ConvTranspose)
     weight = step.weight(1)
     if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
-    sizes = [step.sizes(name)[2:] for name in (step.op.inputs[0], step.op.outputs[0])]
-    growth = max(1.0, round(math.prod(sizes[1]) / max(1, math.prod(sizes[0]))))
-    kernel = summed_kernel(weight) / (
-        math.prod(spec.stride) if spec.stride else min(growth, math.prod(weight.shape[2:]))
-    )
+    kernel = summed_kernel(weight) / max(1, math.prod(spec.stride))
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1]).transpose(0, 2, 1)
     return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
 

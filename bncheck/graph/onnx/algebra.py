@@ -135,6 +135,15 @@ def _layer_norm(call: NodeCall) -> Spec | None:
     return Rescaled(-1) if fits and len(call.results) == 1 else None
 
 
+def _rms_norm(call: NodeCall) -> Spec | None:
+    fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
+    return Rescaled(-1, shifts=False) if fits else None
+
+
+def _group_norm(call: NodeCall) -> Spec | None:
+    return Rescaled(1) if call.opset >= 21 else None  # before, it has a number for each group
+
+
 ALGEBRA: dict[str, Describe] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
@@ -153,4 +162,6 @@ ALGEBRA: dict[str, Describe] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "GroupNormalization": _group_norm,
 }

@@ -13,12 +13,13 @@ import onnx
 from onnx import helper
 
 from bncheck.graph.dataflow import Graph, Op, Value
+from bncheck.graph.onnx.light import with_shapes
 from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Spec
+from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Rescaled, Spec
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
 
@@ -33,18 +34,13 @@ class Part:
 
 def read_model(model: onnx.ModelProto) -> list[Part]:
     """The model's graph and all inside it, outer ones first; shapes are inferred on a copy."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # an operator that it does not know: what has no shape is not folded
-        inferred = onnx.ModelProto()
-        inferred.CopyFrom(model)
-    return list(_parts(model.graph, inferred.graph, model, None))
+    return list(_parts(model.graph, with_shapes(model).graph, model, None))
 
 
 def _parts(
     proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
 ) -> Iterator[Part]:
-    scope = Scope(known, model, outer)
+    scope = Scope(proto, known, model, outer)
     what = "model" if outer is None else "inner graph"
     yield Part(proto, _read(known, scope, what))
     for node, twin in zip(proto.node, known.node, strict=True):
@@ -98,5 +94,7 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
 def _label(node: onnx.NodeProto, spec: Spec, scope: Scope) -> str:
     if isinstance(spec, Norm):
         return layer_name(node, scope.constants)
-    found = owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear)) else ""
+    found = (
+        owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear, Rescaled)) else ""
+    )
     return found or node.name or next((n for n in node.output if n), node.op_type)

@@ -16,9 +16,18 @@ from bncheck.reading.onnx_constants import Constant, Resolver
 
 
 class Scope:
-    """The names that a graph knows, with those of the graphs around it."""
+    """The names that a graph knows, with those of the graphs around it.
 
-    def __init__(self, proto: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None) -> None:
+    `known` is the same graph with the shapes that could be inferred.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.GraphProto,
+        known: onnx.GraphProto,
+        model: onnx.ModelProto,
+        outer: Scope | None,
+    ) -> None:
         self.resolver: Resolver = outer.resolver if outer else Resolver(model)
         self.values: dict[str, Value] = dict(outer.values) if outer else {}
         self.constants: dict[str, Constant] = dict(outer.constants) if outer else {}
@@ -29,7 +38,7 @@ class Scope:
         if model.ir_version >= 4:
             stored = {tensor.name for tensor in proto.initializer}
             self.overridable |= stored.intersection(info.name for info in proto.input)
-        for info in (*proto.value_info, *proto.input, *proto.output):
+        for info in (*known.value_info, *proto.input, *known.output):
             self.constants.pop(info.name, None)  # a name of its own, whatever it means outside
             self._describe(info)
         for tensor in proto.initializer:

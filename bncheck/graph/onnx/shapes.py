@@ -37,13 +37,14 @@ def complete(node: onnx.NodeProto, scope: Scope) -> None:
     if known is not None:
         scope.values[name] = replace(scope.values[name], shape=known)
     guess = _GUESSES.get(node.op_type)
-    if guess is None or scope.shape(name) is not None:
+    if guess is None or (scope.shape(name) is not None and scope.values[name].dtype):
         return
     try:
         shape, like = guess(NodeCall(node, scope))
     except (KeyError, UndescribedError):
         return
-    scope.values[name] = Value(name, shape, scope.values[name].dtype or like.dtype)
+    dtype = scope.values[name].dtype or like.dtype
+    scope.values[name] = Value(name, scope.shape(name) or shape, dtype)
 
 
 def _windows(call: NodeCall) -> tuple[Shape | None, Value]:
@@ -61,8 +62,16 @@ def _same(call: NodeCall) -> tuple[Shape | None, Value]:
     return source.shape, source
 
 
+def _first(call: NodeCall) -> tuple[Shape | None, Value]:
+    """Before opset 7 only the second operand was spread, and onnx infers nothing."""
+    if call.scope.opset >= 7:
+        raise UndescribedError
+    return _same(call)
+
+
 _GUESSES: dict[str, Callable[[NodeCall], tuple[Shape | None, Value]]] = {
     **dict.fromkeys(("Conv", "ConvTranspose"), _windows),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _first),
     **dict.fromkeys(("BatchNormalization", "Identity", "Dropout", "Clip"), _same),
     **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Elu"), _same),
     **dict.fromkeys(("Sigmoid", "HardSigmoid", "HardSwish", "Tanh"), _same),

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from bncheck.graph.aten.calls import Call
 from bncheck.graph.dataflow import Shape
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import Spec
-
-#: A call seen as the planner sees it: what it does, and which arguments are its inputs.
-Described = tuple[Spec, tuple[Any, ...]]
-#: What an operator is to the planner; None for a call of it that has no description.
-Describe = Callable[["ProgramCall"], Described | None]
 
 
 class Arguments:
@@ -42,8 +37,8 @@ class Arguments:
         return next((self(name) for name in names if self(name) is not None), None)
 
 
-class ProgramCall(Arguments):
-    """A call as the tables of operators are asked about it.
+class ProgramCall(Arguments, Call):
+    """A call as the tables of operators are asked about it: its tensors are nodes.
 
     `constants` has the numbers of the nodes that have fixed ones.
     """
@@ -59,53 +54,41 @@ class ProgramCall(Arguments):
         return self.node.args
 
     @property
-    def source(self) -> Any:
-        """The first argument, which nearly always is the data."""
-        return self.args[0] if self.args else None
+    def results(self) -> Sequence[Any]:
+        """What torch knows of its results, without their numbers."""
+        value = self.node.meta["val"]
+        return value if isinstance(value, (list, tuple)) else [value]
 
-    @property
-    def rank(self) -> int:
-        """The rank of the source."""
-        return rank_of(self.source)
+    def is_tensor(self, item: Any) -> bool:
+        """Whether it is a node that makes one, or a result."""
+        return isinstance(_known(item), torch.Tensor)
 
-    @property
-    def shape(self) -> Sequence[Any]:
-        """The sizes of the source, in torch's own types."""
-        if not self.rank:
+    def sizes(self, item: Any) -> Sequence[Any]:
+        """A tensor's, in torch's own types."""
+        value = _known(item)
+        if not isinstance(value, torch.Tensor):
             raise UndescribedError
-        sizes: Sequence[Any] = self.source.meta["val"].shape
-        return sizes
+        return value.shape
 
-    def last(self, number: int) -> tuple[int, ...]:
-        """The last `number` axes of the source."""
-        return tuple(range(self.rank - number, self.rank))
+    def named_sizes(self, item: Any) -> Shape | None:
+        """The same as numbers and names."""
+        return shape_and_dtype(_known(item))[0]
 
-    def axis(self, name: str = "dim", axes: int = 0) -> int:
-        """An axis of the source, or of a result of that rank."""
-        return self.whole(name, 0) % (axes or len(self.shape))
+    def dtype(self, item: Any) -> str:
+        """A tensor's."""
+        return shape_and_dtype(_known(item))[1]
 
-    def number(self, name: str, default: Any = None) -> int | float:
-        """An argument that is a number."""
-        value = self(name, default)
-        if not isinstance(value, (int, float)):
-            raise UndescribedError
-        return value
+    def is_fixed(self, item: Any) -> bool:
+        """Whether a node's numbers are."""
+        return item in self.constants
 
-    def whole(self, name: str, default: Any = None) -> int:
-        """An argument that is a whole number."""
-        value = self(name, default)
-        if not isinstance(value, int):
-            raise UndescribedError
-        return value
-
-    def on_source(self, spec: Spec | None) -> Described | None:
-        """With the source as its only input."""
-        return None if spec is None else (spec, (self.source,))
+    def numbers(self, item: Any) -> torch.Tensor | None:
+        """Those of a fixed node."""
+        return self.constants.get(item)
 
 
-def named(describe: Describe, names: str) -> dict[str, Describe]:
-    """Rows of a table of operators: all of these names have one description."""
-    return dict.fromkeys(names.split(), describe)
+def _known(item: Any) -> Any:
+    return item.meta.get("val") if isinstance(item, Node) else item
 
 
 def operator_name(node: Node) -> str:
@@ -136,9 +119,3 @@ def module_path(node: Node) -> str:
         if not key.startswith("_empty"):
             return str(path).removeprefix("L['self'].").removeprefix("L['self']")
     return ""
-
-
-def rank_of(node: Any) -> int:
-    """The rank of the tensor that a node makes, 0 for anything else."""
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    return value.dim() if isinstance(value, torch.Tensor) else 0

@@ -8,9 +8,9 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from bncheck.graph.aten.norms import BATCH_NORMS
 from bncheck.graph.dataflow import Enclosed
 from bncheck.graph.program.calls import module_path, operator_name
-from bncheck.graph.program.norms import BATCH_NORMS
 
 _NORMS = {*BATCH_NORMS, "instance_norm"}
 

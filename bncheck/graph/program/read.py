@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from bncheck.graph.aten.norms import BATCH_NORMS
+from bncheck.graph.aten.pooling import windows
+from bncheck.graph.aten.views import LIKE
 from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value
 from bncheck.graph.program.calls import (
     Arguments,
@@ -18,12 +21,10 @@ from bncheck.graph.program.calls import (
     shape_and_dtype,
 )
 from bncheck.graph.program.constants import Constants
+from bncheck.graph.program.described import described
 from bncheck.graph.program.enclosed import enclosed, owner
-from bncheck.graph.program.norms import BATCH_NORMS
-from bncheck.graph.program.operators import described
-from bncheck.graph.program.pooling import windows
-from bncheck.graph.program.views import LIKE
-from bncheck.graph.specs import Add, Mul, Norm, Spec, Split
+from bncheck.graph.program.recurrent import Recurrence, recurrence
+from bncheck.graph.specs import Add, Mul, Norm, Recurrent, Spec, Split
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -103,7 +104,16 @@ class _Reader:
         tensor = self.constants.stored.get(node.name)
         native = tensor is not None and dtype in _NATIVE
         stored = (lambda: tensor.detach().cpu().numpy()) if native else None  # type: ignore[union-attr]
-        self.values[node.name] = Value(node.name, shape, dtype, numbers, label, stored)
+        origin = self._origin(node) if fixed and not label else ()
+        self.values[node.name] = Value(
+            node.name, shape, dtype, numbers, label, stored, made_from=origin
+        )
+
+    def _origin(self, node: Node) -> tuple[str, ...]:
+        """The parameters that fixed numbers are computed from."""
+        sources = [self.values[source.name] for source in node.all_input_nodes]
+        labels = (name for v in sources for name in (v.label, *v.made_from) if name)
+        return tuple(dict.fromkeys(labels))
 
     def _call(self, node: Node) -> None:
         fixed = self.constants.add_call(node)
@@ -114,6 +124,10 @@ class _Reader:
         steps = windows(call)
         if steps is not None:
             self._windows(node, steps)
+            return
+        recurrent = recurrence(node)
+        if recurrent is not None and all(p in self.constants for p in recurrent.parameters):
+            self._recurrent(node, recurrent)
             return
         spec, inputs = described(call)
         names = [self._input(node, i, item, spec) for i, item in enumerate(inputs)]
@@ -137,6 +151,28 @@ class _Reader:
         label, kind = self._label(node, second), operator_name(node)
         self.ops.append(Op(between, first, (source,), (between,), label, kind))
         self.ops.append(Op(node.name, second, (between,), (node.name,), label, kind))
+
+    def _recurrent(self, node: Node, parts: Recurrence) -> None:
+        """One operation; the first matrices of both directions are one on top of the other."""
+        names = (
+            self._joined(node, "weight", [parts.parameters[place] for place in parts.weights]),
+            self._joined(node, "bias", [parts.parameters[place] for place in parts.biases]),
+        )
+        rest = [n.name for n in node.all_input_nodes if n is not parts.source]
+        spec = Recurrent(bool(parts.biases))
+        inputs = (parts.source.name, *names, *rest)
+        kind = operator_name(node)
+        self.ops.append(Op(node.name, spec, inputs, (node.name,), self._label(node, spec), kind))
+
+    def _joined(self, node: Node, role: str, parts: list[Node]) -> str | None:
+        if not parts:
+            return None
+        values, name = [self.values[part.name] for part in parts], f"{node.name}:{role}"
+        sizes = [part.meta["val"].shape for part in parts]
+        shape = (sum(size[0] for size in sizes), *sizes[0][1:])
+        numbers = lambda: np.concatenate([_floats(self.constants[part]) for part in parts])  # noqa: E731
+        self.values[name] = Value(name, shape, values[0].dtype, numbers)
+        return name
 
     def _piece(self, node: Node, index: int) -> str:
         """Output `index` of a call with several: the node that takes it, where there is one."""

@@ -101,8 +101,8 @@ class Model:
     """Which part of the checkpoint: ema, state_dict."""
     model: str | None = None
     """TARGET:CALLABLE; imported and called, which runs its code."""
-    model_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    """Arguments of the callable."""
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the callable; '@net.yaml' is the content of a file."""
     data: str | None = None
     """A file, a folder of images, or TARGET:CALLABLE."""
     samples: Count | None = None
@@ -155,6 +155,8 @@ class Settings:
     """Lowest severity that makes the exit code 1; default 'error'."""
     baseline: str | None = None
     """Findings in this file are known and do not fail."""
+    docs_url: str | None = None
+    """Where your copy of the documentation lies; reports link to its page of each rule."""
     against: Against = Against()
     """What --against allows."""
     models: Mapping[str, Model] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import numpy as np
 from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.drifting.report import DriftReport
+from bncheck.reading.record_snapshot import BATCH_PART
 from bncheck.reporting import heat
 from bncheck.reporting.document import Detail, Document, Fact, Table, standing_of
 from bncheck.reporting.documents.movement import figures, settled_at, variance_sparks
@@ -46,7 +47,8 @@ def _what(movement: Movement) -> str:
     snapshots = movement.snapshots
     labels = f"{snapshots[0].label} to {snapshots[-1].label}"
     seen = f", measured on {movement.samples:,} samples" if movement.samples else ""
-    how = seen or ", from the files' running statistics"
+    batches = ", from the batches of recorded steps" if movement.key == BATCH_PART else ""
+    how = seen or batches or ", from the files' running statistics"
     return (
         f"{count(len(snapshots), 'snapshot')}, {visible(labels, None)}; "
         f"{count(len(movement.layers), 'layer')}{how}"
@@ -91,6 +93,8 @@ def _settled(movement: Movement) -> str:
 
 def _lag(movement: Movement) -> list[str]:
     """How far the running statistics are behind the weights: measured, or from their own speed."""
+    if movement.key == BATCH_PART:
+        return []
     if movement.source is Basis.DATA:
         lag, start = (
             movement.lag,

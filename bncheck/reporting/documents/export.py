@@ -9,7 +9,7 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.folding.result import FoldReport
 from bncheck.reporting.document import Detail, Document, Fact, Table
-from bncheck.reporting.documents.fold import decisions_table
+from bncheck.reporting.documents.fold import counted, decisions_table
 from bncheck.reporting.documents.parity import levels_table, sentence
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sides import Port
@@ -54,10 +54,9 @@ def _facts(report: ExportReport) -> Iterator[str]:
 
 
 def _folded(fold: FoldReport) -> str:
-    total = len(fold.batchnorms)
-    if not total:
+    if not fold.batchnorms:
         return "no BatchNorm in it"
-    parts = [f"{fold.folded} of {count(total, 'BatchNorm')} folded"]
+    parts = [f"{counted(fold)} folded"]
     forms = {decision.into for decision in fold.batchnorms if decision.status == "rewritten"}
     form = forms.pop()[0] if len(forms) == 1 else "calls of another kind"
     parts += [f"{fold.rewritten} rewritten, each as {form}"] if fold.rewritten else []

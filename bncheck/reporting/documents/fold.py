@@ -48,16 +48,40 @@ def _verdict(report: FoldReport, dry_run: bool) -> tuple[str, Severity | None]:
 
 
 def _facts(report: FoldReport, dry_run: bool, says_where: bool) -> Iterator[Fact]:
-    total = len(report.batchnorms)
     verb = "can be folded" if dry_run else "folded"
-    text = f"{report.folded} of {count(total, 'BatchNorm')} {verb}"
-    yield Fact(text if total else "no BatchNorm in it, so there is nothing to fold")
+    text = f"{counted(report)} {verb}"
+    yield Fact(text if report.batchnorms else "no BatchNorm in it, so there is nothing to fold")
+    if report.parts:
+        yield from _by_parts(report)
     if report.parity is not None:
         yield Fact(_parity(report.parity))
     if report.flushed:
         yield Fact(f"{count(report.flushed, 'subnormal number')} flushed to 0")
     if says_where:
         yield _destination(report)
+
+
+def _by_parts(report: FoldReport) -> Iterator[Fact]:
+    """Which parts are one graph, and which are not and why."""
+    names = [layer_name(part.name) for part in report.parts if part.folded]
+    whole = f"the model {visible(report.whole)}; " if report.whole else ""
+    yield Fact(f"{whole}folded by parts: {_AND.sub(' and ', ', '.join(names))}")
+    for part in report.parts:
+        if not part.folded:
+            yield Fact(f"{layer_name(part.name)} is not folded whole: it {visible(part.reason)}")
+
+
+def counted(report: FoldReport) -> str:
+    """3 of 4 BatchNorms and 12 of 13 LayerNorms: how many of each kind went into other calls."""
+    totals = report.by_kind()
+    parts = (f"{t.folded} of {count(t.total, kind)}" for kind, t in totals.items())
+    return _AND.sub(" and ", ", ".join(parts))
+
+
+def _noun(decisions: Sequence[Decision]) -> str:
+    """What to call these norms."""
+    kinds = {decision.kind.value for decision in decisions}
+    return kinds.pop() if len(kinds) == 1 else "norm"
 
 
 def _parity(parity: Parity) -> str:
@@ -132,7 +156,7 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
     return Group(
         "kept",
         severity,
-        names if len(group) == 1 else f"{len(group)} BatchNorms: {names}",
+        names if len(group) == 1 else f"{count(len(group), _noun(group))}: {names}",
         lines,
         (first.hint,) if first.hint else (),
         "BN403" if first.overflow else "BN402",
@@ -144,7 +168,7 @@ def decisions_table(report: FoldReport, detail: Detail) -> Table:
     """A row for each that went, with where it went; what stays is among the groups."""
     went = [d for d in report.batchnorms if d.status is not Status.KEPT]
     columns = {
-        "BatchNorm": [d.name or "(root)" for d in went],
+        _noun(went or report.batchnorms): [d.name or "(root)" for d in went],
         "status": [d.status.value for d in went],
         "went into": [", ".join(d.into) or "nothing (it is an identity)" for d in went],
         "through": [", ".join(d.through) for d in went],
@@ -154,5 +178,8 @@ def decisions_table(report: FoldReport, detail: Detail) -> Table:
         del columns["status"]
     shown = {title: cells for title, cells in columns.items() if any(cells)}
     return Table(
-        "BatchNorms", tuple(shown), tuple(zip(*shown.values(), strict=True)), detail=detail
+        f"{_noun(went or report.batchnorms)}s",
+        tuple(shown),
+        tuple(zip(*shown.values(), strict=True)),
+        detail=detail,
     )

@@ -22,11 +22,13 @@ from bncheck.reporting.visible import visible
 if TYPE_CHECKING:
     from bncheck.layers.norm_layer import NormLayer
     from bncheck.reading.tensors import Array
+    from bncheck.reporting.figures import Bars
 
 _COMMAND: Final = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
 _NOT_CHECKED: Final = (
     "not checked: whether the statistics fit what the layers see (--model and --data do)"
 )
+_ONLY_NUMBERS: Final = "no running statistics: only the numbers of these layers were checked"
 _ORIGINS: Final = {
     "file": "from the file",
     "option": "from {option}",
@@ -77,27 +79,31 @@ def document(report: InspectReport, _path: str = "") -> Document:
     """One checkpoint, or module in memory."""
     facts = [Fact(_what(report))]
     details: tuple[Fact, ...] = ()
+    figures: tuple[Bars, ...] = ()
     tables = [_layers(report.layers)] if report.layers else []
-    if any(layer.tracked for layer in report.layers):
+    tracked = {layer.name for layer in report.layers if layer.tracked}
+    if tracked:
         facts.append(Fact(_assumptions(report), quiet=True))
+    elif report.layers:
+        facts.append(Fact(_ONLY_NUMBERS, quiet=True))
     standing = standing_of(report.findings)
     if known := report.summary.known:
         facts.append(Fact(f"{count(known, 'known finding')} left out: in the baseline"))
-    if report.measurement is None and standing is None and len(facts) > 1:
+    if report.measurement is None and standing is None and tracked:
         facts.append(Fact(_NOT_CHECKED, quiet=True))
     if report.measurement is not None:
         from bncheck.reporting.documents import measured
 
         facts += measured.facts(report.measurement)
-        tracked = {layer.name for layer in report.layers if layer.tracked}
         reasons = {n: why for n, why in report.unmeasured().items() if n in tracked}
         facts += measured.unmeasured(reasons)
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
         tables.append(measured.table(report.measurement, shown))
         details = tuple(measured.details(report.measurement))
+        figures = tuple(measured.figures(report.measurement))
     return Document(
         "inspect", report.subject, report.word, standing, tuple(facts),
-        report.findings, tuple(tables), details=details, next_steps=_commands(report),
+        report.findings, tuple(tables), figures, details, next_steps=_commands(report),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
+from bncheck.reporting.figures import Bar, Bars
 from bncheck.reporting.visible import layer_name, visible
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _SIZES: Final = (1, 4, 16, 64, 256, 1024)
 
 #: What standardising must gain for the input features to be shown unasked.
 _WORTH_SAYING: Final = 100
+#: Features that are drawn.
+_BARS: Final = 16
 
 
 def facts(measurement: Measurement) -> Iterator[Fact]:
@@ -169,6 +172,39 @@ def details(measurement: Measurement) -> Iterator[Fact]:
                 f"shape of {visible(m.layer.name)}",
                 detail=Detail.VERBOSE,
             )
+
+
+def figures(measurement: Measurement) -> Iterator[Bars]:
+    """The scales of the input features, where standardising them would gain much."""
+    features = measurement.features
+    c = None if features is None else features.conditions
+    if features is None or c is None or c.gain < _WORTH_SAYING:
+        return
+    places = _shown_features(features, (c.steepest, c.flattest))
+    scales = tuple(
+        Bar(f"feature {i}", float(features.sd[i]), i in (c.steepest, c.flattest)) for i in places
+    )
+    numbers = (("as they are", c.raw), ("centred", c.centred), ("standardised", c.standardised))
+    conditions = tuple(Bar(name, value, name == "as they are") for name, value in numbers)
+    more = (
+        f" ({len(places)} of {features.sd.size} features)" if len(places) < len(features.sd) else ""
+    )
+    yield Bars(
+        "Scales of the input features",
+        f"The error surface is {c.raw:.3g} times as steep in its steepest direction (feature "
+        f"{c.steepest}) as in its flattest (feature {c.flattest}), and {c.standardised:.3g} times "
+        "with standardised features. Scales are logarithmic.",
+        ((f"standard deviation{more}", scales), ("condition number", conditions)),
+    )
+
+
+def _shown_features(features: InputFeatures, wanted: tuple[int, ...]) -> list[int]:
+    """Those that are wanted, and the widest and narrowest of those that vary, in their order."""
+    order = sorted(
+        (i for i, sd in enumerate(features.sd) if sd > 0), key=lambda i: float(features.sd[i])
+    )
+    ends = order if len(order) <= _BARS else [*order[: _BARS // 2], *order[-_BARS // 2 :]]
+    return sorted({*ends, *(i for i in wanted if features.sd[i] > 0)})
 
 
 def _features(features: InputFeatures) -> str:

@@ -137,10 +137,49 @@
     })];
   }
 
+  const many = [...hues, "#c2365b", "#7a8b23", "#2aa0a4", "#8a6d4b"];
+
+  function lines(figure) {
+    const traces = [];
+    const named = new Set();
+    figure.curves.forEach((curve) => {
+      const hue = many[curve.group % many.length];
+      const line = { type: "scatter", x: curve.x, legendgroup: curve.name, showlegend: false };
+      if (curve.low.length) {
+        const edge = { mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
+        traces.push(Object.assign({}, line, edge, { y: curve.low }));
+        traces.push(Object.assign({}, line, edge, {
+          y: curve.high, fill: "tonexty", fillcolor: hue + "2e" }));
+      }
+      const number = (value) => (value === null ? "unknown" : value.toPrecision(3));
+      traces.push(Object.assign({}, line, {
+        y: curve.y, name: plain(curve.name), showlegend: !named.has(curve.name),
+        mode: curve.x.length > 40 ? "lines" : "lines+markers",
+        line: { color: hue, width: 2 }, marker: { size: 5 }, hoverinfo: "text",
+        text: curve.y.map((value, i) => "<b>" + plain(curve.name) + "</b><br>" +
+          plain(figure.ticks[curve.x[i]] || figure.x_title + " " + curve.x[i]) + "<br>" +
+          plain(figure.y_title) + " " + number(value) + (curve.low.length ?
+          " (" + number(curve.low[i]) + " to " + number(curve.high[i]) + ")" : "")),
+      }));
+      named.add(curve.name);
+    });
+    const plainAxis = { automargin: true, gridcolor: colour("--grid"), zeroline: false,
+      fixedrange: true };
+    const below = figure.ticks.length ? axis(figure.ticks) : plainAxis;
+    return [traces, layout({
+      height: 340, showlegend: named.size > 1,
+      xaxis: Object.assign({}, below, { title: { text: plain(figure.x_title) } }),
+      yaxis: Object.assign({}, plainAxis, {
+        type: figure.log ? "log" : "linear", title: { text: plain(figure.y_title) } }),
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    })];
+  }
+
   function draw(place, figure) {
     const at = (part) => document.getElementById("plot-" + place + part);
-    if (figure.kind === "heatmap") {
-      Plotly.react(at(""), ...heatmap(figure), config);
+    if (figure.kind !== "distributions") {
+      const drawn = figure.kind === "heatmap" ? heatmap(figure) : lines(figure);
+      Plotly.react(at(""), ...drawn, config);
       return;
     }
     const layer = figure.layers[Number(at("-layer").value)];

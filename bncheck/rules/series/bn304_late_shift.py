@@ -9,6 +9,7 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
+from bncheck.rules.series.resets import resets_of
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Floats, Movement
@@ -25,20 +26,23 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
     """A layer that had been moving calmly jumped from one snapshot to the next.
 
     Other data, another preparation of it, a learning rate that went up, a loss that blew up and
-    recovered, or a checkpoint resumed without its buffers. Falling learning rates move statistics
-    too, but not like this.
+    recovered. Falling learning rates move statistics too, but not like this; a checkpoint that was
+    resumed without its buffers is BN305.
 
     Criterion: W2 to the snapshot before from 0.40, and more than 4 times the median of what the
     layer moved in the last 3 intervals (at least 2), each stretched to the length of this one
-    where the steps are known.
+    where the steps are known. In a record what is usual also grows with the learning rate, as far
+    as that was as high before: a planned restart moves statistics no further than the beginning.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
-    gaps = _gaps(movement)
+    gaps, rates = _gaps(movement), _rates(movement)
     for name, row in zip(movement.layers, movement.to_previous, strict=True):
+        # What is lost comes back, which is no jump of its own.
+        lost = {reset.place + later for reset in resets_of(movement, name) for later in (0, 1, 2)}
         for place in np.flatnonzero(row >= movement.thresholds.w2_error).tolist():
-            usual = _usual(row, gaps, place) if place > _BEFORE else float("inf")
-            if row[place] > _FACTOR * usual:
+            usual = _usual(row, gaps, rates, place) if place > _BEFORE else float("inf")
+            if row[place] > _FACTOR * usual and place not in lost:
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
                 yield self.finding(
                     Severity.WARNING,
@@ -62,9 +66,22 @@ def _gaps(movement: Movement) -> Floats:
     return gaps if bool(np.all(gaps[1:] > 0)) else np.ones(len(steps))
 
 
-def _usual(row: Floats, gaps: Floats, place: int) -> float:
-    """What the layer moved in the intervals before, stretched to this one's length: the median."""
+def _rates(movement: Movement) -> Floats:
+    """The learning rate of every interval, no higher than it had been before; NaN if unknown."""
+    rates = []
+    for snapshot in movement.snapshots:
+        told = snapshot.training
+        known = [rate for rate in (told.lr, told.peak_lr) if rate is not None] if told else []
+        rates.append(min(known) if len(known) == 2 else float("nan"))
+    return np.array(rates)
+
+
+def _usual(row: Floats, gaps: Floats, rates: Floats, place: int) -> float:
+    """What the layer moved before, stretched to this interval's length and rate: the median."""
     earlier = np.arange(max(1, place - _LOOK_BACK), place)
     stretch = np.maximum(gaps[place] / gaps[earlier], 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        faster = np.nan_to_num(rates[place] / rates[earlier], nan=1.0, posinf=1.0)
+    stretch = stretch * np.maximum(faster, 1.0)
     moved = row[earlier] * stretch
     return float(np.nanmedian(moved)) if np.isfinite(moved).any() else float("inf")

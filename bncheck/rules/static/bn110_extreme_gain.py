@@ -8,6 +8,7 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
+from bncheck.layers.facts import median
 from bncheck.rules.rule import Network, Rule, rule
 
 _SPREAD = 100.0
@@ -38,8 +39,8 @@ def extreme_gain(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
         if scale.shape != var.shape or not np.isfinite(scale).all():
             continue
         gain = scale / np.sqrt(var + layer.eps.value) if layer.eps.value > 0 else scale
-        median = float(np.median(gain))
-        extreme = (gain > _SPREAD * median) & (median > 0)
+        middle = median(gain)
+        extreme = (gain > _SPREAD * middle) & (middle > 0)
         extreme |= (var < _NEAR_EPS * layer.eps.value) & (scale > _MATTERS)
         if extreme.any():
             number, most = int(extreme.sum()), float(gain[extreme].max())
@@ -47,9 +48,9 @@ def extreme_gain(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
                 Severity.INFO,
                 layer.name,
                 f"{number} of {count(layer.channels, 'channel')} with a disproportionate gain, "
-                f"up to {most:.3g} (median {median:.3g})",
+                f"up to {most:.3g} (median {middle:.3g})",
                 "nothing in float; quantise per channel",
                 channels=number,
                 gain=most,
-                median=median,
+                median=middle,
             )

@@ -8,6 +8,7 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
+from bncheck.layers.facts import median
 from bncheck.rules.rule import Network, Rule, rule
 
 _SHARE = 1e-2
@@ -39,7 +40,7 @@ def vanishing_scale(self: Rule[Network, Finding], network: Network) -> Iterator[
                 channels=layer.channels,
             )
             continue
-        small = int((scale < _SHARE * float(np.median(scale))).sum())
+        small = int((scale < _SHARE * median(scale)).sum())
         if small:
             yield self.finding(
                 Severity.INFO,

@@ -39,14 +39,16 @@ def other_weights(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
     the next BatchNorm must have stored. Where it has not, the statistics were taken with other
     weights: channels in another order, turned signs, buffers of another run or epoch.
 
-    Criterion: with a graph (ONNX, or --model with --data where data and statistics differ) an error
-    where the correlation over channels is below .5 and the means are off by .2 standard deviations
-    and more, while the median of the other layers is .85 and more. An ONNX model is warned about as
-    a whole where no layer is that sound, and where the median deviation of four layers or more is
-    above .3 standard deviations. From the order of the tensors in a file alone, only a warning for
-    the whole: a median correlation below .3 over at least four neighbours, of which not a quarter
-    is above .5. Layers of fewer than 8 channels are not judged, nor what lies behind an operation
-    that is not understood. At most 64 MiB of weights are read from a file, the smallest first.
+    Criterion: with a graph an error where the correlation over channels is below .5 and the means
+    are off by .2 standard deviations and more, while the median of the other layers is .85 and
+    more. A graph is what an ONNX file, a .pt2 archive and TorchScript say of their calls, the order
+    of a Sequential in a pickled module, and the forward of --model (with --data where data and
+    statistics differ). It is warned about as a whole where no layer is that sound, and where the
+    median deviation of four layers or more is above .3 standard deviations. From the order of the
+    tensors in a file alone, only a warning for the whole: a median correlation below .3 over at
+    least four neighbours, of which not a quarter is above .5. Layers of fewer than 8 channels are
+    not judged, nor what lies behind an operation that is not understood. At most 64 MiB of weights
+    are read from a file, the smallest first.
 
     It is blind to variances, and to an average of near weights. Measured on four networks of
     others: the 97 sound layers have .96 and more, and 94 of 97 are found with their channels in

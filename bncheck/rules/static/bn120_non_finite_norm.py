@@ -27,8 +27,9 @@ def non_finite_norm(self: Rule[Network, Finding], network: Network) -> Iterator[
     Fix: go back to a checkpoint whose weights are finite; look at the loss and at gradient
     clipping.
     """
+    others = {norm.name for norm in network.other_norms}
     for layer in network.layers:
-        if layer.plain_norm:
+        if layer.plain_norm and layer.name not in others:
             tensors = {"weight": layer.weight, "bias": layer.bias}
             yield from _found(self, layer.name, layer.kind.value, tensors)
     for norm in network.other_norms:

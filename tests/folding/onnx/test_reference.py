@@ -53,3 +53,36 @@ def test_small_integers_have_a_step_for_each_place_of_an_axis(opset: int) -> Non
     node = helper.make_node("DequantizeLinear", ["x", "s", "z"], ["y"], axis=0)
     right = (x.astype(np.float32) - zero[:, None]) * step[:, None]
     np.testing.assert_array_equal(_run(node, opset, x, s=step, z=zero), right)
+
+
+_POOLS = [
+    ("MaxPool", {"kernel_shape": [3, 2], "strides": [2, 3], "pads": [1, 0, 2, 1]}),
+    ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    ("MaxPool", {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]}),
+    ("MaxPool", {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 2, 0]}),
+    ("AveragePool", {"kernel_shape": [3, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+    ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 1, 2]}),
+    ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1,
+                     "count_include_pad": 1, "pads": [1, 1, 1, 1]}),
+    ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "settings"), _POOLS)
+@pytest.mark.parametrize("size", [(7, 9), (8, 8)])
+def test_pooling_is_what_onnxruntime_computes(
+    kind: str, settings: dict[str, Any], size: tuple[int, int]
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    x = np.random.default_rng(0).normal(-3, 1, (2, 3, *size)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x"], ["y"], **settings)], "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    (right,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    for side in (evaluator(model), in_float64(model)):
+        (found,) = side.run(None, {"x": x})
+        np.testing.assert_allclose(np.asarray(found), right, rtol=1e-5, atol=1e-6)

@@ -151,8 +151,57 @@ NEIGHBOURS: dict[str, Pattern] = {
     ),
     "conv_add_input_bn": Pattern(
         net(lambda s, x: s.bn(s.a(x) + x), a=conv(3, 3, padding=1), bn=bn(3)),
+    ),
+    "conv_subtract_input_bn": Pattern(
+        net(lambda s, x: s.bn(torch.sub(x, s.a(x), alpha=0.5)), a=conv(3, 3, padding=1), bn=bn(3)),
+    ),
+    "grouped_conv_add_input_bn": Pattern(
+        net(lambda s, x: s.bn(x + s.a(x)), a=conv(6, 6, padding=1, groups=3), bn=bn(6)), (6, 9, 9)
+    ),
+    "linear_add_input_bn": Pattern(
+        net(lambda s, x: s.bn(s.a(x) + x), a=lambda: nn.Linear(5, 5), bn=lambda: nn.BatchNorm1d(5)),
+        (5,),
+    ),
+    "conv_conv1_add_input_bn": Pattern(
+        net(
+            lambda s, x: s.bn(s.a(x) + s.b(x) + x),
+            a=conv(4, 4, padding=1, groups=4),
+            b=lambda: nn.Conv2d(4, 4, 1, groups=4),
+            bn=bn(4),
+        ),
+        (4, 9, 9),
+    ),
+    "conv_add_input_conv1_bn": Pattern(
+        net(
+            lambda s, x: s.bn((s.a(x) + x) + s.b(x)),
+            a=conv(4, 4, padding=1),
+            b=lambda: nn.Conv2d(4, 4, 1),
+            bn=bn(4),
+        ),
+        (4, 9, 9),
+    ),
+    "two_identities": Pattern(
+        net(
+            lambda s, x: s.n(s.b(y := s.bn(s.a(x) + x)) + y),
+            a=conv(3, 3, padding=1),
+            bn=bn(3),
+            b=conv(3, 3, padding=1),
+            n=bn(3),
+        ),
+    ),
+    "conv_off_centre_add_input_bn": Pattern(
+        net(lambda s, x: s.bn(s.a(nn.functional.pad(x, (2, 0, 2, 0))) + x), a=conv(3, 3), bn=bn(3)),
         kept=1,
         reason="input of the model",
+    ),
+    "conv_of_another_add_input_bn": Pattern(
+        net(lambda s, x: s.bn(s.a(x * x) + x), a=conv(3, 3, padding=1), bn=bn(3)),
+        kept=1,
+        reason="input of the model",
+    ),
+    "conv_read_elsewhere_add_input_bn": Pattern(
+        net(lambda s, x: s.bn((y := s.a(x)) + x) + y, a=conv(3, 3, padding=1), bn=bn(3)),
+        kept=1,
     ),
     "concat_input_bn": Pattern(
         net(lambda s, x: s.bn(torch.cat([s.a(x), x], 1)), a=conv(3, 3, padding=1), bn=bn(6)),

@@ -11,11 +11,13 @@ import torch.nn.functional as F  # noqa: N812
 from bncheck.folding.planner.backwards import pull
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.draft import Draft, Moving, Step
+from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push
 from bncheck.folding.planner.maps import Stuck
-from bncheck.folding.planner.normalisations import affine_of, find_normalisations
+from bncheck.folding.planner.normalisations import affine_of
 from bncheck.folding.planner.skip import pull_with_skip
 from bncheck.folding.planner.sums import ConstantWay, Shift, combinations
+from bncheck.folding.program.fold import fold
 from bncheck.graph import specs
 from tests.folding.random_graphs import Net
 
@@ -112,3 +114,27 @@ def test_all_ways_are_tried_but_the_usual_one() -> None:
     assert ways[-1] == {3: Shift.HALVES, 1: ConstantWay.SHIFTED}
     assert not list(combinations({}))
     assert len(list(combinations(dict.fromkeys(range(9), Shift)))) == 26
+
+
+class _Counting(torch.nn.Module):
+    """A weight that changes at every call, and one that depends on the input."""
+
+    def __init__(self, by_input: bool) -> None:
+        super().__init__()
+        self.by_input = by_input
+        self.register_buffer("kernel", torch.randn(4, 3, 1, 1))
+        self.norm = torch.nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel = self.get_buffer("kernel")
+        weight = kernel * x.mean() if self.by_input else kernel.add_(1.0)
+        y: torch.Tensor = self.norm(F.conv2d(x, weight))
+        return y
+
+
+@pytest.mark.parametrize("by_input", [False, True])
+def test_the_reason_says_what_a_weight_is_computed_from(by_input: bool) -> None:
+    (decision,) = fold(_Counting(by_input).eval(), torch.randn(2, 3, 4, 4)).batchnorms
+    assert decision.status == "kept"
+    assert ("computed from the input" in decision.reason) == by_input
+    assert ("of stored numbers" in decision.reason) != by_input

@@ -28,7 +28,7 @@ def _model(nodes: Sequence[onnx.NodeProto], numbers: dict[str, list[int]]) -> on
 
 
 def _followed(model: onnx.ModelProto) -> dict[str, tuple[Dim, ...]]:
-    scope = Scope(model.graph, model, None)
+    scope = Scope(model.graph, model.graph, model, None)
     _read(model.graph, scope, "graph")
     return scope.sizes
 

@@ -203,4 +203,4 @@ def test_without_a_configuration_nothing_heavy_is_imported(tmp_path: Path) -> No
 
     assert loaded("inspect", "net.safetensors") == "[] 0\n"
     (tmp_path / "pyproject.toml").write_text(NET + "checkpoint = '*.safetensors'\n")
-    assert loaded("gate") == "['pydantic'] 0\n"
+    assert loaded("gate") == "[] 0\n"

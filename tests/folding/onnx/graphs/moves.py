@@ -64,6 +64,15 @@ def shuffled() -> onnx.ModelProto:
     return model(nodes, weights)
 
 
+def conv_and_identity() -> onnx.ModelProto:
+    weights = {"conv.weight": numbers(3, 3, 3, 3), **norm(3)}
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["x", "c"], ["s"]), bn("s", "y"),
+    ]  # fmt: skip
+    return model(nodes, weights)
+
+
 def two_norms_of_a_split() -> onnx.ModelProto:
     weights = {
         "conv.weight": numbers(6, 3, 3, 3), **norm(2), **norm(4, prefix="bn2"),
@@ -123,6 +132,7 @@ def frames() -> onnx.ModelProto:
 _HALF = np.array([1, 1, 2, 2], dtype=np.float32)
 
 MOVES: Table = {
+    "conv_and_identity": (conv_and_identity, 0),
     "depth_to_space_crd": (
         between(("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, ()), channels=2, out=8), 0,
     ),

@@ -1,0 +1,107 @@
+"""`bncheck watch`."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bncheck.cli import console
+from bncheck.cli.files import check_files
+from bncheck.cli.groups import expanded
+from bncheck.cli.options import OutputOption
+from bncheck.cli.policy import PolicyOptions
+from bncheck.cli.reporting import Delivery, PictureOptions
+from bncheck.core.errors import BncheckError
+
+if TYPE_CHECKING:
+    from bncheck.cli.policy import Tally
+    from bncheck.recording.watching import Watch, WatchReport
+    from bncheck.reporting.formats import Said
+
+
+@expanded
+def watch(
+    record: Annotated[
+        Path, typer.Argument(metavar="RECORD", help="The folder that a Recorder writes.")
+    ],
+    *,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="NAME", help="Another model of the record: ema.")
+    ] = None,
+    interval: Annotated[
+        float,
+        typer.Option("--interval", min=0.1, metavar="S", help="Seconds between two looks."),
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print once, also on a terminal.")] = False,
+    output: OutputOption = None,
+    policy_options: PolicyOptions,
+    reporting: PictureOptions,
+) -> int:
+    """Watch a training that bncheck.recording records.
+
+    On a terminal the report is rewritten in place, and the files of -o and --report with it, until
+    Ctrl-C (exit code 130). Off a terminal it is printed once.
+    """
+    from bncheck.recording.watching import Watch
+
+    delivery = reporting.delivery(output)
+    tally = policy_options.tally()
+    check_files([record], (), tally, delivery)
+    policy = tally.policy
+    watched = Watch(record, key or "", policy.select, policy.ignore)
+    live = not once and sys.stdout is not None and sys.stdout.isatty()
+    if live and delivery.is_text:
+        _follow(watched, tally, delivery, interval)
+    report = tally.count(watched.look())
+    delivery.deliver(_said(report), tally)
+    return tally.finish(report.findings)
+
+
+def _said(report: WatchReport) -> Said:
+    from bncheck.reporting.documents.watch import document
+    from bncheck.reporting.formats import said
+
+    return said(report.to_dict, lambda: document(report))
+
+
+def _follow(watched: Watch, tally: Tally, delivery: Delivery, interval: float) -> None:
+    """Show it again and again, until an interrupt ends it."""
+    from rich.live import Live
+    from rich.text import Text
+
+    terminal = console.result_console(delivery.no_color)
+    seen, shown = None, Text("waiting for the first snapshot")
+    with Live(shown, console=terminal, auto_refresh=False, vertical_overflow="crop") as screen:
+        while True:
+            now = watched.changed()
+            if now != seen:
+                try:
+                    report = tally.count(watched.look())
+                    delivery.write(_said(report), tally)
+                    shown = Text.from_ansi(_drawn(report, terminal.width, delivery))
+                except BncheckError as error:  # it is being written, or not there yet
+                    shown = Text(str(error))
+                seen = now
+            screen.update(shown, refresh=True)
+            time.sleep(interval)
+
+
+def _drawn(report: WatchReport, width: int, delivery: Delivery) -> str:
+    """The report as the terminal would show it."""
+    from rich.console import Console
+
+    from bncheck.reporting import text
+
+    page = io.StringIO()
+    own = console.result_console(delivery.no_color)
+    drawing = Console(
+        file=page, width=width, force_terminal=own.is_terminal, markup=False, highlight=False,
+        emoji=False, no_color=own.no_color,
+    )  # fmt: skip
+    text.show(drawing, _said(report).pages(), verbose=delivery.verbose)
+    return page.getvalue()

@@ -1,0 +1,56 @@
+"""Which norms a plan is about, and what kinds of them there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+
+
+class Norms(StrEnum):
+    """The norms to fold: those that are a fixed map, or the affine of every other one, too."""
+
+    BATCH = "batch"
+    ALL = "all"
+
+
+class Family(StrEnum):
+    """What people call a norm."""
+
+    BATCH = "BatchNorm"
+    INSTANCE = "InstanceNorm"
+    LAYER = "LayerNorm"
+    RMS = "RMSNorm"
+    GROUP = "GroupNorm"
+    WEIGHT = "WeightNorm"
+    SPECTRAL = "SpectralNorm"
+
+
+#: The parameters that a weight is computed from, as torch names them in either generation.
+_DIRECTION = re.compile(r"(?:\.original|_)[01gv]$")
+_VECTOR = re.compile(r"_u$")
+
+_BY_KIND = {
+    "instance_norm": Family.INSTANCE,
+    "InstanceNormalization": Family.INSTANCE,
+    "group_norm": Family.GROUP,
+    "native_group_norm": Family.GROUP,
+    "GroupNormalization": Family.GROUP,
+    "rms_norm": Family.RMS,
+    "RMSNormalization": Family.RMS,
+    "layer_norm": Family.LAYER,
+    "native_layer_norm": Family.LAYER,
+    "LayerNormalization": Family.LAYER,
+}
+
+
+def computed_weight(names: Sequence[str]) -> Family | None:
+    """What computes a weight from parameters of these names: a Weight or a Spectral Norm."""
+    if any(map(_VECTOR.search, names)):
+        return Family.SPECTRAL
+    return Family.WEIGHT if len(names) == 2 and all(map(_DIRECTION.search, names)) else None
+
+
+def family_of(kind: str) -> Family:
+    """The family of a call that is a norm, by its operator."""
+    return _BY_KIND.get(kind, Family.BATCH)

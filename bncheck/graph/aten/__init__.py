@@ -1,0 +1,1 @@
+"""The table of torch's operators, by their names in aten; needs no torch."""

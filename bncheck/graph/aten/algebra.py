@@ -1,0 +1,178 @@
+"""Calls that compute with parameters, and sums, products and rectifiers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bncheck.graph import products
+from bncheck.graph.aten.calls import Call, Describe, Described, named
+from bncheck.graph.convolutions import conv, each, transposed
+from bncheck.graph.specs import Add, Bilinear, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
+
+_PADDINGS = {"same": None, "valid": 0}
+
+
+def _convolution(call: Call) -> Described | None:
+    if call("transposed"):
+        return _transposed(call)
+    source, weight, padding = call("input"), call("weight"), call("padding")
+    if call.rank_of(weight) - call.rank_of(source) not in (0, 1):  # 1: an image without a batch
+        return None
+    amounts = _PADDINGS[padding] if isinstance(padding, str) else padding
+    groups, kernel = call.whole("groups"), _kernel(call)
+    spec = conv(groups, kernel, call("stride"), call("dilation"), amounts, amounts)
+    return spec, (source, weight, call("bias"))
+
+
+def _transposed(call: Call) -> Described | None:
+    source, weight = call("input"), call("weight")
+    if call.rank_of(weight) - call.rank_of(source) not in (0, 1):
+        return None
+    batched = call.rank_of(source) == call.rank_of(weight)  # if not, folding it takes other moves
+    plain = batched and not any(each(call("padding"), 1) + each(call("output_padding"), 1))
+    groups, kernel = call.whole("groups"), _kernel(call)
+    spec = transposed(groups, kernel, call("stride"), call("dilation"), plain)
+    return spec, (source, weight, call("bias"))
+
+
+def _kernel(call: Call) -> tuple[int, ...]:
+    weight = call("weight")
+    return tuple(call.sizes(weight)[2:]) if call.is_tensor(weight) else ()
+
+
+def _linear(call: Call) -> Described | None:
+    weight = call("weight")
+    inputs = (call("input"), weight, call("bias"))
+    return (Linear(output_first=True), inputs) if call.rank_of(weight) == 2 else None
+
+
+def _bilinear(call: Call) -> Described:
+    return Bilinear(), (call("input1"), call("weight"), call("bias"), call("input2"))
+
+
+def _matmul(call: Call) -> Described | None:
+    operands = call.args[:2]
+    ranks = [call.rank_of(operand) for operand in operands]
+    fixed = (call.is_fixed(operand) for operand in operands)
+    return _product(products.product(ranks, *fixed), operands)
+
+
+def _einsum(call: Call) -> Described | None:
+    operands = tuple(call("tensors"))
+    ranks = [call.rank_of(operand) for operand in operands]
+    return _product(products.einsum(call("equation"), ranks), operands)
+
+
+def _product(found: tuple[Spec, int] | None, operands: tuple[Any, ...]) -> Described | None:
+    if found is None:
+        return None
+    spec, place = found
+    return spec, (operands[1 - place], operands[place], None)
+
+
+def _addmm(call: Call) -> Described:
+    spec = Linear(False, float(call.number("alpha", 1)), float(call.number("beta", 1)))
+    return spec, (call("mat1"), call("mat2"), call("self"))
+
+
+def _embedding(call: Call) -> Described | None:
+    weight = call("weight")
+    return (Lookup(), (call("indices"), weight)) if call.rank_of(weight) == 2 else None
+
+
+def _sum(call: Call) -> Described | None:
+    """x + alpha * y, or the reverse."""
+    alpha = call.number("alpha", 1)
+    factors = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[call.name]
+    return (Add(factors), _pair(call)) if alpha else None
+
+
+def _lerp(call: Call) -> Described | None:
+    weight = call("weight")
+    if not isinstance(weight, float) or weight in (0.0, 1.0):
+        return None
+    return Add((1.0 - weight, weight)), _pair(call)
+
+
+def _quotient(call: Call) -> Described | None:
+    return None if call("rounding_mode") else (Mul(divides=True), _pair(call))
+
+
+def _negative(call: Call) -> Described:
+    return Mul(), (call.source, -1)
+
+
+def _pair(call: Call) -> tuple[Any, Any]:
+    first, second = (*call.args, None, None)[:2]
+    return first, second
+
+
+def _clamp(call: Call) -> Described | None:
+    low, high = call("min"), call("max")
+    if low == 0 and high is None:
+        return call.on_source(Rectifier(call.name))
+    return _between(call, -math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _hard_tanh(call: Call) -> Described | None:
+    return _between(call, call.number("min_val", -1.0), call.number("max_val", 1.0))
+
+
+def _relu6(call: Call) -> Described | None:
+    return _between(call, 0, 6)
+
+
+def _between(call: Call, low: Any, high: Any) -> Described | None:
+    if not all(isinstance(bound, (int, float)) for bound in (low, high)):
+        return None  # a tensor, or a symbol
+    return call.on_source(Pointwise("clip", (float(low), float(high))))
+
+
+def _leaky(call: Call) -> Described | None:
+    return call.on_source(Rectifier(call.name, float(call.number("negative_slope", 0.01))))
+
+
+def _leaky_noise(call: Call) -> Described | None:
+    """In eval mode the slope is the middle of its range."""
+    if call("training") is not False:
+        return None
+    slope = (call.number("lower", 1 / 8) + call.number("upper", 1 / 3)) / 2
+    return call.on_source(Rectifier(call.name, float(slope)))
+
+
+def _elu(call: Call) -> Described | None:
+    settings = (float(call.number("alpha", 1.0)), float(call.number("scale", 1.0)))
+    return call.on_source(Pointwise("elu", settings))
+
+
+def _softplus(call: Call) -> Described | None:
+    return call.on_source(Pointwise("softplus", (float(call.number("beta", 1.0)),)))
+
+
+def _hard_sigmoid(call: Call) -> Described | None:
+    return call.on_source(Pointwise("hardsigmoid"))
+
+
+ALGEBRA: dict[str, Describe] = {
+    **named(_convolution, "conv1d conv2d conv3d convolution"),
+    **named(_transposed, "conv_transpose1d conv_transpose2d conv_transpose3d"),
+    "linear": _linear,
+    "bilinear": _bilinear,
+    **named(_matmul, "matmul mm"),
+    "einsum": _einsum,
+    "addmm": _addmm,
+    "embedding": _embedding,
+    **named(_sum, "add sub rsub"),
+    "lerp": _lerp,
+    **named(_quotient, "div divide true_divide"),
+    "neg": _negative,
+    **named(_clamp, "clamp clamp_min"),
+    "hardtanh": _hard_tanh,
+    "relu6": _relu6,
+    "leaky_relu": _leaky,
+    "rrelu": _leaky_noise,
+    "elu": _elu,
+    "softplus": _softplus,
+    "hardsigmoid": _hard_sigmoid,
+}

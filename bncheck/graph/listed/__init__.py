@@ -1,0 +1,1 @@
+"""The graph of calls that a file lists, without torch."""

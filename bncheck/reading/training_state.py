@@ -1,0 +1,43 @@
+"""Where a training was when a snapshot of a record was taken, and what its batch was like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A layer's batch at a recorded step, against its running statistics; None where unknown.
+
+    `w2` is without what `images` of a batch and the running average are off by chance. `largest`
+    is the largest absolute value. `apart` is the largest W2 of one process's batch from that of all
+    others together, again without noise, `rank` that process. `training` is the layer's own mode.
+    """
+
+    w2: float | None = None
+    mean_shift: float | None = None
+    log_variance_ratio: float | None = None
+    images: float | None = None
+    largest: float | None = None
+    apart: float | None = None
+    rank: int | None = None
+    training: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """Where the training was. `run` counts its starts: 0, then 1 after the first resume.
+
+    `lr` is the highest learning rate since the snapshot before, `peak_lr` the highest before that.
+    `weights` is a digest of samples of all weights.
+    """
+
+    step: int | None = None
+    epoch: int | None = None
+    lr: float | None = None
+    peak_lr: float | None = None
+    loss: float | None = None
+    run: int = 0
+    weights: str | None = None
+    seen: Mapping[str, Seen] = field(default_factory=dict)

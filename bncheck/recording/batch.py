@@ -1,0 +1,239 @@
+"""What every layer's batch is like at a recorded step, by hooks that are there for that step alone.
+
+Of each call the moments per image are kept (`measuring.moments`). A running average takes one step
+for each call, so calls of one step (accumulated gradients, a discriminator's real and fake images)
+are averaged, and not pooled: with their means apart, their pooled variance is none that any of them
+was normalised with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bncheck.measuring.collector import portions
+from bncheck.measuring.moments import of_images
+from bncheck.measuring.norms import channels_second
+from bncheck.measuring.own_update import input_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from bncheck.measuring.norms import TrackingNorm
+    from bncheck.recording.modules import Watched
+
+    Floats = NDArray[np.float64]
+
+#: A mean more than 30 standard deviations from 0 needs a pivot: in single precision its square
+#: swallows the variance.
+_FAR: Final = 1000.0
+#: Images whose mean is the pivot: near enough for single precision.
+_PIVOT: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A layer's batch: mean and unbiased variance by channel, the average of its calls.
+
+    `unit` is the variance of one image's moments, of the mean and (of the square) for a given
+    scale; `images` in all, `largest` the largest absolute value.
+    """
+
+    mean: Floats
+    var: Floats
+    var_of_means: Floats
+    var_of_squares: Floats
+    images: float
+    calls: int
+    largest: float
+
+    def noise(self, scale: Floats) -> Floats:
+        """What W2^2 in units of `scale`, a variance, is off by with one image, by chance."""
+        own = np.maximum(self.var, np.finfo(np.float64).tiny)
+        noise: Floats = (self.var_of_means + self.var_of_squares / (4 * own)) / scale
+        return noise
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call, still where it was computed: per image mean and mean square about the pivot."""
+
+    m: Tensor
+    q: Tensor
+    pivot: Tensor
+    largest: Tensor
+    values: float
+
+
+@dataclass
+class BatchMeter:
+    """Hooks on the layers of one model while it is attached; nothing on them otherwise."""
+
+    watched: Watched
+    on_single: Callable[[str], None]
+    on_failure: Callable[[Exception], None]
+    _handles: list[Any] = field(default_factory=list)
+    _calls: dict[str, list[_Call]] = field(default_factory=dict)
+
+    def attach(self) -> None:
+        """Measure from now on; a compiled model is left alone."""
+        if self._handles or self.watched.compiled:
+            return
+        for norm in self.watched.norms:
+            hook = self._before(norm)
+            self._handles.append(norm.module.register_forward_pre_hook(hook, with_kwargs=True))
+        for name, module in self.watched.outputs:
+            self._handles.append(module.register_forward_hook(self._after(name)))
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def peek(self) -> dict[str, Batch]:
+        """What was measured so far; it stays."""
+        return {name: _batch(calls) for name, calls in self._calls.items()}
+
+    def take(self) -> dict[str, Batch]:
+        """What was measured since the last time, by layer."""
+        taken = self.peek()
+        self._calls.clear()
+        return taken
+
+    def _before(self, norm: TrackingNorm) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._counts(module):
+                self._measure(norm.name, norm.channels, input_of(args, kwargs), module.training)
+
+        return hook
+
+    def _after(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if self._counts(module):
+                weight: Any = module.weight
+                transposed = bool(getattr(module, "transposed", False))
+                width = getattr(module, "out_channels", weight.shape[1 if transposed else 0])
+                self._measure(name, int(width), output, False)
+
+        return hook
+
+    def _counts(self, module: nn.Module) -> bool:
+        """Whether this is a forward of the training, and is run rather than traced."""
+        import torch
+
+        return not torch.compiler.is_compiling() and (self.watched.training or module.training)
+
+    def _measure(self, name: str, channels: int, x: Tensor, normalised: bool) -> None:
+        import torch
+
+        if normalised and x.numel() == channels:
+            self.on_single(name)
+            return
+        try:
+            with torch.no_grad():
+                self._calls.setdefault(name, []).append(_measured(name, channels, x.detach()))
+        except Exception as error:  # whatever is wrong with measuring, the training goes on
+            self.on_failure(error)
+
+
+def _measured(name: str, channels: int, x: Tensor) -> _Call:
+    import torch
+
+    parts = [_portion(channels_second(name, channels, part)) for part in portions(x)]
+    if any(part is None for part in parts):
+        pivot = _pivot(channels_second(name, channels, x[:_PIVOT]))
+        parts = [_portion(channels_second(name, channels, part), pivot) for part in portions(x)]
+    else:
+        pivot = x.new_zeros(channels, dtype=torch.float32)
+    found = [part for part in parts if part is not None]
+    m, q, largest = (torch.cat([part[place] for part in found]) for place in range(3))
+    return _Call(m, q, pivot, largest.max(), x.numel() / m.numel())
+
+
+def _pivot(images: Tensor) -> Tensor:
+    return _single(images).mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _portion(images: Tensor, pivot: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Mean and mean square of every image and channel, and the largest value.
+
+    Without a pivot nothing is copied, but single precision loses the variance where means are far
+    larger: then, and on accelerators, where looking would make them wait, None.
+    """
+    import torch
+
+    low, high = torch.aminmax(images)
+    largest = torch.maximum(high.abs(), low.abs()).float().reshape(1)
+    values = _single(images)
+    if pivot is not None:
+        values = values - pivot[:, None]
+    elif values.device.type != "cpu":
+        return None
+    number = values.shape[2]
+    m = values.mean(dim=2) if number > 1 else values[:, :, 0]
+    norm = torch.linalg.vector_norm(values, dim=2) if number > 1 else m
+    q = norm.square() / number
+    if pivot is None and bool((m.mean(dim=0).square() > _FAR * _variance(m, q)).any()):
+        return None
+    return m, q, largest
+
+
+def _variance(m: Tensor, q: Tensor) -> Tensor:
+    return q.mean(dim=0) - m.mean(dim=0).square()
+
+
+def _single(x: Tensor) -> Tensor:
+    """Half precision as single."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+def _batch(calls: Sequence[_Call]) -> Batch:
+    each = [of_images(_numbers(c.m), _numbers(c.q), c.values, _numbers(c.pivot)) for c in calls]
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Batch(
+            _average([one.mean for one in each]),
+            _average([one.unbiased_var for one in each]),
+            _average([one.var_of_means for one in each]),
+            _average([one.var_of_squares for one in each]),
+            sum(one.effective_images for one in each),
+            len(each),
+            max(float(call.largest) for call in calls),
+        )
+
+
+def _average(arrays: Sequence[Floats]) -> Floats:
+    average: Floats = arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0)
+    return average
+
+
+def _numbers(tensor: Tensor) -> Floats:
+    numbers: Floats = tensor.double().cpu().numpy()
+    return numbers
+
+
+def from_update(
+    before: tuple[Floats, Floats], after: tuple[Floats, Floats], share: float
+) -> Batch | None:
+    """The batch that moved running statistics from `before` to `after`; None where none can have.
+
+    new = share old + (1 - share) batch, solved for the batch: what is left for models that cannot
+    be hooked. How much images differ is not known, so the noise is that of 8 normal values.
+    """
+    if not 0 <= share < 1:
+        return None
+    mean, var = ((new - share * old) / (1 - share) for old, new in zip(before, after, strict=True))
+    var = np.maximum(var, 0.0)
+    return Batch(mean, var, var, 2 * var**2, _ASSUMED_IMAGES, 1, float("nan"))
+
+
+_ASSUMED_IMAGES: Final = 8.0
+
+
+def first_not_finite(batches: Mapping[str, Batch]) -> str | None:
+    """The first layer that a batch reached with NaN or infinity."""
+    return next((n for n, b in batches.items() if not np.isfinite(b.largest)), None)

@@ -1,0 +1,113 @@
+"""The models of a training as the recorder sees them: unwrapped, their layers found once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bncheck.core.errors import BncheckError
+from bncheck.measuring.norms import TrackingNorm, norms_of
+from bncheck.reading.roles import AFFINE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: A wrapper in a wrapper, and no more than that.
+_MOST_WRAPPERS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """One model: its layers with running statistics, and other layers whose outputs are measured.
+
+    `compiled` models are never hooked; `group` is the process group of DistributedDataParallel.
+    """
+
+    name: str
+    model: nn.Module
+    norms: tuple[TrackingNorm, ...]
+    outputs: tuple[tuple[str, nn.Module], ...]
+    compiled: bool
+    group: Any = None
+
+    @classmethod
+    def of(cls, name: str, model: Any, every_layer: bool) -> Watched:
+        """The model below its wrappers. Raises BncheckError where there is nothing to record."""
+        bare, group, compiled = unwrapped(model)
+        norms = tuple(norms_of(bare))
+        outputs = tuple(_weighted(bare)) if every_layer else ()
+        if not norms and not outputs:
+            raise BncheckError(
+                "has no normalisation layer with running statistics",
+                'record the outputs of its other layers with layers="all"',
+                f"the model {type(bare).__name__}",
+            )
+        compiled = compiled or any(_is_compiled(module) for module in bare.modules())
+        return cls(name, bare, norms, outputs, compiled, group)
+
+    @property
+    def training(self) -> bool:
+        """Whether it is in train()."""
+        return self.model.training
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the layers, by its name."""
+        import torch
+
+        found = {}
+        for norm in self.norms:
+            dot = f"{norm.name}." if norm.name else ""
+            for own in (norm.mean_name, norm.var_name, *AFFINE, "num_batches_tracked"):
+                tensor = getattr(norm.module, own, None)
+                if isinstance(tensor, torch.Tensor):
+                    found[dot + own] = tensor.detach()
+        return found
+
+
+def unwrapped(model: Any) -> tuple[nn.Module, Any, bool]:
+    """The user's own module, the process group around it, and whether it is compiled."""
+    import torch
+
+    group, compiled = None, False
+    for _ in range(_MOST_WRAPPERS):
+        if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+            group = model.process_group
+        compiled = compiled or _is_compiled(model)
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, _wrappers()):
+            inner = getattr(model, "module", None)
+        if not isinstance(inner, torch.nn.Module):
+            break
+        model = inner
+    if not isinstance(model, torch.nn.Module):
+        raise BncheckError(
+            f"is a {type(model).__name__}, not a torch.nn.Module", "give the model that is trained",
+            "the model",
+        )  # fmt: skip
+    return model, group, compiled
+
+
+def _wrappers() -> tuple[type[Any], ...]:
+    from torch.nn import DataParallel
+    from torch.nn.parallel import DistributedDataParallel
+    from torch.optim.swa_utils import AveragedModel
+
+    return DistributedDataParallel, DataParallel, AveragedModel
+
+
+def _is_compiled(module: Any) -> bool:
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        return True
+    if getattr(module, "_compiler_ctx", None) is not None:  # Lightning's
+        return True
+    return type(module).__name__ == "OptimizedModule"
+
+
+def _weighted(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Convolutions and linear layers: what has a weight of two axes or more."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if getattr(getattr(module, "weight", None), "ndim", 0) >= 2
+        and type(module).__name__.startswith(("Conv", "Linear", "LazyConv", "LazyLinear"))
+    ]

@@ -1,0 +1,235 @@
+"""One model of a training at its recorded steps: what it holds, and what its batch was like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.reading.kinds import NormKind
+from bncheck.reading.record_snapshot import BATCH_MOMENTS, SCHEMA
+from bncheck.reading.training_state import Seen, TrainingState
+from bncheck.recording.batch import Batch, BatchMeter, from_update
+from bncheck.recording.live import Live
+from bncheck.recording.modules import Watched
+from bncheck.recording.ranks import Ranks, of_layer
+from bncheck.recording.seeing import furthest, pooled, seen
+from bncheck.recording.sentinel import Sentinel
+from bncheck.recording.state import copied, eps_of, momentum_of, norm_layers, weights_digest
+from bncheck.series.snapshot import Snapshot, state_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bncheck.measuring.norms import TrackingNorm
+    from bncheck.reading.tensors import Array
+
+    Floats = NDArray[np.float64]
+
+#: eps of an output that nothing normalises, as a share of its mean variance: `series.measuring`.
+_RELATIVE_EPS: Final = 1e-5
+_STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
+_SEEN: Final = tuple(f.name for f in fields(Seen))
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A layer before a step."""
+
+    mean: Floats
+    var: Floats
+    counter: float | None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A recorded step of one model: the snapshot, and as it is written."""
+
+    snapshot: Snapshot
+    layers: list[NormLayer]
+    tensors: dict[str, Array]
+    batches: Mapping[str, Batch]
+    modules: Mapping[str, Mapping[str, object]]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What stands beside the tensors."""
+        state = self.snapshot.training
+        assert state is not None
+        told = {name: getattr(state, name) for name in _STATE}
+        layers: dict[str, Any] = {name: dict(module) for name, module in self.modules.items()}
+        for name, one in state.seen.items():
+            known = ((key, getattr(one, key)) for key in _SEEN)
+            layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
+        return {"schema": SCHEMA, **told, "layers": layers}
+
+
+@dataclass
+class Observed:
+    """A model with its hooks, its sentinel and what was found in it so far."""
+
+    watched: Watched
+    meter: BatchMeter
+    live: Live = field(default_factory=Live)
+    before: dict[str, Before] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Watch for what is not finite, too."""
+        self.sentinel = Sentinel(self.watched)
+
+    def arm(self) -> None:
+        """Measure the step that comes."""
+        self.before = self._statistics()
+        self.meter.attach()
+
+    def disarm(self) -> None:
+        """Leave the model alone again."""
+        self.meter.detach()
+
+    def snapshot(self, state: TrainingState, path: Path) -> Snapshot:
+        """The model as it is."""
+        return self._snapshot(
+            norm_layers(self.watched, copied(self.watched.tensors())), state, path
+        )
+
+    def peek(self) -> dict[str, Batch]:
+        """The batches of the step that is being measured; nothing where none is."""
+        return self.meter.peek()
+
+    def not_finite(self) -> list[str]:
+        """The layers that hold NaN or infinity, in their order."""
+        layers = norm_layers(self.watched, copied(self.watched.tensors()))
+        return [layer.name for layer in layers if not _is_finite(layer)]
+
+    def observe(
+        self, state: TrainingState, path: Path, ranks: Ranks, complain: Callable[[str], None]
+    ) -> Observation | None:
+        """What there is to record; None in a process that only tells another."""
+        batches = self._batches()
+        self.largest = {name: batch.largest for name, batch in batches.items()}
+        everywhere = self._everywhere(batches, state.step or 0, ranks, complain)
+        if not everywhere:
+            return None
+        arrays = copied(self.watched.tensors())
+        layers = norm_layers(self.watched, arrays)
+        told = {
+            norm.name: one
+            for norm in self.watched.norms
+            if (one := self._seen(norm, everywhere)) is not None
+        }
+        state = replace(state, weights=weights_digest(self.watched.model), seen=told)
+        snapshot = self._snapshot(layers, state, path)
+        tensors = {**arrays, **self._outputs(batches)}
+        self.before = {}
+        return Observation(snapshot, layers, tensors, batches, self._modules(batches))
+
+    def _everywhere(
+        self, batches: dict[str, Batch], step: int, ranks: Ranks, complain: Callable[[str], None]
+    ) -> list[dict[str, Batch]]:
+        widths = {norm.name: norm.channels for norm in self.watched.norms}
+        try:
+            return ranks.gathered(f"{self.watched.name}/{step}", batches, widths)
+        except Exception as error:  # of whatever kind the store's are
+            complain(f"another process told nothing of its batch ({error})")
+            ranks.part()
+            return [] if ranks.rank else [batches]
+
+    def _snapshot(self, layers: list[NormLayer], state: TrainingState, path: Path) -> Snapshot:
+        states = {layer.name: state_of(layer) for layer in layers}
+        label = f"step {state.step:,}"
+        return Snapshot(path, label, state.step, state.epoch, states, training=state)
+
+    def _statistics(self) -> dict[str, Before]:
+        tensors = {}
+        for norm in self.watched.norms:
+            tensors[f"{norm.name}\0mean"] = norm.mean
+            tensors[f"{norm.name}\0var"] = norm.var
+        arrays = copied(tensors)
+        return {
+            norm.name: Before(
+                arrays[f"{norm.name}\0mean"].astype(np.float64),
+                arrays[f"{norm.name}\0var"].astype(np.float64),
+                _counter(norm),
+            )
+            for norm in self.watched.norms
+        }
+
+    def _batches(self) -> dict[str, Batch]:
+        """By the hooks; where there were none, by what the layer made of its statistics."""
+        found = self.meter.take()
+        missing = [norm for norm in self.watched.norms if norm.name not in found]
+        if missing and self.before and self.watched.training:
+            after = self._statistics()
+            for norm in missing:
+                batch = _updated(norm, self.before.get(norm.name), after[norm.name])
+                if batch is not None:
+                    found[norm.name] = batch
+        return found
+
+    def _seen(self, norm: TrackingNorm, everywhere: list[dict[str, Batch]]) -> Seen | None:
+        batches, before = of_layer(everywhere, norm.name), self.before.get(norm.name)
+        if not batches or before is None:
+            return None
+        shared = norm.kind is NormKind.SYNC
+        batch = pooled([one for _, one in batches], shared)
+        eps = eps_of(norm.module)
+        one = seen(batch, before.mean, before.var, eps, momentum_of(norm.module))
+        one = replace(one, training=bool(norm.module.training))
+        if len(batches) < 2 or shared:
+            return one
+        apart, place = furthest([one for _, one in batches], eps)
+        return replace(one, apart=apart, rank=batches[place][0])
+
+    def _outputs(self, batches: Mapping[str, Batch]) -> dict[str, Array]:
+        mean, var = BATCH_MOMENTS
+        found: dict[str, Array] = {}
+        for name, _ in self.watched.outputs:
+            if name in batches:
+                dot = f"{name}." if name else ""
+                found[dot + mean] = batches[name].mean.astype(np.float32)
+                found[dot + var] = batches[name].var.astype(np.float32)
+        return found
+
+    def _modules(self, batches: Mapping[str, Batch]) -> dict[str, dict[str, object]]:
+        """What a layer's tensors do not tell."""
+        told: dict[str, dict[str, object]] = {
+            norm.name: {
+                "class": type(norm.module).__name__,
+                "eps": eps_of(norm.module),
+                "momentum": momentum_of(norm.module),
+            }
+            for norm in self.watched.norms
+        }
+        for name, module in self.watched.outputs:
+            if name in batches:
+                eps = _RELATIVE_EPS * float(batches[name].var.mean())
+                told[name] = {"class": type(module).__name__, "eps": eps}
+        return told
+
+
+def _is_finite(layer: NormLayer) -> bool:
+    held = (layer.mean, layer.var, layer.weight, layer.bias)
+    return all(a is None or bool(np.isfinite(a.astype(np.float64)).all()) for a in held)
+
+
+def _counter(norm: TrackingNorm) -> float | None:
+    counter = getattr(norm.module, "num_batches_tracked", None)
+    return None if counter is None else float(counter)
+
+
+def _updated(norm: TrackingNorm, before: Before | None, after: Before) -> Batch | None:
+    """The batch that a layer's own update tells; None where it made none."""
+    if before is None or before.counter is None or after.counter is None:
+        return None
+    calls = after.counter - before.counter
+    if calls < 1 or not norm.module.training:
+        return None
+    momentum = momentum_of(norm.module)
+    share = before.counter / after.counter if momentum is None else (1 - momentum) ** calls
+    pairs = (before.mean, before.var), (after.mean, after.var)
+    return from_update(*pairs, share)

@@ -1,0 +1,339 @@
+"""One start of a training under a recorder: its steps, and what is written and found at them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bncheck._version import __version__
+from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import count
+from bncheck.reading.training_state import TrainingState
+from bncheck.recording.batch import BatchMeter, first_not_finite
+from bncheck.recording.folder import RecordFolder
+from bncheck.recording.modules import Watched
+from bncheck.recording.observed import Observation, Observed
+from bncheck.recording.ranks import Ranks
+from bncheck.recording.resuming import resumed
+from bncheck.rules.data.bn209_single_value import single_value
+from bncheck.rules.static.bn102_non_finite import non_finite
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+
+Scalars = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When to record and how much: see `Recorder`."""
+
+    every: int
+    every_epoch: bool
+    keep: int | None
+    every_layer: bool
+
+
+@dataclass
+class _Clock:
+    """Where the training is. `rate` is the highest learning rate since the last snapshot."""
+
+    step: int = 0
+    epoch: int | None = None
+    loss: Any = None
+    lr: float | None = None
+    rate: float | None = None
+    peak: float | None = None
+
+    def tick(self, step: int, epoch: int | None, loss: Any, lr: float | None) -> None:
+        self.step, self.loss, self.lr = step, loss, lr
+        self.epoch = self.epoch if epoch is None else epoch
+        self.rate = _higher(self.rate, lr)
+
+    def recorded(self) -> None:
+        """The next interval begins."""
+        self.peak, self.rate = _higher(self.peak, self.rate), None
+
+
+class Session:
+    """What a `Recorder` does, raising whatever goes wrong: the recorder decides what becomes of it.
+
+    What it finds, logs and complains of is asked for after each call.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Any], path: Path, plan: Plan, optimizer: Any = None
+    ) -> None:
+        self._plan, self._optimizer, self._path = plan, optimizer, path
+        self._clock = _Clock()
+        self._findings: list[Finding] = []
+        self._problems: list[str] = []
+        self._scalars: list[tuple[Scalars, Mapping[str, Array], int]] = []
+        self._ranks: Ranks | None = None
+        self._observed = {
+            name: self._watch(Watched.of(name, model, plan.every_layer))
+            for name, model in models.items()
+        }
+        self._folder = None if _is_helper() else RecordFolder.open(path, plan.keep)
+        self._armed, self._began, self._last = False, False, -1
+        self.logs = False
+        self._arm()
+
+    def findings(self) -> Iterator[Finding]:
+        """What was found since the last time."""
+        while self._findings:
+            yield self._findings.pop(0)
+
+    def problems(self) -> Iterator[str]:
+        """What could not be done since the last time."""
+        while self._problems:
+            yield self._problems.pop(0)
+
+    def scalars(self) -> Iterator[tuple[Scalars, Mapping[str, Array], int]]:
+        """What there is to log since the last time: scalars, arrays and the step."""
+        while self._scalars:
+            yield self._scalars.pop(0)
+
+    def step(self, loss: Any, lr: float | None, epoch: int | None, step: int | None) -> None:
+        """An update was made."""
+        if self._began and step is not None and step == self._clock.step:
+            return
+        begins = None not in (epoch, self._clock.epoch) and epoch != self._clock.epoch
+        if not self._began:
+            self._begin(step)
+            step = self._clock.step
+        before = self._clock.step
+        number = before + 1 if step is None else step
+        rate = lr if lr is not None else _rate(self._optimizer)
+        self._clock.tick(number, epoch, loss, rate)
+        self._look()
+        if self._armed or self._crossed(before):
+            self._record()
+        if self._due(number + max(1, number - before), begins):
+            self._arm()
+
+    def close(self) -> None:
+        """Record the last step, if it is not."""
+        if self._began and self._last != self._clock.step:
+            self._record()
+        self.disarm()
+
+    def disarm(self) -> None:
+        """Take all hooks off."""
+        self._armed = False
+        for observed in self._observed.values():
+            observed.disarm()
+
+    def single_value(self, layer: str | None) -> None:
+        """A layer got one value for each channel."""
+        finding = single_value.finding(
+            Severity.ERROR,
+            layer,
+            "got one value per channel in a batch, so there is no variance to normalise by",
+            "drop the incomplete last batch (drop_last=True), use larger batches, or GroupNorm",
+        )
+        self._found(self._observed[""].live.say(finding, self._clock.step + 1), "")
+
+    def _watch(self, watched: Watched) -> Observed:
+        def failed(error: Exception) -> None:
+            self._problems.append(f"a batch could not be measured ({error})")
+
+        return Observed(watched, BatchMeter(watched, self.single_value, failed))
+
+    def _due(self, number: int, begins: bool) -> bool:
+        """Whether a step is to be recorded, as far as it is known before."""
+        return begins if self._plan.every_epoch else number % self._plan.every == 0
+
+    def _crossed(self, before: int) -> bool:
+        """Whether steps that were left out took the step that was due."""
+        every = self._plan.every
+        return not self._plan.every_epoch and self._clock.step // every > before // every
+
+    def _arm(self) -> None:
+        self._armed = True
+        for observed in self._observed.values():
+            observed.arm()
+
+    def _begin(self, step: int | None) -> None:
+        """At the first step: does the training go on from what the record holds?"""
+        self._began = True
+        self._ranks = Ranks(str(self._path))
+        if self._ranks.rank:
+            self._folder = None
+        number = 1 if step is None else step
+        goes_on = False
+        if self._folder is not None:
+            record = self._folder.before()
+            if record is not None and record.entries:
+                now = self._state_now(number)
+                found = resumed(record, now, step)
+                if found is not None:
+                    goes_on, number = True, found.step
+                    rates = [e.lr for e in record.entries if e.lr is not None]
+                    self._clock.peak = max(rates, default=None)
+                    self._observed[""].live.resume(found.snapshot)
+            self._write(lambda folder: folder.begin(goes_on, **_about(self._ranks)))
+        self._clock.step = number
+
+    def _state_now(self, step: int) -> Any:
+        observed = self._observed[""]
+        return observed.snapshot(TrainingState(step, run=self._run), self._path)
+
+    @property
+    def _run(self) -> int:
+        return 0 if self._folder is None else self._folder.run
+
+    def _look(self) -> None:
+        """Is every number finite? An accelerator is asked when a snapshot is taken."""
+        for name, observed in self._observed.items():
+            step = observed.sentinel.look(self._clock.step)
+            if step is not None:
+                self._not_finite(name, observed, step)
+
+    def _not_finite(self, name: str, observed: Observed, step: int) -> None:
+        layers = observed.live.unsaid(non_finite.code, observed.not_finite())
+        if not layers:
+            return
+        more = f" and in {count(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""
+        what = self._circumstances(observed)
+        finding = non_finite.finding(
+            Severity.ERROR,
+            layers[0],
+            f"NaN or infinity here{more} for the first time after step {step:,}{what}",
+            "go back to a checkpoint before this step; skip non-finite batches while training, and "
+            "keep half precision below 65504",
+        )
+        self._found(observed.live.say(finding, step), name)
+        observed.live.take_as_said(non_finite.code, layers, step)
+
+    def _circumstances(self, observed: Observed) -> str:
+        """What the batch of that step was like, as far as it is known."""
+        parts = []
+        batches = observed.peek()
+        reached = first_not_finite(batches)
+        if reached is not None:
+            parts.append(f"the batch reached {reached or 'the layer'} not finite")
+        largest = {n: b.largest for n, b in batches.items() if np.isfinite(b.largest)}
+        if not batches:
+            largest = observed.largest
+        if largest:
+            name = max(largest, key=lambda name: largest[name])
+            when = "" if batches else " when last recorded"
+            parts.append(f"largest activation {largest[name]:.3g} in {name}{when}")
+        loss = _number(self._clock.loss)
+        parts += [] if loss is None else [f"loss {loss:.4g}"]
+        parts += [] if self._clock.lr is None else [f"learning rate {self._clock.lr:g}"]
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def _record(self) -> None:
+        clock, self._last = self._clock, self._clock.step
+        self.disarm()
+        assert self._ranks is not None
+        for name, observed in self._observed.items():
+            late = observed.sentinel.first()
+            if late is not None:
+                self._not_finite(name, observed, late)
+        state = TrainingState(
+            clock.step, clock.epoch, clock.rate, clock.peak, _number(clock.loss), self._run
+        )
+        found: dict[str, Observation] = {}
+        for name, observed in self._observed.items():
+            one = observed.observe(state, self._path, self._ranks, self._problems.append)
+            if one is not None:
+                found[name] = one
+        clock.recorded()
+        if "" in found:
+            if self.logs:
+                self._log(found)
+            self._keep(state, found)
+            for name, one in found.items():
+                live = self._observed[name].live
+                self._found(live.add(one.snapshot, one.layers), name)
+
+    def _keep(self, state: TrainingState, found: Mapping[str, Observation]) -> None:
+        line = {
+            "step": state.step, "epoch": state.epoch, "lr": state.lr, "loss": state.loss,
+            "time": round(time.time(), 3), "counter": found[""].snapshot.counter,
+        }  # fmt: skip
+        files = {name: (one.tensors, one.metadata) for name, one in found.items()}
+        self._write(lambda folder: folder.add(files, line))
+
+    def _log(self, found: Mapping[str, Observation]) -> None:
+        scalars: Scalars = {}
+        arrays: dict[str, Array] = {}
+        for series, one in found.items():
+            start = f"{series}/" if series else ""
+            assert one.snapshot.training is not None
+            for layer, told in one.snapshot.training.seen.items():
+                for name in ("w2", "mean_shift", "log_variance_ratio", "largest"):
+                    value = getattr(told, name)
+                    if value is not None:
+                        scalars[f"{start}{name}/{layer}"] = value
+            for layer, moved in self._observed[series].live.moved(one.snapshot).items():
+                if np.isfinite(moved):
+                    scalars[f"{start}moved/{layer}"] = moved
+            arrays |= {f"{start}{name}": a for name, a in one.tensors.items() if a.ndim}
+        self._scalars.append((scalars, arrays, self._clock.step))
+
+    def _found(self, findings: Iterator[Finding], series: str) -> None:
+        for finding in findings:
+            self._findings.append(finding)
+            step = int(str(finding.evidence["step"]))
+            self._write(lambda folder, f=finding, s=step: folder.find(f, s, series))
+
+    def _write(self, act: Any) -> None:
+        """Write, and stop writing for good where it cannot be done."""
+        if self._folder is None:
+            return
+        try:
+            act(self._folder)
+        except BncheckError as error:
+            self._folder = None
+            self._problems.append(str(error))
+
+
+def _is_helper() -> bool:
+    """Whether this is a process of a distributed training that is not the first."""
+    import os
+
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() != 0
+    return os.environ.get("RANK", "0") not in ("", "0")
+
+
+def _about(ranks: Ranks) -> dict[str, object]:
+    import torch
+
+    return {
+        "bncheck": __version__, "torch": str(torch.__version__), "processes": ranks.number,
+        "time": round(time.time(), 3),
+    }  # fmt: skip
+
+
+def _rate(optimizer: Any) -> float | None:
+    """The highest learning rate of an optimizer's groups."""
+    rates = [_number(group.get("lr")) for group in getattr(optimizer, "param_groups", ())]
+    return max((rate for rate in rates if rate is not None), default=None)
+
+
+def _number(value: Any) -> float | None:
+    """A number or a tensor of one number as a float; None for anything else."""
+    if value is None:
+        return None
+    try:
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _higher(first: float | None, second: float | None) -> float | None:
+    known = [rate for rate in (first, second) if rate is not None]
+    return max(known, default=None)

@@ -1,0 +1,121 @@
+"""A model's layers as numbers: copied once a snapshot, all tensors of a kind in one transfer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from bncheck.layers.norm_layer import NormLayer, Origin, Setting
+from bncheck.reading.roles import AFFINE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bncheck.measuring.norms import TrackingNorm
+    from bncheck.reading.tensors import Array
+    from bncheck.recording.modules import Watched
+
+#: Numbers of each weight that tell whether it has moved.
+_SAMPLED: Final = 16
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    """The tensors as arrays of their own shape and dtype that nobody else writes to."""
+    import torch
+
+    kinds: dict[Any, list[str]] = {}
+    for name, tensor in tensors.items():
+        kinds.setdefault((tensor.device, tensor.dtype), []).append(name)
+    found: dict[str, Array] = {}
+    with torch.no_grad():
+        for names in kinds.values():
+            flat = _array(torch.cat([tensors[name].reshape(-1) for name in names]).cpu())
+            start = 0
+            for name in names:
+                shape = tuple(tensors[name].shape)
+                size = tensors[name].numel()
+                found[name] = flat[start : start + size].reshape(shape)
+                start += size
+    return {name: found[name] for name in tensors}
+
+
+def _array(tensor: Tensor) -> Array:
+    """NumPy has no bfloat16 and no float8: ml_dtypes does."""
+    import torch
+
+    if tensor.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        wide: Array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return wide
+    array: Array = (tensor.float() if tensor.dtype.itemsize < 2 else tensor).numpy()
+    return array
+
+
+def norm_layers(watched: Watched, arrays: Mapping[str, Array]) -> list[NormLayer]:
+    """The layers with these numbers."""
+    return [_layer(norm, arrays) for norm in watched.norms]
+
+
+def _layer(norm: TrackingNorm, arrays: Mapping[str, Array]) -> NormLayer:
+    dot = f"{norm.name}." if norm.name else ""
+    names = {"running_mean": norm.mean_name, "running_var": norm.var_name}
+    names |= {role: own for own, role in AFFINE.items() if dot + own in arrays}
+    counter = arrays.get(f"{dot}num_batches_tracked")
+    held = {role: arrays[dot + own].reshape(-1) for role, own in names.items()}
+    return NormLayer(
+        norm.name,
+        norm.kind,
+        held["running_mean"],
+        held["running_var"],
+        held.get("weight"),
+        held.get("bias"),
+        None if counter is None else float(counter.reshape(-1)[0]),
+        Setting(eps_of(norm.module), Origin.MODEL),
+        Setting(momentum_of(norm.module), Origin.MODEL),
+        norm.module.training,
+        True,
+        (),
+        {role: dot + own for role, own in names.items()},
+    )
+
+
+def eps_of(module: Any) -> float:
+    """A layer's eps; PyTorch's default where it has none."""
+    eps = getattr(module, "eps", None)
+    return float(eps) if isinstance(eps, (int, float)) else 1e-5
+
+
+def momentum_of(module: Any) -> float | None:
+    """A layer's momentum; None for a cumulative average."""
+    momentum = getattr(module, "momentum", None)
+    return float(momentum) if isinstance(momentum, (int, float)) else None
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A digest of some numbers of every weight: other digests, other weights."""
+    import torch
+
+    with torch.no_grad():
+        samples = [_sample(parameter.detach()) for parameter in model.parameters()]
+        devices = dict.fromkeys(sample.device for sample in samples)
+        parts = [torch.cat([s for s in samples if s.device == d]).cpu().numpy() for d in devices]
+    digest = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    """Some numbers in the order of memory, which any dense layout has without a copy."""
+    import torch
+
+    number, step = parameter.numel(), max(1, parameter.numel() // _SAMPLED)
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
+    dense = parameter.is_contiguous() or (
+        last is not None and parameter.is_contiguous(memory_format=last)
+    )
+    if number and dense:
+        return parameter.as_strided((number // step,), (step,), parameter.storage_offset()).float()
+    return parameter.reshape(-1)[::step].float()

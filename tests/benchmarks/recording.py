@@ -1,0 +1,160 @@
+"""What recording costs: a training step with and without, the size of a record, and `drift` on it.
+
+CPU time on one thread, medians over pairs of steps that follow each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks.reading import BNCHECK, measure
+from tests.benchmarks.table import show
+
+if TYPE_CHECKING:
+    import torch
+
+#: Channels of the BatchNorms of a ResNet-50.
+RESNET50 = (64, *([64, 64, 256] * 3 + [256]), *([128, 128, 512] * 4 + [512]),
+            *([256, 256, 1024] * 6 + [1024]), *([512, 512, 2048] * 3 + [2048]))  # fmt: skip
+SNAPSHOTS = 1000
+
+
+def mlp() -> Any:
+    from torch import nn
+
+    layers: list[Any] = []
+    for width in (512, 512, 512):
+        layers += [nn.LazyLinear(width), nn.LazyBatchNorm1d(), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *layers, nn.LazyLinear(10))
+
+
+def stepper(model: Any, x: torch.Tensor, y: torch.Tensor) -> Callable[[], torch.Tensor]:
+    import torch
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+
+    def step() -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def steps(model: Any, shape: tuple[int, ...], pairs: int) -> tuple[float, float, float]:
+    """Milliseconds of a plain step; what the recorder adds to one that it does not record, and
+    what to one that it does, hooks included."""
+    import torch
+
+    from bncheck.recording import Recorder
+
+    x, y = torch.randn(*shape), torch.randint(10, shape[:1])
+    model(x)
+    plain, recorded = stepper(copy.deepcopy(model), x, y), stepper(model, x, y)
+    base, idle, busy, arming = [], [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(model, folder, every=4)
+        for number in range(4 * pairs):
+            first = cpu(plain) if number % 8 < 4 else None  # in turn, for what the cache holds
+            start = time.process_time()
+            loss = recorded()
+            between = time.process_time()
+            recorder.step(loss=loss)
+            end = time.process_time()
+            alone = cpu(plain) if first is None else first
+            if number >= 8:
+                base.append(alone)
+                if number % 4 == 3:
+                    busy.append(end - start - alone)
+                elif number % 4 == 2:  # the hooks go on behind it
+                    arming.append(end - between)
+                else:
+                    idle.append(end - between)
+        recorder.close()
+    middle = [1e3 * statistics.median(times) for times in (base, idle, busy, arming)]
+    return middle[0], middle[1], middle[2] + middle[3]
+
+
+def cpu(act: Callable[[], object]) -> float:
+    """CPU time."""
+    start = time.process_time()
+    act()
+    return time.process_time() - start
+
+
+def training() -> None:
+    """A step of a ResNet-18 at 32 x 32 and of an MLP."""
+    import torch
+
+    from tests.benchmarks.measuring import resnet18
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rows: list[tuple[str, ...]] = []
+    for name, model, shape, pairs, wanted in (
+        ("ResNet-18, 32 x 32, batch 32", resnet18(), (32, 3, 32, 32), 15, "<= 1 %, 15 %"),
+        ("MLP of 3 x 512, batch 128", mlp(), (128, 3, 16, 16), 60, "<= 3 %"),
+    ):
+        base, idle, busy = steps(model.train(), shape, pairs)
+        often, seldom = busy / base, (busy + 99 * idle) / 100 / base
+        rows.append(
+            (name, f"{base:.1f} ms", f"{100 * seldom:.2f} %", f"{100 * often:.1f} %", wanted)
+        )
+    head = ("", "a step", "every=100 adds", "every=1 adds", "wanted")
+    show("recording: a step of a training", head, rows)
+
+
+def build(folder: str, number: int) -> None:
+    """Snapshots of a ResNet-50's layers, as the recorder writes them."""
+    import torch
+    from torch import nn
+
+    from bncheck.recording import Recorder
+
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {f"layer{place}_block_bn": nn.BatchNorm2d(width) for place, width in enumerate(RESNET50)}
+    )
+    recorder = Recorder(model, folder, every=1, keep=None)
+    with torch.no_grad():
+        for _ in range(number):
+            for module in model.values():
+                module(torch.randn(2, int(module.num_features), 2, 2))  # type: ignore[arg-type]
+            recorder.step()
+    recorder.close()
+
+
+def record() -> None:
+    """The size of a long record, and what it takes to read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for number in (SNAPSHOTS // 5, SNAPSHOTS):
+            path = str(Path(folder) / f"{number}")
+            code = f"from tests.benchmarks.recording import build; build({path!r}, {number})"
+            subprocess.run([sys.executable, "-c", code], check=True)
+            size = sum(file.stat().st_size for file in Path(path).rglob("*"))
+            ours = measure(BNCHECK, "drift", path)
+            rows.append((f"{number} snapshots", f"{size / 1e9:.3f} GB", f"{ours.cpu:.2f} s",
+                         f"{ours.rss:.0f} MiB"))  # fmt: skip
+        rows.append(("wanted", "<= 0.5 GB", "<= 5 s", "flat"))
+        show("records of a ResNet-50", ("", "on disk", "drift", "memory"), rows)
+
+
+def main() -> None:
+    """Print both tables."""
+    training()
+    record()
+
+
+if __name__ == "__main__":
+    main()

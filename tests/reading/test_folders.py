@@ -1,0 +1,117 @@
+"""What is a checkpoint in a folder, and what is left out and counted."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bncheck.cli import run
+from bncheck.core.errors import BncheckError
+from bncheck.reading.folders import checkpoints_in
+from tests.planted import SAMPLES
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder of runs as people have them."""
+    folder = tmp_path / "runs"
+    for place in ("a/last.pt", "a/deep/best.CKPT", "b/weights", "b/.hidden.pt", ".cache/x.pt"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLES / "healthy.pt", folder / place)
+    shutil.copy(SAMPLES / "healthy.safetensors", folder / "a" / "net")
+    shutil.copytree(SAMPLES / "healthy-sharded", folder / "hub")
+    shutil.copytree(SAMPLES / "healthy-distributed", folder / "ranks")
+    for name in ("notes.txt", "train.py", "data.npz", "README"):
+        (folder / name).write_text("PK\x03\x04 text")
+    return folder
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in checkpoints_in(folder).checkpoints]
+
+
+def test_known_endings_and_known_beginnings_are_found(runs: Path) -> None:
+    assert _names(runs) == [
+        "a/deep/best.CKPT", "a/last.pt", "a/net", "b/weights", "hub", "ranks",
+    ]  # fmt: skip
+    found = checkpoints_in(runs)
+    assert (found.hidden, len(found.ignored), found.others.total()) == (2, 0, 4)
+    assert found.left_out().startswith("2 hidden entries, 4 other files (")
+
+
+def test_a_folder_that_is_a_checkpoint_is_one(runs: Path) -> None:
+    assert _names(runs / "hub") == ["."]
+
+
+def test_an_index_of_another_name_stands_for_its_shards(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "healthy-sharded", tmp_path / "x")
+    index = tmp_path / "x" / "model.safetensors.index.json"
+    index.rename(tmp_path / "x" / "other.safetensors.index.json")
+    assert _names(tmp_path / "x") == ["other.safetensors.index.json"]
+
+
+def test_gitignore_counts_in_a_repository_as_git_has_it(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.CKPT\n/runs/b/\n")
+    (runs / "a" / ".gitignore").write_text("net\n!best.CKPT\n")
+    without = _names(runs)
+    assert "a/deep/best.CKPT" in without  # no repository
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert _names(runs) == ["a/deep/best.CKPT", "a/last.pt", "hub", "ranks"]
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--stdin"],
+        input="\n".join(str(runs / name) for name in without),
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+    assert _names(runs) == [name for name in without if str(runs / name) not in ignored]
+
+
+def test_an_ignored_folder_that_is_named_is_read(runs: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("runs/\n")
+    assert "a/last.pt" in _names(runs)
+    with pytest.raises(BncheckError, match=r"holds no checkpoint \(1 entry in .gitignore"):
+        checkpoints_in(tmp_path)
+
+
+def test_only_ignored_checkpoints_is_an_error_that_names_one(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("*.pt\n")
+    shutil.copy(SAMPLES / "healthy.pt", tmp_path / "net.pt")
+    with pytest.raises(BncheckError) as caught:
+        checkpoints_in(tmp_path)
+    assert f"name what is meant, such as {tmp_path}/net.pt" in str(caught.value)
+
+
+def test_links_to_folders_are_not_followed_and_the_walk_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path)
+    shutil.copy(SAMPLES / "healthy.pt", tmp_path / "net.pt")
+    assert _names(tmp_path) == ["net.pt"]
+    monkeypatch.setattr("bncheck.reading.folders.MAX_PATTERN_ENTRIES", 1)
+    with pytest.raises(BncheckError, match="MAX_PATTERN_ENTRIES"):
+        checkpoints_in(tmp_path)
+
+
+def test_the_command_says_what_it_left_out(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs.parent)
+    assert run(["inspect", "runs", "runs/a/last.pt", "--quiet"]) == 0
+    assert "note: runs: 6 checkpoints; left out: 2 hidden entries, 4 other files" in (
+        capsys.readouterr().err
+    )
+    assert run(["inspect", "runs/*/*.pt", "--quiet"]) == 0
+    assert run(["inspect", "runs/*/*.nix"]) == 2
+    assert "runs/*/*.nix: matches no file; check the pattern" in capsys.readouterr().err
+    (runs.parent / "empty").mkdir()
+    assert run(["inspect", "empty"]) == 2
+    assert "empty: holds no checkpoint; check the path" in capsys.readouterr().err
+
+
+def test_a_folder_of_snapshots_drifts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["drift", str(SAMPLES / "snapshots")]) == 0
+    assert "6 snapshots, epoch 1 to epoch 20" in capsys.readouterr().out

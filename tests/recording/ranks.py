@@ -1,0 +1,73 @@
+"""What test_ranks.py runs: `torchrun -m tests.recording.ranks FOLDER`, three trainings.
+
+One on the same data, one in which rank 1 sees other data, and one that only rank 0 records.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bncheck.recording import Recorder, ranks
+from tests.recording.training import batch, net
+
+
+class Said(logging.Handler):
+    """What the logger was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def train(folder: Path, rank: int, other_data: bool, everywhere: bool) -> dict[str, Any]:
+    said = Said()
+    logging.getLogger("bncheck.recording").handlers = [said]
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(net())
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    generator = torch.Generator().manual_seed(rank)
+    recorder = None
+    if everywhere or not rank:
+        recorder = Recorder(model, folder, every=10, optimizer=optimizer)
+    for _ in range(60):
+        x, y = batch(generator)
+        loss = nn.functional.cross_entropy(model(x + 2 * (other_data and rank == 1)), y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if recorder is not None:
+            recorder.step(loss=loss)
+    if recorder is not None:
+        recorder.close()
+    weights = sum(float(p.detach().double().sum()) for p in model.parameters())
+    return {"said": said.lines, "weights": weights}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank = dist.get_rank()
+    told = {
+        "same": train(folder / "same", rank, False, True),
+        "other": train(folder / "other", rank, True, True),
+    }
+    ranks._PATIENCE = timedelta(seconds=1)  # type: ignore[misc]
+    told["alone"] = train(folder / "alone", rank, False, False)
+    (folder / f"{rank}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,59 @@
+"""Two real processes under torchrun, with gloo: process 0 records what both see."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bncheck
+from bncheck.reading.opening import open_checkpoint
+from bncheck.reading.record import read_record
+from tests.networks import SAMPLES
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SAMPLES.parent)}
+    words = [*TORCHRUN, "-m", "tests.recording.ranks", str(folder)]
+    subprocess.run(words, env=environment, check=True, timeout=120)
+    return folder
+
+
+def told(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{rank}.json").read_text())[name] for rank in (0, 1)]
+
+
+def test_a_rank_with_other_data_is_found_by_rank_0(folder: Path) -> None:
+    first, second = told(folder, "other")
+    (line,) = first["said"]  # the first layer takes the difference off
+    assert "step 10: BN303 1: the batches of process 1" in line
+    assert second["said"] == []
+    (finding,) = bncheck.drift([folder / "other"]).findings
+    assert (finding.rule, finding.layer) == ("BN303", "1")
+    assert (finding.evidence["rank"], finding.evidence["step"]) == (1, 10)
+
+
+def test_ranks_with_the_same_data_are_silent_and_merged(folder: Path) -> None:
+    assert [rank["said"] for rank in told(folder, "same")] == [[], []]
+    assert bncheck.drift([folder / "same"]).findings == ()
+    state = open_checkpoint(folder / "same").training
+    assert state is not None
+    assert all(seen.images == 128 for seen in state.seen.values())
+
+
+def test_a_recorder_in_one_rank_alone_is_one_warning_and_holds_nobody_up(folder: Path) -> None:
+    first, _ = told(folder, "alone")
+    (line,) = first["said"]
+    assert "another process told nothing of its batch" in line
+    assert [entry.step for entry in read_record(folder / "alone").entries][-1] == 60
+    same = [rank["weights"] for rank in (*told(folder, "same"), *told(folder, "alone"))]
+    assert len(set(same)) == 1

@@ -1,0 +1,172 @@
+"""A recorder changes nothing of a training: weights and buffers are equal to the last bit."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bncheck.recording import Recorder
+from tests.recording.training import Training, net
+
+
+def assert_equal(first: nn.Module, second: nn.Module) -> None:
+    for (name, one), other in zip(
+        first.state_dict().items(), second.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+class Mixed(Training):
+    """With bfloat16 under autocast."""
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().step(x, y)
+
+
+class Accumulated(Training):
+    """Each update of two batches."""
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        for half, labels in zip(x.chunk(2), y.chunk(2), strict=True):
+            loss = nn.functional.cross_entropy(self.model(half), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss
+
+
+@pytest.mark.parametrize("kind", [Training, Mixed, Accumulated])
+@pytest.mark.parametrize("every", [1, 10])
+def test_weights_are_equal_to_the_last_bit(
+    tmp_path: Path, kind: type[Training], every: int
+) -> None:
+    model = net()
+    plain = kind(copy.deepcopy(model), steps=60).run()
+    recorded = kind(model, steps=60).run(tmp_path, every=every, layers="all")
+    assert_equal(plain.model, recorded.model)
+    assert recorded.found == []
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_nothing_is_hooked_between_recorded_steps(tmp_path: Path) -> None:
+    hooked = []
+
+    def look(training: Training, step: int, x: Tensor) -> None:
+        hooked.append(bool(training.model[1]._forward_pre_hooks))
+
+    Training(steps=25, hook=look).run(tmp_path, every=10)
+    assert [step for step, there in enumerate(hooked, 1) if there] == [1, 10, 20]
+
+
+def test_validation_between_two_steps_is_not_taken_for_a_batch(tmp_path: Path) -> None:
+    """In the step that is measured a model is also evaluated, on quite other data."""
+
+    def evaluate(training: Training, step: int, x: Tensor) -> None:
+        training.model.eval()
+        with torch.no_grad():
+            training.model(x + 100)
+        training.model.train()
+
+    training = Training(steps=60, hook=evaluate).run(tmp_path, every=10)
+    from bncheck.reading.opening import open_checkpoint
+
+    state = open_checkpoint(tmp_path).training
+    assert training.found == []
+    assert state is not None
+    assert all((seen.largest or 0) < 50 for seen in state.seen.values())
+
+
+class Counting:
+    """Compiles nothing, and counts how often it is asked to."""
+
+    graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture
+def backend() -> Counting:
+    return Counting()
+
+
+@pytest.mark.parametrize("whole_step", [False, True])
+def test_a_compiled_model_is_compiled_as_often_as_without(
+    tmp_path: Path, backend: Counting, whole_step: bool
+) -> None:
+    """A model that torch.compile wraps; once more where the recorder is given the model below it.
+
+    Of that it cannot know, so it hooks it: traced, the hooks do nothing and break no graph.
+    """
+    first = net()
+    models = [first, copy.deepcopy(first)]
+    compiled = []
+    for model, path in zip(models, (None, tmp_path), strict=True):
+        torch._dynamo.reset()
+        backend.graphs = 0
+        training = Training(model, steps=45)
+        target = torch.compile(model, backend=backend, fullgraph=True)
+        training.model = _Calls(model, target) if whole_step else target
+        training.run(path, every=10) if not whole_step else _run(training, model, path)
+        compiled.append(backend.graphs)
+    assert_equal(*models)
+    assert compiled[0] >= 1
+    assert compiled[1] == compiled[0] + whole_step
+
+
+def test_what_a_compiled_layer_saw_is_told_by_its_own_update(tmp_path: Path) -> None:
+    """The batch that moved the averages, as with hooks, within single precision."""
+    from bncheck.reading.opening import open_checkpoint
+
+    first = net()
+    seen = []
+    for name, compile_it in (("hooks", False), ("update", True)):
+        model = copy.deepcopy(first)
+        training = Training(model, steps=45)
+        if compile_it:
+            training.model = torch.compile(model, backend="eager")
+        training.run(tmp_path / name, every=15)
+        state = open_checkpoint(tmp_path / name).training
+        assert state is not None
+        seen.append(state.seen)
+    for layer, hooked in seen[0].items():
+        assert seen[1][layer].mean_shift == pytest.approx(hooked.mean_shift, abs=1e-3)
+        assert seen[1][layer].log_variance_ratio == pytest.approx(
+            hooked.log_variance_ratio, abs=1e-3
+        )
+
+
+class _Calls(nn.Module):
+    """A module whose forward a function compiles that the recorder knows nothing of."""
+
+    def __init__(self, model: nn.Module, compiled: object) -> None:
+        super().__init__()
+        self.compiled = [compiled]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compiled[0](x)  # type: ignore[operator, no-any-return]
+
+
+def _run(training: Training, model: nn.Module, path: Path | None) -> None:
+    """The recorder is given the bare model, which is called through the compiled one."""
+    if path is None:
+        training.run()
+        return
+    called = training.model
+    torch.manual_seed(training.seed)
+    generator = torch.Generator().manual_seed(training.seed)
+    from tests.recording.training import batch
+
+    recorder = Recorder(model, path, every=10)
+    called.train()
+    model.train()
+    for _ in range(training.steps):
+        training.step(*batch(generator))
+        recorder.step()
+    recorder.close()
