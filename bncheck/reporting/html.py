@@ -8,7 +8,7 @@ Names come from strangers' files. In the page jinja2 escapes them; in the figure
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from importlib import resources
 from itertools import repeat
@@ -44,7 +44,7 @@ def render(pages: Pages) -> str:
     places = iter(range(len(figures)))
     page: str = template.render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
-        documents=[_document(document, places) for document in documents],
+        documents=[_document(document, places, pages.page_of) for document in documents],
         errors=[str(error) for error in pages.errors],
         last=pages.last,
         chapters=pages.chapters,
@@ -94,8 +94,10 @@ def _json(value: object) -> str:
     return text
 
 
-def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
-    groups = [_group(group) for group in grouped(document.findings)]
+def _document(
+    document: Document, places: Iterator[int], page_of: Callable[[str], str]
+) -> dict[str, object]:
+    groups = [_group(group, page_of) for group in grouped(document.findings)]
     told = {group.rule for group in document.told}
     return {
         "command": document.command,
@@ -106,7 +108,7 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
         "facts": document.facts,
         "notes": document.notes,
         "groups": [group for group in groups if group["rule"] not in told],
-        "told": [_group(group) for group in document.told],
+        "told": [_group(group, page_of) for group in document.told],
         "told_findings": [group for group in groups if group["rule"] in told],
         "figures": [_figure(figure, next(places)) for figure in _plotted(document)],
         "bars": [
@@ -120,7 +122,7 @@ def _document(document: Document, places: Iterator[int]) -> dict[str, object]:
     }
 
 
-def _group(group: Group) -> dict[str, object]:
+def _group(group: Group, page_of: Callable[[str], str]) -> dict[str, object]:
     """Findings that are one thing to read, with the rule's explanation."""
     explanation = next((rule.explanation for rule in RULES if rule.code == group.rule), "")
     return {
@@ -134,6 +136,7 @@ def _group(group: Group) -> dict[str, object]:
         ],
         "fixes": group.fixes,
         "explanation": _paragraphs(explanation),
+        "page": page_of(group.rule),
     }
 
 
