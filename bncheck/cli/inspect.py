@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import (
     EpsOption,
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
     from bncheck.inspecting.several import Inspected
     from bncheck.measuring.distributed import Processes
     from bncheck.subject.setup import Measuring
+
+
+TOLD: Final = Told(
+    (
+        "bncheck inspect model.pt",
+        "bncheck inspect runs/ --fail-on warning -o report.html",
+        "bncheck inspect model.pt --model nets.py:build --data data.py:loader",
+    ),
+)
 
 
 @expanded
