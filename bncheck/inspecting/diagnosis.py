@@ -163,7 +163,7 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
-    named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
+    named = [(c, layers) for c, layers in won if c.evidence.get("candidate") and c.predicts]
     if not named and network.costs_results and not is_told_noise(network):
         return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
