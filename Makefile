@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 # (PYTHONDONTWRITEBYTECODE), every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q bncheck
 
-.PHONY: demo test lint types unit benchmark comparison fuzz hostile audit lower-bounds clean
+.PHONY: demo test lint types unit benchmark comparison docs fuzz hostile audit lower-bounds clean
 
 # A demo that finds faults is a demo that works: exit code 1 means "findings", 2 is a failure.
 demo: $(VENV)/.demo
@@ -31,6 +31,10 @@ benchmark: $(VENV)/.dev
 # With BatchNorm and without, on real digits: docs/landscape.md shows what it writes. Two minutes.
 comparison: $(VENV)/.dev
 	$(BIN)/python -m sample_models.comparison
+
+# The site, in build/site; `.venv/bin/mkdocs serve` shows it while it is written.
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 # Coverage-guided fuzzing, so many seconds a reader.
 FUZZ_SECONDS ?= 60

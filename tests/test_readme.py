@@ -1,4 +1,4 @@
-"""The console blocks of README and docs are what the commands print.
+"""The console blocks of the README and of docs/ are what the commands print.
 
 `python -m tests.test_readme` writes them anew.
 """
@@ -31,23 +31,36 @@ def run(command: str) -> str:
     return done.stdout
 
 
-PAGES = (README, ROOT / "docs" / "recording.md")
-BLOCKS = [block for page in PAGES for block in _BLOCK.finditer(page.read_text())]
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+#: Every command with what it should print, once: the README shows some of those in docs/.
+BLOCKS = {
+    match["command"]: (page.name, match["output"])
+    for page in PAGES
+    for match in _BLOCK.finditer(page.read_text())
+}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["command"][:60])
-def test_the_readme_shows_what_the_command_prints(block: re.Match[str]) -> None:
-    assert run(block["command"]) == block["output"]
+@pytest.mark.parametrize("command", BLOCKS, ids=lambda command: command[:60])
+def test_the_page_shows_what_the_command_prints(command: str) -> None:
+    assert run(command) == BLOCKS[command][1]
+
+
+def test_a_command_that_two_pages_show_prints_the_same_in_both() -> None:
+    for page in PAGES:
+        for match in _BLOCK.finditer(page.read_text()):
+            assert BLOCKS[match["command"]][1] == match["output"], page
 
 
 def test_the_readme_has_its_tour() -> None:
-    assert len(BLOCKS) >= 6
+    assert len(list(_BLOCK.finditer(README.read_text()))) >= 5
+    assert len(README.read_text().splitlines()) < 200
 
 
-def test_the_readme_s_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_s_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (code,) = _PYTHON.findall(README.read_text())
-    exec(compile(code, "README.md", "exec"), {})
+    page = ROOT / "docs" / "python.md"
+    (code,) = _PYTHON.findall(page.read_text())
+    exec(compile(code, str(page), "exec"), {})
 
 
 if __name__ == "__main__":

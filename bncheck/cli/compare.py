@@ -52,5 +52,5 @@ def compare(
     with whole(paths[0]) as (one, _), whole(paths[1]) as (other, note), console.status() as say:
         request = CompareRequest(one, other, given.parts(), tuple(input_ or ()), key, tolerance)
         done = tally.count(run(request, note, say))
-    delivery.deliver(said(done.to_dict, lambda: document(done)), tally.limit)
+    delivery.deliver(said(done.to_dict, lambda: document(done)), tally)
     return tally.finish(done.findings)

@@ -113,7 +113,7 @@ def drift(
         for line in report.notes:
             console.note(line)
         say_traffic(paths)
-        delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
+        delivery.deliver(said(report.to_dict, lambda: document(report)), tally)
         return tally.finish(report.findings, failed=bool(report.errors))
 
 

@@ -138,6 +138,6 @@ def export(
         done = tally.count(done)
     for line in done.notes:
         console.note(line)
-    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), tally.limit)
+    delivery.deliver(said(done.to_dict, lambda: document(done, str(checkpoint))), tally)
     code = tally.finish(done.findings)
     return max(code, ExitCode.FINDINGS) if done.file is None else code

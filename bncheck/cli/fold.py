@@ -94,7 +94,7 @@ def fold(
         what = "BatchNorm" if norms is Norms.BATCH else "norm to fold"
         console.note(f"{checkpoint}: holds no {what}")
     answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
-    delivery.deliver(answer, tally.limit)
+    delivery.deliver(answer, tally)
     code = tally.finish(done.findings)
     unwritten = output is not None and not dry_run and made.output is None
     return max(code, ExitCode.FINDINGS) if unwritten else code

@@ -95,7 +95,7 @@ def _run(
         console.error(str(error))
     say_traffic(dict.fromkeys(place(r.path) for model in report.models for r in model.results))
     _say_unused(tally, configuration, {m.name for m in report.models if not m.errors})
-    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally.limit)
+    delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally)
     return tally.finish(report.findings, failed=bool(report.errors))
 
 

@@ -103,7 +103,7 @@ def inspect(
         say_traffic(paths)
         several = len(paths) > 1
         if reports or several:
-            delivery.deliver(said(reports, errors, several, notes), tally.limit)
+            delivery.deliver(said(reports, errors, several, notes), tally)
         return tally.finish(findings, failed=bool(errors))
 
 

@@ -91,7 +91,7 @@ def landscape(
         console.error(str(error))
     for note in report.notes:
         console.note(note)
-    delivery.deliver(said(report.to_dict, lambda: document(report)), tally.limit)
+    delivery.deliver(said(report.to_dict, lambda: document(report)), tally)
     return tally.finish(report.findings, failed=bool(report.errors))
 
 

@@ -75,6 +75,6 @@ def recalibrate(
         if ranks.rank == 0:
             judged = replace(tally.count(done), path=path)
             answer = said(judged.to_dict, lambda: document(judged, str(checkpoint)))
-            delivery.deliver(answer, tally.limit)
+            delivery.deliver(answer, tally)
             tally.finish(judged.findings)
     return ExitCode.OK if done.reason is None else ExitCode.FINDINGS

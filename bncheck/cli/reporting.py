@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from bncheck.cli import console
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
-from bncheck.core.findings import Severity
 from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, format_of, render
+
+if TYPE_CHECKING:
+    from bncheck.cli.policy import Tally
 
 _SLICE = 1 << 20
 
@@ -109,21 +111,18 @@ class Delivery:
         """Whether stdout gets the report for people."""
         return self.shown is Format.TEXT and not self.quiet
 
-    def write(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
+    def write(self, said: Said, tally: Tally | None = None) -> None:
         """Write the files, each whole or not at all."""
         from bncheck.writing.atomic import write_text
 
         for format_, path in self.files:
-            write_text(path, render(format_, said, limit))
+            write_text(path, self._rendered(format_, said, tally))
 
-    def deliver(self, said: Said, limit: Severity | None = Severity.ERROR) -> None:
-        """Write the files, each whole or not at all, then show the result.
-
-        Findings of `limit` and worse are failures, where a format has a word for that.
-        """
-        self.write(said, limit)
+    def deliver(self, said: Said, tally: Tally | None = None) -> None:
+        """Write the files, then show the result."""
+        self.write(said, tally)
         if self.shown is not Format.TEXT:
-            rendered = render(self.shown, said, limit)
+            rendered = self._rendered(self.shown, said, tally)
             for start in range(0, len(rendered), _SLICE):  # encoded at once it would be there twice
                 typer.echo(rendered[start : start + _SLICE], nl=False)
             return
@@ -134,6 +133,12 @@ class Delivery:
             text.show_findings(terminal, said.pages().documents)
         else:
             text.show(terminal, said.pages(), verbose=self.verbose)
+
+    def _rendered(self, format_: Format, said: Said, tally: Tally | None) -> str:
+        """The tally knows what is a failure, and where the documentation lies."""
+        if tally is None:
+            return render(format_, said)
+        return render(format_, said, tally.limit, tally.policy.docs_url)
 
 
 def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:

@@ -58,7 +58,7 @@ def watch(
     if live and delivery.is_text:
         _follow(watched, tally, delivery, interval)
     report = tally.count(watched.look())
-    delivery.deliver(_said(report), tally.limit)
+    delivery.deliver(_said(report), tally)
     return tally.finish(report.findings)
 
 
@@ -82,7 +82,7 @@ def _follow(watched: Watch, tally: Tally, delivery: Delivery, interval: float) -
             if now != seen:
                 try:
                     report = tally.count(watched.look())
-                    delivery.write(_said(report), tally.limit)
+                    delivery.write(_said(report), tally)
                     shown = Text.from_ansi(_drawn(report, terminal.width, delivery))
                 except BncheckError as error:  # it is being written, or not there yet
                     shown = Text(str(error))

@@ -7,6 +7,8 @@ from typing import Final
 
 #: Where bugs are reported.
 ISSUES: Final = "https://github.com/bncheck/bncheck/issues"
+#: Where the documentation lies; each rule has a page in it.
+DOCS: Final = "https://bncheck.github.io/bncheck/"
 #: The next step after an error of our own.
 REPORT_IT: Final = f"please report it at {ISSUES}"
 

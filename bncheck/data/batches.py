@@ -125,15 +125,15 @@ class Batches:
                 for start in range(0, batch.size, size):
                     part = batch.part(start, start + size)
                     if held and not _alike(held[0], part):
-                        yield _joined(held)
+                        yield joined(held)
                         held = []
                     while part.size and sum(b.size for b in held) + part.size >= size:
                         taken = size - sum(b.size for b in held)
-                        yield _joined([*held, part.part(0, taken)])
+                        yield joined([*held, part.part(0, taken)])
                         held, part = [], part.part(taken, part.size)
                     held += [part] if part.size else []
             if held:
-                yield _joined(held)
+                yield joined(held)
 
         return Batches(source, self.name, self.samples, fixed=self.fixed)
 
@@ -165,7 +165,8 @@ def _alike(one: Batch, other: Batch) -> bool:
     return whole and all(a.shape[1:] == b.shape[1:] for a, b in pairs)
 
 
-def _joined(parts: Sequence[Batch]) -> Batch:
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Batches of samples of the same shapes as one."""
     import torch
 
     if len(parts) == 1:

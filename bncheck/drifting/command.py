@@ -14,9 +14,11 @@ from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.recorded import with_recorded
 from bncheck.drifting.report import DriftReport
+from bncheck.drifting.unseen import unseen_jumps
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.remote import place_of
 from bncheck.rules.registry import SERIES_RULES, choose_rules
+from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.series.distance import Statistics, histogram_distance, stacked
 from bncheck.series.movement import Basis, Movement, Reference, statistics_in
 from bncheck.series.series import Series, Tell, read_series
@@ -73,6 +75,9 @@ def drift(
     with np.errstate(invalid="ignore"):
         findings = list(lost_statistics(series, series.key, given, rules))
         findings += [f for r in SERIES_RULES if r in rules for f in r.check(movement)]
+        if measuring is not None and late_shift in rules and series.names:
+            own = _of_buffers(series, Reference("previous", None), options)
+            findings += unseen_jumps(own, findings)
     findings = list(with_recorded(findings, series.recorded, rules))
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 

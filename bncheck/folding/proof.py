@@ -27,6 +27,8 @@ Inputs = TypeVar("Inputs")
 #: Values on the way by their names in the original; floating ones are arrays.
 Values: TypeAlias = Mapping[str, Any]
 
+Move: TypeAlias = Callable[[Output], Output]
+
 _BATCHES = (2, 3)
 #: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
@@ -106,8 +108,10 @@ class SideBySide(Protocol[Inputs]):
     def enough(self, region: int, values: Values) -> Values:
         """The values with no more of what a region reads than shows what it does."""
 
-    def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
-        """What a region makes of such values, in float64."""
+    def exits(
+        self, region: int, values: Values, *, of_fold: bool, move: Move | None = None
+    ) -> Mapping[str, Output]:
+        """What a region makes of such values, in float64; `move` is done to its stored numbers."""
 
     def maker_of(self, name: str | None) -> str | None:
         """What people call the part of the original that makes a value."""
@@ -175,8 +179,7 @@ class _Whole(Generic[Inputs]):
         """What rounding makes of each number at most, until it explains what the fold does."""
         found = seen.outputs
         for moved in itertools.islice(self._sides.moved(inputs), _DRAWS):
-            trios = zip(seen.outputs, moved, found, strict=True)
-            found = [np.where(abs(new - o) > abs(old - o), new, old) for o, new, old in trios]
+            found = list(map(_farther, seen.outputs, found, moved))
             if self._holds(seen, folded, found):
                 break
         return found
@@ -210,25 +213,36 @@ class _Regions(Generic[Inputs]):
         for place in range(len(self._found)):
             own, other = self._found[place]
             values = self._sides.enough(place, seen.values)
-            self._compare(place, own, values)
+            self._compare(place, own, values, seen.values)
             try:
-                self._compare(place, other, self._random(place, values))
+                self._compare(place, other, self._random(place, values), {})
             except self._sides.failures:
                 if own.batches:
                     continue  # values that the calls do not take
                 raise
 
-    def _compare(self, place: int, difference: Difference, values: Values) -> None:
-        """Hold one against the other; what rounding costs is measured where they are apart."""
-        before = self._sides.exits(place, values, of_fold=False)
-        after = self._sides.exits(place, values, of_fold=True)
+    def _compare(self, place: int, difference: Difference, values: Values, written: Values) -> None:
+        """Hold one against the other; what rounding costs is measured where they are apart.
+
+        It is seen in the values as written, or in the response to steps of all that is read.
+        """
+        sides = self._sides
+        before, after = (sides.exits(place, values, of_fold=which) for which in (False, True))
         names = self._names.setdefault(place, [name for name in before if name in after])
-        trial = Difference(difference.tolerance)
-        trial.add(0, *_in_order(names, before, after, before))
-        moved = before
-        if not trial.parity().holds:
-            moved = self._sides.exits(place, self._stepped(place, values), of_fold=False)
+        alike = {n: v for n, v in written.items() if n in before and v.shape == before[n].shape}
+        moved = {**before, **alike}
+        for _ in range(_DRAWS):
+            trial = Difference(difference.tolerance)
+            trial.add(0, *_in_order(names, before, after, moved))
+            if trial.parity().holds:
+                break
+            stepped = {**values, **self._stepped(place, values)}
+            drawn = sides.exits(place, stepped, of_fold=False, move=self._step)
+            moved = {n: _farther(before[n], moved[n], drawn[n]) for n in names}
         difference.add(0, *_in_order(names, before, after, moved))
+
+    def _step(self, value: Output) -> Output:
+        return value * steps(value, self._sides.epsilon, self._generator)
 
     def _random(self, place: int, values: Values) -> Values:
         """Signed values of the same size for what a region reads."""
@@ -243,11 +257,8 @@ class _Regions(Generic[Inputs]):
 
     def _stepped(self, place: int, values: Values) -> Values:
         """The values that a region reads, off by one unit in the last place."""
-        found, epsilon = dict(values), self._sides.epsilon
-        for name in self._sides.entries(place):
-            if is_float(value := values.get(name)):
-                found[name] = value * steps(value, epsilon, self._generator)
-        return found
+        read = {name: values.get(name) for name in self._sides.entries(place)}
+        return {name: self._step(value) for name, value in read.items() if is_float(value)}
 
     def parity(self) -> RegionsParity:
         """The figures."""
@@ -266,6 +277,12 @@ class _Regions(Generic[Inputs]):
 
 def _in_order(names: Sequence[str], *sides: Values) -> list[list[Output]]:
     return [[sampled(side[name]) for name in names] for side in sides]
+
+
+def _farther(original: Output, one: Output, other: Output) -> Output:
+    """Of each number the one that is farther from the original's."""
+    nearer = abs(other - original) <= abs(one - original)
+    return np.where(nearer, one, other)
 
 
 def steps(value: Output, epsilon: float, generator: np.random.Generator) -> Output:

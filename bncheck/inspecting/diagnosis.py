@@ -128,7 +128,8 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     claims = list(_claims(network, rules))
     won = believed(claims, network.off)
     exact = [(c, layers) for c, layers in won if c.predicts]
-    if network.severity is None or _explains(network, exact, _EXACTLY):
+    asked = network.severity is not None or network.costs_results
+    if not asked or _explains(network, exact, _EXACTLY):
         return won
     last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
     return believed([*claims, *last], network.off) if last else won
@@ -170,16 +171,14 @@ def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
 
 
 def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
-    if network.direction is Direction.SAME:
+    if network.direction is Direction.SAME and not network.both_poor:
         won = [(c, layers) for c, layers in won if _stands(network, c)]
-        if not won and network.both_poor:
-            return list(disagree.check(network)), Advice.LEAVE
     if _explains(network, won):
         advice = _advice(network, won[0][0])
         return [_finding(network, c, layers, advice) for c, layers in won], advice
-    if network.direction is Direction.SAME:
-        return list(harmless.check(network)), Advice.LEAVE
-    sure = network.mostly_restored
+    if network.direction is Direction.SAME and not network.both_poor:
+        return list(harmless.check(network)), Advice.IF_DATA_FIT
+    sure = network.mostly_restored and not network.stem_most
     return list(disagree.check(network)), Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
 
 
@@ -187,12 +186,14 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
     if claim.fault is not Fault.STATISTICS:
         return True
-    return claim.predicts and not network.no_better and not network.both_poor
+    return network.leaning is Direction.BETTER or (claim.predicts and not network.no_better)
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
     if network.direction is Direction.WORSE or claim.fault in (Fault.DATA, Fault.CODE):
         return Advice.LEAVE
+    if network.direction is Direction.SAME and network.both_poor:
+        return Advice.IF_DATA_FIT  # statistics alone do not make this network work
     certain = claim.predicts or network.data_fit or network.mostly_restored
     sure = claim.fault is not Fault.EITHER and certain
     return Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT

@@ -21,7 +21,7 @@ from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import ClassMean, Collector, SingleValueError, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.labels import class_labels
+from bncheck.measuring.kinds import Kinds
 from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
@@ -31,7 +31,7 @@ from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     Floats = NDArray[np.float64]
 
@@ -66,6 +66,7 @@ class Pass:
     """What one cascade gave: moments by layer in the order of execution, and how many samples.
 
     `calls` has those of each call, for layers that a forward calls several times (batch cascade).
+    `kinds` are the samples' by number of their batch, where there is one process.
     """
 
     moments: dict[str, Moments]
@@ -74,6 +75,7 @@ class Pass:
     skipped: int = 0
     classes: Mapping[str, Mapping[int, ClassMean]] = field(default_factory=dict)
     calls: Mapping[str, Sequence[Moments]] = field(default_factory=dict)
+    kinds: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def run_cascade(
@@ -96,7 +98,7 @@ def run_cascade(
         subject.require_norms()
     collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs, subject.own)
     spare = spare_statistics(subject.norms) if cascade is Cascade.BATCH else nullcontext()
-    gathering = _Gathering(subject.model, collector, run, watch, first)
+    gathering = _Gathering(subject.model, collector, cascade, run, watch, first)
     with torch.no_grad(), in_eval_mode(subject.model), spare, collector.attached():
         return gathering.over(data)
 
@@ -108,6 +110,7 @@ class _Gathering:
         self,
         model: nn.Module,
         collector: Collector,
+        cascade: Cascade,
         run: Run,
         watch: Watch | None,
         first: Callable[[], AbstractContextManager[object]],
@@ -118,6 +121,8 @@ class _Gathering:
         self._watch = watch
         self._around_first = first
         self._first: dict[str, Moments] = {}
+        self._telling = Kinds() if cascade is Cascade.BATCH and run.processes.size == 1 else None
+        self._kinds: dict[int, Tensor] = {}
         self._samples = self._largest = self._skipped = 0
 
     def over(self, data: Batches) -> Pass:
@@ -139,7 +144,8 @@ class _Gathering:
         found = self._collector
         classes = found.classes.by_layer()
         layers, calls = by_call(found.moments)
-        return Pass(layers, self._samples, self._largest, self._skipped, classes, calls)
+        seen = (self._samples, self._largest, self._skipped)
+        return Pass(layers, *seen, classes, calls, self._kinds)
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:
@@ -153,8 +159,11 @@ class _Gathering:
                 raise
             return {}  # an incomplete last batch of one image
         kept = self._watch.parts(fitted, output) if self._watch is not None else {}
-        alone = self._run.processes.size == 1
-        self._collector.labels = class_labels(fitted.target, fitted.size) if alone else None
+        if self._telling is not None:
+            kinds = self._telling.of(fitted.target, output, fitted.size)
+            self._collector.labels = kinds
+            if kinds is not None:
+                self._kinds[number] = kinds
         moments = {name: found.pack() for name, found in self._collector.take(number).items()}
         return {**moments, **{_WATCHED + name: array for name, array in kept.items()}}
 

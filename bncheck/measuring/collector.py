@@ -51,39 +51,47 @@ class SingleValueError(BncheckError):
 
 @dataclass(frozen=True, slots=True)
 class ClassMean:
-    """The mean of one class in a layer, (C,), over a number of images."""
+    """Mean and variance of one class in a layer, (C,) each, over a number of images."""
 
     mean: Floats
     images: int
+    var: Floats
 
 
 class ClassMeans:
-    """Per layer and class the mean of the images' means, summed over batches."""
+    """Per layer and class the mean and the mean square about the layer's pivot, over batches."""
 
     def __init__(self) -> None:
         self._sums: dict[str, dict[int, tuple[Floats, int]]] = {}
+        self._pivots: dict[str, Floats] = {}
 
-    def add(self, layer: str, means: Tensor, labels: Tensor, pivot: Floats) -> None:
-        """Add a batch: (N, C) means about the pivot, (N,) labels."""
+    def add(self, layer: str, m: Tensor, q: Tensor, labels: Tensor, pivot: Floats) -> None:
+        """Add a batch: (N, C) means and mean squares about the pivot, (N,) labels."""
         import torch
 
-        if len(labels) != len(means):
+        if len(labels) != len(m):
             return
+        self._pivots[layer] = pivot
         known = self._sums.setdefault(layer, {})
-        for label in torch.unique(labels).tolist():
-            chosen = means[labels == label].double()
-            total = chosen.sum(dim=0).cpu().numpy() + len(chosen) * pivot
+        found, places = torch.unique(labels, return_inverse=True)
+        both = torch.stack([m, q], dim=1).double()
+        totals = torch.zeros((len(found), *both.shape[1:]), dtype=both.dtype, device=both.device)
+        totals.index_add_(0, places, both)
+        counts = places.bincount(minlength=len(found)).tolist()
+        for label, total, count in zip(found.tolist(), totals.cpu().numpy(), counts, strict=True):
             before = known.get(label)
             known[label] = (
-                (total, len(chosen))
-                if before is None
-                else (before[0] + total, before[1] + len(chosen))
+                (total, count) if before is None else (before[0] + total, before[1] + count)
             )
 
     def by_layer(self) -> dict[str, dict[int, ClassMean]]:
-        """The mean of every class, and how many images it has."""
+        """Every class, and how many images it has."""
         return {
-            layer: {label: ClassMean(total / n, n) for label, (total, n) in sums.items()}
+            layer: {
+                label: ClassMean(m + self._pivots[layer], n, q - m * m)
+                for label, (total, n) in sums.items()
+                for m, q in [total / n]
+            }
             for layer, sums in self._sums.items()
         }
 
@@ -136,7 +144,7 @@ class Collector:
         for name, calls in self._calls.items():
             pivot = self.pivots[name].double().cpu().numpy()
             if self.labels is not None and len(calls) == 1:
-                self.classes.add(name, calls[0][0], self.labels, pivot)
+                self.classes.add(name, *calls[0][:2], self.labels, pivot)
             each = [_moments(m, q, values, pivot) for m, q, values in calls]
             if self._normalise and 1 < len(each) <= _CALLS:
                 taken |= {call_name(name, place): moments for place, moments in enumerate(each)}
@@ -160,7 +168,7 @@ class Collector:
 
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = input_of(args, kwargs)
-            m, q, values = reduced = self._reduce(norm.name, norm.channels, x.detach())
+            m, q, values = reduced = self._reduce(norm.name, norm.channels, x.detach(), norm.last)
             if own is not None:
                 m, q, values = reduced = self._by_own_update(own, reduced, args, kwargs)
             self._calls.setdefault(norm.name, []).append(reduced)
@@ -192,14 +200,15 @@ class Collector:
         q_own = _moved(q, var + mean.square(), spread[1])
         return m_own, q_own, values if counted is None else counted / m.shape[0]
 
-    def _reduce(self, name: str, channels: int, x: Tensor) -> _Reduced:
+    def _reduce(self, name: str, channels: int, x: Tensor, last: bool = False) -> _Reduced:
         """Per image and channel the mean and the mean square about the pivot, in fp32."""
         import torch
 
         pivot = self.pivots.get(name)
         if pivot is None:
-            pivot = self.pivots[name] = _pivot(channels_second(name, channels, x))
-        parts = [_reduce_images(channels_second(name, channels, p), pivot) for p in portions(x)]
+            pivot = self.pivots[name] = _pivot(channels_second(name, channels, x, last))
+        images = (channels_second(name, channels, part, last) for part in portions(x))
+        parts = [_reduce_images(part, pivot) for part in images]
         m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return m, q, x.numel() // m.numel()
 

@@ -6,7 +6,8 @@ second measured, and tells what the layers see then, which proves a recalibratio
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,6 +27,8 @@ from bncheck.measuring.rounds import Share, in_rounds
 from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bncheck.measuring.cascades import Pass
 
 #: Samples that are run one by one, where batches of one may be what the network was trained with.
@@ -34,17 +37,30 @@ _ONE_BY_ONE: Final = 128
 Layers = tuple[MeasuredLayer, ...]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Layers with what they see by themselves, W2 with measured statistics, and the results.
+
+    `kinds` are those of the samples, by number of their batch.
+    """
+
+    layers: Layers
+    restored: Mapping[str, float]
+    comparison: Comparison
+    kinds: Mapping[int, Tensor]
+
+
 def three_columns(
     subject: Instrumented, data: Batches, run: Run, layers: Layers, running: Answers
-) -> tuple[Layers, dict[str, float], Comparison]:
-    """The layers with what they see by themselves, W2 with measured statistics, and the results."""
+) -> Columns:
+    """What the passes with batch statistics and with measured ones give."""
     in_batches = Answers(run.metric)
     seen = run_cascade(subject, data, Cascade.BATCH, run, in_batches)
     layers = _with_batch(subject, layers, seen)
     restored, measured = _with_measured(subject, data, run, layers)
     comparison = compare(running, measured, run.metric_name)
     if comparison.metric is None:
-        return layers, restored, comparison
+        return Columns(layers, restored, comparison, seen.kinds)
     size = run.train_batch_size
     if size is not None and size != seen.batch_size:
         in_batches = _in_batches_of(subject, data, run, size)
@@ -52,7 +68,7 @@ def three_columns(
     comparison = replace(comparison, batch=batch, batch_size=size or seen.batch_size)
     if size is None and seen.batch_size > 1 and _may_be_of_one(layers, comparison):
         comparison = _with_one_by_one(subject, data, run, comparison, running)
-    return layers, restored, comparison
+    return Columns(layers, restored, comparison, seen.kinds)
 
 
 def answers_of(subject: Instrumented, data: Batches, run: Run) -> Answers:

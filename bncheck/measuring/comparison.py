@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Differences within this many standard errors are chance.
 _SIGMAS = 2.0
+#: Accuracies and R2 this close are equally good: half a point.
+_EQUAL = 0.005
 #: In the place of the square of an error that is NaN.
 _LOST = 1e30
 
@@ -55,7 +57,33 @@ def compare(running: Answers, measured: Answers, metric_name: str) -> Comparison
     if before is None or after is None:
         return said
     gain, error = _gain(before, after)
-    return replace(said, direction=_direction(gain, error), gain=_sigmas(gain, error))
+    equal = said.usual and abs(after.value - before.value) < _EQUAL
+    return replace(
+        said,
+        direction=Direction.SAME if equal else _direction(gain, error),
+        gain=_sigmas(gain, error),
+        loss_gain=_loss_gain(old, new),
+        chance=_commonest(old),
+    )
+
+
+def _loss_gain(old: Answers, new: Answers) -> float | None:
+    """What the new answers save of the loss, in standard errors of the samples' differences."""
+    was, now = old.all_of("loss"), new.all_of("loss")
+    if was is None or now is None or len(was) != len(now) or len(was) < 2:
+        return None
+    saved = was - now
+    if not np.isfinite(saved).all():
+        return None
+    return _sigmas(float(saved.mean()), float(saved.std(ddof=1)) / math.sqrt(len(saved)))
+
+
+def _commonest(answers: Answers) -> float:
+    """The share of the commonest label; 0 where labels are no classes."""
+    counts = answers.all_of("counts")
+    if counts is None or not counts.sum():
+        return 0.0
+    return float(counts.sum(axis=0).max() / counts.sum())
 
 
 def running_alone(running: Answers, metric_name: str) -> Comparison | None:

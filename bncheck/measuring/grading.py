@@ -144,7 +144,12 @@ def _classes(asked: Question) -> dict[str, Array]:
     else:
         logs = asked.scores.log_softmax(dim=1)
     loss = -logs.gather(1, target[:, None])[:, 0] * asked.counted
-    return {"right": _array(right.sum(dim=1)), "loss": _array(loss.double().sum(dim=1))}
+    counts = target[asked.counted].bincount(minlength=asked.scores.shape[1])
+    return {
+        "right": _array(right.sum(dim=1)),
+        "loss": _array(loss.double().sum(dim=1)),
+        "counts": _array(counts[None]),
+    }
 
 
 def _yes_or_no(asked: Question) -> dict[str, Array]:
@@ -152,7 +157,9 @@ def _yes_or_no(asked: Question) -> dict[str, Array]:
     scores, target, counted = asked.scores, asked.target, asked.counted
     right = [((scores > limit) == target) & counted for limit in (0.0, 0.5)]
     within = (scores >= 0) & (scores <= 1)
+    counts = target[counted].long().bincount(minlength=2)
     return {
+        "counts": _array(counts[None]),
         "right": _array(right[0].sum(dim=1)),
         "right_of_probability": _array(right[1].sum(dim=1)),
         "within": _array(within.all(dim=1)),

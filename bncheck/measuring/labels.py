@@ -22,7 +22,7 @@ _IGNORED: Final = 255
 #: Class numbers beyond the classes, as a share of all labels: more is another set of classes.
 _MOST_BEYOND: Final = 0.2
 #: Class means are kept for at most this many classes.
-_CLASSES: Final = 1000
+MOST_CLASSES: Final = 1000
 HINT: Final = "give --metric TARGET:CALLABLE, or data without labels"
 
 
@@ -76,7 +76,7 @@ def class_labels(labels: Any, samples: int) -> Tensor | None:
         target = target.argmax(dim=1)
     if target.ndim != 1 or not _is_whole(target):
         return None
-    return target.long() if int(target.max()) < _CLASSES else None
+    return target.long() if int(target.max()) < MOST_CLASSES else None
 
 
 def _fitted(scores: Tensor, target: Tensor, samples: int) -> Question | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import W2_MILD, W2_STEM
@@ -23,7 +22,7 @@ from bncheck.measuring.histogram import ShapeWatch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.preprocessing import search
-from bncheck.measuring.replay import replays
+from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.results import Candidate, Comparison, fits_better
 from bncheck.measuring.run import Run
 from bncheck.measuring.untrained import untrained_layers
@@ -76,10 +75,11 @@ def measure_population(
     tracked = tuple(
         MeasuredLayer(layer) for layer in layers if layer.tracked and layer.name not in unmeasured
     )
-    found, restored, comparison = three_columns(subject, data, run, tracked, running)
+    found = three_columns(subject, data, run, tracked, running)
+    size = found.comparison.batch_size or 0
     return Measurement(
-        found, running.samples, data.total, comparison.batch_size or 0, run.train_batch_size,
-        comparison, restored=restored, thresholds=run.thresholds,
+        found.layers, running.samples, data.total, size, run.train_batch_size,
+        found.comparison, restored=found.restored, thresholds=run.thresholds,
         unmeasured=unmeasured,
     )  # fmt: skip
 
@@ -109,7 +109,8 @@ def in_depth(
 
     A pass with batch statistics and one with measured ones; `running` has the answers of the first.
     """
-    layers, restored, comparison = three_columns(subject, data, run, result.layers, running)
+    found = three_columns(subject, data, run, result.layers, running)
+    layers = found.layers
     candidates: list[Candidate] = []
     stem = next((m for m in layers if m.eval is not None), None)
     if stem is not None and stem.eval is not None and stem.eval.w2 >= W2_STEM:
@@ -118,11 +119,11 @@ def in_depth(
     return replace(
         result,
         layers=layers,
-        restored=restored,
-        comparison=_with_candidate(subject, data, run, comparison, candidates),
+        restored=found.restored,
+        comparison=_with_candidate(subject, data, run, found.comparison, candidates),
         candidates=tuple(candidates),
         untrained=untrained_layers(subject.model),
-        replays=partial(replays, subject, data, run),
+        reruns=Rerunning(subject, data, run, found.kinds),
     )
 
 

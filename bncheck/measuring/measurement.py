@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.norm_layer import NormLayer
@@ -17,6 +17,7 @@ from bncheck.reading.kinds import NormKind
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from bncheck.measuring.collector import ClassMean
     from bncheck.measuring.features import InputFeatures
@@ -46,11 +47,28 @@ class Replay:
     moments: Mapping[str, Moments]
 
 
-Replays: TypeAlias = Callable[[], Sequence[Replay]]
+#: What every layer sees by itself, by name of layer.
+Seen: TypeAlias = Mapping[str, Moments]
 
 
-def _no_replays() -> Sequence[Replay]:
-    return ()
+class Reruns(Protocol):
+    """Other runs of the model that was measured, each made when it is asked for."""
+
+    def other_code(self) -> Sequence[Replay]:
+        """What layers see with other code between them."""
+        ...
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
+        """What layers see of changed inputs; nothing where the model does not take them."""
+        ...
+
+    def of_each_kind(self) -> Mapping[int, Seen]:
+        """What layers see of batches that are all of one kind (class) of samples."""
+        ...
+
+    def in_shares(self, shares: Mapping[int, float]) -> Seen:
+        """What layers see of batches in which the kinds have other shares."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ class Measurement:
     thresholds: Thresholds = DEFAULT
     untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights
     unmeasured: Mapping[str, str] = field(default_factory=dict)  # layers, and why
-    replays: Replays = _no_replays  # runs the model with other code when asked
+    reruns: Reruns | None = None
     single_value: str | None = None  # a layer whose batches are of one value a channel
 
     @property

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class TrackingNorm:
     """One layer, whatever its class and whatever it calls its running mean and variance.
 
-    Their shape is (C,), or has sizes of 1 around C: (1, C, 1, 1).
+    Their shape is (C,), or has sizes of 1 around C: (1, C, 1, 1). `last` says that channels are on
+    the last axis of inputs whose second axis has as many entries.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TrackingNorm:
     kind: NormKind
     mean_name: str = "running_mean"
     var_name: str = "running_var"
+    last: bool = False
 
     @property
     def mean(self) -> Tensor:
@@ -143,9 +145,9 @@ def _replace(norm: TrackingNorm, mean: Tensor, var: Tensor) -> None:
     setattr(norm.module, norm.var_name, var)
 
 
-def channels_second(name: str, channels: int, x: Tensor) -> Tensor:
+def channels_second(name: str, channels: int, x: Tensor, last: bool = False) -> Tensor:
     """(N, C), (N, C, L), (N, C, H, W), ... as (N, C, L); channels may also come last."""
-    if x.ndim >= 2 and x.shape[1] == channels:
+    if x.ndim >= 2 and x.shape[1] == channels and not (last and x.shape[-1] == channels):
         return x.reshape(x.shape[0], channels, -1)
     if x.ndim >= 2 and x.shape[-1] == channels:
         return x.movedim(-1, 1).reshape(x.shape[0], channels, -1)

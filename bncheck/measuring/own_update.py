@@ -36,6 +36,8 @@ _AGREE: Final = 0.02
 _SAME_OUTPUT: Final = 0.02
 #: Images that are looked at one by one.
 _IMAGES: Final = 32
+#: Images differ for a layer by at most this many times what their whole inputs do.
+_MOST_SPREAD: Final = 100.0
 #: A layer that moves its statistics by less does not move them.
 _STILL: Final = 1e-6
 
@@ -130,14 +132,21 @@ def _spread(
         return None
     mean, var = (torch.stack(part) for part in zip(*found, strict=True))
     pivot = mean.mean(dim=0)
-    whole = channels_second(own.norm.name, own.norm.channels, x[:images]).double() - pivot[:, None]
+    norm = own.norm
+    wide = channels_second(norm.name, norm.channels, x[:images], norm.last).double()
+    whole = wide - pivot[:, None]
     ours = mean - pivot, var + (mean - pivot).square()
     theirs = whole.mean(dim=2), whole.square().mean(dim=2)
-    m, q = (
-        (a.std(dim=0) / b.std(dim=0).clamp_min(1e-12)).nan_to_num(1.0, 1.0, 1.0)
-        for a, b in zip(ours, theirs, strict=True)
-    )
+    m, q = (_ratio(a.std(dim=0), b.std(dim=0)) for a, b in zip(ours, theirs, strict=True))
     return m, q
+
+
+def _ratio(ours: Tensor, theirs: Tensor) -> Tensor:
+    """1 where it would magnify the rounding of what does not vary."""
+    import torch
+
+    found = ours / theirs
+    return torch.where(found < _MOST_SPREAD, found, 1.0)
 
 
 def _one(given: Any, image: int, images: int) -> Any:
@@ -161,7 +170,9 @@ def is_plain(norm: TrackingNorm) -> bool:
 def _copy(norm: TrackingNorm) -> TrackingNorm:
     module = copy.deepcopy(norm.module)
     return next(
-        replace(found, name=norm.name) for found in norms_of(module) if found.module is module
+        replace(found, name=norm.name, last=norm.last)
+        for found in norms_of(module)
+        if found.module is module
     )
 
 

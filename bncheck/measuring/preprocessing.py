@@ -1,40 +1,42 @@
-"""Which way of preparing the images the statistics were learned on.
+"""Which way of preparing the data the statistics were learned on.
 
-The first normalisation layer sees nothing but a linear function of the input, so its statistics
-remember how training prepared it. The given inputs are brought to 0..1 by their own range and then
-prepared in every usual way; each is sent through the stem as far as that layer, and the one with
-the smallest W2 is what the layer expects.
+The first normalisation layer sees nothing but a function of the input, mostly a linear one, so its
+statistics remember how training prepared it. Every usual preparation (preparations.py) is sent
+through the stem as far as that layer, and the one with the smallest W2 is what the layer expects.
+Of a x + b that is in no use, a and b follow from the layer itself: a^2 is the ratio of stored and
+seen variances, and b brings the means to the stored ones, given how they move with the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+import math
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
+from bncheck.measuring.preparations import preparations
 from bncheck.measuring.results import GIVEN, Candidate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    Transform: TypeAlias = Callable[[Tensor], Tensor]
-
-_SAMPLES = 256
+_SAMPLES: Final = 256
 #: Every candidate is tried on so many of them, and the best of these on all.
-_TRIED = 32
-_KEPT = 3
-#: mean, then standard deviation, of pixels in 0..1
-_NORMALISATIONS = {
-    "ImageNet mean and std": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "CIFAR-10 mean and std": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "mean 0.5 and std 0.5": ((0.5,), (0.5,)),
-    "MNIST mean and std": ((0.1307,), (0.3081,)),
-}
+_TRIED: Final = 32
+_KEPT: Final = 3
+#: Rounds of fitting a x + b: activations before the layer make it no linear one.
+_ROUNDS: Final = 3
+#: Scales nearer to 1 are none.
+_SCALE: Final = 1.05
+_TINY: Final = 1e-12
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward at the first layer
@@ -44,31 +46,36 @@ class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward at th
 def search(
     model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, device: str
 ) -> list[Candidate]:
-    """All candidates, the best first; none for inputs that are not images."""
-
-    inputs = _images(model, data, device)
+    """All candidates, the best first; none for inputs that are not one tensor of fractions."""
+    inputs = _inputs(model, data, device)
     if inputs is None:
         return []
     stem = _Stem(model, norm, layer)
-    every = list(_candidates(inputs))
-    # A few images tell the bad ones; all of them decide among the rest.
-    tried = [(stem.w2(transform(inputs[:_TRIED])), name, transform) for name, transform in every]
+    # A few samples tell the bad ones; all of them decide among the rest.
+    tried = [
+        (stem.w2(change(inputs[:_TRIED])), name, change) for name, change in preparations(inputs)
+    ]
     ranked = sorted((t for t in tried if t[0] is not None), key=lambda found: found[0] or 0.0)
     kept = {name for _, name, _ in ranked[:_KEPT]} | {GIVEN}
     found = []
-    for few, name, transform in ranked:
-        w2 = stem.w2(transform(inputs)) if name in kept else few
-        found.append(Candidate(name, w2 or 0.0, transform))
-    return sorted(found, key=lambda candidate: (candidate.name not in kept, candidate.w2))
+    for few, name, change in ranked:
+        w2 = stem.w2(change(inputs)) if name in kept else few
+        found.append(Candidate(name, math.inf if w2 is None else w2, change))
+    fitted = _fitted(stem, inputs)
+    if fitted is not None:
+        kept.add(fitted.name)
+        found.append(fitted)
+    # One that is in use goes before one that was fitted and is hardly nearer.
+    return sorted(found, key=lambda c: (c.name not in kept, c.w2 + (0.0 if c.usual else 0.02)))
 
 
-def _images(model: nn.Module, data: Batches, device: str) -> Tensor | None:
-    """The first images, where the model has one input and that is images."""
+def _inputs(model: nn.Module, data: Batches, device: str) -> Tensor | None:
+    """The first samples, where the model has one input of fractions."""
     import torch
 
     parts: list[Tensor] = []
     for number, batch in enumerate(data):
-        if len(batch.inputs) != 1 or batch.inputs[0].ndim != 4:
+        if len(batch.inputs) != 1 or batch.inputs[0].ndim < 2:
             return None
         parts.append(prepared(model, batch, number, device).inputs[0])
         if (
@@ -77,52 +84,33 @@ def _images(model: nn.Module, data: Batches, device: str) -> Tensor | None:
         ):
             break
     same = [part for part in parts if part.shape[1:] == parts[0].shape[1:]]
-    images = torch.cat(same)[:_SAMPLES]
-    return images if images.is_floating_point() and images.shape[1] in (1, 3) else None
+    samples = torch.cat(same)[:_SAMPLES]
+    return samples if samples.is_floating_point() else None
 
 
-def _candidates(x: Tensor) -> Iterator[tuple[str, Transform]]:
-    """As given, then every way to prepare pixels, each also with channels swapped or inverted."""
-    import torch
-
-    colours = x.shape[1] == 3
-    low = x.amin(dim=(0, 2, 3), keepdim=True)
-    span = (x.amax(dim=(0, 2, 3), keepdim=True) - low).clamp_min(1e-12)
-
-    def unit(images: Tensor) -> Tensor:
-        return (images - low) / span
-
-    def column(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
-
-    plain: list[tuple[str, Transform]] = [
-        ("pixels in 0..1", lambda u: u),
-        ("pixels in 0..255", lambda u: u * 255),
-    ]
-    for name, (mean, std) in _NORMALISATIONS.items():
-        if len(mean) in (1, x.shape[1]):
-            plain.append((name, _standardise(column(mean), column(std))))
-    base = unit(x)
-    mean_, std_ = base.mean(dim=(0, 2, 3), keepdim=True), base.std(dim=(0, 2, 3), keepdim=True)
-    plain.append(("mean 0 and std 1", _standardise(mean_, std_.clamp_min(1e-12))))
-
-    yield GIVEN, lambda images: images
-    if colours:
-        yield "red and blue swapped", lambda images: images.flip(1)
-    yield "inverted", lambda images: 2 * low + span - images
-    for name, transform in plain:
-        yield name, _then(unit, transform)
-        yield f"{name}, inverted", _then(lambda images: 1 - unit(images), transform)
-        if colours:
-            yield f"{name}, red and blue swapped", _then(lambda i: unit(i).flip(1), transform)
-
-
-def _standardise(mean: Tensor, std: Tensor) -> Transform:
-    return lambda images: (images - mean) / std
-
-
-def _then(first: Transform, second: Transform) -> Transform:
-    return lambda images: second(first(images))
+def _fitted(stem: _Stem, x: Tensor) -> Candidate | None:
+    """The a x + b that brings the layer nearest to its statistics."""
+    a, b = 1.0, 0.0
+    step = float(x.std()) or 1.0
+    mean, var = stem.layer.statistics or (np.zeros(0), np.zeros(0))
+    for _ in range(_ROUNDS):
+        seen, moved = stem.seen(a * x + b), stem.seen(a * x + b + step)
+        if seen is None or moved is None:
+            return None
+        sigma = np.sqrt(np.maximum(seen.var, 0) + _TINY)
+        live = (seen.var > _TINY) & (var > _TINY)
+        if not live.any():
+            return None
+        a *= float(np.exp(0.5 * np.median(np.log(var[live] / seen.var[live]))))
+        pull, off = (moved.mean - seen.mean) / sigma / step, (mean - seen.mean) / sigma
+        b += float(pull @ off) / max(float(pull @ pull), _TINY)
+    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+        return None
+    if max(a, 1 / a) < _SCALE and abs(b) < (_SCALE - 1) * a * step:
+        return None
+    w2 = stem.w2(a * x + b)
+    name = f"x * {a:.3g} {'+' if b >= 0 else '-'} {abs(b):.3g}"
+    return None if w2 is None else Candidate(name, w2, lambda x: a * x + b, usual=False, free=2.0)
 
 
 class _Stem:
@@ -131,10 +119,17 @@ class _Stem:
     def __init__(self, model: nn.Module, norm: TrackingNorm, layer: NormLayer) -> None:
         self._model = model
         self._norm = norm
-        self._layer = layer
+        self.layer = layer
 
     def w2(self, x: Tensor) -> float | None:
-        """W2 of the layer on these images; None where the model does not take them."""
+        """W2 of the layer on these samples; None where the model does not take them."""
+        moments = self.seen(x)
+        if moments is None or not moments.is_finite:
+            return None
+        return deviation(self.layer, moments).w2
+
+    def seen(self, x: Tensor) -> Moments | None:
+        """What the layer sees of these samples."""
         import torch
 
         def stop(*_: object) -> None:
@@ -150,6 +145,7 @@ class _Stem:
                     return None
             finally:
                 handle.remove()
-        name = self._norm.name
-        moments = collector.take(0)
-        return deviation(self._layer, moments[name]).w2 if name in moments else None
+        try:
+            return collector.take(0).get(self._norm.name)
+        except BncheckError:  # the preparation overflows
+            return None

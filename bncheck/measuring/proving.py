@@ -31,7 +31,7 @@ from bncheck.reading.kinds import NormKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Verdicts = dict[str, OwnUpdate | str | None]
+    Verdicts = dict[str, OwnUpdate | TrackingNorm | str | None]
 
 #: Samples are enough to tell.
 _SAMPLES: Final = 128
@@ -50,7 +50,10 @@ def proven(subject: Instrumented, data: Batches, run: Run) -> Instrumented:
     unmeasured: dict[str, str] = {}
     for said in run.processes.told("what layers normalise over", json.dumps(mine).encode()):
         unmeasured |= json.loads(said)
-    measured = tuple(norm for norm in subject.norms if norm.name not in unmeasured)
+    turned = {name: v for name, v in found.items() if isinstance(v, TrackingNorm)}
+    measured = tuple(
+        turned.get(norm.name, norm) for norm in subject.norms if norm.name not in unmeasured
+    )
     if not measured:
         raise BncheckError(
             f"no layer can be measured: {next(iter(unmeasured))} {OTHER_INPUT}",
@@ -95,7 +98,12 @@ def _hook(norm: TrackingNorm, found: Verdicts) -> Any:
             return
         if seen.values < 2:
             return
-        verdict = own_update(norm, args, kwargs, seen)
+        verdict: OwnUpdate | TrackingNorm | str | None = own_update(norm, args, kwargs, seen)
+        if verdict is not None:
+            turned = replace(norm, last=True)
+            along = _seen(turned, input_of(args, kwargs))
+            if own_update(turned, args, kwargs, along) is None:
+                verdict, seen = turned, along
         if found.get(norm.name) is None:
             found[norm.name] = verdict
         mean, var = seen.mean, seen.var
@@ -108,7 +116,7 @@ def _hook(norm: TrackingNorm, found: Verdicts) -> Any:
 
 
 def _seen(norm: TrackingNorm, x: Tensor) -> Seen:
-    images = channels_second(norm.name, norm.channels, x.detach()).double()
+    images = channels_second(norm.name, norm.channels, x.detach(), norm.last).double()
     if norm.kind is NormKind.INSTANCE:
         var = images.var(dim=2, correction=0).mean(dim=0)
     else:

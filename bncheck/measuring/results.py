@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 #: The metrics of labels: the share of predictions that are right, and 1 - errors / variance.
 ACCURACY: Final = "accuracy"
 R2: Final = "R2"
-#: Figures of these metrics at most this are poor.
-_POOR: Final = {ACCURACY: 0.6, R2: 0.2}
+#: Poor is at most this share of the way from what needs no model to all.
+_POOR: Final = {ACCURACY: 0.5, R2: 0.2}
+#: Losses differ by at least this many standard errors, and by this share of the larger one.
+_LOSS_SIGMAS: Final = 3.0
+_LOSS_SHARE: Final = 0.1
 #: What fixed statistics miss must at least be so much, and this many times what batches' miss.
 _FAR: Final = 0.1
 _TIMES: Final = 2.0
@@ -51,6 +54,8 @@ class Comparison:
     confidence: tuple[float, float] | None = None
     output_change: float | None = None
     gain: float | None = None
+    loss_gain: float | None = None
+    chance: float = 0.0
     batch: float | None = None
     batch_size: int | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
@@ -67,8 +72,24 @@ class Comparison:
 
     @property
     def poor(self) -> bool:
-        """Whether neither fixed statistics serve."""
-        return self.metric in _POOR and self.best is not None and self.best <= _POOR[self.metric]
+        """Whether neither fixed statistics serve: hardly better than the commonest answer."""
+        if self.metric not in _POOR or self.best is None:
+            return False
+        skill = (self.best - self.chance) / max(1 - self.chance, 1e-12)
+        return skill <= _POOR[self.metric]
+
+    @property
+    def leaning(self) -> Direction:
+        """The direction, and by the loss where as many answers are right with either statistics.
+
+        The loss is a mean over all samples, so it tells where hardly an answer is at the edge.
+        """
+        if self.direction is not Direction.SAME or self.loss is None or self.loss_gain is None:
+            return self.direction
+        saved = self.loss[0] - self.loss[1]
+        if abs(self.loss_gain) < _LOSS_SIGMAS or abs(saved) < _LOSS_SHARE * max(self.loss):
+            return Direction.SAME
+        return Direction.BETTER if saved > 0 else Direction.WORSE
 
     @property
     def restored(self) -> bool:
@@ -104,11 +125,16 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way to prepare the images, and how far the first layer's statistics are from it."""
+    """A way to prepare the data, and how far the first layer's statistics are from it.
+
+    A `usual` one is in use; one that was fitted has `free` numbers.
+    """
 
     name: str
     w2: float
     transform: Callable[[Tensor], Tensor]
+    usual: bool = True
+    free: float = 0.5
 
 
 def fits_better(candidates: Sequence[Candidate]) -> bool:

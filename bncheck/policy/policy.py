@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bncheck.core.errors import DOCS
 from bncheck.core.findings import FailOn, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.policy.baseline import Baseline
@@ -49,6 +50,7 @@ class Policy:
     thresholds: Thresholds = DEFAULT
     fail_on: FailOn = FailOn.ERROR
     baseline: Baseline | None = None
+    docs_url: str = DOCS
 
     @cached_property
     def _codes(self) -> frozenset[str]:

@@ -20,6 +20,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_FETCHED_BYTES
 from bncheck.reading.remote import Remote, attempt, filesystem, info_of
 from bncheck.reading.temporary import temporary_folder
+from bncheck.reading.web import NoPartsError, fetch_part
 
 if TYPE_CHECKING:
     from bncheck.core.budget import Budget
@@ -41,7 +42,7 @@ class Fetched:
         info = info_of(path)
         if info["type"] == "directory":
             raise BncheckError("is a folder", "name a file in it")
-        self._file: _Ranges | None = None
+        self._file: Any = None
         self.has_ranges = info.get("size") is not None and self._sends_parts(info)
         self._local: IO[bytes] = _nothing() if self.has_ranges else _copied(self)
         self.size: int = info["size"] if self.has_ranges else os.fstat(self._local.fileno()).st_size
@@ -53,9 +54,9 @@ class Fetched:
         if "partial" in info or not self.path.scheme.startswith("http") or info["size"] < 2:
             return info.get("partial", True) is not False
         try:
-            return len(attempt(self.path, lambda: self._opened().read_range(1, 2))) == 1
+            return len(attempt(self.path, lambda: fetch_part(self.path, 1, 2))) == 1
         except BncheckError as error:
-            if isinstance(error.__cause__, ValueError):  # so fsspec says that it sent all
+            if isinstance(error.__cause__, NoPartsError):
                 return False
             raise
 
@@ -94,28 +95,20 @@ class Fetched:
     def _fetch(self, start: int, end: int, budget: Budget | None) -> bytes:
         if budget is not None:
             budget.fetched.take(end - start)
-        data = attempt(self.path, lambda: self._opened().read_range(start, end))
+        data = attempt(self.path, lambda: self._part(start, end))
         self.fetched += len(data)
         if len(data) != end - start:
-            raise BncheckError("gives fewer bytes than it says it has", "try again", str(self.path))
-        return bytes(data)
+            raise BncheckError("gives other bytes than were asked for", "try again", str(self.path))
+        return data
 
-    def _opened(self) -> _Ranges:
+    def _part(self, start: int, end: int) -> bytes:
+        """One request."""
+        if self.path.scheme.startswith("http"):
+            return fetch_part(self.path, start, end)
         if self._file is None:
-            opened = filesystem(self.path).open(str(self.path), "rb", cache_type="none")
-            self._file = _Ranges(opened)
-        return self._file
-
-
-class _Ranges:
-    """fsspec's open file, from which a range is one request."""
-
-    def __init__(self, opened: Any) -> None:
-        self._opened = opened
-
-    def read_range(self, start: int, end: int) -> bytes:
-        self._opened.seek(start)
-        return bytes(self._opened.read(end - start))
+            self._file = filesystem(self.path).open(str(self.path), "rb", cache_type="none")
+        self._file.seek(start)
+        return bytes(self._file.read(end - start))
 
 
 def _nothing() -> IO[bytes]:

@@ -36,6 +36,8 @@ _LIBRARIES: Final = {
 }  # fmt: skip
 #: Seconds before the second, third and fourth attempt.
 _PAUSES: Final = (0.5, 1.0, 2.0)
+#: Seconds to wait for a server to be reached, and for its next bytes.
+_CONNECT, _READ = 10.0, 15.0
 _PASSING: Final = (408, 425, 429)  # statuses of 400 and above that another attempt may change
 _CREDENTIALS: Final = {
     "hf": "log in with `hf auth login`, or set HF_TOKEN",
@@ -159,8 +161,14 @@ def filesystem(path: Remote) -> Any:
 def _filesystem(scheme: str) -> Any:
     import fsspec
 
+    options: dict[str, Any] = {}
+    if scheme in ("http", "https"):
+        import aiohttp
+
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_READ)
+        options["client_kwargs"] = {"timeout": patience}
     try:
-        return fsspec.filesystem(scheme, skip_instance_cache=True)
+        return fsspec.filesystem(scheme, skip_instance_cache=True, **options)
     except ImportError as error:
         raise explained(error) or error from None
 

@@ -98,6 +98,8 @@ def _wrappers() -> tuple[type[Any], ...]:
 def _is_compiled(module: Any) -> bool:
     if getattr(module, "_compiled_call_impl", None) is not None:
         return True
+    if getattr(module, "_compiler_ctx", None) is not None:  # Lightning's
+        return True
     return type(module).__name__ == "OptimizedModule"
 
 

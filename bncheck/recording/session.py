@@ -104,7 +104,7 @@ class Session:
         """An update was made."""
         if self._began and step is not None and step == self._clock.step:
             return
-        begins = epoch is not None and epoch != self._clock.epoch
+        begins = None not in (epoch, self._clock.epoch) and epoch != self._clock.epoch
         if not self._began:
             self._begin(step)
             step = self._clock.step

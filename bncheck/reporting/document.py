@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import groupby
 from typing import TypeAlias
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.reporting.figures import Figure
@@ -140,12 +140,20 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """All that one command says. `last` sums up several; a gate's documents are in `chapters`."""
+    """All that one command says. `last` sums up several; a gate's documents are in `chapters`.
+
+    `docs` is the address below which every rule has its page.
+    """
 
     documents: tuple[Document, ...]
     errors: Sequence[BncheckError] = ()
     last: str = ""
     chapters: tuple[Chapter, ...] = ()
+    docs: str = DOCS
+
+    def page_of(self, code: str) -> str:
+        """The address of a rule's page."""
+        return f"{self.docs.rstrip('/')}/rules/{code}/"
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Group, ...]:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.findings import Severity
 
 if TYPE_CHECKING:
@@ -93,8 +93,13 @@ def said(data: Callable[[], Mapping[str, object]], document: Callable[[], Docume
     return Said(data, lambda: Pages((document(),)))
 
 
-def render(format_: Format, said: Said, limit: Severity | None = Severity.ERROR) -> str:
-    """The whole report as the text of a file; findings of `limit` and worse are failures."""
+def render(
+    format_: Format, said: Said, limit: Severity | None = Severity.ERROR, docs: str = DOCS
+) -> str:
+    """The whole report as the text of a file; findings of `limit` and worse are failures.
+
+    `docs` is the address of the documentation.
+    """
     if format_ is Format.JSON:
         from bncheck.writing.json_text import dump
 
@@ -102,5 +107,5 @@ def render(format_: Format, said: Said, limit: Severity | None = Severity.ERROR)
     module = import_module(f"bncheck.reporting.{format_.value}")
     pages = said.pages()
     documents = tuple(replace(document, limit=limit) for document in pages.documents)
-    text: str = module.render(replace(pages, documents=documents))
+    text: str = module.render(replace(pages, documents=documents, docs=docs))
     return text

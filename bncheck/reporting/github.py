@@ -12,7 +12,7 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.reporting.document import Document, Pages
+from bncheck.reporting.document import Pages
 from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 
@@ -39,7 +39,7 @@ class Annotation:
 def render(pages: Pages) -> str:
     """The annotations, worst first, and a line for each document that no runner obeys."""
     documents = pages.documents
-    found = [_of_error(error) for error in pages.errors] + _of_findings(documents)
+    found = [_of_error(error) for error in pages.errors] + _of_findings(pages)
     lines: list[str] = []
     for level in ("error", "warning"):
         lines += _capped([annotation for annotation in found if annotation.level == level], level)
@@ -62,15 +62,15 @@ def _of_error(error: BncheckError) -> Annotation:
     return Annotation("error", "bncheck failed", visible(str(error), None), file, line)
 
 
-def _of_findings(documents: Sequence[Document]) -> list[Annotation]:
+def _of_findings(pages: Pages) -> list[Annotation]:
     return [
         Annotation(
             finding.severity.value,
             f"{finding.rule} {finding.name}",
-            full_text(finding),
+            full_text(finding, pages.page_of(finding.rule)),
             document.file,
         )
-        for document in documents
+        for document in pages.documents
         for finding in document.findings
         if finding.severity is not Severity.INFO
     ]

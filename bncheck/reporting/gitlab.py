@@ -30,7 +30,7 @@ def render(pages: Pages) -> str:
         _issue(
             f"{finding.rule} {finding.name}",
             _SEVERITIES[finding.severity],
-            full_text(finding).replace("\n", "; "),
+            full_text(finding, pages.page_of(finding.rule)).replace("\n", "; "),
             document.file,
             finding.fingerprint,
         )

@@ -55,14 +55,17 @@ def sentence(layer: str | None, message: str) -> str:
     return f"{layer_name(layer)}: {visible(message, None)}"
 
 
-def full_text(finding: Finding) -> str:
-    """All that a finding says, a line each: layer and message, the fix, and the evidence."""
+def full_text(finding: Finding, page: str = "") -> str:
+    """All that a finding says, a line each: layer and message, the fix, the evidence.
+
+    `page`, the address of the rule's own, is the last.
+    """
     lines = [sentence(finding.layer, finding.message), f"fix: {visible(finding.fix, None)}"]
     known = {key: value for key, value in finding.evidence.items() if value is not None}
     if known:
         found = ", ".join(f"{key} {_number(value)}" for key, value in known.items())
         lines.append(f"evidence: {visible(found, None)}")
-    return "\n".join(lines)
+    return "\n".join((*lines, page) if page else lines)
 
 
 def _number(value: Evidence) -> str:

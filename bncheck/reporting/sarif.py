@@ -32,7 +32,7 @@ def render(pages: Pages) -> str:
             "driver": {
                 "name": "bncheck",
                 "version": __version__,
-                "rules": [_rule(rule) for rule in rules],
+                "rules": [_rule(rule, pages.page_of(rule.code)) for rule in rules],
             }
         },
         "invocations": [
@@ -51,12 +51,13 @@ def render(pages: Pages) -> str:
     return dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _rule(rule: AnyRule) -> dict[str, object]:
+def _rule(rule: AnyRule, page: str) -> dict[str, object]:
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": rule.explanation},
+        "helpUri": page,
         "defaultConfiguration": {"level": _LEVELS[rule.severities[0]]},
     }
 

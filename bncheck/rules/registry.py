@@ -95,16 +95,18 @@ EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     noisy,
     stale,
     merged,
-    ordered,
     preprocessing,
     dropout_shift,
     converted,
     exchanged,
-    outlier,
     shared,
 )
 #: What is asked, at the price of running the model again, only where none of these predicts it.
-LAST_EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (other_code,)
+LAST_EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
+    ordered,
+    outlier,
+    other_code,
+)
 #: What results say of a measurement.
 RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     disagree,

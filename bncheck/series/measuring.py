@@ -139,11 +139,11 @@ class _Counter:
         }
 
     def _before(self, norm: TrackingNorm) -> Any:
-        return lambda module, args: self._count(norm.name, args[0], norm.channels)
+        return lambda module, args: self._count(norm.name, args[0], norm.channels, norm.last)
 
-    def _count(self, name: str, x: Tensor, channels: int) -> None:
+    def _count(self, name: str, x: Tensor, channels: int, last: bool = False) -> None:
         if name not in self._bins:
             return
-        images = channels_second(name, channels, x.detach()).cpu()
+        images = channels_second(name, channels, x.detach(), last).cpu()
         total = self._totals.get(name)
         self._totals[name] = self._bins[name].count(images, (1, channels, 1), total)

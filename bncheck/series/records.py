@@ -18,6 +18,8 @@ from bncheck.series.snapshot import read_snapshot
 #: network. Means and variances are 64 MB.
 _MOST_NUMBERS: Final = 16_000_000
 _FEWEST: Final = 100
+#: And snapshots of one record, whatever their size: each takes some milliseconds to read.
+_MOST: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def _add(found: _Unfolding, record: Record, key: str | None) -> str | None:
     if part is None and not numbers:
         part, numbers = BATCH_PART, _numbers(record.file(entries[0], series), BATCH_PART)
     recorded = [finding for finding in record.findings if finding.series == series]
-    most = max(_FEWEST, _MOST_NUMBERS // max(numbers, 1))
+    most = min(max(_FEWEST, _MOST_NUMBERS // max(numbers, 1)), _MOST)
     chosen = _chosen(entries, most, {finding.step for finding in recorded})
     found.paths += [record.file(entry, series) for entry in chosen]
     found.recorded += recorded

@@ -13,7 +13,7 @@ from bncheck.reporting.formats import EXPLANATIONS, PICTURES, REPORTS, Format
 from tests.reporting import validity
 
 HAS = dict.fromkeys(COMMANDS, REPORTS) | {
-    "drift": PICTURES, "landscape": PICTURES, "rule": EXPLANATIONS,
+    "drift": PICTURES, "landscape": PICTURES, "watch": PICTURES, "rule": EXPLANATIONS,
 }  # fmt: skip
 #: Words that are enough for the command line to be read.
 WORDS = {"compare": ["a", "b"], "export": ["a", "-o", "x.onnx"], "recalibrate": ["a", "-o", "x.pt"],

@@ -2,8 +2,9 @@
 
     python -m tests.diagnosis [NETWORKS] [--only WORDS] [--no-labels] [--quiet]
 
-`tuned` and `held-out` stand for those that the thresholds were chosen on and those that were set
-aside. Trained weights are kept in $BNCHECK_TRAINED (/tmp/bncheck-trained).
+`tuned`, `held-out` and `fresh` stand for those that the thresholds were chosen on, those that were
+set aside, and those that were set aside later. Trained weights are kept in $BNCHECK_TRAINED
+(/tmp/bncheck-trained).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import torch
 from tests import planted
 from tests.diagnosis.faults import Truth
 from tests.diagnosis.judging import Outcome, Written, judged, states
-from tests.diagnosis.training import HELD_OUT, TUNED, Network
+from tests.diagnosis.training import FRESH, HELD_OUT, TUNED, Network
 
 
 def chosen(words: Sequence[str]) -> list[Network]:
     """Networks by name; real ones only where their files are."""
-    groups = {"tuned": TUNED, "held-out": HELD_OUT}
-    known = {network.name: network for network in (*TUNED, *HELD_OUT)}
+    groups = {"tuned": TUNED, "held-out": HELD_OUT, "fresh": FRESH}
+    known = {network.name: network for network in (*TUNED, *HELD_OUT, *FRESH)}
     found: list[Network] = []
     for word in words or ["tuned", "held-out"]:
         found += groups[word] if word in groups else [known[word]]

@@ -181,10 +181,18 @@ def _faulty(
     )  # fmt: skip
 
 
+def kinds_of(y: Tensor) -> Tensor:
+    """One of a few kinds for each sample, by which data may be sorted."""
+    if y.is_floating_point():
+        first = y.flatten(1).mean(1)
+        return torch.bucketize(first, first.quantile(torch.linspace(0.125, 0.875, 7)))
+    return y if y.ndim == 1 else y.flatten(1).amin(1)
+
+
 def updates(subject: Subject) -> Iterator[State]:
     """Statistics that followed the wrong batches."""
     task = subject.network.task()
-    x, label = task.x, task.y if task.y.ndim == 1 else task.y.flatten(1).amin(1)
+    x, label = task.x, kinds_of(task.y)
     order = torch.argsort(label, stable=True)
     refreshed, net = planted.refreshed, subject.model
     yield _faulty(subject, "sorted_last_pass", refreshed(net, x, order=order), "BN204")
@@ -262,7 +270,7 @@ def weights(subject: Subject) -> Iterator[State]:
 def _before(subject: Subject) -> tuple[str, str]:
     """A convolution or linear layer in the middle, and the norm that sees its output first."""
     order: list[tuple[str, bool]] = []
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.modules.batchnorm._BatchNorm)
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
     handles = [
         module.register_forward_hook(
             lambda m, _a, _o, name=name: order.append(

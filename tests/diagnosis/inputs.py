@@ -58,8 +58,16 @@ SEQUENCES: dict[str, Change] = {
     "reversed": lambda task, raw: raw.flip(2),
     "noise_domain": lambda task, raw: _noise(raw, 1.0),
 }
+LATENTS: dict[str, Change] = {
+    "raw_unstandardised": lambda task, raw: raw,
+    "x3": lambda task, raw: task.prepare(raw) * 3,
+    "moved": lambda task, raw: task.prepare(raw) + 1,
+    "columns_reversed": lambda task, raw: task.prepare(raw).flip(1),
+    "uniform_0_1": lambda task, raw: torch.special.ndtr(task.prepare(raw)),
+}
 BY_KIND = {
     Kind.IMAGE: IMAGES, Kind.VECTOR: VECTORS, Kind.SIGNAL: SIGNALS, Kind.SEQUENCE: SEQUENCES,
+    Kind.LATENT: LATENTS,
 }  # fmt: skip
 
 

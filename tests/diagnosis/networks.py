@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,20 @@ class Kind(StrEnum):
     VECTOR = "vector"
     SIGNAL = "signal"
     SEQUENCE = "sequence"
+    LATENT = "latent"
+
+
+def same_class(out: Tensor, y: Tensor) -> Tensor:
+    """Whether the largest output is that of the label."""
+    return out.argmax(1) == y
 
 
 @dataclass(frozen=True)
 class Task:
     """Inputs before and after preparation, labels, and a test set.
 
-    `prepare` is what training does to raw inputs; `augment` what it does to them before.
+    `prepare` is what training does to raw inputs; `augment` what it does to them before. `right`
+    says of every output whether it will do.
     """
 
     kind: Kind
@@ -40,6 +47,18 @@ class Task:
     test_y: Tensor
     prepare: Callable[[Tensor], Tensor]
     augment: Callable[[Tensor], Tensor] = lambda raw: raw
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    right: Callable[[Tensor, Tensor], Tensor] = same_class
+
+    def judged_by(
+        self, loss: Callable[[Tensor, Tensor], Tensor], right: Callable[[Tensor, Tensor], Tensor]
+    ) -> Task:
+        """The same task with outputs that are not logits of classes."""
+        return replace(self, loss=loss, right=right)
+
+    def with_labels(self, y: Tensor, test_y: Tensor) -> Task:
+        """The same inputs with other labels."""
+        return replace(self, y=y, test_y=test_y)
 
     @property
     def x(self) -> Tensor:

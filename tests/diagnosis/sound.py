@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from tests import planted
-from tests.diagnosis.faults import State, Subject, Truth, edited
+from tests.diagnosis.faults import State, Subject, Truth, edited, kinds_of
+from tests.diagnosis.networks import Kind
 
 
 def sound(subject: Subject) -> Iterator[State]:
@@ -41,7 +43,9 @@ def _other_data(subject: Subject) -> Iterator[State]:
         yield _sound(subject, str(number), data=(x[:number], y[:number]))
     noise = 0.05 * float(x.std()) * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     yield _sound(subject, "noise", data=(x + noise, y))
-    label = y if y.ndim == 1 else y.flatten(1).amin(1)
+    if subject.network.task().kind is Kind.LATENT:
+        yield _sound(subject, "truncated", data=(0.7 * x, y))
+    label = kinds_of(y)
     rare = torch.arange(len(label)) % 6 != 0
     kept = torch.nonzero((label == label.max()) | ~rare)[:, 0]
     if len(kept) >= 64:
@@ -61,7 +65,8 @@ def _other_trainings(subject: Subject) -> Iterator[State]:
     for seed in (1, 2):
         yield _sound(subject, f"seed{seed}", network.trained(seed))
     yield _sound(subject, "momentum_none", network.trained(0, momentum=None))
-    yield _sound(subject, "label_smoothing", network.trained(0, smoothing=0.1))
+    if not network.task().y.is_floating_point() and network.task().loss is F.cross_entropy:
+        yield _sound(subject, "label_smoothing", network.trained(0, smoothing=0.1))
     yield _sound(subject, "mixup", network.trained(0, mixup=True))
     frozen = network.trained(0, start=start, frozen=True, epochs=2, lr=network.lr / 10)
     yield _sound(subject, "frozen_same_domain", frozen)

@@ -13,7 +13,7 @@ from bncheck.core.thresholds import W2_WARNING
 from bncheck.series.distance import distance
 from bncheck.series.measuring import Meter
 from bncheck.subject.setup import Measuring
-from tests.drifting.planted import SNAPSHOTS
+from tests.drifting.planted import SNAPSHOTS, State, changed
 from tests.networks import SAMPLES
 
 NET = f"{SAMPLES / 'nets.py'}:DigitNet"
@@ -106,6 +106,19 @@ def test_shapes_are_nothing_apart_from_themselves_and_grow() -> None:
     last_two = bncheck.drift(SNAPSHOTS[-2:], NET, str(DATA), shape=True, reference="first")
     assert last_two.movement.w1 is not None
     np.testing.assert_allclose(against_before[:, -1], last_two.movement.w1[:, 1], atol=0.02)
+
+
+def test_a_change_of_the_training_s_data_that_the_data_given_cannot_show(tmp_path: Path) -> None:
+    """The running statistics jump, and the network is the same on these data."""
+
+    def jump(place: int, state: State) -> None:
+        if place >= 4:
+            state["bn2.running_mean"] += 3 * state["bn2.running_var"].sqrt()
+
+    (finding,) = bncheck.drift(changed(tmp_path, jump), NET, str(DATA)).findings
+    assert (finding.rule, finding.layer) == ("BN304", "bn2")
+    assert "these are the old ones" in finding.message
+    assert bncheck.drift(SNAPSHOTS, NET, str(DATA)).findings == ()
 
 
 def test_the_user_s_model_is_left_as_it_was(images: torch.Tensor) -> None:

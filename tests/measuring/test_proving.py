@@ -279,3 +279,20 @@ def test_pytorchs_own_layers_cost_nothing() -> None:
     subject = Instrumented.of(model)
     assert proven(subject, data, Run()) is subject
     assert asked == []
+
+
+class Tokens(nn.BatchNorm1d):
+    """Over the features of a sequence, (N, T, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def test_channels_on_the_last_axis_are_told_from_as_many_steps() -> None:
+    x = torch.rand(256, 8, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 0.0  # the first step is empty: the other axis has a channel that never varies
+    model = nn.Sequential(Tokens(8), nn.Flatten(), nn.Linear(64, 2)).eval()
+    report = bncheck.recalibrate(model, x, force=True)
+    tensors = report.state_dict()
+    assert torch.allclose(tensors["0.running_mean"], x.mean(dim=(0, 1)), atol=1e-5)
+    assert torch.allclose(tensors["0.running_var"], x.var(dim=(0, 1)), rtol=1e-3)

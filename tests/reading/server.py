@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ class Served:
     sends_parts: bool = True
     says_so: bool = True
     failures: int = 0
+    floods: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -54,6 +56,13 @@ def serving(served: Served) -> Iterator[Served]:
         def send_file(self, data: bytes, parts: str, body: bool) -> None:
             found = re.fullmatch(r"bytes=(\d+)-(\d+)", parts) if served.sends_parts else None
             whole = len(data)
+            if found and served.floods and found[1] != "1":
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {found[1]}-{found[2]}/{whole}")
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    while True:
+                        self.wfile.write(bytes(1 << 20))
             if found:
                 data = data[int(found[1]) : int(found[2]) + 1]
                 self.send_response(206)

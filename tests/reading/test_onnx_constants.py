@@ -49,6 +49,14 @@ def _reshaped(name: str, value: Any) -> Any:
     return nodes, {f"{name}.2d": value.reshape(2, 2), "flat": _int(-1)}
 
 
+def _squeezed(name: str, value: Any) -> Any:
+    nodes = [
+        helper.make_node("Unsqueeze", [f"{name}.1d", "axis"], [f"{name}.2d"]),
+        helper.make_node("Squeeze", [f"{name}.2d", "axis"], [name]),
+    ]
+    return nodes, {f"{name}.1d": value, "axis": _int(0)}
+
+
 def _dequantized(name: str, value: Any) -> Any:
     return [helper.make_node("DequantizeLinear", [f"{name}.q", "step"], [name])], {
         f"{name}.q": np.round(value * 2).astype(np.int8),
@@ -92,7 +100,7 @@ def _whole(nodes: list[onnx.NodeProto], stored: dict[str, Any], opset: int = 17)
     return model
 
 
-@pytest.mark.parametrize("make", [_cast, _floats, _reshaped, _dequantized, _filled])
+@pytest.mark.parametrize("make", [_cast, _floats, _reshaped, _squeezed, _dequantized, _filled])
 def test_numbers_that_are_computed_are_read(make: Nodes, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(_model(make), path)

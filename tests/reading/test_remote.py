@@ -225,3 +225,11 @@ def test_a_gate_reads_what_the_configuration_names(
         assert f"{served.url}/nan.pt: read " in err
         assert run(["inspect", f"{served.url}/nan.pt", "--format", "sarif"]) == 1
         assert f'"uri": "{served.url}/nan.pt"' in capsys.readouterr().out
+
+
+def test_a_server_that_sends_without_end_is_cut_off() -> None:
+    with serving(Served(SAMPLES, floods=True)) as served:
+        url = f"{served.url}/healthy.pt"
+        with pytest.raises(BncheckError, match="gives other bytes than were asked for"):
+            bncheck.inspect(url)
+        assert traffic(Remote(url))[0] <= (SAMPLES / "healthy.pt").stat().st_size + 1

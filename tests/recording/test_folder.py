@@ -27,7 +27,7 @@ from bncheck.recording import Recorder
 from bncheck.recording import folder as recording_folder
 from bncheck.recording.thinning import superfluous
 from tests.networks import SAMPLES
-from tests.recording.training import Training, net
+from tests.recording.training import Training, batch, net
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -321,3 +321,15 @@ def test_its_names_are_those_of_the_docs() -> None:
     page = (SAMPLES.parent / "docs" / "recording.md").read_text()
     words = (recording_folder.SNAPSHOTS, record.INDEX, record.SCHEMA, record_snapshot.SCHEMA)
     assert all(word in page for word in words)
+
+
+def test_every_epoch_records_early_in_each(tmp_path: Path) -> None:
+    training = Training(steps=0)
+    recorder = Recorder(training.model, tmp_path, every_epoch=True)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(50):
+        training.step(*batch(generator))
+        recorder.step(epoch=step // 10)
+    recorder.close()
+    found = [(entry.step, entry.epoch) for entry in read_record(tmp_path).entries]
+    assert found == [(1, 0), (12, 1), (22, 2), (32, 3), (42, 4), (50, 4)]

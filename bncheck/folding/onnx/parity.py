@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
 from bncheck.folding.onnx.windows import Shapes, windows
-from bncheck.folding.proof import RefusedError, Seen, Values
+from bncheck.folding.proof import Move, RefusedError, Seen, Values
 from bncheck.folding.regions import dependent
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
@@ -53,6 +53,15 @@ class Altered:
         return self.renamed.get(name, name)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A region that can be run, its own numbers, and whose values of the original it reads."""
+
+    run: Run
+    weights: Named
+    sources: Mapping[str, str]
+
+
 class ModelSides:
     """As written, they are run by onnxruntime where it is installed."""
 
@@ -77,7 +86,7 @@ class ModelSides:
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
         self._judge: Run | None = None
-        self._parts: dict[tuple[int, bool], tuple[Run, Mapping[str, str]]] = {}
+        self._parts: dict[tuple[int, bool], _Part] = {}
         self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
         self._original, self._new = Cuttable(original), Cuttable(folded)
@@ -196,28 +205,33 @@ class ModelSides:
         read = {name: values[name] for name in self._entries[region]}
         return {**values, **windows(nodes, read, self._altered.fixed)}
 
-    def exits(self, region: int, values: Values, *, of_fold: bool) -> Mapping[str, Output]:
+    def exits(
+        self, region: int, values: Values, *, of_fold: bool, move: Move | None = None
+    ) -> Mapping[str, Output]:
         """What a region makes of these values, in float64."""
-        run, sources = self._part(region, of_fold)
-        results = run({name: _widened(values[source]) for name, source in sources.items()})
-        pairs = zip(self.regions[region], results, strict=True)
+        part = self._part(region, of_fold)
+        given = {name: _widened(values[source]) for name, source in part.sources.items()}
+        floats = {n: move(v) for n, v in part.weights.items() if move and is_float(v)}
+        pairs = zip(
+            self.regions[region], part.run({**part.weights, **floats, **given}), strict=True
+        )
         return {name: value for name, value in pairs if is_float(value)}
 
-    def _part(self, region: int, of_fold: bool) -> tuple[Run, Mapping[str, str]]:
-        """A region in float64, and whose values of the original it reads; the last two are kept."""
+    def _part(self, region: int, of_fold: bool) -> _Part:
+        """A region in float64; those of the last one are kept."""
         if (region, of_fold) not in self._parts:
             names = self.regions[region]
             twins = {self._altered.twin(name): name for name in self._entries[region]}
             if of_fold:
                 ends = list(map(self._altered.twin, names))
-                part, given, stored = self._new.part(ends, twins.__contains__)
+                model, given, stored = self._new.part(ends, twins.__contains__)
             else:
-                part, given, stored = self._original.part(names, self._stops)
+                model, given, stored = self._original.part(names, self._stops)
             weights = {tensor.name: _widened(to_array(tensor)) for tensor in stored}
             sources = {name: twins.get(name, name) if of_fold else name for name in given}
             kept = {key: found for key, found in self._parts.items() if key[0] == region}
-            run = partial(_with, reporting(in_float64(part)), weights)
-            self._parts = kept | {(region, of_fold): (run, sources)}
+            part = _Part(reporting(in_float64(model)), weights, sources)
+            self._parts = kept | {(region, of_fold): part}
         return self._parts[region, of_fold]
 
     def maker_of(self, name: str | None) -> str | None:
@@ -225,10 +239,6 @@ class ModelSides:
         nodes = self._original.model.graph.node
         found = next((node for node in nodes if name in node.output), None)
         return name if found is None else found.name or name
-
-
-def _with(run: Run, weights: Named, inputs: Named) -> Sequence[Any]:
-    return run({**weights, **inputs})
 
 
 def everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:

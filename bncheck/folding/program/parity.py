@@ -15,7 +15,7 @@ from bncheck.folding.difference import Output, is_float
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
-from bncheck.folding.proof import RefusedError, Seen, Values, steps
+from bncheck.folding.proof import Move, RefusedError, Seen, Values, steps
 from bncheck.folding.regions import constants_of, dependent, regions_of
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.folding.weights import Solution
@@ -137,12 +137,14 @@ class ProgramSides:
         """All of them."""
         return values
 
-    def exits(self, region: int, values: Values, *, of_fold: bool) -> dict[str, Output]:
+    def exits(
+        self, region: int, values: Values, *, of_fold: bool, move: Move | None = None
+    ) -> dict[str, Output]:
         """What a region makes of these values, in float64."""
         old, new = self._cuts[region]
         given = {n: torch.from_numpy(v) if is_float(v) else v for n, v in values.items()}
         if not of_fold:
-            found = self._old.run(old, self.regions[region], given)
+            found = self._old.run(old, self.regions[region], given, move)
             return {name: arrays([found[name]])[0] for name in self.regions[region]}
         twins = {name: self._twins[name] for name in self.regions[region]}
         moved = {self._twins.get(name, name): value for name, value in given.items()}

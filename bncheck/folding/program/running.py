@@ -92,9 +92,16 @@ class Cuttable:
         return between(self.calls, exits, lambda name: name not in tuples and stops(name))
 
     def run(
-        self, cut: tuple[list[int], list[str]], exits: Collection[str], values: Mapping[str, Any]
+        self,
+        cut: tuple[list[int], list[str]],
+        exits: Collection[str],
+        values: Mapping[str, Any],
+        move: Callable[[Any], Any] | None = None,
     ) -> dict[str, Any]:
-        """What these nodes make in float64 of such values at the entries of that part."""
+        """What these nodes make in float64 of such values at the entries of that part.
+
+        `move` is done to the stored numbers that they read.
+        """
         places, entries = cut
         runner = _Precise(self._program.graph_module, None)
         by_name = {node.name: node for node in self.nodes}
@@ -105,6 +112,8 @@ class Cuttable:
                 if node.op == "placeholder":
                     value = self._stored.get(node.name, values.get(node.name))
                     result = widened(value.clone() if isinstance(value, torch.Tensor) else value)
+                    if move and node.name in self._stored and _is_floating(result):
+                        result = torch.from_numpy(move(result.detach().cpu().numpy()))
                 else:
                     result = runner.run_node(node)
                 if node.name in exits:
@@ -112,6 +121,10 @@ class Cuttable:
                 if node.name not in entries:
                     runner.env[node] = result
         return found
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def stored_inputs(program: ExportedProgram) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.errors import DOCS, BncheckError, quoted
 from bncheck.core.findings import FailOn
 from bncheck.core.thresholds import DEFAULT
 from bncheck.policy.config.plain import plain
@@ -44,7 +44,18 @@ class Configuration:
             settings.exceptions,
             settings.thresholds.over(DEFAULT),
             settings.fail_on or FailOn.ERROR,
+            docs_url=self._docs_url(),
         )
+
+    def _docs_url(self) -> str:
+        """Reports link to it, so it must be an address and nothing that runs."""
+        given = self.settings.docs_url
+        if given is not None and not given.startswith(("https://", "http://")):
+            raise self.error(
+                ("docs-url",), "does not begin with https:// or http://",
+                f'give the address of the documentation, e.g. "{DOCS}"',
+            )  # fmt: skip
+        return given or DOCS
 
     @property
     def baseline(self) -> Path | None:

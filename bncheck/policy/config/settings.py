@@ -155,6 +155,8 @@ class Settings:
     """Lowest severity that makes the exit code 1; default 'error'."""
     baseline: str | None = None
     """Findings in this file are known and do not fail."""
+    docs_url: str | None = None
+    """Where your copy of the documentation lies; reports link to its page of each rule."""
     against: Against = Against()
     """What --against allows."""
     models: Mapping[str, Model] = field(default_factory=dict)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bncheck.core.findings import Severity
-from bncheck.rules.data.claim import Claim
+from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.noise import is_noise, is_told_noise
+from bncheck.rules.data.noise import is_noise, is_told_noise, noise_share
 from bncheck.rules.rule import Rule, rule
 
 
@@ -23,9 +23,11 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
     Criterion: W2 from 0.20 (warning) or 0.40 (error) in the eval cascade, and in the batch cascade
     the variances imply k = kappa/B, k = mean (ln sigma_r - ln sigma)^2 / mean (Var q_i / 4 sigma^4)
-    - 1/N, of at most 2.5 times what the known momentum and batch size give or, failing these, much
-    the same k in every layer (the largest at most 0.6 and 4.2 times the median). Behind the first
-    layer means are off by less than that (each batch is normalised by itself in training, so
+    - 1/N, of at most 2.5 times what the known momentum and batch size give or, failing these, one
+    k of at most 0.6 for all layers predicts at least 75 % of what their variances deviate by: with
+    L_l = sum (ln sigma_r - ln sigma)^2 and U_l = sum Var q_i / 4 sigma^4 over a layer's channels
+    and k = sum L / sum U, sum_l min(L_l, k U_l) / sum_l L_l. Behind the first layer means are off
+    by less than that (each batch is normalised by itself in training, so
     batches cannot move them; BN202 otherwise), and the variances are not too large in most
     channels. With labels, measured statistics restore the results: noise took nothing else away.
 
@@ -33,13 +35,14 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     """
     if network.both_poor or not is_noise(network):
         return
+    explained = max(noise_share(network), LEAST if is_told_noise(network) else 0.0)
     implied = np.array([found.by_variances for found in network.implied])
     images = 1 / max(float(np.median(implied)), 1e-9)
     momentum = network.culprit.layer.momentum.value
     told = "" if momentum is None else f" (momentum {momentum:g})"
     yield Claim(
         self,
-        {m.layer.name: 0.9 for m in network.layers},
+        dict.fromkeys([m.layer.name for m in network.layers], explained),
         f"the running statistics are as noisy as if they came from {max(images, 1):.0f} "
         f"images{told}: chance explains what every layer deviates by",
         advice="in training use momentum 0.1 or less, or larger batches",

@@ -8,13 +8,17 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Severity
+from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.scoring import measured, parts
 from bncheck.rules.rule import Rule, rule
 
 #: Median ln(running_var / var), and the share of W2^2 that may be due to means.
 _SIGNED: Final = 0.4
 _MEAN_SHARE: Final = 0.4
+#: More models are not averaged: their variance falls to about 1 / n.
+_MOST: Final = 3.0
 #: The share of layers with running variances that are too large.
 _DEVIATING: Final = 0.6
 #: How much ln(running_var / var) differs between the channels of a layer.
@@ -31,8 +35,10 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
     snapshots of one training do not suffer from it.
 
     Criterion: W2 from 0.20 (warning) or 0.40 (error), and in the batch cascade nearly all layers
-    have running variances that are too large (median ln(running_var / var) from 0.4), with means
-    that are hardly off.
+    have running variances that are too large (median ln(running_var / var) of 0.4 to 3), with means
+    that are hardly off. Of n models a channel keeps between 1 / n and all of its variance, and its
+    mean is theirs: a layer is explained as far as its channels lost variance,
+    sum max(0, ln(sigma_r / sigma))^2 / sum e^2.
 
     Fix: recalibrate, which restores the variance. If the accuracy stays low the models do not
     belong together: align their units before averaging, or average within one training.
@@ -44,11 +50,13 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
         return
     if float(np.median(signed)) < _SIGNED or float((signed > _SIGNED / 2).mean()) < _DEVIATING:
         return
+    if float(np.median(signed)) > _MOST:
+        return
     if float(np.median(spread)) < _SPREAD:  # one factor in every channel is a unit, not a collapse
         return
     yield Claim(
         self,
-        {m.layer.name: 0.8 for m in network.layers},
+        {m.layer.name: _lost(m) for m in network.layers},
         f"the running variances are {float(np.exp(np.median(signed))):.1f} times what the "
         "layers see, in nearly every layer: the weights look like an average of several "
         "models, whose activations have lost their variance",
@@ -57,3 +65,10 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
         predicts=False,
         evidence={"log_variance_ratio": float(np.median(signed))},
     )
+
+
+def _lost(m: MeasuredLayer) -> float:
+    """The share of a layer's deviation that is variance lost."""
+    d, log = parts(m, *measured(m))
+    whole = float(np.sum(d**2 + log**2))
+    return float(np.sum(np.maximum(log, 0) ** 2)) / whole if whole > 0 else 0.0

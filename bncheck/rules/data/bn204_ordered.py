@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from bncheck.core.findings import Severity
-from bncheck.measuring.measurement import MeasuredLayer
+from bncheck.rules.data.batch_kinds import (
+    BatchKinds,
+    batches_of_one_kind,
+    batches_of_some_kinds,
+)
 from bncheck.rules.data.claim import LEAST, Claim
-from bncheck.rules.data.class_mixture import Mixture, weighted
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, share, stored
 from bncheck.rules.rule import Rule, rule
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-
-#: The least share of the variance between classes that is missing where batches were sorted.
-_LEAST_MISSING: Final = 0.3
 #: Without labels: in a deep layer ln(sigma_r / sigma) is this far below 0, in its own standard
 #: deviations, and early layers are right.
 _SIGN: Final = -0.7
@@ -40,81 +35,49 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
     deep layers tell classes apart. The running average ends with the mean and the variance of the
     last few classes; a rank that sees a shard of the classes does the same.
 
-    Criterion: with labels, the statistics of the first layer or of the one that deviates most are
-    those of another mixture of the classes, less even than the data's: mean sum_k a_k mu_k and
-    variance within + t between_a, with a_k >= 0 of sum 1 and 0 <= t <= 1, explain at least 75 % of
-    its deviation. Or the running variances are var - theta between, with between the variance of
-    the class means and one theta from 0.3 for all layers, which explains as much. Else a layer of
-    the deeper half deviates most, its running variance is too small in nearly all channels (mean
-    ln(sigma_r / sigma) below -0.7 of its standard deviation over channels), it implies at least
-    twice the noise of the median layer (k_var, see BN201), and the median layer is right.
+    Criterion: samples are told apart by their labels, else by what the model takes them for. Each
+    kind k is run in batches of its own, which leave (mu_k, v_k) in a layer; sum_k a_k mu_k and
+    sum_k a_k v_k, with a_k >= 0 of sum 1 and the same in all layers (mixed batches are one more
+    kind), explain at least 75 % of the whole
+    deviation and half of each layer's: sorted. Or batches with the shares a of the
+    kinds do so, where a is fitted to the variances, sum_k a_k (v_k + (mu_k - mu)^2), and to the
+    first layer's means: a shard. Where kinds are not known: a layer of the deeper half deviates
+    most, its running variance is too small in nearly all channels (mean ln(sigma_r / sigma) below
+    -0.7 of its standard deviation over channels), it implies at least twice the noise of the median
+    layer (k_var, see BN201), and the median layer is right.
 
     Fix: recalibrate with shuffled data; shuffle in training.
     """
-    mixture = network.mixture
-    if mixture is not None and not mixture.more_even and mixture.explained >= LEAST:
-        yield _of_some_classes(self, network, mixture)
-        return
-    if network.stem.classes:
-        yield from _within_classes(self, network)
-    yield from _by_variance(self, network)
+    found = _of_runs(network)
+    if found is not None:
+        yield _of_some_kinds(self, found)
+    else:
+        yield from _by_variance(self, network)
 
 
-def _of_some_classes(
-    self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork, mixture: Mixture
-) -> Claim:
-    top = ", ".join(f"{k} ({weight:.0%})" for k, weight in mixture.largest[:3])
+def _of_runs(network: MeasuredNetwork) -> BatchKinds | None:
+    """What other batches would leave, measured by running them."""
+    if network.stem.classes and not network.of_other_weights:
+        for predicted in (batches_of_one_kind, batches_of_some_kinds):
+            found = predicted(network)
+            if found is not None and network.whole_share(found.shares) >= LEAST:
+                return found
+    return None
+
+
+def _of_some_kinds(self: Rule[MeasuredNetwork, Claim], found: BatchKinds) -> Claim:
+    largest = sorted(found.weights.items(), key=lambda item: -item[1])[:3]
+    top = ", ".join(f"{kind} ({weight:.0%})" for kind, weight in largest)
+    what = "batches of one class each" if found.alone else "batches of some classes only"
+    why = "were sorted" if found.alone else "were of a shard of the data"
     return Claim(
         self,
-        {m.layer.name: mixture.explained for m in network.layers},
-        f"the running means are those of some classes, {top}, not of all: the last batches "
-        "were sorted, or of a shard of the data",
+        {name: max(explained, LEAST) for name, explained in found.shares.items()},
+        f"the statistics are those of {what}, most of all {top}: the last batches {why}",
         advice=_SHUFFLE,
-        free=float(mixture.free),
-        evidence={"explained_mean_shift": mixture.explained},
+        free=found.free,
+        evidence={"kinds": [f"{kind}: {weight:.3f}" for kind, weight in largest]},
     )
-
-
-def _within_classes(
-    self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork
-) -> Iterator[Claim]:
-    """Running variances lack a share theta of the variance between classes, in every layer."""
-    off = [m for m in network.layers if network.is_off(m)]
-    if not off:
-        return
-    theta = _between_missing(off)
-    if not _LEAST_MISSING <= theta <= 1.1:
-        return
-    shares = {}
-    for m in off:
-        mean, var = measured(m)
-        shares[m.layer.name] = share(m, mean, var - min(theta, 1.0) * _between(m), 2)
-    yield Claim(
-        self,
-        shares,
-        f"the running variances lack {min(theta, 1.0):.0%} of the variance between classes: the "
-        "last batches were sorted by class",
-        advice=_SHUFFLE,
-        free=2.0,
-        evidence={"missing": theta},
-    )
-
-
-def _between_missing(layers: list[MeasuredLayer]) -> float:
-    """The theta for which var - theta between fits the running variances best."""
-    pull, off = [], []
-    for m in layers:
-        seen = np.maximum(measured(m)[1], 1e-12)
-        pull.append(_between(m) / seen)
-        off.append((seen - stored(m)[1]) / seen)
-    x, y = np.concatenate(pull), np.concatenate(off)
-    return float(x @ y / max(float(x @ x), 1e-12))
-
-
-def _between(m: MeasuredLayer) -> Floats:
-    """The variance of the class means, (C,)."""
-    counts = np.array([c.images for c in m.classes.values()], np.float64)
-    return weighted(np.stack([c.mean for c in m.classes.values()]), counts / counts.sum())[1]
 
 
 def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from bncheck.core.findings import Severity
 from bncheck.measuring.results import Candidate, Direction, fits_better
-from bncheck.rules.data.claim import Claim, Fault
+from bncheck.rules.data.claim import LEAST, Claim, Fault
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.scoring import share
 from bncheck.rules.rule import Rule, rule
 
-#: The first layer alone: this share of the worst of the others, this many times their median. In
-#: a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows the input).
-_ALONE: Final = 0.8
-_MEDIAN: Final = 2.2
-#: Real networks on uncropped images stand at 0.20 to 0.22; this leaves them some room.
-_LEAST: Final = 0.15
+#: Results this close are equally good: half a point.
+_CHANCE: Final = 0.005
+#: The share of the first layer that a preparation explains which brings W2 below a third.
+_BY_STEM: Final = 0.89
+#: Other layers deviate by less than this share of the first, where it alone is said to.
+_FOLLOWS: Final = 0.5
 
 
 @rule("BN205", "input-preprocessing-mismatch", Severity.ERROR, Severity.WARNING)
@@ -30,35 +29,34 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     disagree, not which of them is at fault: the data may have been prepared wrongly now, or when
     the statistics were last updated. Labels tell.
 
-    Criterion: W2 from 0.20 in the eval cascade, and in the batch cascade the first layer alone
-    deviates: 2.2 times the median of the others, about as much as the worst of them, and at least
-    0.15. An error where it has 0.40 itself, unless the running statistics serve the data better
-    than measured ones and no preparation explains it; else a warning. Or one of the usual
-    preparations (0..1, 0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted) fits the first
-    layer at least three times better than the data as given.
+    Criterion: a preparation fits the first layer at least three times better than the data as
+    given, to a W2 below 0.10, and results with it are no worse. Tried are the usual ones (0..1,
+    0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted; of vectors and signals features or
+    samples standardised, sign, order, axes, units, logarithm) and a x + b, with a^2 the ratio of
+    stored and seen variances (median over channels) and b the least squares of the means, given
+    how they move with the input. With the data so, every layer is predicted. Or, where measured
+    statistics do not restore the results, W2 is 0.20 or more in the eval cascade and in the batch
+    cascade the first layer alone deviates: 2.2 times the median of the others, about as much as
+    the worst of them, and at least 0.15. An error where it has 0.40 itself, unless the running
+    statistics serve the data better than measured ones and no preparation explains it; else a
+    warning.
 
     Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
     """
     best = best_candidate(network)
     stem = network.stem.batch
     assert stem is not None
-    if best is None and not _alone(network):
+    if best is None and (not network.stem_most or network.mostly_restored):
         return
-    what = f"only the first layer deviates (W2 {stem.w2:.2f}): the data are not preprocessed like "
-    what += "the data that the statistics come from"
-    if best is not None:
-        what += f"; preprocessed as {best.name}, they would fit (W2 {best.w2:.2f})"
-        candidate = _candidate_results(network)
-        what += f" with {candidate}" if candidate else ""
     weak = network.direction is Direction.WORSE and best is None
     yield Claim(
         self,
-        {m.layer.name: 0.95 if best else 0.76 for m in network.layers},
-        what,
+        _shares(network, best),
+        _words(network, best),
         advice=f"preprocess the data {_how(best)}",
-        fault=Fault.EITHER if _recalibrating_helps(network) else Fault.DATA,
-        free=0.5 if best else float(network.stem.layer.channels),
-        predicts=best is not None,
+        fault=Fault.EITHER if _recalibrating_helps(network, best) else Fault.DATA,
+        free=best.free if best else float(network.stem.layer.channels),
+        predicts=best is not None and best.usual,
         most=(network.thresholds.severity(stem.w2) or Severity.WARNING)
         if not weak
         else Severity.WARNING,
@@ -70,6 +68,40 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     )
 
 
+def _shares(network: MeasuredNetwork, best: Candidate | None) -> dict[str, float]:
+    """Of every layer, with the data prepared so; behind the first one the rest is consequence."""
+    reruns = network.measurement.reruns
+    seen = reruns.changed(best.transform) if best is not None and reruns is not None else {}
+    shares = {}
+    for m in network.layers:
+        moments = seen.get(m.layer.name)
+        if moments is not None:
+            shares[m.layer.name] = share(m, moments.mean, moments.unbiased_var)
+        else:
+            shares[m.layer.name] = LEAST
+    if best is not None:
+        shares[network.stem.layer.name] = max(shares[network.stem.layer.name], _BY_STEM)
+    return shares
+
+
+def _words(network: MeasuredNetwork, best: Candidate | None) -> str:
+    first = float(network.w2[0])
+    alone = float(network.rest.max()) < _FOLLOWS * first
+    what = "only the first layer deviates" if alone else "the first layer deviates"
+    what += f" (W2 {first:.2f}): the data are not preprocessed like the data that the statistics "
+    what += "come from"
+    if best is None:
+        return what
+    results = _candidate_results(network)
+    with_results = f" with {results}" if results else ""
+    if not best.usual:
+        return (
+            f"{what}, but distributed otherwise: {best.name} would fit (W2 {best.w2:.2f})"
+            f"{with_results}"
+        )
+    return f"{what}; preprocessed as {best.name}, they would fit (W2 {best.w2:.2f}){with_results}"
+
+
 def _how(best: Candidate | None) -> str:
     return f"as {best.name}" if best else "exactly as in training (including padding and crops)"
 
@@ -77,18 +109,13 @@ def _how(best: Candidate | None) -> str:
 def best_candidate(network: MeasuredNetwork) -> Candidate | None:
     """The preparation that explains the first layer, if one does."""
     candidates = network.measurement.candidates
-    return candidates[0] if candidates and fits_better(candidates) else None
-
-
-def _alone(network: MeasuredNetwork) -> bool:
-    first, rest = float(network.w2[0]), network.rest
-    if len(network.w2) < 3:
-        return False
-    return (
-        first >= _LEAST
-        and first > _ALONE * float(rest.max())
-        and first > _MEDIAN * float(np.median(rest))
-    )
+    if not candidates or not fits_better(candidates):
+        return None
+    c = network.measurement.comparison
+    found = None if c is None or not c.usual else c.extra.get("candidate")
+    if found is not None and c is not None and found < (c.before or 0.0) - _CHANCE:
+        return None  # the network does worse with data prepared so
+    return candidates[0]
 
 
 def _candidate_results(network: MeasuredNetwork) -> str:
@@ -98,14 +125,15 @@ def _candidate_results(network: MeasuredNetwork) -> str:
     return f"{comparison.metric} {comparison.extra['candidate']:.3f}"
 
 
-def _recalibrating_helps(network: MeasuredNetwork) -> bool:
-    """Measured statistics serve better than the running ones, and no worse than the candidate."""
+def _recalibrating_helps(network: MeasuredNetwork, best: Candidate | None) -> bool:
+    """Measured statistics serve better than the running ones, and no worse than the candidate.
+
+    Without labels, a scale that is in no use may as well be that of the data at their last update.
+    """
     comparison = network.measurement.comparison
+    if network.direction is Direction.UNKNOWN:
+        return best is not None and not best.usual
     if comparison is None or network.direction is not Direction.BETTER or comparison.after is None:
         return False
     candidate = comparison.extra.get("candidate")
     return candidate is None or comparison.after >= candidate - _CHANCE
-
-
-#: Results this close are equally good: half a point.
-_CHANCE: Final = 0.005

@@ -28,6 +28,8 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     severity = network.severity or (Severity.WARNING if network.costs_results else None)
     if severity is None:
         return
+    if network.direction is Direction.SAME:
+        severity = Severity.WARNING
     culprit = network.culprit
     assert culprit.batch is not None
     message = (
@@ -36,7 +38,7 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     )
     condition = "check that the data are preprocessed as in training; if they are, run "
     fix = f"{condition}`{network.recalibrate_anyway}`"
-    if network.mostly_restored:
+    if network.mostly_restored and not network.stem_most:
         fix = f"run `{network.recalibrate}`"
     elif network.direction is Direction.UNKNOWN:
         fix += " with labels, so that it can prove that it helps"

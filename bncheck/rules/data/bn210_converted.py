@@ -11,7 +11,15 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork, names
-from bncheck.rules.data.scoring import error, measured, parts, sampling_noise, share, stored
+from bncheck.rules.data.scoring import (
+    error,
+    measured,
+    parts,
+    residual,
+    sampling_noise,
+    share,
+    stored,
+)
 from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
@@ -39,6 +47,10 @@ _ALIKE: Final = 0.12
 _SCATTER: Final = 0.08
 #: A share from which the first layer's own statistics are at fault, and not the data.
 _CERTAIN: Final = 0.97
+#: A form that fits so many of the layers that deviate is that of all.
+_MOST_LAYERS: Final = 0.8
+#: A right form leaves no more than the noise of running averages (RMS), or 3 % of the deviation.
+_LEFT: Final = 0.06
 #: Means are moved alone where the logarithms of the variances are off by less than this, or than
 #: 2.5 times what the running average's own noise explains.
 _RIGHT: Final = 0.03
@@ -57,7 +69,9 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     Criterion: with mu and s^2 what the layer sees, the stored (mean, variance) are (mu, s),
     (mu, s^4), (mu, 1/s), (mu, 1/s^2), (-mu, s^2), (s^2, mu) or (mu, c s^2) with one c for the
     layer, and that form explains at least 75 % of the layer's deviation (share, `explained` in the
-    evidence). Means are called moved where they deviate and the variances are right to within the
+    evidence) in at least 80 % of the layers that deviate, or 97 % of that of a few, and
+    leaves at most 3 % or an RMS error of 0.06. Means are
+    called moved where they deviate and the variances are right to within the
     noise of running averages.
 
     Fix: convert the numbers where they come from, or recalibrate, which measures them anew.
@@ -67,7 +81,8 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
         for m in network.layers:
             with np.errstate(all="ignore"):
                 shares[m.layer.name] = _form_share(network, m, form)
-        yield from _claim(self, network, words, shares, 0.0)
+        if _by_one_script(network, shares):
+            yield from _claim(self, network, words, shares, 0.0)
     yield from _factors(self, network)
     moved = {m.layer.name: _moved_means(m) for m in network.layers}
     yield from _claim(
@@ -94,11 +109,19 @@ def _claim(
         )
 
 
+def _by_one_script(network: MeasuredNetwork, shares: dict[str, float]) -> bool:
+    """A script converts all layers; a form that fits a few must fit these exactly."""
+    fitting = [shares[name] for name in network.off if shares[name] >= LEAST]
+    return len(fitting) >= _MOST_LAYERS * len(network.off) or min(fitting, default=0.0) >= _CERTAIN
+
+
 def _form_share(network: MeasuredNetwork, m: MeasuredLayer, form: Form) -> float:
     """The share that a form explains; 0 where a mere factor, or the data's scale, does as well."""
     predicted = form(*measured(m))
     explained = share(m, *predicted)
     if explained < LEAST or not _most_channels(m, *predicted):
+        return 0.0
+    if explained < _CERTAIN and residual(m, *predicted) > _LEFT:
         return 0.0
     if m is network.stem and network.stem_alone and explained < _CERTAIN:
         return 0.0

@@ -2,61 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from bncheck.core.findings import Severity
-from bncheck.rules.data.claim import Claim, Fault
+from bncheck.measuring.measurement import MeasuredLayer, Seen
+from bncheck.rules.data.bn205_preprocessing import best_candidate
+from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import measured, share, stored
 from bncheck.rules.rule import Rule, rule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 #: The running variances are at least this many times what the first layer sees.
 _LEAST: Final = 3.0
 #: The weight of one batch of the last few, for usual momenta.
 _MOST_WEIGHT: Final = 0.35
+#: The scale that is run, and those that are predicted from it.
+_RUN: Final = 100.0
+_SCALES: Final = tuple(float(scale) for scale in np.geomspace(3, 3000, 25))
+#: Scales that explain as much but for this: the smallest is named.
+_EQUAL: Final = 0.01
+
+
+@dataclass(frozen=True)
+class _Outlier:
+    """A batch on another scale with a weight in the average, and the shares that it explains."""
+
+    scale: float
+    weight: float
+    shares: Mapping[str, float]
+    whole: float
 
 
 @rule("BN212", "outlier-batch", Severity.ERROR, Severity.WARNING)
 def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
-    """One late batch of another scale is in the running average of the first layer.
+    """One late batch of another scale is in the running averages.
 
     A corrupt file, a batch that was not normalised, a warm-up batch of 255-valued images: with
     momentum 0.1 one batch k times as large raises the first layer's running variance to
-    (1 - w) s^2 + w k^2 s^2, w = 0.1 right after it, and hardly moves its mean. The layers behind
-    see a normalised batch and stay right.
+    (1 - w) s^2 + w k^2 s^2, w = 0.1 right after it, and hardly moves its mean. Layers that only see
+    normalised values stay right; those on a residual stream go with the first.
 
-    Criterion: the first layer alone deviates; its running variances are one factor (from 3) times
-    what it sees, in every channel, and no mean is moved as far as data on another scale would move
-    it; together this explains at least 75 % of the deviation. The data themselves are on the usual
-    scale.
+    Criterion: the first layer's running variances are, on the median, at least 3 times what it
+    sees. The network is then run on inputs 100 times as large, each layer normalising with the
+    batch; with means m(k) = m + (m(100) - m) (k - 1) / 99 and standard deviations likewise,
+
+        mean = (1 - w) m + w m(k)        var = (1 - w) v + w v(k)
+
+    with one scale k of 3 to 3000 and one weight w up to 0.35 (from the first layer's variances)
+    explain at least 75 % of the whole deviation, and half of each layer's; and no a x + b fits as
+    well (BN205), or the inputs are on the usual scale (mean 0, standard deviation 0.5 to 2).
 
     Fix: recalibrate; find the batch, or clip the inputs.
     """
-    stem = network.stem
-    if not network.stem_alone or not network.usual_scale:
+    factor, reruns = _stem_factor(network.stem), network.measurement.reruns
+    if reruns is None or factor < _LEAST or not network.is_off(network.stem):
         return
-    (mean, var), (seen_mean, seen_var) = stored(stem), measured(stem)
-    live = (var > 0) & (seen_var > 0)
-    if not live.any():
+    if best_candidate(network) is not None and not network.usual_scale:
+        return  # as likely the data are on another scale
+    large = reruns.changed(lambda x: x * _RUN if x.is_floating_point() else x)
+    found = _fitted(network, large)
+    if found is None or found.whole < LEAST:
         return
-    factor = float(np.exp(np.median(np.log(var[live] / seen_var[live]))))
-    if factor < _LEAST:
-        return
-    moved = mean - seen_mean
-    slope = float(moved @ seen_mean / max(float(seen_mean @ seen_mean), 1e-12))
-    if slope > 0 and (factor - 1) / slope - 1 < 1 / _MOST_WEIGHT:
-        slope = 0.0
-    explained = share(stem, seen_mean * (1 + slope), factor * seen_var, 2)
     yield Claim(
         self,
-        {stem.layer.name: explained},
-        f"the running variances are {factor:.3g} times what the first layer sees and the rest is "
-        "right: a late batch on another scale is in the average",
+        {name: max(explained, LEAST) for name, explained in found.shares.items()},
+        f"the running variances are {factor:.3g} times what the first layer sees, as one batch "
+        f"{found.scale:.2g} times as large leaves them that has {found.weight:.1%} of the average",
         advice="find the batch that was on another scale",
-        fault=Fault.STATISTICS,
-        free=2.0,
-        evidence={"factor": factor},
+        free=2.0 / len(network.layers),
+        evidence={"factor": factor, "scale": found.scale, "weight": found.weight},
     )
+
+
+def _stem_factor(stem: MeasuredLayer) -> float:
+    var, seen = stored(stem)[1], measured(stem)[1]
+    live = (var > 0) & (seen > 0)
+    return float(np.exp(np.median(np.log(var[live] / seen[live])))) if live.any() else 1.0
+
+
+def _fitted(network: MeasuredNetwork, large: Seen) -> _Outlier | None:
+    """The scale and the weight that explain most of the whole deviation."""
+    if network.stem.layer.name not in large:
+        return None
+    free = 2.0 / len(network.layers)
+    found = []
+    for scale in _SCALES:
+        weight = _weight(network.stem, large, scale)
+        if not 0 < weight <= _MOST_WEIGHT:
+            continue
+        shares = {}
+        for m in network.layers:
+            if m.layer.name in large:
+                (mean, var), (its_mean, its_var) = measured(m), _at(m, large, scale)
+                mixed = (mean + weight * (its_mean - mean), var + weight * (its_var - var))
+                shares[m.layer.name] = share(m, *mixed, free)
+        found.append(_Outlier(scale, weight, shares, network.whole_share(shares)))
+    best = max((one.whole for one in found), default=0.0)
+    return next((one for one in found if one.whole >= best - _EQUAL), None)
+
+
+def _weight(stem: MeasuredLayer, large: Seen, scale: float) -> float:
+    """The weight that such a batch must have for the first layer's variances, on the median."""
+    (_, var), (_, seen), (_, its) = stored(stem), measured(stem), _at(stem, large, scale)
+    live = its > seen
+    return float(np.median((var - seen)[live] / (its - seen)[live])) if live.any() else 0.0
+
+
+def _at(m: MeasuredLayer, large: Seen, scale: float) -> tuple[Floats, Floats]:
+    """What a layer sees of a batch on this scale: means and standard deviations, linear in it."""
+    mean, var = measured(m)
+    moments = large[m.layer.name]
+    along = (scale - 1) / (_RUN - 1)
+    sd, its = np.sqrt(np.maximum(var, 0)), np.sqrt(np.maximum(moments.unbiased_var, 0))
+    return mean + along * (moments.mean - mean), (sd + along * (its - sd)) ** 2

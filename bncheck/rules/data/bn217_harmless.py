@@ -15,14 +15,14 @@ def harmless(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
 
     A network that was fine-tuned with its norms in eval() has weights that fit these very numbers;
     so may one whose statistics belong to other weights. Labels cannot tell the two apart where both
-    serve as well.
+    serve as well, unless the loss does (by three standard errors and a tenth of it).
 
     Criterion: W2 from 0.20, no explanation predicts it, and with labels or --metric the results
     with running and with measured statistics are equal within chance. Information where they differ
     by less than one standard error and most layers deviate, as after training with frozen norms, or
     where the accuracy is at least 0.95 and measured statistics gain nothing; a warning otherwise.
 
-    Fix: none needed. If the norms were not frozen on purpose, recalibrate.
+    Fix: none where the norms were frozen on purpose; else check the data and recalibrate.
     """
     comparison = network.measurement.comparison
     if network.severity is None or comparison is None:
@@ -39,6 +39,6 @@ def harmless(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
             f"statistics and data disagree (W2 {network.measurement.w2:.2f}), and it makes no "
             "difference here"
         ),
-        "none needed where the norms were frozen in training; if they were not, check the data, "
-        f"then run `{network.recalibrate_anyway}`",
+        "if the norms were frozen in training, nothing is needed; if they were not and these data "
+        f"are what deployment sees, run `{network.recalibrate_anyway}`",
     )

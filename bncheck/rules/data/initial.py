@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: Means of this many variances (squared) can be seen to be drawn to 0.
+_ANY_MEANS: Final = 0.05
 #: Share of the initial values from which an average is called under-warmed.
 _LEAST_SHARE: Final = 0.05
 
@@ -62,7 +64,7 @@ def _half(network: MeasuredNetwork) -> Iterator[Claim]:
 def _under_warmed(network: MeasuredNetwork) -> Iterator[Claim]:
     """running = (1 - w0) seen + w0 (0, 1), with one w0 for all layers."""
     w0 = initial_share_seen(network.layers)
-    if not _LEAST_SHARE <= w0 < 1:
+    if not _LEAST_SHARE <= w0 < 1 or not _means_agree(network.layers, w0):
         return
     shares = {}
     for m in network.layers:
@@ -77,6 +79,20 @@ def _under_warmed(network: MeasuredNetwork) -> Iterator[Claim]:
         free=1,
         evidence={"initial_share": w0},
     )
+
+
+def _means_agree(layers: Sequence[MeasuredLayer], w0: float) -> bool:
+    """Whether means are drawn to 0 as variances are to 1: averaging weights does not move them.
+
+    By the slope of stored means on seen ones, 1 - w0; the median over layers whose means are any.
+    """
+    found = []
+    for m in layers:
+        mean, (seen, var) = stored(m)[0], measured(m)
+        sigma2 = np.maximum(var, 0) + (m.layer.eps.value or 0.0) + 1e-12
+        if float(np.mean(seen**2 / sigma2)) >= _ANY_MEANS:
+            found.append(1 - float(np.sum(mean * seen / sigma2) / np.sum(seen**2 / sigma2)))
+    return not found or abs(float(np.median(found)) - w0) <= w0 / 2
 
 
 def initial_share_seen(layers: Sequence[MeasuredLayer]) -> float:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.measuring.deviation import averaging_noise
+from bncheck.rules.data.claim import LEAST
+from bncheck.rules.data.scoring import measured, parts
 
 if TYPE_CHECKING:
     from bncheck.rules.data.measured_network import MeasuredNetwork
 
 #: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
 _SCATTER: Final = 2.5
-#: Where momentum does not say: noise hits all layers alike, in units of what an image has.
-_UNIFORM: Final = 4.2
 _FEW_LAYERS: Final = 3
 #: kappa / B of momentum 0.9 and batches of 2.
 _LARGEST: Final = 0.6
@@ -35,8 +35,27 @@ def is_noise(network: MeasuredNetwork) -> bool:
         return True
     if all(m.layer.momentum.value is None and m.layer.batches for m in network.layers):
         return False  # a cumulative average has a long memory, of weights that are gone
-    largest, middle = float(by_variances.max()), float(np.median(by_variances))
-    return len(by_variances) >= _FEW_LAYERS and largest <= min(_LARGEST, _UNIFORM * middle)
+    alike = float(by_variances.max()) <= _LARGEST and noise_share(network) >= LEAST
+    return len(by_variances) >= _FEW_LAYERS and alike
+
+
+def noise_share(network: MeasuredNetwork) -> float:
+    """The share of the logarithms' squares that one kappa / B for all layers predicts.
+
+    With L_l = sum (ln sigma_r - ln sigma)^2 over a layer's channels, which noise makes about k U_l,
+    U_l = sum Var q / 4 sigma^4, and k = sum L / sum U: sum_l min(L_l, k U_l) / sum_l L_l.
+    """
+    found, unit = [], []
+    for m in network.layers:
+        assert m.batch_moments is not None
+        var = m.batch_moments.var + (m.layer.eps.value or 0.0) + 1e-12
+        found.append(float(np.sum(parts(m, *measured(m))[1] ** 2)))
+        unit.append(float(np.sum(m.batch_moments.var_of_squares / (4 * var**2))))
+    total, units = sum(found), sum(unit)
+    if not (total > 0 and units > 0):
+        return 0.0
+    k = total / units
+    return sum(min(seen, k * u) for seen, u in zip(found, unit, strict=True)) / total
 
 
 def is_told_noise(network: MeasuredNetwork) -> bool:

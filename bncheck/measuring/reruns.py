@@ -1,0 +1,132 @@
+"""The batch cascade once more, on batches that training may have ended with.
+
+Each layer normalises with the batch, as in training, so a batch of one class, or on another scale,
+changes what deep layers see otherwise than its share in mixed batches would say. Such batches are
+put together from the data and run; the model is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.core.errors import BncheckError
+from bncheck.data import Batch, Batches
+from bncheck.data.batches import joined
+from bncheck.measuring.collector import Collector, by_call
+from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.measurement import Replay, Seen
+from bncheck.measuring.norms import in_eval_mode, spare_statistics
+from bncheck.measuring.replay import replays
+from bncheck.measuring.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SAMPLES: Final = 512
+_FEW: Final = 128
+#: A kind of fewer samples has no statistics to speak of.
+_LEAST: Final = 8
+_SEED: Final = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Rerunning:
+    """What can be asked of the model and the data that were measured.
+
+    `kinds` are those of the samples, by number of their batch.
+    """
+
+    subject: Instrumented
+    data: Batches
+    run: Run
+    kinds: Mapping[int, Tensor]
+
+    def other_code(self) -> Sequence[Replay]:
+        """What layers see with other code between them."""
+        return replays(self.subject, self.data, self.run)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
+        """What layers see of changed inputs; nothing where the model does not take them."""
+        return self._seen([batch.map(change) for batch in self._batches(_FEW)[0]])
+
+    def of_each_kind(self) -> Mapping[int, Seen]:
+        """What layers see of batches that are all of one kind."""
+        whole, kinds = self._whole
+        if whole is None:
+            return {}
+        found = {}
+        for kind in np.unique(kinds).tolist():
+            places = np.flatnonzero(kinds == kind)
+            seen = self._seen([_picked(whole, places)]) if len(places) >= _LEAST else {}
+            if seen:
+                found[kind] = seen
+        return found
+
+    def in_shares(self, shares: Mapping[int, float]) -> Seen:
+        """What layers see of batches in which the kinds have other shares."""
+        whole, kinds = self._whole
+        if whole is None:
+            return {}
+        weights = np.zeros(len(kinds))
+        for kind, share in shares.items():
+            of_kind = kinds == kind
+            weights[of_kind] = share / max(int(of_kind.sum()), 1)
+        if not weights.sum():
+            return {}
+        chance = np.random.default_rng(_SEED)
+        chosen = chance.choice(len(kinds), len(kinds), p=weights / weights.sum())
+        size = max(_LEAST, self._batches(_SAMPLES)[0][0].size)
+        parts = np.array_split(chosen, -(-len(chosen) // size))
+        return self._seen([_picked(whole, part) for part in parts])
+
+    @cached_property
+    def _whole(self) -> tuple[Batch | None, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        """The samples whose kinds are known, as one batch."""
+        batches, kinds = self._batches(_SAMPLES)
+        pairs = [(b, k) for b, k in zip(batches, kinds, strict=True) if k is not None]
+        shapes = {tuple(tuple(x.shape[1:]) for x in b.inputs) for b, _ in pairs}
+        if len(shapes) != 1:
+            return None, np.zeros(0, np.int64)
+        inputs = [Batch(b.args, b.kwargs) for b, _ in pairs]
+        return joined(inputs), np.concatenate([k.cpu().numpy() for _, k in pairs])
+
+    def _batches(self, samples: int) -> tuple[list[Batch], list[Tensor | None]]:
+        """Batches with the kinds of their samples."""
+        model, device = self.subject.model, self.run.device
+        found: list[Batch] = []
+        kinds: list[Tensor | None] = []
+        for number, batch in enumerate(self.data.first(samples)):
+            if batch.size:
+                found.append(prepared(model, batch, number, device))
+                kinds.append(self.kinds.get(number))
+        return found, kinds
+
+    def _seen(self, batches: Sequence[Batch]) -> Seen:
+        import torch
+
+        subject = self.subject
+        collector = Collector(subject.norms, True, None, subject.own)
+        try:
+            with (
+                torch.no_grad(), in_eval_mode(subject.model), spare_statistics(subject.norms),
+                collector.attached(),
+            ):  # fmt: skip
+                for number, batch in enumerate(batches):
+                    forward(subject.model, batch, number)
+                    collector.add(collector.take(number))
+        except BncheckError:  # a model may need batches as they come, or overflow
+            return {}
+        return subject.in_file(by_call(collector.moments)[0])
+
+
+def _picked(batch: Batch, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
+    import torch
+
+    size, index = batch.size, torch.from_numpy(places)
+    return batch.map(lambda x: x[index.to(x.device)] if x.shape[:1] == (size,) else x)

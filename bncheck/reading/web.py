@@ -1,0 +1,38 @@
+"""Parts of a file from a web server, which may be anybody's: only what was asked for is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bncheck.core.errors import BncheckError
+from bncheck.reading.remote import Remote, filesystem
+
+
+class NoPartsError(ValueError):
+    """The server sends the whole file, whatever it is asked for."""
+
+
+def fetch_part(path: Remote, start: int, end: int) -> bytes:
+    """The bytes from `start` up to `end`, or fewer, or one more than asked for where a server sends
+    too many. Raises what aiohttp raises, and NoPartsError.
+    """
+    from fsspec.asyn import sync
+
+    system = filesystem(path)
+    return bytes(sync(system.loop, _fetch, system, path, start, end))
+
+
+async def _fetch(system: Any, path: Remote, start: int, end: int) -> bytearray:
+    session = await system.set_session()
+    headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    async with session.get(system.encode_url(str(path)), headers=headers) as answer:
+        answer.raise_for_status()
+        if path.scheme == "https" and answer.url.scheme != "https":
+            raise BncheckError("redirects to an unencrypted address", "name that address")
+        place = answer.headers.get("Content-Range", "")
+        if answer.status != 206 or not place.startswith(f"bytes {start}-"):
+            raise NoPartsError("the server sends no parts of the file")
+        data, most = bytearray(), end - start + 1
+        while len(data) < most and (piece := await answer.content.read(most - len(data))):
+            data += piece
+        return data

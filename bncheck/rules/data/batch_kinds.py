@@ -1,0 +1,132 @@
+"""Which batches would leave a network's statistics? Of one kind each, or of some kinds only.
+
+Batches of one kind k leave (mu_kl, v_kl) in layer l. These are measured by running such batches,
+each layer normalising with the batch, as in training: behind the first layer they are not what the
+class's share in mixed batches would say. A running average over several such batches holds
+
+    mean_l = sum_k a_k mu_kl        var_l = sum_k a_k v_kl        a_k >= 0, sum_k a_k = 1
+
+(mixed batches, which came before them, are one more kind) with *one* a for all layers, found by
+least squares in the layers' own coordinates (errors of means in standard deviations, of variances
+by half the logarithm, to first order). A rank that sees a shard of the kinds has batches that hold
+them in shares a: a comes from what the kinds do in mixed batches, to first order, and running
+batches with these shares then predicts every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.measuring.measurement import MeasuredLayer, Seen
+from bncheck.rules.data.class_mixture import simplex_least_squares
+from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.scoring import measured, share, stored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+#: Kinds with less than this share are not worth a sample.
+_LEAST: Final = 0.02
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class BatchKinds:
+    """Kinds with their shares, the share of each layer's deviation that they explain."""
+
+    weights: Mapping[int, float]
+    shares: Mapping[str, float]
+    free: float
+    alone: bool  # one kind in every batch
+
+
+def batches_of_one_kind(network: MeasuredNetwork) -> BatchKinds | None:
+    """What batches that hold one kind each explain."""
+    reruns = network.measurement.reruns
+    runs = {} if reruns is None else reruns.of_each_kind()
+    if len(runs) < 2:
+        return None
+    labels = sorted(runs)
+    mixed = {m.layer.name: m.batch_moments for m in network.layers if m.batch_moments is not None}
+    seen = [*(runs[label] for label in labels), mixed]
+    weights = _fitted(network, seen)
+    free = len(labels) / len(network.layers)
+    shares = {}
+    for m in network.layers:
+        moments = [run[m.layer.name] for run in seen if m.layer.name in run]
+        if len(moments) == len(seen):
+            mean = weights @ np.stack([found.mean for found in moments])
+            var = weights @ np.stack([found.unbiased_var for found in moments])
+            shares[m.layer.name] = share(m, mean, var, free)
+    chosen = dict(zip(labels, map(float, weights[:-1]), strict=True))
+    return BatchKinds(chosen, shares, free, True)
+
+
+def batches_of_some_kinds(network: MeasuredNetwork) -> BatchKinds | None:
+    """What batches with other shares of the kinds explain."""
+    reruns, stem = network.measurement.reruns, network.stem
+    labels = sorted(stem.classes)
+    if reruns is None or len(labels) < 2:
+        return None
+    weights = _shares_of_kinds(network, labels)
+    free = (len(labels) - 1) / len(network.layers)
+    chosen = {
+        label: float(weight)
+        for label, weight in zip(labels, weights, strict=True)
+        if weight >= _LEAST
+    }
+    runs = reruns.in_shares(chosen)
+    shares = {
+        m.layer.name: share(m, runs[m.layer.name].mean, runs[m.layer.name].unbiased_var, free)
+        for m in network.layers
+        if m.layer.name in runs
+    }
+    return BatchKinds(chosen, shares, free, False)
+
+
+def _shares_of_kinds(network: MeasuredNetwork, labels: list[int]) -> Floats:
+    """The shares a for which kinds in mixed batches give about the stored variances.
+
+    To first order in mu_a - mu the variance of shares a is sum_k a_k (v_k + (mu_k - mu)^2). Means
+    say as much in the first layer only: behind it every batch has been normalised.
+    """
+    rows, targets = [], []
+    for m in network.layers:
+        if not all(label in m.classes for label in labels):
+            continue
+        kinds, mean = [m.classes[label] for label in labels], measured(m)[0]
+        sigma, half = _units(m)
+        rows += [np.stack([k.var + (k.mean - mean) ** 2 for k in kinds], axis=1) * half[:, None]]
+        targets += [stored(m)[1] * half]
+        if m is network.stem:
+            rows += [np.stack([k.mean - mean for k in kinds], axis=1) / sigma[:, None]]
+            targets += [(stored(m)[0] - mean) / sigma]
+    return simplex_least_squares(np.concatenate(rows), np.concatenate(targets))
+
+
+def _fitted(network: MeasuredNetwork, runs: list[Seen]) -> Floats:
+    """The one set of shares for all layers that all runs reached."""
+    rows, targets = [], []
+    for m in network.layers:
+        seen = [run.get(m.layer.name) for run in runs]
+        moments = [found for found in seen if found is not None]
+        if len(moments) < len(runs):
+            continue
+        sigma, half = _units(m)
+        rows += [np.stack([found.mean for found in moments], axis=1) / sigma[:, None]]
+        rows += [np.stack([found.unbiased_var for found in moments], axis=1) * half[:, None]]
+        targets += [stored(m)[0] / sigma, stored(m)[1] * half]
+    return simplex_least_squares(np.concatenate(rows), np.concatenate(targets))
+
+
+def _units(m: MeasuredLayer) -> tuple[Floats, Floats]:
+    """The standard deviation, and what makes half a logarithm of a small error of the variance."""
+    eps = (m.layer.eps.value or 0.0) + _TINY
+    var, seen = stored(m)[1], measured(m)[1]
+    return np.sqrt(np.maximum(seen, 0) + eps), 1 / (2 * (np.maximum(var, seen) + eps))
