@@ -253,7 +253,8 @@ def _error(model: nn.Module, folded: nn.Module, example: tuple[Any, ...]) -> flo
     floats = [(a, b) for a, b in pairs if a.is_floating_point()]
     if any(a.shape != b.shape for a, b in floats):
         return None
-    return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in floats)
+    errors = (float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in floats)
+    return max(errors, default=0.0)
 
 
 def rows(wanted: list[str], limit: float) -> Iterator[str]:
