@@ -224,11 +224,14 @@ def compare(
     Checkpoints need `model`, and the shapes in `inputs` (as --input) or `data` where neither file
     is a program. `first` in float64 is the judge. Raises BncheckError.
     """
+    from bncheck.reading.downloading import downloaded
+    from bncheck.reading.remote import place_of
     from bncheck.shipping.compare import CompareRequest, run
     from bncheck.subject.setup import Measuring
 
     given = Measuring(model, data, data_options=data_options)
-    return run(CompareRequest(Path(first), Path(second), given, inputs, key, tolerance))
+    with downloaded(place_of(first)) as one, downloaded(place_of(second)) as other:
+        return run(CompareRequest(one, other, given, inputs, key, tolerance))
 
 
 def load_folded(module: nn.Module, path: str | Path) -> nn.Module:

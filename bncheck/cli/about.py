@@ -9,7 +9,7 @@ from typing import Final
 #: The libraries that read files, print and compute; some are extras.
 _LIBRARIES: Final = (
     *("ml-dtypes", "numpy", "onnx", "protobuf", "rich", "safetensors", "typer"),
-    *("torch", "onnxruntime", "pillow"),
+    *("torch", "onnxruntime", "pillow", "fsspec", "huggingface-hub"),
 )
 
 

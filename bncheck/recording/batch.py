@@ -8,6 +8,7 @@ was normalised with.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +18,11 @@ import numpy as np
 from bncheck.measuring.collector import portions
 from bncheck.measuring.moments import of_images
 from bncheck.measuring.norms import channels_second
-from bncheck.measuring.own_update import input_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from bncheck.measuring.norms import TrackingNorm
     from bncheck.recording.modules import Watched
 
     Floats = NDArray[np.float64]
@@ -71,7 +70,10 @@ class _Call:
 
 @dataclass
 class BatchMeter:
-    """Hooks on the layers of one model while it is attached; nothing on them otherwise."""
+    """Measures the layers of one model while it is attached.
+
+    By torch's hooks for all modules: those of a layer of its own would be copied and saved with it.
+    """
 
     watched: Watched
     on_single: Callable[[str], None]
@@ -79,15 +81,22 @@ class BatchMeter:
     _handles: list[Any] = field(default_factory=list)
     _calls: dict[str, list[_Call]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """The layers by identity."""
+        self._norms = {id(norm.module): norm for norm in self.watched.norms}
+        self._outputs = {id(module): name for name, module in self.watched.outputs}
+
     def attach(self) -> None:
         """Measure from now on; a compiled model is left alone."""
+        from torch.nn.modules import module
+
         if self._handles or self.watched.compiled:
             return
-        for norm in self.watched.norms:
-            hook = self._before(norm)
-            self._handles.append(norm.module.register_forward_pre_hook(hook, with_kwargs=True))
-        for name, module in self.watched.outputs:
-            self._handles.append(module.register_forward_hook(self._after(name)))
+        # torch warns that hooks may run twice for a compiled wrapper, which is none of the layers.
+        warnings.filterwarnings("ignore", "Using `torch.compile.*global hooks", UserWarning)
+        self._handles.append(module.register_module_forward_pre_hook(self._before))
+        if self._outputs:
+            self._handles.append(module.register_module_forward_hook(self._after))
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -105,22 +114,18 @@ class BatchMeter:
         self._calls.clear()
         return taken
 
-    def _before(self, norm: TrackingNorm) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._counts(module):
-                self._measure(norm.name, norm.channels, input_of(args, kwargs), module.training)
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        norm = self._norms.get(id(module))
+        if norm is not None and args and self._counts(module):
+            self._measure(norm.name, norm.channels, args[0], module.training)
 
-        return hook
-
-    def _after(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if self._counts(module):
-                weight: Any = module.weight
-                transposed = bool(getattr(module, "transposed", False))
-                width = getattr(module, "out_channels", weight.shape[1 if transposed else 0])
-                self._measure(name, int(width), output, False)
-
-        return hook
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        name = self._outputs.get(id(module))
+        if name is not None and self._counts(module):
+            weight: Any = module.weight
+            transposed = bool(getattr(module, "transposed", False))
+            width = getattr(module, "out_channels", weight.shape[1 if transposed else 0])
+            self._measure(name, int(width), output, False)
 
     def _counts(self, module: nn.Module) -> bool:
         """Whether this is a forward of the training, and is run rather than traced."""

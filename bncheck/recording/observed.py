@@ -160,10 +160,14 @@ class Observed:
         }
 
     def _batches(self) -> dict[str, Batch]:
-        """By the hooks; where there were none, by what the layer made of its statistics."""
+        """By the hooks; where there were none, by what the layer made of its statistics.
+
+        Another model that is not called may be an average, whose statistics move all the same.
+        """
         found = self.meter.take()
         missing = [norm for norm in self.watched.norms if norm.name not in found]
-        if missing and self.before and self.watched.training:
+        trains = self.watched.compiled or not self.watched.name
+        if missing and trains and self.before and self.watched.training:
             after = self._statistics()
             for norm in missing:
                 batch = _updated(norm, self.before.get(norm.name), after[norm.name])

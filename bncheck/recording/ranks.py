@@ -7,6 +7,7 @@ ever. The training's own communication is not touched.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
@@ -15,6 +16,8 @@ import numpy as np
 
 from bncheck.recording.batch import Batch
 
+#: Counts the recorders of a process; all processes make theirs in the same order.
+_SESSIONS: Final = itertools.count()
 #: How long process 0 waits for the others, which take the same step at about the same time.
 _PATIENCE: Final = timedelta(seconds=10)
 #: Messages that a process leaves lying before it takes the oldest away.
@@ -28,7 +31,7 @@ class Ranks:
     def __init__(self, name: str) -> None:
         import torch.distributed as dist
 
-        self.name = name
+        self.name = f"{next(_SESSIONS)}/{name}"  # what an earlier one left is not taken for this
         self._store: Any = None
         self.rank, self.number = 0, 1
         if dist.is_available() and dist.is_initialized():

@@ -121,4 +121,48 @@ class Bars:
     groups: tuple[tuple[str, tuple[Bar, ...]], ...]
 
 
-Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars"
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A number for each layer, side by side, over lines at values with a meaning."""
+
+    title: str
+    caption: str
+    unit: str
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    marks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """What a layer stores against what it sees: a point for each channel, about the diagonal.
+
+    `slope` is that of stored over seen, None where these hardly vary.
+    """
+
+    title: str
+    seen: tuple[float, ...]
+    stored: tuple[float, ...]
+    slope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerClouds:
+    """The clouds of one layer; `note` says how wrong it is, and `marked` ones are open."""
+
+    layer: str
+    note: str
+    marked: bool
+    clouds: tuple[Cloud, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clouds:
+    """Layers of which each is looked at by itself, the worst first."""
+
+    title: str
+    caption: str
+    layers: tuple[LayerClouds, ...]
+
+
+Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars | Columns | Clouds"

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bncheck._version import __version__
 from bncheck.core.extras import need
+from bncheck.core.findings import Severity
 from bncheck.reporting import heat
-from bncheck.reporting.bars import drawn
 from bncheck.reporting.document import Detail, grouped, severity_counts
-from bncheck.reporting.figures import Bars, Distributions, Heatmap, Lines
+from bncheck.reporting.figures import Distributions, Heatmap, Lines
+from bncheck.reporting.inline import inline
 from bncheck.reporting.prose import spans
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.rules.registry import RULES
 
 if TYPE_CHECKING:
-    from bncheck.core.findings import Severity
     from bncheck.reporting.document import Document, Group, Pages, Table
     from bncheck.reporting.figures import Distributions, Figure
 
@@ -38,13 +38,17 @@ _COLUMNS: Final = 120
 
 def render(pages: Pages) -> str:
     """The page. Raises BncheckError where jinja2 or plotly is not installed."""
-    documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in pages.documents]
+    worst_first = sorted(pages.documents, key=_rank)
+    documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in worst_first]
     figures = [figure for document in documents for figure in _plotted(document)]
     template, plotly = _libraries(bool(figures))
     places = iter(range(len(figures)))
     page: str = template.render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
-        documents=[_document(document, places, pages.page_of) for document in documents],
+        documents=[
+            _document(d, places, pages.page_of, folded=len(documents) > 1 and d.standing is None)
+            for d in documents
+        ],
         errors=[str(error) for error in pages.errors],
         last=pages.last,
         chapters=pages.chapters,
@@ -55,6 +59,11 @@ def render(pages: Pages) -> str:
         version=__version__,
     )
     return page
+
+
+def _rank(document: Document) -> int:
+    """Broken ones first; those that are alike stay in their order."""
+    return len(Severity) if document.standing is None else document.standing.rank
 
 
 def _libraries(with_figures: bool) -> tuple[Any, str]:
@@ -95,7 +104,7 @@ def _json(value: object) -> str:
 
 
 def _document(
-    document: Document, places: Iterator[int], page_of: Callable[[str], str]
+    document: Document, places: Iterator[int], page_of: Callable[[str], str], folded: bool
 ) -> dict[str, object]:
     groups = [_group(group, page_of) for group in grouped(document.findings)]
     told = {group.rule for group in document.told}
@@ -111,11 +120,8 @@ def _document(
         "told": [_group(group, page_of) for group in document.told],
         "told_findings": [group for group in groups if group["rule"] in told],
         "figures": [_figure(figure, next(places)) for figure in _plotted(document)],
-        "bars": [
-            {"title": figure.title, "caption": figure.caption, "svg": drawn(figure)}
-            for figure in document.figures
-            if isinstance(figure, Bars)
-        ],
+        "inline": list(inline(document.figures)),
+        "folded": folded,
         "tables": [_table(table, is_first=not i) for i, table in enumerate(document.tables)],
         "details": document.details,
         "next_steps": document.next_steps,
@@ -164,7 +170,8 @@ def _cell(text: str, tone: Severity | None) -> dict[str, str]:
 
 def _plotted(document: Document) -> list[Heatmap | Distributions | Lines]:
     """The figures that plotly draws."""
-    return [figure for figure in document.figures if not isinstance(figure, Bars)]
+    kinds = (Heatmap, Distributions, Lines)
+    return [figure for figure in document.figures if isinstance(figure, kinds)]
 
 
 def _fitted(figure: Figure) -> Figure:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
@@ -61,7 +63,7 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
         raise BncheckError(
             "--device has no effect here: files are compared on the CPU", "leave it out"
         )
-    with usercode.exporting():
+    with usercode.exporting(), np.errstate(all="ignore"):  # an exponential may overflow to a 0
         say("opening")
         sides, samples = _sides(request, note)
         say("comparing")

@@ -11,16 +11,16 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from bncheck.core.errors import REPORT_IT, BncheckError
+from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.file import user_inputs
 from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of
-from bncheck.folding.onnx.parity import default_tolerance, everything
+from bncheck.folding.onnx.parity import FAILURES, default_tolerance, everything
 from bncheck.folding.onnx.reference import InFloat64, in_float64
-from bncheck.folding.onnx.running import runner
+from bncheck.folding.onnx.running import runner, said
 from bncheck.folding.onnx.sizes import Found, find
 from bncheck.folding.proof import RefusedError
 from bncheck.shipping.sessions import LEVELS, Runner
-from bncheck.shipping.sides import Array, Port, Run, fitted, is_float
+from bncheck.shipping.sides import Array, CannotRun, Port, Run, fitted, is_float
 from bncheck.subject.inputs import InputShape
 
 
@@ -57,7 +57,8 @@ class OnnxSide:
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
         firsts = batch_axes(self._taken)
-        longer = [n for n in free_axes(self._taken) if n not in firsts and n not in self._asked]
+        fixed = {*firsts, *self._asked, *self._found.tied}
+        longer = [name for name in free_axes(self._taken) if name not in fixed]
         sizes = dict(self._found.of_batch(self._taken, batch))
         sizes |= {name: sizes[name] * factor for name in longer}
         return [given.sized(sizes) for given in self._taken]
@@ -76,15 +77,16 @@ class OnnxSide:
         try:
             results = self._in_float64.run(None, self._feed(arrays))
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BncheckError(
-                f"cannot be computed in float64 ({first[:160]})", REPORT_IT
-            ) from None
+            raise CannotRun(f"cannot be computed in float64 ({said(error)[:160]})") from None
         return [np.asarray(result) for result in results if is_float(np.asarray(result))]
 
     def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
         """See Side."""
-        for name, value in everything(self.model, self._feed(arrays)).items():
+        try:
+            found = everything(self.model, self._feed(arrays))
+        except FAILURES as error:
+            raise CannotRun(said(error)) from None
+        for name, value in found.items():
             if isinstance(value, np.ndarray) and is_float(value):
                 yield name, name, value
 

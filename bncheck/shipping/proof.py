@@ -9,7 +9,8 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
-from bncheck.folding.result import Parity
+from bncheck.folding.proof import steps
+from bncheck.folding.result import Parity, epsilon_for
 from bncheck.shipping.sides import (
     BATCHES,
     Array,
@@ -19,11 +20,13 @@ from bncheck.shipping.sides import (
     free_axes,
     fresh,
     has_free_batch,
+    is_float,
 )
 
 _SEED = 20261
 #: Other runs are drawn where a channel happens to be near zero, as in folding/program/parity.py.
 _MORE = 4
+FLOAT64, AS_WRITTEN = "float64", "as written"
 #: What stands in where no runtime has the kernels.
 _REFERENCE = "reference"
 
@@ -39,6 +42,7 @@ class LevelParity:
     parity: Parity | None
     outputs: Mapping[str, float] = field(default_factory=dict)
     refused: str | None = None
+    reference: str = FLOAT64
 
     def to_dict(self) -> dict[str, object]:
         """As plain data; figures that were not measured are null."""
@@ -47,18 +51,23 @@ class LevelParity:
              "argmax_agreement", "regions")
         )  # fmt: skip
         if self.parity is not None:
-            figures = self.parity.to_dict()
+            figures = {**self.parity.to_dict(), "reference": self.reference}
         named = {"outputs": dict(self.outputs), "refused": self.refused}
         return {"level": self.level, **figures, **named}
 
 
 @dataclass(frozen=True)
 class Proof:
-    """All ways, and the first value, by name, at which the two part."""
+    """All ways, and the first value, by name, at which the two part.
+
+    `reference` says what they are held against: the original in float64 or, where nothing here can
+    compute that, as it is written.
+    """
 
     levels: tuple[LevelParity, ...]
     tolerance: float
     parts_at: str | None = None
+    reference: str = FLOAT64
 
     @property
     def measured(self) -> list[Parity]:
@@ -82,7 +91,9 @@ def prove(
     """Run both on fresh inputs at several batch sizes, and on the samples in `data`.
 
     The reference in float64 is the judge; in its own dtype it shows what rounding costs. Where
-    no runtime has the kernels for `other`, its own float64 evaluation stands in. Raises
+    no runtime has the kernels for `other`, its own float64 evaluation stands in. Where nothing can
+    compute the reference in float64, its runtime's results are the judge, and what it makes of
+    inputs that are off by one unit in the last place shows the cost of rounding. Raises
     BncheckError where the two cannot be compared.
     """
     limit = max(reference.tolerance, other.tolerance) if tolerance is None else tolerance
@@ -95,10 +106,13 @@ def prove(
         if not trial.needs_more:
             break
         trial.add([next(inputs)])
-    proof = Proof(tuple(trial.levels()), limit)
+    proof = Proof(tuple(trial.levels()), limit, reference=trial.judge)
     if proof.holds:
         return proof
-    return replace(proof, parts_at=_where(reference, other, trial.accepted[0].arrays, limit))
+    try:
+        return replace(proof, parts_at=_where(reference, other, trial.accepted[0].arrays, limit))
+    except CannotRun:
+        return proof
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,7 @@ class _Trial:
         self.differences = {name: Difference(limit) for name in self.ways}
         self.refused: dict[str, str] = {}
         self.accepted: list[_Judged] = []
+        self.judge = FLOAT64
 
     def add(self, inputs: Sequence[Sequence[Array]]) -> None:
         """Hold all ways of running the other against the reference, one after the other."""
@@ -135,15 +150,32 @@ class _Trial:
             self.ways[_REFERENCE] = self.other.precise
             self.differences[_REFERENCE] = Difference(self.limit)
             for each in self.accepted:
-                self._take(_REFERENCE, each, self.other.precise(each.arrays))
+                try:
+                    self._take(_REFERENCE, each, self.other.precise(each.arrays))
+                except CannotRun as reason:
+                    raise BncheckError(str(reason), "see what it names") from None
 
     def _judge(self, arrays: Sequence[Array]) -> _Judged:
-        precise = self.reference.precise(arrays)
+        run = next(iter(self.reference.runs.values()))
         try:
-            own = next(iter(self.reference.runs.values()))(arrays)
+            precise = self.reference.precise(arrays)
+        except CannotRun as reason:
+            return self._as_written(run, arrays, str(reason))
+        try:
+            own = run(arrays)
         except CannotRun:
             own = precise
         return _Judged(arrays, precise, own)
+
+    def _as_written(self, run: Run, arrays: Sequence[Array], reason: str) -> _Judged:
+        epsilon, generator = epsilon_for(a.dtype.name for a in arrays), np.random.default_rng(_SEED)
+        moved = [a * steps(a, epsilon, generator) if is_float(a) else a for a in arrays]
+        try:
+            judged = _Judged(arrays, run(arrays), run(moved))
+        except CannotRun as error:
+            raise BncheckError(f"{reason}, nor as it is ({error})", "see what it names") from None
+        self.judge = AS_WRITTEN
+        return judged
 
     def _take(self, name: str, judged: _Judged, new: list[Array]) -> None:
         if len(new) != len(judged.precise):
@@ -164,7 +196,7 @@ class _Trial:
                 yield LevelParity(name, None, refused=self.refused[name])
             else:
                 errors = dict(zip(self.other.outputs, difference.errors(), strict=False))
-                yield LevelParity(name, difference.parity(), errors)
+                yield LevelParity(name, difference.parity(), errors, reference=self.judge)
 
 
 def _check_ports(first: Side, second: Side) -> None:

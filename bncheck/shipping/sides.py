@@ -60,10 +60,13 @@ class Side(Protocol):
         """Sizes of its inputs: free first axes `batch`, other free ones `factor` examples long."""
 
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
-        """Its outputs computed in float64."""
+        """Its outputs computed in float64. Raises CannotRun where nothing here can do that."""
 
     def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
-        """Every floating value on the way in float64: its name, and whom to show for it."""
+        """Every floating value on the way in float64: its name, and whom to show for it.
+
+        Raises CannotRun.
+        """
 
 
 class CannotRun(Exception):  # noqa: N818

@@ -1,7 +1,17 @@
 """`make benchmark`: every benchmark, one table each."""
 
-from tests.benchmarks import drift, folded, folding, measuring, reading, recording, residual
+from tests.benchmarks import (
+    drift,
+    folded,
+    folding,
+    measuring,
+    reading,
+    recording,
+    residual,
+    starting,
+)
 
+starting.main()
 reading.main()
 measuring.main()
 folding.main()

@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bncheck.reading.opening import open_checkpoint
 from bncheck.recording import Recorder
 from tests.recording.training import Training, net
+
+
+def hooks() -> list[object]:
+    """torch's hooks for the calls of all modules."""
+    module = torch.nn.modules.module
+    return [*module._global_forward_pre_hooks.values(), *module._global_forward_hooks.values()]
 
 
 def assert_equal(first: nn.Module, second: nn.Module) -> None:
@@ -51,16 +58,35 @@ def test_weights_are_equal_to_the_last_bit(
     assert_equal(plain.model, recorded.model)
     assert recorded.found == []
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not hooks()
 
 
 def test_nothing_is_hooked_between_recorded_steps(tmp_path: Path) -> None:
     hooked = []
 
     def look(training: Training, step: int, x: Tensor) -> None:
-        hooked.append(bool(training.model[1]._forward_pre_hooks))
+        hooked.append(bool(hooks()))
 
     Training(steps=25, hook=look).run(tmp_path, every=10)
     assert [step for step, there in enumerate(hooked, 1) if there] == [1, 10, 20]
+
+
+def test_a_model_that_is_about_to_be_measured_is_copied_and_saved_as_any_other(
+    tmp_path: Path,
+) -> None:
+    """A hook of the layer's own would be in the file, and measure the copy's batches."""
+    model = net()
+    recorder = Recorder(model, tmp_path / "run", every=1)
+    torch.save(model, tmp_path / "model.pt")
+    assert b"bncheck" not in (tmp_path / "model.pt").read_bytes()
+    copied = copy.deepcopy(model)
+    model(torch.randn(8, 8))
+    copied(torch.full((8, 8), 1e6))
+    recorder.step()
+    recorder.close()
+    state = open_checkpoint(tmp_path / "run").training
+    assert state is not None
+    assert all((seen.largest or 0) < 50 for seen in state.seen.values())
 
 
 def test_validation_between_two_steps_is_not_taken_for_a_batch(tmp_path: Path) -> None:
@@ -73,8 +99,6 @@ def test_validation_between_two_steps_is_not_taken_for_a_batch(tmp_path: Path) -
         training.model.train()
 
     training = Training(steps=60, hook=evaluate).run(tmp_path, every=10)
-    from bncheck.reading.opening import open_checkpoint
-
     state = open_checkpoint(tmp_path).training
     assert training.found == []
     assert state is not None
@@ -122,8 +146,6 @@ def test_a_compiled_model_is_compiled_as_often_as_without(
 
 def test_what_a_compiled_layer_saw_is_told_by_its_own_update(tmp_path: Path) -> None:
     """The batch that moved the averages, as with hooks, within single precision."""
-    from bncheck.reading.opening import open_checkpoint
-
     first = net()
     seen = []
     for name, compile_it in (("hooks", False), ("update", True)):

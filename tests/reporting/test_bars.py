@@ -31,18 +31,19 @@ def _page(scales: list[float]) -> str:
 
 def test_scales_are_drawn_where_standardising_gains_a_factor_of_a_hundred() -> None:
     page = _page([1.0, 3000.0, 20.0])
-    svg = page[page.index("<svg") : page.index("</svg>") + 6]
+    start = page.index('<svg class="bars"')
+    svg = page[start : page.index("</svg>", start) + 6]
     root = ElementTree.fromstring(svg)
     texts = [text.text for text in root.iter("text")]
     assert {"feature 0", "feature 1", "feature 2", "as they are", "standardised"} <= {*texts}
     widths = [float(rect.get("width", "")) for rect in root.iter("rect")]
     assert widths[0] < widths[2] < widths[1]
     assert [rect.get("class") for rect in root.iter("rect")][:3] == ["marked", "marked", None]
-    assert "Plotly" not in page  # nothing else is drawn
+    assert "Plotly" not in page  # the page holds what it shows
 
 
 def test_nothing_is_drawn_where_there_is_nothing_to_gain() -> None:
-    assert "<svg" not in _page([1.0, 2.0, 1.5])
+    assert '<svg class="bars"' not in _page([1.0, 2.0, 1.5])
 
 
 @pytest.mark.parametrize("values", [(1.0,), (10.0, 10.0), (1e-300, 1e300), (3.0, 1.0)])

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper
 
 import bncheck
 from bncheck.cli import run
@@ -136,3 +137,44 @@ def test_float64_files_are_held_to_their_own_tolerance() -> None:
     assert proof.tolerance == 1e-12
     assert proof.holds
     assert np.isfinite(proof.worst)
+
+
+def _of_microsoft(path: Path, factor: float) -> Path:
+    """What onnxruntime runs, and nothing here computes in float64."""
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["h"]),
+        helper.make_node("QuickGelu", ["h"], ["y"], domain="com.microsoft", alpha=1.702),
+    ]
+    made = [helper.make_tensor_value_info(name, 1, ["N", 5]) for name in "xy"]
+    weight = onnx.numpy_helper.from_array(np.full(5, factor, np.float32), "w")
+    graph = helper.make_graph(nodes, "graph", made[:1], made[1:], [weight])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    return path
+
+
+def test_what_only_a_runtime_knows_is_compared_as_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = _of_microsoft(tmp_path / "a.onnx", 2.0), _of_microsoft(tmp_path / "b.onnx", 2.001)
+    assert run(["compare", str(one), str(one), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["equal"] is True
+    assert {level["reference"] for level in report["levels"]} == {"as written"}
+    assert run(["compare", str(one), str(other)]) == 1
+    assert "against the original as it is written" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_reference_is_run_at_every_batch_with_its_state(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Squeeze", ["s", "zero"], ["h"]),
+        helper.make_node("Concat", ["x", "h"], ["y"], axis=1),
+    ]
+    x, y = (helper.make_tensor_value_info(n, 1, ["N", size]) for n, size in (("x", 5), ("y", 10)))
+    state = helper.make_tensor_value_info("s", 1, [1, "M", 5])
+    zero = onnx.numpy_helper.from_array(np.array([0]), "zero")
+    graph = helper.make_graph(nodes, "graph", [x, state], [y], [zero])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    side = OnnxSide(model)
+    assert side.shapes(3, 2) == [(3, 5), (1, 3, 5)]
+    assert prove(side, OnnxSide(model)).measured[0].batches == (1, 3, 5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,20 @@ Run = Callable[[Named], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Found:
-    """Sizes at which a model runs; `free_batch`: with any number of samples, as far as was seen."""
+    """Sizes at which a model runs; `free_batch`: with any number of samples, as far as was seen.
+
+    `tied` are axes that have the size of the batch without its name, as those of a state.
+    """
 
     sizes: Sizes
     free_batch: bool
+    tied: tuple[str, ...] = ()
 
     def of_batch(self, inputs: Sequence[Input], batch: int) -> Sizes:
         """The same with another number of samples, where that may be chosen."""
-        return {**self.sizes, **dict.fromkeys(batch_axes(inputs), batch)} if self.free_batch else (
-            self.sizes
-        )  # fmt: skip
+        if not self.free_batch:
+            return self.sizes
+        return {**self.sizes, **dict.fromkeys((*batch_axes(inputs), *self.tied), batch)}
 
 
 def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
@@ -61,7 +65,8 @@ def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
         else:
             if any(np.size(result) for result in results):
                 batch = bool(firsts) and all(sizes[name] > 1 for name in firsts)
-                return Found(sizes, batch)
+                found = Found(sizes, batch)
+                return _with_ties(found, inputs, asked, run) if batch else found
             refused = refused or "its outputs are empty"
         tried.append(sizes)
     names = _tried(inputs, asked, tried)
@@ -71,6 +76,27 @@ def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
         names = f"it does not say how many axes its input {vague[0]} has: "
         hint = "give --data with samples for it"
     raise RefusedError(f"{names}{refused}", hint if names else "")
+
+
+def _with_ties(found: Found, inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
+    """Axes that must be as large as the batch, where some happen to be."""
+    firsts = batch_axes(inputs)
+    sizes = {found.sizes[name] for name in firsts}
+    tied = tuple(
+        name
+        for name in free_axes(inputs)
+        if name not in firsts and name not in asked and {found.sizes[name]} == sizes
+    )
+    if not tied:
+        return found
+    generator, other = np.random.default_rng(0), next(iter(sizes)) + 1
+    for tried in (found, replace(found, tied=tied)):
+        try:
+            run(invented(inputs, tried.of_batch(inputs, other), generator))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            continue
+        return tried
+    return replace(found, free_batch=False)
 
 
 def _candidates(inputs: Sequence[Input], asked: Sizes) -> Iterator[Sizes]:

@@ -47,9 +47,18 @@ def convolution(step: Step) -> Spread:
     weight = step.weight(1)
     if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
-    kernel = summed_kernel(weight)
+    small = step.side is not None and spec.pads_with_zeros
+    kernel = summed_kernel(_reached(weight, step.side or 1) if small else weight)
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
     return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
+
+
+def _reached(weight: Floats, side: int) -> Floats:
+    """Each part of a kernel times the share of `side` positions at which it sees no padding."""
+    for axis, size in enumerate(weight.shape[2:], 2):
+        share = np.maximum(0, 1 - np.abs(np.arange(size) - size // 2) / side)
+        weight = weight * share.reshape(-1, *[1] * (weight.ndim - axis - 1))
+    return weight
 
 
 def transposed_convolution(step: Step) -> Spread:

@@ -32,8 +32,14 @@ class Prediction:
     maps: tuple[str, ...]
 
 
-def predicted_means(graph: Graph, weights: Callable[[str], Floats | None]) -> Iterator[Prediction]:
-    """A prediction for each normalisation whose input is understood."""
+def predicted_means(
+    graph: Graph, weights: Callable[[str], Floats | None], side: int | None = None
+) -> Iterator[Prediction]:
+    """A prediction for each normalisation whose input is understood.
+
+    Borders are left out of account. With `side` images are taken to have shrunk to so many
+    positions along each axis, so that the outer parts of a padded kernel mostly see zeros.
+    """
     known: dict[str, Spread] = {}
     for op in graph.ops:
         if isinstance(op.spec, specs.Norm):
@@ -41,7 +47,7 @@ def predicted_means(graph: Graph, weights: Callable[[str], Floats | None]) -> It
             if found is not None:
                 yield found
         try:
-            spreads = _passed(Step(graph, op, known, weights))
+            spreads = _passed(Step(graph, op, known, weights, side))
         except UnknownError:
             continue
         known.update(zip(op.outputs, spreads, strict=False))

@@ -107,12 +107,13 @@ def along(numbers: Floats, axis: int, size: int) -> Floats | None:
 
 @dataclass(frozen=True)
 class Step:
-    """A call, and what is known when it runs."""
+    """A call, and what is known when it runs; `side` as in predicted_means."""
 
     graph: Graph
     op: Op
     known: Mapping[str, Spread]
     weights: Callable[[str], Floats | None]
+    side: int | None = None
 
     def spread(self, slot: int = 0) -> Spread:
         """That of an input."""

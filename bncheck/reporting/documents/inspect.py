@@ -22,7 +22,7 @@ from bncheck.reporting.visible import visible
 if TYPE_CHECKING:
     from bncheck.layers.norm_layer import NormLayer
     from bncheck.reading.tensors import Array
-    from bncheck.reporting.figures import Bars
+    from bncheck.reporting.figures import Figure
 
 _COMMAND: Final = re.compile(r"run `((?:PYTHONPATH=\S+ )?bncheck recalibrate .+?)`(?=[\s;,.:)]|$)")
 _NOT_CHECKED: Final = (
@@ -79,7 +79,7 @@ def document(report: InspectReport, _path: str = "") -> Document:
     """One checkpoint, or module in memory."""
     facts = [Fact(_what(report))]
     details: tuple[Fact, ...] = ()
-    figures: tuple[Bars, ...] = ()
+    figures: tuple[Figure, ...] = ()
     tables = [_layers(report.layers)] if report.layers else []
     tracked = {layer.name for layer in report.layers if layer.tracked}
     if tracked:

@@ -11,7 +11,8 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
-from bncheck.reporting.figures import Bar, Bars
+from bncheck.reporting.documents.clouds import clouds
+from bncheck.reporting.figures import Bar, Bars, Columns, Figure
 from bncheck.reporting.visible import layer_name, visible
 
 if TYPE_CHECKING:
@@ -174,7 +175,29 @@ def details(measurement: Measurement) -> Iterator[Fact]:
             )
 
 
-def figures(measurement: Measurement) -> Iterator[Bars]:
+def figures(measurement: Measurement) -> Iterator[Figure]:
+    """W2 over the layers, what each stores against what it sees, the scales of the inputs."""
+    if measurement.reached:
+        yield _columns(measurement)
+        yield clouds(measurement)
+    yield from _scales(measurement)
+
+
+def _columns(measurement: Measurement) -> Columns:
+    limits = measurement.thresholds
+    reached = measurement.reached
+    return Columns(
+        "How wrong each layer is",
+        "W2 in the eval cascade, in the order of execution: the typical error of a layer's "
+        "normalised output, in standard deviations.",
+        "W2",
+        tuple(m.layer.name for m in reached),
+        tuple(map(_w2, reached)),
+        ((limits.w2_warning, "warning"), (limits.w2_error, "error")),
+    )
+
+
+def _scales(measurement: Measurement) -> Iterator[Bars]:
     """The scales of the input features, where standardising them would gain much."""
     features = measurement.features
     c = None if features is None else features.conditions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bncheck.reporting.document import Table
-from bncheck.shipping.proof import LevelParity, Proof
+from bncheck.shipping.proof import AS_WRITTEN, FLOAT64, LevelParity, Proof
 from bncheck.shipping.report import Latency
 
 
@@ -18,10 +18,17 @@ def sentence(proof: Proof) -> str:
     which = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
     shares = [p.argmax_agreement for p in proof.measured if p.argmax_agreement is not None]
     share = f"; the top class is the same for {min(shares):.1%}" if shares else ""
+    against = f"against the original {_REFERENCES[proof.reference]}"
     return (
         f"parity: {proof.worst:.2g} is the largest relative error of an output channel in batches "
-        f"of {which}, against the original in float64 (tolerance {proof.tolerance:.0e}){share}"
+        f"of {which}, {against} (tolerance {proof.tolerance:.0e}){share}"
     )
+
+
+_REFERENCES = {
+    FLOAT64: "in float64",
+    AS_WRITTEN: "as it is written, which nothing here can compute in float64",
+}
 
 
 def levels_table(proof: Proof, latency: Sequence[Latency] = ()) -> Table:

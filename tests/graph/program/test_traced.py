@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from bncheck.inspecting.chains import chains_of, module_chains, traced_chains
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.module_calls import CLASSES
 from bncheck.reading.opening import open_checkpoint
+from bncheck.rules.rule import Network
+from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.subject.module_layers import layers_of
 from bncheck.subject.setup import in_memory
 from tests.architectures import randomised
@@ -154,3 +157,27 @@ def test_classes_are_torch_s() -> None:
         assert all(tensor in held for tensor in known.tensors)
         assert all(hasattr(module, word) for word in known.settings.split())
         assert hasattr(torch.ops.aten, known.operator)
+
+
+def test_images_that_have_shrunk_to_one_position_are_no_other_weights() -> None:
+    """A network for ImageNet on CIFAR: there only the centre of a padded kernel sees numbers."""
+    channels = (3, 16, 32, 64, 64, 64, 64)
+    layers: list[nn.Module] = []
+    for place, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
+        stride = 2 if place < 4 else 1
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
+    model = _fitted(nn.Sequential(*layers), 512, 3, 16, 16)
+
+    def judged() -> list[tuple[str, str | None]]:
+        subject = layers_of(in_memory(model))
+        chains = traced_chains(model, subject)
+        assert chains is not None
+        found = other_weights.check(Network(subject, chains=chains))
+        return [(finding.severity.value, finding.layer) for finding in found]
+
+    assert judged() == []
+    norm = model.get_submodule("13")
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    norm.running_mean = norm.running_mean.roll(9)
+    assert judged() == [("error", "13")]
