@@ -11,7 +11,7 @@ import numpy as np
 from bncheck.core.findings import Finding
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.reading.kinds import NormKind
-from bncheck.rules.registry import FILE_RULES
+from bncheck.rules.file_rules import FILE_RULES
 from bncheck.rules.rule import Network
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"

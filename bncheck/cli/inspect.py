@@ -19,6 +19,7 @@ from bncheck.cli.options import (
     KeyOption,
     MomentumOption,
     OutputOption,
+    TrainBatchSizeOption,
     exit_code,
 )
 from bncheck.cli.places import PLACES, places, say_traffic
@@ -50,12 +51,7 @@ def inspect(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
-    train_batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--train-batch-size", min=1, metavar="N", help="Training batch size per device."
-        ),
-    ] = None,
+    train_batch_size: TrainBatchSizeOption = None,
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,

@@ -81,6 +81,10 @@ EpsOption = Annotated[
         help="eps of layers for which the file has none.",
     ),
 ]
+TrainBatchSizeOption = Annotated[
+    int | None,
+    typer.Option("--train-batch-size", min=1, metavar="N", help="Training batch size per device."),
+]
 MomentumOption = Annotated[
     float | None,
     typer.Option(

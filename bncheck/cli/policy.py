@@ -92,7 +92,7 @@ class PolicyOptions:
         """An empty tally; these options override the configuration. Raises BncheckError."""
         from bncheck.policy.config.find import load
         from bncheck.policy.policy import Policy
-        from bncheck.rules.registry import choose_rules
+        from bncheck.rules.choosing import choose_rules
 
         if self.config is not None and self.isolated:
             raise BncheckError("--config and --isolated exclude each other", "give one of them")

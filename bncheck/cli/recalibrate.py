@@ -12,7 +12,7 @@ from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.help import Told
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
-from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
+from bncheck.cli.options import EpsOption, KeyOption, MomentumOption, TrainBatchSizeOption
 from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
@@ -44,6 +44,7 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    train_batch_size: TrainBatchSizeOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write even where the diagnosis says otherwise.")
     ] = False,
@@ -71,7 +72,9 @@ def recalibrate(
     path = place(checkpoint)
     check_files([path], [output], tally, delivery, measuring_options)
     refuse_inside(output, path)
-    options = InspectOptions(key, eps, momentum, thresholds=tally.policy.thresholds)
+    options = InspectOptions(
+        key, eps, momentum, train_batch_size, thresholds=tally.policy.thresholds
+    )
     given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
     with launched(timeout, "recalibrate", **given) as ranks:
         with progress_bar(not reporting.quiet and not ranks.rank) as progress:

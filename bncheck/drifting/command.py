@@ -17,7 +17,8 @@ from bncheck.drifting.report import DriftReport
 from bncheck.drifting.unseen import unseen_jumps
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.remote import place_of
-from bncheck.rules.registry import SERIES_RULES, choose_rules
+from bncheck.rules.choosing import choose_rules
+from bncheck.rules.registry import SERIES_RULES
 from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.series.distance import Statistics, histogram_distance, stacked
 from bncheck.series.movement import Basis, Movement, Reference, statistics_in

@@ -9,7 +9,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.inspecting.report import InspectReport
 from bncheck.reading.opening import open_checkpoint
-from bncheck.rules.registry import choose_rules
+from bncheck.rules.choosing import choose_rules
 
 if TYPE_CHECKING:
     from torch import nn

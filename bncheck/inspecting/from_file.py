@@ -21,7 +21,8 @@ from bncheck.layers.unjudged import refuse_unread, unjudged
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.remote import Remote
 from bncheck.reading.roles import split_name
-from bncheck.rules.registry import FILE_RULES, choose_rules
+from bncheck.rules.choosing import choose_rules
+from bncheck.rules.file_rules import FILE_RULES
 from bncheck.rules.rule import Network
 from bncheck.rules.static.bn117_other_weights import other_weights
 

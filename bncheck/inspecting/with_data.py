@@ -21,7 +21,7 @@ from bncheck.measuring.measure import measure
 from bncheck.measuring.norms import in_eval_mode
 from bncheck.measuring.proving import proven
 from bncheck.reading.checkpoint import Checkpoint
-from bncheck.rules.registry import choose_rules
+from bncheck.rules.choosing import choose_rules
 from bncheck.rules.rule import AnyRule, Network
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance

@@ -15,7 +15,7 @@ from bncheck.policy.baseline import Baseline
 
 if TYPE_CHECKING:
     from bncheck.policy.config.settings import Ignored
-    from bncheck.rules.rule import AnyRule
+    from bncheck.rules.choosing import Chosen
 
 #: A frozen report with a field `findings`.
 Report = TypeVar("Report", bound=Any)
@@ -53,8 +53,8 @@ class Policy:
     docs_url: str = DOCS
 
     @cached_property
-    def _codes(self) -> frozenset[str]:
-        return frozenset(rule.code for rule in _chosen(self.select, self.ignore))
+    def _rules(self) -> Chosen:
+        return _chosen(self.select, self.ignore)
 
     @cached_property
     def _severities(self) -> dict[str, Severity]:
@@ -71,7 +71,7 @@ class Policy:
         counted, known, excepted = [], [], []
         used: set[int] = set()
         for finding in findings:
-            if finding.rule not in self._codes:
+            if not self._rules.made(finding):
                 continue
             changed = replace(
                 finding, severity=self._severities.get(finding.rule, finding.severity)
@@ -96,7 +96,7 @@ class Policy:
         )
 
 
-def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> list[AnyRule]:
-    from bncheck.rules.registry import choose_rules  # NumPy, which no --help needs
+def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> Chosen:
+    from bncheck.rules.choosing import choose_rules  # NumPy, which no --help needs
 
     return choose_rules(select, ignore)

@@ -65,6 +65,7 @@ class RecordFolder:
             (path / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
             if is_record(path):
                 folder._resume()
+            sweep(path)
             sweep(path / SNAPSHOTS)
         return folder
 

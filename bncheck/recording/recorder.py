@@ -19,6 +19,9 @@ LOGGER: Final = logging.getLogger("bncheck.recording")
 #: What torch says of a batch of one value per channel.
 _SINGLE_VALUE: Final = "Expected more than 1 value per channel"
 
+#: Different things that go wrong before nobody is told of another.
+_MOST_WARNINGS: Final = 5
+
 OnFinding = Literal["warn", "raise"] | Callable[[Finding], object]
 
 
@@ -76,7 +79,7 @@ class Recorder:
         self._session: Session | None = Session(models, Path(path), plan, optimizer)
         self._on_finding = on_finding
         self._sinks: list[Sink] = []
-        self._warned = False
+        self._warned: set[str] = set()
 
     def step(
         self,
@@ -166,7 +169,7 @@ class Recorder:
             LOGGER.warning("%s; %s", text, finding.fix)
 
     def _warn(self, text: str) -> None:
-        """Once: a disk that is full stays so."""
-        if not self._warned:
+        """Once of each: a disk that is full stays so."""
+        if text not in self._warned and len(self._warned) < _MOST_WARNINGS:
             LOGGER.warning("not recorded: %s; the training goes on", text)
-        self._warned = True
+            self._warned.add(text)

@@ -15,7 +15,7 @@ from bncheck.core.report import Report
 from bncheck.drifting.recorded import with_recorded
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.record import Entry, Record, is_record, read_record
-from bncheck.rules.registry import choose_rules
+from bncheck.rules.choosing import choose_rules
 from bncheck.series.snapshot import Snapshot, read_snapshot
 
 #: Snapshots that are looked back on: as many as a terminal has columns.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
@@ -26,70 +25,22 @@ from bncheck.rules.data.bn214_other_code import other_code
 from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
+from bncheck.rules.file_rules import FILE_RULES
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
-from bncheck.rules.rule import AnyRule, Network, Rule
+from bncheck.rules.rule import AnyRule, Rule
 from bncheck.rules.series.bn301_frozen_parameters import frozen_parameters
 from bncheck.rules.series.bn302_frozen_statistics import frozen_statistics
 from bncheck.rules.series.bn303_ranks import ranks_disagree
 from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.rules.series.bn305_lost_on_resume import lost_on_resume
 from bncheck.rules.series.bn306_trailing import trailing
-from bncheck.rules.static.bn101_never_updated import never_updated
-from bncheck.rules.static.bn102_non_finite import non_finite
-from bncheck.rules.static.bn103_negative_variance import negative_variance
-from bncheck.rules.static.bn104_missing_statistics import missing_statistics
-from bncheck.rules.static.bn105_under_warmed import under_warmed
-from bncheck.rules.static.bn106_batch_counter import unusable_counter
-from bncheck.rules.static.bn107_uneven_counters import uneven_counters
-from bncheck.rules.static.bn108_low_precision import low_precision
-from bncheck.rules.static.bn109_dead_channels import report_dead_channels
-from bncheck.rules.static.bn110_extreme_gain import extreme_gain
-from bncheck.rules.static.bn111_vanishing_scale import vanishing_scale
-from bncheck.rules.static.bn112_momentum_convention import momentum_convention
-from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
-from bncheck.rules.static.bn114_eps_sensitive import eps_sensitive
-from bncheck.rules.static.bn115_dead_activation import dead_activation
-from bncheck.rules.static.bn116_not_tracked import not_tracked
-from bncheck.rules.static.bn117_other_weights import other_weights
-from bncheck.rules.static.bn118_half_loaded import half_loaded
-from bncheck.rules.static.bn119_unjudged import unjudged_statistics
-from bncheck.rules.static.bn120_non_finite_norm import non_finite_norm
-from bncheck.rules.static.bn121_spectral_vectors import spectral_vectors
-from bncheck.rules.static.bn122_weight_norm import weight_direction
-from bncheck.rules.static.bn401_training_mode import training_mode
 
 if TYPE_CHECKING:  # the measuring and the series are not needed for one file
     from bncheck.rules.data.claim import Claim
     from bncheck.rules.data.measured_network import MeasuredNetwork
     from bncheck.series.movement import Movement
 
-#: What one file says.
-FILE_RULES: Final[tuple[Rule[Network, Finding], ...]] = (
-    never_updated,
-    non_finite,
-    negative_variance,
-    missing_statistics,
-    under_warmed,
-    unusable_counter,
-    uneven_counters,
-    low_precision,
-    report_dead_channels,
-    extreme_gain,
-    vanishing_scale,
-    momentum_convention,
-    noisy_configuration,
-    eps_sensitive,
-    dead_activation,
-    not_tracked,
-    other_weights,
-    half_loaded,
-    unjudged_statistics,
-    non_finite_norm,
-    spectral_vectors,
-    weight_direction,
-    training_mode,
-)
 #: Explanations of a measurement, which compete.
 EXPLANATIONS: Final[tuple[Rule[MeasuredNetwork, Claim], ...]] = (
     noisy,
@@ -153,21 +104,3 @@ def find_rule(word: str) -> AnyRule:
     near = [] if is_code else difflib.get_close_matches(word.lower(), known, 1)
     hint = f"did you mean {near[0]}?" if near else "`bncheck rule --all` lists them"
     raise BncheckError(f"there is no rule {quoted(word)}", hint)
-
-
-def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> list[AnyRule]:
-    """The rules to run: all, or those selected, less those ignored.
-
-    Each word is a code, a name, or the beginning of a code ("BN1"); commas separate several.
-    """
-    selected = _matching(select) if select else set(RULES)
-    ignored = _matching(ignore)
-    return [rule for rule in RULES if rule in selected and rule not in ignored]
-
-
-def _matching(words: Iterable[str]) -> set[AnyRule]:
-    found: set[AnyRule] = set()
-    for word in (part.strip() for words_ in words for part in words_.split(",")):
-        family = {rule for rule in RULES if word and rule.code.startswith(word.upper())}
-        found |= family or {find_rule(word)}
-    return found

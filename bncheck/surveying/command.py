@@ -17,6 +17,7 @@ from bncheck.layers.norm_layer import Assumptions
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.labels import class_labels
 from bncheck.reading.opening import open_checkpoint
+from bncheck.reading.record import is_record
 from bncheck.series.series import Series, read_series
 from bncheck.subject.model import build_model
 from bncheck.subject.setup import Measuring, in_memory, instrumented
@@ -52,6 +53,7 @@ def landscape(
     refuse_unusable(options.eta, options.batches)
     loss = _loss(options.loss)
     files = [Path(path) for path in dict.fromkeys(map(str, paths))]
+    _refuse_records(files)
     series = read_series(files, options.key, Assumptions(), lambda done, total: None, options.order)
     if not series.snapshots:
         raise series.errors[0]
@@ -73,6 +75,17 @@ def landscape_of_module(
     subject = in_memory(model)
     work = _Survey(options, _loss(options.loss), measuring, 1)
     return work.report([Place(None, type(model).__name__, None)], [work.of(subject)], None)
+
+
+def _refuse_records(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if is_record(path):
+            raise BncheckError(
+                "is a record, which holds the normalisation layers alone, and a gradient needs all "
+                "weights",
+                "give checkpoints of the training",
+                str(path),
+            )
 
 
 def _own(measuring: Measuring) -> nn.Module | None:

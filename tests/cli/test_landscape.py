@@ -104,6 +104,18 @@ def test_what_cannot_be_done_is_one_line(
     assert err.count("\n") == 1
 
 
+def test_statistics_that_cannot_be_used_and_records_are_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [*GIVEN[:5], "1", *GIVEN[6:]]
+    code, out, _ = typed(capsys, *given, str(SAMPLES / "nan.pt"))
+    assert code == 0
+    assert "with running statistics the loss is not finite" in out
+    code, out, err = typed(capsys, *given, str(SAMPLES / "record"))
+    assert (code, out) == (2, "")
+    assert "give checkpoints of the training" in err
+
+
 def test_batches_of_one_class_are_said() -> None:
     data = [(torch.randn(8, 4), torch.full((8,), label)) for label in (0, 1)]
     report = bncheck.landscape(nn.Linear(4, 3), data, eta=0.1, batches=2)

@@ -18,7 +18,17 @@ from tests.planted import SAMPLES
         (["rule", "BN101"], ("torch", "pydantic", "onnx", "importlib.metadata")),
         (
             ["inspect", "--isolated", f"{SAMPLES}/healthy.pt"],
-            ("torch", "pydantic", "onnx", "numpy.ma", "importlib.metadata", "fsspec", "asyncio"),
+            (
+                "torch",
+                "pydantic",
+                "onnx",
+                "numpy.ma",
+                "importlib.metadata",
+                "fsspec",
+                "asyncio",
+                "bncheck.rules.registry",
+                "bncheck.series",
+            ),
         ),
     ],
 )

@@ -267,6 +267,23 @@ def test_weight_and_spectral_norm_become_their_weight(tmp_path: Path) -> None:
     assert loaded.get_submodule("3").weight is None
 
 
+@pytest.mark.parametrize("plus", [False, True])
+def test_a_written_norm_is_neutral_in_a_state_dict(plus: bool, tmp_path: Path) -> None:
+    """Ones, or zeros where the model adds 1; the head has a weight of its own."""
+    torch.manual_seed(8)
+
+    def net() -> nn.Module:
+        return nn.Sequential(Written(4, plus=plus), nn.Linear(4, 3))
+
+    model, x = _randomised(net()), torch.randn(2, 5, 4).double()
+    result, _ = _folded(model, x)
+    save_folded(result, model, (x,), tmp_path / "net.safetensors", tmp_path / "none")
+    loaded = bncheck.load_folded(net().eval().double(), tmp_path / "net.safetensors")
+    assert set(loaded.state_dict()["0.weight"].tolist()) == {0.0 if plus else 1.0}
+    with torch.no_grad():
+        assert (loaded(x) - model(x)).abs().max() < 1e-13
+
+
 def test_a_weight_that_is_computed_otherwise_stays() -> None:
     net = nn.Sequential(parametrizations.orthogonal(nn.Linear(4, 4)), nn.Tanh()).eval()
     assert not bncheck.fold(net, torch.randn(2, 4), norms="all").batchnorms

@@ -12,7 +12,8 @@ import pytest
 import bncheck
 from bncheck.layers.norm_layer import Origin, Setting
 from bncheck.reading.kinds import NormKind
-from bncheck.rules.registry import FILE_RULES, RULES
+from bncheck.rules.file_rules import FILE_RULES
+from bncheck.rules.registry import RULES
 from tests.networks import ASSUMED_MOMENTUM, SAMPLES, codes, findings, healthy_layer, network
 
 

@@ -13,15 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import relative_error
+from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.parity import arrays
+from bncheck.graph.specs import Mul
 
 OTHER_FORM: Final = "write a .pt2 instead"
 #: What a weight of one call among several is named.
@@ -57,6 +60,10 @@ class FoldedState:
             if isinstance(tensor, torch.Tensor)
         }
         norms = result.solution.plan.norms
+        for key, value in _neutral(result, model).items():
+            if key in tensors:
+                raise BncheckError(f"{key} is read by what is not folded, too", OTHER_FORM)
+            tensors[key] = value
         return cls._complete(
             model,
             tensors,
@@ -111,14 +118,37 @@ def _removed_modules(result: FoldResult) -> list[str]:
     if result.solution.constants:
         raise BncheckError("constants in the model's forward change", OTHER_FORM)
     names = []
-    bare = {norm.name for norm in plan.norms if norm.bare}
+    stay = {norm.name for norm in plan.norms if norm.only_forwards}
     for decision in result.batchnorms:
-        if decision.status is Status.KEPT or decision.name in bare:
+        if decision.status is Status.KEPT or decision.name in stay:
             continue
         if decision.name.endswith(")"):
             raise BncheckError(f"{decision.name} is not one module that is called once", OTHER_FORM)
         names.append(decision.name)
     return names
+
+
+def _neutral(result: FoldResult, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters with which norms that are written out change nothing at their end.
+
+    Ones and zeros; where the graph adds 1 to a parameter, zeros.
+    """
+    graph, plan = result.solution.graph, result.solution.plan
+    stored, found = model.state_dict(), dict[str, torch.Tensor]()
+    gone = (n for n in plan.norms if n.only_forwards and not n.bare and n.last in plan.bypassed)
+    for op in (graph.ops[index] for norm in gone for index in norm.ops):
+        name = op.inputs[1 - data_slot(graph, op)] or ""
+        labels = [graph.values[name].label, *graph.values[name].made_from]
+        keys, number = [label for label in labels if label in stored], graph.constant(name)
+        if len(keys) != 1 or number is None or number.size != stored[keys[0]].numel():
+            raise BncheckError(f"{op.label} multiplies with what is not a parameter", OTHER_FORM)
+        wanted = 1.0 if isinstance(op.spec, Mul) else 0.0
+        offset = number.reshape(-1) - stored[keys[0]].detach().double().numpy().reshape(-1)
+        if np.ptp(offset) > 1e-6:
+            raise BncheckError(f"{op.label} computes its scale of {keys[0]}", OTHER_FORM)
+        neutral = wanted - round(float(offset.mean()), 6)
+        found[keys[0]] = torch.full_like(stored[keys[0]], neutral)
+    return found
 
 
 def _bare_modules(result: FoldResult) -> list[str]:

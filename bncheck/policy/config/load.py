@@ -19,7 +19,7 @@ from bncheck.policy.config.plain import plain
 from bncheck.policy.config.settings import Ignored, Settings, kebab
 from bncheck.policy.config.text import text_of
 from bncheck.policy.policy import Policy
-from bncheck.rules.registry import choose_rules
+from bncheck.rules.choosing import choose_rules
 
 _TABLE = ("tool", "bncheck")
 #: What pydantic calls an unknown key.

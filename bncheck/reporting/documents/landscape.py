@@ -52,6 +52,11 @@ def sentences(report: LandscapeReport) -> list[str]:
     """The rates that the last snapshot stands, and what the numbers mean."""
     last = report.last
     lines = [_rates(report)]
+    if report.normalised and math.isnan(last.eval.value.median):
+        lines.append(
+            "with running statistics the loss is not finite: `bncheck inspect` says what is wrong "
+            "with them"
+        )
     turned = last.cosine.median
     if not math.isnan(turned):
         lines.append(
@@ -131,6 +136,8 @@ def _steps_table(report: LandscapeReport) -> Table:
 
 
 def _curvature(found: Curvature) -> str:
+    if math.isnan(found.value.median):
+        return "-"
     return ("" if found.settled else "≥ ") + _short(found.value.median)
 
 
