@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bncheck.cli import completion
 from bncheck.cli.help import Heading
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.findings import FailOn, Finding
@@ -27,7 +28,10 @@ OutputOption = Annotated[
 KeyOption = Annotated[
     str | None,
     typer.Option(
-        "--key", metavar="PART", help="Which part of the checkpoint, e.g. ema or state_dict."
+        "--key",
+        metavar="PART",
+        help="Which part of the checkpoint, e.g. ema or state_dict.",
+        autocompletion=completion.keys,
     ),
 ]
 InputOption = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.completion import rule_lists
 from bncheck.cli.help import Heading
 from bncheck.cli.options import exit_code
 from bncheck.core.errors import BncheckError, ExitCode
@@ -34,6 +35,7 @@ class PolicyOptions:
             "--select",
             metavar="RULES",
             help="Only these rules: BN101,BN102 or BN1.",
+            autocompletion=rule_lists,
             rich_help_panel=Heading.JUDGING,
         ),
     ] = None
@@ -43,6 +45,7 @@ class PolicyOptions:
             "--ignore",
             metavar="RULES",
             help="All but these rules.",
+            autocompletion=rule_lists,
             rich_help_panel=Heading.JUDGING,
         ),
     ] = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from bncheck._version import __version__
+from bncheck.cli.completion import rules
 from bncheck.cli.help import Told
 from bncheck.cli.options import NoColorOption
 from bncheck.cli.reporting import Delivery, JsonOption, format_option
@@ -31,7 +32,9 @@ TOLD: Final = Told(
 def rule(
     code: Annotated[
         str | None,
-        typer.Argument(metavar="[CODE]", help="A rule's code or name: BN101."),
+        typer.Argument(
+            metavar="[CODE]", help="A rule's code or name: BN101.", autocompletion=rules
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List every rule.")] = False,
     format_: Annotated[Format, format_option(EXPLANATIONS)] = Format.TEXT,
