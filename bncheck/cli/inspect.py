@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import (
     EpsOption,
     KeyOption,
     MomentumOption,
     OutputOption,
+    TrainBatchSizeOption,
     exit_code,
 )
 from bncheck.cli.places import PLACES, places, say_traffic
@@ -33,6 +35,15 @@ if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 
+TOLD: Final = Told(
+    (
+        "bncheck inspect model.pt",
+        "bncheck inspect runs/ --fail-on warning -o report.html",
+        "bncheck inspect model.pt --model nets.py:build --data data.py:loader",
+    ),
+)
+
+
 @expanded
 def inspect(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CKPT...", help=PLACES)],
@@ -40,12 +51,7 @@ def inspect(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
-    train_batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--train-batch-size", min=1, metavar="N", help="Training batch size per device."
-        ),
-    ] = None,
+    train_batch_size: TrainBatchSizeOption = None,
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,

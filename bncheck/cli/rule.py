@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck._version import __version__
+from bncheck.cli.help import Told
 from bncheck.cli.options import NoColorOption
 from bncheck.cli.reporting import Delivery, JsonOption, format_option
 from bncheck.core.errors import BncheckError, ExitCode
@@ -15,6 +16,16 @@ from bncheck.reporting.formats import EXPLANATIONS, Format, Said, said
 
 if TYPE_CHECKING:
     from bncheck.rules.rule import AnyRule
+
+
+TOLD: Final = Told(
+    (
+        "bncheck rule BN101",
+        "bncheck rule --all",
+    ),
+    done="explained",
+    failed=None,
+)
 
 
 def rule(
