@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
 from bncheck.cli.places import PLACES, place, places, say_traffic
@@ -37,6 +38,15 @@ class Order(StrEnum):
     AUTO = "auto"
     NAME = "name"
     GIVEN = "given"
+
+
+TOLD: Final = Told(
+    (
+        "bncheck drift runs/epoch_*.pt",
+        "bncheck drift runs/ --reference first -o drift.html",
+        "bncheck drift runs/ --model nets.py:build --data data.py:loader --shape",
+    ),
+)
 
 
 @expanded

@@ -237,10 +237,9 @@ class MeasuredNetwork:
     @property
     def usual_scale(self) -> bool:
         """Whether the inputs have about mean 0 and standard deviation 1, as most trainings do."""
-        features = self.measurement.features
-        if features is None:
+        if self.measurement.reruns is None:
             return False
-        mean, sd = float(np.mean(features.mean)), float(np.sqrt(np.mean(features.sd**2)))
+        mean, sd = self.measurement.reruns.input_scale()
         return abs(mean) < _CENTRED * max(sd, 1e-12) and _SCALES[0] < sd < _SCALES[1]
 
     @property

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 #: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
 _SCATTER: Final = 2.5
+#: Nothing is normalised before the first layer, so chance moves its means as much as its variances,
+#: in units of noise. Means of one independent channel (brightness) are scattered like chi^2 of one
+#: degree: below 1/64 in 10 %, above 8 in 0.5 % of cases.
+_FIRST_LEAST: Final = 64.0
+_FIRST_MOST: Final = 8.0
 _FEW_LAYERS: Final = 3
 #: kappa / B of momentum 0.9 and batches of 2.
 _LARGEST: Final = 0.6
@@ -30,6 +35,11 @@ def is_noise(network: MeasuredNetwork) -> bool:
     by_variances = np.array([found.by_variances for found in network.implied])
     signs = np.array([found.sign for found in network.implied])
     if float(np.median(signs)) > _SIGN or network.of_other_weights:
+        return False
+    first = network.implied[0]
+    if network.is_off(network.stem) and not (
+        first.by_variances / _FIRST_LEAST <= first.by_means <= first.by_variances * _FIRST_MOST
+    ):
         return False
     if float(by_variances.max()) <= _expected(network) * _SCATTER:
         return True
