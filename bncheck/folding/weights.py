@@ -82,7 +82,7 @@ class Solution:
         )
 
     @property
-    def _changed(self) -> set[int]:
+    def _changed(self) -> frozenset[int]:
         """The calls that have other numbers, or go."""
         return self.plan.bypassed | set(self.plan.folds) | set(self.rewritten)
 

@@ -11,6 +11,7 @@ import torch
 from onnx import helper
 from torch import nn
 
+from bncheck.folding.onnx import cutting
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import parity as onnx_parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
@@ -138,7 +139,7 @@ def test_the_numbers_that_a_fold_changes_are_moved_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    right = onnx_parity.moved
+    right = cutting.moved
 
     def watched(model: onnx.ModelProto, kinds: dict[str, int], step: float) -> onnx.ModelProto:
         seen.extend(kinds)
