@@ -13,11 +13,13 @@ from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
 from bncheck.reporting.documents.clouds import clouds
 from bncheck.reporting.figures import Bar, Bars, Columns, Figure
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name, visible
 
 if TYPE_CHECKING:
     from bncheck.core.thresholds import Thresholds
     from bncheck.measuring.features import InputFeatures
+    from bncheck.measuring.histogram import Shape
     from bncheck.measuring.measurement import MeasuredLayer, Measurement
     from bncheck.measuring.results import Comparison
 
@@ -46,7 +48,7 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
     limits = measurement.thresholds
     yield Fact(
         f"{text}: largest W2 {measurement.w2:.2f} at {layer_name(worst.layer.name)} "
-        f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f})",
+        f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f}); {W2_IS}",
         tone=limits.severity(measurement.w2),
     )
     if measurement.comparison is not None:
@@ -164,6 +166,9 @@ def details(measurement: Measurement) -> Iterator[Fact]:
         shown = c is not None and c.gain >= _WORTH_SAYING
         detail = Detail.ALWAYS if shown else Detail.VERBOSE
         yield Fact(_features(measurement.features), "input", detail=detail)
+    shapes = {m.layer.name: m.shape for m in measurement.layers if m.shape is not None}
+    if shapes:
+        yield Fact(_shapes(shapes), "histograms")
     for m in measurement.layers:
         if m.shape is not None:
             yield Fact(
@@ -173,6 +178,20 @@ def details(measurement: Measurement) -> Iterator[Fact]:
                 f"shape of {visible(m.layer.name)}",
                 detail=Detail.VERBOSE,
             )
+
+
+def _shapes(shapes: Mapping[str, Shape]) -> str:
+    """What the histograms of --shape say of all layers together."""
+    odd = {name: int(shape.odd.sum()) for name, shape in shapes.items()}
+    outliers = sum(int(shape.outliers.sum()) for shape in shapes.values())
+    total = sum(shape.odd.size for shape in shapes.values())
+    most = max(odd, key=lambda name: odd[name] / max(shapes[name].odd.size, 1))
+    where = f", most in {layer_name(most)} ({odd[most]} of {shapes[most].odd.size})"
+    return (
+        f"{sum(odd.values()):,} of {count(total, 'channel')} are further from a normal "
+        f"distribution than mean and variance explain{where if odd[most] else ''}; {outliers:,} "
+        "with outliers"
+    )
 
 
 def figures(measurement: Measurement) -> Iterator[Figure]:
