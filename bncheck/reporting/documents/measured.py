@@ -48,9 +48,10 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
     limits = measurement.thresholds
     yield Fact(
         f"{text}: largest W2 {measurement.w2:.2f} at {layer_name(worst.layer.name)} "
-        f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f}); {W2_IS}",
+        f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f})",
         tone=limits.severity(measurement.w2),
     )
+    yield Fact(W2_IS, quiet=True)
     if measurement.comparison is not None:
         yield from _results(measurement.comparison)
     if measurement.samples < 256:
