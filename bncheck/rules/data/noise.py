@@ -26,6 +26,8 @@ _LARGEST: Final = 0.6
 #: Running variances that are too large in most channels of most layers are not chance; too small
 #: ones may be: the variance of a few images is, on the median, too small.
 _SIGN: Final = 0.7
+#: ... but not in nearly all: of noise the logarithms have a mean of about minus their mean square.
+_SIGN_LEAST: Final = -1.0
 
 
 def is_noise(network: MeasuredNetwork) -> bool:
@@ -34,7 +36,7 @@ def is_noise(network: MeasuredNetwork) -> bool:
         return False
     by_variances = np.array([found.by_variances for found in network.implied])
     signs = np.array([found.sign for found in network.implied])
-    if float(np.median(signs)) > _SIGN or network.of_other_weights:
+    if not _SIGN_LEAST <= float(np.median(signs)) <= _SIGN or network.of_other_weights:
         return False
     first = network.implied[0]
     if network.is_off(network.stem) and not (
