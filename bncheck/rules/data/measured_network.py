@@ -234,7 +234,7 @@ class MeasuredNetwork:
         c = self.measurement.comparison
         if c is None or c.gain is None or c.leaning is Direction.BETTER:
             return False
-        return c.gain <= -1 or c.leaning is Direction.WORSE
+        return c.gain <= -1
 
     @property
     def usual_scale(self) -> bool:
@@ -248,12 +248,6 @@ class MeasuredNetwork:
     def direction(self) -> Direction:
         """What measured statistics do to the results."""
         return self.measurement.direction
-
-    @property
-    def leaning(self) -> Direction:
-        """The direction, and where accuracies are equal that of the loss."""
-        c = self.measurement.comparison
-        return c.leaning if c else Direction.UNKNOWN
 
     @property
     def trained_like_this(self) -> bool:
