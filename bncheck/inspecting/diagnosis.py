@@ -15,7 +15,6 @@ from typing import Final, TypeAlias
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
-from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
@@ -26,6 +25,7 @@ from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import MIDDLE, Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
@@ -164,8 +164,7 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate") and c.predicts]
-    chance = bool(won) and won[0][0].rule is noisy
-    if not named and network.costs_results and not chance:
+    if not named and network.costs_results and not is_told_noise(network):
         return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice

@@ -39,10 +39,14 @@ def is_noise(network: MeasuredNetwork) -> bool:
     sign = float(np.median(signs))
     if sign > _SIGN or network.of_other_weights:
         return False
-    if float(by_variances.max()) <= _expected(network) * _SCATTER:
+    as_expected = float(by_variances.max()) <= _expected(network) * _SCATTER
+    told = network.measurement.train_batch_size is not None
+    if as_expected and told:
         return True
     if sign < _SIGN_LEAST or not _first_alike(network):
         return False
+    if as_expected:
+        return True
     if all(m.layer.momentum.value is None and m.layer.batches for m in network.layers):
         return False  # a cumulative average has a long memory, of weights that are gone
     alike = float(by_variances.max()) <= _LARGEST and noise_share(network) >= LEAST
