@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
 from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
+
+TOLD: Final = Told(
+    (
+        "bncheck compare model.pt2 model.onnx",
+        "bncheck compare old.pt new.pt --model nets.py:build --input 3,224,224",
+    ),
+    done="the same function",
+    failed="not the same function",
+)
 
 
 @expanded

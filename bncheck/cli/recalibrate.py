@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, MomentumOption, TrainBatchSizeOption
 from bncheck.cli.places import PLACE, place, whole
@@ -18,6 +19,16 @@ from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.words import unsaid
+
+TOLD: Final = Told(
+    (
+        "bncheck recalibrate model.pt --model nets.py:build --data data.py:loader -o fixed.pt",
+        "bncheck recalibrate model.pt --model nets.py:build --data images/ -o fixed.pt",
+        "bncheck recalibrate under-warmed.pt -o fixed.pt",
+    ),
+    done="written",
+    failed="not written: the report says why",
+)
 
 
 @expanded
