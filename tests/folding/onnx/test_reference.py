@@ -43,7 +43,7 @@ def test_the_second_operand_lies_along_the_axis_that_is_said(kind: str, right: A
 @pytest.mark.parametrize("opset", [6, 8])
 def test_a_norm_may_have_statistics_for_each_place(opset: int, shape: tuple[int, ...]) -> None:
     stored = {n: np.linspace(k, 9, 12, dtype=np.float32) for k, n in enumerate("smbv", 1)}
-    given = {"spatial": 0} | ({"is_test": 1} if opset == 6 else {})
+    given: dict[str, Any] = {"spatial": 0} | ({"is_test": 1} if opset == 6 else {})
     node = helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], **given)
     scale, bias, mean, var = (stored[name].reshape(3, 4) for name in "sbmv")
     right = (X - mean) / np.sqrt(var + 1e-5) * scale + bias

@@ -87,7 +87,8 @@ def _one_norm(path: Path, dims: Sequence[Any] | None, places: tuple[int, ...] = 
     weights = {key: np.abs(numbers) + 0.1 for key, numbers in graphs.norm(3).items()}
     for key, numbers in weights.items() if places else ():
         weights[key] = np.broadcast_to(numbers[:, None, None], (3, *places)).copy()
-    node = graphs.bn("x", "y", **({"spatial": 0} if places else {}))
+    attributes: dict[str, Any] = {"spatial": 0} if places else {}
+    node = graphs.bn("x", "y", **attributes)
     model = graphs.model([node], weights, dims or (), opset=8, ir=4)
     if dims is None:
         model.graph.input[0].type.tensor_type.ClearField("shape")
