@@ -188,7 +188,7 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
     if claim.fault is not Fault.STATISTICS:
         return True
-    return network.leaning is Direction.BETTER or (claim.predicts and not network.no_better)
+    return claim.predicts and not network.no_better
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:

@@ -13,7 +13,7 @@ from onnx.numpy_helper import to_array
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import Named, Sizes, inputs_of, invented, sizes_of
+from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of, invented, sizes_of
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
@@ -23,6 +23,7 @@ from bncheck.folding.regions import dependent
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.subject.inputs import InputShape
 
 _SEED = 20260
 _KINDS = {name: kind for kind, name in FLOATS.items()}
@@ -38,8 +39,8 @@ class Altered:
     """What a fold does to the outermost graph.
 
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
-    `regions` say what each region makes, `renamed` which values have another name in the fold, and
-    `dtypes` are those of floating values.
+    `regions` say what each region makes, `renamed` which values have another name in the fold,
+    `dtypes` are those of floating values, and `numbers` the stored ones that the fold changes.
     """
 
     values: frozenset[str]
@@ -47,6 +48,7 @@ class Altered:
     regions: Sequence[Sequence[str]]
     renamed: Mapping[str, str]
     dtypes: Mapping[str, str]
+    numbers: Sequence[str] = ()
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -72,17 +74,17 @@ class ModelSides:
         original: onnx.ModelProto,
         folded: onnx.ModelProto,
         altered: Altered,
-        asked: Sizes | None = None,
+        shapes: Sequence[InputShape] = (),
         sample: Named | None = None,
     ) -> None:
         self.examples: Sequence[Named] = ()
         dtypes = floating_dtypes(original)
         self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
         self._altered = altered
-        self._inputs = inputs_of(original)
+        self._inputs = inputs_of(original, shapes, sample)
         # Samples of the user's tell all sizes but the batch, which is varied.
         self._asked = {
-            **(asked or {}),
+            **asked_sizes(self._inputs, shapes),
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
         self._judge: Run | None = None
@@ -188,9 +190,10 @@ class ModelSides:
         inner = self._altered.values & self._original.made & self._changing
         ends = (name for region in self.regions for name in region)
         read = (name for entries in self._entries for name in entries)
-        known = self._altered.dtypes
-        names = [name for name in dict.fromkeys((*read, *ends, *inner)) if name in known]
-        kinds = {name: _KINDS[known[name]] for name in names}
+        known = {n: _KINDS[d] for n, d in self._altered.dtypes.items() if d in _KINDS}
+        stored = filter(self._original.has, self._altered.numbers)
+        names = dict.fromkeys((*read, *ends, *inner, *stored))
+        kinds = {name: known[name] for name in names if name in known}
         run = runner(moved(self._original.model, kinds, self.epsilon))
         while True:
             yield _floats(run(inputs))
