@@ -19,4 +19,6 @@ def piped() -> Path:
     path = temporary_folder() / "stdin"
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    if not path.stat().st_size:
+        raise BncheckError("received nothing", "check the command before the pipe", "-")
     return path
