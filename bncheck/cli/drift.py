@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -109,7 +110,8 @@ def drift(
         with bar as progress, ranks.together("the series"):
             options = DriftOptions(
                 reference, order.value, layers is Layers.ALL, shape, key, eps,
-                policy.select, policy.ignore, policy.thresholds, progress,
+                policy.select, policy.ignore, policy.thresholds,
+                partial(progress, what="reading"), progress,
             )  # fmt: skip
             report = run(paths, options, measuring)
             if measuring is None:

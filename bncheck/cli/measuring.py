@@ -229,17 +229,25 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def progress_bar(
-    wanted: bool, unit: str = "samples"
-) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal's stderr, which disappears when the work is done."""
+def progress_bar(wanted: bool, unit: str = "samples") -> Iterator[Callable[..., None]]:
+    """A bar on a terminal's stderr, which disappears when the work is done.
+
+    It is told how much is done, of how much (None: unknown), and `what` is being done.
+    """
     if not wanted or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total, what="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+    )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total, what="measuring": bar.update(
+            task, completed=done, total=total, description=what
+        )

@@ -7,13 +7,14 @@ rounding does, and what lies outside need not be computed but by the program's o
 
 The whole is compared as written. How far rounding may move its outputs is measured where they
 differ: as the response of the original to steps of one unit in the last place of the values that
-regions read and make: docs/folding.md, "The proof".
+regions read and make, and of the numbers that they have stored: docs/folding.md, "The proof".
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -96,8 +97,9 @@ class SideBySide(Protocol[Inputs]):
         """The original as written. Raises RefusedError."""
 
     def moved(self, inputs: Inputs) -> Iterator[Sequence[Output]]:
-        """The outputs of the original with the values in and around all regions off by about one
-        unit in the last place: other ones each time."""
+        """The outputs of the original with the values in and around all regions, and the stored
+        numbers that a fold changes, off by about one unit in the last place: other ones each time.
+        """
 
     def folded(self, inputs: Inputs) -> Sequence[Output]:
         """The outputs of the fold as written."""
@@ -160,28 +162,27 @@ class _Whole(Generic[Inputs]):
     """The outputs as written. Proven regions leave rounding alone to explain a difference."""
 
     def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
-        self._sides, self._measured = sides, False
-        self.seen = Difference(limit, largest_excuse=np.inf if sides.regions else 100.0)
+        self._sides, proven = sides, bool(sides.regions)
+        self.seen = Difference(limit, np.inf if proven else 100.0, pooled=proven)
 
     def add(self, inputs: Inputs, seen: Seen) -> None:
+        """Take in what both make of these; how rounding moves it is measured if need be.
+
+        A response seen at other inputs is not enough: it may be a thousand times as large here.
+        """
         folded, moved = self._sides.folded(inputs), seen.outputs
-        if not self._measured and not self._holds(seen, folded, moved):
-            # Once will do: what is known of a channel is the largest of all inputs.
-            moved, self._measured = self._farthest(inputs, seen, folded), True
-        self.seen.add(self._sides.batch_of(inputs), seen.outputs, folded, moved)
-
-    def _holds(self, seen: Seen, folded: Sequence[Output], moved: Sequence[Output]) -> bool:
-        trial = Difference(self.seen.tolerance, self.seen.largest_excuse)
-        trial.add(0, seen.outputs, folded, moved)
-        return trial.parity().holds
-
-    def _farthest(self, inputs: Inputs, seen: Seen, folded: Sequence[Output]) -> Sequence[Output]:
-        """What rounding makes of each number at most, until it explains what the fold does."""
-        found = seen.outputs
-        for moved in itertools.islice(self._sides.moved(inputs), _DRAWS):
-            found = list(map(_farther, seen.outputs, found, moved))
-            if self._holds(seen, folded, found):
+        for drawn in itertools.islice(self._sides.moved(inputs), _DRAWS):
+            if self._with(seen, folded, moved).parity().holds:
                 break
+            moved = list(map(_farther, seen.outputs, moved, drawn))
+        self.seen = self._with(seen, folded, moved, self._sides.batch_of(inputs))
+
+    def _with(
+        self, seen: Seen, folded: Sequence[Output], moved: Sequence[Output], batch: int = 0
+    ) -> Difference:
+        """What has been seen, and this."""
+        found = deepcopy(self.seen)
+        found.add(batch, seen.outputs, folded, moved)
         return found
 
 

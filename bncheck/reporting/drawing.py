@@ -14,6 +14,7 @@ from rich.text import Text
 from bncheck.core.words import count
 from bncheck.reporting import heat
 from bncheck.reporting.figures import Heatmap, Ranking
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name, visible
 
 _FIRST: Final = 5  # rows that matter first
@@ -90,6 +91,8 @@ def _legend(figure: Heatmap, columns: int, colour: bool) -> Text:
     number = len(figure.columns)
     if columns < number:
         legend.append(f"\neach column is the largest of {-(-number // columns)} snapshots or fewer")
+    if figure.unit == "W2":
+        legend.append(f"\n{W2_IS}")
     return legend
 
 

@@ -134,11 +134,22 @@ def test_findings_are_whole_wherever_findings_are_all_there_is() -> None:
         assert kept["evidence"] == dict(finding.evidence)
         whole = full_text(finding)
         assert "".join(cases[place].itertext()).strip().endswith(whole)
-        assert issues[place]["description"] == whole.replace("\n", "; ")
+        linked = full_text(finding, pages.page_of(finding.rule))
+        assert issues[place]["description"] == linked.replace("\n", "; ")
         if finding.severity is not Severity.INFO:
-            assert lines[place].endswith(whole.replace("\n", "%0A"))
+            assert lines[place].endswith(linked.replace("\n", "%0A"))
         for value in finding.evidence.values():
             assert str(value) in whole
+
+
+def test_every_rule_leads_to_its_page_of_the_documentation_that_is_set() -> None:
+    pages = Pages((full_document(),), docs="https://docs.example/bn")
+    wanted = "https://docs.example/bn/rules/BN101/"
+    (rule, *_) = json.loads(sarif.render(pages))["runs"][0]["tool"]["driver"]["rules"]
+    assert rule["helpUri"] == wanted
+    assert wanted in page.render(pages)
+    assert wanted in github.render(pages)
+    assert wanted in gitlab.render(pages)
 
 
 CASES = {

@@ -77,6 +77,7 @@ class _Model:
         changed = [part.proto for part, solution in pairs if solution.changes]
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
+        self._numbers = solutions[0].numbers
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions)
         _check_model(self.original, self.result)
@@ -84,7 +85,9 @@ class _Model:
     def evaluate(self) -> ModelSides:
         from bncheck.folding.onnx.parity import Altered, ModelSides
 
-        altered = Altered(self._altered, self._fixed, self._regions, self._renamed, self._dtypes)
+        altered = Altered(
+            self._altered, self._fixed, self._regions, self._renamed, self._dtypes, self._numbers
+        )
         sides = ModelSides(self._planned, self.result, altered, self._asked, self.sample)
         if self._planned is not self.original:
             sides.judge_by(self.original)

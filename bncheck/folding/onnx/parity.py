@@ -38,8 +38,8 @@ class Altered:
     """What a fold does to the outermost graph.
 
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
-    `regions` say what each region makes, `renamed` which values have another name in the fold, and
-    `dtypes` are those of floating values.
+    `regions` say what each region makes, `renamed` which values have another name in the fold,
+    `dtypes` are those of floating values, and `numbers` the stored ones that the fold changes.
     """
 
     values: frozenset[str]
@@ -47,6 +47,7 @@ class Altered:
     regions: Sequence[Sequence[str]]
     renamed: Mapping[str, str]
     dtypes: Mapping[str, str]
+    numbers: Sequence[str] = ()
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -188,9 +189,10 @@ class ModelSides:
         inner = self._altered.values & self._original.made & self._changing
         ends = (name for region in self.regions for name in region)
         read = (name for entries in self._entries for name in entries)
-        known = self._altered.dtypes
-        names = [name for name in dict.fromkeys((*read, *ends, *inner)) if name in known]
-        kinds = {name: _KINDS[known[name]] for name in names}
+        known = {n: _KINDS[d] for n, d in self._altered.dtypes.items() if d in _KINDS}
+        stored = filter(self._original.has, self._altered.numbers)
+        names = dict.fromkeys((*read, *ends, *inner, *stored))
+        kinds = {name: known[name] for name in names if name in known}
         run = runner(moved(self._original.model, kinds, self.epsilon))
         while True:
             yield _floats(run(inputs))

@@ -11,6 +11,7 @@ from bncheck.recording.watching import WatchReport
 from bncheck.reporting import heat
 from bncheck.reporting.document import Detail, Document, Fact, Table, standing_of
 from bncheck.reporting.figures import Heatmap, Ranking
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name
 
 _MINUTE: Final = 60.0
@@ -99,4 +100,4 @@ def _table(report: WatchReport) -> Table:
         for name, row, now in zip(report.layers, report.w2, report.now, strict=True)
     )
     columns = ("layer", "W2 now", "W2 furthest")
-    return Table("Layers", columns, rows, columns[1:], detail=Detail.NEVER)
+    return Table("Layers", columns, rows, columns[1:], W2_IS, detail=Detail.NEVER)
