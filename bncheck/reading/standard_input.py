@@ -20,5 +20,7 @@ def piped() -> Path:
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
     if not path.stat().st_size:
-        raise BncheckError("received nothing", "check the command before the pipe", "-")
+        raise BncheckError(
+            "is empty: nothing came through the pipe", "check the command before it", "-"
+        )
     return path
