@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.timing import timed
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn207_disagree import disagree
@@ -69,6 +70,7 @@ class Diagnosis:
     advice: Advice
 
 
+@timed("finding the cause")
 def diagnose(
     measurement: Measurement,
     findings: Sequence[Finding],
@@ -186,7 +188,7 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
     if claim.fault is not Fault.STATISTICS:
         return True
-    return network.leaning is Direction.BETTER or (claim.predicts and not network.no_better)
+    return claim.predicts and not network.no_better
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:

@@ -109,6 +109,8 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
     first, second = sides
     assert first is not None
     assert second is not None
+    for side in (first, second) if samples else ():
+        side.sized_by(samples)
     return (first, second), samples
 
 
