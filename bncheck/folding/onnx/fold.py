@@ -63,7 +63,8 @@ class _Model:
         self.original = without_functions(given)
         self.sample: Named | None = None
         self._planned = decomposed(self.original)
-        self._asked = asked_sizes(inputs_of(self.original), shapes)
+        asked_sizes(inputs_of(self.original, shapes), shapes)  # raises for what contradicts it
+        self._shapes = shapes
         self._new = onnx.ModelProto()
         self._new.CopyFrom(self._planned)
         self._parts = read_model(self._new)
@@ -88,7 +89,7 @@ class _Model:
         altered = Altered(
             self._altered, self._fixed, self._regions, self._renamed, self._dtypes, self._numbers
         )
-        sides = ModelSides(self._planned, self.result, altered, self._asked, self.sample)
+        sides = ModelSides(self._planned, self.result, altered, self._shapes, self.sample)
         if self._planned is not self.original:
             sides.judge_by(self.original)
         return sides

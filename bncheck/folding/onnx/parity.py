@@ -13,7 +13,7 @@ from onnx.numpy_helper import to_array
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import Named, Sizes, inputs_of, invented, sizes_of
+from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of, invented, sizes_of
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
@@ -23,6 +23,7 @@ from bncheck.folding.regions import dependent
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.subject.inputs import InputShape
 
 _SEED = 20260
 _KINDS = {name: kind for kind, name in FLOATS.items()}
@@ -73,17 +74,17 @@ class ModelSides:
         original: onnx.ModelProto,
         folded: onnx.ModelProto,
         altered: Altered,
-        asked: Sizes | None = None,
+        shapes: Sequence[InputShape] = (),
         sample: Named | None = None,
     ) -> None:
         self.examples: Sequence[Named] = ()
         dtypes = floating_dtypes(original)
         self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
         self._altered = altered
-        self._inputs = inputs_of(original)
+        self._inputs = inputs_of(original, shapes, sample)
         # Samples of the user's tell all sizes but the batch, which is varied.
         self._asked = {
-            **(asked or {}),
+            **asked_sizes(self._inputs, shapes),
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
         self._judge: Run | None = None
