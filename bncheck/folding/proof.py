@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, is_float
 from bncheck.folding.result import Parity, RegionsParity
 
@@ -119,6 +120,7 @@ class SideBySide(Protocol[Inputs]):
         """What people call the part of the original that makes a value."""
 
 
+@timed("proving the fold")
 def prove(
     sides: SideBySide[Inputs], tolerance: float | None = None, extra: Sequence[Inputs] = ()
 ) -> Parity:

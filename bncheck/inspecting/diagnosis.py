@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.timing import timed
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn207_disagree import disagree
@@ -69,6 +70,7 @@ class Diagnosis:
     advice: Advice
 
 
+@timed("finding the cause")
 def diagnose(
     measurement: Measurement,
     findings: Sequence[Finding],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
+from bncheck.core.timing import timed
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
@@ -62,6 +63,7 @@ class _Content:
         return cls(container, as_one_tree(find_subtrees(pickled)), plain_numbers(pickled))
 
 
+@timed("reading the file")
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """Open a checkpoint file or folder without executing anything in it.
 
