@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 # (PYTHONDONTWRITEBYTECODE), every start would compile the package anew.
 COMPILE := $(BIN)/python -m compileall -q bncheck
 
-.PHONY: demo test lint types unit benchmark comparison docs fuzz hostile audit lower-bounds clean
+.PHONY: demo test lint types unit benchmark comparison docs dist fuzz hostile audit lower-bounds clean
 
 # A demo that finds faults is a demo that works: exit code 1 means "findings", 2 is a failure.
 demo: $(VENV)/.demo
@@ -61,8 +61,23 @@ lower-bounds: $(VENV)/.dev
 	$(BIN)/python -m tests.zoo $(LOWEST)/zoo
 	BNCHECK_ZOO=$(CURDIR)/$(LOWEST)/zoo $(LOWEST)/bin/python -m tests.lower_bounds
 
+# What a release consists of, built and checked: the workflow runs the same and then publishes.
+RELEASE := .venv-release
+dist: pyproject.toml
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip --disable-pip-version-check --quiet install build twine
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --outdir dist
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --clear $(RELEASE)/installed
+	$(RELEASE)/installed/bin/python -m pip --disable-pip-version-check --quiet install dist/*.whl
+	$(RELEASE)/installed/bin/bncheck inspect sample_models/healthy.safetensors
+	$(RELEASE)/bin/python -m pip --disable-pip-version-check --quiet install cyclonedx-bom
+	$(RELEASE)/bin/cyclonedx-py environment --output-file dist/bncheck.cdx.json \
+		--output-reproducible $(RELEASE)/installed/bin/python
+
 clean:
-	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(RELEASE) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)

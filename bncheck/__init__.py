@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
+from bncheck.core.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from bncheck.core.report import Views
     from bncheck.data import DataOptions
     from bncheck.drifting.report import DriftReport
     from bncheck.folding.program.fold import FoldResult
@@ -29,6 +31,16 @@ if TYPE_CHECKING:
     from bncheck.shipping.report import CompareReport, ExportReport
     from bncheck.surveying.objective import Loss
     from bncheck.surveying.report import LandscapeReport
+
+
+def _views() -> Views:
+    """What shows a report, which is above all that makes one."""
+    from bncheck.reporting import notebook
+
+    return notebook
+
+
+Report.views = staticmethod(_views)
 
 __all__ = [
     "BncheckError",

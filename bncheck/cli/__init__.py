@@ -9,6 +9,7 @@ from typing import Final
 
 from bncheck._version import __version__
 from bncheck.cli import console, streams
+from bncheck.core import timing
 from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedError
 
 #: So much of an exception's own text is shown: it may quote a file.
@@ -18,8 +19,11 @@ _SHOWN: Final = 300
 def main() -> None:
     """The console script."""
     streams.prepare()
+    timing.begin()
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
+    for line in timing.lines():
+        console.line(line)
     for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C finds nothing to clean up
         signal.signal(number, signal.SIG_DFL)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):

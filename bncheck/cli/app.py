@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from bncheck._version import __version__
+from bncheck.cli.help import Root, command_class, width
 
 #: In the order of the help; each is the function of its own name in the module of its own name.
 COMMANDS: Final = (
@@ -29,11 +30,12 @@ def build_app(first_word: str) -> typer.Typer:
         rich_markup_mode=None,  # plain help, in half the time
         add_completion=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": width()},
     )
-    app.callback(invoke_without_command=True)(_root)
+    app.callback(cls=Root, invoke_without_command=True)(_root)
     for name in (first_word,) if first_word in COMMANDS else COMMANDS:
-        app.command(name)(_guarded(getattr(import_module(f"bncheck.cli.{name}"), name)))
+        module = import_module(f"bncheck.cli.{name}")
+        app.command(name, cls=command_class(module.TOLD))(_guarded(getattr(module, name)))
     return app
 
 
@@ -58,7 +60,7 @@ def _root(
 ) -> None:
     """Are the BatchNorm layers of a trained model sound?
 
-    Exit codes: 0 sound, 1 findings at or above --fail-on, 2 could not be done.
+    `bncheck COMMAND --help` has the options of a command, and examples.
     """
     if version:
         typer.echo(f"bncheck {__version__}")

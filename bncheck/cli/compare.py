@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, ToleranceOption
 from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
+
+TOLD: Final = Told(
+    (
+        "bncheck compare model.pt2 model.onnx",
+        "bncheck compare old.pt new.pt --model nets.py:build --input 3,224,224",
+    ),
+    done="the same function",
+    failed="not the same function",
+)
 
 
 @expanded
@@ -30,6 +40,12 @@ def compare(
     *,
     input_: InputOption = None,
     key: KeyOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="NAME", help="Of the model, this submodule alone (as `export` does)."
+        ),
+    ] = None,
     tolerance: ToleranceOption = None,
     policy_options: PolicyOptions,
     given: ModelOptions,
@@ -50,7 +66,8 @@ def compare(
     paths = (place(first), place(second))
     check_files(paths, (), tally, delivery, given)
     with whole(paths[0]) as (one, _), whole(paths[1]) as (other, note), console.status() as say:
-        request = CompareRequest(one, other, given.parts(), tuple(input_ or ()), key, tolerance)
+        inputs = tuple(input_ or ())
+        request = CompareRequest(one, other, given.parts(), inputs, key, tolerance, part)
         done = tally.count(run(request, note, say))
     delivery.deliver(said(done.to_dict, lambda: document(done)), tally)
     return tally.finish(done.findings)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import EpsOption, KeyOption, OutputOption, exit_code
 from bncheck.cli.places import PLACES, place, places, say_traffic
@@ -37,6 +39,15 @@ class Order(StrEnum):
     AUTO = "auto"
     NAME = "name"
     GIVEN = "given"
+
+
+TOLD: Final = Told(
+    (
+        "bncheck drift runs/epoch_*.pt",
+        "bncheck drift runs/ --reference first -o drift.html",
+        "bncheck drift runs/ --model nets.py:build --data data.py:loader --shape",
+    ),
+)
 
 
 @expanded
@@ -99,7 +110,8 @@ def drift(
         with bar as progress, ranks.together("the series"):
             options = DriftOptions(
                 reference, order.value, layers is Layers.ALL, shape, key, eps,
-                policy.select, policy.ignore, policy.thresholds, progress,
+                policy.select, policy.ignore, policy.thresholds,
+                partial(progress, what="reading"), progress,
             )  # fmt: skip
             report = run(paths, options, measuring)
             if measuring is None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, NormsOption, ToleranceOption
 from bncheck.cli.places import PLACE, place, whole
@@ -65,6 +66,16 @@ class FileOptions:
         typer.Option("--residual", help="How to write a BatchNorm that cannot be folded."),
     ] = ResidualForm.CONV
     no_fold: Annotated[bool, typer.Option("--no-fold", help="Keep every BatchNorm.")] = False
+
+
+TOLD: Final = Told(
+    (
+        "bncheck export model.pt --model nets.py:build --input 3,224,224 -o model.onnx",
+        "bncheck export model.pt2 -o model.onnx --opset 18",
+    ),
+    done="written",
+    failed="not written, or findings at or above --fail-on",
+)
 
 
 @expanded

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions
 from bncheck.cli.options import InputOption, KeyOption, NormsOption, PartOption, ToleranceOption
 from bncheck.cli.places import PLACE, place, whole
@@ -18,6 +19,16 @@ from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import ExitCode
 from bncheck.folding.planner.families import Norms
+
+TOLD: Final = Told(
+    (
+        "bncheck fold model.pt --model nets.py:build --input 3,224,224 -o folded.pt2",
+        "bncheck fold model.onnx -o folded.onnx",
+        "bncheck fold model.pt2 --dry-run",
+    ),
+    done="folded, and nothing found at or above --fail-on",
+    failed="findings at or above --fail-on, or nothing proven to write",
+)
 
 
 @expanded

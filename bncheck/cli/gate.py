@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.options import OutputOption
 from bncheck.cli.places import place, say_traffic
 from bncheck.cli.policy import PolicyOptions, Tally
@@ -19,6 +20,15 @@ from bncheck.core.errors import BncheckError, ExitCode, quoted
 
 if TYPE_CHECKING:
     from bncheck.policy.config.load import Configuration
+
+
+TOLD: Final = Told(
+    (
+        "bncheck gate --init",
+        "bncheck gate",
+        "bncheck gate resnet --against last.json --report sarif:gate.sarif",
+    ),
+)
 
 
 @expanded

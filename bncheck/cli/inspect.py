@@ -5,32 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
 from bncheck.cli.options import (
     EpsOption,
     KeyOption,
     MomentumOption,
     OutputOption,
+    TrainBatchSizeOption,
     exit_code,
 )
 from bncheck.cli.places import PLACES, places, say_traffic
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
-from bncheck.core.errors import BncheckError, ExitCode
+from bncheck.core.errors import BncheckError, ExitCode, OtherFileError
+from bncheck.core.words import count, shortened
 
 if TYPE_CHECKING:
     from bncheck.inspecting.from_file import InspectOptions
     from bncheck.inspecting.several import Inspected
     from bncheck.measuring.distributed import Processes
     from bncheck.subject.setup import Measuring
+
+#: Endings that mean one format.
+_ONE_FORMAT: Final = (".safetensors", ".onnx", ".pt2")
+
+TOLD: Final = Told(
+    (
+        "bncheck inspect model.pt",
+        "bncheck inspect runs/ --fail-on warning -o report.html",
+        "bncheck inspect model.pt --model nets.py:build --data data.py:loader",
+    ),
+)
 
 
 @expanded
@@ -40,12 +54,7 @@ def inspect(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
-    train_batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--train-batch-size", min=1, metavar="N", help="Training batch size per device."
-        ),
-    ] = None,
+    train_batch_size: TrainBatchSizeOption = None,
     shape: Annotated[
         bool, typer.Option("--shape", help="Also count each channel's values in 64 bins.")
     ] = False,
@@ -53,6 +62,13 @@ def inspect(
         int,
         typer.Option("--jobs", "-j", min=1, metavar="N", help="Read files in so many processes."),
     ] = 1,
+    only_checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--only-checkpoints",
+            help="Leave out files that are something else, such as a .bin of firmware.",
+        ),
+    ] = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = None,
     policy_options: PolicyOptions,
@@ -92,6 +108,8 @@ def inspect(
                 results = inspect_in_processes(paths, options, jobs)
             else:
                 results = _one_by_one(paths, options, measuring, ranks)
+            if only_checkpoints:
+                results = _without_others(results)
             found, errors = _sorted(results)
         reports = [tally.count(done.report) for done in found]
         findings = [finding for done in reports for finding in done.findings]
@@ -128,6 +146,25 @@ def _one_by_one(
             yield error
         else:
             yield Inspected(done, tuple(notes_on(done, options)) if not ranks.rank else ())
+
+
+def _without_others(
+    results: Iterable[Inspected | BncheckError],
+) -> Iterator[Inspected | BncheckError]:
+    """Those of checkpoints; which files are something else is said in one line.
+
+    A file whose ending belongs to one format is a checkpoint that was damaged.
+    """
+    others = []
+    for result in results:
+        if isinstance(result, OtherFileError) and not result.subject.endswith(_ONE_FORMAT):
+            others.append(result.subject)
+        else:
+            yield result
+    if others:
+        names = ", ".join(map(shortened, others[:3]))
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        console.note(f"left out {count(len(others), 'file')} without a checkpoint: {names}{more}")
 
 
 def _sorted(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import ModelOptions, progress_bar
 from bncheck.cli.options import KeyOption, OutputOption, finite
 from bncheck.cli.policy import PolicyOptions
@@ -24,6 +25,14 @@ class Mode(StrEnum):
 
     TRAIN = "train"
     EVAL = "eval"
+
+
+TOLD: Final = Told(
+    (
+        "bncheck landscape model.pt --eta 0.1 --model nets.py:build --data data.py:loader",
+        "bncheck landscape epoch_*.pt --eta 0.1 --model nets.py:build --data d.npz -o loss.html",
+    ),
+)
 
 
 @expanded

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.help import Heading
 from bncheck.core.errors import BncheckError
 from bncheck.core.words import unsaid
 
@@ -31,6 +32,7 @@ class ModelOptions:
             "--model",
             metavar="TARGET:CALLABLE",
             help=("The model: my.nets:ResNet or nets.py:build."),
+            rich_help_panel=Heading.MODEL,
         ),
     ] = None
     model_arg: Annotated[
@@ -39,6 +41,7 @@ class ModelOptions:
             "--model-arg",
             metavar="KEY=VALUE",
             help="Arguments of --model: Python literals, or @FILE.yaml|json|toml.",
+            rich_help_panel=Heading.MODEL,
         ),
     ] = None
     data: Annotated[
@@ -47,43 +50,77 @@ class ModelOptions:
             "--data",
             metavar="SPEC",
             help="A .npz, .npy, .pt or .safetensors file, a folder of images, or TARGET:CALLABLE.",
+            rich_help_panel=Heading.DATA,
         ),
     ] = None
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="Unpickle the checkpoint as the model; this runs code from the file."
+            "--trust",
+            help="Unpickle the checkpoint as the model; this runs code from the file.",
+            rich_help_panel=Heading.MODEL,
         ),
     ] = False
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1.")] = (
-        "cpu"
-    )
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", metavar="NAME", help="cpu, cuda, cuda:1.", rich_help_panel=Heading.MODEL
+        ),
+    ] = "cpu"
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", min=1, metavar="N", help="For files and folders (default: 64)."
+            "--batch-size",
+            min=1,
+            metavar="N",
+            help="For files and folders (default: 64).",
+            rich_help_panel=Heading.DATA,
         ),
     ] = None
     scale: Annotated[
         float | None,
-        typer.Option("--scale", metavar="S", help="Divide raw values by this, e.g. 255."),
+        typer.Option(
+            "--scale",
+            metavar="S",
+            help="Divide raw values by this, e.g. 255.",
+            rich_help_panel=Heading.DATA,
+        ),
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option("--mean", metavar="M[,M,M]", help="Then subtract this, per channel."),
+        typer.Option(
+            "--mean",
+            metavar="M[,M,M]",
+            help="Then subtract this, per channel.",
+            rich_help_panel=Heading.DATA,
+        ),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option("--std", metavar="S[,S,S]", help="Then divide by this, per channel."),
+        typer.Option(
+            "--std",
+            metavar="S[,S,S]",
+            help="Then divide by this, per channel.",
+            rich_help_panel=Heading.DATA,
+        ),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="H[,W]", help="Resize the images of a folder to this size."),
+        typer.Option(
+            "--size",
+            metavar="H[,W]",
+            help="Resize the images of a folder to this size.",
+            rich_help_panel=Heading.DATA,
+        ),
     ] = None
     max_samples: Annotated[
         int | None,
         typer.Option(
-            "--max-samples", min=1, metavar="N", help="Use at most this many (default: 4096)."
+            "--max-samples",
+            min=1,
+            metavar="N",
+            help="Use at most this many (default: 4096).",
+            rich_help_panel=Heading.DATA,
         ),
     ] = None
 
@@ -148,6 +185,7 @@ class MeasuringOptions(ModelOptions):
             "--metric",
             metavar="TARGET:CALLABLE",
             help="metric(output, labels) of a batch; higher is better.",
+            rich_help_panel=Heading.DATA,
         ),
     ] = None
 
@@ -191,17 +229,25 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def progress_bar(
-    wanted: bool, unit: str = "samples"
-) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal's stderr, which disappears when the work is done."""
+def progress_bar(wanted: bool, unit: str = "samples") -> Iterator[Callable[..., None]]:
+    """A bar on a terminal's stderr, which disappears when the work is done.
+
+    It is told how much is done, of how much (None: unknown), and `what` is being done.
+    """
     if not wanted or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total, what="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+    )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total, what="measuring": bar.update(
+            task, completed=done, total=total, description=what
+        )

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from bncheck.cli import completion
+from bncheck.cli.help import Heading
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.findings import FailOn, Finding
 from bncheck.folding.planner.families import Norms
@@ -20,12 +22,16 @@ OutputOption = Annotated[
         "--output",
         metavar="FILE",
         help="Write the report to this file, as its ending says (.html) or --format.",
+        rich_help_panel=Heading.REPORTS,
     ),
 ]
 KeyOption = Annotated[
     str | None,
     typer.Option(
-        "--key", metavar="PART", help="Which part of the checkpoint, e.g. ema or state_dict."
+        "--key",
+        metavar="PART",
+        help="Which part of the checkpoint, e.g. ema or state_dict.",
+        autocompletion=completion.keys,
     ),
 ]
 InputOption = Annotated[
@@ -34,6 +40,7 @@ InputOption = Annotated[
         "--input",
         metavar="SHAPE",
         help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
+        rich_help_panel=Heading.DATA,
     ),
 ]
 NormsOption = Annotated[
@@ -78,6 +85,10 @@ EpsOption = Annotated[
         help="eps of layers for which the file has none.",
     ),
 ]
+TrainBatchSizeOption = Annotated[
+    int | None,
+    typer.Option("--train-batch-size", min=1, metavar="N", help="Training batch size per device."),
+]
 MomentumOption = Annotated[
     float | None,
     typer.Option(
@@ -89,7 +100,12 @@ MomentumOption = Annotated[
         help="Momentum in PyTorch's convention, if the file has none.",
     ),
 ]
-NoColorOption = Annotated[bool, typer.Option("--no-color", help="No colour, even on a terminal.")]
+NoColorOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-color", help="No colour, even on a terminal.", rich_help_panel=Heading.REPORTS
+    ),
+]
 
 
 def exit_code(findings: Iterable[Finding], fail_on: FailOn) -> ExitCode:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.completion import rule_lists
+from bncheck.cli.help import Heading
 from bncheck.cli.options import exit_code
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.findings import FailOn, Finding, Severity
@@ -29,28 +31,48 @@ class PolicyOptions:
 
     select: Annotated[
         list[str] | None,
-        typer.Option("--select", metavar="RULES", help="Only these rules: BN101,BN102 or BN1."),
+        typer.Option(
+            "--select",
+            metavar="RULES",
+            help="Only these rules: BN101,BN102 or BN1.",
+            autocompletion=rule_lists,
+            rich_help_panel=Heading.JUDGING,
+        ),
     ] = None
     ignore: Annotated[
         list[str] | None,
-        typer.Option("--ignore", metavar="RULES", help="All but these rules."),
+        typer.Option(
+            "--ignore",
+            metavar="RULES",
+            help="All but these rules.",
+            autocompletion=rule_lists,
+            rich_help_panel=Heading.JUDGING,
+        ),
     ] = None
     fail_on: Annotated[
         FailOn | None,
         typer.Option(
-            "--fail-on", help="Lowest severity that makes the exit code 1 (default: error)."
+            "--fail-on",
+            help="Lowest severity that makes the exit code 1 (default: error).",
+            rich_help_panel=Heading.JUDGING,
         ),
     ] = None
     baseline: Annotated[
         Path | None,
         typer.Option(
-            "--baseline", metavar="FILE", help="Findings in this file are known and do not count."
+            "--baseline",
+            metavar="FILE",
+            help="Findings in this file are known and do not count.",
+            rich_help_panel=Heading.JUDGING,
         ),
     ] = None
     write_baseline: Annotated[
         Path | None,
         typer.Option(
-            "--write-baseline", metavar="FILE", help="Write the current findings as known."
+            "--write-baseline",
+            metavar="FILE",
+            help="Write the current findings as known.",
+            rich_help_panel=Heading.JUDGING,
         ),
     ] = None
     config: Annotated[
@@ -59,11 +81,15 @@ class PolicyOptions:
             "--config",
             metavar="FILE",
             help="Configuration file (default: nearest pyproject.toml).",
+            rich_help_panel=Heading.JUDGING,
         ),
     ] = None
-    isolated: Annotated[bool, typer.Option("--isolated", help="Ignore every pyproject.toml.")] = (
-        False
-    )
+    isolated: Annotated[
+        bool,
+        typer.Option(
+            "--isolated", help="Ignore every pyproject.toml.", rich_help_panel=Heading.JUDGING
+        ),
+    ] = False
 
     def tally(self) -> Tally:
         """An empty tally; these options override the configuration. Raises BncheckError."""

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.measuring import MeasuringOptions, progress_bar
-from bncheck.cli.options import EpsOption, KeyOption, MomentumOption
+from bncheck.cli.options import EpsOption, KeyOption, MomentumOption, TrainBatchSizeOption
 from bncheck.cli.places import PLACE, place, whole
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.ranks import DEFAULT_TIMEOUT, TimeoutOption, launched
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.words import unsaid
+
+TOLD: Final = Told(
+    (
+        "bncheck recalibrate model.pt --model nets.py:build --data data.py:loader -o fixed.pt",
+        "bncheck recalibrate model.pt --model nets.py:build --data images/ -o fixed.pt",
+        "bncheck recalibrate under-warmed.pt -o fixed.pt",
+    ),
+    done="written",
+    failed="not written: the report says why",
+)
 
 
 @expanded
@@ -33,6 +44,7 @@ def recalibrate(
     key: KeyOption = None,
     eps: EpsOption = None,
     momentum: MomentumOption = None,
+    train_batch_size: TrainBatchSizeOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write even where the diagnosis says otherwise.")
     ] = False,
@@ -60,7 +72,9 @@ def recalibrate(
     path = place(checkpoint)
     check_files([path], [output], tally, delivery, measuring_options)
     refuse_inside(output, path)
-    options = InspectOptions(key, eps, momentum, thresholds=tally.policy.thresholds)
+    options = InspectOptions(
+        key, eps, momentum, train_batch_size, thresholds=tally.policy.thresholds
+    )
     given = {"checkpoint": checkpoint, "measuring": measuring_options, "options": options}
     with launched(timeout, "recalibrate", **given) as ranks:
         with progress_bar(not reporting.quiet and not ranks.rank) as progress:

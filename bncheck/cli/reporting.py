@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from bncheck.cli import console
+from bncheck.cli.help import Heading
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.reporting.formats import PICTURES, REPORTS, Format, Said, format_of, render
@@ -28,6 +29,7 @@ def format_option(formats: tuple[Format, ...]) -> Any:
         metavar=f"<{'|'.join(names)}>",
         parser=lambda word: _known(word, names),
         autocompletion=lambda: names,
+        rich_help_panel=Heading.REPORTS,
     )
 
 
@@ -37,7 +39,9 @@ def _known(word: str, names: list[str]) -> Format:
     return Format(word)  # typer 0.29 leaves what a parser returns as it is
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Same as --format json.", rich_help_panel=Heading.REPORTS)
+]
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,30 @@ class ReportOptions:
             "--report",
             metavar="[FORMAT:]FILE",
             help="Also write a report, in this format or by its ending; repeatable.",
+            rich_help_panel=Heading.REPORTS,
         ),
     ] = None
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Every finding, and a table of layers.")
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Errors and warnings only.", rich_help_panel=Heading.REPORTS
+        ),
     ] = False
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colour, even on a terminal.")] = (
-        False
-    )
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Every finding, and a table of layers.",
+            rich_help_panel=Heading.REPORTS,
+        ),
+    ] = False
+    no_color: Annotated[
+        bool,
+        typer.Option(
+            "--no-color", help="No colour, even on a terminal.", rich_help_panel=Heading.REPORTS
+        ),
+    ] = False
 
     def delivery(self, output: Path | None = None) -> Delivery:
         """Where the report will go, checked now so that no work is lost.

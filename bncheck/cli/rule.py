@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck._version import __version__
+from bncheck.cli.completion import rules
+from bncheck.cli.help import Told
 from bncheck.cli.options import NoColorOption
 from bncheck.cli.reporting import Delivery, JsonOption, format_option
 from bncheck.core.errors import BncheckError, ExitCode
@@ -17,10 +19,22 @@ if TYPE_CHECKING:
     from bncheck.rules.rule import AnyRule
 
 
+TOLD: Final = Told(
+    (
+        "bncheck rule BN101",
+        "bncheck rule --all",
+    ),
+    done="explained",
+    failed=None,
+)
+
+
 def rule(
     code: Annotated[
         str | None,
-        typer.Argument(metavar="[CODE]", help="A rule's code or name: BN101."),
+        typer.Argument(
+            metavar="[CODE]", help="A rule's code or name: BN101.", autocompletion=rules
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List every rule.")] = False,
     format_: Annotated[Format, format_option(EXPLANATIONS)] = Format.TEXT,

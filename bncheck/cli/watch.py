@@ -6,13 +6,14 @@ import io
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
+from bncheck.cli.help import Told
 from bncheck.cli.options import OutputOption
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import Delivery, PictureOptions
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from bncheck.cli.policy import Tally
     from bncheck.recording.watching import Watch, WatchReport
     from bncheck.reporting.formats import Said
+
+
+TOLD: Final = Told(
+    (
+        "bncheck watch runs/a",
+        "bncheck watch runs/a --once -o watch.html",
+    ),
+)
 
 
 @expanded

@@ -62,5 +62,13 @@ class BncheckError(Exception):
         return f"{self.subject}: {self.message}" if self.subject else self.message
 
 
+class OtherFileError(BncheckError):
+    """A file is something else than a checkpoint: not a broken one."""
+
+    def about(self, subject: str) -> OtherFileError:
+        """The same error with its subject, still about another file."""
+        return OtherFileError(*super().about(subject).args)
+
+
 class TerminatedError(BaseException):
     """SIGTERM, which is cleaned up after as Ctrl-C is; of that typer makes a 130 by itself."""

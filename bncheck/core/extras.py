@@ -41,6 +41,7 @@ LIBRARIES: Final = {
     "jinja2": Library("html", "jinja2>=3.1", "the HTML report"),
     "plotly": Library("html", "plotly>=6", "the figures of the HTML report"),
     "PIL": Library("images", "pillow>=10", "a folder of images"),
+    "pandas": Library("pandas", "pandas>=2", "a table of a report"),
     "yaml": Library("yaml", "pyyaml>=6", "a .yaml file"),
     "fsspec": Library("remote", "fsspec>=2024.6", "a URL"),
     "aiohttp": Library("remote", "aiohttp>=3.9", "https://"),

@@ -36,7 +36,8 @@ KINDS = ("last", "first", "previous")
 class DriftOptions:
     """What a user can set. `reference` is first, last, previous or a file; `every_layer` adds the
     outputs of convolutions, linear layers and activations, which takes a model and data. `last` is
-    the snapshot that comes last, whatever the files and `order` say."""
+    the snapshot that comes last, whatever the files and `order` say. `read` and `measured` are told
+    how many snapshots are."""
 
     reference: str = "last"
     order: str = "auto"
@@ -47,7 +48,8 @@ class DriftOptions:
     select: Sequence[str] = ()
     ignore: Sequence[str] = ()
     thresholds: Thresholds = DEFAULT
-    tell: Tell = field(default=lambda done, total: None)
+    read: Tell = field(default=lambda done, total: None)
+    measured: Tell = field(default=lambda done, total: None)
     last: Path | None = None
 
 
@@ -66,7 +68,7 @@ def drift(
         )
     given = Assumptions(options.eps)
     files = [place_of(path) for path in dict.fromkeys(paths)]
-    series = read_series(files, options.key, given, options.tell, options.order, options.last)
+    series = read_series(files, options.key, given, options.read, options.order, options.last)
     _refuse_too_few(series, len(files), measuring is not None)
     reference = _reference(options.reference, series)
     if measuring is None:
@@ -185,7 +187,7 @@ def _of_data(
         for name, kept in parts.items():
             kept.append(seen[name].statistics if name in seen else None)
         shapes.add(seen)
-        options.tell(number + 1, len(series.snapshots))
+        options.measured(number + 1, len(series.snapshots))
     history = {name: stacked(kept) for name, kept in parts.items() if any(kept)}
     return Movement(
         series, tuple(history), history, reference, {} if reference.path is None else base,

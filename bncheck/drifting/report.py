@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.report import Report
 from bncheck.series.movement import Movement
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Floats
 
 
-@dataclass(frozen=True)
-class DriftReport:
+@dataclass(frozen=True, repr=False)
+class DriftReport(Report):
     """What a series of snapshots says. `errors` are those that could not be read."""
+
+    command: ClassVar = "drift"
 
     movement: Movement
     findings: tuple[Finding, ...]
@@ -40,6 +43,22 @@ class DriftReport:
         if any(finding.severity is not Severity.INFO for finding in self.findings):
             return "suspect"
         return "moving" if self.movement.moving else "settled"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A layer in a snapshot a row."""
+        movement, grid = self.movement, self.movement.grid
+        return [
+            {
+                "layer": layer,
+                "snapshot": snapshot.label,
+                "step": snapshot.position,
+                "w2": grid.w2[row, column],
+                "mean_shift": grid.mean_shift[row, column],
+                "log_variance_ratio": grid.log_variance_ratio[row, column],
+            }
+            for row, layer in enumerate(movement.layers)
+            for column, snapshot in enumerate(movement.snapshots)
+        ]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.drift/1 of its JSON."""

@@ -39,10 +39,10 @@ class _Channels:
     own: Floats
     values: int
 
-    @property
-    def measure(self) -> Floats:
+    def measure(self, pooled: bool) -> Floats:
         """What the errors of each channel are measured against."""
-        largest: Floats = np.maximum(self.size, max(FLOOR * self.size.max(initial=0.0), _TINY))
+        size = _at_least_usual(self.size) if pooled else self.size
+        largest: Floats = np.maximum(size, max(FLOOR * size.max(initial=0.0), _TINY))
         return largest
 
     def joined(self, other: _Channels) -> _Channels:
@@ -63,6 +63,10 @@ class Difference:
     tolerance: float
     #: What rounding excuses is at most so many tolerances: beyond, the comparison says nothing.
     largest_excuse: float = 100.0
+    #: Whether a channel counts as at least as large, and as easily moved by rounding, as the median
+    #: of its output. Both are random: of a thousand logits, some have by chance nearly nothing of
+    #: it. Only for a comparison that has a stricter one beside it.
+    pooled: bool = False
     outputs: list[_Channels] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
@@ -118,23 +122,27 @@ class Difference:
 
     def _excess(self, channels: _Channels) -> float:
         """The largest error of a channel in parts of what that channel is allowed."""
-        errors, owns = channels.fold / channels.measure, channels.own / channels.measure
-        excuse = np.minimum(EXCUSE * owns, self.largest_excuse * self.tolerance)
+        measure = channels.measure(self.pooled)
+        own = _at_least_usual(channels.own) if self.pooled else channels.own
+        excuse = np.minimum(EXCUSE * own / measure, self.largest_excuse * self.tolerance)
         allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
-        return float((errors / allowed).max(initial=0.0))
+        return float((channels.fold / measure / allowed).max(initial=0.0))
 
     def errors(self) -> list[float]:
         """The largest relative error of each output."""
         if self.misshapen:
             return [float("inf")] * len(self.outputs)
-        return [float((c.fold / c.measure).max(initial=0.0)) for c in self.outputs]
+        return [self._relative(c, c.fold) for c in self.outputs]
+
+    def _relative(self, channels: _Channels, errors: Floats) -> float:
+        return float((errors / channels.measure(self.pooled)).max(initial=0.0))
 
     def parity(self, parts_at: str | None = None) -> Parity:
         """The figures."""
         worst = own = excess = 0.0
         for channels in self.outputs:
-            worst = max(worst, float((channels.fold / channels.measure).max(initial=0.0)))
-            own = max(own, float((channels.own / channels.measure).max(initial=0.0)))
+            worst = max(worst, self._relative(channels, channels.fold))
+            own = max(own, self._relative(channels, channels.own))
             excess = max(excess, self._excess(channels))
         if self.misshapen:
             worst = excess = float("inf")
@@ -143,6 +151,11 @@ class Difference:
 
 
 _TINY = float(np.finfo(np.float64).tiny)
+
+
+def _at_least_usual(numbers: Floats) -> Floats:
+    """Each channel's number, or the median of all where that is more."""
+    return np.maximum(numbers, np.median(numbers)) if numbers.size else numbers
 
 
 def is_float(item: object) -> TypeGuard[Output]:

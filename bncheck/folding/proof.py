@@ -7,19 +7,21 @@ rounding does, and what lies outside need not be computed but by the program's o
 
 The whole is compared as written. How far rounding may move its outputs is measured where they
 differ: as the response of the original to steps of one unit in the last place of the values that
-regions read and make: docs/folding.md, "The proof".
+regions read and make, and of the numbers that they have stored: docs/folding.md, "The proof".
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, is_float
 from bncheck.folding.result import Parity, RegionsParity
 
@@ -96,8 +98,9 @@ class SideBySide(Protocol[Inputs]):
         """The original as written. Raises RefusedError."""
 
     def moved(self, inputs: Inputs) -> Iterator[Sequence[Output]]:
-        """The outputs of the original with the values in and around all regions off by about one
-        unit in the last place: other ones each time."""
+        """The outputs of the original with the values in and around all regions, and the stored
+        numbers that a fold changes, off by about one unit in the last place: other ones each time.
+        """
 
     def folded(self, inputs: Inputs) -> Sequence[Output]:
         """The outputs of the fold as written."""
@@ -117,6 +120,7 @@ class SideBySide(Protocol[Inputs]):
         """What people call the part of the original that makes a value."""
 
 
+@timed("proving the fold")
 def prove(
     sides: SideBySide[Inputs], tolerance: float | None = None, extra: Sequence[Inputs] = ()
 ) -> Parity:
@@ -128,11 +132,13 @@ def prove(
     fresh: Iterator[Callable[[], Inputs]] = (partial(sides.fresh, batch) for batch in batches)
     usual = [*itertools.islice(fresh, max(1, len(first))), *map(_given, extra)]
     refused: RefusedError | None = None
-    spare = (_given(inputs) for inputs in sides.examples if not whole.seen.batches)
+    spare = (_given(inputs) for inputs in sides.examples if not whole.has_any)
     more = itertools.chain(spare, itertools.islice(fresh, ENOUGH_VALUES))
     for tried, make in enumerate(itertools.chain(usual, more)):
-        if tried >= len(usual) and not whole.seen.needs_more and not regions.want_more:
-            break
+        if tried >= len(usual):
+            whole.judge()
+            if not whole.seen.needs_more and not regions.want_more:
+                break
         if tried >= len(usual) + _PATIENCE and not whole.seen.batches:
             break
         try:
@@ -141,9 +147,10 @@ def prove(
         except RefusedError as error:  # left out where other inputs are accepted
             refused = error
             continue
-        whole.add(inputs, seen)
+        whole.hold(inputs, seen.outputs)
         if regions.want_more:
             regions.add(seen)
+    whole.judge()
     if refused is not None and not whole.seen.batches:
         raise refused
     whole.seen.refuse_nothing()
@@ -160,29 +167,39 @@ class _Whole(Generic[Inputs]):
     """The outputs as written. Proven regions leave rounding alone to explain a difference."""
 
     def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
-        self._sides, self._measured = sides, False
-        self.seen = Difference(limit, largest_excuse=np.inf if sides.regions else 100.0)
+        self._sides, proven = sides, bool(sides.regions)
+        self.seen = Difference(limit, np.inf if proven else 100.0, pooled=proven)
+        self._waiting: list[tuple[Inputs, Sequence[Output]]] = []
 
-    def add(self, inputs: Inputs, seen: Seen) -> None:
-        folded, moved = self._sides.folded(inputs), seen.outputs
-        if not self._measured and not self._holds(seen, folded, moved):
-            # Once will do: what is known of a channel is the largest of all inputs.
-            moved, self._measured = self._farthest(inputs, seen, folded), True
-        self.seen.add(self._sides.batch_of(inputs), seen.outputs, folded, moved)
+    @property
+    def has_any(self) -> bool:
+        """Whether the original took some inputs."""
+        return bool(self.seen.batches or self._waiting)
 
-    def _holds(self, seen: Seen, folded: Sequence[Output], moved: Sequence[Output]) -> bool:
-        trial = Difference(self.seen.tolerance, self.seen.largest_excuse)
-        trial.add(0, seen.outputs, folded, moved)
-        return trial.parity().holds
+    def hold(self, inputs: Inputs, outputs: Sequence[Output]) -> None:
+        """Keep what the original makes of these until the fold is run: a runtime at a time."""
+        self._waiting.append((inputs, outputs))
 
-    def _farthest(self, inputs: Inputs, seen: Seen, folded: Sequence[Output]) -> Sequence[Output]:
-        """What rounding makes of each number at most, until it explains what the fold does."""
-        found = seen.outputs
-        for moved in itertools.islice(self._sides.moved(inputs), _DRAWS):
-            found = list(map(_farther, seen.outputs, found, moved))
-            if self._holds(seen, folded, found):
+    def judge(self) -> None:
+        """Run the fold on all that waits."""
+        while self._waiting:
+            self._add(*self._waiting.pop(0))
+
+    def _add(self, inputs: Inputs, outputs: Sequence[Output]) -> None:
+        """Take in what both make of these; how rounding moves it is measured if need be.
+
+        A response seen at other inputs is not enough: it may be a thousand times as large here.
+        """
+        batch, folded, moved = self._sides.batch_of(inputs), self._sides.folded(inputs), outputs
+        draws = itertools.islice(self._sides.moved(inputs), _DRAWS)
+        while True:
+            found = deepcopy(self.seen)
+            found.add(batch, outputs, folded, moved)
+            drawn = None if found.parity().holds else next(draws, None)
+            if drawn is None:
                 break
-        return found
+            moved = list(map(_farther, outputs, moved, drawn))
+        self.seen = found
 
 
 class _Regions(Generic[Inputs]):

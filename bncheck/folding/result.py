@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.report import Report
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 
@@ -106,13 +108,15 @@ class PartReport:
     reason: str
 
 
-@dataclass(frozen=True)
-class FoldReport:
+@dataclass(frozen=True, repr=False)
+class FoldReport(Report):
     """One fold: what became of each normalisation, and the proof that the function is the same.
 
     `parity` is None where nothing was run: a plan alone, or nothing to fold. `parts` are the
     submodules that were folded each for itself, or tried, and `whole` why the whole was not.
     """
+
+    command: ClassVar = "fold"
 
     batchnorms: tuple[Decision, ...]
     parity: Parity | None = None
@@ -146,6 +150,10 @@ class FoldReport:
             kept = decision.status is Status.KEPT
             found[decision.kind.value] = Totals(old.total + 1, old.folded + went, old.kept + kept)
         return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A normalisation a row."""
+        return [decision.to_dict() for decision in self.batchnorms]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.fold/1 of its JSON."""

@@ -72,8 +72,7 @@ class Solution:
         All others follow from these, and are worse to compare: an activation cuts a channel down to
         a few small values, of which rounding is a large part.
         """
-        altered = self.plan.altered
-        changed = self.plan.bypassed | set(self.plan.folds) | set(self.rewritten)
+        altered, changed = self.plan.altered, self._changed
         return frozenset(
             name
             for index, op in enumerate(self.graph.ops)
@@ -81,6 +80,17 @@ class Solution:
             for name in op.outputs
             if name not in altered
         )
+
+    @property
+    def _changed(self) -> frozenset[int]:
+        """The calls that have other numbers, or go."""
+        return self.plan.bypassed | set(self.plan.folds) | set(self.rewritten)
+
+    @property
+    def numbers(self) -> list[str]:
+        """The stored numbers that these calls read in the original."""
+        reads = (name for index in self._changed for name in self.graph.ops[index].inputs)
+        return [name for name in reads if name and self.graph.is_constant(name)]
 
     def _casts(self) -> list[Cast]:
         pairs = [c for new in self._new for c in (new.weight, new.bias)]

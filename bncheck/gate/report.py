@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity, Verdict, verdict_of
+from bncheck.core.report import Report
 
 #: The word for a model one of whose checks could not be made.
 UNCHECKED = "unchecked"
@@ -62,9 +63,11 @@ class ModelResult:
         }
 
 
-@dataclass(frozen=True)
-class GateReport:
+@dataclass(frozen=True, repr=False)
+class GateReport(Report):
     """All declared models, in the order in which they are declared."""
+
+    command: ClassVar = "gate"
 
     models: tuple[ModelResult, ...]
 
@@ -77,6 +80,14 @@ class GateReport:
     def errors(self) -> list[BncheckError]:
         """What could not be checked."""
         return [error for model in self.models for error in model.errors]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A finding a row."""
+        return [
+            {"model": model.name, "status": model.status, **finding.to_dict()}
+            for model in self.models
+            for finding in model.findings
+        ]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.gate/1."""

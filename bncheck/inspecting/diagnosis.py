@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.timing import timed
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn207_disagree import disagree
@@ -22,7 +23,7 @@ from bncheck.rules.data.bn213_weights import weights_at_fault
 from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
-from bncheck.rules.data.claim import Claim, Fault, believed
+from bncheck.rules.data.claim import MIDDLE, Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.noise import is_told_noise
@@ -69,6 +70,7 @@ class Diagnosis:
     advice: Advice
 
 
+@timed("finding the cause")
 def diagnose(
     measurement: Measurement,
     findings: Sequence[Finding],
@@ -127,7 +129,7 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     """What is believed; other code is tried only where nothing predicts the numbers."""
     claims = list(_claims(network, rules))
     won = believed(claims, network.off)
-    exact = [(c, layers) for c, layers in won if c.predicts]
+    exact = [(c, layers) for c, layers in won if c.predicts and c.free < MIDDLE]
     asked = network.severity is not None or network.costs_results
     if not asked or _explains(network, exact, _EXACTLY):
         return won
@@ -163,7 +165,7 @@ def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Find
 
 def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """W2 is small: a finding is what costs results, or a preparation of the data that fits."""
-    named = [(c, layers) for c, layers in won if c.evidence.get("candidate")]
+    named = [(c, layers) for c, layers in won if c.evidence.get("candidate") and c.predicts]
     if not named and network.costs_results and not is_told_noise(network):
         return _explained(network, won)
     advice = _advice(network, named[0][0]) if named else Advice.NOTHING
@@ -186,7 +188,7 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
     if claim.fault is not Fault.STATISTICS:
         return True
-    return network.leaning is Direction.BETTER or (claim.predicts and not network.no_better)
+    return claim.predicts and not network.no_better
 
 
 def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:

@@ -12,6 +12,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding
 from bncheck.core.limits import MAX_FINDING_LETTERS, MAX_FINDINGS
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.core.timing import timed
 from bncheck.inspecting.chains import chains_of
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.means import Chains
@@ -56,6 +57,7 @@ def _is_far(checkpoint: Checkpoint) -> bool:
     return isinstance(checkpoint.path, Remote) and checkpoint.container is not Container.ONNX
 
 
+@timed("judging the file")
 def static_findings(
     checkpoint: Checkpoint | None,
     layers: tuple[NormLayer, ...],

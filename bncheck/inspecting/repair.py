@@ -58,6 +58,7 @@ def _pairs(options: InspectOptions, measuring: Measuring) -> Iterator[Pair]:
     yield "--key", options.key
     yield "--eps", options.eps
     yield "--momentum", options.momentum
+    yield "--train-batch-size", options.train_batch_size
 
 
 def _about_data(given: DataOptions) -> Iterator[Pair]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.findings import Finding, Severity, Verdict, cause_of, verdict_of
+from bncheck.core.report import Report
 from bncheck.layers.facts import dead_channels
 from bncheck.layers.norm_layer import NormLayer, Setting, common
 from bncheck.reading.checkpoint import Checkpoint
@@ -38,14 +39,20 @@ class Summary:
     known: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class InspectReport:
+#: The tensors of a layer in the JSON, by their smallest and largest values.
+_RANGES = ("running_mean", "running_var", "weight", "bias")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class InspectReport(Report):
     """What one checkpoint says about its normalisation layers, and its data where there are any.
 
     `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
     statistics share: None where there are no such layers, a value of None where they differ.
     `known` are the findings that a baseline covers.
     """
+
+    command: ClassVar = "inspect"
 
     checkpoint: Checkpoint | None
     layers: tuple[NormLayer, ...]
@@ -111,6 +118,12 @@ class InspectReport:
             return {}
         found = {layer.name: self.measurement.why_not(layer) for layer in self.layers}
         return {name: reason for name, reason in found.items() if reason is not None}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A layer a row."""
+        layers: list[dict[str, Any]] = self.to_dict()["layers"]  # type: ignore[assignment]
+        unknown = {"min": None, "max": None}
+        return [{**layer, **{key: layer[key] or unknown for key in _RANGES}} for layer in layers]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.inspect/1 of its JSON."""

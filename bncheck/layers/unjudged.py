@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.errors import BncheckError, OtherFileError, quoted
 from bncheck.core.limits import MAX_LAYERS
 from bncheck.layers.norm_layer import NormLayer, check_size
 from bncheck.layers.normalisers import is_input_normaliser, own_names
@@ -85,7 +85,7 @@ def refuse_unread(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> None:
     a file that was not understood is not healthy.
     """
     if not checkpoint.tensors and not checkpoint.modules:
-        raise BncheckError("holds no tensors", "give bncheck the file that the weights are in")
+        raise OtherFileError("holds no tensors", "give bncheck the file that the weights are in")
     if checkpoint.tensors and all(name.startswith(UNNAMED) for name in checkpoint.tensors):
         raise BncheckError(
             "holds tensors without names, so nothing says what they are",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.timing import timed
 from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import ClassMean, Collector, SingleValueError, by_call
 from bncheck.measuring.forward import forward, prepared
@@ -78,6 +79,7 @@ class Pass:
     kinds: Mapping[int, Tensor] = field(default_factory=dict)
 
 
+@timed("passes over the data")
 def run_cascade(
     subject: Instrumented,
     data: Batches,

@@ -57,7 +57,7 @@ def compare(running: Answers, measured: Answers, metric_name: str) -> Comparison
     if before is None or after is None:
         return said
     gain, error = _gain(before, after)
-    equal = said.usual and abs(after.value - before.value) < _EQUAL
+    equal = said.usual and _equal(before.value, after.value)
     return replace(
         said,
         direction=Direction.SAME if equal else _direction(gain, error),
@@ -65,6 +65,12 @@ def compare(running: Answers, measured: Answers, metric_name: str) -> Comparison
         loss_gain=_loss_gain(old, new),
         chance=_commonest(old),
     )
+
+
+def _equal(one: float, other: float) -> bool:
+    """Whether neither makes half of the other's errors, and half a point is all between them."""
+    low, high = sorted((one, other))
+    return high - low < _EQUAL and (1 - high) * 2 > 1 - low
 
 
 def _loss_gain(old: Answers, new: Answers) -> float | None:

@@ -62,6 +62,10 @@ class Reruns(Protocol):
         """What layers see of changed inputs; nothing where the model does not take them."""
         ...
 
+    def input_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of all numbers in the inputs."""
+        ...
+
     def of_each_kind(self) -> Mapping[int, Seen]:
         """What layers see of batches that are all of one kind (class) of samples."""
         ...

@@ -25,6 +25,15 @@ _UNITS: Final = (255.0, 32768.0, 1000.0, 100.0)
 _TINY: Final = 1e-12
 
 
+#: Ways that take their numbers from the data that are given: of these, any scale and shift is one.
+OF_THESE_DATA: Final = (
+    "mean 0 and std 1",
+    "mean 0 and std 1, inverted",
+    "every feature with mean 0 and std 1",
+    "every feature in 0..1",
+)
+
+
 def preparations(x: Tensor) -> Named:
     """As given, then what is usual for inputs of this shape: (N, F), (N, T, F) or images."""
     yield GIVEN, lambda x: x

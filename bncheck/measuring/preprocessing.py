@@ -22,7 +22,7 @@ from bncheck.measuring.deviation import deviation
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
-from bncheck.measuring.preparations import preparations
+from bncheck.measuring.preparations import OF_THESE_DATA, preparations
 from bncheck.measuring.results import GIVEN, Candidate
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _TRIED: Final = 32
 _KEPT: Final = 3
 #: Rounds of fitting a x + b: activations before the layer make it no linear one.
 _ROUNDS: Final = 3
+#: By how much a fitted preparation must be nearer, for each number that was fitted.
+_NEARER: Final = 0.01
 #: Scales nearer to 1 are none.
 _SCALE: Final = 1.05
 _TINY: Final = 1e-12
@@ -60,13 +62,16 @@ def search(
     found = []
     for few, name, change in ranked:
         w2 = stem.w2(change(inputs)) if name in kept else few
-        found.append(Candidate(name, math.inf if w2 is None else w2, change))
+        usual = name not in OF_THESE_DATA
+        found.append(Candidate(name, math.inf if w2 is None else w2, change, usual))
     fitted = _fitted(stem, inputs)
     if fitted is not None:
         kept.add(fitted.name)
         found.append(fitted)
     # One that is in use goes before one that was fitted and is hardly nearer.
-    return sorted(found, key=lambda c: (c.name not in kept, c.w2 + (0.0 if c.usual else 0.02)))
+    return sorted(
+        found, key=lambda c: (c.name not in kept, c.w2 + _NEARER * (not c.usual) * c.free)
+    )
 
 
 def _inputs(model: nn.Module, data: Batches, device: str) -> Tensor | None:

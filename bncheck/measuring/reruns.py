@@ -55,6 +55,14 @@ class Rerunning:
         """What layers see of changed inputs; nothing where the model does not take them."""
         return self._seen([batch.map(change) for batch in self._batches(_FEW)[0]])
 
+    def input_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of all numbers in the inputs."""
+        import torch
+
+        inputs = [batch.inputs[0].double().flatten() for batch in self._batches(_FEW)[0]]
+        values = torch.cat(inputs) if inputs else torch.zeros(2, dtype=torch.float64)
+        return float(values.mean()), float(values.std())
+
     def of_each_kind(self) -> Mapping[int, Seen]:
         """What layers see of batches that are all of one kind."""
         whole, kinds = self._whole

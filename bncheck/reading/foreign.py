@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, OtherFileError
 from bncheck.reading.source import Source
 
 _ORIGINAL: Final = "BatchNorms are folded in it, as a rule: give bncheck the model it was made of"
@@ -78,29 +78,29 @@ _FOLDERS: Final = (
 
 
 def refuse_foreign(source: Source) -> None:
-    """Raise BncheckError for a format of another framework, by its content."""
+    """Raise OtherFileError for a format of another framework, by its content."""
     head = source.head(512)
     for place, mark, what, remedy in _MARKS:
         if head[place : place + len(mark)] == mark:
-            raise BncheckError(what, remedy)
+            raise OtherFileError(what, remedy)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<net")) and _OPENVINO.search(
         head
     ):
-        raise BncheckError("is the graph of an OpenVINO model", _ORIGINAL)
+        raise OtherFileError("is the graph of an OpenVINO model", _ORIGINAL)
     if source.size > len(_TABLE) and source.read(source.size - len(_TABLE), len(_TABLE)) == _TABLE:
-        raise BncheckError("is the index of a TensorFlow checkpoint", _TF_CHECKPOINT)
+        raise OtherFileError("is the index of a TensorFlow checkpoint", _TF_CHECKPOINT)
 
 
 def refuse_by_name(source: Source, path: Path) -> None:
-    """Raise BncheckError for what no reader knows, and its first bytes or its name tell."""
+    """Raise OtherFileError for what no reader knows, and its first bytes or its name tell."""
     if _MESSAGEPACK.match(source.head(16)):
-        raise BncheckError("is a MessagePack file (Flax)", _MSGPACK)
+        raise OtherFileError("is a MessagePack file (Flax)", _MSGPACK)
     if found := _ENDINGS.get(path.suffix.lower()):
-        raise BncheckError(*found)
+        raise OtherFileError(*found)
     if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
-        raise BncheckError("is the weights of an OpenVINO model", _ORIGINAL)
+        raise OtherFileError("is the weights of an OpenVINO model", _ORIGINAL)
     if re.fullmatch(r"\.data-\d+-of-\d+", path.suffix):
-        raise BncheckError("is the data of a TensorFlow checkpoint", _TF_CHECKPOINT)
+        raise OtherFileError("is the data of a TensorFlow checkpoint", _TF_CHECKPOINT)
 
 
 def refuse_foreign_folder(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
+from bncheck.core.timing import timed
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
 from bncheck.reading.distributed import METADATA, read_distributed
@@ -21,7 +22,7 @@ from bncheck.reading.record import INDEX, newest_files, read_record
 from bncheck.reading.referred import referred
 from bncheck.reading.remote import Remote, place_of
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
-from bncheck.reading.selection import alternatives, choose, shared_prefix
+from bncheck.reading.selection import alternatives, by_interest, choose, shared_prefix
 from bncheck.reading.shards import Shards
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, TensorMap
@@ -62,6 +63,7 @@ class _Content:
         return cls(container, as_one_tree(find_subtrees(pickled)), plain_numbers(pickled))
 
 
+@timed("reading the file")
 def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
     """Open a checkpoint file or folder without executing anything in it.
 
@@ -102,6 +104,14 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
         ) from None
     except RecursionError:
         raise BncheckError("nests its content too deeply", "save it again", str(path)) from None
+
+
+def keys_in(path: str | Path) -> list[str]:
+    """The keys of a checkpoint on this machine, models first. Raises BncheckError."""
+    try:
+        return by_interest(_read(Path(path), Budget()).subtrees)
+    except (OSError, RecursionError) as error:
+        raise BncheckError(f"cannot be read ({type(error).__name__})", "", str(path)) from None
 
 
 def unlisted_tensors(checkpoint: Checkpoint) -> list[str]:

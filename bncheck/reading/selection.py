@@ -88,15 +88,18 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
             if (rest := _below(key, tree.path, name)) is not None:
                 modules[rest] = _moved(module, key, tree.path)
     if not tensors:
-        names = _by_interest(subtrees)
+        names = by_interest(subtrees)
         near = difflib.get_close_matches(key, names, 1, 0.4)
-        there = ", ".join(names[:8]) or "the whole file only"
-        hint = f"did you mean {near[0]}?" if near else f"choose from {there}"
+        there = ", ".join(names[:8])
+        if near:
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = f"choose from {there}" if there else "leave --key out: the file has no parts"
         raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)
     return Subtree(key, tensors, modules)
 
 
-def _by_interest(subtrees: Sequence[Subtree]) -> list[str]:
+def by_interest(subtrees: Sequence[Subtree]) -> list[str]:
     """The keys that there are: models first, what optimizers keep last."""
 
     def rank(tree: Subtree) -> tuple[bool, bool, bool]:

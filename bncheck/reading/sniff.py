@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NoReturn
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, OtherFileError
 from bncheck.reading.foreign import refuse_by_name, refuse_foreign
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
 
 _AGAIN = "download it again"
+_PULL = "run `git lfs pull`"
+_RAW = "download the raw file"
+#: What is done about a checkpoint of which something else has come.
+_LOST = (_AGAIN, _PULL, _RAW)
 
 #: Beginnings of files that people hand in by accident: (bytes, what it is, what to do).
 _STRANGERS: Final = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run `git lfs pull`"),
-    (b"<!doctype html", "is a web page, not a checkpoint", "download the raw file"),
-    (b"<html", "is a web page, not a checkpoint", "download the raw file"),
-    (b"<?xml", "is XML, not a checkpoint", "download the raw file"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", _PULL),
+    (b"<!doctype html", "is a web page, not a checkpoint", _RAW),
+    (b"<html", "is a web page, not a checkpoint", _RAW),
+    (b"<?xml", "is XML, not a checkpoint", _RAW),
     (b"<error", "is a server's error message, not a checkpoint", _AGAIN),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", "unpack it and give bncheck what is inside"),
     (b"rar!", "is a RAR archive", "unpack it and give bncheck what is inside"),
@@ -45,7 +49,7 @@ def refuse_stranger(source: Source) -> None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what, remedy in _STRANGERS:
         if start.startswith(magic):
-            raise BncheckError(what, remedy)
+            raise (BncheckError if remedy in _LOST else OtherFileError)(what, remedy)
     if head[257:262] == b"ustar":
         raise BncheckError(
             "is a tar archive (or a checkpoint of torch 0.1)",
@@ -64,7 +68,7 @@ def refuse_zip(archive: ZipArchive) -> NoReturn:
             "is a zip archive with several data.pkl", "unpack it and give bncheck one of them"
         )
     if any(name.endswith(".npy") for name in names):
-        raise BncheckError("is a NumPy archive (.npz), not a checkpoint", "use it with --data")
+        raise OtherFileError("is a NumPy archive (.npz), not a checkpoint", "use it with --data")
     if "model.weights.h5" in names:
         raise BncheckError(
             "is a Keras model", "unzip it, and see what bncheck says of its model.weights.h5"
@@ -74,7 +78,9 @@ def refuse_zip(archive: ZipArchive) -> NoReturn:
         raise BncheckError(
             f"is a zip archive of {inside[0][-60:]!r}", "unpack it and give bncheck that file"
         )
-    raise BncheckError("is a zip archive without a data.pkl, so not a checkpoint", "check the path")
+    raise OtherFileError(
+        "is a zip archive without a data.pkl, so not a checkpoint", "check the path"
+    )
 
 
 def looks_like_pickle(source: Source) -> bool:
@@ -93,9 +99,9 @@ def refuse_unknown(source: Source, path: Path) -> NoReturn:
     refuse_by_name(source, path)
     head = source.head(256)
     if head.lstrip()[:1] in (b"{", b"["):
-        raise BncheckError("is JSON, not a checkpoint", "give bncheck the file with the weights")
+        raise OtherFileError("is JSON, not a checkpoint", "give bncheck the file with the weights")
     kind = "text" if all(byte >= 32 or byte in b"\t\r\n" for byte in head) else "binary data"
-    raise BncheckError(
+    raise OtherFileError(
         f"is not a checkpoint that bncheck knows ({kind})",
         "give it a torch.save, safetensors, torch.export or ONNX file",
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding
+from bncheck.core.report import Report
 from bncheck.measuring.results import Comparison
 
 if TYPE_CHECKING:
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class RecalibrationReport:
+@dataclass(frozen=True, repr=False)
+class RecalibrationReport(Report):
     """What new statistics would do, or did; `reason` says why nothing was written.
 
     `unmeasured` are layers that were left as they were, with the reason.
     `also_changed` are tensors of other parts of the file that share their bytes with the new ones,
     `tensors` the names of the layers' tensors by role.
     """
+
+    command: ClassVar = "recalibrate"
 
     layers: tuple[str, ...]
     before: Mapping[str, float | None]
@@ -56,6 +59,13 @@ class RecalibrationReport:
         if self.reason is not None:
             raise BncheckError(f"was not recalibrated: {self.reason}", "see .findings")
         return dict(self.buffers)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A layer a row: its W2 before and after."""
+        return [
+            {"name": n, "before": self.before.get(n), "after": self.after.get(n)}
+            for n in self.layers
+        ]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.recalibrate/1 of its JSON."""

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.report import Report
 from bncheck.drifting.recorded import with_recorded
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.record import Entry, Record, is_record, read_record
@@ -20,12 +22,14 @@ from bncheck.series.snapshot import Snapshot, read_snapshot
 _LOOK_BACK = 60
 
 
-@dataclass(frozen=True)
-class WatchReport:
+@dataclass(frozen=True, repr=False)
+class WatchReport(Report):
     """A record as it stands. Rows are layers, columns the snapshots that are looked back on.
 
     `w2` is that of the running statistics from the batch at each step, None where it is not known.
     """
+
+    command: ClassVar = "watch"
 
     record: Record
     series: str
@@ -40,10 +44,27 @@ class WatchReport:
         return self.record.entries[-1]
 
     @property
+    def now(self) -> tuple[float | None, ...]:
+        """Of every layer, W2 in the newest snapshot that saw a batch.
+
+        The one that closes a record sees none: its step was over when it turned out the last.
+        """
+        places = [place for place, snapshot in enumerate(self.snapshots) if _seen(snapshot)]
+        return tuple(row[places[-1]] if places else None for row in self.w2)
+
+    @property
     def verdict(self) -> str:
         """Suspect where something was found, which is all that a record can tell."""
         serious = any(finding.severity is not Severity.INFO for finding in self.findings)
         return "suspect" if serious else "no fault found"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A layer in a snapshot a row."""
+        return [
+            {"layer": layer, "step": snapshot.step, "w2": w2}
+            for layer, row in zip(self.layers, self.w2, strict=True)
+            for snapshot, w2 in zip(self.snapshots, row, strict=True)
+        ]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.watch/1 of its JSON."""

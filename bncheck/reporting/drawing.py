@@ -14,6 +14,7 @@ from rich.text import Text
 from bncheck.core.words import count
 from bncheck.reporting import heat
 from bncheck.reporting.figures import Heatmap, Ranking
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name, visible
 
 _FIRST: Final = 5  # rows that matter first
@@ -85,9 +86,13 @@ def _legend(figure: Heatmap, columns: int, colour: bool) -> Text:
         legend.append_text(_cell(place, 1 if not colour else 2, colour))
         low = f"{heat.LEVELS[place - 1]:g}+" if place else f"<{heat.LEVELS[0]:g}"
         legend.append(f" {low}  " if place < len(heat.LEVELS) else f" {low}")
+    if any(value is None or np.isnan(value) for row in figure.values for value in row):
+        legend.append("  ").append_text(_cell(None, 1, colour)).append(" unknown")
     number = len(figure.columns)
     if columns < number:
         legend.append(f"\neach column is the largest of {-(-number // columns)} snapshots or fewer")
+    if figure.unit == "W2":
+        legend.append(f"\n{W2_IS}")
     return legend
 
 

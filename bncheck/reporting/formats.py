@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.findings import Severity
+from bncheck.core.timing import timed
 
 if TYPE_CHECKING:
     from bncheck.reporting.document import Document, Pages
@@ -93,6 +94,7 @@ def said(data: Callable[[], Mapping[str, object]], document: Callable[[], Docume
     return Said(data, lambda: Pages((document(),)))
 
 
+@timed("writing reports")
 def render(
     format_: Format, said: Said, limit: Severity | None = Severity.ERROR, docs: str = DOCS
 ) -> str:

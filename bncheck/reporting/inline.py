@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from bncheck.reporting.bars import drawn as drawn_bars
 from bncheck.reporting.clouds import drawn_clouds, drawn_columns
 from bncheck.reporting.figures import Bars, Clouds, Columns, Figure
 from bncheck.reporting.visible import layer_name
+
+#: The kinds of figures that it knows.
+STILL: Final = (Bars, Columns, Clouds)
 
 
 def inline(figures: Sequence[Figure]) -> Iterator[dict[str, object]]:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+#: What the one number is, once in every report that has it.
+W2_IS: Final = "W2 is the RMS error of a layer's normalised output"
+
 #: A backtick at the beginning of a word and the next one at the end of a word: a name in the
 #: command may hold backticks of its own.
 _OPENING: Final = re.compile(r"(?<![^\s(])`(?=\S)")

@@ -33,12 +33,7 @@ def parts_taken(snapshots: Sequence[Snapshot]) -> Iterator[str]:
 
 def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iterator[str]:
     """What is odd about the series: copies, an order that names or counters contradict."""
-    seen: dict[tuple[tuple[str, bytes | None, bytes], ...], Snapshot] = {}
-    for snapshot in snapshots:
-        digests = tuple((n, p, b) for n, (p, b) in sorted(snapshot.digests.items()))
-        if digests and digests in seen and snapshot.training is None:
-            yield f"{snapshot.path} is a copy of {seen[digests].path}: every layer is the same"
-        seen.setdefault(digests, snapshot)
+    yield from _copies(snapshots)
     if how in ("step", "epoch"):
         numbered = [s for s in snapshots if numbers_in(s.path.name) and s.path != last]
         by_name = sorted(numbered, key=lambda s: natural_key(str(s.path)))
@@ -57,6 +52,24 @@ def oddities(snapshots: Sequence[Snapshot], how: str, last: Path | None) -> Iter
                 f"{after.counter:,} in {after.path}: the order may be wrong"
             )
     yield from _unusable(snapshots)
+
+
+def _copies(snapshots: Sequence[Snapshot]) -> Iterator[str]:
+    """A line for all snapshots in which every layer is that of an earlier one."""
+    seen: dict[tuple[tuple[str, bytes | None, bytes], ...], Snapshot] = {}
+    copies: list[tuple[Path, Path]] = []
+    for snapshot in snapshots:
+        digests = tuple((n, p, b) for n, (p, b) in sorted(snapshot.digests.items()))
+        first = seen.setdefault(digests, snapshot)
+        if digests and first is not snapshot and snapshot.training is None:
+            copies.append((snapshot.path, first.path))
+    if not copies:
+        return
+    (copy, original), number = copies[0], len(copies)
+    if number == 1:
+        yield f"{copy} is a copy of {original}: every layer is the same"
+    else:
+        yield f"{number} snapshots are copies of earlier ones, such as {copy} of {original}"
 
 
 def _unusable(snapshots: Sequence[Snapshot]) -> Iterator[str]:

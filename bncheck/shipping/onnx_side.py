@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from onnx import helper
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.file import user_inputs
-from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of
+from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of, sizes_of
 from bncheck.folding.onnx.parity import FAILURES, default_tolerance, everything
 from bncheck.folding.onnx.reference import InFloat64, in_float64
 from bncheck.folding.onnx.running import runner, said
@@ -34,14 +35,27 @@ class OnnxSide:
         self, model: onnx.ModelProto, path: Path | None = None, shapes: Sequence[InputShape] = ()
     ) -> None:
         self.model = model
-        self._taken = inputs_of(model)
+        self._taken = inputs_of(model, shapes)
         self._asked = asked_sizes(self._taken, shapes)
-        self.inputs = [port_of(info) for info in user_inputs(model)]
         self.outputs = [p.name for p in map(port_of, model.graph.output) if _floating(p.dtype)]
         self.tolerance = default_tolerance(model)
         self.runs: dict[str, Run] = {level: partial(self._run, level) for level in LEVELS}
         self._path = path
         self._open: Runner | None = None
+
+    @property
+    def inputs(self) -> list[Port]:
+        """See Side."""
+        ports = map(port_of, user_inputs(self.model))
+        return [
+            replace(p, shape=p.shape or t.shape) for p, t in zip(ports, self._taken, strict=True)
+        ]
+
+    def sized_by(self, arrays: Sequence[Array]) -> None:
+        """See Side."""
+        named = dict(zip([given.name for given in self._taken], arrays, strict=True))
+        self._taken = inputs_of(self.model, (), named)
+        self._asked = {**self._asked, **sizes_of(self._taken, named)}
 
     def _run(self, level: str, arrays: Sequence[Array]) -> list[Array]:
         """By onnxruntime at that level, which is all that is open then: sessions are large."""
@@ -69,7 +83,8 @@ class OnnxSide:
             return find(self._taken, self._asked, runner(self.model))
         except RefusedError as error:
             raise BncheckError(
-                f"cannot be run for the comparison ({error})", error.hint or "give --data"
+                f"cannot be run for the comparison ({error})",
+                error.hint or "give --data with samples that it takes",
             ) from None
 
     def precise(self, arrays: Sequence[Array]) -> list[Array]:

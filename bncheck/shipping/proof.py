@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
 from bncheck.folding.proof import steps
 from bncheck.folding.result import Parity, epsilon_for
@@ -85,6 +86,7 @@ class Proof:
         return max((parity.max_relative_error for parity in self.measured), default=float("nan"))
 
 
+@timed("comparing")
 def prove(
     reference: Side, other: Side, tolerance: float | None = None, data: Sequence[Array] = ()
 ) -> Proof:

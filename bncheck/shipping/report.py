@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import onnx
 
 from bncheck._version import __version__
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.report import Report
 from bncheck.folding.result import FoldReport
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.proof import Proof
@@ -60,9 +62,11 @@ class Latency:
         }
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(Report):
     """One export. `file` is None where nothing was written, and the findings say why."""
+
+    command: ClassVar = "export"
 
     file: OnnxFile | None = None
     findings: tuple[Finding, ...] = ()
@@ -84,6 +88,10 @@ class ExportReport:
     def batchnorm_nodes(self) -> int | None:
         """How many BatchNormalizations are left; None before there was a graph."""
         return self.after.get("BatchNormalization", 0) if self.after else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A normalisation a row: what became of it."""
+        return self.fold.rows() if self.fold else []
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.export/1 of its JSON."""
@@ -116,9 +124,11 @@ class ExportReport:
         return {key: data[key] for key in kept} | {"summary": counts}
 
 
-@dataclass(frozen=True)
-class CompareReport:
+@dataclass(frozen=True, repr=False)
+class CompareReport(Report):
     """Whether two files are one function."""
+
+    command: ClassVar = "compare"
 
     first: str
     second: str
@@ -129,6 +139,10 @@ class CompareReport:
     def equal(self) -> bool:
         """Within the tolerance, in every way to run the second."""
         return self.proof.holds
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A way to run the second file a row."""
+        return [level.to_dict() for level in self.proof.levels]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.compare/1 of its JSON."""

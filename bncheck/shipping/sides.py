@@ -59,6 +59,9 @@ class Side(Protocol):
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """Sizes of its inputs: free first axes `batch`, other free ones `factor` examples long."""
 
+    def sized_by(self, arrays: Sequence[Array]) -> None:
+        """Let fresh inputs have the sizes of these samples where its own leave them open."""
+
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """Its outputs computed in float64. Raises CannotRun where nothing here can do that."""
 
@@ -135,6 +138,9 @@ class TorchSide:
         values = [node.meta["val"] for node in self._nodes]
         firsts = {str(v.shape[0]) for v in values if v.ndim and fixed_size(v.shape[0]) is None}
         return [tuple(_size(s, firsts, batch, factor) for s in v.shape) for v in values]
+
+    def sized_by(self, arrays: Sequence[Array]) -> None:
+        """Those of its example are in it."""
 
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """See Side."""

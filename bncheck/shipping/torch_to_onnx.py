@@ -14,6 +14,7 @@ import onnx
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
+from bncheck.core.timing import timed
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.opsets.lowering import OLDEST, lowered
 from bncheck.shipping.scrubbing import scrub
@@ -32,6 +33,7 @@ def check_installed() -> None:
     need("torch", "onnxscript", "onnxruntime", purpose="export to ONNX")
 
 
+@timed("exporting to ONNX")
 def to_onnx(
     program: ExportedProgram,
     inputs: Sequence[str],

@@ -9,6 +9,7 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.importable import working_directory_importable
+from bncheck.core.timing import timed
 from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.remote import is_local
@@ -27,6 +28,7 @@ _EXTRA = ("n_averaged",)
 _STATISTICS = ("running_mean", "running_var")
 
 
+@timed("building the model")
 def build_model(spec: str, args: Sequence[str]) -> nn.Module:
     """The module itself: an instance as it is, a class or function called with the arguments."""
     need("torch")
@@ -104,6 +106,7 @@ def _is_half(module: nn.Module) -> bool:
     return any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
 
 
+@timed("loading the weights")
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> FileNames:
     """Load the checkpoint's tensors into the model, all of them; returns what it calls them.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding
+from bncheck.core.report import Report
 from bncheck.surveying.along import MULTIPLES
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ class Place:
     step: int | None
 
 
-@dataclass(frozen=True)
-class LandscapeReport:
+@dataclass(frozen=True, repr=False)
+class LandscapeReport(Report):
     """The loss around each snapshot, in their order.
 
     `mode` is what the BatchNorm layers normalised with, curvature apart, which is told for both.
     """
+
+    command: ClassVar = "landscape"
 
     places: tuple[Place, ...]
     surfaces: tuple[Surface, ...]
@@ -47,6 +50,21 @@ class LandscapeReport:
     def last(self) -> Surface:
         """The snapshot that a training would go on from."""
         return self.surfaces[-1]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The covariate shift of a layer in a snapshot a row."""
+        return [
+            {
+                "layer": shift.layer,
+                "snapshot": place.label,
+                "step": place.step,
+                "l2": shift.l2,
+                "relative": shift.relative,
+                "cosine": shift.cosine,
+            }
+            for place, surface in zip(self.places, self.surfaces, strict=True)
+            for shift in surface.shift
+        ]
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: schema bncheck.landscape/1 of its JSON.

@@ -16,6 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from bncheck.cli.app import COMMANDS, build_app
+from bncheck.cli.help import headed
 from bncheck.rules.registry import RULES
 from bncheck.rules.rule import AnyRule
 
@@ -46,27 +47,29 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def _commands() -> Iterator[str]:
     yield "# Commands\n"
-    yield "Options as `--help` has them. Exit codes of every command: `0` done, nothing at or above"
-    yield "`--fail-on`; `1` findings, or no proven result to write; `2` it could not be done; `130`"
-    yield "interrupted, `143` terminated.\n"
+    yield "Options, examples and exit codes as `--help` has them.\n"
     for name in COMMANDS:
         group: Any = typer.main.get_command(build_app(name))
         yield from _command(name, group.commands[name])
 
 
-def _command(name: str, command: click.Command) -> Iterator[str]:
+def _command(name: str, command: Any) -> Iterator[str]:
     context = click.Context(command, info_name=f"bncheck {name}")
     yield f"## bncheck {name}\n"
     yield "\n\n".join(part.replace("\n", " ") for part in (command.help or "").split("\n\n")) + "\n"
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"    bncheck {name} {usage}\n"
-    yield "| option | |"
-    yield "|---|---|"
-    for parameter in command.params:
-        record = parameter.get_help_record(context)
-        if record is not None:
-            option, told = record
-            yield f"| <code>{_cell(option)}</code> | {_cell(told)} |"
+    for heading, parameters in headed(command.params):
+        records = [found for p in parameters if (found := p.get_help_record(context)) is not None]
+        if records:
+            yield f"| {heading} | |"
+            yield "|---|---|"
+            yield from (f"| <code>{_cell(name)}</code> | {_cell(told)} |" for name, told in records)
+            yield ""
+    yield "Examples:\n"
+    yield from (f"    {example}" for example in command.told.examples)
+    yield "\nExit codes:\n"
+    yield from (f"- `{code}` {meaning}" for code, meaning in command.told.exit_codes)
     yield ""
 
 

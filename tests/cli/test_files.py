@@ -146,7 +146,7 @@ def test_a_report_or_baseline_is_not_an_input(
             given = [word.replace("OUT", out) for word in options]
             _refused(folder, [*words, *given], capsys, "is also an input")
     if words[0] in ("inspect", "drift", "gate"):
-        _refused(folder, [*words, "-o", name], capsys, "is also an input")
+        _refused(folder, [*words, "--format", "json", "-o", name], capsys, "is also an input")
 
 
 @pytest.mark.parametrize("words", ARTIFACTS, ids=range(len(ARTIFACTS)))
@@ -235,7 +235,7 @@ def test_an_artifact_and_a_report_are_two_files(
 
 def test_links_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "link.onnx").symlink_to("x.pt")
-    for options in (*REPORTS, ["-o", "OUT"]):
+    for options in (*REPORTS, ["--format", "json", "-o", "OUT"]):
         given = [word.replace("OUT", "link.onnx") for word in options]
         _refused(folder, ["inspect", "y.pt", *given], capsys, "is a symbolic link to")
     for words in ARTIFACTS:

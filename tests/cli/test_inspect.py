@@ -315,7 +315,7 @@ def test_every_command_is_told_in_one_whole_line(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert run(["--help"]) == 0
-    told = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    told = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in told] == list(COMMANDS)
     assert not [line for line in told if line.endswith("...")]
 

@@ -132,6 +132,24 @@ def test_a_copy_is_said(tmp_path: Path) -> None:
     assert f"{tmp_path / 'epoch-008.pt'} is a copy of {tmp_path / 'epoch-004.pt'}" in note
 
 
+def test_several_copies_are_one_line(tmp_path: Path) -> None:
+    files = loaded()
+    files[3] = files[4] = files[5] = files[2]
+    (note,) = drift(write(tmp_path, files), DriftOptions()).notes
+    assert note.startswith("3 snapshots are copies of earlier ones, such as ")
+
+
+def test_reading_and_measuring_are_told_apart(tmp_path: Path) -> None:
+    read: list[tuple[int, int]] = []
+    measured: list[tuple[int, int]] = []
+    options = DriftOptions(
+        read=lambda *told: read.append(told), measured=lambda *told: measured.append(told)
+    )
+    drift(write(tmp_path, loaded()), options)
+    assert read == [(number, 6) for number in range(1, 7)]
+    assert measured == []
+
+
 def test_another_width_names_both_files_and_the_layer(tmp_path: Path) -> None:
     def widen(place: int, state: State) -> None:
         if place == 3:

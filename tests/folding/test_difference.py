@@ -131,6 +131,22 @@ def test_the_excuse_has_an_end() -> None:
     assert not difference.parity().holds
 
 
+def test_of_many_logits_some_are_small_by_chance() -> None:
+    """EfficientNet-B0 with random weights: the response of one of 1,000 logits to rounding is 0."""
+    exact = np.random.default_rng(4).normal(size=(2, 1000))
+    exact[:, 0] *= 1e-3
+    own, fold = exact + 2e-5, exact + 2e-5
+    own[:, 1], fold[:, 1] = exact[:, 1], exact[:, 1] * (1 + 1e-4)
+    usual, alone = Difference(1e-5, pooled=True), Difference(1e-5)
+    for difference in (usual, alone):
+        difference.add(2, [exact], [fold], [own])
+    assert usual.parity().holds
+    assert not alone.parity().holds
+    fold[:, 2] += 1e-2
+    usual.add(2, [exact], [fold], [own])
+    assert not usual.parity().holds
+
+
 def test_nan_on_one_side_only_does_not_match() -> None:
     array = np.ones((2, 3))
     array[0, 1] = np.nan
@@ -161,9 +177,9 @@ def test_a_wrong_weight_of_a_unit_that_never_opens_is_seen(monkeypatch: pytest.M
 class _Chaotic(nn.Module):
     """Behind the fold, a difference of rounding is multiplied by ten thousand."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.conv, self.norm = nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.sin(self.norm(self.conv(x)) * 1e5)
@@ -178,6 +194,64 @@ def test_a_right_fold_is_written_however_far_rounding_moves_the_outputs() -> Non
     assert result.parity.original_error > 1e-3
     assert result.parity.regions is not None
     assert result.parity.regions.max_relative_error < 1e-6
+
+
+class _Steeper(nn.Module):
+    """With three samples it amplifies rounding 300 times as much as with two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        samples = torch.ones_like(x[:, 0, 0, 0]).sum()
+        return torch.sin(self.norm(self.conv(x)) * 100 * (samples / 2) ** 14)
+
+
+def test_what_rounding_moves_is_measured_on_the_inputs_where_the_fold_differs() -> None:
+    torch.manual_seed(0)
+    result = program_fold.fold(_Steeper().eval(), (torch.randn(2, 3, 8, 8),))
+    assert result.parity is not None
+    assert result.parity.holds
+    assert result.parity.original_error > 1e-3
+
+
+def _scale_off(weight: torch.Tensor, bias: torch.Tensor) -> None:
+    weight[2] *= 1.001
+
+
+def _shift_forgotten(weight: torch.Tensor, bias: torch.Tensor) -> None:
+    bias[1] = 0
+
+
+def _exchanged(weight: torch.Tensor, bias: torch.Tensor) -> None:
+    weight[[0, 3]] = weight[[3, 0]]
+
+
+@pytest.mark.parametrize("damage", [_scale_off, _shift_forgotten, _exchanged])
+def test_a_miscompile_is_found_where_it_is_though_the_whole_shows_nothing(
+    damage: Callable[[torch.Tensor, torch.Tensor], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a ReLU that never opens in these channels, and something that amplifies rounding."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+    model = nn.Sequential(*layers, _Chaotic(4)).eval()
+    with torch.no_grad():
+        layers[1].bias.fill_(-50.0)
+    right = program_rewrite.rewrite
+
+    def wrong(program: ExportedProgram, solution: Solution) -> Rewritten:
+        folded = right(program, solution)
+        damage(*(folded.program.state_dict[f"0.{role}"].detach() for role in ("weight", "bias")))
+        return folded
+
+    monkeypatch.setattr(program_fold, "rewrite", wrong)
+    result = program_fold.fold(model, (torch.randn(2, 3, 8, 8),))
+    assert result.parity is not None
+    assert not result.parity.holds
+    assert result.parity.parts_at == "1"
+    assert result.parity.regions is not None
+    assert result.parity.regions.max_relative_error > result.parity.tolerance
 
 
 @pytest.mark.parametrize("inside", [True, False])

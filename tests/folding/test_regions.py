@@ -11,6 +11,7 @@ import torch
 from onnx import helper
 from torch import nn
 
+from bncheck.folding.onnx import cutting
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import parity as onnx_parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
@@ -116,6 +117,37 @@ def test_a_wrong_number_of_an_onnx_fold_is_found_where_it_is(
     assert not report.parity.holds
     assert report.findings[-1].layer == ["d", "bn2"][place]
     assert "report it" in report.findings[-1].fix
+
+
+def test_a_right_onnx_fold_is_written_however_far_rounding_moves_the_outputs(
+    tmp_path: Path,
+) -> None:
+    nodes = [graphs.conv(), graphs.bn("c", "d"), helper.make_node("Mul", ["d", "large"], ["e"]),
+             helper.make_node("Sin", ["e"], ["y"])]  # fmt: skip
+    weights = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6)}
+    # For each place, so that the scale and the sign are no map of channels.
+    weights["large"] = np.full((1, 1, 7, 7), 1e5, np.float32) + np.arange(7, dtype=np.float32)
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert report.folded == 1
+    assert report.parity is not None
+    assert report.parity.holds
+    assert report.parity.original_error > 1e-3
+
+
+def test_the_numbers_that_a_fold_changes_are_moved_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    right = cutting.moved
+
+    def watched(model: onnx.ModelProto, kinds: dict[str, int], step: float) -> onnx.ModelProto:
+        seen.extend(kinds)
+        return right(model, kinds, step)
+
+    monkeypatch.setattr(onnx_parity, "moved", watched)
+    test_a_right_onnx_fold_is_written_however_far_rounding_moves_the_outputs(tmp_path)
+    assert {"conv.weight", "bn.weight", "bn.running_var", "d"} <= set(seen)
 
 
 def test_the_whole_is_run_in_float64_nowhere(

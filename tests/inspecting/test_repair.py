@@ -35,7 +35,7 @@ def test_every_option_and_digit_is_in_it() -> None:
         device="cuda:1",
         metric="m.py:f1",
     )
-    line = recalibrate_command(Path("a/my net.pt"), InspectOptions("ema", 1e-5, 0.01), measuring)
+    line = recalibrate_command(Path("a/my net.pt"), InspectOptions("ema", 1e-5, 0.01, 4), measuring)
     words = shlex.split(line)
     assert words[:3] == ["bncheck", "recalibrate", "a/my net.pt"]
     assert [words[i + 1] for i, w in enumerate(words) if w == "--model-arg"] == [
@@ -49,7 +49,7 @@ def test_every_option_and_digit_is_in_it() -> None:
         "--model": "nets.py:A b", "--device": "cuda:1", "--data": "x.npz",
         "--mean": "0.485,0.456,0.406", "--std": "0.2", "--size": "32,32", "--batch-size": "16",
         "--max-samples": "100", "--metric": "m.py:f1", "--key": "ema", "--eps": "1e-05",
-        "--momentum": "0.01", "-o": "a/my net-recalibrated.pt",
+        "--momentum": "0.01", "--train-batch-size": "4", "-o": "a/my net-recalibrated.pt",
     }  # fmt: skip
 
 

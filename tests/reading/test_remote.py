@@ -244,3 +244,10 @@ def test_a_server_that_sends_without_end_is_cut_off() -> None:
         with pytest.raises(BncheckError, match="gives other bytes than were asked for"):
             bncheck.inspect(url)
         assert traffic(Remote(url))[0] <= (SAMPLES / "healthy.pt").stat().st_size + 1
+
+
+@pytest.mark.parametrize("url", ["hf://org", "hf://org/", "hf:///"])
+def test_an_owner_alone_is_no_repository(url: str) -> None:
+    with pytest.raises(BncheckError, match="write") as caught:
+        place_of(url)
+    assert "cannot be reached" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 import pytest
+from rich.console import Console
 
 from bncheck.cli import run
 from bncheck.core.findings import Finding, Severity
@@ -134,11 +136,22 @@ def test_findings_are_whole_wherever_findings_are_all_there_is() -> None:
         assert kept["evidence"] == dict(finding.evidence)
         whole = full_text(finding)
         assert "".join(cases[place].itertext()).strip().endswith(whole)
-        assert issues[place]["description"] == whole.replace("\n", "; ")
+        linked = full_text(finding, pages.page_of(finding.rule))
+        assert issues[place]["description"] == linked.replace("\n", "; ")
         if finding.severity is not Severity.INFO:
-            assert lines[place].endswith(whole.replace("\n", "%0A"))
+            assert lines[place].endswith(linked.replace("\n", "%0A"))
         for value in finding.evidence.values():
             assert str(value) in whole
+
+
+def test_every_rule_leads_to_its_page_of_the_documentation_that_is_set() -> None:
+    pages = Pages((full_document(),), docs="https://docs.example/bn")
+    wanted = "https://docs.example/bn/rules/BN101/"
+    (rule, *_) = json.loads(sarif.render(pages))["runs"][0]["tool"]["driver"]["rules"]
+    assert rule["helpUri"] == wanted
+    assert wanted in page.render(pages)
+    assert wanted in github.render(pages)
+    assert wanted in gitlab.render(pages)
 
 
 CASES = {
@@ -178,3 +191,19 @@ def test_a_page_says_which_part_of_a_file_was_taken(tmp_path: Path) -> None:
         report = tmp_path / f"report.{format_}"
         assert run(["inspect", model, "--report", f"{format_}:{report}"]) == 0
         assert "using model; --key selects another: ema (broken)" in words(report.read_text())
+
+
+def test_a_layer_found_twice_is_one_layer_and_both_are_told() -> None:
+    found = tuple(
+        Finding("BN304", "late-shift", Severity.WARNING, layer, message, f"fix {message}")
+        for layer, message in (("a", "jumps at 5"), ("a", "jumps at 9"), ("b", "jumps at 5"),
+                               ("b", "jumps at 9"))
+    )  # fmt: skip
+    document = Document("drift", "x", "suspect", Severity.WARNING, findings=found)
+    console = Console(file=io.StringIO(), width=100)
+    plain.show(console, Pages((document,)), verbose=False)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "late-shift in 2 layers" in text
+    assert "a: jumps at 5" in text
+    assert "a: jumps at 9" in text
+    assert re.search(r"likewise: b$", text, re.MULTILINE)

@@ -26,6 +26,10 @@ class Cuttable:
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._sparse = {t.values.name: t for t in model.graph.sparse_initializer}
 
+    def has(self, name: str) -> bool:
+        """Whether a value is in the outermost graph."""
+        return name in self.made or name in self._stored
+
     def entries(self, exits: Sequence[str], stops: Callable[[str], bool]) -> list[str]:
         """The values at which the way back from the exits stops."""
         return between(self.calls, exits, stops)[1]

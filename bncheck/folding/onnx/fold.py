@@ -63,7 +63,8 @@ class _Model:
         self.original = without_functions(given)
         self.sample: Named | None = None
         self._planned = decomposed(self.original)
-        self._asked = asked_sizes(inputs_of(self.original), shapes)
+        asked_sizes(inputs_of(self.original, shapes), shapes)  # raises for what contradicts it
+        self._shapes = shapes
         self._new = onnx.ModelProto()
         self._new.CopyFrom(self._planned)
         self._parts = read_model(self._new)
@@ -77,15 +78,22 @@ class _Model:
         changed = [part.proto for part, solution in pairs if solution.changes]
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
+        self._numbers = solutions[0].numbers
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions)
+        self._parts = []
+        # What a message held before stays in its memory until the whole of it goes.
+        self.result = onnx.ModelProto.FromString(self._new.SerializeToString())
+        self._new = self.result
         _check_model(self.original, self.result)
 
     def evaluate(self) -> ModelSides:
         from bncheck.folding.onnx.parity import Altered, ModelSides
 
-        altered = Altered(self._altered, self._fixed, self._regions, self._renamed, self._dtypes)
-        sides = ModelSides(self._planned, self.result, altered, self._asked, self.sample)
+        altered = Altered(
+            self._altered, self._fixed, self._regions, self._renamed, self._dtypes, self._numbers
+        )
+        sides = ModelSides(self._planned, self.result, altered, self._shapes, self.sample)
         if self._planned is not self.original:
             sides.judge_by(self.original)
         return sides

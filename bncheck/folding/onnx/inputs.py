@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,23 @@ class Input:
         return tuple(size if isinstance(size, int) else sizes[size] for size in self.shape)
 
 
-def inputs_of(model: onnx.ModelProto) -> tuple[Input, ...]:
-    """The inputs in their order. Converters write -1 and 0 for sizes that are free."""
-    return tuple(map(_input, user_inputs(model)))
+def inputs_of(
+    model: onnx.ModelProto, shapes: Sequence[InputShape] = (), sample: Named | None = None
+) -> tuple[Input, ...]:
+    """The inputs in their order. Converters write -1 and 0 for sizes that are free.
+
+    One that does not say how many axes it has gets those of `sample`, or of its shape in `shapes`,
+    and a free first axis for the number of samples.
+    """
+    inputs = tuple(map(_input, user_inputs(model)))
+    sizes = {_named(inputs, s, place).name: s.sizes for place, s in enumerate(shapes)}
+    sizes |= {name: array.shape[1:] for name, array in (sample or {}).items() if array.ndim}
+    return tuple(
+        replace(each, shape=(f"{each.name}.0", *sizes[each.name]), ranked=True)
+        if not each.ranked and each.name in sizes
+        else each
+        for each in inputs
+    )
 
 
 def _input(info: onnx.ValueInfoProto) -> Input:

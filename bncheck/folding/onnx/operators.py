@@ -114,13 +114,15 @@ class BatchNormalization(OpRun):
         spatial=None, is_test=None, consumed_inputs=None,
     ):  # fmt: skip
         trains = bool(training_mode) or len([name for name in self.onnx_node.output if name]) > 1
-        sizes = (1, -1) + (1,) * (x.ndim - 2)
+        sizes, axes = (1, -1) + (1,) * (x.ndim - 2), (0, *range(2, x.ndim))
+        if spatial == 0:  # opset 8 and before: statistics for each place
+            sizes, axes = (1, *x.shape[1:]), (0,)
         old = mean, var
         if trains:
-            axes = tuple(i for i in range(x.ndim) if i != 1)
             mean, var = x.mean(axes), x.var(axes)
-        factor = scale / np.sqrt(var + (1e-5 if epsilon is None else epsilon))
-        y = (x - mean.reshape(sizes)) * factor.reshape(sizes) + b.reshape(sizes)
+        deviation = np.sqrt(var + (1e-5 if epsilon is None else epsilon))
+        y = (x - mean.reshape(sizes)) * (scale.reshape(sizes) / deviation.reshape(sizes))
+        y = y + b.reshape(sizes)
         if not trains:
             return (y,)
         keep = 0.9 if momentum is None else momentum

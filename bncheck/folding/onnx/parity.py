@@ -13,7 +13,7 @@ from onnx.numpy_helper import to_array
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import Named, Sizes, inputs_of, invented, sizes_of
+from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of, invented, sizes_of
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
@@ -23,6 +23,7 @@ from bncheck.folding.regions import dependent
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.subject.inputs import InputShape
 
 _SEED = 20260
 _KINDS = {name: kind for kind, name in FLOATS.items()}
@@ -38,8 +39,8 @@ class Altered:
     """What a fold does to the outermost graph.
 
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
-    `regions` say what each region makes, `renamed` which values have another name in the fold, and
-    `dtypes` are those of floating values.
+    `regions` say what each region makes, `renamed` which values have another name in the fold,
+    `dtypes` are those of floating values, and `numbers` the stored ones that the fold changes.
     """
 
     values: frozenset[str]
@@ -47,6 +48,7 @@ class Altered:
     regions: Sequence[Sequence[str]]
     renamed: Mapping[str, str]
     dtypes: Mapping[str, str]
+    numbers: Sequence[str] = ()
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -72,20 +74,21 @@ class ModelSides:
         original: onnx.ModelProto,
         folded: onnx.ModelProto,
         altered: Altered,
-        asked: Sizes | None = None,
+        shapes: Sequence[InputShape] = (),
         sample: Named | None = None,
     ) -> None:
         self.examples: Sequence[Named] = ()
         dtypes = floating_dtypes(original)
         self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
         self._altered = altered
-        self._inputs = inputs_of(original)
+        self._inputs = inputs_of(original, shapes, sample)
         # Samples of the user's tell all sizes but the batch, which is varied.
         self._asked = {
-            **(asked or {}),
+            **asked_sizes(self._inputs, shapes),
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
-        self._judge: Run | None = None
+        self._judge: onnx.ModelProto | None = None
+        self._open: tuple[str, Run] | None = None
         self._parts: dict[tuple[int, bool], _Part] = {}
         self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
@@ -97,13 +100,16 @@ class ModelSides:
         self.regions = [region for region in compared if region]
         self._last: tuple[Named, Sequence[Any]] | None = None
 
-    @cached_property
-    def _fold(self) -> Run:
-        return runner(self._new.model)
+    def _run(self, which: str, model: onnx.ModelProto, inputs: Named) -> Sequence[Any]:
+        """By the runtime, in which one model is open at a time: each takes twice its weights."""
+        if self._open is None or self._open[0] != which:
+            self._open = None
+            self._open = which, runner(model)
+        return self._open[1](inputs)
 
     def judge_by(self, model: onnx.ModelProto) -> None:
         """Let the outputs of this model be those of the original."""
-        self._judge = runner(model)
+        self._judge = model
 
     @cached_property
     def _entries(self) -> list[list[str]]:
@@ -124,17 +130,11 @@ class ModelSides:
         known.update(output.name for output in self._original.model.graph.output)
         return [name for name in dict.fromkeys(names) if name not in known]
 
-    @cached_property
-    def _watching(self) -> Run:
+    def _watching(self, inputs: Named) -> Sequence[Any]:
         with showing(self._original.model, self._watched) as model:
-            run = runner(model)
-
-        def watching(inputs: Named) -> Sequence[Any]:
-            results = run(inputs)
-            self._last = inputs, results
-            return results
-
-        return watching
+            results = self._run("watched", model, inputs)
+        self._last = inputs, results
+        return results
 
     @cached_property
     def _found(self) -> Found | RefusedError:
@@ -165,7 +165,11 @@ class ModelSides:
         """The original as written. Raises RefusedError."""
         try:
             results = self._taken(inputs)
-            own = results[: self._outputs] if self._judge is None else self._judge(inputs)
+            own = (
+                results[: self._outputs]
+                if self._judge is None
+                else self._run("judge", self._judge, inputs)
+            )
         except (RuntimeError, ValueError) as error:
             if isinstance(error, NotImplementedError):
                 raise
@@ -188,16 +192,18 @@ class ModelSides:
         inner = self._altered.values & self._original.made & self._changing
         ends = (name for region in self.regions for name in region)
         read = (name for entries in self._entries for name in entries)
-        known = self._altered.dtypes
-        names = [name for name in dict.fromkeys((*read, *ends, *inner)) if name in known]
-        kinds = {name: _KINDS[known[name]] for name in names}
+        known = {n: _KINDS[d] for n, d in self._altered.dtypes.items() if d in _KINDS}
+        stored = filter(self._original.has, self._altered.numbers)
+        names = dict.fromkeys((*read, *ends, *inner, *stored))
+        kinds = {name: known[name] for name in names if name in known}
+        self._open = None
         run = runner(moved(self._original.model, kinds, self.epsilon))
         while True:
             yield _floats(run(inputs))
 
     def folded(self, inputs: Named) -> Sequence[Output]:
         """The fold as written."""
-        return _floats(self._fold(inputs))
+        return _floats(self._run("fold", self._new.model, inputs))
 
     def enough(self, region: int, values: Values) -> Values:
         """What a region reads, and no more of it than shows what it does."""

@@ -70,12 +70,13 @@ def find(inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:
             refused = refused or "its outputs are empty"
         tried.append(sizes)
     names = _tried(inputs, asked, tried)
-    hint = "give --input NAME=SIZES for every input, or --data with samples for it"
     vague = [given.name for given in inputs if not given.ranked]
     if vague:
         names = f"it does not say how many axes its input {vague[0]} has: "
-        hint = "give --data with samples for it"
-    raise RefusedError(f"{names}{refused}", hint if names else "")
+    # Where the number of samples alone is free, the sizes are not what it refuses.
+    sized = vague or any(n not in asked and n not in batch_axes(inputs) for n in free_axes(inputs))
+    hint = "give --input NAME=SIZES for every input, or --data with samples for it"
+    raise RefusedError(f"{names}{refused}", hint if sized else "")
 
 
 def _with_ties(found: Found, inputs: Sequence[Input], asked: Sizes, run: Run) -> Found:

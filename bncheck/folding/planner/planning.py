@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from bncheck.core.timing import timed
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.absorbing import with_plain_weight
 from bncheck.folding.planner.backwards import pull
@@ -36,6 +37,7 @@ from bncheck.graph.dataflow import Graph
 Move: TypeAlias = Callable[[Draft, Moving, bool], Step]
 
 
+@timed("planning the fold")
 def plan(
     graph: Graph,
     keep: Sequence[str] = (),

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.timing import timed
 from bncheck.folding.program.sizes import fixed_size
 from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.from_module import quiet
@@ -76,6 +77,7 @@ def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:
         ) from None
 
 
+@timed("exporting the program")
 def _export(model: nn.Module, inputs: tuple[Any, ...], shapes: Any) -> ExportedProgram:
     with usercode.exporting(), quiet(), torch.no_grad():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -31,6 +32,9 @@ from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.program.read import read_program
 from bncheck.rules.folding import not_folded, parity_failure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Folding:
@@ -60,8 +64,18 @@ class Folding:
         """The report as plain data."""
         return self.report.to_dict()
 
+    def to_pandas(self) -> pd.DataFrame:
+        """A normalisation a row. Raises BncheckError where pandas is not installed."""
+        return self.report.to_pandas()
 
-@dataclass(frozen=True)
+    def __repr__(self) -> str:
+        return repr(self.report).replace(type(self.report).__name__, type(self).__name__, 1)
+
+    def _repr_html_(self) -> str | None:
+        return self.report._repr_html_()
+
+
+@dataclass(frozen=True, repr=False)
 class FoldResult(Folding):
     """A folded program, and the report about it."""
 

@@ -50,6 +50,7 @@ class ProgramSides:
         self._generator = torch.Generator().manual_seed(_SEED)
         self._inputs = user_inputs(original)
         self._twins, self._altered = folded.twins, solution.plan.altered
+        self._numbers = solution.numbers
         self._old, self._new = Cuttable(planned), Cuttable(folded.program)
         self._names = [node.name for node in user_inputs(planned)]
         self._changing = dependent(self._old.calls, self._names, constants_of(solution))
@@ -118,7 +119,7 @@ class ProgramSides:
 
     def moved(self, inputs: Flat) -> Iterator[Sequence[Output]]:
         """The original with all values in and around regions off by a unit in the last place."""
-        names = self._altered | self._around
+        names = self._altered | self._around | set(self._numbers)
         generator = np.random.default_rng(_SEED)
 
         def change(node: Node, value: Any) -> Any:

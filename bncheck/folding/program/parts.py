@@ -62,7 +62,7 @@ class _Part:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PartsResult(Folding):
     """A model whose parts are folded: the model with these parts exchanged, and the report."""
 

@@ -17,6 +17,7 @@ TEMPLATE: Final = """\
 fail-on = "error"              # or "warning", "never"
 # ignore = ["BN109"]           # rules to ignore; `bncheck rule --all` lists them
 # baseline = "bncheck-baseline.json"   # known findings; made with --write-baseline
+# docs-url = "https://..."     # your copy of the documentation, which reports link to
 
 # [tool.bncheck.severity]
 # BN105 = "error"

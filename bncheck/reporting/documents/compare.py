@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bncheck.core.findings import Severity
 from bncheck.reporting.document import Document, Fact
-from bncheck.reporting.documents.parity import levels_table, sentence
+from bncheck.reporting.documents.parity import errors, levels_table, sentence
 from bncheck.shipping.report import CompareReport
 
 
@@ -24,5 +24,6 @@ def document(report: CompareReport, _path: str = "") -> Document:
         tuple(map(Fact, facts)),
         report.findings,
         (levels_table(report.proof),),
+        tuple(errors(report.proof)),
         path=report.second,
     )

@@ -15,6 +15,7 @@ from bncheck.reading.record_snapshot import BATCH_PART
 from bncheck.reporting import heat
 from bncheck.reporting.document import Detail, Document, Fact, Table, standing_of
 from bncheck.reporting.documents.movement import figures, settled_at, variance_sparks
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name, visible
 from bncheck.series.movement import Basis, Movement
 
@@ -156,7 +157,7 @@ def _tables(report: DriftReport) -> Iterator[Table]:
         variance_sparks(movement),
         strict=True,
     )
-    yield Table("Layers", columns, tuple(rows), columns[2:4], detail=Detail.NEVER)
+    yield Table("Layers", columns, tuple(rows), columns[2:4], W2_IS, detail=Detail.NEVER)
     places = heat.chosen(len(labels), _COLUMNS)
     yield Table(
         "W2 to the reference",

@@ -10,7 +10,7 @@ from bncheck.core.words import count
 from bncheck.folding.result import FoldReport
 from bncheck.reporting.document import Detail, Document, Fact, Table
 from bncheck.reporting.documents.fold import counted, decisions_table
-from bncheck.reporting.documents.parity import levels_table, sentence
+from bncheck.reporting.documents.parity import errors, levels_table, sentence
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sides import Port
 
@@ -28,6 +28,7 @@ def document(report: ExportReport, path: str) -> Document:
         tuple(map(Fact, _facts(report))),
         report.findings,
         tuple(_tables(report)),
+        () if report.proof is None else tuple(errors(report.proof)),
         notes=report.notes,
     )
 

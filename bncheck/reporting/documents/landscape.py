@@ -21,7 +21,7 @@ _CURVES: Final = 8  # snapshots drawn one by one
 _SHARPER: Final = 1.5
 
 
-def document(report: LandscapeReport) -> Document:
+def document(report: LandscapeReport, _path: str = "") -> Document:
     """One document for all snapshots."""
     return Document(
         "landscape",

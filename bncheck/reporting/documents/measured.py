@@ -13,11 +13,13 @@ from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
 from bncheck.reporting.documents.clouds import clouds
 from bncheck.reporting.figures import Bar, Bars, Columns, Figure
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name, visible
 
 if TYPE_CHECKING:
     from bncheck.core.thresholds import Thresholds
     from bncheck.measuring.features import InputFeatures
+    from bncheck.measuring.histogram import Shape
     from bncheck.measuring.measurement import MeasuredLayer, Measurement
     from bncheck.measuring.results import Comparison
 
@@ -45,10 +47,11 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         return
     limits = measurement.thresholds
     yield Fact(
-        f"{text}: largest W2 {measurement.w2:.2f} at {layer_name(worst.layer.name)} "
+        f"{text}: largest W2 {limits.written(measurement.w2)} at {layer_name(worst.layer.name)} "
         f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f})",
         tone=limits.severity(measurement.w2),
     )
+    yield Fact(W2_IS, quiet=True)
     if measurement.comparison is not None:
         yield from _results(measurement.comparison)
     if measurement.samples < 256:
@@ -164,6 +167,9 @@ def details(measurement: Measurement) -> Iterator[Fact]:
         shown = c is not None and c.gain >= _WORTH_SAYING
         detail = Detail.ALWAYS if shown else Detail.VERBOSE
         yield Fact(_features(measurement.features), "input", detail=detail)
+    shapes = {m.layer.name: m.shape for m in measurement.layers if m.shape is not None}
+    if shapes:
+        yield Fact(_shapes(shapes), "histograms")
     for m in measurement.layers:
         if m.shape is not None:
             yield Fact(
@@ -173,6 +179,20 @@ def details(measurement: Measurement) -> Iterator[Fact]:
                 f"shape of {visible(m.layer.name)}",
                 detail=Detail.VERBOSE,
             )
+
+
+def _shapes(shapes: Mapping[str, Shape]) -> str:
+    """What the histograms of --shape say of all layers together."""
+    odd = {name: int(shape.odd.sum()) for name, shape in shapes.items()}
+    outliers = sum(int(shape.outliers.sum()) for shape in shapes.values())
+    total = sum(shape.odd.size for shape in shapes.values())
+    most = max(odd, key=lambda name: odd[name] / max(shapes[name].odd.size, 1))
+    where = f", most in {layer_name(most)} ({odd[most]} of {shapes[most].odd.size})"
+    return (
+        f"{sum(odd.values()):,} of {count(total, 'channel')} are further from a normal "
+        f"distribution than mean and variance explain{where if odd[most] else ''}; {outliers:,} "
+        "with outliers"
+    )
 
 
 def figures(measurement: Measurement) -> Iterator[Figure]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from bncheck.reporting.document import Table
+from bncheck.reporting.figures import Bar, Bars
 from bncheck.shipping.proof import AS_WRITTEN, FLOAT64, LevelParity, Proof
 from bncheck.shipping.report import Latency
+
+_OUTPUTS: Final = 20  # bars of one way to run it
 
 
 def sentence(proof: Proof) -> str:
@@ -47,6 +52,24 @@ def levels_table(proof: Proof, latency: Sequence[Latency] = ()) -> Table:
             )
         rows.append(tuple(cells))
     return Table("Parity", columns, tuple(rows), columns[1:])
+
+
+def errors(proof: Proof) -> Iterator[Bars]:
+    """The error of each output by the way to run it; nothing where all is exact."""
+    limit = Bar("tolerance", proof.tolerance, marked=True)
+    groups = []
+    for level in proof.levels:
+        found = [(name, error) for name, error in level.outputs.items() if 0 < error < math.inf]
+        if found:
+            bars = (*(Bar(name, error) for name, error in found[:_OUTPUTS]), limit)
+            groups.append((f"run by {_name(level.level)}", bars))
+    if groups and proof.tolerance > 0:
+        yield Bars(
+            "How far each output is from the original",
+            "The largest relative error of a channel, for each way to run the file. An output that "
+            "is exact is not drawn.",
+            tuple(groups),
+        )
 
 
 def _name(level: str) -> str:

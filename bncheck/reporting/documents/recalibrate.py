@@ -9,6 +9,7 @@ from bncheck.core.words import count
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.reporting.document import Document, Fact, Table
 from bncheck.reporting.documents.measured import side_by_side, unmeasured, worst_places
+from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import visible
 
 #: Layers shown without --verbose: those that were worst.
@@ -44,7 +45,7 @@ def _table(report: RecalibrationReport) -> Table:
     brief = worst_places([report.before.get(name) or 0.0 for name in report.layers], _ROWS)
     columns = ("layer", "W2 before", "after")
     return Table(
-        "W2", columns, rows, columns[1:], brief=brief,
+        "W2", columns, rows, columns[1:], W2_IS, brief=brief,
         rest=f"and {len(rows) - _ROWS} with a smaller error (--verbose)",
     )  # fmt: skip
 

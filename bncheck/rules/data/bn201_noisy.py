@@ -27,9 +27,10 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     k of at most 0.6 for all layers predicts at least 75 % of what their variances deviate by: with
     L_l = sum (ln sigma_r - ln sigma)^2 and U_l = sum Var q_i / 4 sigma^4 over a layer's channels
     and k = sum L / sum U, sum_l min(L_l, k U_l) / sum_l L_l. Behind the first layer means are off
-    by less than that (each batch is normalised by itself in training, so
-    batches cannot move them; BN202 otherwise), and the variances are not too large in most
-    channels. With labels, measured statistics restore the results: noise took nothing else away.
+    by less than that (each batch is normalised by itself in training, so batches cannot move them;
+    BN202 otherwise), those of the first layer in units of noise by 1/64 to 8 times what its
+    variances are, and variances are not too large, or too small, in nearly all channels. With
+    labels, measured statistics restore the results: noise took nothing else away.
 
     Fix: recalibrate; train with momentum 0.1 or less, larger batches, SyncBatchNorm or GroupNorm.
     """

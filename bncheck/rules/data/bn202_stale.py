@@ -9,6 +9,7 @@ import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
+from bncheck.measuring.results import Direction
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import measured, stored
@@ -30,10 +31,10 @@ def stale(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
 
     Criterion: W2 from 0.20 (warning) or 0.40 (error), and in the batch cascade most layers deviate
     by themselves, the median by at least 0.06, and behind the first layer in their means more than
-    in their variances, each in units of one image's noise (k_mean > min(k_var, 0.6), see BN201): a
-    mean there is W E + b of a normalised input, which batches and data hardly move and other
-    weights do. The statistics still resemble those of these weights (correlation over channels
-    from 0.5).
+    in their variances, each in units of one image's noise (k_mean > min(1.5 k_var, 0.6), see
+    BN201): a mean there is W E + b of a normalised input, which batches and data hardly move and
+    other weights do. The statistics still resemble those of these weights (correlation over
+    channels from 0.5), and measured ones do not leave poor results as poor.
 
     Fix: recalibrate; for averaged weights, average the buffers too or update them at the end
     (torch.optim.swa_utils.update_bn).
@@ -59,6 +60,8 @@ def _is_stale(network: MeasuredNetwork) -> bool:
         return False
     if not network.of_other_weights or network.stem_alone:
         return False
+    if network.both_poor and network.direction is Direction.SAME:
+        return False  # measuring would restore the results
     alike = [resemblance(m) for m in network.layers if network.is_off(m)]
     return float(np.median(alike)) >= _ALIKE
 

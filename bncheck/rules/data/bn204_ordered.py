@@ -57,7 +57,7 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
 
 def _of_runs(network: MeasuredNetwork) -> BatchKinds | None:
     """What other batches would leave, measured by running them."""
-    if network.stem.classes and not network.of_other_weights:
+    if network.stem.classes:
         for predicted in (batches_of_one_kind, batches_of_some_kinds):
             found = predicted(network)
             if found is not None and network.whole_share(found.shares) >= LEAST:

@@ -37,6 +37,7 @@ FORMS: Final[tuple[tuple[str, Form], ...]] = (
     ("the sign of the means is turned", lambda m, v: (-m, v)),
     ("mean and variance are exchanged", lambda m, v: (v, m)),
     ("mean and variance are exchanged, without signs", lambda m, v: (v, np.abs(m))),
+    ("the variances end at 65504, as half precision does", lambda m, v: (m, np.minimum(v, 65504))),
 )
 #: A factor this near 1 is not another unit; one this far is not a unit in use.
 _LEAST_FACTOR: Final = 1.15
@@ -67,12 +68,11 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     network then fails in eval() only, like one whose statistics were lost.
 
     Criterion: with mu and s^2 what the layer sees, the stored (mean, variance) are (mu, s),
-    (mu, s^4), (mu, 1/s), (mu, 1/s^2), (-mu, s^2), (s^2, mu) or (mu, c s^2) with one c for the
-    layer, and that form explains at least 75 % of the layer's deviation (share, `explained` in the
-    evidence) in at least 80 % of the layers that deviate, or 97 % of that of a few, and
-    leaves at most 3 % or an RMS error of 0.06. Means are
-    called moved where they deviate and the variances are right to within the
-    noise of running averages.
+    (mu, s^4), (mu, 1/s), (mu, 1/s^2), (mu, min(s^2, 65504)), (-mu, s^2), (s^2, mu) or (mu, c s^2)
+    with one c for the layer, and that form explains at least 75 % of its deviation (`explained` in
+    the evidence) in at least 80 % of the layers that deviate, or 97 % of that of a few; a power of
+    the variance leaves at most 3 % or an RMS error of 0.06. Means are called moved where they
+    deviate and the variances are right to within the noise of running averages.
 
     Fix: convert the numbers where they come from, or recalibrate, which measures them anew.
     """
@@ -87,7 +87,7 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     moved = {m.layer.name: _moved_means(m) for m in network.layers}
     yield from _claim(
         self, network, "the means are moved, and the variances are right: a bias before the layer "
-        "was lost or added", moved, 4.0,
+        "was lost or added", moved, float(network.stem.layer.channels),
     )  # fmt: skip
 
 
@@ -121,8 +121,9 @@ def _form_share(network: MeasuredNetwork, m: MeasuredLayer, form: Form) -> float
     explained = share(m, *predicted)
     if explained < LEAST or not _most_channels(m, *predicted):
         return 0.0
-    if explained < _CERTAIN and residual(m, *predicted) > _LEFT:
-        return 0.0
+    kept = np.array_equal(predicted[0], measured(m)[0])
+    if kept and explained < _CERTAIN and residual(m, *predicted) > _LEFT:
+        return 0.0  # a power of the variance is nearly a factor where variances are alike
     if m is network.stem and network.stem_alone and explained < _CERTAIN:
         return 0.0
     mean, var = measured(m)
@@ -130,8 +131,12 @@ def _form_share(network: MeasuredNetwork, m: MeasuredLayer, form: Form) -> float
 
 
 def _most_channels(m: MeasuredLayer, mean: Floats, var: Floats) -> bool:
-    """Whether half of the channels come nearer, not a few that are far off."""
-    before, after = error(m, *measured(m)), error(m, mean, var)
+    """Whether half of the channels that the form changes come nearer, and not a few alone."""
+    seen_mean, seen_var = measured(m)
+    changed = (mean != seen_mean) | (var != seen_var)
+    if not changed.any():
+        return False
+    before, after = error(m, seen_mean, seen_var)[changed], error(m, mean, var)[changed]
     return float(np.median(after)) <= (1 - LEAST) * float(np.median(before))
 
 

@@ -15,7 +15,7 @@ def harmless(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
 
     A network that was fine-tuned with its norms in eval() has weights that fit these very numbers;
     so may one whose statistics belong to other weights. Labels cannot tell the two apart where both
-    serve as well, unless the loss does (by three standard errors and a tenth of it).
+    serve as well.
 
     Criterion: W2 from 0.20, no explanation predicts it, and with labels or --metric the results
     with running and with measured statistics are equal within chance. Information where they differ

@@ -29,6 +29,8 @@ _EACH: Final = 0.5
 _MOVED: Final = 0.04
 #: kappa / B of momentum 0.9 and batches of 2, with room for scatter.
 _BEYOND_NOISE: Final = 0.6
+#: Both are estimates, each with the scatter of a layer's independent channels.
+_APART: Final = 1.5
 #: Layers agree with what they see below this W2.
 _AGREES: Final = 0.10
 #: An accuracy from which nothing can be wrong with the data that matters.
@@ -141,10 +143,10 @@ class MeasuredNetwork:
     def of_other_weights(self) -> bool:
         """Whether means behind the first layer are off as batches cannot move them.
 
-        By more than the variances, in units of noise, or by more than any noise.
+        By clearly more than the variances, in units of noise, or by more than any noise.
         """
         behind = [
-            found.by_means > min(found.by_variances, _BEYOND_NOISE)
+            found.by_means > min(_APART * found.by_variances, _BEYOND_NOISE)
             for m, found in zip(self.layers[1:], self.implied[1:], strict=True)
             if m.batch is not None and m.batch.w2 >= _MOVED
         ]
@@ -232,27 +234,20 @@ class MeasuredNetwork:
         c = self.measurement.comparison
         if c is None or c.gain is None or c.leaning is Direction.BETTER:
             return False
-        return c.gain <= -1 or c.leaning is Direction.WORSE
+        return c.gain <= -1
 
     @property
     def usual_scale(self) -> bool:
         """Whether the inputs have about mean 0 and standard deviation 1, as most trainings do."""
-        features = self.measurement.features
-        if features is None:
+        if self.measurement.reruns is None:
             return False
-        mean, sd = float(np.mean(features.mean)), float(np.sqrt(np.mean(features.sd**2)))
+        mean, sd = self.measurement.reruns.input_scale()
         return abs(mean) < _CENTRED * max(sd, 1e-12) and _SCALES[0] < sd < _SCALES[1]
 
     @property
     def direction(self) -> Direction:
         """What measured statistics do to the results."""
         return self.measurement.direction
-
-    @property
-    def leaning(self) -> Direction:
-        """The direction, and where accuracies are equal that of the loss."""
-        c = self.measurement.comparison
-        return c.leaning if c else Direction.UNKNOWN
 
     @property
     def trained_like_this(self) -> bool:

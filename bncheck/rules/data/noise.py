@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 #: W2^2 of a layer is scattered about its expectation; beyond this factor it is no noise.
 _SCATTER: Final = 2.5
+#: Nothing is normalised before the first layer, so chance moves its means as much as its variances,
+#: in units of noise. Means of one independent channel (brightness) are scattered like chi^2 of one
+#: degree: below 1/64 in 10 %, above 8 in 0.5 % of cases.
+_FIRST_LEAST: Final = 64.0
+_FIRST_MOST: Final = 8.0
 _FEW_LAYERS: Final = 3
 #: kappa / B of momentum 0.9 and batches of 2.
 _LARGEST: Final = 0.6
 #: Running variances that are too large in most channels of most layers are not chance; too small
 #: ones may be: the variance of a few images is, on the median, too small.
 _SIGN: Final = 0.7
+#: ... but not in nearly all: of noise the logarithms have a mean of about minus their mean square.
+_SIGN_LEAST: Final = -1.0
 
 
 def is_noise(network: MeasuredNetwork) -> bool:
@@ -29,14 +36,28 @@ def is_noise(network: MeasuredNetwork) -> bool:
         return False
     by_variances = np.array([found.by_variances for found in network.implied])
     signs = np.array([found.sign for found in network.implied])
-    if float(np.median(signs)) > _SIGN or network.of_other_weights:
+    sign = float(np.median(signs))
+    if sign > _SIGN or network.of_other_weights:
         return False
-    if float(by_variances.max()) <= _expected(network) * _SCATTER:
+    as_expected = float(by_variances.max()) <= _expected(network) * _SCATTER
+    told = network.measurement.train_batch_size is not None
+    if as_expected and told:
+        return True
+    if sign < _SIGN_LEAST or not _first_alike(network):
+        return False
+    if as_expected:
         return True
     if all(m.layer.momentum.value is None and m.layer.batches for m in network.layers):
         return False  # a cumulative average has a long memory, of weights that are gone
     alike = float(by_variances.max()) <= _LARGEST and noise_share(network) >= LEAST
     return len(by_variances) >= _FEW_LAYERS and alike
+
+
+def _first_alike(network: MeasuredNetwork) -> bool:
+    """Whether the first layer's means are as noisy as its variances, where it deviates."""
+    first = network.implied[0]
+    least, most = first.by_variances / _FIRST_LEAST, first.by_variances * _FIRST_MOST
+    return not network.is_off(network.stem) or least <= first.by_means <= most
 
 
 def noise_share(network: MeasuredNetwork) -> float:

@@ -39,6 +39,18 @@ def test_the_second_operand_lies_along_the_axis_that_is_said(kind: str, right: A
     np.testing.assert_array_equal(_run(node, 6, X, s=y), right(X, y[:, None]))
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (12,)])
+@pytest.mark.parametrize("opset", [6, 8])
+def test_a_norm_may_have_statistics_for_each_place(opset: int, shape: tuple[int, ...]) -> None:
+    stored = {n: np.linspace(k, 9, 12, dtype=np.float32) for k, n in enumerate("smbv", 1)}
+    given: dict[str, Any] = {"spatial": 0} | ({"is_test": 1} if opset == 6 else {})
+    node = helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], **given)
+    scale, bias, mean, var = (stored[name].reshape(3, 4) for name in "sbmv")
+    right = (X - mean) / np.sqrt(var + 1e-5) * scale + bias
+    shaped = {name: numbers.reshape(shape) for name, numbers in stored.items()}
+    np.testing.assert_allclose(_run(node, opset, X, **shaped), right, rtol=1e-5)
+
+
 def test_without_an_axis_it_lies_along_the_last_ones() -> None:
     y = np.array([1, 2, 4, 8], np.float32)
     node = helper.make_node("Mul", ["x", "s"], ["y"], broadcast=1)

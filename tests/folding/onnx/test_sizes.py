@@ -82,6 +82,54 @@ def test_data_tells_the_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["parity"]["batches"] == [2, 3, 5]
 
 
+def _one_norm(path: Path, dims: Sequence[Any] | None, places: tuple[int, ...] = ()) -> str:
+    """A BatchNorm of opset 8, with statistics for each of so many places if there are any."""
+    weights = {key: np.abs(numbers) + 0.1 for key, numbers in graphs.norm(3).items()}
+    for key, numbers in weights.items() if places else ():
+        weights[key] = np.broadcast_to(numbers[:, None, None], (3, *places)).copy()
+    attributes: dict[str, Any] = {"spatial": 0} if places else {}
+    node = graphs.bn("x", "y", **attributes)
+    model = graphs.model([node], weights, dims or (), opset=8, ir=4)
+    if dims is None:
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    return str(path)
+
+
+_KINDS_OF_NORM: list[tuple[Sequence[Any] | None, tuple[int, ...]]] = [
+    (("N", 3, "H", "W"), (5, 7)), (None, ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dims", "places"), _KINDS_OF_NORM)
+@pytest.mark.parametrize("way", ["--input", "--data"])
+def test_sizes_that_nothing_tells_can_be_given(
+    dims: Sequence[Any] | None, places: tuple[int, ...], way: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Of statistics for each place, and of an input that does not say how many axes it has."""
+    pytest.importorskip("onnxruntime")
+    path = _one_norm(tmp_path / "net.onnx", dims, places)
+    np.save(tmp_path / "x.npy", graphs.numbers(6, 3, 5, 7))
+    given = {"--input": "3,5,7", "--data": str(tmp_path / "x.npy")}[way]
+    assert run(["compare", path, path]) == 2
+    said = capsys.readouterr().err
+    assert "--input NAME=SIZES" in said
+    assert "--data" in said
+    assert run(["compare", path, path, way, given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["levels"][0]["reference"] == "float64"
+
+
+def test_where_no_size_is_open_none_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Statistics for places that its input does not have."""
+    path = _one_norm(tmp_path / "net.onnx", ("N", 3, 5, 7), (4, 4))
+    assert run(["compare", path, path]) == 2
+    assert "--input" not in capsys.readouterr().err
+
+
 def test_what_was_tried_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["h"]), graphs.conv("h"),
              graphs.bn("c", "y")]  # fmt: skip

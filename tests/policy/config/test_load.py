@@ -213,7 +213,19 @@ def test_without_a_configuration_nothing_heavy_is_imported(tmp_path: Path) -> No
 def test_an_address_of_the_documentation_steers_no_log(address: str, tmp_path: Path) -> None:
     file = tmp_path / "pyproject.toml"
     file.write_text(f'[tool.bncheck]\ndocs-url = "{address}"\n')
-    found = load(file)
+    found = load(file, isolated=False)
     assert found is not None
     with pytest.raises(BncheckError, match="plain characters"):
         _ = found.policy
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "file:///etc", "//x", "docs", ""])
+def test_only_an_address_is_the_documentation_s(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "pyproject.toml"
+    file.write_text(f"[tool.bncheck]\ndocs-url = {url!r}\n")
+    with pytest.raises(BncheckError, match="https://"):
+        _ = load(file, isolated=False).policy  # type: ignore[union-attr]
+    file.write_text('[tool.bncheck]\ndocs-url = "https://docs.example/"\n')
+    found = load(file, isolated=False)
+    assert found is not None
+    assert found.policy.docs_url == "https://docs.example/"

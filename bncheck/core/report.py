@@ -1,0 +1,61 @@
+"""What every command's report is beside its data: three lines, a page in a notebook, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from bncheck.core.errors import BncheckError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Views(Protocol):
+    """What people see of a report: `bncheck.reporting.notebook`."""
+
+    def lines(self, report: Any) -> str:
+        """Three lines."""
+
+    def fragment(self, report: Any) -> str | None:
+        """HTML; None where a library for it is missing."""
+
+
+class Report:
+    """A report of a command. Those below are frozen dataclasses with `findings`."""
+
+    __slots__ = ()
+
+    #: The command that makes such a report.
+    command: ClassVar[str]
+    #: Set by the package itself: reports know nothing of how they are shown.
+    views: ClassVar[Callable[[], Views]]
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data: that of the command's JSON."""
+        raise NotImplementedError
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What `to_pandas` makes a table of: a layer a row, where there are layers."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The layers as rows; numbers within numbers are columns such as running_var.max.
+
+        Raises BncheckError where pandas is not installed.
+        """
+        from bncheck.core.extras import need
+
+        need("pandas")
+        import pandas as pd
+
+        return pd.json_normalize(self.rows())
+
+    def __repr__(self) -> str:
+        try:
+            return type(self).views().lines(self)
+        except BncheckError as error:  # a file that has gone since
+            return f"<{type(self).__name__}: {error}>"
+
+    def _repr_html_(self) -> str | None:
+        return type(self).views().fragment(self)
