@@ -40,6 +40,12 @@ def compare(
     *,
     input_: InputOption = None,
     key: KeyOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="NAME", help="Of the model, this submodule alone (as `export` does)."
+        ),
+    ] = None,
     tolerance: ToleranceOption = None,
     policy_options: PolicyOptions,
     given: ModelOptions,
@@ -60,7 +66,8 @@ def compare(
     paths = (place(first), place(second))
     check_files(paths, (), tally, delivery, given)
     with whole(paths[0]) as (one, _), whole(paths[1]) as (other, note), console.status() as say:
-        request = CompareRequest(one, other, given.parts(), tuple(input_ or ()), key, tolerance)
+        inputs = tuple(input_ or ())
+        request = CompareRequest(one, other, given.parts(), inputs, key, tolerance, part)
         done = tally.count(run(request, note, say))
     delivery.deliver(said(done.to_dict, lambda: document(done)), tally)
     return tally.finish(done.findings)

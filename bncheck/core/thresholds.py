@@ -25,6 +25,12 @@ class Thresholds:
             return Severity.ERROR
         return Severity.WARNING if w2 >= self.w2_warning else None
 
+    def written(self, w2: float) -> str:
+        """A W2 in digits that stand on its own side of the limits: 0.197 where that is fine."""
+        texts = [f"{w2:.{digits}f}" for digits in (2, 3, 4, 5)]
+        true = [text for text in texts if self.severity(float(text)) is self.severity(w2)]
+        return true[0] if true else f"{w2!r}"
+
 
 DEFAULT: Final = Thresholds()
 

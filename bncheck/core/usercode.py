@@ -98,12 +98,13 @@ def call(function: object, arguments: Sequence[str], spec: str, option: str) -> 
     assert callable(function)
     keywords = parse_arguments(arguments)
     check_call(function, keywords, f"{option} {spec}")
-    with running(f"{option} {spec}"), importable(spec.rpartition(":")[0]):
+    todo = f"check {option}-arg, or fix it there" if keywords else "fix it there"
+    with running(f"{option} {spec}", todo), importable(spec.rpartition(":")[0]):
         return function(**keywords)
 
 
 @contextlib.contextmanager
-def running(subject: str) -> Iterator[None]:
+def running(subject: str, todo: str = "fix it there") -> Iterator[None]:
     """Send prints to stderr, and turn what user code raises into a BncheckError."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -121,7 +122,7 @@ def running(subject: str) -> Iterator[None]:
     except BaseException as error:  # GeneratorExit, or one of its own
         if isinstance(error, ImportError) and (known := explained(error)) is not None:
             raise known.about(subject) from error
-        raise BncheckError(described(error), "fix it there", subject) from error
+        raise BncheckError(described(error), todo, subject) from error
 
 
 @contextlib.contextmanager
@@ -146,7 +147,8 @@ def exporting() -> Iterator[None]:
 def described(error: BaseException) -> str:
     """`ValueError: depth must be 6n+2 (nets.py:12)`."""
     try:
-        text = " ".join(str(error).split())[:300]
+        said = error.msg if isinstance(error, SyntaxError) and error.filename else str(error)
+        text = " ".join(said.split())[:300]  # that of a SyntaxError repeats the file and line
     except Exception:  # its own __str__ fails
         text = ""
     name = type(error).__name__

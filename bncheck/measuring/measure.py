@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import W2_MILD, W2_STEM
+from bncheck.core.words import count
 from bncheck.data import Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.agreement import agree_on_model
@@ -87,8 +88,9 @@ def measure_population(
 def refuse_few_samples(samples: int, name: str) -> None:
     """Too few samples say nothing either way."""
     if samples < MIN_SAMPLES:
+        verb = "is" if samples == 1 else "are"
         raise BncheckError(
-            f"{samples} samples are not enough for a verdict",
+            f"{count(samples, 'sample')} {verb} not enough for a verdict",
             f"give at least {MIN_SAMPLES}, preferably 256",
             name,
         )

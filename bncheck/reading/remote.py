@@ -118,6 +118,10 @@ def place_of(word: str | Path) -> Path:
         )
     if not found[2].strip("/"):
         raise BncheckError("names nothing", "write e.g. https://host/net.pt", word)
+    if found[1].lower() == "hf" and not re.match(r"/*[^/]+/+[^/]", found[2]):
+        raise BncheckError(
+            "names no repository", "write hf://ORG/NAME, and behind it @REVISION or /FILE", word
+        )
     return Remote(_file_behind(word))
 
 

@@ -90,8 +90,11 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
     if not tensors:
         names = by_interest(subtrees)
         near = difflib.get_close_matches(key, names, 1, 0.4)
-        there = ", ".join(names[:8]) or "the whole file only"
-        hint = f"did you mean {near[0]}?" if near else f"choose from {there}"
+        there = ", ".join(names[:8])
+        if near:
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = f"choose from {there}" if there else "leave --key out: the file has no parts"
         raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)
     return Subtree(key, tensors, modules)
 

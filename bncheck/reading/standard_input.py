@@ -19,4 +19,8 @@ def piped() -> Path:
     path = temporary_folder() / "stdin"
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+    if not path.stat().st_size:
+        raise BncheckError(
+            "is empty: nothing came through the pipe", "check the command before it", "-"
+        )
     return path

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 #: Layouts whose numbers cannot be replaced in place.
 _NO_COPY: Final = (Container.ONNX, Container.PICKLE)
+#: Endings that promise a format, and the containers that are one file each.
+_PROMISED: Final = {
+    ".onnx": Container.ONNX, ".safetensors": Container.SAFETENSORS, ".npz": Container.NPZ,
+    ".pt2": Container.EXPORTED_PROGRAM,
+}  # fmt: skip
+_ONE_FILE: Final = (
+    Container.TORCH_ZIP, Container.TORCH_LEGACY, Container.TORCHSCRIPT, *_PROMISED.values(),
+)  # fmt: skip
 
 
 def recalibrate_file(
@@ -79,6 +87,7 @@ def _recalibrated(
             str(path),
         )
     check_outputs([out], [path])
+    _check_ending(out, path, checkpoint.container)
     try:
         tell_all(choice_notes(checkpoint, options), note)
         layers = tuple(find_layers(checkpoint, Assumptions(options.eps, options.momentum)))
@@ -96,6 +105,18 @@ def _recalibrated(
         subject = instrumented(measuring, checkpoint)
         report = recalibrate_with_data(subject, described_by(layers, subject), measuring, options)
     return replace(report, path=path)
+
+
+def _check_ending(out: Path, path: Path, container: Container) -> None:
+    """Refuse a name that promises another format than that of the copy, which is the input's."""
+    ending = out.suffix.lower()
+    promised = _PROMISED.get(ending)
+    if promised not in (None, container) and container in _ONE_FILE and ending != path.suffix:
+        raise BncheckError(
+            f"ends in {ending}, and the copy is {container.value}, as {path.name} is",
+            f"let it end in {path.suffix or '.pt'}",
+            str(out),
+        )
 
 
 def recalibrate_module(

@@ -44,6 +44,15 @@ class WatchReport(Report):
         return self.record.entries[-1]
 
     @property
+    def now(self) -> tuple[float | None, ...]:
+        """Of every layer, W2 in the newest snapshot that saw a batch.
+
+        The one that closes a record sees none: its step was over when it turned out the last.
+        """
+        places = [place for place, snapshot in enumerate(self.snapshots) if _seen(snapshot)]
+        return tuple(row[places[-1]] if places else None for row in self.w2)
+
+    @property
     def verdict(self) -> str:
         """Suspect where something was found, which is all that a record can tell."""
         serious = any(finding.severity is not Severity.INFO for finding in self.findings)

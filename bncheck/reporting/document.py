@@ -167,12 +167,13 @@ def _groups(findings: Iterable[Finding]) -> Iterator[Group]:
     ):
         found = list(same)
         lines = tuple((f.layer, f.message) for f in found)
-        where = f" in {count(len(found), 'layer')}"
+        layers = {f.layer for f in found}  # a layer may jump twice
+        where = f" in {count(len(layers), 'layer')}"
         is_note = severity is Severity.INFO
         yield Group(
             severity.value,
             severity,
-            f"{code} {name}" + where * (len(found) > 1),
+            f"{code} {name}" + where * (len(layers) > 1),
             lines,
             tuple(dict.fromkeys(f.fix for f in found)),
             code,

@@ -86,6 +86,8 @@ def _legend(figure: Heatmap, columns: int, colour: bool) -> Text:
         legend.append_text(_cell(place, 1 if not colour else 2, colour))
         low = f"{heat.LEVELS[place - 1]:g}+" if place else f"<{heat.LEVELS[0]:g}"
         legend.append(f" {low}  " if place < len(heat.LEVELS) else f" {low}")
+    if any(value is None or np.isnan(value) for row in figure.values for value in row):
+        legend.append("  ").append_text(_cell(None, 1, colour)).append(" unknown")
     number = len(figure.columns)
     if columns < number:
         legend.append(f"\neach column is the largest of {-(-number // columns)} snapshots or fewer")

@@ -11,6 +11,7 @@ from rich.console import Group as Lines
 from rich.text import Text
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import count
 from bncheck.reporting.document import Chapter, Detail, Document, Fact, Group, Line, Pages, Table
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import LABEL, STYLES, file_console, print_all, row, shown, table
@@ -119,16 +120,19 @@ def _findings(document: Document, verbose: bool) -> Iterator[RenderableType]:
 
 def _group(group: Group, commands: Sequence[str], verbose: bool) -> RenderableType:
     parts = [shown(group.head, "bold")]
-    lines = group.lines if verbose else group.brief or group.lines[:1]
+    lines = group.lines if verbose else group.brief or _of_first(group)
     parts += map(_line, lines[:_MOST_LINES])
     if len(lines) > _MOST_LINES:
         parts.append(_more(len(lines) - _MOST_LINES))
-    if not verbose and not group.brief and len(group.lines) > 1:
-        parts.append(Text(f"likewise: {_layers(group.lines[1:])}"))
-    for fix in group.fixes:
+    if not verbose and not group.brief and (others := _other_layers(group)):
+        parts.append(Text(f"likewise: {others}"))
+    fixes = group.fixes if verbose else group.fixes[:1]
+    for fix in fixes:
         for command in commands:
             fix = fix.replace(f"run `{command}`", _BELOW)
         parts.append(Text.assemble(("fix: ", "green"), visible(fix, None)))
+    if hidden := len(group.fixes) - len(fixes):
+        parts.append(Text(f"and {count(hidden, 'other fix', 'other fixes')} (--verbose)"))
     return row(shown(group.label, STYLES[group.severity]), Lines(*parts))
 
 
@@ -143,9 +147,16 @@ def _more(count: int) -> Text:
     return Text(f"and {count:,} more (--format json has them all)", "dim")
 
 
-def _layers(lines: Sequence[Line]) -> str:
-    names = ", ".join(layer_name(layer) for layer, _ in lines[:_NAMED])
-    more = len(lines) - _NAMED
+def _of_first(group: Group) -> tuple[Line, ...]:
+    """All that is said of the first layer, of which there may be more than one line."""
+    return tuple(line for line in group.lines if line[0] == group.lines[0][0])
+
+
+def _other_layers(group: Group) -> str:
+    """The other layers, each once."""
+    layers = list(dict.fromkeys(layer for layer, _ in group.lines if layer != group.lines[0][0]))
+    names = ", ".join(layer_name(layer) for layer in layers[:_NAMED])
+    more = len(layers) - _NAMED
     return f"{names} and {more} more" if more > 0 else names
 
 
@@ -187,6 +198,6 @@ def _chapter(chapter: Chapter) -> Iterator[RenderableType]:
 def _in_brief(group: Group) -> Text:
     layer, message = group.lines[0]
     text = Text(f"{group.rule or group.label} {layer_name(layer)}: {visible(message, None)}")
-    if len(group.lines) > 1:
-        text.append(f"\nlikewise: {_layers(group.lines[1:])}")
+    if others := _other_layers(group):
+        text.append(f"\nlikewise: {others}")
     return text.append("\nfix: ", "green").append(visible(group.fixes[0], None))

@@ -46,7 +46,10 @@ _SIZE = 16
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What a user asks for on the command line; `given` holds the model and the data."""
+    """What a user asks for on the command line; `given` holds the model and the data.
+
+    `part` names the submodule of the model that the other file is an export of.
+    """
 
     first: Path
     second: Path
@@ -54,6 +57,7 @@ class CompareRequest:
     inputs: Sequence[str] = ()
     key: str | None = None
     tolerance: float | None = None
+    part: str | None = None
 
 
 def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> CompareReport:
@@ -63,6 +67,8 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
         raise BncheckError(
             "--device has no effect here: files are compared on the CPU", "leave it out"
         )
+    if request.part is not None and request.given.model is None and not request.given.trust:
+        raise BncheckError("--part names a submodule of a model", "give --model")
     with usercode.exporting(), np.errstate(all="ignore"):  # an exponential may overflow to a 0
         say("opening")
         sides, samples = _sides(request, note)
@@ -133,17 +139,22 @@ def _program_side(checkpoint: Checkpoint, shapes: Sequence[InputShape]) -> Side 
 def _module(
     request: CompareRequest, checkpoint: Checkpoint, known: Side | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
+    from bncheck.folding.program.calls_of import first_call, submodule
     from bncheck.subject.setup import instrumented
 
+    part = request.part
     if request.given.model is None and not request.given.trust:
         raise BncheckError(
             "holds no program, so it needs its model", "give --model TARGET:CALLABLE, or --trust"
         )
     model = instrumented(request.given, checkpoint).model.eval()
     if request.inputs or request.given.data is not None:
-        return model, inputs_of(request.given, request.inputs, model)
+        inputs = inputs_of(request.given, request.inputs, model)
+        return (model, inputs) if part is None else first_call(model, inputs, part)
     if known is None:
         raise no_inputs()
+    if part is not None:
+        model = submodule(model, part)
     return model, example_inputs(model, [_sample_of(port) for port in known.inputs])
 
 

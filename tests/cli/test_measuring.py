@@ -97,7 +97,9 @@ def test_refusing_to_make_it_worse_is_exit_1(
         (("--max-samples", "20"), "--max-samples needs data"),
         (("--shape",), "--shape needs data"),
         ((*MODEL, *DATA, "--device", "cuda:99"), "--device cuda:99 cannot be used"),
+        ((*MODEL, *DATA, "--max-samples", "1"), "1 sample is not enough"),
         ((*MODEL, *DATA, "--model-arg", "width=3"), "unexpected keyword argument"),
+        (("--key", "nope"), "choose from state_dict"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -135,3 +137,26 @@ def test_every_rule_about_data_is_explained(capsys: pytest.CaptureFixture[str]) 
         assert code == 0
         assert "Criterion:" in out
         assert "Fix:" in out
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "message"),
+    [
+        ("def build(:\n", (), "SyntaxError: invalid syntax (net.py:1); fix it there"),
+        ("def build(width):\n    return 'a' % width\n", ("--model-arg", "width=x"),
+         "(net.py:2); check --model-arg, or fix it there"),
+        ("def build():\n    return 1 / 0\n", (), "(net.py:2); fix it there"),
+    ],
+)  # fmt: skip
+def test_what_the_users_code_raises_is_one_line(
+    code: str,
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "net.py").write_text(code)
+    model = ("--model", f"{tmp_path / 'net.py'}:build", *arguments)
+    _, _, err = typed(capsys, "inspect", str(SAMPLES / "healthy.pt"), *model, *DATA)
+    assert err.endswith(f"{message}\n")
+    assert len(err.splitlines()) == 1

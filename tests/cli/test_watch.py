@@ -21,6 +21,7 @@ import pytest
 
 from bncheck.cli import run
 from tests.networks import SAMPLES
+from tests.recording.training import Training
 
 RECORD = SAMPLES / "record"
 
@@ -31,6 +32,18 @@ def test_off_a_terminal_it_prints_once(capsys: pytest.CaptureFixture[str]) -> No
     assert "step 880, epoch 20; loss 0.003453, learning rate 0.001013; 12 snapshots" in out
     assert re.search(r"^bn4 .* 0\.95 +0\.00$", out, re.MULTILINE)
     assert "\x1b" not in out
+
+
+def test_now_is_when_a_batch_was_last_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step that closes a record had no hooks: it was over when it turned out the last."""
+    Training(steps=50).run(tmp_path)
+    assert run(["watch", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "step 50" in out
+    assert re.search(r"^1 +.*\?+ +\d\.\d\d +\d\.\d\d$", out, re.MULTILINE)
+    assert out.splitlines()[-2].endswith("? unknown")
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,17 @@ def test_no_redirect_leads_to_a_file_and_no_index_out_of_its_folder(tmp_path: Pa
                 bncheck.inspect(f"{served.url}/to/file://{secret}")
 
 
+@pytest.mark.parametrize("name", ["%2e%2e/secret.safetensors", "a?b", "a#b"])
+def test_no_name_in_an_index_steers_a_url(name: str, tmp_path: Path) -> None:
+    index = {"weight_map": {"bn.running_mean": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    remote.info_of.cache_clear()
+    with serving(Served(tmp_path)) as served:
+        with pytest.raises(BncheckError, match="would steer a URL"):
+            bncheck.inspect(f"{served.url}/model.safetensors.index.json")
+        assert {place for place, _ in served.requests} == {"/model.safetensors.index.json"}
+
+
 @pytest.fixture
 def _memory() -> None:
     store = fsspec.filesystem("memory")
@@ -233,3 +244,10 @@ def test_a_server_that_sends_without_end_is_cut_off() -> None:
         with pytest.raises(BncheckError, match="gives other bytes than were asked for"):
             bncheck.inspect(url)
         assert traffic(Remote(url))[0] <= (SAMPLES / "healthy.pt").stat().st_size + 1
+
+
+@pytest.mark.parametrize("url", ["hf://org", "hf://org/", "hf:///"])
+def test_an_owner_alone_is_no_repository(url: str) -> None:
+    with pytest.raises(BncheckError, match="write") as caught:
+        place_of(url)
+    assert "cannot be reached" not in str(caught.value)

@@ -44,6 +44,7 @@ def test_nothing_is_an_error_and_a_file_of_that_name_is_not_read(
     done = subprocess.run([*COMMAND, "inspect", "-"], input=b"", capture_output=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(b"bncheck: error: -: is empty")
+    assert done.stderr.rstrip().endswith(b"check the command before it")  # not: download it again
     monkeypatch.chdir(tmp_path)
     (tmp_path / "-").write_bytes((SAMPLES / "nan.pt").read_bytes())
     assert run(["inspect", "--", "-"]) == 2

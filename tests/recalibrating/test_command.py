@@ -215,3 +215,11 @@ def test_a_part_that_shares_the_bytes_and_so_changes_is_said(tmp_path: Path) -> 
         old = bncheck.open_checkpoint(tmp_path / "two.pt", key="ema").tensors[name]
         new = bncheck.open_checkpoint(tmp_path / "out.pt", key="ema").tensors[name]
         assert old.tobytes() != new.tobytes()
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".safetensors", ".PT2"])
+def test_a_copy_is_not_called_what_it_is_not(ending: str, tmp_path: Path) -> None:
+    out = tmp_path / f"x{ending}"
+    with pytest.raises(BncheckError, match="the copy is torch-zip"):
+        recalibrate_file(SAMPLES / "under-warmed-module.pt", out, InspectOptions(), None)
+    assert not out.exists()

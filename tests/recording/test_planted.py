@@ -169,3 +169,12 @@ def test_real_and_fake_batches_of_a_discriminator_are_no_fault(tmp_path: Path) -
     recorder.close()
     assert found == []
     assert bncheck.drift([tmp_path], key="D").findings == ()
+
+
+def test_what_is_said_of_a_jump_names_the_step_before(tmp_path: Path) -> None:
+    """While the training runs a snapshot is no file yet, and the record's name says nothing."""
+    training = Training(hook=other_data, steps=180).run(tmp_path)
+    jump = training.found[0]
+    assert jump.rule == "BN304"
+    step = int(str(jump.evidence["step"])) - 20
+    assert jump.fix.endswith(f"step {step} is the last snapshot before it")

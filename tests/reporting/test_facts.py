@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 import pytest
+from rich.console import Console
 
 from bncheck.cli import run
 from bncheck.core.findings import Finding, Severity
@@ -189,3 +191,19 @@ def test_a_page_says_which_part_of_a_file_was_taken(tmp_path: Path) -> None:
         report = tmp_path / f"report.{format_}"
         assert run(["inspect", model, "--report", f"{format_}:{report}"]) == 0
         assert "using model; --key selects another: ema (broken)" in words(report.read_text())
+
+
+def test_a_layer_found_twice_is_one_layer_and_both_are_told() -> None:
+    found = tuple(
+        Finding("BN304", "late-shift", Severity.WARNING, layer, message, f"fix {message}")
+        for layer, message in (("a", "jumps at 5"), ("a", "jumps at 9"), ("b", "jumps at 5"),
+                               ("b", "jumps at 9"))
+    )  # fmt: skip
+    document = Document("drift", "x", "suspect", Severity.WARNING, findings=found)
+    console = Console(file=io.StringIO(), width=100)
+    plain.show(console, Pages((document,)), verbose=False)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "late-shift in 2 layers" in text
+    assert "a: jumps at 5" in text
+    assert "a: jumps at 9" in text
+    assert re.search(r"likewise: b$", text, re.MULTILINE)

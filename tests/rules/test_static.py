@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import bncheck
+from bncheck.core.thresholds import Thresholds
 from bncheck.layers.norm_layer import Origin, Setting
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.file_rules import FILE_RULES
@@ -357,3 +358,14 @@ def test_a_network_of_scales_and_shifts_without_counters_may_be_so_by_design() -
     counted = replace(frozen, name="b", batches=7.0)
     assert ("BN101", "error", "b") in codes(network(frozen, counted))
     assert ("BN101", "error", "bn") in codes(network(frozen, OTHER))
+
+
+def test_a_small_share_that_matters_is_not_called_0_percent() -> None:
+    layer = replace(warmed(60, 0.1), var=np.full(8, 2e-3, np.float32))
+    (found,) = [f for f in findings(network(layer)) if f.rule == "BN105"]
+    assert "so 0.18% of its running average" in found.message
+
+
+def test_a_w2_is_written_on_its_side_of_the_limits() -> None:
+    written = [Thresholds().written(w2) for w2 in (0.12, 0.197, 0.2, 0.204, 0.39961, float("nan"))]
+    assert written == ["0.12", "0.197", "0.20", "0.20", "0.3996", "nan"]

@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,6 +55,54 @@ def test_other_weights_differ_and_the_layer_is_named(
     assert report["first_difference"] == "bn2"
     assert run(["compare", *pair, *MODEL, "--input", "1,8,8", "--quiet"]) == 1
     assert "BN404 bn2" in capsys.readouterr().out
+
+
+BRANCHES = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, 10)
+    def forward(self, x):
+        y = self.head(self.backbone(x).mean((2, 3)))
+        return y * 2 if y.sum() > 0 else y
+"""
+
+
+@pytest.fixture
+def branching(tmp_path: Path) -> list[str]:
+    """A checkpoint whose model is not one graph, with the options that name it."""
+    (tmp_path / "branching.py").write_text(BRANCHES)
+    scope: dict[str, Any] = {}
+    exec(BRANCHES, scope)
+    torch.manual_seed(0)
+    torch.save(scope["Net"]().state_dict(), tmp_path / "branching.pt")
+    return [str(tmp_path / "branching.pt"), "--model", f"{tmp_path / 'branching.py'}:Net"]
+
+
+def test_a_part_is_compared_with_its_export(
+    branching: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, *model = branching
+    out, part = str(tmp_path / "part.onnx"), ["--part", "backbone"]
+    assert run(["export", file, *model, *part, "--input", "1,8,8", "--force", "-o", out]) == 0
+    for more in ([], ["--input", "1,8,8"], DATA):
+        assert run(["compare", file, out, *model, *part, *more]) == 0
+    capsys.readouterr()
+    assert run(["compare", file, out, *model, "--part", "neck"]) == 2
+    assert "those on top are backbone, head" in capsys.readouterr().err
+    assert run(["compare", out, out, *part]) == 2
+    assert "--part names a submodule of a model" in capsys.readouterr().err
+
+
+def test_inspect_says_nothing_of_the_graph_that_torch_fails_to_make(
+    branching: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", *branching, *DATA]) in (0, 1)
+    assert "torch.ops" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("names", [("healthy.pt2", "healthy.onnx"), ("healthy.pt", "healthy.onnx")])

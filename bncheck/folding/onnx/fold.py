@@ -81,6 +81,10 @@ class _Model:
         self._numbers = solutions[0].numbers
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions)
+        self._parts = []
+        # What a message held before stays in its memory until the whole of it goes.
+        self.result = onnx.ModelProto.FromString(self._new.SerializeToString())
+        self._new = self.result
         _check_model(self.original, self.result)
 
     def evaluate(self) -> ModelSides:

@@ -61,6 +61,8 @@ def load_folded(module: nn.Module, path: Path) -> nn.Module:
     """Fold the module with a file's tensors; refuses, before any change, what does not fit it."""
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():
+        raise BncheckError("does not exist", "check the path", str(path))
     try:
         with safe_open(str(path), "pt") as file:
             manifest = json.loads((file.metadata() or {}).get(_KEY, "null"))
@@ -73,7 +75,13 @@ def load_folded(module: nn.Module, path: Path) -> nn.Module:
         apply(module, manifest, state)
     except BncheckError as error:
         raise error.about(str(path)) from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except SafetensorError as error:
+        raise BncheckError(
+            f"is not a .safetensors file ({error})",
+            "make one with `bncheck fold ... -o X.safetensors`",
+            str(path),
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BncheckError(f"cannot be read ({error})", "check the path", str(path)) from None
     return module
 

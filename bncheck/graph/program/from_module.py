@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bncheck.core import usercode
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.program.read import read_program
 
@@ -33,7 +34,7 @@ def quiet() -> Iterator[None]:
 
 def graph_of_module(model: nn.Module, inputs: tuple[Any, ...]) -> Graph:
     """The graph of a module in eval mode. Raises whatever torch.export does."""
-    with quiet(), torch.no_grad():
+    with usercode.exporting(), quiet(), torch.no_grad():
         program = torch.export.export(model, inputs)
         # Without a table: calls in place become others, and operators stay as they are.
         return read_program(program.run_decompositions({}))

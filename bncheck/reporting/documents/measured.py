@@ -47,7 +47,7 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         return
     limits = measurement.thresholds
     yield Fact(
-        f"{text}: largest W2 {measurement.w2:.2f} at {layer_name(worst.layer.name)} "
+        f"{text}: largest W2 {limits.written(measurement.w2)} at {layer_name(worst.layer.name)} "
         f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f})",
         tone=limits.severity(measurement.w2),
     )

@@ -84,7 +84,7 @@ def _picture(report: WatchReport) -> Heatmap:
     labels = tuple(_label(report, place) for place in range(len(report.snapshots)))
     marks = ((DEFAULT.w2_warning, "warning"), (DEFAULT.w2_error, "error"))
     furthest = tuple(f"{_furthest(row):.2f}" for row in report.w2)
-    now = tuple("-" if row[-1] is None else f"{row[-1]:.2f}" for row in report.w2)
+    now = tuple("-" if w2 is None else f"{w2:.2f}" for w2 in report.now)
     return Heatmap(
         "How far the running statistics were from the batch",
         "W2 at recorded steps, less the noise of both.",
@@ -96,8 +96,8 @@ def _picture(report: WatchReport) -> Heatmap:
 
 def _table(report: WatchReport) -> Table:
     rows = tuple(
-        (name or "(root)", "-" if row[-1] is None else f"{row[-1]:.3f}", f"{_furthest(row):.3f}")
-        for name, row in zip(report.layers, report.w2, strict=True)
+        (name or "(root)", "-" if now is None else f"{now:.3f}", f"{_furthest(row):.3f}")
+        for name, row, now in zip(report.layers, report.w2, report.now, strict=True)
     )
     columns = ("layer", "W2 now", "W2 furthest")
     return Table("Layers", columns, rows, columns[1:], W2_IS, detail=Detail.NEVER)

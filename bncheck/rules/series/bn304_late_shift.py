@@ -44,13 +44,16 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
             usual = _usual(row, gaps, rates, place) if place > _BEFORE else float("inf")
             if row[place] > _FACTOR * usual and place not in lost:
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
+                # A recorder's snapshots are in memory, and their path is that of the whole record.
+                in_memory = before.path == after.path
+                last = before.label if in_memory else before.path.name
                 yield self.finding(
                     Severity.WARNING,
                     name,
                     f"jumps by W2 {row[place]:.2f} from {before.label} to {after.label}, where "
                     f"{usual:.2f} is usual",
                     "look at what changed in between (data, learning rate, a resumed run); "
-                    f"{before.path.name} is the last snapshot before it",
+                    f"{last} is the last snapshot before it",
                     w2=float(row[place]),
                     usual=usual,
                     before=str(before.path),

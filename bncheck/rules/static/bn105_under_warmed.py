@@ -43,8 +43,9 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
         yield self.finding(
             severity,
             layer.name,
-            f"saw only {count(layer.counter, 'batch', 'batches')} at {momentum}, so {w0:.0%} of "
-            f"its running average is still the initial 0 and 1; predicted W2 {w2:.2f}",
+            f"saw only {count(layer.counter, 'batch', 'batches')} at {momentum}, so {_percent(w0)} "
+            "of its running average is still the initial 0 and 1; predicted W2 "
+            f"{network.thresholds.written(w2)}",
             "recalibrate with data, or train longer"
             if layer.momentum.known
             else "give --momentum to be sure; then recalibrate with data, or train longer",
@@ -52,3 +53,8 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
             initial_share=w0,
             batches=layer.counter,
         )
+
+
+def _percent(share: float) -> str:
+    """37%, and 0.18%, which matters where a variance is far from the initial 1."""
+    return f"{share:.0%}" if share >= 0.01 else f"{share * 100:.2g}%"

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 import bncheck
 from bncheck.cli import run
+from bncheck.core.errors import BncheckError
 from bncheck.folding.program.parts import PartsResult
 from tests.folding.detector import Detector, unit
 from tests.folding.patterns.building import randomised
+from tests.planted import SAMPLES
 
 torch.set_num_threads(1)
 
@@ -187,3 +189,12 @@ def test_a_part_is_folded_and_exported_by_name(
     graph = onnx.load(out).graph
     assert [output.name for output in graph.output] == ["fine", "coarse"]
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("healthy.pt", r"is not a \.safetensors file"), ("nowhere.safetensors", "does not exist")],
+)
+def test_another_file_is_not_loaded_as_folded(name: str, says: str) -> None:
+    with pytest.raises(BncheckError, match=says):
+        bncheck.load_folded(nn.Linear(2, 2), SAMPLES / name)
