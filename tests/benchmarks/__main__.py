@@ -9,6 +9,7 @@ from tests.benchmarks import (
     recording,
     residual,
     starting,
+    surveying,
 )
 
 starting.main()
@@ -19,3 +20,4 @@ folded.main()
 drift.main()
 residual.main()
 recording.main()
+surveying.main()
