@@ -27,11 +27,14 @@ async def _fetch(system: Any, path: Remote, start: int, end: int) -> bytearray:
     headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
     async with session.get(system.encode_url(str(path)), headers=headers) as answer:
         answer.raise_for_status()
-        if path.scheme == "https" and answer.url.scheme != "https":
+        passed = [answer.url, *(step.url for step in answer.history)]
+        if path.scheme == "https" and any(url.scheme != "https" for url in passed):
             raise BncheckError("redirects to an unencrypted address", "name that address")
         place = answer.headers.get("Content-Range", "")
         if answer.status != 206 or not place.startswith(f"bytes {start}-"):
             raise NoPartsError("the server sends no parts of the file")
+        if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise NoPartsError("the server compresses what it was asked to send as it is")
         data, most = bytearray(), end - start + 1
         while len(data) < most and (piece := await answer.content.read(most - len(data))):
             data += piece

@@ -114,6 +114,17 @@ def test_no_redirect_leads_to_a_file_and_no_index_out_of_its_folder(tmp_path: Pa
                 bncheck.inspect(f"{served.url}/to/file://{secret}")
 
 
+@pytest.mark.parametrize("name", ["%2e%2e/secret.safetensors", "a?b", "a#b"])
+def test_no_name_in_an_index_steers_a_url(name: str, tmp_path: Path) -> None:
+    index = {"weight_map": {"bn.running_mean": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    remote.info_of.cache_clear()
+    with serving(Served(tmp_path)) as served:
+        with pytest.raises(BncheckError, match="would steer a URL"):
+            bncheck.inspect(f"{served.url}/model.safetensors.index.json")
+        assert {place for place, _ in served.requests} == {"/model.safetensors.index.json"}
+
+
 @pytest.fixture
 def _memory() -> None:
     store = fsspec.filesystem("memory")
