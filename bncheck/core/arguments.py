@@ -6,7 +6,9 @@ import ast
 import inspect
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ _OPTION: Final = "--model-arg"
 _OPENERS: Final = ("[", "(", "{", "'", '"')
 _MISSPELT: Final = {"true": "True", "false": "False", "null": "None"}
 _SHOWN: Final = 8
+_MOST_BYTES: Final = 16 << 20
 
 
 class Settings(dict[str, Any]):
@@ -93,18 +96,28 @@ def _read(name: str) -> object:
             name,
         )
     try:
-        with open(name, encoding="utf-8") as file:
-            text = file.read()
+        text = _text(name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BncheckError(f"cannot be read ({reason})", "check the path", name) from None
     try:
-        return _as_settings(reader(text))
+        return _as_settings(reader(text), _Room())
     except BncheckError:
         raise
     except Exception as error:  # each library has errors of its own
         reason = " ".join(str(error).split())[:160]
         raise BncheckError(f"cannot be read ({reason})", "fix it there", name) from None
+
+
+def _text(name: str) -> str:
+    """Of a regular file: a pipe or a device, to which a link may lead, would have no end."""
+    status = os.stat(name)
+    if not stat.S_ISREG(status.st_mode):
+        raise BncheckError("is not a file", "check the path", name)
+    if status.st_size > _MOST_BYTES:
+        raise BncheckError(f"is larger than {_MOST_BYTES >> 20} MiB", "check the path", name)
+    with open(name, encoding="utf-8") as file:
+        return file.read()
 
 
 def _toml(text: str) -> object:
@@ -125,11 +138,24 @@ _READERS: Final[Mapping[str, Callable[[str], object]]] = {
 }  # fmt: skip
 
 
-def _as_settings(value: object) -> object:
+@dataclass(slots=True)
+class _Room:
+    """How many values may come: one that YAML names again and again is there each time."""
+
+    left: int = 1_000_000
+
+    def take(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("more than 1,000,000 values")
+
+
+def _as_settings(value: object, room: _Room) -> object:
+    room.take()
     if isinstance(value, dict):
-        return Settings({str(key): _as_settings(item) for key, item in value.items()})
+        return Settings({str(key): _as_settings(item, room) for key, item in value.items()})
     if isinstance(value, list):
-        return [_as_settings(item) for item in value]
+        return [_as_settings(item, room) for item in value]
     return value
 
 

@@ -109,6 +109,10 @@ MAX_INFLATED_DATA_BYTES: Final = 1024 * MIB
 #: whole disk.
 MAX_PATTERN_ENTRIES: Final = 250_000
 
+#: Comparisons of names in a folder with rules of .gitignore, about a microsecond each: 100,000
+#: files by 100 rules.
+MAX_IGNORE_WORK: Final = 10_000_000
+
 #: Weights that are read to predict means from them (BN117), the smallest tensors first: reading
 #: them must cost no more than a few tenths of a second, whatever the size of the file.
 MAX_PREDICTING_BYTES: Final = 64 * MIB

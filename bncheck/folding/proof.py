@@ -132,11 +132,13 @@ def prove(
     fresh: Iterator[Callable[[], Inputs]] = (partial(sides.fresh, batch) for batch in batches)
     usual = [*itertools.islice(fresh, max(1, len(first))), *map(_given, extra)]
     refused: RefusedError | None = None
-    spare = (_given(inputs) for inputs in sides.examples if not whole.seen.batches)
+    spare = (_given(inputs) for inputs in sides.examples if not whole.has_any)
     more = itertools.chain(spare, itertools.islice(fresh, ENOUGH_VALUES))
     for tried, make in enumerate(itertools.chain(usual, more)):
-        if tried >= len(usual) and not whole.seen.needs_more and not regions.want_more:
-            break
+        if tried >= len(usual):
+            whole.judge()
+            if not whole.seen.needs_more and not regions.want_more:
+                break
         if tried >= len(usual) + _PATIENCE and not whole.seen.batches:
             break
         try:
@@ -145,9 +147,10 @@ def prove(
         except RefusedError as error:  # left out where other inputs are accepted
             refused = error
             continue
-        whole.add(inputs, seen)
+        whole.hold(inputs, seen.outputs)
         if regions.want_more:
             regions.add(seen)
+    whole.judge()
     if refused is not None and not whole.seen.batches:
         raise refused
     whole.seen.refuse_nothing()
@@ -166,26 +169,37 @@ class _Whole(Generic[Inputs]):
     def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
         self._sides, proven = sides, bool(sides.regions)
         self.seen = Difference(limit, np.inf if proven else 100.0, pooled=proven)
+        self._waiting: list[tuple[Inputs, Sequence[Output]]] = []
 
-    def add(self, inputs: Inputs, seen: Seen) -> None:
+    @property
+    def has_any(self) -> bool:
+        """Whether the original took some inputs."""
+        return bool(self.seen.batches or self._waiting)
+
+    def hold(self, inputs: Inputs, outputs: Sequence[Output]) -> None:
+        """Keep what the original makes of these until the fold is run: a runtime at a time."""
+        self._waiting.append((inputs, outputs))
+
+    def judge(self) -> None:
+        """Run the fold on all that waits."""
+        while self._waiting:
+            self._add(*self._waiting.pop(0))
+
+    def _add(self, inputs: Inputs, outputs: Sequence[Output]) -> None:
         """Take in what both make of these; how rounding moves it is measured if need be.
 
         A response seen at other inputs is not enough: it may be a thousand times as large here.
         """
-        folded, moved = self._sides.folded(inputs), seen.outputs
-        for drawn in itertools.islice(self._sides.moved(inputs), _DRAWS):
-            if self._with(seen, folded, moved).parity().holds:
+        batch, folded, moved = self._sides.batch_of(inputs), self._sides.folded(inputs), outputs
+        draws = itertools.islice(self._sides.moved(inputs), _DRAWS)
+        while True:
+            found = deepcopy(self.seen)
+            found.add(batch, outputs, folded, moved)
+            drawn = None if found.parity().holds else next(draws, None)
+            if drawn is None:
                 break
-            moved = list(map(_farther, seen.outputs, moved, drawn))
-        self.seen = self._with(seen, folded, moved, self._sides.batch_of(inputs))
-
-    def _with(
-        self, seen: Seen, folded: Sequence[Output], moved: Sequence[Output], batch: int = 0
-    ) -> Difference:
-        """What has been seen, and this."""
-        found = deepcopy(self.seen)
-        found.add(batch, seen.outputs, folded, moved)
-        return found
+            moved = list(map(_farther, outputs, moved, drawn))
+        self.seen = found
 
 
 class _Regions(Generic[Inputs]):

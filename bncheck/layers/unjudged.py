@@ -12,7 +12,7 @@ from bncheck.core.limits import MAX_LAYERS
 from bncheck.layers.norm_layer import NormLayer, check_size
 from bncheck.layers.normalisers import is_input_normaliser, own_names
 from bncheck.reading.checkpoint import Checkpoint
-from bncheck.reading.roles import UNNAMED, looks_like_a_statistic
+from bncheck.reading.roles import is_unnamed, looks_like_a_statistic
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -86,7 +86,7 @@ def refuse_unread(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> None:
     """
     if not checkpoint.tensors and not checkpoint.modules:
         raise OtherFileError("holds no tensors", "give bncheck the file that the weights are in")
-    if checkpoint.tensors and all(name.startswith(UNNAMED) for name in checkpoint.tensors):
+    if checkpoint.tensors and all(map(is_unnamed, checkpoint.tensors)):
         raise BncheckError(
             "holds tensors without names, so nothing says what they are",
             "save a state dict, in which each has its name",

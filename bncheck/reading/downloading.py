@@ -12,7 +12,7 @@ from bncheck.core.words import unsaid
 from bncheck.reading.opening import weights_in
 from bncheck.reading.parts import files_of
 from bncheck.reading.ranges import fetched_file
-from bncheck.reading.referred import relative
+from bncheck.reading.referred import referred
 from bncheck.reading.remote import Remote, StandardInput, is_local
 from bncheck.reading.standard_input import piped
 from bncheck.reading.temporary import temporary_folder
@@ -56,8 +56,10 @@ def _with_parts(path: Remote, folder: Path, say: Callable[[str], None]) -> Path:
     local = _copied(path, folder / path.name.partition("?")[0], say)
     for part in files_of(local):
         if part != local:
-            name = relative(os.fspath(part.relative_to(local.parent)))
-            _copied(path.parent / name, local.parent / name, say)
+            name = os.fspath(part.relative_to(local.parent))
+            afar = referred(path.parent, name)
+            assert isinstance(afar, Remote)
+            _copied(afar, local.parent / name, say)
     return local
 
 

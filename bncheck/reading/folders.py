@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PATTERN_ENTRIES
 from bncheck.core.words import count
 from bncheck.reading.foreign import refuse_foreign_folder
+from bncheck.reading.ignoring import Ignoring, Rules
 from bncheck.reading.opening import WEIGHT_ENDINGS, weights_in
 from bncheck.reading.parts import files_of
 from bncheck.reading.torch_files import LEGACY_MAGIC
 
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
-_RULES: Final = ".gitignore"
 #: Where `archive/data.pkl`, the first record of a torch file, has its name.
 _NAMES: Final = 256
 
@@ -61,8 +58,9 @@ def checkpoints_in(folder: Path) -> Found:
     if _is_whole(folder):
         found.checkpoints.append(folder)
         return found
-    rules = _rules_above(folder)
-    _Walk(found, rules is not None).into(folder, rules or [])
+    ignoring = Ignoring()
+    rules = _rules_above(folder, ignoring)
+    _Walk(found, ignoring if rules is not None else None).through(folder, rules or [])
     shards = {part for path in found.checkpoints if _is_index(path) for part in files_of(path)}
     found.checkpoints = [p for p in found.checkpoints if _is_index(p) or p not in shards]
     found.checkpoints.sort(key=lambda path: path.parts)
@@ -95,37 +93,50 @@ def _nothing(found: Found) -> tuple[str, str]:
 class _Walk:
     """Goes through a folder once; links to folders are not followed."""
 
-    def __init__(self, found: Found, in_repository: bool) -> None:
+    def __init__(self, found: Found, ignoring: Ignoring | None) -> None:
         self._found = found
-        self._in_repository = in_repository
+        self._ignoring = ignoring
         self._seen = 0
 
-    def into(self, folder: Path, rules: list[_Rules]) -> None:
-        """Take in what is in the folder, and below."""
-        rules = [*rules, *(_rules_in(folder) if self._in_repository else ())]
+    def through(self, folder: Path, rules: Sequence[Rules]) -> None:
+        """Take in what is in the folder, and below; a stranger's may be deeper than calls go."""
+        left = [(folder, rules)]
+        while left:
+            left += self._into(*left.pop())
+
+    def _into(self, folder: Path, rules: Sequence[Rules]) -> Iterator[tuple[Path, Sequence[Rules]]]:
+        """Take in one folder; gives those in it that are to be gone through."""
+        own = self._ignoring.rules_in(folder) if self._ignoring is not None else None
+        rules = [*rules, own] if own is not None else rules
+        for entry in self._entries(folder):
+            path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
+            if entry.name.startswith("."):
+                self._found.hidden += 1
+            elif self._ignoring is not None and self._ignoring.leaves_out(rules, path, is_folder):
+                self._found.ignored.append(path)
+            elif not is_folder:
+                self._file(path)
+            elif _is_whole(path):
+                self._found.checkpoints.append(path)
+            else:
+                yield path, rules
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        entries = []
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            with os.scandir(folder) as found:
+                for entry in found:
+                    self._count()
+                    entries.append(entry)
         except OSError as error:
             raise BncheckError(
                 f"cannot be read ({error.strerror})", "check its permissions", str(folder)
             ) from None
-        for entry in entries:
-            self._count()
-            path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
-            if entry.name.startswith("."):
-                self._found.hidden += 1
-            elif _leaves_out(rules, path, is_folder):
-                self._found.ignored.append(path)
-            elif not is_folder:
-                self._file(path, entry)
-            elif _is_whole(path):
-                self._found.checkpoints.append(path)
-            else:
-                self.into(path, rules)
+        return sorted(entries, key=lambda entry: entry.name)
 
-    def _file(self, path: Path, entry: os.DirEntry[str]) -> None:
+    def _file(self, path: Path) -> None:
         known = path.suffix.lower() in WEIGHT_ENDINGS or _is_index(path)
-        if entry.is_file() and (known or _is_checkpoint(path)):
+        if os.path.isfile(path) and (known or _is_checkpoint(path)):  # False for links in a circle
             self._found.checkpoints.append(path)
         else:
             self._found.others[path.suffix.lower()] += 1
@@ -166,26 +177,7 @@ def _is_checkpoint(path: Path) -> bool:
     return is_safetensors or is_torch or head.startswith(LEGACY_MAGIC)
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """A .gitignore and the folder that it is in."""
-
-    home: Path
-    spec: GitIgnoreSpec
-
-    def leaves_out(self, path: Path, is_folder: bool) -> bool | None:
-        """Whether it is ignored, a folder with all that is in it; None where nothing is said."""
-        name = os.path.relpath(path, self.home) + ("/" if is_folder else "")
-        return self.spec.check_file(name).include
-
-
-def _leaves_out(rules: list[_Rules], path: Path, is_folder: bool) -> bool:
-    """The file nearest to the path that says anything decides."""
-    said = (rule.leaves_out(path, is_folder) for rule in reversed(rules))
-    return bool(next((answer for answer in said if answer is not None), False))
-
-
-def _rules_above(folder: Path) -> list[_Rules] | None:
+def _rules_above(folder: Path, ignoring: Ignoring) -> list[Rules] | None:
     """Those from the repository's root down to the folder, unless they leave out the folder itself,
     which the user has named. None where there is no repository.
     """
@@ -194,16 +186,5 @@ def _rules_above(folder: Path) -> list[_Rules] | None:
     if root is None:
         return None
     above = [p for p in reversed((here, *here.parents)) if p == root or root in p.parents]
-    rules = [rule for place in above[:-1] for rule in _rules_in(place)]
-    return [r for r in rules if not r.leaves_out(here, is_folder=True)]
-
-
-def _rules_in(folder: Path) -> Iterator[_Rules]:
-    try:
-        with open(folder / _RULES, encoding="utf-8", errors="replace") as file:
-            lines = file.read(1 << 20).splitlines()
-    except OSError:
-        return
-    from pathspec import GitIgnoreSpec
-
-    yield _Rules(Path(os.path.abspath(folder)), GitIgnoreSpec.from_lines(lines))
+    rules = [found for place in above[:-1] if (found := ignoring.rules_in(place))]
+    return [rule for rule in rules if not rule.leaves_out_below(here)]

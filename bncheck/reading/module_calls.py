@@ -16,6 +16,7 @@ from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.torch_objects import TorchObjects, attributes, by_name, entries, registered
 
 _AFFINE: Final = ("weight", "bias")
+_MOST_AXES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,11 @@ def _kind(value: Value) -> str:
 
 
 def _plain(value: Value) -> Any:
-    """A number, a text, or a tuple of them; None for anything else."""
+    """A number, a text, or as many as a tensor has axes; None for anything else."""
     if isinstance(value, (tuple, list)):
-        return tuple(_plain(item) for item in value)
+        return tuple(map(_single, value)) if len(value) <= _MOST_AXES else None
+    return _single(value)
+
+
+def _single(value: Value) -> Any:
     return value if isinstance(value, (bool, int, float, str)) else None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
-from bncheck.core.limits import MAX_INDEX_BYTES, MAX_RECORDED
+from bncheck.core.limits import MAX_FINDINGS, MAX_INDEX_BYTES, MAX_RECORDED
 from bncheck.reading.checkpoint import as_number
 from bncheck.reading.json_text import parse
 from bncheck.reading.record_snapshot import whole
@@ -109,11 +109,7 @@ def _read(folder: Path, budget: Budget) -> Record:
                 f"has an index whose line {number} cannot be read",
                 "delete that line of index.jsonl, or record anew",
             ) from None
-        if len(found.entries) > MAX_RECORDED:
-            raise BncheckError(
-                f"has more than {MAX_RECORDED:,} snapshots (limit MAX_RECORDED)",
-                "record less often, or with keep=",
-            )
+        found.check()
     return Record(
         folder, tuple(found.entries), tuple(found.findings), max(found.runs, 1),
         max(found.trainings, 1),
@@ -146,6 +142,18 @@ class _Lines:
             self.entries.append(entry)
         elif kind == FINDING:
             self.findings.append(_recorded(told))
+
+    def check(self) -> None:
+        """Raise BncheckError where they add up to more than a training says."""
+        for held, what, most, limit in (
+            (self.entries, "snapshots", MAX_RECORDED, "MAX_RECORDED"),
+            (self.findings, "findings", MAX_FINDINGS, "MAX_FINDINGS"),
+        ):
+            if len(held) > most:
+                raise BncheckError(
+                    f"has more than {most:,} {what} (limit {limit})",
+                    "record less often, or with keep=",
+                )
 
     def _begin(self, told: Any) -> None:
         if told["schema"] != SCHEMA:
@@ -185,7 +193,7 @@ def _recorded(told: Any) -> Recorded:
 
 def newest_files(record: Record) -> Iterator[tuple[str, Path]]:
     """The newest file of each series, with its name."""
+    newest = {name: entry for entry in record.entries for name in entry.files}
     for name in ("", *record.series):
-        held = [entry for entry in record.entries if name in entry.files]
-        if held:
-            yield name, record.file(held[-1], name)
+        if name in newest:
+            yield name, record.file(newest[name], name)

@@ -21,6 +21,7 @@ SCHEMA: Final = "bncheck.snapshot/1"
 #: What the moments of a batch are called, beside a layer's own tensors, and the part they make.
 BATCH_MOMENTS: Final = {"batch_mean": "running_mean", "batch_var": "running_var"}
 BATCH_PART: Final = "batch"
+_MOST: Final = 2**63
 _OWN: Final = {**STATISTICS, **AFFINE, **COUNTER}
 
 
@@ -116,6 +117,7 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 def whole(value: object) -> int | None:
-    """A whole number that is not negative, or None for whatever else stands in its place."""
+    """A whole number from 0 to what counters hold, or None for whatever else is in its place."""
     number = as_number(value)
-    return int(number) if number is not None and number >= 0 and number.is_integer() else None
+    fits = number is not None and 0 <= number < _MOST and number.is_integer()
+    return int(number) if fits and number is not None else None

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.remote import Remote
+
+#: What a server may take for another folder (`%2e%2e/`), a query or a fragment.
+_STEERING: Final = frozenset("%?#")
 
 
 def referred(folder: Path, name: str, raw: bool = False) -> Path:
@@ -23,6 +27,11 @@ def referred(folder: Path, name: str, raw: bool = False) -> Path:
     """
     path = folder / relative(name)
     if isinstance(path, Remote):  # there are no links to follow, and opening it tells the rest
+        if path.scheme in ("http", "https") and set(name) & _STEERING:
+            raise BncheckError(
+                f"refers to a file {name[:60]!r} whose name would steer a URL",
+                "do not trust it; download the checkpoint again",
+            )
         return path
     if not os.path.isfile(path):  # unlike Path.is_file, False for any name
         raise BncheckError(

@@ -27,6 +27,7 @@ COUNTER: Final = {"num_batches_tracked": "num_batches_tracked"}
 
 #: Before the place of a tensor in a list, which is all that it is called by.
 UNNAMED: Final = "["
+_UNNAMED: Final = re.compile(r"\[\d+\](?:\.|\Z)")
 
 #: The ends of what Weight Norm and Spectral Norm make of a weight, in torch's old and new names.
 REPARAMETRISED: Final = ("weight_g", "weight_orig", ".original0", ".0._u")
@@ -43,6 +44,11 @@ def split_name(tensor: str) -> tuple[str, str]:
         tensor = tensor.removesuffix(suffix)
     cut = max(tensor.rfind("."), tensor.rfind("/"))
     return tensor[: max(cut, 0)], tensor[cut + 1 :]
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether a tensor has a place in a list for a name, and not a name with a bracket."""
+    return _UNNAMED.match(name) is not None
 
 
 def looks_like_a_statistic(own_name: str) -> bool:

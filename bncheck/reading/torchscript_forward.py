@@ -8,6 +8,7 @@ sides of a condition that is not known are walked, and what they do not agree on
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,9 @@ UNKNOWN: Final = "?"
 #: The largest networks take some 100,000 steps, and their code some 100 kB.
 _MOST_STEPS: Final = 500_000
 _MOST_CODE: Final = 1 << 20
+#: Words and signs in it: each may become a node of a kilobyte; 100 kB of a network have 35,000.
+_MOST_WORDS: Final = 200_000
+_WORD: Final = re.compile(r"\w+|[^\w\s]")
 _MOST_DEPTH: Final = 60
 #: What a trace records, and what it has the first arguments of.
 _SAME: Final = {"_convolution": "convolution"}
@@ -64,6 +68,7 @@ class _Walk:
         self.objects, self.source = objects, source
         self.calls: list[ListedCall] = []
         self.steps, self.letters, self.depth = _MOST_STEPS, _MOST_CODE, 0
+        self.words = _MOST_WORDS
         self._parsed: dict[Global | str, Mapping[str, ast.FunctionDef]] = {}
 
     def method(self, method: _Method, args: Sequence[Any] | None, named: Mapping[str, Any]) -> Any:
@@ -82,7 +87,9 @@ class _Walk:
 
     def _functions(self, code: str) -> Mapping[str, ast.FunctionDef]:
         self.letters -= len(code)
-        if self.letters < 0:
+        if self.letters >= 0:
+            self.words -= sum(1 for _ in _WORD.finditer(code))
+        if min(self.letters, self.words) < 0:
             raise BncheckError("has too much code to follow", "export it with torch.export")
         try:
             tree = ast.parse(code)
@@ -123,6 +130,7 @@ class _Walk:
         elif isinstance(statement, ast.If):
             return self._if(statement, names)
         elif not isinstance(statement, ast.Pass):  # a loop: whatever it touches is not known
+            self._count(len(names))
             names.update({k: UNKNOWN for k, v in names.items() if not isinstance(v, _Module)})
         return _NOTHING
 
@@ -141,6 +149,7 @@ class _Walk:
         test = self._value(statement.test, names)
         if isinstance(test, bool):
             return self._body(statement.body if test else statement.orelse, names)
+        self._count(len(names))
         sides = [dict(names), dict(names)]
         bodies = (statement.body, statement.orelse)
         results = [self._body(body, side) for body, side in zip(bodies, sides, strict=True)]
@@ -150,16 +159,14 @@ class _Walk:
         return _NOTHING if results == [_NOTHING, _NOTHING] else UNKNOWN
 
     def _value(self, node: ast.expr, names: _Names, results: int = 1) -> Any:
-        self.steps -= 1
-        if self.steps < 0:
-            raise BncheckError("has too much code to follow", "export it with torch.export")
+        self._count(1)
         match node:
             case ast.Constant(value):
                 return value
             case ast.Name(name):
                 return names[name] if name in names else _Path((name,))
             case ast.List(items) | ast.Tuple(items):
-                return tuple(self._value(item, names) for item in items)
+                return self._tuple([self._value(item, names) for item in items])
             case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
                 return -number
             case ast.Attribute(owner, name):
@@ -169,6 +176,20 @@ class _Walk:
             case ast.Call(function, args, keywords):
                 return self._call(function, args, keywords, names, results)
         return UNKNOWN
+
+    def _count(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise BncheckError("has too much code to follow", "export it with torch.export")
+
+    def _tuple(self, items: Sequence[Any]) -> Any:
+        """Lists of lists at most, as operators take them: a list twice in a list, forty times over,
+        would be 2^40 values.
+        """
+        inner = [item for item in items if isinstance(item, tuple)]
+        self._count(sum(map(len, inner)))
+        nested = any(isinstance(value, tuple) for item in inner for value in item)
+        return UNKNOWN if nested else tuple(items)
 
     def _attribute(self, owner: Any, name: str) -> Any:
         if isinstance(owner, _Path):
@@ -232,7 +253,7 @@ class _Walk:
         if name == "chunk" and len(args) > 1 and isinstance(args[1], int):
             results = min(args[1], _MOST_STEPS)
         outputs = tuple(f"{BETWEEN}{len(self.calls)}.{i}" for i in range(max(1, results)))
-        self.steps -= len(outputs)
+        self._count(len(outputs) + sum(map(_size, (*args, *named.values()))))
         plain = tuple(_plain(item) for item in args)
         known = {key: _plain(value) for key, value in named.items()}
         operator = _SAME.get(name, name) if aten else ""
@@ -251,6 +272,10 @@ _NOTHING: Final = _Nothing()
 def _item(whole: Any, index: Any) -> Any:
     fits = isinstance(whole, tuple) and isinstance(index, int)
     return whole[index] if fits and -len(whole) <= index < len(whole) else UNKNOWN
+
+
+def _size(value: Any) -> int:
+    return 1 + sum(map(_size, value)) if isinstance(value, tuple) else 1
 
 
 def _plain(value: Any) -> Any:

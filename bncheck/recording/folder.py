@@ -62,6 +62,7 @@ class RecordFolder:
         """The folder, made where there is none; a record in it is gone on with."""
         folder = cls(path, keep)
         with explained(path):
+            _refuse_links(path)
             (path / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
             if is_record(path):
                 folder._resume()
@@ -103,16 +104,17 @@ class RecordFolder:
     def _resume(self) -> None:
         """Cut an unfinished line off, and drop the snapshots that no line names."""
         index = self.path / INDEX
+        read_record(self.path)  # a record of something else, or one too large, is refused here
         text = index.read_bytes()
         complete = text[: text.rfind(b"\n") + 1]
-        read_record(self.path)  # a record of something else is refused here
         self.lines = [json.loads(line) for line in complete.splitlines() if line.strip()]
         if complete != text:
             os.truncate(index, len(complete))
         self.run = 1 + max((whole(line.get("run")) or 0 for line in self.lines), default=-1)
-        named = {name for line in self.lines for name in line.get("files", {}).values()}
-        for file in (self.path / SNAPSHOTS).glob(f"[0-9]*{_ENDING}"):
-            if f"{SNAPSHOTS}/{file.name}" not in named:
+        named = {name for line in self._snapshots() for name in line["files"].values()}
+        for file in (self.path / SNAPSHOTS).iterdir():
+            name = f"{SNAPSHOTS}/{file.name}"
+            if name not in named and _OWN.fullmatch(name):
                 file.unlink()
 
     def _append(self, line: Line) -> None:
@@ -177,6 +179,16 @@ class RecordFolder:
             temporary.write_text("".join(_json(line) + "\n" for line in self.lines), "utf-8")
             os.chmod(temporary, usual_mode(index))
             os.replace(temporary, index)
+
+
+def _refuse_links(path: Path) -> None:
+    """What is written into a stranger's record stays there, and no pipe holds the training up."""
+    for place, what in ((path / SNAPSHOTS, "folder"), (path / INDEX, "file")):
+        fits = place.is_dir() if what == "folder" else place.is_file()
+        if place.is_symlink() or (place.exists() and not fits):
+            raise BncheckError(
+                f"has {place.name} as something else than a {what}", "record elsewhere", str(path)
+            )
 
 
 def _file_name(run: int, step: int, series: str) -> str:

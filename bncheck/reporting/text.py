@@ -11,6 +11,7 @@ from rich.console import Group as Lines
 from rich.text import Text
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import count
 from bncheck.reporting.document import Chapter, Detail, Document, Fact, Group, Line, Pages, Table
 from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import LABEL, STYLES, file_console, print_all, row, shown, table
@@ -125,10 +126,13 @@ def _group(group: Group, commands: Sequence[str], verbose: bool) -> RenderableTy
         parts.append(_more(len(lines) - _MOST_LINES))
     if not verbose and not group.brief and (others := _other_layers(group)):
         parts.append(Text(f"likewise: {others}"))
-    for fix in group.fixes:
+    fixes = group.fixes if verbose else group.fixes[:1]
+    for fix in fixes:
         for command in commands:
             fix = fix.replace(f"run `{command}`", _BELOW)
         parts.append(Text.assemble(("fix: ", "green"), visible(fix, None)))
+    if hidden := len(group.fixes) - len(fixes):
+        parts.append(Text(f"and {count(hidden, 'other fix', 'other fixes')} (--verbose)"))
     return row(shown(group.label, STYLES[group.severity]), Lines(*parts))
 
 

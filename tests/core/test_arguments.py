@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,23 @@ def test_what_cannot_be_meant_is_a_line(
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bomb.yaml", "more than 1,000,000 values"),
+        ("pipe.toml", "is not a file"),
+        ("zero.json", "is not a file"),
+        ("large.json", "is larger than 16 MiB"),
+    ],
+)
+def test_no_file_of_arguments_is_endless(name: str, why: str, tmp_path: Path) -> None:
+    levels = [f"{x}: &{x} [{','.join([f'*{y}'] * 9)}]" for y, x in itertools.pairwise("abcdefgh")]
+    (tmp_path / "bomb.yaml").write_text("\n".join(["a: &a [1]", *levels]))
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "large.json").touch()
+    os.truncate(tmp_path / "large.json", 17 << 20)
+    with pytest.raises(BncheckError, match=why):
+        parse_arguments([f"x=@{tmp_path / name}"])

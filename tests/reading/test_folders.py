@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -115,3 +116,83 @@ def test_the_command_says_what_it_left_out(
 def test_a_folder_of_snapshots_drifts(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["drift", str(SAMPLES / "snapshots")]) == 0
     assert "6 snapshots, epoch 1 to epoch 20" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "b", "**/a/" * 30 + "b"])
+def test_no_pattern_chooses_how_long_it_takes(pattern: str, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text(pattern)
+    folder = tmp_path / ("a" * 200) / "/".join("a" * 60)
+    folder.mkdir(parents=True)
+    shutil.copy(SAMPLES / "healthy.pt", folder)
+    assert len(_names(tmp_path)) == 1
+
+
+def test_too_many_rules_for_the_files_are_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("x*y\n" * 50)
+    shutil.copy(SAMPLES / "healthy.pt", tmp_path)
+    assert _names(tmp_path) == ["healthy.pt"]
+    monkeypatch.setattr("bncheck.reading.ignoring.MAX_IGNORE_WORK", 5000)
+    with pytest.raises(BncheckError, match="MAX_IGNORE_WORK"):
+        checkpoints_in(tmp_path)
+
+
+def test_rules_are_read_of_a_regular_file_alone(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    shutil.copy(SAMPLES / "healthy.pt", tmp_path)
+    os.mkfifo(tmp_path / ".gitignore")
+    assert _names(tmp_path) == ["healthy.pt"]
+    (tmp_path / ".gitignore").unlink()
+    (tmp_path / ".gitignore").symlink_to("/dev/zero")
+    assert _names(tmp_path) == ["healthy.pt"]
+
+
+def test_links_in_a_circle_and_folders_deeper_than_calls_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pt").symlink_to("b.pt")
+    (tmp_path / "b.pt").symlink_to("a.pt")
+    shutil.copy(SAMPLES / "healthy.pt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        os.mkdir("d")
+        os.chdir("d")
+    try:
+        assert _names(tmp_path) == ["healthy.pt"]
+    finally:  # deeper than shutil.rmtree goes
+        for _ in range(1100):
+            os.chdir("..")
+            os.rmdir("d")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*.a", "/a", "a/", "a/b", "**/b", "a/**", "a/**/b", "!a", "\\!a", "\\#a", "[a-c]b", "[!a]b",
+        "[^a]b", "?b", "a\\*", "***/b", "a ", "a\\ ", "*", "a*b", "b/*", "**",
+    ],
+)  # fmt: skip
+def test_patterns_mean_what_git_makes_of_them(pattern: str, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text(f"*.x\n{pattern}\n")
+    names = ("a", "b", "ab", "aab", "c.a", "!a", "#a", "a*", "a ", "a.x")
+    paths = [f"{folder}{name}" for folder in ("", "d/", "g/b/", "e/a/", "f/a/c/") for name in names]
+    for path in paths:
+        place = tmp_path / path
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(SAMPLES / "healthy.pt", place)
+    there = sorted(set(paths))
+    ignored = subprocess.run(
+        ["git", "check-ignore", "-z", "--no-index", "--stdin"], input="\0".join(there),
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    ).stdout.split("\0")  # fmt: skip
+    left = sorted(set(there) - set(ignored))
+    if left:
+        assert sorted(_names(tmp_path)) == left
+    else:
+        with pytest.raises(BncheckError, match=r"in \.gitignore"):
+            checkpoints_in(tmp_path)

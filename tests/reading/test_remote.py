@@ -114,6 +114,17 @@ def test_no_redirect_leads_to_a_file_and_no_index_out_of_its_folder(tmp_path: Pa
                 bncheck.inspect(f"{served.url}/to/file://{secret}")
 
 
+@pytest.mark.parametrize("name", ["%2e%2e/secret.safetensors", "a?b", "a#b"])
+def test_no_name_in_an_index_steers_a_url(name: str, tmp_path: Path) -> None:
+    index = {"weight_map": {"bn.running_mean": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    remote.info_of.cache_clear()
+    with serving(Served(tmp_path)) as served:
+        with pytest.raises(BncheckError, match="would steer a URL"):
+            bncheck.inspect(f"{served.url}/model.safetensors.index.json")
+        assert {place for place, _ in served.requests} == {"/model.safetensors.index.json"}
+
+
 @pytest.fixture
 def _memory() -> None:
     store = fsspec.filesystem("memory")
@@ -240,3 +251,11 @@ def test_an_owner_alone_is_no_repository(url: str) -> None:
     with pytest.raises(BncheckError, match="write") as caught:
         place_of(url)
     assert "cannot be reached" not in str(caught.value)
+
+
+def test_a_file_that_changes_between_requests_is_refused() -> None:
+    with (
+        serving(Served(SAMPLES, changes=True)) as served,
+        pytest.raises(BncheckError, match="has changed while it was read"),
+    ):
+        bncheck.inspect(f"{served.url}/healthy.safetensors")

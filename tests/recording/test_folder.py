@@ -333,3 +333,47 @@ def test_every_epoch_records_early_in_each(tmp_path: Path) -> None:
     recorder.close()
     found = [(entry.step, entry.epoch) for entry in read_record(tmp_path).entries]
     assert found == [(1, 0), (12, 1), (22, 2), (32, 3), (42, 4), (50, 4)]
+
+
+def test_a_strangers_record_leads_the_recorder_nowhere(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "100.safetensors").write_text("precious")
+    begun = json.dumps({"kind": "run", "schema": record.SCHEMA, "run": 0, "continues": False})
+    for name in ("snapshots", "index", "pipe"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "snapshots" / record.INDEX).write_text(f"{begun}\n")
+    (tmp_path / "snapshots" / recording_folder.SNAPSHOTS).symlink_to(mine)
+    (tmp_path / "index" / record.INDEX).symlink_to(tmp_path / "made")
+    os.mkfifo(tmp_path / "pipe" / record.INDEX)
+    for name in ("snapshots", "index", "pipe"):
+        with pytest.raises(BncheckError, match="as something else than a"):
+            Recorder(net(), tmp_path / name)
+    assert os.listdir(mine) == ["100.safetensors"]
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_record_sweeps_its_own_snapshots_alone_and_skips_odd_lines(tmp_path: Path) -> None:
+    begun = {"kind": "run", "schema": record.SCHEMA, "run": 0, "continues": False}
+    odd = {"kind": "later", "files": 5, "run": 1e300}
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / record.INDEX).write_text(f"{json.dumps(begun)}\n{json.dumps(odd)}\n")
+    for name in ("7weights.safetensors", "0-00000009.safetensors"):
+        (tmp_path / "snapshots" / name).write_text("")
+    Training(steps=2).run(tmp_path)
+    names = os.listdir(tmp_path / "snapshots")
+    assert "7weights.safetensors" in names
+    assert "0-00000009.safetensors" not in names
+
+
+def test_findings_of_a_record_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        {"kind": "run", "schema": record.SCHEMA, "continues": False},
+        *[{"kind": "finding", "rule": "BN306", "step": step} for step in range(3)],
+    ]
+    (tmp_path / record.INDEX).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert len(read_record(tmp_path).findings) == 3
+    monkeypatch.setattr("bncheck.reading.record.MAX_FINDINGS", 2)
+    with pytest.raises(BncheckError, match="MAX_FINDINGS"):
+        read_record(tmp_path)
+    assert record_snapshot.whole(1e300) is None

@@ -72,7 +72,7 @@ class _Model:
     def read(self) -> Sequence[Graph]:
         return [part.graph for part in self._parts]
 
-    def rewrite(self, solutions: Sequence[Solution]) -> None:
+    def rewrite(self, solutions: Sequence[Solution]) -> Sequence[Solution]:
         self.result = self._new
         pairs = zip(self._parts, solutions, strict=True)
         changed = [part.proto for part, solution in pairs if solution.changes]
@@ -81,7 +81,12 @@ class _Model:
         self._numbers = solutions[0].numbers
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions)
+        self._parts = []
+        # What a message held before stays in its memory until the whole of it goes.
+        self.result = onnx.ModelProto.FromString(self._new.SerializeToString())
+        self._new = self.result
         _check_model(self.original, self.result)
+        return ()
 
     def evaluate(self) -> ModelSides:
         from bncheck.folding.onnx.parity import Altered, ModelSides

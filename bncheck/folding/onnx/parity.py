@@ -87,7 +87,8 @@ class ModelSides:
             **asked_sizes(self._inputs, shapes),
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
-        self._judge: Run | None = None
+        self._judge: onnx.ModelProto | None = None
+        self._open: tuple[str, Run] | None = None
         self._parts: dict[tuple[int, bool], _Part] = {}
         self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
@@ -99,13 +100,16 @@ class ModelSides:
         self.regions = [region for region in compared if region]
         self._last: tuple[Named, Sequence[Any]] | None = None
 
-    @cached_property
-    def _fold(self) -> Run:
-        return runner(self._new.model)
+    def _run(self, which: str, model: onnx.ModelProto, inputs: Named) -> Sequence[Any]:
+        """By the runtime, in which one model is open at a time: each takes twice its weights."""
+        if self._open is None or self._open[0] != which:
+            self._open = None
+            self._open = which, runner(model)
+        return self._open[1](inputs)
 
     def judge_by(self, model: onnx.ModelProto) -> None:
         """Let the outputs of this model be those of the original."""
-        self._judge = runner(model)
+        self._judge = model
 
     @cached_property
     def _entries(self) -> list[list[str]]:
@@ -126,17 +130,11 @@ class ModelSides:
         known.update(output.name for output in self._original.model.graph.output)
         return [name for name in dict.fromkeys(names) if name not in known]
 
-    @cached_property
-    def _watching(self) -> Run:
+    def _watching(self, inputs: Named) -> Sequence[Any]:
         with showing(self._original.model, self._watched) as model:
-            run = runner(model)
-
-        def watching(inputs: Named) -> Sequence[Any]:
-            results = run(inputs)
-            self._last = inputs, results
-            return results
-
-        return watching
+            results = self._run("watched", model, inputs)
+        self._last = inputs, results
+        return results
 
     @cached_property
     def _found(self) -> Found | RefusedError:
@@ -167,7 +165,11 @@ class ModelSides:
         """The original as written. Raises RefusedError."""
         try:
             results = self._taken(inputs)
-            own = results[: self._outputs] if self._judge is None else self._judge(inputs)
+            own = (
+                results[: self._outputs]
+                if self._judge is None
+                else self._run("judge", self._judge, inputs)
+            )
         except (RuntimeError, ValueError) as error:
             if isinstance(error, NotImplementedError):
                 raise
@@ -194,13 +196,14 @@ class ModelSides:
         stored = filter(self._original.has, self._altered.numbers)
         names = dict.fromkeys((*read, *ends, *inner, *stored))
         kinds = {name: known[name] for name in names if name in known}
+        self._open = None
         run = runner(moved(self._original.model, kinds, self.epsilon))
         while True:
             yield _floats(run(inputs))
 
     def folded(self, inputs: Named) -> Sequence[Output]:
         """The fold as written."""
-        return _floats(self._fold(inputs))
+        return _floats(self._run("fold", self._new.model, inputs))
 
     def enough(self, region: int, values: Values) -> Values:
         """What a region reads, and no more of it than shows what it does."""

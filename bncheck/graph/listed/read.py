@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PREDICTING_BYTES
 from bncheck.graph import specs
 from bncheck.graph.aten.operators import described
@@ -22,6 +23,9 @@ from bncheck.reading.tensors import LazyTensor
 _VIEWS: Final = (
     specs.Reshape, specs.Transpose, specs.Expand, specs.Split, specs.Identity, specs.Opaque,
 )  # fmt: skip
+
+#: Views that calls in place change in all.
+_MOST_CHANGED: Final = 1_000_000
 
 
 def read_listing(listing: Listing, tensors: Mapping[str, LazyTensor]) -> Graph:
@@ -42,6 +46,8 @@ class _Reader:
         #: What a name stands for once something was changed in place; None: nothing known.
         self.current: dict[str, str | None] = {}
         self.bases: dict[str, str] = {}
+        self.views: dict[str, dict[str, None]] = {}
+        self.left = _MOST_CHANGED
 
     def graph(self) -> Graph:
         for number, call in enumerate(self.listing.calls):
@@ -118,14 +124,21 @@ class _Reader:
         base = self.bases.get(source, source)
         if not in_place:
             if isinstance(spec, _VIEWS):
-                self.bases.update(dict.fromkeys(outputs, base))
+                self._view(base, outputs)
             return
-        alike = [name for name, other in self.bases.items() if other == base and name != source]
+        alike = [name for name in self.views.get(base, ()) if name != source]
+        self.left -= len(alike)
+        if self.left < 0:
+            raise BncheckError("changes too many views in place", "export it with torch.export")
         whole = base == source
         self.current.update(dict.fromkeys([base, *alike]))
         self.current[source] = outputs[0] if outputs else None
         if whole and outputs:
-            self.bases[outputs[0]] = base
+            self._view(base, outputs[:1])
+
+    def _view(self, base: str, names: Sequence[str]) -> None:
+        self.bases.update(dict.fromkeys(names, base))
+        self.views.setdefault(base, {}).update(dict.fromkeys(names))
 
     def _is_constant(
         self, spec: specs.Spec, inputs: tuple[str | None, ...], outputs: tuple[str, ...]

@@ -22,6 +22,7 @@ from bncheck.policy.policy import Policy
 from bncheck.rules.choosing import choose_rules
 
 _TABLE = ("tool", "bncheck")
+_ADDRESS: Final = re.compile(r"https?://[\w.~:/?#@!$&*+,;=%-]{1,500}", re.ASCII)
 #: What pydantic calls an unknown key.
 _UNKNOWN: Final = {"unexpected_keyword_argument", "extra_forbidden"}
 
@@ -48,11 +49,14 @@ class Configuration:
         )
 
     def _docs_url(self) -> str:
-        """Reports link to it, so it must be an address and nothing that runs."""
+        """Reports link to it, so it must be an address and nothing that runs, or steers a log."""
         given = self.settings.docs_url
-        if given is not None and not given.startswith(("https://", "http://")):
+        if given is not None and not _ADDRESS.fullmatch(given):
+            wrong = "is not an address of at most 500 plain characters"
+            if not given.startswith(("https://", "http://")):
+                wrong = "does not begin with https:// or http://"
             raise self.error(
-                ("docs-url",), "does not begin with https:// or http://",
+                ("docs-url",), wrong,
                 f'give the address of the documentation, e.g. "{DOCS}"',
             )  # fmt: skip
         return given or DOCS

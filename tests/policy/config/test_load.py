@@ -206,6 +206,19 @@ def test_without_a_configuration_nothing_heavy_is_imported(tmp_path: Path) -> No
     assert loaded("gate") == "[] 0\n"
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["https://x\\u001b[31m", "https://x\\n::error::y", 'https://x\\"><b>', "https://" + "a" * 9999],
+)
+def test_an_address_of_the_documentation_steers_no_log(address: str, tmp_path: Path) -> None:
+    file = tmp_path / "pyproject.toml"
+    file.write_text(f'[tool.bncheck]\ndocs-url = "{address}"\n')
+    found = load(file, isolated=False)
+    assert found is not None
+    with pytest.raises(BncheckError, match="plain characters"):
+        _ = found.policy
+
+
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "file:///etc", "//x", "docs", ""])
 def test_only_an_address_is_the_documentation_s(url: str, tmp_path: Path) -> None:
     file = tmp_path / "pyproject.toml"
