@@ -35,8 +35,8 @@ class Foldable(Protocol[Inputs]):
     def read(self) -> Sequence[Graph]:
         """Its graph, and those inside it that can be changed."""
 
-    def rewrite(self, solutions: Sequence[Solution]) -> None:
-        """Carry out the plans of its graphs on a copy."""
+    def rewrite(self, solutions: Sequence[Solution]) -> Sequence[Solution]:
+        """Carry out the plans of its graphs on a copy. Gives what is needed of them afterwards."""
 
     def evaluate(self) -> SideBySide[Inputs]:
         """The program and that copy, ready to be run."""
@@ -52,18 +52,18 @@ def fold(
 
     Raises BncheckError.
     """
-    solutions = [
+    solutions: Sequence[Solution] = [
         rewritten(solve(g, options.keep, options.norms), options.residual) for g in program.read()
     ]
     decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
-    parity = None
+    parity, flushed = None, 0
     # Where nothing is altered, there is nothing to compare: the program is not run at all.
     if not options.dry_run and any(solution.changes for solution in solutions):
-        program.rewrite(solutions)
+        flushed = sum(solution.flushed for solution in solutions)
+        solutions = program.rewrite(solutions)  # their numbers take as much room as the weights
         say("comparing")
         parity = _proved(program, options.tolerance, extra)
     findings = findings_of(decisions, parity, options.fail_unfolded)
-    flushed = 0 if options.dry_run else sum(solution.flushed for solution in solutions)
     return FoldReport(decisions, parity, flushed=flushed, findings=findings), solutions
 
 

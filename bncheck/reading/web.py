@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.remote import Remote, filesystem
+from bncheck.reading.remote import Remote, filesystem, info_of
 
 
 class NoPartsError(ValueError):
@@ -33,9 +33,18 @@ async def _fetch(system: Any, path: Remote, start: int, end: int) -> bytearray:
         place = answer.headers.get("Content-Range", "")
         if answer.status != 206 or not place.startswith(f"bytes {start}-"):
             raise NoPartsError("the server sends no parts of the file")
+        _check_same(path, place, answer.headers.get("ETag"))
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise NoPartsError("the server compresses what it was asked to send as it is")
         data, most = bytearray(), end - start + 1
         while len(data) < most and (piece := await answer.content.read(most - len(data))):
             data += piece
         return data
+
+
+def _check_same(path: Remote, place: str, tag: str | None) -> None:
+    """Raise BncheckError for a part of another file than was there when it was first asked for."""
+    first, size = info_of(path), place.rpartition("/")[2]
+    other = size.isdecimal() and int(size) != first.get("size")
+    if other or (tag and first.get("ETag") and tag != first["ETag"]):
+        raise BncheckError("has changed while it was read", "try again", str(path))

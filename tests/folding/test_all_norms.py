@@ -172,6 +172,31 @@ def test_by_default_only_batch_norms_are_looked_at() -> None:
     assert not bncheck.fold(net, torch.randn(2, 4).double()).batchnorms
 
 
+def _divided(x: Tensor, root: Tensor) -> Tensor:
+    """By a deviation, with a scale and a shift for each of 4 channels behind that."""
+    return (x / root * torch.arange(1.0, 5)) + torch.arange(4.0)
+
+
+def test_a_layer_norm_written_out_is_no_batch_norm_by_default() -> None:
+    """As an older exporter writes it: openwakeword's models."""
+
+    def run(s: Fn, x: Tensor) -> Tensor:
+        h = x - x.mean(1, keepdim=True)
+        return s.a(_divided(h, (h.pow(2).mean(1, keepdim=True) + 1e-5).sqrt()))
+
+    net = Fn(run, a=nn.Linear(4, 4))
+    assert not bncheck.fold(net, torch.randn(2, 4)).batchnorms
+    found = bncheck.fold(net, torch.randn(2, 4), norms="all").batchnorms
+    assert [(d.kind, d.status) for d in found] == [("LayerNorm", "folded")]
+
+
+def test_a_map_behind_a_division_by_a_stored_number_is_a_batch_norm() -> None:
+    net = Fn(lambda s, x: s.a(_divided(x, s.n)), a=nn.Linear(4, 4))
+    net.register_buffer("n", torch.tensor([[2.0]]).sqrt())
+    found = bncheck.fold(net, torch.randn(2, 4)).batchnorms
+    assert [(d.kind, d.status) for d in found] == [("BatchNorm", "folded")]
+
+
 @pytest.mark.parametrize("norms", ["batch", "all"])
 @pytest.mark.parametrize("affine", [False, True])
 def test_an_instance_norm_takes_over_a_batch_norm(norms: Any, affine: bool) -> None:

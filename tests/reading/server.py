@@ -21,6 +21,7 @@ class Served:
     says_so: bool = True
     failures: int = 0
     floods: bool = False
+    changes: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -69,6 +70,8 @@ def serving(served: Served) -> Iterator[Served]:
                 self.send_header("Content-Range", f"bytes {found[1]}-{found[2]}/{whole}")
             else:
                 self.send_response(200)
+            if served.changes:
+                self.send_header("ETag", f'"{len(served.requests)}"')
             if served.says_so:
                 self.send_header("Accept-Ranges", "bytes" if served.sends_parts else "none")
             self.send_header("Content-Length", str(len(data)))

@@ -251,3 +251,11 @@ def test_an_owner_alone_is_no_repository(url: str) -> None:
     with pytest.raises(BncheckError, match="write") as caught:
         place_of(url)
     assert "cannot be reached" not in str(caught.value)
+
+
+def test_a_file_that_changes_between_requests_is_refused() -> None:
+    with (
+        serving(Served(SAMPLES, changes=True)) as served,
+        pytest.raises(BncheckError, match="has changed while it was read"),
+    ):
+        bncheck.inspect(f"{served.url}/healthy.safetensors")

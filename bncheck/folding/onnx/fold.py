@@ -72,7 +72,7 @@ class _Model:
     def read(self) -> Sequence[Graph]:
         return [part.graph for part in self._parts]
 
-    def rewrite(self, solutions: Sequence[Solution]) -> None:
+    def rewrite(self, solutions: Sequence[Solution]) -> Sequence[Solution]:
         self.result = self._new
         pairs = zip(self._parts, solutions, strict=True)
         changed = [part.proto for part, solution in pairs if solution.changes]
@@ -86,6 +86,7 @@ class _Model:
         self.result = onnx.ModelProto.FromString(self._new.SerializeToString())
         self._new = self.result
         _check_model(self.original, self.result)
+        return ()
 
     def evaluate(self) -> ModelSides:
         from bncheck.folding.onnx.parity import Altered, ModelSides

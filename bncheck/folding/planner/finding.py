@@ -55,9 +55,10 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
         return ((index,), family, True) if family else ((), Family.BATCH, False)
     if norms is Norms.ALL and isinstance(op.spec, Rescaled):
         return (index,), family_of(op.kind), True
-    if norms is Norms.ALL and (ops := _written_out(graph, index)):
+    if ops := _written_out(graph, index):  # whether asked for or not: it is not a BatchNorm
         shifts = len(ops) > 1 or _is_centred(graph, index)
-        return ops, Family.LAYER if shifts else Family.RMS, False
+        family = Family.LAYER if shifts else Family.RMS
+        return ops if norms is Norms.ALL else (), family, False
     ops = _product_and_sum(graph, index)
     if not ops and norms is Norms.ALL:
         ops = _running_form(graph, index)
@@ -139,6 +140,8 @@ def _is_normalised(graph: Graph, name: str | None, axis: int) -> bool:
     if product is None or not isinstance(product.spec, Mul) or len(product.inputs) < 2:
         return False
     for slot in (0, 1):
+        if graph.is_constant(product.inputs[slot]):
+            continue
         shape, root = graph.shape(product.inputs[slot]), _maker(graph, product.inputs[slot])
         if root is None or shape is None or len(shape) <= axis or shape[axis] != 1:
             continue

@@ -34,6 +34,10 @@ def as_arguments(example_inputs: object) -> tuple[Any, ...]:
     return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
 
 
+#: What torch.export calls a free size in an error, which says nothing to users.
+_SIZE_SYMBOL = re.compile(r"\bs\d+\b")
+
+
 def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
     """Export a module; raises BncheckError with the user's line where that is impossible.
 
@@ -55,9 +59,15 @@ def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> Exporte
         if inputs is example_inputs:
             return _with_states(model, inputs) or program
     try:  # inputs whose first axis is not a batch
-        return _export(model, example_inputs, None)
+        # In copies: torch has marked the axes of these tensors as free.
+        fresh: tuple[Any, ...] = pytree.tree_map(
+            lambda t: t.detach().clone() if isinstance(t, torch.Tensor) else t, example_inputs
+        )
+        return _export(model, fresh, None)
     except Exception as error:
-        raise _unexportable(failure or error) from None
+        if failure is None or _SIZE_SYMBOL.search(str(failure)):
+            failure = error
+        raise _unexportable(failure) from None
 
 
 def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:

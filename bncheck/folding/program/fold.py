@@ -128,9 +128,10 @@ class _Program:
         refuse_corrupt(graph)
         return [graph]
 
-    def rewrite(self, solutions: Sequence[Solution]) -> None:
+    def rewrite(self, solutions: Sequence[Solution]) -> Sequence[Solution]:
         (self._solution,) = solutions
         self._folded = rewrite(self._planned, self._solution)
+        return solutions
 
     def evaluate(self) -> ProgramSides:
         assert self._folded is not None

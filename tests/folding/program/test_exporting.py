@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,3 +44,11 @@ def test_a_program_of_no_samples_compares_nothing() -> None:
     program = torch.export.export(model, (torch.randn(0, 3, 8, 8),))
     with pytest.raises(BncheckError, match="hold no numbers"):
         fold(program)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 12), (2, 1, 12, 12)])
+def test_a_wrong_shape_is_told_in_numbers(shape: tuple[int, ...]) -> None:
+    """Not as the symbol s77 that torch.export has for a free batch."""
+    with pytest.raises(BncheckError, match=r"channels, but got \d channels") as caught:
+        fold(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), torch.zeros(shape))
+    assert not re.search(r"\bs\d+\b", str(caught.value))
