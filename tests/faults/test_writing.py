@@ -48,7 +48,9 @@ def _arguments(name: str, target: Path) -> list[str]:
 def _target(folder: Path, name: str) -> Path:
     (folder / "out").mkdir()
     (folder / "gate.toml").write_text(GATE)
-    target = folder / "out" / ("model.onnx" if name in ("fold", "export", "pair") else "file.json")
+    model = "model.onnx"
+    names = {"fold": model, "export": model, "pair": model, "html": "file.html", "svg": "file.svg"}
+    target = folder / "out" / names.get(name, "file.json")
     target.write_bytes(b"old")
     return target
 
