@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+#: What a URL may hold that is nobody's business: user and password, signatures and tokens.
+_LOGIN: Final = re.compile(r"(?<=://)[^/\s@]{1,500}@")
+_SIGNED: Final = re.compile(
+    r"(?<=[?&])((?:x-amz-|x-goog-)?(?:signature|credential|security-token)|sig|se?cret|token|"
+    r"access_token|api_?key|key)=[^&#\s]+",
+    re.IGNORECASE,
+)
 
 #: Is told a line that is worth knowing beside the result.
 Note: TypeAlias = Callable[[str], None]
@@ -32,3 +41,10 @@ def as_argument(path: object) -> str:
 def shortened(name: str, longest: int = 200) -> str:
     """A name of a file; the beginning of one that is longer than names are."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def without_secrets(text: str) -> str:
+    """A URL, or a sentence with one in it, as it may stand in a log: secrets become ***."""
+    if "://" not in text:
+        return text
+    return _SIGNED.sub(r"\1=***", _LOGIN.sub("***@", text))

@@ -10,6 +10,8 @@ import re
 import unicodedata
 from typing import Final
 
+from bncheck.core.words import without_secrets
+
 #: Longer names are cut in the middle of nowhere by their authors; 200 characters tell enough.
 MAX_NAME: Final = 200
 
@@ -30,7 +32,11 @@ _COMMAND: Final = re.compile(r":(?=:)|#(?=#)")
 
 
 def visible(text: str, limit: int | None = MAX_NAME) -> str:
-    """`text` with every invisible or steering character as its escape, at most `limit` long."""
+    """`text` with every invisible or steering character as its escape, at most `limit` long.
+
+    Passwords and signatures in URLs are left out.
+    """
+    text = without_secrets(text)
     shown = "".join(_escape(character) for character in text[: limit and limit + 1])
     shown = _COMMAND.sub(lambda match: f"\\x{ord(match[0]):02x}", shown)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"

@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from bncheck.core.words import without_secrets
+
 
 def dump(value: object) -> str:
     """ASCII JSON with a newline at its end, so that no name can leave its string.
@@ -25,7 +27,7 @@ def _text(value: object, line: str) -> str:
         return _block("[", (_text(item, line + "  ") for item in value), "]", line)
     if isinstance(value, float) and not math.isfinite(value):
         return '"nan"' if math.isnan(value) else '"inf"' if value > 0 else '"-inf"'
-    text = json.dumps(value)
+    text = json.dumps(without_secrets(value) if isinstance(value, str) else value)
     # `##[add-mask]` in a name would be a command to a CI runner that reads stdout.
     return re.sub("#(?=#)", r"\\u0023", text) if "##" in text else text
 
