@@ -111,7 +111,7 @@ def test_without_checkpoints_it_is_the_gate(runner: Runner) -> None:
         ({}, "pyproject.toml: found no [tool.bncheck]"),
         ({"args": "--fail-on 'never"}, "args: is not a list of options (No closing quotation)"),
         ({"args": "--baseline", "checkpoints": "models/*"}, "could not be run"),
-        ({"checkpoints": "nowhere/*.pt"}, "nowhere/*.pt: does not exist"),
+        ({"checkpoints": "nowhere/*.pt"}, "nowhere/*.pt: matches no file"),
         ({"checkpoints": "$(touch owned); `touch owned`"}, "$(touch: does not exist"),
         ({"args": "--fail-on $(touch owned)"}, "could not be run"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,21 +105,3 @@ def test_the_page_s_plain_loop_runs() -> None:
     assert names["check_statistics"](model)
     poison(model)
     assert not names["check_statistics"](model)
-
-
-@pytest.mark.parametrize(("library", "base"), [("lightning", "Callback"), ("transformers", "")])
-def test_the_page_s_callbacks_run_in_their_library(library: str, base: str) -> None:
-    pytest.importorskip(library)
-    (code,) = [block for block in blocks("python") if f"from {library}" in block]
-    names: dict[str, Any] = {}
-    exec(compile(code, "docs/ci.md", "exec"), names)
-    callback, model = names["SoundStatistics"](), net()
-    poison(model)
-    if library == "lightning":
-        trainer = SimpleNamespace(is_global_zero=True, sanity_checking=False, should_stop=False)
-        with pytest.raises(RuntimeError, match="BN102"):
-            callback.on_validation_end(trainer, model)
-    else:
-        control = SimpleNamespace(should_training_stop=False)
-        callback.on_evaluate(None, SimpleNamespace(global_step=3), control, model=model)
-        assert control.should_training_stop

@@ -128,7 +128,7 @@ def _lines(path: Path) -> list[str]:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return []
-    with open(handle, encoding="utf-8", errors="replace") as file:
+    with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return []
         return file.read(_MOST_LETTERS).split("\n")

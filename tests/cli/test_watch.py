@@ -26,6 +26,12 @@ from tests.recording.training import Training
 RECORD = SAMPLES / "record"
 
 
+@pytest.fixture(autouse=True)
+def _width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of xdist have a width of their own."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def test_off_a_terminal_it_prints_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["watch", str(RECORD)]) == 0
     out = capsys.readouterr().out

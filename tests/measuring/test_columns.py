@@ -27,9 +27,10 @@ class Counting(DigitNet):
         return out
 
 
-#: Where no numbers are predicted, other code between the layers is tried (BN214): at most so many
-#: exchanges, each on 128 samples however many there are.
-REPLAYS = 20 * 128
+#: Where no numbers are predicted, other code between the layers is tried (BN214), at most so many
+#: exchanges on 128 samples; and batches of each class and of fitted shares of the classes (BN204),
+#: of ten classes one batch each. Neither grows with the data.
+REPLAYS = 20 * 128 + 2 * 10 * 64
 #: With data prepared as fits, results are found on 512 samples and layers are measured on 128.
 PREPARED = 512 + 128
 
