@@ -70,12 +70,12 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
+    """What normalises each sample and ends with a product and a sum along `axes`: LayerNorm.
 
     Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm.
     """
 
-    axis: int
+    axes: tuple[int, ...]
     shifts: bool = True
 
 

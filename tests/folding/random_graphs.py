@@ -192,7 +192,7 @@ def add_layer_norm(net: Net, draw: Any, x: str) -> None:
     size = net.samples[x].shape[-1]
     bias = net.numbers(size) if draw(st.booleans()) else None
     net.call(
-        specs.Rescaled(-1),
+        specs.Rescaled((-1,)),
         [x, net.numbers(size), bias],
         lambda a, w, b=None: F.layer_norm(a, [size], w, b),
     )
@@ -209,7 +209,7 @@ def add_sample_norm(net: Net, draw: Any, x: str) -> None:
         run = lambda a, w, b=None: F.instance_norm(a, weight=w, bias=b)  # noqa: E731
         net.call(spec, [x, weight, bias], run)
     elif kind == "group" and shape[1] % 2 == 0:
-        spec2 = specs.Rescaled(1)
+        spec2 = specs.Rescaled((1,))
         net.call(
             spec2, [x, weight, net.numbers(shape[1])], lambda a, w, b: F.group_norm(a, 2, w, b)
         )

@@ -32,13 +32,8 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     check_dtype(draft.graph, moving)
     try:
         return _pushed(draft, moving, into_norms, False)
-    except Stuck as stuck:
-        if moving.affine.shifts:
-            raise
-        try:  # without a shift, constants can be divided by the scale instead of going along
-            return _pushed(draft, moving, into_norms, True)
-        except Stuck:
-            raise stuck from None
+    except Stuck:  # constants can stay, and take the shift and the scale's inverse
+        return _pushed(draft, moving, into_norms, True)
 
 
 def _pushed(draft: Draft, moving: Moving, into_norms: bool, divides: bool) -> Step:
@@ -111,7 +106,7 @@ def _results(
     if own is not None and draft.commutes(index, given[own[0]]):
         return [given[own[0]]]
     if own is not None and divides and isinstance(op.spec, Add) and index not in draft.units:
-        return [_past_constant(draft, (index, 1 - own[0]), given[own[0]], step)]
+        return [_past_constant(draft, (index, 1 - own[0]), op.spec, given[own[0]], step)]
     if own is not None:
         step.bypassed.add(index)
         return [own[1].after(given[own[0]])]
@@ -122,13 +117,15 @@ def _results(
     return [_sum(draft.graph, op, op.spec, given)]
 
 
-def _past_constant(draft: Draft, place: Place, map_: Affine, step: Step) -> Affine:
-    """a x + c = a (x + c / a)."""
-    scale = settled(map_).scale
-    if map_.shifts or np.any(scale == 0):
+def _past_constant(draft: Draft, place: Place, spec: Add, map_: Affine, step: Step) -> Affine:
+    """f (a x + t) + g c = a (f x + g (c + f t / g) / a): what goes on has no shift."""
+    whole = settled(map_)
+    if np.any(whole.scale == 0):
         raise Stuck("a scale of 0 lies before a constant")
-    step.constants[place] = draft.edited(place, Affine(1.0 / scale, np.zeros_like(scale)))
-    return map_
+    share = spec.factors[1 - place[1]] / spec.factors[place[1]]
+    edit = Affine(1.0 / whole.scale, share * whole.shift / whole.scale)
+    step.constants[place] = draft.edited(place, edit)
+    return Affine(whole.scale, np.zeros_like(whole.scale))
 
 
 def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:

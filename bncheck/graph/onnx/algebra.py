@@ -131,17 +131,23 @@ def _instance_norm(call: NodeCall) -> Spec:
 
 
 def _layer_norm(call: NodeCall) -> Spec | None:
-    fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
-    return Rescaled(-1) if fits and len(call.results) == 1 else None
+    return Rescaled(_normalised(call)) if len(call.results) == 1 else None
 
 
 def _rms_norm(call: NodeCall) -> Spec | None:
-    fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
-    return Rescaled(-1, shifts=False) if fits else None
+    return Rescaled(_normalised(call), shifts=False)
 
 
 def _group_norm(call: NodeCall) -> Spec | None:
-    return Rescaled(1) if call.opset >= 21 else None  # before, it has a number for each group
+    return Rescaled((1,)) if call.opset >= 21 else None  # before, it has a number for each group
+
+
+def _normalised(call: NodeCall) -> tuple[int, ...]:
+    """The axes from the one that is given to the last, where the weight has just these."""
+    axes = tuple(range(call.axis(-1), call.rank()))
+    if call.shape(1) != tuple(call.shape()[axis] for axis in axes):
+        raise UndescribedError
+    return axes
 
 
 ALGEBRA: dict[str, Describe] = {
