@@ -230,9 +230,7 @@ UNUSUAL: dict[str, Pattern] = {
     "layernorm_plain_bn": Pattern(
         chain(nn.LayerNorm(5, elementwise_affine=False), nn.BatchNorm1d(5)), (5,)
     ),
-    "layernorm_of_two_axes_bn": Pattern(
-        chain(nn.LayerNorm([5, 5]), nn.BatchNorm1d(5)), (5, 5)
-    ),
+    "layernorm_of_two_axes_bn": Pattern(chain(nn.LayerNorm([5, 5]), nn.BatchNorm1d(5)), (5, 5)),
     "layernorm_bn_of_tokens": Pattern(
         chain(nn.LayerNorm(5), nn.BatchNorm1d(5)), (5, 5), 1, "differ along other axes than the"
     ),
