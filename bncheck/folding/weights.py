@@ -175,15 +175,9 @@ def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
         weight, bias = _rescaled(graph, op, weight, bias, fold)
     elif isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
-    elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent)):
+    elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent, Bilinear)):
         assert weight is not None
-        spec = Linear(output_first=True) if isinstance(op.spec, Recurrent) else op.spec
-        weight, bias = _linear(spec, weight, bias, fold)
-    elif isinstance(op.spec, Bilinear):
-        assert weight is not None
-        assert fold.after is not None
-        scale = fold.after.scale.reshape(-1, 1, 1)
-        weight, bias = weight * scale, scaled_bias(bias, fold.after)
+        weight, bias = _linear(_as_linear(op.spec), weight, bias, fold)
     else:  # a table: its rows are its results
         assert weight is not None
         assert fold.after is not None
@@ -207,6 +201,13 @@ def _rescaled(
     return weight * after.scale, scaled_bias(bias, after)
 
 
+def _as_linear(spec: LinearCall | Recurrent | Bilinear) -> LinearCall:
+    """What has the same kernel; a bilinear layer has a tap for each number of its other input."""
+    if isinstance(spec, Recurrent):
+        return Linear.matrix(output_first=True)
+    return Conv(1, pads_with_zeros=False) if isinstance(spec, Bilinear) else spec
+
+
 def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Absorbed) -> _Numbers:
     kernel, shape = Kernel.of(spec, weight, bias), weight.shape
     if fold.after:
@@ -221,7 +222,7 @@ def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Absorbe
         centre = spec.centre if isinstance(spec, Conv) else None
         tap = int(np.ravel_multi_index(centre, shape[2:])) if centre else 0
         kernel = kernel.beside(fold.beside, tap)
-    return kernel.laid_out(spec, shape), kernel.bias
+    return kernel.laid_out(spec, shape), kernel.laid_out_bias(spec, shape)
 
 
 def _norm(graph: Graph, op: Op, spec: Norm, fold: Absorbed) -> _Numbers:

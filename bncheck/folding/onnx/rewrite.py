@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -122,9 +121,7 @@ class _ModelRewriter:
     def _add_after(self, node: onnx.NodeProto, op: Op, bias: Cast) -> None:
         result = node.output[0]
         node.output[0] = self._unused(f"{result}.product")
-        assert isinstance(op.spec, Linear)
-        sizes = (-1, *(1,) * (-op.spec.axes[1] - 1))
-        name = self._add(f"{op.label}.bias", replace(bias, array=bias.array.reshape(sizes)))
+        name = self._add(f"{op.label}.bias", bias)
         added = helper.make_node("Add", [node.output[0], name], [result])
         self.after.setdefault(int(op.name), []).append(added)
 

@@ -40,6 +40,10 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     vector = _channels(draft.graph, op, op.inputs[0], map_, _channel_axes(draft.graph, op)[0])
     if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
+    if isinstance(op.spec, Bilinear) and vector.shifts:
+        raise Stuck(
+            f"{op.label} ({op.kind}) multiplies it with its other input, which no shift passes"
+        )
     before = fold.before.after(vector) if fold.before else vector
     shuffles = before.shifts and _shift_needs_shuffle(op)
     return replace(fold, before=before, as_shuffle=fold.as_shuffle or shuffles)
@@ -67,7 +71,7 @@ def _check_constant(graph: Graph, op: Op) -> None:
 def _channel_axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
     """Where a call has its channels, in their order: in its input, and in its result."""
     if isinstance(op.spec, Linear):
-        return (op.spec.axes[0],), (op.spec.axes[1],)
+        return op.spec.inputs, op.spec.outputs
     if isinstance(op.spec, (Lookup, Recurrent, Bilinear)):
         return (-1,), (-1,)
     if isinstance(op.spec, Rescaled):

@@ -89,6 +89,13 @@ def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
     return (slot, Affine(scale, one.shift)) if np.all(np.isfinite(scale)) else None
 
 
+def no_map(op: Op) -> Stuck:
+    """Why a product with a constant is none that elementwise_map gives."""
+    if isinstance(op.spec, Mul) and op.spec.divides:
+        return Stuck(f"{op.label} ({op.kind}) divides a constant by it, or it by 0")
+    return Stuck(f"the constant of {op.label} ({op.kind}) gives it another shape or dtype")
+
+
 def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
     """Whether the result of an operation with a constant has its operand's shape and dtype."""
     name, result = op.inputs[slot], op.outputs[0]

@@ -46,17 +46,21 @@ def _groups(call: NodeCall) -> int:
 def _gemm(call: NodeCall) -> Spec:
     a = call.attribute
     axes = (-2 if a("transA", 0) else -1, -1)
-    return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)), axes)
+    alpha, beta = float(a("alpha", 1.0)), float(a("beta", 1.0))
+    return Linear.matrix(output_first=bool(a("transB", 0)), alpha=alpha, beta=beta, axes=axes)
 
 
 def _matmul(call: NodeCall) -> Described | None:
-    fixed = (call.scope.is_stored(name) for name in call.inputs)
-    return _product(call, products.product([call.rank(0), call.rank(1)], *fixed))
+    return _product(call, products.product(_operands(call)))
 
 
 def _einsum(call: NodeCall) -> Described | None:
-    ranks = [call.rank(slot) for slot in range(len(call.inputs))]
-    return _product(call, products.einsum(str(call.attribute("equation", "")), ranks))
+    return _product(call, products.einsum(str(call.attribute("equation", "")), _operands(call)))
+
+
+def _operands(call: NodeCall) -> list[products.Operand]:
+    scope = call.scope
+    return [products.Operand(scope.shape(n) or (), scope.is_stored(n)) for n in call.inputs]
 
 
 def _product(call: NodeCall, found: tuple[Spec, int] | None) -> Described | None:

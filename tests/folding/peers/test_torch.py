@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from bncheck.folding.planner.plan import Status
+from tests.folding.peers import exact_cases, torch_cases
 from tests.folding.peers.running import check
-from tests.folding.peers.torch_cases import CASES
 
 torch.set_num_threads(1)
+CASES = torch_cases.CASES | exact_cases.CASES
 
 
 @pytest.mark.parametrize("name", CASES)
