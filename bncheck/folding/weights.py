@@ -177,7 +177,7 @@ def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
         weight, bias = _norm(graph, op, op.spec, fold)
     elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent, Bilinear)):
         assert weight is not None
-        weight, bias = _linear(_as_linear(op.spec), weight, bias, fold)
+        weight, bias = _linear(_as_linear(op.spec, weight.ndim), weight, bias, fold)
     else:  # a table: its rows are its results
         assert weight is not None
         assert fold.after is not None
@@ -201,10 +201,10 @@ def _rescaled(
     return weight * after.scale, scaled_bias(bias, after)
 
 
-def _as_linear(spec: LinearCall | Recurrent | Bilinear) -> LinearCall:
+def _as_linear(spec: LinearCall | Recurrent | Bilinear, rank: int) -> LinearCall:
     """What has the same kernel; a bilinear layer has a tap for each number of its other input."""
     if isinstance(spec, Recurrent):
-        return Linear.matrix(output_first=True)
+        return Linear((*((None, axis) for axis in range(1 - rank, 0)), (-1, None)))
     return Conv(1, pads_with_zeros=False) if isinstance(spec, Bilinear) else spec
 
 

@@ -98,7 +98,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """A recurrent layer of inputs x, weight [features, inputs] and bias of its first product.
+    """A recurrent layer of inputs x, weight [..., inputs] and bias [...] of its first product.
 
     Without `shifts` it has no bias.
     """

@@ -8,7 +8,18 @@ from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Pointwise, Rectifier, Rescaled, Spec
+from bncheck.graph.specs import (
+    ALONE,
+    Add,
+    Linear,
+    Mul,
+    Norm,
+    Pointwise,
+    Rectifier,
+    Recurrent,
+    Rescaled,
+    Spec,
+)
 from bncheck.reading.onnx_norms import norm_node
 
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
@@ -70,6 +81,18 @@ def _product(call: NodeCall, found: tuple[Spec, int] | None) -> Described | None
     return spec, [call.inputs[1 - place], call.inputs[place]]
 
 
+def _recurrent(call: NodeCall) -> Described:
+    """Of its bias, W x takes the first half, and the state the second."""
+    bias, scope = call.name(3), call.scope
+    numbers = scope.fixed(bias)
+    if numbers is not None:
+        first = np.asarray(numbers)[:, : np.shape(numbers)[1] // 2].astype(np.float64).reshape(-1)
+        name = f"{call.results[0]}:bias"
+        bias = scope.derived(name, lambda: first, first.shape, bias)
+    rest = [name for name in (call.name(2), *call.inputs[4:]) if name]
+    return Recurrent(shifts=True), [call.inputs[0], call.inputs[1], bias, *rest]
+
+
 def _sum(call: NodeCall) -> Spec | None:
     factors = (1.0, -1.0 if call.kind == "Sub" else 1.0)
     return Add(factors) if len(call.inputs) == 2 else None
@@ -126,12 +149,17 @@ def _is_zero(call: NodeCall, slot: int) -> bool:
 def _batch_norm(call: NodeCall) -> Spec:
     says = norm_node(call.node, call.opset)
     if not says.spatial and call.rank() != 2:
-        return Norm(says.eps, True, _EACH_PLACE)
-    return Norm(says.eps, says.trains, _BATCH, _BATCH_HINT)
+        return Norm(_eps(call), True, _EACH_PLACE)
+    return Norm(_eps(call), says.trains, _BATCH, _BATCH_HINT)
+
+
+def _eps(call: NodeCall) -> float:
+    """To the last bit, where what people read is rounded."""
+    return float(call.attribute("epsilon", np.float32(1e-5)))
 
 
 def _instance_norm(call: NodeCall) -> Spec:
-    return Norm(norm_node(call.node, call.opset).eps, True, ALONE)
+    return Norm(_eps(call), True, ALONE)
 
 
 def _layer_norm(call: NodeCall) -> Spec | None:
@@ -160,6 +188,7 @@ ALGEBRA: dict[str, Describe] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Einsum": _einsum,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     **dict.fromkeys(("Add", "Sub", "Sum"), _sum),
     "Div": _quotient,
     "Neg": _negative,

@@ -1,21 +1,29 @@
-"""Plan, rewrite and compare in float64, channel by channel: the table's own proof."""
+"""Plan, rewrite and compare in float64, channel by channel: the tables' own proof."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from bncheck.folding.onnx.decomposing import decomposed as decomposed_onnx
+from bncheck.folding.onnx.reference import evaluator
+from bncheck.folding.onnx.rewrite import rewrite as rewrite_onnx
 from bncheck.folding.planner.families import Norms
-from bncheck.folding.planner.plan import Decision
+from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.decomposing import decomposed
 from bncheck.folding.program.in_place import functional
 from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.weights import solve
+from bncheck.graph.onnx.read import read_model
 from bncheck.graph.program.read import read_program
+from tests.folding.peers.onnx_cases import Case as OnnxCase
+from tests.folding.peers.onnx_cases import model_of
 from tests.folding.peers.torch_cases import Case
 
 
@@ -59,6 +67,27 @@ def check(case: Case) -> Outcome:
     with torch.no_grad():
         pairs = zip(pytree.tree_leaves(model(y)), pytree.tree_leaves(result(y)), strict=True)
         return Outcome(solution.plan.decisions, max(_error(a, b) for a, b in pairs))
+
+
+def check_onnx(case: OnnxCase) -> Outcome:
+    original, folded = (decomposed_onnx(model_of(case)) for _ in range(2))
+    parts = read_model(folded)
+    solutions = [solve(part.graph, (), Norms(case.norms)) for part in parts]
+    rewrite_onnx(folded, parts, solutions)
+    if all(o.type.tensor_type.HasField("shape") for o in folded.graph.output):
+        onnx.checker.check_model(folded)
+    decisions = [d for solution in solutions for d in solution.plan.decisions]
+    if all(d.status is Status.KEPT for d in decisions):
+        return Outcome(decisions, 0.0)
+    rng = np.random.default_rng(3)
+    known = {info.name: info.type.tensor_type.shape.dim for info in original.graph.input}
+    inputs = {
+        name: rng.normal(size=[2 if size.dim_param else size.dim_value for size in sizes])
+        for name, sizes in known.items()
+    }
+    runs = (evaluator(model).run(None, inputs) for model in (original, folded))
+    pairs = [(torch.tensor(a), torch.tensor(b)) for a, b in zip(*runs, strict=True)]
+    return Outcome(decisions, max(_error(a, b) for a, b in pairs))
 
 
 def _error(expected: Tensor, given: Tensor) -> float:
