@@ -90,7 +90,7 @@ def _can_absorb(draft: Draft, index: int, source: str) -> bool:
     """Whether a call is linear in the source, place by place, and can have a diagonal added."""
     graph, op = draft.graph, draft.graph.ops[index]
     if isinstance(op.spec, Linear):
-        centred = op.spec.axes[0] == op.spec.axes[1]
+        centred = op.spec.axis is not None
     else:
         centred = isinstance(op.spec, Conv) and op.spec.centre is not None
     if not centred or op.inputs[Slot.DATA] != source or draft.fold(index).before:

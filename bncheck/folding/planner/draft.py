@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import (
     Normalisation,
-    channel_axis,
+    channel_sizes,
     data_slot,
     elementwise_map,
 )
@@ -90,7 +92,8 @@ class Draft:
         source = op.inputs[entry.slot]
         assert source is not None
         output = self.graph.ops[norm.last].outputs[0]
-        affine = self.fold(norm.last).applied_to(own, channel_axis(op.spec))
+        sizes = channel_sizes(op.spec, np.broadcast_shapes(own.scale.shape, own.shift.shape))
+        affine = self.fold(norm.last).applied_to(own, sizes)
         return Moving(norm, affine, entry, source, output)
 
     def fold(self, index: int) -> Absorbed:

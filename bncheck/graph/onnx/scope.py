@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from bncheck.graph.dataflow import Dim, Floats, Value
+from bncheck.graph.dataflow import Dim, Floats, Shape, Value
 from bncheck.graph.onnx.nodes import FLOATS, captured, dim_of
 from bncheck.reading.onnx_constants import Constant, Resolver
 
@@ -110,12 +110,14 @@ class Scope:
             return None
         return tuple(int(number) for number in np.ravel(numbers))
 
-    def minus_one(self, result: str) -> str:
-        """A constant that no node holds, for the planner alone: what Neg multiplies with."""
-        name, one = f"{result}:-1", np.asarray(-1.0)
-        dtype = self.values[result].dtype
-        self.values[name] = Value(name, (), dtype, lambda: one)
+    def derived(self, name: str, numbers: Callable[[], Floats], shape: Shape, like: str) -> str:
+        """A constant that no node holds, for the planner alone, of another value's dtype."""
+        self.values[name] = Value(name, shape, self.values[like].dtype, numbers)
         return name
+
+    def minus_one(self, result: str) -> str:
+        """What Neg multiplies with."""
+        return self.derived(f"{result}:-1", lambda: np.asarray(-1.0), (), result)
 
     def fixed(self, name: str) -> Any:
         """The numbers of a constant, None where it is none."""
