@@ -47,7 +47,8 @@ def _best_fit(net: Net, graph: df.Graph, norm: int, call: int, x: torch.Tensor) 
     weight = net.constants[str(op.inputs[1])].clone()
     bias_name = op.input(2)
     sample = net.samples[op.outputs[0]]
-    wide = sample.shape[op.spec.axes[1] if isinstance(op.spec, specs.Linear) else 1]
+    axis = op.spec.outputs[0] if isinstance(op.spec, specs.Linear) else 1 - sample.dim()
+    wide = (sample.shape[axis], *(1,) * (-axis - 1 if isinstance(op.spec, specs.Linear) else 0))
     bias = (
         net.constants[bias_name].clone()
         if bias_name is not None

@@ -16,7 +16,7 @@ from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
-from bncheck.graph.specs import ConvTranspose, Linear
+from bncheck.graph.specs import ConvTranspose, Linear, Recurrent
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
@@ -55,11 +55,26 @@ class _ModelRewriter:
             self._reweigh(ops[index], new, shuffles=fold.as_shuffle)
         for (index, slot), number in self.solution.constants.items():
             node = self.nodes[int(ops[index].name)]
+            number = self._along_axis(node, number)
             node.input[slot] = self._add(f"{ops[index].label}.constant", number)
         self._insert()
         for index in sorted(self.solution.plan.bypassed):
             self._bypass(ops[index])
         return self.renamed
+
+    def _along_axis(self, node: onnx.NodeProto, number: Cast) -> Cast:
+        """Before opset 7, a constant has only axes that are not of size 1, from `axis` on."""
+        own = [a for a in node.attribute if a.name not in ("axis", "broadcast")]
+        if opset_of(self.model) >= 7 or len(own) == len(node.attribute):
+            return number
+        wide = [axis for axis, size in enumerate(number.array.shape) if size > 1]
+        first, last = (wide[0], wide[-1] + 1) if wide else (0, 0)
+        axis = first - number.array.ndim if wide else -1
+        shape = number.array.shape[first:last]
+        del node.attribute[:]
+        node.attribute.extend([*own, helper.make_attribute("broadcast", 1)])
+        node.attribute.append(helper.make_attribute("axis", axis))
+        return replace(number, array=number.array.reshape(shape))
 
     def _insert(self) -> None:
         """Put new nodes behind those that they belong to; protobuf copies what it is given."""
@@ -83,12 +98,21 @@ class _ModelRewriter:
             self._as_shuffle(node, op, op.spec)
         if new.bias is not None and node.op_type in ("MatMul", "Einsum"):
             self._add_after(node, op, new.bias)
+        elif new.bias is not None and isinstance(op.spec, Recurrent):
+            self._set(node, 3, f"{op.label}.bias", self._with_state(node, new.bias))
         elif new.bias is not None:
             self._set(node, 2, f"{op.label}.bias", new.bias)
         if isinstance(op.spec, Linear):
             kept = [a for a in node.attribute if a.name not in ("alpha", "beta")]
             del node.attribute[:]
             node.attribute.extend(kept)
+
+    def _with_state(self, node: onnx.NodeProto, bias: Cast) -> Cast:
+        """A recurrent layer's bias with that of its state behind it."""
+        name = node.input[3] if len(node.input) > 3 else ""
+        old, first = self.solution.graph.constant(name), bias.array
+        second = np.zeros_like(first) if old is None else old[:, first.shape[1] :]
+        return replace(bias, array=np.concatenate([first, second.astype(first.dtype)], axis=1))
 
     def _set(self, node: onnx.NodeProto, slot: int, wish: str, number: Cast) -> None:
         """Give a node new numbers: under the old name where nothing else reads it."""
@@ -122,9 +146,7 @@ class _ModelRewriter:
     def _add_after(self, node: onnx.NodeProto, op: Op, bias: Cast) -> None:
         result = node.output[0]
         node.output[0] = self._unused(f"{result}.product")
-        assert isinstance(op.spec, Linear)
-        sizes = (-1, *(1,) * (-op.spec.axes[1] - 1))
-        name = self._add(f"{op.label}.bias", replace(bias, array=bias.array.reshape(sizes)))
+        name = self._add(f"{op.label}.bias", bias)
         added = helper.make_node("Add", [node.output[0], name], [result])
         self.after.setdefault(int(op.name), []).append(added)
 

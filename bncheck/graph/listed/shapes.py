@@ -93,11 +93,20 @@ def _mapped(
     if weight is None:
         return None
     if isinstance(spec, specs.Linear):
-        return (*shape[:-1], weight[0 if spec.output_first else 1])
+        return _multiplied(spec, shape, weight)
     size = weight[0]
     if isinstance(spec, specs.ConvTranspose):
         size = weight[1] * spec.groups if isinstance(weight[1], int) else UNKNOWN
     return (shape[0], size, *(UNKNOWN for _ in weight[2:]))
+
+
+def _multiplied(spec: specs.Linear, shape: Shape, weight: Shape) -> Shape | None:
+    """The axes of x that are not the weight's, in their order, around those of the weight."""
+    own = {axis % len(shape) for axis in spec.inputs}
+    rest = [size for axis, size in enumerate(shape) if axis not in own]
+    sizes = {o: size for (_, o), size in zip(spec.sides, weight, strict=False) if o is not None}
+    rank = len(rest) + len(sizes)
+    return tuple(sizes.get(axis - rank) or rest.pop(0) for axis in range(rank))
 
 
 def _joined(axis: int, shapes: Sequence[Shape | None]) -> Shape | None:

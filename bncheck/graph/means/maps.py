@@ -78,9 +78,10 @@ def linear(step: Step) -> Spread:
     spec = step.op.spec
     assert isinstance(spec, specs.Linear)
     weight = step.weight(1)
-    if weight.ndim != 2 or spec.axes != (-1, -1):
+    if weight.ndim != len(spec.sides) or spec.axis != -1:
         raise UnknownError
-    matrix = weight if spec.output_first else weight.T
+    _, outputs, inputs = spec.sizes(weight.shape)
+    matrix = weight.transpose(spec.order).reshape(outputs, inputs)
     return _linear_map(step, -1, spec.alpha * matrix[None], 1, spec.beta * _bias(step))
 
 

@@ -10,7 +10,13 @@ from bncheck.core.words import count
 from bncheck.folding.result import FoldReport
 from bncheck.reporting.document import Detail, Document, Fact, Table
 from bncheck.reporting.documents.fold import counted, decisions_table
-from bncheck.reporting.documents.parity import errors, levels_table, sentence
+from bncheck.reporting.documents.parity import (
+    errors,
+    levels_table,
+    on_the_way,
+    sentence,
+    steps_table,
+)
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sides import Port
 
@@ -28,7 +34,7 @@ def document(report: ExportReport, path: str) -> Document:
         tuple(map(Fact, _facts(report))),
         report.findings,
         tuple(_tables(report)),
-        () if report.proof is None else tuple(errors(report.proof)),
+        () if report.proof is None else (*on_the_way(report.proof), *errors(report.proof)),
         notes=report.notes,
     )
 
@@ -72,6 +78,7 @@ def _tables(report: ExportReport) -> Iterator[Table]:
     """Parity and latency by level, the nodes before and after, what became of each BatchNorm."""
     if report.proof is not None:
         yield levels_table(report.proof, report.latency)
+        yield from steps_table(report.proof)
     kinds = sorted({*report.before, *report.after}, key=lambda k: -report.before.get(k, 0))
     counts = [(kind, report.before.get(kind, 0), report.after.get(kind, 0)) for kind in kinds]
     if counts:

@@ -93,5 +93,5 @@ def test_a_large_repetition_is_not_counted_out() -> None:
 def test_the_matrix_of_an_einsum_is_its_weight_wherever_it_stands() -> None:
     node = helper.make_node("Einsum", ["w", "x"], ["y"], equation="oc,nhc->nho")
     op = _op(node, ("n", 5, 3), w=np.ones((4, 3), np.float32))
-    assert op.spec == Linear(output_first=True)
+    assert op.spec == Linear.matrix(output_first=True)
     assert op.inputs == ("x", "w")
