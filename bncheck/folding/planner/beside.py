@@ -33,7 +33,9 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     if mean is not None and len(graph.uses.get(mean, [])) > 1:
         raise Stuck("it is also called elsewhere, so it is not a branch of its own")
     step = Step()
-    value, factor = moving.output, 1.0
+    *same, value = draft.onward(moving.output)
+    step.altered.update(same)
+    factor = 1.0
     while (index := only_reader(graph, value)) is not None:
         add = graph.ops[index]
         if not isinstance(add.spec, Add) or index in draft.bypassed:

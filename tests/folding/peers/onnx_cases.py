@@ -316,6 +316,17 @@ CASES |= {
         "d = GroupNormalization <num_groups=1> (x, s, b) y = Conv(d, w)",
         weights={"s": (3,), "b": (3,), "w": (4, 3, 3, 3)}, norms="all", opset=21,
     ),
+    "weight norm": Case(
+        "n = ReduceL2 <axes=[1, 2, 3]> (weight_v) d = Div(weight_v, n) w = Mul(d, weight_g)"
+        " y = Conv(x, w)", norms="all", opset=13,
+        weights={"weight_v": (4, 3, 3, 3), "weight_g": (4, 1, 1, 1)},
+    ),
+    "spectral norm, bn": Case(
+        "r = Reshape(weight_orig, sizes) a = MatMul(r, weight_v) s = MatMul(weight_u, a)"
+        f" w = Div(weight_orig, s) c = Conv(x, w) y = {_BN}", norms="all", opset=13,
+        weights={"weight_orig": (4, 3, 3, 3), "weight_u": (4,), "weight_v": (27,),
+                 "sizes": np.array([4, 27])},
+    ),
     "instance norm padded conv": Case(
         "d = InstanceNormalization(x, s, b) y = Conv <pads=[1, 1, 1, 1]> (d, w)",
         weights={"s": (3,), "b": (3,), "w": (4, 3, 3, 3)}, norms="all",

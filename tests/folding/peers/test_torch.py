@@ -23,3 +23,16 @@ def test_case(name: str) -> None:
     assert all(d.reason for d in kept)
     if case.reason:
         assert any(case.reason in f"{d.reason} {d.hint}" for d in kept), kept
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inductor several users", "fx conv with two norms", "aimet large", "aimet looped",
+        "bmm of an expanded weight", "einsum for each head", "lstm cell", "gemma",
+    ],
+)  # fmt: skip
+def test_the_same_in_core_operators(name: str) -> None:
+    outcome = check(CASES[name], core=True)
+    assert all(d.status is not Status.KEPT for d in outcome.decisions), outcome.decisions
+    assert outcome.error < 1e-12
