@@ -135,9 +135,10 @@ class _ProgramRewriter:
             node.args = (parts, *node.args[1:])
         else:
             node.args = (*node.args[:slot], new, *node.args[slot + 1 :])
-            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor
+            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor there
+                takes = str(node.target._schema.arguments[slot].type)
                 packet = node.target.overloadpacket
-                node.target = getattr(packet, "Tensor", node.target)
+                node.target = node.target if takes == "Tensor" else packet.Tensor
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input."""
