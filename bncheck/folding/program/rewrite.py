@@ -18,8 +18,9 @@ from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
+from bncheck.graph.linear import Linear
 from bncheck.graph.program.recurrent import Recurrence, recurrence
-from bncheck.graph.specs import ConvTranspose, Linear
+from bncheck.graph.specs import ConvTranspose
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.
