@@ -389,6 +389,16 @@ CASES["mul and add with axis and broadcast: a norm of its own"] = Case(
     "d = Conv(x, w) m = Mul <axis=1, broadcast=1> (d, s) y = Add <axis=1, broadcast=1> (m, t)",
     weights=_W | {"s": (4,), "t": (4,)}, opset=6,
 )  # fmt: skip
+CASES["concat with a constant, opset 6"] = Case(
+    "d = Conv(x, w) c = Concat <axis=1> (d, s)"
+    " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+    weights={"w": (2, 3, 3, 3), "s": (2, 2, 4, 4)}, opset=6,
+)  # fmt: skip
+CASES["a sum of one shape, then a padded conv, opset 6"] = Case(
+    "n = BatchNormalization <is_test=1> (x, gamma, beta, mean, var) r = Add(n, s)"
+    " y = Conv <pads=[1, 1, 1, 1]> (r, w)", (1, 3, 4, 4),
+    weights={"w": (2, 3, 3, 3), "s": (1, 3, 4, 4)}, channels=3, opset=6, positive=True,
+)  # fmt: skip
 CASES["add with an axis in the middle of the shape"] = Case(
     "d = Conv(x, w) c = Add <axis=1, broadcast=1> (d, s)"
     " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)",
