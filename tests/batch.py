@@ -8,7 +8,12 @@ Protocol: a line of JSON {argv, seconds, bytes, marker} on stdin, a line of JSON
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
+import io
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -109,11 +114,35 @@ def _serve(request: dict[str, object]) -> Outcome:
     return Outcome(code, texts[0], texts[1], spent, usage.ru_maxrss * 1024)
 
 
-def main() -> None:
-    # What a run imports lazily is imported once, here, so that a fork finds it.
-    import ml_dtypes  # noqa: F401
-    import safetensors.numpy  # noqa: F401
+_SAMPLES = str(Path(__file__).parents[1] / "sample_models" / "healthy")
+#: Command lines that between them import what a run needs.
+_WARM_UP = (
+    *(["inspect", "--verbose", _SAMPLES + suffix] for suffix in (".pt", ".safetensors", ".onnx")),
+    *(["inspect", "--format", name, f"{_SAMPLES}.pt"] for name in ("html", "junit", "sarif")),
+    *(["inspect", "--format", name, f"{_SAMPLES}.pt"] for name in ("github", "gitlab", "markdown")),
+    ["drift", f"{_SAMPLES}.pt", f"{_SAMPLES}.safetensors"],
+)
 
+
+def _imports(argv: list[str]) -> list[str]:
+    """What has been imported after a command line, in that order."""
+    from bncheck.cli import run
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        run(argv)
+    return list(sys.modules)
+
+
+def _warm_up() -> None:
+    """Import what runs import lazily, so that a fork finds it; the runs are a fork's, too."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        for name in pool.map(_imports, _WARM_UP)[-1]:
+            importlib.import_module(name)
+    gc.freeze()  # a collection in a fork would copy every page
+
+
+def main() -> None:
+    _warm_up()
     assert "torch" not in sys.modules
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line)).__dict__), flush=True)  # noqa: T201

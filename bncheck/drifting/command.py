@@ -11,6 +11,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.core.words import count
 from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.recorded import with_recorded
 from bncheck.drifting.report import DriftReport
@@ -21,8 +22,9 @@ from bncheck.rules.choosing import choose_rules
 from bncheck.rules.registry import SERIES_RULES
 from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.series.distance import Statistics, histogram_distance, stacked
-from bncheck.series.movement import Basis, Movement, Reference, statistics_in
-from bncheck.series.series import Series, Tell, read_series
+from bncheck.series.long import Tell
+from bncheck.series.movement import Basis, Movement, Reference, history_of, statistics_in
+from bncheck.series.series import Series, read_series
 from bncheck.series.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
@@ -68,8 +70,11 @@ def drift(
         )
     given = Assumptions(options.eps)
     files = [place_of(path) for path in dict.fromkeys(paths)]
-    series = read_series(files, options.key, given, options.read, options.order, options.last)
+    series = read_series(
+        files, options.key, given, options.read, options.order, options.last, options.reference
+    )
     _refuse_too_few(series, len(files), measuring is not None)
+    _refuse_unrelated(series)
     reference = _reference(options.reference, series)
     if measuring is None:
         movement = _of_buffers(series, reference, options)
@@ -101,6 +106,16 @@ def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:
         )
 
 
+def _refuse_unrelated(series: Series) -> None:
+    """A folder of models, rather than snapshots of one training."""
+    have = [frozenset(s.states) for s in series.snapshots if s.states]
+    if len(have) > 1 and len(frozenset.union(*have)) == sum(map(len, have)):
+        raise BncheckError(
+            f"{count(len(have), 'snapshot')} of other models: no layer is in two of them",
+            "give snapshots of one training; `bncheck inspect` looks at each by itself",
+        )
+
+
 def _reference(word: str, series: Series) -> Reference:
     """first, last and previous are words; anything else is a file."""
     if word not in KINDS:
@@ -113,11 +128,7 @@ def _reference(word: str, series: Series) -> Reference:
 
 
 def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> Movement:
-    history = {
-        name: stacked(parts)
-        for name in series.names
-        if any(parts := [statistics_in(snapshot, name) for snapshot in series.snapshots])
-    }
+    history = history_of(series)
     held: dict[str, Statistics] = {}
     if reference.path is not None:
         base = _snapshot_at(reference.path, series, options)
@@ -143,6 +154,8 @@ def _of_buffers(series: Series, reference: Reference, options: DriftOptions) -> 
 
 
 def _snapshot_at(path: Path, series: Series, options: DriftOptions) -> Snapshot:
+    if series.long is not None and series.long.base is not None:
+        return series.long.base
     known = next((snapshot for snapshot in series.snapshots if snapshot.path == path), None)
     return known or read_snapshot(path, series.key, Assumptions(options.eps))
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.graph.dataflow import Floats
-from bncheck.graph.specs import Conv, ConvTranspose, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Conv, ConvTranspose
 
 LinearCall: TypeAlias = Conv | ConvTranspose | Linear
 
@@ -104,11 +105,12 @@ class Kernel:
     def of(cls, spec: LinearCall, weight: Floats, bias: Floats | None) -> Kernel:
         """From the numbers of a call."""
         if isinstance(spec, Linear):
-            matrix = spec.alpha * (weight if spec.output_first else weight.T)
+            groups, outputs, inputs = spec.sizes(weight.shape)
+            moved = spec.alpha * weight.transpose(spec.order)
             if bias is not None:
                 # By row, too, where the number of rows is fixed.
-                bias = np.broadcast_to(bias * spec.beta, (*bias.shape[:-1], len(matrix)))
-            return cls(matrix[None, :, :, None], bias)
+                bias = np.broadcast_to(bias * spec.beta, (*bias.shape[:-1], groups * outputs))
+            return cls(moved.reshape(groups, outputs, inputs, 1), bias)
         first, second = weight.shape[:2]
         grouped = weight.reshape(spec.groups, first // spec.groups, second, -1)
         return cls(grouped.swapaxes(1, 2) if isinstance(spec, ConvTranspose) else grouped, bias)
@@ -116,10 +118,18 @@ class Kernel:
     def laid_out(self, spec: LinearCall, shape: tuple[int, ...]) -> Floats:
         """The weight as such a call has it."""
         if isinstance(spec, Linear):
-            matrix: Floats = self.weight[0, :, :, 0]
-            return matrix if spec.output_first else matrix.T
+            moved = self.weight.reshape([shape[axis] for axis in spec.order])
+            return moved.transpose(np.argsort(spec.order))
         is_conv = isinstance(spec, Conv)
         return (self.weight if is_conv else self.weight.swapaxes(1, 2)).reshape(shape)
+
+    def laid_out_bias(self, spec: LinearCall, shape: tuple[int, ...]) -> Floats | None:
+        """The bias as it is added to the result of such a call with a weight of that shape."""
+        if self.bias is None or self.bias.ndim > 1 or not isinstance(spec, Linear):
+            return self.bias
+        sizes = {o: shape[axis] for axis in spec.order if (o := spec.sides[axis][1]) is not None}
+        wide = self.bias.reshape(list(sizes.values())).transpose(np.argsort(list(sizes)))
+        return wide.reshape([sizes.get(axis, 1) for axis in range(min(sizes, default=0), 0)])
 
     def after(self, map_: Affine) -> Kernel:
         """With what follows."""

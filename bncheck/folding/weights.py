@@ -19,11 +19,13 @@ from bncheck.folding.algebra import (
     scaled_bias,
 )
 from bncheck.folding.planner.families import Norms
-from bncheck.folding.planner.normalisations import Slot, parameters_of
+from bncheck.folding.planner.maps import each
+from bncheck.folding.planner.normalisations import Slot, channel_axes, parameters_of
 from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Norm, Recurrent, Rescaled
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast, Floats | None]
@@ -171,18 +173,12 @@ def _only_scaled(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed 
 def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
     weight, bias = graph.constant(op.input(Slot.WEIGHT)), graph.constant(op.input(Slot.BIAS))
     if isinstance(op.spec, Rescaled) or (isinstance(op.spec, Norm) and op.spec.rescales):
-        weight, bias = _rescaled(weight, bias, fold)
+        weight, bias = _rescaled(graph, op, weight, bias, fold)
     elif isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
-    elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent)):
+    elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent, Bilinear)):
         assert weight is not None
-        spec = Linear(output_first=True) if isinstance(op.spec, Recurrent) else op.spec
-        weight, bias = _linear(spec, weight, bias, fold)
-    elif isinstance(op.spec, Bilinear):
-        assert weight is not None
-        assert fold.after is not None
-        scale = fold.after.scale.reshape(-1, 1, 1)
-        weight, bias = weight * scale, scaled_bias(bias, fold.after)
+        weight, bias = _linear(_as_linear(op.spec, weight.ndim), weight, bias, fold)
     else:  # a table: its rows are its results
         assert weight is not None
         assert fold.after is not None
@@ -190,16 +186,27 @@ def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
     return cast(weight, dtype), bias
 
 
-def _rescaled(weight: Floats | None, bias: Floats | None, fold: Absorbed) -> _Numbers:
+def _rescaled(
+    graph: Graph, op: Op, weight: Floats | None, bias: Floats | None, fold: Absorbed
+) -> _Numbers:
     """The product and the sum at the end of what normalises each sample."""
     if weight is None:
-        assert fold.after is not None
-        weight = np.ones_like(fold.after.scale)
+        known = graph.shape(op.outputs[0]) or ()
+        weight = np.ones([int(known[axis]) for axis in channel_axes(op.spec)])
     if fold.bare:
         weight, bias = np.ones_like(weight), None if bias is None else np.zeros_like(bias)
     if fold.after is None:
         return weight, bias
-    return weight * fold.after.scale, scaled_bias(bias, fold.after)
+    sizes = weight.shape
+    after = each(fold.after, lambda numbers: numbers.reshape(sizes))
+    return weight * after.scale, scaled_bias(bias, after)
+
+
+def _as_linear(spec: LinearCall | Recurrent | Bilinear, rank: int) -> LinearCall:
+    """What has the same kernel; a bilinear layer has a tap for each number of its other input."""
+    if isinstance(spec, Recurrent):
+        return Linear((*((None, axis) for axis in range(1 - rank, 0)), (-1, None)))
+    return Conv(1, pads_with_zeros=False) if isinstance(spec, Bilinear) else spec
 
 
 def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Absorbed) -> _Numbers:
@@ -216,7 +223,7 @@ def _linear(spec: LinearCall, weight: Floats, bias: Floats | None, fold: Absorbe
         centre = spec.centre if isinstance(spec, Conv) else None
         tap = int(np.ravel_multi_index(centre, shape[2:])) if centre else 0
         kernel = kernel.beside(fold.beside, tap)
-    return kernel.laid_out(spec, shape), kernel.bias
+    return kernel.laid_out(spec, shape), kernel.laid_out_bias(spec, shape)
 
 
 def _norm(graph: Graph, op: Op, spec: Norm, fold: Absorbed) -> _Numbers:

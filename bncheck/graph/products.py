@@ -1,42 +1,89 @@
-"""Products with a matrix along one axis: matmul and Einstein sums.
+"""Products with a weight: matmul, Einstein sums, tensordot.
 
-Each gives the spec and the place of the matrix among the two operands.
+Each gives the spec and the place of the weight among the two operands.
 """
 
 from __future__ import annotations
 
+import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bncheck.graph.specs import Linear
+from bncheck.graph.dataflow import Shape
+from bncheck.graph.linear import Linear, Side
 
 _ANY = "."
 
 
-def product(
-    ranks: Sequence[int], first_is_fixed: bool, second_is_fixed: bool
-) -> tuple[Linear, int] | None:
-    """matmul of two operands: x @ W, or W @ x where W is the one that is fixed or of rank 2."""
-    if ranks[0] == 2 and ranks[1] >= 2 and first_is_fixed and not second_is_fixed:
-        return Linear(output_first=True, axes=(-2, -2)), 0
-    if ranks[1] == 2 and ranks[0] >= 1:
-        return Linear(output_first=False), 1
-    if ranks[0] == 2 and ranks[1] > 2:
-        return Linear(output_first=True, axes=(-2, -2)), 0
-    return None
+@dataclass(frozen=True)
+class Operand:
+    """What is known of one: whether its numbers are fixed, and its shape, () for not known."""
+
+    shape: Shape
+    fixed: bool
 
 
-def einsum(equation: str, ranks: Sequence[int]) -> tuple[Linear, int] | None:
+def product(operands: Sequence[Operand]) -> tuple[Linear, int] | None:
+    """matmul of two operands."""
+    place = _weight_of(operands)
+    if place is None:
+        return None
+    sides = _sides(operands[place].shape, operands[1 - place].shape, place)
+    return None if sides is None else (Linear(sides), place)
+
+
+def _weight_of(operands: Sequence[Operand]) -> int | None:
+    """The place of the operand that is fixed; where none is, of a matrix."""
+    if len(operands) != 2 or not all(operand.shape for operand in operands):
+        return None
+    if operands[0].fixed != operands[1].fixed:
+        return 0 if operands[0].fixed else 1
+    return next((place for place in (1, 0) if len(operands[place].shape) == 2), None)
+
+
+def _sides(weight: Shape, data: Shape, place: int) -> tuple[Side, ...] | None:
+    """x @ W (1) or W @ x (0), as numpy.matmul has them."""
+    row = len(data) == 1  # the axis that it stands for is not in the result
+    summed = -1 if place or row else -2
+    last: tuple[Side, ...] = ((summed, None),)
+    if len(weight) > 1:
+        new: Side = (None, -1 if place or row else -2)
+        last = (*last, new) if place else (new, *last)
+    front: list[Side] = []
+    for axis in range(-len(weight), -2):
+        size, other = weight[axis], data[axis] if -axis <= len(data) else 1
+        if size == 1:
+            front.append((None, None))
+        elif other == 1:
+            front.append((None, axis + row))
+        elif size == other and isinstance(size, int):
+            front.append((axis, axis + row))
+        else:  # who is repeated is not known
+            return None
+    return (*front, *last)
+
+
+def einsum(equation: str, operands: Sequence[Operand]) -> tuple[Linear, int] | None:
     """An Einstein sum of two operands."""
-    for place in (1, 0) if len(ranks) == 2 else ():
-        spec = einsum_spec(equation, place)
-        if spec is not None and ranks[place] == 2:
-            return spec, place
-    return None
+    place = _weight_of(operands)
+    spec = None if place is None else einsum_spec(equation, place)
+    if place is None or spec is None:
+        return None
+    fits = _fits(spec, operands[place].shape, operands[1 - place].shape)
+    return (spec, place) if fits else None
+
+
+def _fits(spec: Linear, weight: Shape, data: Shape) -> bool:
+    """Whether no axis of size 1 is repeated, which torch allows."""
+    if len(spec.sides) != len(weight):
+        return False
+    pairs = [(size, data[i]) for (i, _), size in zip(spec.sides, weight, strict=True) if i]
+    return all(size == other or (size != 1 and isinstance(other, str)) for size, other in pairs)
 
 
 def einsum_spec(equation: str, weight: int) -> Linear | None:
-    """`nchw,co->nohw` with operand number `weight` (1) as the matrix; None for any other sum.
+    """`nchw,co->nohw` with operand number `weight` (1) as the weight; None for any other sum.
 
     Axes are counted from the end, so an ellipsis may stand at the beginning of the data.
     """
@@ -46,16 +93,30 @@ def einsum_spec(equation: str, weight: int) -> Linear | None:
         return None
     if not arrow:  # the letters that occur once, in their order, behind the ellipsis
         result = "".join(sorted(x for x, n in Counter("".join(operands)).items() if n == 1))
-    matrix, data = operands[weight], operands[1 - weight]
-    if len(matrix) != 2 or any(len(set(term)) != len(term) for term in (matrix, data, result)):
+    own, data = operands[weight], operands[1 - weight]
+    if not own.isalpha() or any(len(set(term)) != len(term) for term in (own, data, result)):
         return None
-    if not matrix.isalpha() or any(_ANY in term[1:] for term in (data, result)):
+    if any(_ANY in term[1:] for term in (data, result)) or set(own) - set(data + result):
         return None
-    inputs = [letter for letter in matrix if letter in data and letter not in result]
-    outputs = [letter for letter in matrix if letter in result and letter not in data]
-    if len(inputs) != 1 or len(outputs) != 1:
+    if [x for x in data if x not in own] != [x for x in result if x not in own]:
         return None
-    if data.replace(inputs[0], "") != result.replace(outputs[0], ""):
+    return Linear(tuple((_from_end(data, x), _from_end(result, x)) for x in own))
+
+
+def _from_end(term: str, letter: str) -> int | None:
+    return term.index(letter) - len(term) if letter in term else None
+
+
+def tensordot(
+    axes: Sequence[Sequence[int]], operands: Sequence[Operand]
+) -> tuple[Linear, int] | None:
+    """A sum over these axes of both, with the others of the first before those of the second."""
+    ranks, letters = [len(operand.shape) for operand in operands], iter(string.ascii_letters)
+    if sum(ranks) > len(string.ascii_letters) or len(axes[0]) != len(axes[1]):
         return None
-    axes = data.index(inputs[0]) - len(data), result.index(outputs[0]) - len(result)
-    return Linear(output_first=matrix[0] == outputs[0], axes=axes)
+    terms = [[next(letters) for _ in range(rank)] for rank in ranks]
+    for first, second in zip(*axes, strict=True):
+        terms[1][second] = terms[0][first]
+    both = Counter(terms[0] + terms[1])
+    result = "".join(x for x in terms[0] + terms[1] if both[x] == 1)
+    return einsum(f"{''.join(terms[0])},{''.join(terms[1])}->{result}", operands)

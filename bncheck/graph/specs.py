@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from bncheck.graph.linear import Linear
+
 
 @dataclass(frozen=True, slots=True)
 class Conv:
@@ -36,21 +38,8 @@ class ConvTranspose:
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    """alpha * x @ weight + beta * bias; `output_first` where the weight is [out, in].
-
-    `axes` are those of the features in its input and in its output, from the end.
-    """
-
-    output_first: bool
-    alpha: float = 1.0
-    beta: float = 1.0
-    axes: tuple[int, int] = (-1, -1)
-
-
-@dataclass(frozen=True, slots=True)
 class Recurrent:
-    """A recurrent layer of inputs x, weight [features, inputs] and bias of its first product.
+    """A recurrent layer of inputs x, weight [..., inputs] and bias [...] of its first product.
 
     Without `shifts` it has no bias.
     """
@@ -70,12 +59,12 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """What normalises each sample and ends with a product and a sum along `axis`: LayerNorm.
+    """What normalises each sample and ends with a product and a sum along `axes`: LayerNorm.
 
     Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm.
     """
 
-    axis: int
+    axes: tuple[int, ...]
     shifts: bool = True
 
 

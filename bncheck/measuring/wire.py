@@ -77,11 +77,12 @@ class Wire:
         while missing := [rank for rank in self._peers if rank not in messages]:
             for rank in messages.keys() - {0}:
                 self._send(rank, _WAITING, str(missing[0]).encode())
-            ready = self._wait([self._peers[rank] for rank in missing], until)
+            # Whoever has answered says more only where it fails, or has waited long enough.
+            ready = self._wait(list(self._peers.values()), until)
             if not ready:
                 raise self._silent(missing[0])
-            for rank in missing:
-                if self._peers[rank] in ready:
+            for rank, peer in self._peers.items():
+                if peer in ready:
                     messages[rank] = self._receive(rank)[1]
         ordered = [messages[rank] for rank in sorted(messages)]
         everything = b"".join(_LENGTH.pack(len(part)) + part for part in ordered)

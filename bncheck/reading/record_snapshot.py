@@ -29,11 +29,10 @@ def subtrees_of_snapshot(
     tensors: Mapping[str, LazyTensor], metadata: object, budget: Budget
 ) -> list[Subtree] | None:
     """The model and what its batches were like; None for a file that is no snapshot of a record."""
-    text = metadata.get(METADATA) if isinstance(metadata, dict) else None
-    told = _told(text, budget) if isinstance(text, str) else None
+    told = told_in(metadata.get(METADATA) if isinstance(metadata, dict) else None, budget)
     if told is None:
         return None
-    layers = {k: v for k, v in _dict(told.get("layers")).items() if isinstance(v, dict)}
+    layers = _layers(told)
     own = {n: t for n, t in tensors.items() if split_name(n)[1] not in BATCH_MOMENTS}
     batch = {_as_statistic(n): t for n, t in tensors.items() if n not in own}
     state = _state(told, layers)
@@ -43,12 +42,26 @@ def subtrees_of_snapshot(
     return [main, Subtree(BATCH_PART, batch, _modules(batch, layers), training=state)]
 
 
-def _told(text: str, budget: Budget) -> dict[str, Any] | None:
+def told_in(text: object, budget: Budget) -> dict[str, Any] | None:
+    """What the metadata of a snapshot say; None where they are none of ours."""
+    if not isinstance(text, str):
+        return None
     try:
         told = parse(text, budget)
     except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) and told.get("schema") == SCHEMA else None
+
+
+def state_told(told: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], TrainingState]:
+    """By layer what is not of its batch, and where the training was, batches included."""
+    layers = _layers(told)
+    state = _state(told, layers)
+    return {n: {k: v for k, v in one.items() if k != "seen"} for n, one in layers.items()}, state
+
+
+def _layers(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {k: v for k, v in _dict(told.get("layers")).items() if isinstance(v, dict)}
 
 
 def _as_statistic(name: str) -> str:

@@ -26,7 +26,7 @@ _LONGEST_HEADER: Final = 100_000_000
 _TENSOR_BYTES: Final = 400
 _TEXT_AN_OPERATION: Final = 64
 
-_DTYPES: Final = {
+DTYPES: Final = {
     "BOOL": "bool",
     "U8": "uint8",
     "I8": "int8",
@@ -103,7 +103,7 @@ def _aliases(metadata: object, names: set[str]) -> dict[str, str]:
 
 
 def _tensor(data: Storage, entry: dict[str, Any]) -> LazyTensor:
-    dtype = _DTYPES.get(entry["dtype"])
+    dtype = DTYPES.get(entry["dtype"])
     if dtype is None:  # F4, F6_E2M3...: sub-byte floats
         return LoadedTensor(lambda: unknown_dtype(entry["dtype"]))
     shape = checked_shape(tuple(entry["shape"]))

@@ -6,7 +6,7 @@ the last snapshot, and a jump is one against the snapshot before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -19,7 +19,8 @@ from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 from bncheck.series.distance import Statistics, distance, stacked
 from bncheck.series.series import Series
-from bncheck.series.snapshot import Snapshot, other_weights_differ
+from bncheck.series.snapshot import Snapshot, State, other_weights_differ
+from bncheck.series.tracks import LAST, PREVIOUS, REFERENCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +61,8 @@ class Movement:
 
     `held` gives, per layer, what the reference says where that is one and the same for all
     snapshots. `w1` is the histogram distance (--shape), `outlines` the histograms themselves,
-    summed over channels, `samples` the size of the data.
+    summed over channels, `samples` the size of the data. Of a long record, whose distances are in
+    `series.long`, `history` has the snapshots at the places in `shown`.
     """
 
     series: Series
@@ -80,9 +82,17 @@ class Movement:
         """The snapshots in their order."""
         return self.series.snapshots
 
+    @property
+    def shown(self) -> Sequence[int]:
+        """The places of the snapshots that `history` has."""
+        long = self.series.long
+        return range(len(self.snapshots)) if long is None else long.shown
+
     @cached_property
     def grid(self) -> Grid:
         """Against the reference that was chosen."""
+        if self.series.long is not None:
+            return self._tracked(PREVIOUS if self.reference.kind == PREVIOUS else REFERENCE)
         if self.reference.kind == "previous":
             return self._compared(Statistics.shifted)
         return self._compared(lambda found: None)
@@ -90,11 +100,15 @@ class Movement:
     @cached_property
     def to_last(self) -> Floats:
         """W2 to the last snapshot."""
+        if self.series.long is not None:
+            return self._tracked(LAST).w2
         return self._compared(lambda found: found.at(-1)).w2
 
     @cached_property
     def to_previous(self) -> Floats:
         """W2 to the snapshot before; NaN in the first column."""
+        if self.series.long is not None:
+            return self._tracked(PREVIOUS).w2
         return self._compared(Statistics.shifted).w2
 
     @cached_property
@@ -173,6 +187,14 @@ class Movement:
             return before.training.weights != after.training.weights
         return other_weights_differ(before.path, after.path, self.key)
 
+    def _tracked(self, name: str) -> Grid:
+        """What was compared while a long record was read."""
+        assert self.series.long is not None
+        tracks = self.series.long.tracks
+        places = {layer: row for row, layer in enumerate(tracks.widths)}
+        rows = [places[layer] for layer in self.layers]
+        return Grid(*(values[rows] for values in tracks.compared_with(name)))
+
     def _compared(self, reference: Callable[[Statistics], Statistics | None]) -> Grid:
         """Every layer against what `reference` makes of it; None stands for what is `held`."""
         shape = (len(self.layers), len(self.snapshots))
@@ -183,6 +205,29 @@ class Movement:
                 d = distance(base, self.history[name])
                 w2[row], shift[row], log_ratio[row] = d.w2, d.mean_shift, d.log_variance_ratio
         return Grid(w2, shift, log_ratio)
+
+
+def history_of(series: Series) -> dict[str, Statistics]:
+    """The running statistics of every layer that has any, in the snapshots whose numbers are held.
+
+    A layer of a long record that none of those has is NaN in all.
+    """
+    places = range(len(series.snapshots)) if series.long is None else series.long.shown
+    found = {}
+    for name in series.names:
+        parts: Sequence[Statistics | None]
+        parts = [statistics_in(series.snapshots[place], name) for place in places]
+        if not any(parts) and series.long is not None:
+            usable = [s.states[name] for s in series.snapshots if s.states[name].usable]
+            parts = [_nothing(state) for state in usable[:1]] * len(places)
+        if any(parts):
+            found[name] = stacked(parts)
+    return found
+
+
+def _nothing(state: State) -> Statistics:
+    nan = np.full(state.channels, np.nan, np.float32)
+    return Statistics(nan, nan, state.eps)
 
 
 def statistics_in(snapshot: Snapshot, name: str) -> Statistics | None:

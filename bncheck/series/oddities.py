@@ -76,7 +76,7 @@ def _unusable(snapshots: Sequence[Snapshot]) -> Iterator[str]:
     """Layers that cannot be compared; of a record, which has many snapshots, the first."""
     said = False
     for snapshot in snapshots:
-        bad = [n for n, s in snapshot.states.items() if s.mean is None and s.channels]
+        bad = [n for n, s in snapshot.states.items() if not s.usable and s.channels]
         if bad and not (said and snapshot.training is not None):
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             yield f"{snapshot.path} has no usable statistics in layer {bad[0]}{more}"

@@ -12,6 +12,7 @@ from bncheck.core.words import count
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.record import Entry, Record, Recorded, is_record, read_record
 from bncheck.reading.record_snapshot import BATCH_PART
+from bncheck.series.long import SHOWN
 from bncheck.series.snapshot import read_snapshot
 
 #: Numbers that the snapshots of one record may hold in memory: 300 of a ResNet-50, all of a small
@@ -20,15 +21,25 @@ _MOST_NUMBERS: Final = 16_000_000
 _FEWEST: Final = 100
 #: And snapshots of one record, whatever their size: each takes some milliseconds to read.
 _MOST: Final = 1_000
+#: Of one that is read as a stream: its layers in so many snapshots, 200 bytes each, and snapshots.
+_MOST_STATES: Final = 300_000
+_MOST_STREAMED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Unfolded:
-    """The files of a series, the part of them to take, and what records tell besides."""
+    """The files of a series, the part of them to take, and what records tell besides.
+
+    `paths` are no more than memory has room for, and `thinned` says what was left out. `every` are
+    those of a single long record, which can be read as a stream; then `every_thinned` does.
+    """
 
     paths: tuple[Path, ...]
     key: str | None
     notes: tuple[str, ...] = ()
+    thinned: tuple[str, ...] = ()
+    every: tuple[Path, ...] = ()
+    every_thinned: tuple[str, ...] = ()
     recorded: tuple[Recorded, ...] = ()
     errors: tuple[BncheckError, ...] = ()
 
@@ -37,6 +48,9 @@ class Unfolded:
 class _Unfolding:
     paths: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    thinned: list[str] = field(default_factory=list)
+    every: list[Path] = field(default_factory=list)
+    every_thinned: list[str] = field(default_factory=list)
     recorded: list[Recorded] = field(default_factory=list)
     errors: list[BncheckError] = field(default_factory=list)
 
@@ -46,8 +60,8 @@ def unfold(paths: Iterable[Path], key: str | None) -> Unfolded:
 
     Of a network without normalisation layers that is what its batches were like.
     """
-    found, part = _Unfolding(), key
-    for path in paths:
+    found, part, given = _Unfolding(), key, list(paths)
+    for path in given:
         if not is_record(path):
             found.paths.append(path)
             continue
@@ -55,9 +69,12 @@ def unfold(paths: Iterable[Path], key: str | None) -> Unfolded:
             part = _add(found, read_record(path), key)
         except BncheckError as error:
             found.errors.append(error.about(str(path)))
+    alone = len(given) == 1 and len(found.every) > SHOWN
     return Unfolded(
-        tuple(found.paths), part, tuple(found.notes), tuple(found.recorded), tuple(found.errors)
-    )
+        tuple(found.paths), part, tuple(found.notes), tuple(found.thinned),
+        tuple(found.every) if alone else (), tuple(found.every_thinned), tuple(found.recorded),
+        tuple(found.errors),
+    )  # fmt: skip
 
 
 def _add(found: _Unfolding, record: Record, key: str | None) -> str | None:
@@ -67,19 +84,29 @@ def _add(found: _Unfolding, record: Record, key: str | None) -> str | None:
     entries = [entry for entry in record.entries if series in entry.files]
     if not entries:
         raise BncheckError("is a record without a snapshot", "wait until there is one")
-    numbers = _numbers(record.file(entries[0], series), part)
+    files = _files(found, record, entries, series)
+    entries = [entry for entry in entries if entry.step in files]
+    if not entries:
+        return part
+    layers, numbers = _size(files[entries[0].step], part)
     if part is None and not numbers:
-        part, numbers = BATCH_PART, _numbers(record.file(entries[0], series), BATCH_PART)
+        part = BATCH_PART
+        layers, numbers = _size(files[entries[0].step], BATCH_PART)
     recorded = [finding for finding in record.findings if finding.series == series]
+    steps = {finding.step for finding in recorded}
     most = min(max(_FEWEST, _MOST_NUMBERS // max(numbers, 1)), _MOST)
-    chosen = _chosen(entries, most, {finding.step for finding in recorded})
-    found.paths += [record.file(entry, series) for entry in chosen]
+    streamed = min(max(_FEWEST, _MOST_STATES // max(layers, 1)), _MOST_STREAMED)
+    for number, paths, notes in (
+        (most, found.paths, found.thinned), (streamed, found.every, found.every_thinned)
+    ):  # fmt: skip
+        chosen = _chosen(entries, number, steps)
+        paths += [files[entry.step] for entry in chosen]
+        if len(chosen) < len(entries):
+            notes.append(
+                f"{record.folder}: comparing {len(chosen):,} of its "
+                f"{count(len(entries), 'snapshot')}, those at which something was found among them"
+            )
     found.recorded += recorded
-    if len(chosen) < len(entries):
-        found.notes.append(
-            f"{record.folder}: comparing {len(chosen):,} of its {count(len(entries), 'snapshot')}, "
-            "those at which something was found among them"
-        )
     if record.trainings > 1:
         found.notes.append(
             f"{record.folder} holds {record.trainings} trainings: comparing the last; record each "
@@ -91,13 +118,26 @@ def _add(found: _Unfolding, record: Record, key: str | None) -> str | None:
     return part
 
 
-def _numbers(path: Path, part: str | None) -> int:
-    """How many numbers the statistics of a snapshot are; 0 where it has none."""
+def _files(
+    found: _Unfolding, record: Record, entries: Sequence[Entry], series: str
+) -> dict[int, Path]:
+    """The file of each step; one that is not there (any more) is an error beside."""
+    files = {}
+    for entry in entries:
+        try:
+            files[entry.step] = record.file(entry, series)
+        except BncheckError as error:
+            found.errors.append(error.about(str(record.folder)))
+    return files
+
+
+def _size(path: Path, part: str | None) -> tuple[int, int]:
+    """How many layers a snapshot has, and how many numbers their statistics are."""
     try:
         states = read_snapshot(path, part, Assumptions()).states.values()
     except BncheckError:
-        return 0
-    return sum(2 * state.channels for state in states)
+        return 0, 0
+    return len(states), sum(2 * state.channels for state in states)
 
 
 def _chosen(entries: Sequence[Entry], most: int, steps: set[int]) -> list[Entry]:

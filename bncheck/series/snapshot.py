@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +31,8 @@ _SAMPLED: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a snapshot says about one layer. None where statistics are missing or not finite.
+    """What a snapshot says about one layer. `usable` is whether it has statistics that can be
+    compared: none are missing, all are finite. They are None where they are not, or were let go.
 
     `parameters` is a digest of weight and bias, None where the layer has neither; `buffers` one of
     the statistics as they are stored. `sample` are some numbers of weight and bias; `counted`
@@ -49,11 +50,11 @@ class State:
     dead: int
     sample: NDArray[np.float32] | None = None
     counted: bool = False
+    usable: bool = True
 
-    @property
-    def usable(self) -> bool:
-        """Whether it has statistics that can be compared."""
-        return self.mean is not None and self.var is not None
+    def without_numbers(self, sample: bool) -> State:
+        """What is left of it once its statistics were compared: they are most of its memory."""
+        return replace(self, mean=None, var=None, sample=self.sample if sample else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ class Snapshot:
         """Whether any layer has statistics that can be compared."""
         return any(state.usable for state in self.states.values())
 
+    def without_numbers(self, samples: bool) -> Snapshot:
+        """The same without statistics; with the samples of weights, or without."""
+        states = {name: state.without_numbers(samples) for name, state in self.states.items()}
+        return replace(self, states=states)
+
     @property
     def digests(self) -> dict[str, tuple[bytes | None, bytes]]:
         """Digests of every layer's parameters and buffers."""
@@ -96,9 +102,17 @@ class Snapshot:
 
 def read_snapshot(path: Path, key: str | None, given: Assumptions) -> Snapshot:
     """One file: the numbers of its normalisation layers, and how far the training was."""
+    return opened_snapshot(path, key, given)[0]
+
+
+def opened_snapshot(
+    path: Path, key: str | None, given: Assumptions
+) -> tuple[Snapshot, dict[str, NormLayer]]:
+    """The same, and its layers, by the names that the snapshot has for them."""
     checkpoint = open_checkpoint(path, key)
     try:
-        states = {layer.name: state_of(layer) for layer in find_layers(checkpoint, given)}
+        layers = {layer.name: layer for layer in find_layers(checkpoint, given)}
+        states = {name: state_of(layer) for name, layer in layers.items()}
     except BncheckError as error:
         raise error.about(str(path)) from None
     training = checkpoint.training
@@ -109,7 +123,10 @@ def read_snapshot(path: Path, key: str | None, given: Assumptions) -> Snapshot:
     prefix = checkpoint.prefix if all(n.startswith(checkpoint.prefix) for n in states) else ""
     states = {name[len(prefix) :]: state for name, state in states.items()}
     others = tuple(tree.path for tree in checkpoint.alternatives)
-    return Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others, training)
+    return (
+        Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others, training),
+        {name[len(prefix) :]: layer for name, layer in layers.items()},
+    )
 
 
 def other_weights_differ(first: Path, second: Path, key: str | None) -> bool:
@@ -143,6 +160,7 @@ def state_of(layer: NormLayer) -> State:
         0 if var is None else int((var < DEAD_VARIANCE).sum()),
         _sample(parameters) if parameters else None,
         layer.batches is not None,
+        mean is not None,
     )
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from bncheck.folding.weights import Solution
 from bncheck.graph import dataflow as df
 from bncheck.graph import specs
+from bncheck.graph.linear import Linear
+from bncheck.graph.products import einsum_spec
 
 Run = Callable[..., Any]
 
@@ -162,7 +164,7 @@ def add_linear(net: Net, draw: Any, x: str) -> None:
     size = net.samples[x].shape[-1]
     weight = net.numbers(3, size)
     bias = net.numbers(3) if draw(st.booleans()) else None
-    net.call(specs.Linear(output_first=True), [x, weight, bias], F.linear)
+    net.call(Linear.matrix(output_first=True), [x, weight, bias], F.linear)
 
 
 def add_norm(net: Net, draw: Any, x: str) -> None:
@@ -188,14 +190,14 @@ def add_norm(net: Net, draw: Any, x: str) -> None:
 
 
 def add_layer_norm(net: Net, draw: Any, x: str) -> None:
-    """Over the last axis; its bias may be missing."""
-    size = net.samples[x].shape[-1]
-    bias = net.numbers(size) if draw(st.booleans()) else None
-    net.call(
-        specs.Rescaled(-1),
-        [x, net.numbers(size), bias],
-        lambda a, w, b=None: F.layer_norm(a, [size], w, b),
-    )
+    """Over the last axes; its bias, or both, may be missing."""
+    dims = net.samples[x].dim()
+    axes = tuple(range(dims - draw(st.integers(1, dims - 1)), dims))
+    sizes = [net.samples[x].shape[axis] for axis in axes]
+    given = draw(st.integers(0, 2))
+    weight, bias = (net.numbers(*sizes) if given > least else None for least in (0, 1))
+    run = lambda a, w=None, b=None: F.layer_norm(a, sizes, w, b)  # noqa: E731
+    net.call(specs.Rescaled(axes), [x, weight, bias], run)
 
 
 def add_sample_norm(net: Net, draw: Any, x: str) -> None:
@@ -209,7 +211,7 @@ def add_sample_norm(net: Net, draw: Any, x: str) -> None:
         run = lambda a, w, b=None: F.instance_norm(a, weight=w, bias=b)  # noqa: E731
         net.call(spec, [x, weight, bias], run)
     elif kind == "group" and shape[1] % 2 == 0:
-        spec2 = specs.Rescaled(1)
+        spec2 = specs.Rescaled((1,))
         net.call(
             spec2, [x, weight, net.numbers(shape[1])], lambda a, w, b: F.group_norm(a, 2, w, b)
         )
@@ -293,13 +295,51 @@ def add_product(net: Net, draw: Any, x: str) -> None:
     axis = draw(st.integers(1, dims - 1))
     out = draw(st.integers(1, dims - 1))
     weight = net.numbers(3, net.samples[x].shape[axis])
-    spec = specs.Linear(output_first=True, axes=(axis - dims, out - dims))
+    spec = Linear.matrix(output_first=True, axes=(axis - dims, out - dims))
 
     def run(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        y: Tensor = torch.tensordot(a, w, ([axis], [1]))
-        return (y if b is None else y + b).movedim(-1, out)
+        y: Tensor = torch.tensordot(a, w, ([axis], [1])).movedim(-1, out)
+        return y if b is None else y + b
 
     net.call(spec, [x, weight, None], run)
+
+
+def add_einsum(net: Net, draw: Any, x: str) -> None:
+    """Each axis but the batch is summed over, kept apart by a weight of its own, or left alone."""
+    dims = net.samples[x].dim()
+    data, weight, result = "nabcdefgh"[:dims], "", "n"
+    for letter in data[1:]:
+        kind = draw(st.sampled_from(["summed", "both", "left", "exchanged"]))
+        weight += "" if kind == "left" else letter
+        result += letter if kind in ("both", "left") else ""
+        if kind == "exchanged" and "o" not in result:
+            weight, result = draw(st.sampled_from([weight + "o", "o" + weight])), result + "o"
+    if not weight or len(result) < 2 or dims > 9:
+        return
+    sizes = dict(zip(data, net.samples[x].shape, strict=True)) | {"o": 3}
+    numbers = net.numbers(*(sizes[letter] for letter in weight))
+    equation = f"{data},{weight}->{result}"
+    spec = einsum_spec(equation, 1)
+    assert spec is not None
+
+    def run(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        y: Tensor = torch.einsum(equation, a, w)
+        return y if b is None else y + b
+
+    net.call(spec, [x, numbers, None], run)
+
+
+def add_gate(net: Net, draw: Any, x: str) -> None:
+    """A product or a quotient of two activations; one may be repeated."""
+    (gate,) = net.call(specs.Opaque("gate"), [x], lambda a: torch.sigmoid(a) + 0.5)
+    if draw(st.booleans()):
+        axes = (net.samples[x].dim() - 1,)
+        (gate,) = net.call(specs.Average(axes), [gate], lambda a: a.mean(axes, keepdim=True))
+    if draw(st.booleans()):
+        net.call(specs.Mul(divides=True), [x, gate], torch.div)
+    else:
+        pair = [x, gate] if draw(st.booleans()) else [gate, x]
+        net.call(specs.Mul(), list(pair), torch.mul)
 
 
 def add_pool(net: Net, draw: Any, x: str) -> None:
@@ -381,10 +421,11 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
 
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
            add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
-           add_product, add_layer_norm, add_sample_norm]  # fmt: skip
+           add_product, add_layer_norm, add_sample_norm, add_einsum, add_gate]  # fmt: skip
 FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
-        add_picks, add_layer_norm]  # fmt: skip
-LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product)
+        add_picks, add_layer_norm, add_einsum, add_gate]  # fmt: skip
+THIN = [add_constant, add_einsum, add_norm, add_gate]
+LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product, add_einsum)
 
 
 @st.composite
@@ -404,14 +445,15 @@ def nets(
         sample = net.samples[x]
         if sample.numel() > 20_000:
             continue
-        options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else [add_constant])
+        options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else THIN)
         if plain:
-            others = (add_stack_sum, add_product, add_layer_norm, add_sample_norm)
+            others = (add_stack_sum, add_product, add_layer_norm, add_sample_norm, add_einsum,
+                      add_gate)  # fmt: skip
             options = [o for o in options if o not in others]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(specs.Norm) >= norms:
             options = [o for o in options if o is not add_norm]
-        made = sum(kind in (specs.Conv, specs.ConvTranspose, specs.Linear) for kind in counts)
+        made = sum(kind in (specs.Conv, specs.ConvTranspose, Linear) for kind in counts)
         if linears is not None and made >= linears:
             options = [o for o in options if o not in LINEAR_CALLS]
         draw(st.sampled_from(options))(net, draw, x)

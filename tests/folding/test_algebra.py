@@ -12,7 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from bncheck.folding import algebra
 from bncheck.folding.algebra import Affine, Kernel, LinearCall
-from bncheck.graph.specs import Conv, ConvTranspose, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Conv, ConvTranspose
 
 torch.set_num_threads(1)
 
@@ -98,7 +99,7 @@ def test_matrices(output_first: bool) -> None:
         return F.linear(x, weight if output_first else weight.T, b)
 
     # A size that tells no side from the other.
-    product = _Call(Linear(output_first), run, _numbers(5, 5), _numbers(5))
+    product = _Call(Linear.matrix(output_first=output_first), run, _numbers(5, 5), _numbers(5))
     x, map_ = torch.tensor(_numbers(3, 5)), _affine(5)
     product.check(x, 5, 5)
     beside = product.kernel.beside(map_, 0)

@@ -39,7 +39,7 @@ MODEL = ("--model", f"{HERE}:model")
 LOADER = ("--data", f"{HERE}:batches")
 DIGITS = ("--data", "digits.npz")
 REPORT = ("--report", "json:report.json")
-SLEEP = 8.0
+SLEEP = 5.0
 
 
 def mode() -> str:
@@ -128,7 +128,7 @@ def scenarios() -> dict[str, list[str]]:
         "has another version": inspect(),
         "writes": recalibrate(),
         "has no metric": recalibrate("--metric", f"{HERE}:metric"),
-        "sleeps": inspect("--timeout", "3"),
+        "sleeps": inspect("--timeout", "2"),
     }  # fmt: skip
 
 

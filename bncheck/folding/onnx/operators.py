@@ -16,6 +16,8 @@ def own_operators(opset: int) -> list[type[OpRun]]:
     found: list[type[OpRun]] = [
         AveragePool, BatchNormalization, Conv, ConvTranspose, MaxPool, Pad,
     ]  # fmt: skip
+    if opset >= 21:
+        found.append(GroupNormalization)
     if opset < 19:
         found.append(DequantizeLinear)
     if opset < 7:
@@ -128,6 +130,19 @@ class BatchNormalization(OpRun):
         keep = 0.9 if momentum is None else momentum
         moved = [o * keep + n * (1 - keep) for o, n in zip(old, (mean, var), strict=True)]
         return (y, *moved, mean, var)[: len(self.onnx_node.output)]
+
+
+class GroupNormalization(OpRun):
+    """Of opset 21. onnx's own (1.23) is a function that wants to know the types around it."""
+
+    op_domain = ""
+
+    def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):  # type: ignore[no-untyped-def]
+        grouped = x.reshape(len(x), num_groups, -1)
+        deviation = np.sqrt(grouped.var(axis=2, keepdims=True) + epsilon)
+        y = ((grouped - grouped.mean(axis=2, keepdims=True)) / deviation).reshape(x.shape)
+        sizes = (1, -1, *(1,) * (x.ndim - 2))
+        return (y * scale.reshape(sizes) + bias.reshape(sizes),)
 
 
 class DequantizeLinear(OpRun):

@@ -6,16 +6,21 @@ docs/folding.md, "What a call absorbs". The new numbers are computed in folding/
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.draft import Draft, Moving, Step
-from bncheck.folding.planner.maps import Stuck, collapsed, settled
+from bncheck.folding.planner.maps import Stuck, collapsed, each, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
-from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Lookup, Recurrent, Rescaled
+from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Lookup, Recurrent, Rescaled
+
+#: Axes of a value, counted from either end.
+Axes: TypeAlias = tuple[int, ...]
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -36,6 +41,10 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     vector = _channels(draft.graph, op, op.inputs[0], map_, _channel_axes(draft.graph, op)[0])
     if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
+    if isinstance(op.spec, Bilinear) and vector.shifts:
+        raise Stuck(
+            f"{op.label} ({op.kind}) multiplies it with its other input, which no shift passes"
+        )
     before = fold.before.after(vector) if fold.before else vector
     shuffles = before.shifts and _shift_needs_shuffle(op)
     return replace(fold, before=before, as_shuffle=fold.as_shuffle or shuffles)
@@ -60,41 +69,44 @@ def _check_constant(graph: Graph, op: Op) -> None:
             raise not_constant(graph, name, f"the {role} of {op.label} ({op.kind})")
 
 
-def _channel_axes(graph: Graph, op: Op) -> tuple[int, int]:
-    """Where a call has its channels, from the end: in its input, and in its result."""
+def _channel_axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
+    """Where a call has its channels, in their order: in its input, and in its result."""
     if isinstance(op.spec, Linear):
-        return op.spec.axes
+        return op.spec.inputs, op.spec.outputs
     if isinstance(op.spec, (Lookup, Recurrent, Bilinear)):
-        return -1, -1
+        return (-1,), (-1,)
     if isinstance(op.spec, Rescaled):
-        return op.spec.axis, op.spec.axis
+        return op.spec.axes, op.spec.axes
     is_conv = isinstance(op.spec, (Conv, ConvTranspose))
     weight = graph.shape(op.inputs[Slot.WEIGHT]) if is_conv else None
     rank = len(weight or graph.shape(op.outputs[0]) or ())
-    return 1 - rank, 1 - rank  # a convolution takes an image without a batch, too
+    return (1 - rank,), (1 - rank,)  # a convolution takes an image without a batch, too
 
 
-def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axis: int) -> Affine:
-    """A map that differs along one axis only, as two vectors of that axis' size."""
+def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) -> Affine:
+    """A map that differs along these axes only, as two vectors of their size."""
     shape = graph.shape(name)
     if shape is None:
         raise Stuck("the shapes around it are not known")
-    axis %= len(shape)
+    axes = tuple(axis % len(shape) for axis in axes)
     what = "features" if isinstance(op.spec, (Linear, Lookup, Recurrent, Bilinear)) else "channels"
     try:
-        small = settled(collapsed(map_, [i for i in range(len(shape)) if i != axis], ""))
+        small = settled(collapsed(map_, [i for i in range(len(shape)) if i not in axes], ""))
     except Stuck:
         raise Stuck(
-            f"its parameters do not run along the {what} of {op.label} ({op.kind})",
+            f"at {op.label} ({op.kind}) its numbers differ along other axes than the {what}",
             f"with a transpose in between, so that it normalises the {what}, it could be folded",
         ) from None
-    size = shape[axis]
-    if not isinstance(size, int):
+    sizes = [size for size in (shape[axis] for axis in axes) if isinstance(size, int)]
+    if len(sizes) != len(axes):
         raise Stuck(f"the number of {what} of {op.label} ({op.kind}) is not known")
-    return Affine(
-        np.broadcast_to(small.scale.reshape(-1), (size,)),
-        np.broadcast_to(small.shift.reshape(-1), (size,)),
-    )
+    order = [*axes, *(i for i in range(len(shape)) if i not in axes)]
+
+    def vector(numbers: Floats) -> Floats:
+        at = numbers.transpose(order).reshape(numbers.transpose(order).shape[: len(axes)])
+        return np.broadcast_to(at, sizes).reshape(-1)
+
+    return each(small, vector)
 
 
 def _shift_needs_shuffle(op: Op) -> bool:

@@ -14,16 +14,24 @@ from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Shared, Stuck, before_repeating, merged, settled, shapes_of
-from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.planner.normalisations import data_slot, no_map
 from bncheck.folding.planner.passing import pulled_through
-from bncheck.folding.planner.sums import ConstantWay, Shift, Way, Ways, combinations, shares_of
+from bncheck.folding.planner.sums import (
+    ConstantWay,
+    Factor,
+    Shift,
+    Way,
+    Ways,
+    combinations,
+    shares_of,
+)
 from bncheck.graph.dataflow import Op, Use
+from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
     Bilinear,
     Conv,
     ConvTranspose,
-    Linear,
     Lookup,
     Mul,
     Norm,
@@ -31,6 +39,7 @@ from bncheck.graph.specs import (
 )
 
 _BROADCAST = "an operand of the addition before it is broadcast over its channels"
+_REPEATED = "an operand of the product before it is broadcast over its channels"
 #: A slot of a call, and the map that the value in it must take.
 Wish: TypeAlias = "tuple[int, Affine]"
 
@@ -175,12 +184,25 @@ class Walk:
                 self.sums[index] = ConstantWay
             self.step.bypassed.add(index)
             return [(own[0], map_.after(own[1]))]
-        if is_unit:
+        return self._product(index, op, map_, fixed) if is_unit else self._sum(index, op, map_)
+
+    def _product(self, index: int, op: Op, map_: Affine, fixed: bool) -> list[Wish]:
+        """A scale goes into one operand."""
+        if fixed:
+            raise no_map(op)
+        if map_.shifts or index in self.draft.units:
             raise Stuck(
-                f"{op.label} ({op.kind}) lies between, a product of two activations",
+                f"{op.label} ({op.kind}) lies between, a product of two activations, which no "
+                "shift passes",
                 "before that product it could be folded",
             )
-        return self._sum(index, op, map_)
+        divides = isinstance(op.spec, Mul) and op.spec.divides
+        if not divides:
+            self.sums[index] = Factor
+        way = self.ways.get(index)
+        slot = way.value if isinstance(way, Factor) else 0
+        shapes = shapes_of(self.draft.graph, op.inputs[slot], op.outputs[0])
+        return [(slot, before_repeating(map_, *shapes, _REPEATED))]
 
     def _sum(self, index: int, op: Op, map_: Affine) -> list[Wish]:
         """docs/folding.md, "Sums"."""

@@ -14,7 +14,8 @@ from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.graph.dataflow import Graph
-from bncheck.graph.specs import Add, Conv, Identity, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Conv, Identity
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     if mean is not None and len(graph.uses.get(mean, [])) > 1:
         raise Stuck("it is also called elsewhere, so it is not a branch of its own")
     step = Step()
-    value, factor = moving.output, 1.0
+    *same, value = draft.onward(moving.output)
+    step.altered.update(same)
+    factor = 1.0
     while (index := only_reader(graph, value)) is not None:
         add = graph.ops[index]
         if not isinstance(add.spec, Add) or index in draft.bypassed:
@@ -90,7 +93,7 @@ def _can_absorb(draft: Draft, index: int, source: str) -> bool:
     """Whether a call is linear in the source, place by place, and can have a diagonal added."""
     graph, op = draft.graph, draft.graph.ops[index]
     if isinstance(op.spec, Linear):
-        centred = op.spec.axes[0] == op.spec.axes[1]
+        centred = op.spec.axis is not None
     else:
         centred = isinstance(op.spec, Conv) and op.spec.centre is not None
     if not centred or op.inputs[Slot.DATA] != source or draft.fold(index).before:

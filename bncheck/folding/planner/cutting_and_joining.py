@@ -44,10 +44,10 @@ def joined(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     maps = [given.get(slot, one) for slot in range(len(op.inputs))]
     if all(is_even(m, axis) and same(maps[0], m) for m in maps):
         return maps[0]
-    return _side_by_side(maps, axis, [1] * len(maps) if stacks else _axis_sizes(graph, op, axis))
+    return side_by_side(maps, axis, [1] * len(maps) if stacks else _axis_sizes(graph, op, axis))
 
 
-def _side_by_side(maps: Sequence[Affine], axis: int, sizes: Sequence[int]) -> Affine:
+def side_by_side(maps: Sequence[Affine], axis: int, sizes: Sequence[int]) -> Affine:
     """The map whose parts along an axis, of these sizes, are those maps."""
     pairs = [np.broadcast_arrays(m.scale, m.shift) for m in maps]
     outer = np.broadcast_shapes(*(_resized(pair[0].shape, axis, 1) for pair in pairs))
@@ -141,4 +141,4 @@ def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: i
         if both is None:
             raise Stuck(f"{op.label} ({op.kind}) repeats its channels, and their scales differ")
         rows[index] = both
-    return _side_by_side(rows, axis, [1] * size)
+    return side_by_side(rows, axis, [1] * size)

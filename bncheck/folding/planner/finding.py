@@ -14,7 +14,8 @@ from bncheck.folding.planner.normalisations import (
     elementwise_map,
 )
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Linear, Mul, Norm, Rescaled
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Mul, Norm, Rescaled
 
 _WEIGHT_KINDS = {Family.WEIGHT: "weight_norm", Family.SPECTRAL: "spectral_norm"}
 #: What makes the number that a LayerNorm or RMSNorm divides by.
@@ -45,8 +46,8 @@ def _kind(graph: Graph, ops: tuple[int, ...]) -> str:
 def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family, bool]:
     """The places of the norm that begins there, if one does; its family; whether its call stays."""
     op = graph.ops[index]
+    has_affine = op.input(Slot.WEIGHT) is not None or op.input(Slot.BIAS) is not None
     if isinstance(op.spec, Norm):
-        has_affine = op.input(Slot.WEIGHT) is not None or op.input(Slot.BIAS) is not None
         bare = norms is Norms.ALL and op.spec.rescales and has_affine
         return (index,), family_of(op.kind), bare
     if norms is Norms.ALL and isinstance(op.spec, (Conv, ConvTranspose, Linear)):
@@ -54,7 +55,7 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
         family = computed_weight(weight.made_from) if weight else None
         return ((index,), family, True) if family else ((), Family.BATCH, False)
     if norms is Norms.ALL and isinstance(op.spec, Rescaled):
-        return (index,), family_of(op.kind), True
+        return (index,) if has_affine else (), family_of(op.kind), True
     if ops := _written_out(graph, index):  # whether asked for or not: it is not a BatchNorm
         shifts = len(ops) > 1 or _is_centred(graph, index)
         family = Family.LAYER if shifts else Family.RMS

@@ -15,14 +15,23 @@ from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.planner.absorbing import absorbed_before
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck, merged, settled
-from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.planner.normalisations import data_slot, no_map
 from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Add, Conv, ConvTranspose, Linear, Mul, Norm, Recurrent
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import (
+    Add,
+    Bilinear,
+    Conv,
+    ConvTranspose,
+    Mul,
+    Norm,
+    Recurrent,
+)
 
-_ABSORBING = (Conv, ConvTranspose, Linear, Recurrent, Norm)
+_ABSORBING = (Conv, ConvTranspose, Linear, Recurrent, Bilinear, Norm)
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
 
@@ -32,13 +41,8 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     check_dtype(draft.graph, moving)
     try:
         return _pushed(draft, moving, into_norms, False)
-    except Stuck as stuck:
-        if moving.affine.shifts:
-            raise
-        try:  # without a shift, constants can be divided by the scale instead of going along
-            return _pushed(draft, moving, into_norms, True)
-        except Stuck:
-            raise stuck from None
+    except Stuck:  # constants can stay, and take the shift and the scale's inverse
+        return _pushed(draft, moving, into_norms, True)
 
 
 def _pushed(draft: Draft, moving: Moving, into_norms: bool, divides: bool) -> Step:
@@ -92,7 +96,8 @@ def _readers(graph: Graph, name: str) -> set[int]:
 def _check_absorbs(draft: Draft, index: int, given: Given, into_norms: bool) -> None:
     op = draft.graph.ops[index]
     if set(given) != {0}:
-        raise Stuck(f"it is a weight of {op.label} ({op.kind})")
+        role = "the second input" if isinstance(op.spec, Bilinear) else "a weight"
+        raise Stuck(f"it is {role} of {op.label} ({op.kind})")
     if isinstance(op.spec, Norm) and not (into_norms and draft.can_take_over(index)):
         raise Stuck(f"{op.label} follows, itself a normalisation that stays")
 
@@ -111,24 +116,46 @@ def _results(
     if own is not None and draft.commutes(index, given[own[0]]):
         return [given[own[0]]]
     if own is not None and divides and isinstance(op.spec, Add) and index not in draft.units:
-        return [_past_constant(draft, (index, 1 - own[0]), given[own[0]], step)]
+        return [_past_constant(draft, (index, 1 - own[0]), op.spec, given[own[0]], step)]
     if own is not None:
         step.bypassed.add(index)
         return [own[1].after(given[own[0]])]
     if isinstance(op.spec, Mul):
-        raise Stuck(f"{op.label} ({op.kind}) multiplies it with another activation")
+        return [_product(draft.graph, op, op.spec, given)]
     if joins(draft, moving, index, op.spec):
         return [pushed_through_skip(op.spec, given)]
     return [_sum(draft.graph, op, op.spec, given)]
 
 
-def _past_constant(draft: Draft, place: Place, map_: Affine, step: Step) -> Affine:
-    """a x + c = a (x + c / a)."""
-    scale = settled(map_).scale
-    if map_.shifts or np.any(scale == 0):
+def _past_constant(draft: Draft, place: Place, spec: Add, map_: Affine, step: Step) -> Affine:
+    """f (a x + t) + g c = a (f x + g (c + f t / g) / a): what goes on has no shift."""
+    whole = settled(map_)
+    if np.any(whole.scale == 0):
         raise Stuck("a scale of 0 lies before a constant")
-    step.constants[place] = draft.edited(place, Affine(1.0 / scale, np.zeros_like(scale)))
-    return map_
+    share = spec.factors[1 - place[1]] / spec.factors[place[1]]
+    edit = Affine(1.0 / whole.scale, share * whole.shift / whole.scale)
+    step.constants[place] = draft.edited(place, edit)
+    return Affine(whole.scale, np.zeros_like(whole.scale))
+
+
+def _product(graph: Graph, op: Op, spec: Mul, given: Given) -> Affine:
+    """(a x) (b y) = (a b) (x y)."""
+    shape = graph.shape(op.outputs[0])
+    if any(graph.is_constant(name) for name in op.inputs[:2]):
+        raise no_map(op)
+    if shape is None or any(map_.shifts for map_ in given.values()):
+        raise Stuck(
+            f"{op.label} ({op.kind}) multiplies it with another activation, which no shift passes"
+        )
+    scale = np.ones((1,) * len(shape))
+    for slot, map_ in given.items():
+        own = settled(map_).scale
+        if spec.divides and slot == 1:
+            if np.any(own == 0):
+                raise Stuck(f"{op.label} ({op.kind}) divides by it")
+            own = 1.0 / own
+        scale = scale * own
+    return Affine(scale, np.zeros_like(scale))
 
 
 def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:

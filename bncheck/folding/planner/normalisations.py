@@ -12,7 +12,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.maps import Stuck
-from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.dataflow import Floats, Graph, Op, Shape
 from bncheck.graph.specs import Add, Mul, Norm, Rescaled, Spec
 
 _INSPECT = "see `bncheck inspect`"
@@ -87,6 +87,13 @@ def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
     with np.errstate(divide="ignore"):
         scale = 1.0 / number if op.spec.divides else number
     return (slot, Affine(scale, one.shift)) if np.all(np.isfinite(scale)) else None
+
+
+def no_map(op: Op) -> Stuck:
+    """Why a product with a constant is none that elementwise_map gives."""
+    if isinstance(op.spec, Mul) and op.spec.divides:
+        return Stuck(f"{op.label} ({op.kind}) divides a constant by it, or it by 0")
+    return Stuck(f"the constant of {op.label} ({op.kind}) gives it another shape or dtype")
 
 
 def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
@@ -172,8 +179,7 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
         raise Stuck("the rank of its input is not known")
     gamma, beta, *_ = parameters_of(graph, op)
     one = identity(len(shape))
-    sizes = [1] * len(shape)
-    sizes[channel_axis(op.spec)] = -1
+    sizes = channel_sizes(op.spec, shape)
     scale = one.scale if gamma is None else gamma.reshape(sizes)
     shift = one.shift if beta is None else beta.reshape(sizes)
     if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
@@ -181,9 +187,19 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
     return Affine(scale, shift)
 
 
-def channel_axis(spec: Spec) -> int:
-    """The axis along which the affine of a norm lies."""
-    return spec.axis if isinstance(spec, Rescaled) else 1
+def channel_axes(spec: Spec | None) -> tuple[int, ...]:
+    """The axes along which the affine of a norm lies."""
+    return spec.axes if isinstance(spec, Rescaled) else (1,)
+
+
+def channel_sizes(spec: Spec | None, shape: Shape) -> list[int]:
+    """The shape of such an affine over a value of that shape: -1 for a single size."""
+    axes = [axis % len(shape) for axis in channel_axes(spec)] if len(shape) > 1 else [0]
+    sizes = [1] * len(shape)
+    for axis in axes:
+        size = shape[axis]
+        sizes[axis] = size if isinstance(size, int) and len(axes) > 1 else -1
+    return sizes
 
 
 def parameters_of(graph: Graph, op: Op) -> Sequence[Floats | None]:

@@ -84,7 +84,7 @@ def _through_rectifier(_: Graph, op: Op, affine: Affine) -> Affine:
 _PASSAGES: Mapping[type, tuple[_OneToOne, _OneToOne]] = {
     Identity: (_unchanged, _unchanged),
     Rectifier: (_through_rectifier, _through_rectifier),
-    Pad: (pooling.through_padding, pooling.through_padding),
+    Pad: (pooling.before_padding, pooling.after_padding),
     Average: (pooling.before_reduction, pooling.after_reduction),
     Maximum: (pooling.before_reduction, pooling.after_reduction),
     Reshape: (reshaping.before_reshape, reshaping.after_reshape),

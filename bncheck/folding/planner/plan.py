@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.families import Family
-from bncheck.folding.planner.normalisations import Normalisation
+from bncheck.folding.planner.normalisations import Normalisation, channel_sizes
 
 #: An operand: a call's place in `graph.ops`, and which of its inputs.
 Place: TypeAlias = "tuple[int, int]"
@@ -66,23 +66,24 @@ class Absorbed:
     beside: Affine | None = None
     bare: bool = False
 
-    def applied_to(self, norm: Affine, axis: int = 1) -> Affine:
-        """The map of a normalisation with what it has absorbed of others, along that axis."""
-        rank = norm.scale.ndim
+    def applied_to(self, norm: Affine, sizes: Sequence[int] = ()) -> Affine:
+        """The map of a normalisation with what it has absorbed of others.
+
+        `sizes` is the shape of what it has for its channels, which usually lie on axis 1.
+        """
+        sizes = sizes or channel_sizes(None, norm.scale.shape)
         if self.before:
-            norm = norm.after(_on_channels(self.before, rank, axis))
+            norm = norm.after(_on_channels(self.before, sizes))
         if self.after:
-            norm = _on_channels(self.after, rank, axis).after(norm)
+            norm = _on_channels(self.after, sizes).after(norm)
         if self.beside:
-            more = _on_channels(self.beside, rank, axis)
+            more = _on_channels(self.beside, sizes)
             norm = Affine(norm.scale + more.scale, norm.shift + more.shift)
         return norm
 
 
-def _on_channels(vectors: Affine, rank: int, axis: int) -> Affine:
-    """One number a channel as a map of a value of that rank."""
-    sizes = [1] * rank
-    sizes[axis if rank > 1 else 0] = -1
+def _on_channels(vectors: Affine, sizes: Sequence[int]) -> Affine:
+    """One number a channel as a map of a value."""
     return Affine(vectors.scale.reshape(sizes), vectors.shift.reshape(sizes))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bncheck.folding.algebra import Affine
-from bncheck.folding.planner.maps import Stuck, collapsed, each
+from bncheck.folding.algebra import Affine, identity
+from bncheck.folding.planner.cutting_and_joining import side_by_side
+from bncheck.folding.planner.maps import Stuck, collapsed, each, is_even
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import Average, Maximum, Pad
 
@@ -53,10 +54,55 @@ def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
     return Affine(affine.scale, affine.shift * gain)
 
 
-def through_padding(_: Graph, op: Op, affine: Affine) -> Affine:
-    """A map passes copies; a value that is padded with must be a fixed point, a p + t = p."""
+def before_padding(_: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of what is padded, from that of the result: new channels must stay what they are."""
+    for axis, (first, last) in _new_channels(op, affine):
+        size = _size(affine, axis)
+        _check_filling(op, _part(affine, axis, 0, first))
+        _check_filling(op, _part(affine, axis, size - last, size))
+        affine = _part(affine, axis, first, size - last)
+    return _padded_places(op, affine)
+
+
+def after_padding(_: Graph, op: Op, affine: Affine) -> Affine:
+    """The map of the result: new channels take none."""
+    affine = _padded_places(op, affine)
+    for axis, (first, last) in _new_channels(op, affine):
+        one, size = identity(affine.scale.ndim), _size(affine, axis)
+        affine = side_by_side([one, affine, one], axis, [first, size, last])
+    return affine
+
+
+def _size(affine: Affine, axis: int) -> int:
+    return int(np.broadcast_shapes(affine.scale.shape, affine.shift.shape)[axis])
+
+
+def _part(affine: Affine, axis: int, start: int, end: int) -> Affine:
+    return each(affine, lambda array: array.take(range(start, end), axis))
+
+
+def _new_channels(op: Op, affine: Affine) -> list[tuple[int, tuple[int, int]]]:
+    """The axes along which both the map varies and a value is padded with, and how often."""
     assert isinstance(op.spec, Pad)
-    affine = collapsed(affine, op.spec.axes, f"{op.label} ({op.kind}) pads its channels")
+    wide = [axis for axis in op.spec.axes if not is_even(affine, axis)]
+    amounts = dict(zip(op.spec.axes, op.spec.amounts, strict=False))
+    known = all(min(amounts.get(axis, (-1,))) >= 0 for axis in wide)
+    if wide and (op.spec.value is None or not known):
+        raise Stuck(f"{op.label} ({op.kind}) pads its channels")
+    return [(axis, amounts[axis]) for axis in wide]
+
+
+def _padded_places(op: Op, affine: Affine) -> Affine:
+    """A map passes copies; a value that is padded with must be a fixed point."""
+    assert isinstance(op.spec, Pad)
+    if any(is_even(affine, axis) for axis in op.spec.axes):
+        _check_filling(op, affine)
+    return affine
+
+
+def _check_filling(op: Op, affine: Affine) -> None:
+    """Raise where a p + t is not p."""
+    assert isinstance(op.spec, Pad)
     value = op.spec.value
     if value is not None and np.any(np.abs(affine.scale * value + affine.shift - value) > 0):
         raise Stuck(
@@ -64,4 +110,3 @@ def through_padding(_: Graph, op: Op, affine: Affine) -> Affine:
             "would have to leave as it is",
             "padding with reflect, replicate or circular would let it be folded",
         )
-    return affine

@@ -1,4 +1,4 @@
-"""Who takes the shift of a map that is pulled through a sum: docs/folding.md, "Sums"."""
+"""Who takes what of a map that is pulled through a sum or a product: docs/folding.md, "Sums"."""
 
 from __future__ import annotations
 
@@ -38,7 +38,14 @@ class ConstantWay(Enum):
     SHIFTED = "shifted"
 
 
-Way: TypeAlias = "Shift | ConstantWay"
+class Factor(Enum):
+    """a (x y) = (a x) y = x (a y): which operand of a product takes the scale, by its slot."""
+
+    FIRST = 0
+    SECOND = 1
+
+
+Way: TypeAlias = "Shift | ConstantWay | Factor"
 #: By the place of the sum.
 Ways: TypeAlias = Mapping[int, Way]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,16 @@ from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
+from bncheck.graph.linear import Linear
 from bncheck.graph.program.recurrent import Recurrence, recurrence
-from bncheck.graph.specs import ConvTranspose, Linear
+from bncheck.graph.specs import ConvTranspose
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.
-_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "mm": ("mat2", None), "matmul": ("other", None),
-                 "einsum": ("tensors", None), "embedding": ("weight", None)}  # fmt: skip
+_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "embedding": ("weight", None)}
 _USUAL_NAMES = ("weight", "bias")
+#: Their weight stands first or second, and a bias is added behind them.
+_PRODUCTS = frozenset({"matmul", "mm", "bmm", "mv", "einsum", "tensordot"})
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,17 @@ class _ProgramRewriter:
         weight = self._parameter(node, op, 1, "weight", new.weight)
         bias = None
         if new.bias is not None:
-            added = replace(new.bias, array=_along(op, new.bias.array))
-            bias = self._parameter(node, op, 2, "bias", added)
+            bias = self._parameter(node, op, 2, "bias", new.bias)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op.spec, weight, bias)
             return
-        _, bias_name = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
-        self._set_weight(node, op, weight)
+        weight_name, bias_name = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
+        if op.kind in _PRODUCTS:
+            old, bias_name = self.nodes[op.inputs[1] or ""], None
+            node.args = torch.fx.map_arg(node.args, lambda item: weight if item is old else item)
+        else:
+            _set_argument(node, weight_name, weight)
         if bias_name is None and bias is not None:
             self._add_after(node, bias)
         elif bias_name is not None and (bias is not None or op.kind != "addmm"):
@@ -111,18 +116,11 @@ class _ProgramRewriter:
                 made = Cast(piece, overflows=False, flushed=0)
                 wish = f"{op.label}.{role}_l0"
                 parameters[place] = self.parameters.replaced(parameters[place], node, made, wish)
-        _set_argument(node, "params", parameters)
-
-    def _set_weight(self, node: Node, op: Op, weight: Node) -> None:
-        name, _ = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
-        if op.kind == "einsum":
-            old = self.nodes[op.inputs[0] or ""]
-            operands = [old if item is old else weight for item in node.args[1]]  # type: ignore[union-attr]
-            node.args = (node.args[0], operands)
-        elif op.kind == "matmul" and self.nodes[op.inputs[1] or ""] is node.args[0]:
-            _set_argument(node, "self", weight)
-        else:
-            _set_argument(node, name, weight)
+        given = (
+            zip(parts.names, parameters, strict=True) if parts.names else [("params", parameters)]
+        )
+        for name, value in given:
+            _set_argument(node, name, value)
 
     def _parameter(self, node: Node, op: Op, slot: int, role: str, number: Cast) -> Node:
         value = self.solution.graph.values.get(op.input(slot) or "")
@@ -138,9 +136,10 @@ class _ProgramRewriter:
             node.args = (parts, *node.args[1:])
         else:
             node.args = (*node.args[:slot], new, *node.args[slot + 1 :])
-            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor
+            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor there
+                takes = str(node.target._schema.arguments[slot].type)
                 packet = node.target.overloadpacket
-                node.target = getattr(packet, "Tensor", node.target)
+                node.target = node.target if takes == "Tensor" else packet.Tensor
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input."""
@@ -209,13 +208,6 @@ class _ProgramRewriter:
                 last = call_before(node, _aten.flatten.using_ints, (last, axis, axis + 1))
         node.replace_all_uses_with(last)
         self.nodes[node.name] = last
-
-
-def _along(op: Op, bias: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A bias of a product along another axis than the last, to be added behind it."""
-    if not isinstance(op.spec, Linear) or op.spec.axes[1] == -1:
-        return bias
-    return bias.reshape(-1, *(1,) * (-op.spec.axes[1] - 1))
 
 
 def _set_argument(node: Node, name: str, value: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.convolutions import conv, each, transposed
-from bncheck.graph.specs import Add, Bilinear, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 
@@ -44,7 +46,7 @@ def _kernel(call: Call) -> tuple[int, ...]:
 def _linear(call: Call) -> Described | None:
     weight = call("weight")
     inputs = (call("input"), weight, call("bias"))
-    return (Linear(output_first=True), inputs) if call.rank_of(weight) == 2 else None
+    return (Linear.matrix(output_first=True), inputs) if call.rank_of(weight) == 2 else None
 
 
 def _bilinear(call: Call) -> Described:
@@ -53,15 +55,25 @@ def _bilinear(call: Call) -> Described:
 
 def _matmul(call: Call) -> Described | None:
     operands = call.args[:2]
-    ranks = [call.rank_of(operand) for operand in operands]
-    fixed = (call.is_fixed(operand) for operand in operands)
-    return _product(products.product(ranks, *fixed), operands)
+    return _product(products.product(_known(call, operands)), operands)
 
 
 def _einsum(call: Call) -> Described | None:
     operands = tuple(call("tensors"))
-    ranks = [call.rank_of(operand) for operand in operands]
-    return _product(products.einsum(call("equation"), ranks), operands)
+    return _product(products.einsum(call("equation"), _known(call, operands)), operands)
+
+
+def _tensordot(call: Call) -> Described | None:
+    operands = (call("self"), call("other"))
+    axes = [[int(axis) for axis in each(call(name), 1)] for name in ("dims_self", "dims_other")]
+    return _product(products.tensordot(axes, _known(call, operands)), operands)
+
+
+def _known(call: Call, operands: Sequence[Any]) -> list[products.Operand]:
+    return [
+        products.Operand(call.named_sizes(operand) or (), call.is_fixed(operand))
+        for operand in operands
+    ]
 
 
 def _product(found: tuple[Spec, int] | None, operands: tuple[Any, ...]) -> Described | None:
@@ -72,7 +84,8 @@ def _product(found: tuple[Spec, int] | None, operands: tuple[Any, ...]) -> Descr
 
 
 def _addmm(call: Call) -> Described:
-    spec = Linear(False, float(call.number("alpha", 1)), float(call.number("beta", 1)))
+    alpha, beta = float(call.number("alpha", 1)), float(call.number("beta", 1))
+    spec = Linear.matrix(output_first=False, alpha=alpha, beta=beta)
     return spec, (call("mat1"), call("mat2"), call("self"))
 
 
@@ -159,8 +172,9 @@ ALGEBRA: dict[str, Describe] = {
     **named(_transposed, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     "linear": _linear,
     "bilinear": _bilinear,
-    **named(_matmul, "matmul mm"),
+    **named(_matmul, "matmul mm bmm mv"),
     "einsum": _einsum,
+    "tensordot": _tensordot,
     "addmm": _addmm,
     "embedding": _embedding,
     **named(_sum, "add sub rsub"),

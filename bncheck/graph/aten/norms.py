@@ -38,25 +38,18 @@ def _with_statistics(call: Call, trains: bool, because: str = "") -> Described:
     return spec, (call("input"), call("weight"), call("bias"), mean, var)
 
 
-def _layer_norm(call: Call) -> Described | None:
-    return _rescaled(call, -1) if len(call("normalized_shape")) == 1 else None
+def _layer_norm(call: Call) -> Described:
+    axes = call.last(len(call("normalized_shape")))
+    return Rescaled(axes), (call("input"), call("weight"), call("bias"))
 
 
-def _rms_norm(call: Call) -> Described | None:
-    weight = call("weight")
-    if weight is None or len(call("normalized_shape")) != 1:
-        return None
-    return Rescaled(-1, shifts=False), (call("input"), weight, None)
+def _rms_norm(call: Call) -> Described:
+    axes = call.last(len(call("normalized_shape")))
+    return Rescaled(axes, shifts=False), (call("input"), call("weight"), None)
 
 
-def _group_norm(call: Call) -> Described | None:
-    return _rescaled(call, 1)
-
-
-def _rescaled(call: Call, axis: int) -> Described | None:
-    weight = call("weight")
-    inputs = (call("input"), weight, call("bias"))
-    return None if weight is None else (Rescaled(axis), inputs)
+def _group_norm(call: Call) -> Described:
+    return Rescaled((1,)), (call("input"), call("weight"), call("bias"))
 
 
 NORMS: dict[str, Describe] = {

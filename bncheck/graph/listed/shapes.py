@@ -9,6 +9,7 @@ from typing import Any, Final
 from bncheck.graph import specs
 from bncheck.graph.convolutions import each
 from bncheck.graph.dataflow import Dim, Shape
+from bncheck.graph.linear import Linear
 from bncheck.graph.listed.call import ReadCall
 
 UNKNOWN: Final = "?"
@@ -59,7 +60,7 @@ def result_shape(call: ReadCall, spec: specs.Spec, inputs: Sequence[Any]) -> Sha
         return None
     if isinstance(spec, _ALIKE):
         return first
-    if isinstance(spec, (specs.Conv, specs.ConvTranspose, specs.Linear)):
+    if isinstance(spec, (specs.Conv, specs.ConvTranspose, Linear)):
         return _mapped(spec, first, shapes[1])
     if isinstance(spec, specs.Concat):
         return None if spec.stacks else _joined(spec.axis, shapes)
@@ -88,16 +89,25 @@ def _common(sizes: Sequence[Dim]) -> Dim:
 
 
 def _mapped(
-    spec: specs.Conv | specs.ConvTranspose | specs.Linear, shape: Shape, weight: Shape | None
+    spec: specs.Conv | specs.ConvTranspose | Linear, shape: Shape, weight: Shape | None
 ) -> Shape | None:
     if weight is None:
         return None
-    if isinstance(spec, specs.Linear):
-        return (*shape[:-1], weight[0 if spec.output_first else 1])
+    if isinstance(spec, Linear):
+        return _multiplied(spec, shape, weight)
     size = weight[0]
     if isinstance(spec, specs.ConvTranspose):
         size = weight[1] * spec.groups if isinstance(weight[1], int) else UNKNOWN
     return (shape[0], size, *(UNKNOWN for _ in weight[2:]))
+
+
+def _multiplied(spec: Linear, shape: Shape, weight: Shape) -> Shape | None:
+    """The axes of x that are not the weight's, in their order, around those of the weight."""
+    own = {axis % len(shape) for axis in spec.inputs}
+    rest = [size for axis, size in enumerate(shape) if axis not in own]
+    sizes = {o: size for (_, o), size in zip(spec.sides, weight, strict=False) if o is not None}
+    rank = len(rest) + len(sizes)
+    return tuple(sizes.get(axis - rank) or rest.pop(0) for axis in range(rank))
 
 
 def _joined(axis: int, shapes: Sequence[Shape | None]) -> Shape | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats
+from bncheck.graph.linear import Linear
 from bncheck.graph.means.spread import Spread, Step, UnknownError, along, gaussian
 from bncheck.layers.means import summed_kernel
 
@@ -76,11 +77,12 @@ def transposed_convolution(step: Step) -> Spread:
 def linear(step: Step) -> Spread:
     """alpha * x @ weight + beta * bias along the last axis."""
     spec = step.op.spec
-    assert isinstance(spec, specs.Linear)
+    assert isinstance(spec, Linear)
     weight = step.weight(1)
-    if weight.ndim != 2 or spec.axes != (-1, -1):
+    if weight.ndim != len(spec.sides) or spec.axis != -1:
         raise UnknownError
-    matrix = weight if spec.output_first else weight.T
+    _, outputs, inputs = spec.sizes(weight.shape)
+    matrix = weight.transpose(spec.order).reshape(outputs, inputs)
     return _linear_map(step, -1, spec.alpha * matrix[None], 1, spec.beta * _bias(step))
 
 

@@ -6,9 +6,20 @@ import numpy as np
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import ALONE, Add, Linear, Mul, Norm, Pointwise, Rectifier, Rescaled, Spec
+from bncheck.graph.specs import (
+    ALONE,
+    Add,
+    Mul,
+    Norm,
+    Pointwise,
+    Rectifier,
+    Recurrent,
+    Rescaled,
+    Spec,
+)
 from bncheck.reading.onnx_norms import norm_node
 
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
@@ -46,17 +57,21 @@ def _groups(call: NodeCall) -> int:
 def _gemm(call: NodeCall) -> Spec:
     a = call.attribute
     axes = (-2 if a("transA", 0) else -1, -1)
-    return Linear(bool(a("transB", 0)), float(a("alpha", 1.0)), float(a("beta", 1.0)), axes)
+    alpha, beta = float(a("alpha", 1.0)), float(a("beta", 1.0))
+    return Linear.matrix(output_first=bool(a("transB", 0)), alpha=alpha, beta=beta, axes=axes)
 
 
 def _matmul(call: NodeCall) -> Described | None:
-    fixed = (call.scope.is_stored(name) for name in call.inputs)
-    return _product(call, products.product([call.rank(0), call.rank(1)], *fixed))
+    return _product(call, products.product(_operands(call)))
 
 
 def _einsum(call: NodeCall) -> Described | None:
-    ranks = [call.rank(slot) for slot in range(len(call.inputs))]
-    return _product(call, products.einsum(str(call.attribute("equation", "")), ranks))
+    return _product(call, products.einsum(str(call.attribute("equation", "")), _operands(call)))
+
+
+def _operands(call: NodeCall) -> list[products.Operand]:
+    scope = call.scope
+    return [products.Operand(scope.shape(n) or (), scope.is_stored(n)) for n in call.inputs]
 
 
 def _product(call: NodeCall, found: tuple[Spec, int] | None) -> Described | None:
@@ -64,6 +79,18 @@ def _product(call: NodeCall, found: tuple[Spec, int] | None) -> Described | None
         return None
     spec, place = found
     return spec, [call.inputs[1 - place], call.inputs[place]]
+
+
+def _recurrent(call: NodeCall) -> Described:
+    """Of its bias, W x takes the first half, and the state the second."""
+    bias, scope = call.name(3), call.scope
+    numbers = scope.fixed(bias)
+    if numbers is not None:
+        first = np.asarray(numbers)[:, : np.shape(numbers)[1] // 2].astype(np.float64).reshape(-1)
+        name = f"{call.results[0]}:bias"
+        bias = scope.derived(name, lambda: first, first.shape, bias)
+    rest = [name for name in (call.name(2), *call.inputs[4:]) if name]
+    return Recurrent(shifts=True), [call.inputs[0], call.inputs[1], bias, *rest]
 
 
 def _sum(call: NodeCall) -> Spec | None:
@@ -122,26 +149,37 @@ def _is_zero(call: NodeCall, slot: int) -> bool:
 def _batch_norm(call: NodeCall) -> Spec:
     says = norm_node(call.node, call.opset)
     if not says.spatial and call.rank() != 2:
-        return Norm(says.eps, True, _EACH_PLACE)
-    return Norm(says.eps, says.trains, _BATCH, _BATCH_HINT)
+        return Norm(_eps(call), True, _EACH_PLACE)
+    return Norm(_eps(call), says.trains, _BATCH, _BATCH_HINT)
+
+
+def _eps(call: NodeCall) -> float:
+    """To the last bit, where what people read is rounded."""
+    return float(call.attribute("epsilon", np.float32(1e-5)))
 
 
 def _instance_norm(call: NodeCall) -> Spec:
-    return Norm(norm_node(call.node, call.opset).eps, True, ALONE)
+    return Norm(_eps(call), True, ALONE)
 
 
 def _layer_norm(call: NodeCall) -> Spec | None:
-    fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
-    return Rescaled(-1) if fits and len(call.results) == 1 else None
+    return Rescaled(_normalised(call)) if len(call.results) == 1 else None
 
 
 def _rms_norm(call: NodeCall) -> Spec | None:
-    fits = call.rank(1) == 1 and call.attribute("axis", -1) == -1
-    return Rescaled(-1, shifts=False) if fits else None
+    return Rescaled(_normalised(call), shifts=False)
 
 
 def _group_norm(call: NodeCall) -> Spec | None:
-    return Rescaled(1) if call.opset >= 21 else None  # before, it has a number for each group
+    return Rescaled((1,)) if call.opset >= 21 else None  # before, it has a number for each group
+
+
+def _normalised(call: NodeCall) -> tuple[int, ...]:
+    """The axes from the one that is given to the last, where the weight has just these."""
+    axes = tuple(range(call.axis(-1), call.rank()))
+    if call.shape(1) != tuple(call.shape()[axis] for axis in axes):
+        raise UndescribedError
+    return axes
 
 
 ALGEBRA: dict[str, Describe] = {
@@ -150,6 +188,7 @@ ALGEBRA: dict[str, Describe] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Einsum": _einsum,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     **dict.fromkeys(("Add", "Sub", "Sum"), _sum),
     "Div": _quotient,
     "Neg": _negative,

@@ -13,15 +13,19 @@ import onnx
 from onnx import helper
 
 from bncheck.graph.dataflow import Graph, Op, Value
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.light import with_shapes
 from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Rescaled, Spec
+from bncheck.graph.specs import Conv, ConvTranspose, Norm, Recurrent, Rescaled, Spec
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
+
+#: Their second input has the name of the layer.
+_WITH_WEIGHT = (Conv, ConvTranspose, Linear, Recurrent, Rescaled)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,5 @@ def _plain(node: onnx.NodeProto, scope: Scope) -> onnx.NodeProto:
 def _label(node: onnx.NodeProto, spec: Spec, scope: Scope) -> str:
     if isinstance(spec, Norm):
         return layer_name(node, scope.constants)
-    found = (
-        owner(node.input[1]) if isinstance(spec, (Conv, ConvTranspose, Linear, Rescaled)) else ""
-    )
+    found = owner(node.input[1]) if isinstance(spec, _WITH_WEIGHT) else ""
     return found or node.name or next((n for n in node.output if n), node.op_type)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from bncheck.graph.dataflow import Dim, Floats, Value
+from bncheck.graph.dataflow import Dim, Floats, Shape, Value
 from bncheck.graph.onnx.nodes import FLOATS, captured, dim_of
 from bncheck.reading.onnx_constants import Constant, Resolver
 
@@ -61,13 +61,14 @@ class Scope:
             shape = tuple(dim_of(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
         self.values[info.name] = Value(info.name, shape, FLOATS.get(kind.elem_type, ""))
 
-    def _fix(self, name: str, constant: Constant) -> None:
+    def _fix(self, name: str, constant: Constant, origin: tuple[str, ...] = ()) -> None:
         def floats() -> Floats:
             return np.asarray(constant.read()).astype(np.float64)
 
         self.constants[name] = constant
         dtype = FLOATS.get(constant.dtype, "")
-        self.values[name] = Value(name, constant.shape, dtype, floats, name)
+        origin = tuple(dict.fromkeys(origin))
+        self.values[name] = Value(name, constant.shape, dtype, floats, name, made_from=origin)
 
     @property
     def opset(self) -> int:
@@ -83,8 +84,13 @@ class Scope:
             self.values[name] = Value(name, constant.shape, dtype, quantised=True)
             return False
         for name, constant in zip(node.output, results or (), strict=False):
-            self._fix(name, constant)
+            self._fix(name, constant, tuple(self._origin(node)))
         return bool(results)
+
+    def _origin(self, node: onnx.NodeProto) -> Iterator[str]:
+        """The stored tensors that a node's fixed numbers are computed from."""
+        for name in filter(None, node.input):
+            yield from self.values[name].made_from or (name,)
 
     def _is_kept(self, node: onnx.NodeProto) -> bool:
         """A model that keeps small integers is to keep them, but for a normalisation's numbers."""
@@ -110,12 +116,14 @@ class Scope:
             return None
         return tuple(int(number) for number in np.ravel(numbers))
 
-    def minus_one(self, result: str) -> str:
-        """A constant that no node holds, for the planner alone: what Neg multiplies with."""
-        name, one = f"{result}:-1", np.asarray(-1.0)
-        dtype = self.values[result].dtype
-        self.values[name] = Value(name, (), dtype, lambda: one)
+    def derived(self, name: str, numbers: Callable[[], Floats], shape: Shape, like: str) -> str:
+        """A constant that no node holds, for the planner alone, of another value's dtype."""
+        self.values[name] = Value(name, shape, self.values[like].dtype, numbers)
         return name
+
+    def minus_one(self, result: str) -> str:
+        """What Neg multiplies with."""
+        return self.derived(f"{result}:-1", lambda: np.asarray(-1.0), (), result)
 
     def fixed(self, name: str) -> Any:
         """The numbers of a constant, None where it is none."""

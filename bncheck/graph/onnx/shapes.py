@@ -72,7 +72,8 @@ def _first(call: NodeCall) -> tuple[Shape | None, Value]:
 _GUESSES: dict[str, Callable[[NodeCall], tuple[Shape | None, Value]]] = {
     **dict.fromkeys(("Conv", "ConvTranspose"), _windows),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _first),
-    **dict.fromkeys(("BatchNormalization", "Identity", "Dropout", "Clip"), _same),
+    **dict.fromkeys(("BatchNormalization", "GroupNormalization"), _same),
+    **dict.fromkeys(("Identity", "Dropout", "Clip"), _same),
     **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Elu"), _same),
     **dict.fromkeys(("Sigmoid", "HardSigmoid", "HardSwish", "Tanh"), _same),
 }
@@ -85,6 +86,10 @@ def _shape_of(node: onnx.NodeProto, scope: Scope) -> Shape | None:
         return None
     if node.op_type == "Reshape":
         return _reshaped(node, scope, known[0])
+    if node.op_type == "Expand" and (sizes := scope.sizes_in(node.input[1])) is not None:
+        rank = max(len(known[0]), len(sizes))
+        pairs = zip(*((1,) * (rank - len(s)) + s for s in (known[0], sizes)), strict=True)
+        return tuple(size if wanted == 1 else wanted for size, wanted in pairs)
     shape = scope.shape(node.output[0])
     names = {size for sizes in known for size in sizes or ()}
     if shape is not None and all(isinstance(size, int) or size in names for size in shape):

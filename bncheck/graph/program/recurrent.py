@@ -13,23 +13,32 @@ from torch.fx import Node
 from bncheck.graph.program.calls import Arguments, operator_name
 
 _NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 
 @dataclass(frozen=True)
 class Recurrence:
-    """What such a call reads: its input, and where W_ih and b_ih of each direction stand."""
+    """What such a call reads: its input, and where W_ih and b_ih of each direction stand.
+
+    `names` are the arguments that the parameters are, where they are not one list.
+    """
 
     source: Node
     parameters: tuple[Node, ...]
     weights: tuple[int, ...]
     biases: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
 
 def recurrence(node: Node) -> Recurrence | None:
     """The parts of a recurrent call; None for any other."""
+    call = Arguments(node)
+    if operator_name(node) in _CELLS:
+        names = ("w_ih", "b_ih") if call("b_ih") is not None else ("w_ih",)
+        parameters = tuple(call(name) for name in names)
+        return Recurrence(call("input"), parameters, (0,), (1,) if len(names) > 1 else (), names)
     if operator_name(node) not in _NAMES:
         return None
-    call = Arguments(node)
     source, parameters = call.first("input", "data"), call("params")
     directions = 2 if call("bidirectional") else 1
     number = len(parameters) // (directions * call("num_layers"))

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from bncheck.core.words import count
 from bncheck.reporting import heat
 from bncheck.reporting.figures import (
     Band,
@@ -126,8 +127,9 @@ def _rounded(value: float) -> float | None:
 
 def _distributions(movement: Movement) -> Distributions:
     """As many layers as a page has room for, the important ones first."""
-    places = heat.chosen(len(movement.snapshots), _COLUMNS)
-    labels = tuple(movement.snapshots[place].label for place in places)
+    shown = movement.shown
+    places = heat.chosen(len(shown), _COLUMNS)
+    labels = tuple(movement.snapshots[shown[place]].label for place in places)
     size = len(places) * (2 * _CHANNELS + (64 if movement.outlines else 0))
     chosen = movement.important(max(1, _NUMBERS // max(size, 1)))
     layers = tuple(_distribution(movement, movement.layers[i], places) for i in chosen)
@@ -135,6 +137,8 @@ def _distributions(movement: Movement) -> Distributions:
         f"Mean and standard deviation of the {_CHANNELS} channels that moved most between the "
         "first snapshot and the last."
     )
+    if len(places) < len(movement.snapshots):
+        caption += f" {len(places)} of {count(len(movement.snapshots), 'snapshot')} are shown."
     return Distributions("One layer over time", caption, labels, layers)
 
 

@@ -25,7 +25,7 @@ def changes_of(movement: Movement, name: str) -> Iterator[Change]:
     snapshots = movement.snapshots
     for place in range(1, len(snapshots)):
         before, after = snapshots[place - 1].states.get(name), snapshots[place].states.get(name)
-        if before is not None and after is not None and after.mean is not None:
+        if before is not None and after is not None and after.usable:
             yield Change(
                 place,
                 before.parameters != after.parameters,

@@ -228,13 +228,11 @@ UNUSUAL: dict[str, Pattern] = {
     "conv_subclass": Pattern(chain(OddConv(3, 6, 3), nn.BatchNorm2d(6)), kept=1, reason="relu"),
     "layernorm_bn": Pattern(chain(nn.LayerNorm(5), nn.BatchNorm1d(5)), (5,)),
     "layernorm_plain_bn": Pattern(
-        chain(nn.LayerNorm(5, elementwise_affine=False), nn.BatchNorm1d(5)), (5,), 1, "layer_norm"
+        chain(nn.LayerNorm(5, elementwise_affine=False), nn.BatchNorm1d(5)), (5,)
     ),
-    "layernorm_of_two_axes_bn": Pattern(
-        chain(nn.LayerNorm([5, 5]), nn.BatchNorm1d(5)), (5, 5), 1, "layer_norm"
-    ),
+    "layernorm_of_two_axes_bn": Pattern(chain(nn.LayerNorm([5, 5]), nn.BatchNorm1d(5)), (5, 5)),
     "layernorm_bn_of_tokens": Pattern(
-        chain(nn.LayerNorm(5), nn.BatchNorm1d(5)), (5, 5), 1, "its parameters do not run along the"
+        chain(nn.LayerNorm(5), nn.BatchNorm1d(5)), (5, 5), 1, "differ along other axes than the"
     ),
     "groupnorm_bn": Pattern(chain(nn.GroupNorm(2, 4), nn.BatchNorm2d(4)), (4, 7, 7)),
     "layernorm_linear": Pattern(chain(nn.LayerNorm(5), nn.Linear(5, 7)), (5,)),

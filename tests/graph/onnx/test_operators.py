@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.operators import OPERATORS
 from bncheck.graph.onnx.read import read_model
-from bncheck.graph.specs import Average, Gather, Linear, Opaque, Pad, Spec
+from bncheck.graph.specs import Average, Gather, Opaque, Pad, Spec
 
 _KNOWN = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
 
@@ -93,5 +94,5 @@ def test_a_large_repetition_is_not_counted_out() -> None:
 def test_the_matrix_of_an_einsum_is_its_weight_wherever_it_stands() -> None:
     node = helper.make_node("Einsum", ["w", "x"], ["y"], equation="oc,nhc->nho")
     op = _op(node, ("n", 5, 3), w=np.ones((4, 3), np.float32))
-    assert op.spec == Linear(output_first=True)
+    assert op.spec == Linear.matrix(output_first=True)
     assert op.inputs == ("x", "w")
