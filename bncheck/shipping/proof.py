@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
-from bncheck.folding.difference import ENOUGH_VALUES, Difference
+from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
 from bncheck.folding.proof import steps
 from bncheck.folding.result import Parity, epsilon_for
 from bncheck.shipping.sides import (
