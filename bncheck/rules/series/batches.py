@@ -16,13 +16,16 @@ _NOISES: Final = 4.0
 _WARM: Final = 50
 
 
-def batch_distance(snapshot: Snapshot, name: str) -> float:
-    """W2 of running statistics from the batch, most channels taking part; 0 where it is chance."""
+def batch_distance(snapshot: Snapshot, name: str, *, certain: bool = True) -> float:
+    """W2 of running statistics from the batch, most channels taking part.
+
+    0 where it is not known, and where it may be chance unless that is asked for, too.
+    """
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
     if seen is None or seen.w2 is None or seen.training is False:
         return 0.0
     w2 = seen.w2 if seen.common is None else seen.common
-    return w2 if w2**2 >= _NOISES * (seen.noise or 0.0) else 0.0
+    return w2 if not certain or w2**2 >= _NOISES * (seen.noise or 0.0) else 0.0
 
 
 def is_warm(state: State | None) -> bool:

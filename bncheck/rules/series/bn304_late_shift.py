@@ -78,13 +78,15 @@ def _of_batches(
     self: Rule[Movement, Finding], movement: Movement, name: str, rates: Floats, lost: set[int]
 ) -> Iterator[Finding]:
     """The first two batches in a row that are far from running statistics that fitted before."""
-    row = np.array([batch_distance(snapshot, name) for snapshot in movement.snapshots])
+    snapshots = movement.snapshots
+    row = np.array([batch_distance(snapshot, name) for snapshot in snapshots])
+    known = np.array([batch_distance(snapshot, name, certain=False) for snapshot in snapshots])
     for place in range(_BEFORE + 2, row.size):
         now = float(row[place - 1 : place + 1].min())
         before, after = movement.snapshots[place - 2], movement.snapshots[place]
         if now < movement.thresholds.w2_error or not is_warm(before.states.get(name)):
             continue
-        usual = max(_usual(row, np.ones(row.size), rates, place - 1), _LEAST)
+        usual = max(_usual(known, np.ones(row.size), rates, place - 1), _LEAST)
         if now > _FACTOR * usual and not {place - 1, place} & lost:
             first = movement.snapshots[place - 1]
             yield self.finding(

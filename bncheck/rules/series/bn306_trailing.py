@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Recorded steps in a row, and updates between the first and the last of them: an average with
 #: momentum 0.1 has followed any jump to 1 % by then.
-_IN_A_ROW: Final = 3
+_IN_A_ROW: Final = 4
 _UPDATES: Final = 40
 
 
@@ -28,7 +28,7 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
     when the learning rate falls.
 
     Criterion: in a record, W2 of the running statistics from the batch's, less the noise of both
-    ((kappa + 1)/B, kappa = m/(2 - m)), is from 0.40, and its square from 4 times that noise, in 3
+    ((kappa + 1)/B, kappa = m/(2 - m)), is from 0.40, and its square from 4 times that noise, in 4
     recorded steps in a row over at least 40 updates, in a layer that is in train(), whose momentum
     is not 0, and whose average has made 3/m updates (or 50). No channel counts for more than 1:
     features that few images have are none that the averages trail.
