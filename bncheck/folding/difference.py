@@ -165,13 +165,16 @@ def is_float(item: object) -> TypeGuard[Output]:
     )
 
 
-def relative_error(reference: Output, given: Output) -> float:
-    """The largest difference in any channel, relative to that channel's largest value."""
+def relative_error(reference: Output, given: Output, *, pooled: bool = False) -> float:
+    """The largest difference in any channel, relative to that channel's largest value.
+
+    With `pooled` to the median of the channels' where that is more: see `Difference`.
+    """
     if reference.shape != given.shape:
         return float("inf")
     if not reference.size:
         return 0.0
-    size = _largest(reference)
+    size = _at_least_usual(_largest(reference)) if pooled else _largest(reference)
     floor = max(FLOOR * float(size.max()), _TINY)
     return float((gaps(reference, given) / np.maximum(size, floor)).max())
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bncheck.measuring.collector import portions
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -31,8 +33,10 @@ _MAX_FEATURES = 1024
 _LISTED = 16
 
 
-#: Rows of a batch that a second moment matrix is made of, evenly drawn: it costs rows x features^2.
-_MAX_ROWS = 8192
+#: Rows of a batch that a second moment matrix is made of, evenly drawn: at least so many, and so
+#: many for each feature. It costs rows x features^2.
+_ROWS = 1024
+_ROWS_EACH = 4
 #: Eigenvalues of a correlation matrix below so much of the largest are rounding.
 _ROUNDING = 1e-10
 
@@ -138,18 +142,28 @@ def _sums(module: Any, x: Tensor) -> Floats:
     """Values a feature, sums and sums of squares, then the second moments of (x, 1)."""
     import torch
 
-    x = x.cpu().double()
-    if isinstance(module, torch.nn.Linear):
-        columns = rows = x.reshape(-1, x.shape[-1])
-    else:
-        columns = x.transpose(0, 1).reshape(x.shape[1], -1).T
-        rows = _patches(module, x)
-    parts = [torch.tensor([len(columns)]), columns.sum(dim=0), (columns**2).sum(dim=0)]
-    if rows.shape[1] <= _MAX_FEATURES:
-        rows = rows[:: len(rows) // _MAX_ROWS + 1]
+    axis = -1 if isinstance(module, torch.nn.Linear) else 1
+    total, squares = _by_feature(x.cpu(), axis)
+    parts = [torch.tensor([x.numel() // x.shape[axis]]), total, squares]
+    if _inputs_of_one(module) <= _MAX_FEATURES:
+        rows = _rows(module, x.cpu()).double()
         rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
         parts.append((rows.T @ rows).flatten())
     return torch.cat([part.double() for part in parts]).numpy()
+
+
+def _by_feature(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Sums and sums of squares in float64, (features,) each; of so many numbers at a time."""
+    import torch
+
+    wide = x.movedim(axis, 1) if x.ndim > 1 else x[None]
+    dims = [dim for dim in range(wide.ndim) if dim != 1]
+    sums = [
+        torch.stack([part.sum(dims), part.square_().sum(dims)])
+        for part in (portion.double() for portion in portions(wide))
+    ]
+    total, squares = torch.stack(sums).sum(dim=0)
+    return total, squares
 
 
 def _features(name: str, module: Any, sums: Floats) -> InputFeatures:
@@ -212,13 +226,41 @@ def _ratio(values: NDArray[np.floating[Any]], rank: int, bias: bool = False) -> 
     return float(kept.max() / max(kept.min(), np.finfo(np.float64).tiny))
 
 
-def _patches(module: Any, x: Tensor) -> Tensor:
-    """What each output of a convolution is a linear function of, one row each."""
+def _inputs_of_one(module: Any) -> int:
+    """How many inputs an output is a linear function of."""
     import torch
 
-    if isinstance(module, torch.nn.Conv1d) or isinstance(module.padding, str) or module.groups > 1:
-        return x.transpose(0, 1).reshape(x.shape[1], -1).T
-    patches = torch.nn.functional.unfold(
-        x, module.kernel_size, module.dilation, module.padding, module.stride
-    )
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+    if isinstance(module, torch.nn.Linear):
+        return int(module.in_features)
+    window = math.prod(module.kernel_size) if _has_patches(module) else 1
+    return int(module.in_channels) * window
+
+
+def _has_patches(module: Any) -> bool:
+    import torch
+
+    flat = isinstance(module, torch.nn.Conv2d) and module.groups == 1
+    return flat and not isinstance(module.padding, str)
+
+
+def _rows(module: Any, x: Tensor) -> Tensor:
+    """What outputs are a linear function of, a row each, of evenly chosen outputs."""
+    import torch
+
+    if isinstance(module, torch.nn.Linear):
+        return _evenly(x.reshape(-1, x.shape[-1]), x.shape[-1])
+    if not _has_patches(module):
+        return _evenly(x.movedim(1, -1).reshape(-1, x.shape[1]), x.shape[1])
+    (top, left), (high, wide) = module.padding, module.kernel_size
+    x = torch.nn.functional.pad(x, (left, left, top, top))
+    down, across = module.dilation
+    windows = x.unfold(2, (high - 1) * down + 1, module.stride[0])
+    windows = windows.unfold(3, (wide - 1) * across + 1, module.stride[1])
+    windows = windows[..., ::down, ::across].permute(0, 2, 3, 1, 4, 5)  # a view: nothing is copied
+    places = _evenly(torch.arange(math.prod(windows.shape[:3])), math.prod(windows.shape[3:]))
+    number, row, column = torch.unravel_index(places, windows.shape[:3])
+    return windows[number, row, column].flatten(1)
+
+
+def _evenly(rows: Tensor, features: int) -> Tensor:
+    return rows[:: len(rows) // max(_ROWS, _ROWS_EACH * features) + 1]

@@ -10,15 +10,18 @@ seen variances, and b brings the means to the stored ones, given how they move w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.thresholds import W2_STEM
 from bncheck.data import Batch, Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
-from bncheck.measuring.deviation import deviation
+from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
@@ -28,10 +31,16 @@ from bncheck.measuring.results import GIVEN, Candidate
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+#: So many samples are looked at, the first few by every candidate, more by the best of them.
 _SAMPLES: Final = 256
-#: Every candidate is tried on so many of them, and the best of these on all.
-_TRIED: Final = 32
-_KEPT: Final = 3
+_FEW_IMAGES: Final = 8
+_FEW: Final = 32
+_MORE: Final = 64
+#: How many candidates are tried on more samples, and on all.
+_SOME: Final = 3
+_BEST: Final = 2
+#: A W2 of few samples is as much as so many times their noise above that of all.
+_BY_CHANCE: Final = 2.0
 #: Rounds of fitting a x + b: activations before the layer make it no linear one.
 _ROUNDS: Final = 3
 #: By how much a fitted preparation must be nearer, for each number that was fitted.
@@ -53,25 +62,59 @@ def search(
     if inputs is None:
         return []
     stem = _Stem(model, norm, layer)
-    # A few samples tell the bad ones; all of them decide among the rest.
-    tried = [
-        (stem.w2(change(inputs[:_TRIED])), name, change) for name, change in preparations(inputs)
-    ]
-    ranked = sorted((t for t in tried if t[0] is not None), key=lambda found: found[0] or 0.0)
-    kept = {name for _, name, _ in ranked[:_KEPT]} | {GIVEN}
-    found = []
-    for few, name, change in ranked:
-        w2 = stem.w2(change(inputs)) if name in kept else few
-        usual = name not in OF_THESE_DATA
-        found.append(Candidate(name, math.inf if w2 is None else w2, change, usual))
-    fitted = _fitted(stem, inputs)
+    # A few samples tell the bad ones; all of them decide among those that may fit.
+    few = inputs[: _FEW_IMAGES if inputs.ndim > 3 else _FEW]
+    named = preparations(inputs)
+    tried = [_Tried(n, change, n not in OF_THESE_DATA, 0.5) for n, change in named]
+    _try(stem, tried, few)
+    _try(stem, _hopeful(tried, _SOME), inputs[:_MORE])
+    kept = _hopeful(tried, _BEST)
+    _try(stem, kept, inputs)
+    best = min((one.held.w2 for one in kept if one.held is not None), default=math.inf)
+    fitted = None if best < _NEARER else _fitted(stem, few)
+    if fitted is not None and _hopeful([fitted], 1):
+        fitted = _fitted(stem, inputs)
     if fitted is not None:
-        kept.add(fitted.name)
-        found.append(fitted)
+        kept.append(fitted)
+        tried.append(fitted)
+    names = {one.name for one in kept}
     # One that is in use goes before one that was fitted and is hardly nearer.
     return sorted(
-        found, key=lambda c: (c.name not in kept, c.w2 + _NEARER * (not c.usual) * c.free)
+        (one.candidate for one in tried if one.held is not None),
+        key=lambda c: (c.name not in names, c.w2 + _NEARER * (not c.usual) * c.free),
     )
+
+
+@dataclass
+class _Tried:
+    """A preparation, and what the first layer deviates with it on the samples that it was given."""
+
+    name: str
+    transform: Callable[[Tensor], Tensor]
+    usual: bool
+    free: float
+    held: Deviation | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """As the rules are told of it."""
+        w2 = math.inf if self.held is None else self.held.w2
+        return Candidate(self.name, w2, self.transform, self.usual, self.free)
+
+
+def _try(stem: _Stem, tried: Sequence[_Tried], x: Tensor) -> None:
+    for one in tried:
+        one.held = stem.held(one.transform(x))
+
+
+def _hopeful(tried: Sequence[_Tried], most: int) -> list[_Tried]:
+    """The best of those that may fit when more samples have taken chance away, and the data."""
+    able = [
+        one for one in tried if one.held is not None
+        and one.held.w2 <= W2_STEM + _BY_CHANCE * math.sqrt(one.held.reference_noise)
+    ]  # fmt: skip
+    best = sorted(able, key=lambda one: one.held.w2 if one.held else 0.0)[:most]
+    return [*best, *(one for one in tried if one.name == GIVEN and one not in best and able)]
 
 
 def _inputs(model: nn.Module, data: Batches, device: str) -> Tensor | None:
@@ -93,7 +136,7 @@ def _inputs(model: nn.Module, data: Batches, device: str) -> Tensor | None:
     return samples if samples.is_floating_point() else None
 
 
-def _fitted(stem: _Stem, x: Tensor) -> Candidate | None:
+def _fitted(stem: _Stem, x: Tensor) -> _Tried | None:
     """The a x + b that brings the layer nearest to its statistics."""
     a, b = 1.0, 0.0
     step = float(x.std()) or 1.0
@@ -113,9 +156,8 @@ def _fitted(stem: _Stem, x: Tensor) -> Candidate | None:
         return None
     if max(a, 1 / a) < _SCALE and abs(b) < (_SCALE - 1) * a * step:
         return None
-    w2 = stem.w2(a * x + b)
     name = f"x * {a:.3g} {'+' if b >= 0 else '-'} {abs(b):.3g}"
-    return None if w2 is None else Candidate(name, w2, lambda x: a * x + b, usual=False, free=2.0)
+    return _Tried(name, lambda x: a * x + b, False, 2.0, stem.held(a * x + b))
 
 
 class _Stem:
@@ -126,12 +168,12 @@ class _Stem:
         self._norm = norm
         self.layer = layer
 
-    def w2(self, x: Tensor) -> float | None:
-        """W2 of the layer on these samples; None where the model does not take them."""
+    def held(self, x: Tensor) -> Deviation | None:
+        """The layer against these samples; None where the model does not take them."""
         moments = self.seen(x)
         if moments is None or not moments.is_finite:
             return None
-        return deviation(self.layer, moments).w2
+        return deviation(self.layer, moments)
 
     def seen(self, x: Tensor) -> Moments | None:
         """What the layer sees of these samples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -17,6 +18,7 @@ _DOT: Final = 2.4
 #: Columns: the picture, and room for names where there are few.
 _WIDTH, _HEIGHT = 720, 190
 _NAMED: Final = 24
+_WORDS: Final = 112  # room for what the lines are called
 _LETTER: Final = 6.6
 
 
@@ -82,23 +84,22 @@ def drawn_columns(figure: Columns) -> str:
 
 
 def _columns(figure: Columns, names: list[str], named: bool) -> Iterator[str]:
-    top = max(*figure.values, *(value * 1.25 for value, _ in figure.marks))
-    # A root, so that the limits stay readable beside a layer that is hundreds of units off.
-    scale = (_HEIGHT - 14) / math.sqrt(top)
-    step = (_WIDTH - _LEFT - 92) / len(names)
+    scale = _Scale.of(figure)
+    step = (_WIDTH - _LEFT - _WORDS) / len(names)
     for value, word in figure.marks:
-        y = _HEIGHT - scale * math.sqrt(value)
-        yield f'<line class="{word}" x1="{_LEFT}" x2="{_WIDTH - 90}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{_WIDTH - 86}" y="{y + 4:.1f}">{value:g} {word}</text>'
+        y = _HEIGHT - scale.tall(value)
+        end = _WIDTH - _WORDS + 2
+        yield f'<line class="{word}" x1="{_LEFT}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text x="{end + 4}" y="{y + 4:.1f}">{value:g} {word}</text>'
     for place, (name, value) in enumerate(zip(names, figure.values, strict=True)):
         x = _LEFT + step * place
         reached = [word for limit, word in figure.marks if value >= limit]
-        tall = max(1.0, scale * math.sqrt(value))
+        tall = max(1.0, scale.tall(value))
         kind = reached[-1] if reached else "good"
         yield (
             f'<rect class="{kind}" x="{x + step * 0.1:.1f}" y="{_HEIGHT - tall:.1f}" '
             f'width="{step * 0.8:.1f}" height="{tall:.1f}"><title>{escape(name)}: {figure.unit} '
-            f"{value:.3f}</title></rect>"
+            f"{scale.written(value)}</title></rect>"
         )
         if named:
             at = f"{x + step / 2 + 4:.1f} {_HEIGHT + 10}"
@@ -107,9 +108,40 @@ def _columns(figure: Columns, names: list[str], named: bool) -> Iterator[str]:
                 f'<text x="{x + step / 2 + 4:.1f}" y="{_HEIGHT + 10}" text-anchor="end" '
                 f'transform="rotate(-60 {at})">{escape(shown)}</text>'
             )
-    yield f'<text x="{_LEFT - 6}" y="{14}" text-anchor="end">{top:.3g}</text>'
-    yield f'<text x="{_LEFT - 6}" y="{_HEIGHT}" text-anchor="end">0</text>'
+    yield f'<text x="{_LEFT - 6}" y="{14}" text-anchor="end">{scale.top:.3g}</text>'
+    yield f'<text x="{_LEFT - 6}" y="{_HEIGHT}" text-anchor="end">{scale.foot:.3g}</text>'
     if not named:
         yield f'<text x="{_LEFT}" y="{_HEIGHT + 14}">{escape(visible(names[0]))}</text>'
         last = escape(visible(names[-1]))
-        yield f'<text x="{_WIDTH - 90}" y="{_HEIGHT + 14}" text-anchor="end">{last}</text>'
+        end = _WIDTH - _WORDS + 2
+        yield f'<text x="{end}" y="{_HEIGHT + 14}" text-anchor="end">{last}</text>'
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Numbers between `foot` and `top` as heights."""
+
+    foot: float
+    top: float
+    log: bool
+
+    @classmethod
+    def of(cls, figure: Columns) -> _Scale:
+        """A root, so that limits stay readable beside a layer that is hundreds of units off."""
+        marks = [value for value, _ in figure.marks]
+        if not figure.log:
+            return cls(0.0, max(*figure.values, *(value * 1.25 for value in marks)), log=False)
+        positive = [value for value in (*figure.values, *marks) if value > 0]
+        foot = 10.0 ** (math.ceil(math.log10(min(positive))) - 1)
+        return cls(foot, 10.0 ** (math.floor(math.log10(max(positive))) + 1), log=True)
+
+    def tall(self, value: float) -> float:
+        """The height of a column."""
+        if self.log:
+            share = math.log10(max(value, self.foot) / self.foot)
+            return share / math.log10(self.top / self.foot) * (_HEIGHT - 14)
+        return math.sqrt(value / self.top) * (_HEIGHT - 14)
+
+    def written(self, value: float) -> str:
+        """A number as people read it."""
+        return f"{value:.2g}" if self.log else f"{value:.3f}"

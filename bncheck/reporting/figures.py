@@ -123,7 +123,10 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A number for each layer, side by side, over lines at values with a meaning."""
+    """A number for each layer, side by side, over lines at values with a meaning.
+
+    With `log` on a logarithmic scale, on which an exact 0 stands at its foot.
+    """
 
     title: str
     caption: str
@@ -131,6 +134,7 @@ class Columns:
     names: tuple[str, ...]
     values: tuple[float, ...]
     marks: tuple[tuple[float, str], ...]
+    log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +169,23 @@ class Clouds:
     layers: tuple[LayerClouds, ...]
 
 
-Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars | Columns | Clouds"
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Normalisations that went into the same calls, past others; or one that stays, and why."""
+
+    norms: tuple[str, ...]
+    into: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    stays: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Where each normalisation went, in the order of the model."""
+
+    title: str
+    caption: str
+    moves: tuple[Move, ...]
+
+
+Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars | Columns | Clouds | Moves"

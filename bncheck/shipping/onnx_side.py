@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,14 +15,18 @@ from onnx import helper
 from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.file import user_inputs
 from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of, sizes_of
-from bncheck.folding.onnx.parity import FAILURES, default_tolerance, everything
+from bncheck.folding.onnx.parity import FAILURES, default_tolerance
 from bncheck.folding.onnx.reference import InFloat64, in_float64
 from bncheck.folding.onnx.running import runner, said
 from bncheck.folding.onnx.sizes import Found, find
 from bncheck.folding.proof import RefusedError
+from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.sessions import LEVELS, Runner
-from bncheck.shipping.sides import Array, CannotRun, Port, Run, fitted, is_float
+from bncheck.shipping.sides import Array, CannotRun, Port, Run, See, fitted, is_float
 from bncheck.subject.inputs import InputShape
+
+#: What onnx's evaluator raises where it cannot compute something.
+_FAILURES: tuple[type[Exception], ...] = (*FAILURES, IndexError, TypeError)
 
 
 class OnnxSide:
@@ -91,19 +95,31 @@ class OnnxSide:
         """See Side."""
         try:
             results = self._in_float64.run(None, self._feed(arrays))
-        except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        except _FAILURES as error:
             raise CannotRun(f"cannot be computed in float64 ({said(error)[:160]})") from None
         return [np.asarray(result) for result in results if is_float(np.asarray(result))]
 
-    def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
+    def values(self, arrays: Sequence[Array], see: See) -> None:
         """See Side."""
-        try:
-            found = everything(self.model, self._feed(arrays))
-        except FAILURES as error:
-            raise CannotRun(said(error)) from None
-        for name, value in found.items():
+
+        def watch(name: str, value: Any) -> None:
             if isinstance(value, np.ndarray) and is_float(value):
-                yield name, name, value
+                see(name, name, value)
+
+        try:
+            self._in_float64.run(None, self._feed(arrays), watch)
+        except _FAILURES as error:
+            raise CannotRun(said(error)) from None
+
+    def readers(self) -> Mapping[str, Sequence[str]]:
+        """See Side."""
+        found: dict[str, list[str]] = {}
+        for node in self.model.graph.node:
+            made = [name for name in node.output if name]
+            found |= {name: [] for name in made}
+            for name in {*_read_by(node)} & found.keys():
+                found[name] += made
+        return found
 
     def _feed(self, arrays: Sequence[Array]) -> dict[str, Array]:
         wide = [a.astype(np.float64) if is_float(a) else a for a in arrays]
@@ -120,6 +136,15 @@ def port_of(info: onnx.ValueInfoProto) -> Port:
 
 def _dim(dim: Any, axis: int) -> int | str:
     return int(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or f"axis{axis}"
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Values that a node reads, those in its branches among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in graphs_of(attribute.g) if attribute.HasField("g") else ():
+            for inner in graph.node:
+                yield from inner.input
 
 
 def _floating(dtype: str) -> bool:

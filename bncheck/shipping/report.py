@@ -104,6 +104,7 @@ class ExportReport(Report):
             "outputs": [port.to_dict() for port in self.outputs],
             "nodes": {"before": dict(self.before), "after": dict(self.after)},
             "parity": [level.to_dict() for level in self.proof.levels] if self.proof else [],
+            "values": [step.to_dict() for step in self.proof.steps] if self.proof else [],
             "latency": [timed.to_dict() for timed in self.latency],
             "fold": self._fold(),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -160,6 +161,7 @@ class CompareReport(Report):
             "argmax_agreement": min(shares, default=None),
             "batches": list(batches),
             "levels": [level.to_dict() for level in self.proof.levels],
+            "values": [step.to_dict() for step in self.proof.steps],
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[Any]
 Run: TypeAlias = Callable[[Sequence[Array]], list[Array]]
+#: Takes a value on the way: its name, what to call it, its numbers.
+See: TypeAlias = Callable[[str, str, Array], None]
 
 #: Fresh inputs at these batch sizes: one sample, and two numbers that no model is made for.
 BATCHES = (1, 3, 5)
@@ -65,11 +67,11 @@ class Side(Protocol):
     def precise(self, arrays: Sequence[Array]) -> list[Array]:
         """Its outputs computed in float64. Raises CannotRun where nothing here can do that."""
 
-    def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
-        """Every floating value on the way in float64: its name, and whom to show for it.
+    def values(self, arrays: Sequence[Array], see: See) -> None:
+        """Show every floating value on the way in float64. Raises CannotRun."""
 
-        Raises CannotRun.
-        """
+    def readers(self) -> Mapping[str, Sequence[str]]:
+        """For each value on the way, in the order of calls, the values that are made of it."""
 
 
 class CannotRun(Exception):  # noqa: N818
@@ -156,23 +158,25 @@ class TorchSide:
 
         return wide(run_as_written(self.program, self._flat(fitted(self.inputs, arrays))))
 
-    def values(self, arrays: Sequence[Array]) -> Iterator[tuple[str, str, Array]]:
+    def values(self, arrays: Sequence[Array], see: See) -> None:
         """See Side."""
         import torch
 
         from bncheck.folding.program.running import run_in_float64
         from bncheck.graph.program.calls import module_path
 
-        seen: list[tuple[str, str, Array]] = []
-
         def watch(node: torch.fx.Node, value: Any) -> None:
             is_tensor = node.op == "call_function" and isinstance(value, torch.Tensor)
             if is_tensor and value.is_floating_point():
                 shown = module_path(node) or node.name
-                seen.append((node.name, shown, value.detach().cpu().double().numpy()))
+                see(node.name, shown, value.detach().cpu().double().numpy().copy())
 
         run_in_float64(self.program, self._flat(arrays), watch)
-        yield from seen
+
+    def readers(self) -> Mapping[str, Sequence[str]]:
+        """See Side."""
+        nodes = self.program.graph.nodes
+        return {node.name: [user.name for user in node.users] for node in nodes}
 
     def _flat(self, arrays: Sequence[Array]) -> tuple[Any, ...]:
         """All inputs of the graph: the tensors, and between them what is not a tensor."""

@@ -309,6 +309,22 @@ def test_a_written_norm_is_neutral_in_a_state_dict(plus: bool, tmp_path: Path) -
         assert (loaded(x) - model(x)).abs().max() < 1e-13
 
 
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4, affine=False), nn.InstanceNorm2d(4)])
+def test_a_norm_without_an_affine_is_given_one_in_a_state_dict(
+    norm: nn.Module, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    model = _randomised(nn.Sequential(copy.deepcopy(norm), nn.BatchNorm2d(4), nn.Tanh()))
+    x = torch.randn(2, 4, 5, 5).double()
+    result, error = _folded(model, x)
+    assert error < 2e-15
+    save_folded(result, model, (x,), tmp_path / "net.safetensors", tmp_path / "none")
+    new = nn.Sequential(copy.deepcopy(norm), nn.BatchNorm2d(4), nn.Tanh()).eval().double()
+    loaded = bncheck.load_folded(new, tmp_path / "net.safetensors")
+    with torch.no_grad():
+        assert (loaded(x) - model(x)).abs().max() < 1e-14
+
+
 def test_a_weight_that_is_computed_otherwise_stays() -> None:
     net = nn.Sequential(parametrizations.orthogonal(nn.Linear(4, 4)), nn.Tanh()).eval()
     assert not bncheck.fold(net, torch.randn(2, 4), norms="all").batchnorms

@@ -247,15 +247,6 @@ class ModelSides:
         return name if found is None else found.name or name
 
 
-def everything(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Every value of the model's graph in float64."""
-    names = [name for node in model.graph.node for name in node.output if name]
-    own = len(model.graph.output)
-    with showing(model, names) as watched:
-        results = in_float64(watched).run(None, {k: _widened(v) for k, v in inputs.items()})
-    return dict(zip(names, list(results)[own:], strict=True))
-
-
 def batch_of(inputs: Named) -> int:
     """How many samples these inputs hold."""
     first = next(iter(inputs.values()), np.zeros(0))

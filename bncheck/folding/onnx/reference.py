@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ _NARROW = {
 }
 _DOUBLE = onnx.TensorProto.DOUBLE
 _DTYPE_ATTRIBUTES = ("to", "dtype")
+Watch: TypeAlias = Callable[[str, Any], None]
 
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
@@ -66,8 +67,13 @@ class InFloat64:
         ]
         self._last = {name: i for i, (_, reads, _) in enumerate(self._steps) for name in reads}
 
-    def run(self, names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
-        """The outputs of that name, or all. Raises what onnx's evaluator raises."""
+    def run(
+        self, names: Sequence[str] | None, inputs: Mapping[str, Any], watch: Watch | None = None
+    ) -> list[Any]:
+        """The outputs of that name, or all; `watch` sees every value with its name.
+
+        Raises what onnx's evaluator raises.
+        """
         wanted = list(self._evaluator.output_names if names is None else names)
         values: dict[str, Any] = {"": None, **self._evaluator.rt_inits_, **inputs}
         keeps = any(inner for *_, inner in self._steps)  # who reads what inside is not known here
@@ -76,7 +82,11 @@ class InFloat64:
         for place, (node, reads, inner) in enumerate(self._steps):
             given = [values[n] if n in values else self._weight(n) for n in reads]
             results = node.run(*given, context=values) if inner else node.run(*given)
-            values.update(zip(node.output, results, strict=False))
+            made = list(zip(node.output, results, strict=False))
+            values.update(made)
+            if watch is not None:
+                for name, value in made:
+                    watch(name, value)
             if not keeps:
                 for name in {n for n in reads if self._last[n] == place and n not in wanted}:
                     values.pop(name, None)

@@ -16,7 +16,8 @@ from bncheck.folding.planner.maps import Stuck, collapsed, each, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Lookup, Recurrent, Rescaled
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Lookup, Recurrent, Rescaled
 
 #: Axes of a value, counted from either end.
 Axes: TypeAlias = tuple[int, ...]

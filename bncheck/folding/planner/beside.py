@@ -14,7 +14,8 @@ from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.graph.dataflow import Graph
-from bncheck.graph.specs import Add, Conv, Identity, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Conv, Identity
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ def put_beside(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     if mean is not None and len(graph.uses.get(mean, [])) > 1:
         raise Stuck("it is also called elsewhere, so it is not a branch of its own")
     step = Step()
-    value, factor = moving.output, 1.0
+    *same, value = draft.onward(moving.output)
+    step.altered.update(same)
+    factor = 1.0
     while (index := only_reader(graph, value)) is not None:
         add = graph.ops[index]
         if not isinstance(add.spec, Add) or index in draft.bypassed:

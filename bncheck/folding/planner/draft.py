@@ -17,7 +17,7 @@ from bncheck.folding.planner.normalisations import (
 )
 from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.graph.dataflow import Graph, Use
-from bncheck.graph.specs import Mul, Norm
+from bncheck.graph.specs import Identity, Mul, Norm
 
 
 @dataclass
@@ -129,13 +129,24 @@ class Draft:
         uses = self.graph.uses.get(self.graph.ops[index].outputs[0], [])
         return self.final_reader(uses[0].op) if index in self.bypassed and uses else index
 
+    def onward(self, name: str) -> list[str]:
+        """A value, and those that are the same because all that reads it changes nothing."""
+        graph, uses = self.graph, self.graph.uses.get(name, [])
+        alone = len(uses) == 1 and name not in graph.outputs
+        if not alone or not isinstance(graph.ops[uses[0].op].spec, Identity):
+            return [name]
+        return [name, *self.onward(graph.ops[uses[0].op].outputs[0])]
+
     def origin(self, use: Use) -> tuple[Use, list[str]]:
-        """The use before all calls that are bypassed on the way to this one, and their results."""
+        """The use before all calls on the way to this one that change nothing, or are bypassed, and
+        their results."""
         graph = self.graph
         name = graph.ops[use.op].inputs[use.slot]
         index = graph.producers.get(name or "")
         alone = name not in graph.outputs and len(graph.uses.get(name or "", [])) == 1
-        if name is None or index is None or index not in self.bypassed or not alone:
+        if name is None or index is None or not alone:
+            return use, []
+        if index not in self.bypassed and not isinstance(graph.ops[index].spec, Identity):
             return use, []
         before, passed = self.origin(Use(index, data_slot(graph, graph.ops[index])))
         return before, [name, *passed]

@@ -14,7 +14,8 @@ from bncheck.graph.specs import Add
 
 def pull_with_skip(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     """f v + g (a v + t) = (f + g) u with u = ((f + g a) v + g t) / (f + g): pull that into v."""
-    graph, output = draft.graph, moving.output
+    graph, same = draft.graph, draft.onward(moving.output)
+    output = same[-1]
     check_dtype(graph, moving)
     readers = graph.uses.get(output, [])
     if len(readers) != 1 or output in graph.outputs or readers[0].op in draft.bypassed:
@@ -31,7 +32,7 @@ def pull_with_skip(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     share = Affine((f + g * affine.scale) / (f + g), g * affine.shift / (f + g))
     wishes = {moving.entry: share, beside: share}
     step = Walk(draft, into_norms).run(moving.source, wishes)
-    step.altered.update([output, *passed])
+    step.altered.update([*same, *passed])
     return step
 
 

@@ -188,9 +188,9 @@ def apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.Te
         _take_plain(modules[name], state[f"{name}.weight".lstrip(".")])
     for key in manifest["added"]:
         owner, _, role = key.rpartition(".")
-        if role == "weight":
-            continue
-        modules[owner].bias = nn.Parameter(torch.empty_like(state[key]), requires_grad=False)
+        if role == "bias" or owner not in plain:
+            added = nn.Parameter(torch.empty_like(state[key]), requires_grad=False)
+            setattr(modules[owner], role, added)
     module.load_state_dict(state, strict=True)
 
 
@@ -230,7 +230,7 @@ def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> N
             )
         if role == "weight" and owner in manifest.get("plain_weights", []):
             continue
-        if role != "bias" or getattr(modules.get(owner), "bias", 0) is not None:
+        if role not in ("weight", "bias") or getattr(modules.get(owner), role, 0) is not None:
             raise BncheckError(f"no module of the model can hold {key}", OTHER_FORM)
 
 

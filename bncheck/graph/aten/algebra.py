@@ -9,7 +9,8 @@ from typing import Any
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.convolutions import conv, each, transposed
-from bncheck.graph.specs import Add, Bilinear, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,14 @@ class Scope:
             shape = tuple(dim_of(d, f"?{info.name}.{i}") for i, d in enumerate(kind.shape.dim))
         self.values[info.name] = Value(info.name, shape, FLOATS.get(kind.elem_type, ""))
 
-    def _fix(self, name: str, constant: Constant) -> None:
+    def _fix(self, name: str, constant: Constant, origin: tuple[str, ...] = ()) -> None:
         def floats() -> Floats:
             return np.asarray(constant.read()).astype(np.float64)
 
         self.constants[name] = constant
         dtype = FLOATS.get(constant.dtype, "")
-        self.values[name] = Value(name, constant.shape, dtype, floats, name)
+        origin = tuple(dict.fromkeys(origin))
+        self.values[name] = Value(name, constant.shape, dtype, floats, name, made_from=origin)
 
     @property
     def opset(self) -> int:
@@ -83,8 +84,13 @@ class Scope:
             self.values[name] = Value(name, constant.shape, dtype, quantised=True)
             return False
         for name, constant in zip(node.output, results or (), strict=False):
-            self._fix(name, constant)
+            self._fix(name, constant, tuple(self._origin(node)))
         return bool(results)
+
+    def _origin(self, node: onnx.NodeProto) -> Iterator[str]:
+        """The stored tensors that a node's fixed numbers are computed from."""
+        for name in filter(None, node.input):
+            yield from self.values[name].made_from or (name,)
 
     def _is_kept(self, node: onnx.NodeProto) -> bool:
         """A model that keeps small integers is to keep them, but for a normalisation's numbers."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from bncheck.core.findings import Severity
 from bncheck.reporting.document import Document, Fact
-from bncheck.reporting.documents.parity import errors, levels_table, sentence
+from bncheck.reporting.documents.parity import (
+    divergence,
+    errors,
+    levels_table,
+    on_the_way,
+    sentence,
+    steps_table,
+)
 from bncheck.shipping.report import CompareReport
 
 
@@ -12,10 +19,7 @@ def document(report: CompareReport, _path: str = "") -> Document:
     """One comparison; its file is the second one."""
     facts = [sentence(report.proof)]
     if not report.equal and report.proof.measured:
-        place = report.proof.parts_at
-        facts.append(
-            f"they diverge at {place}" if place else "they share no name at which they diverge"
-        )
+        facts.append(divergence(report.proof))
     return Document(
         "compare",
         f"{report.second} against {report.first}",
@@ -23,7 +27,8 @@ def document(report: CompareReport, _path: str = "") -> Document:
         None if report.equal else Severity.ERROR,
         tuple(map(Fact, facts)),
         report.findings,
-        (levels_table(report.proof),),
-        tuple(errors(report.proof)),
+        (levels_table(report.proof), *steps_table(report.proof)),
+        (*on_the_way(report.proof), *errors(report.proof)),
         path=report.second,
+        silenced=report.silenced,
     )

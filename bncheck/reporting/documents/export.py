@@ -9,8 +9,15 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.folding.result import FoldReport
 from bncheck.reporting.document import Detail, Document, Fact, Table
-from bncheck.reporting.documents.fold import counted, decisions_table
-from bncheck.reporting.documents.parity import errors, levels_table, sentence
+from bncheck.reporting.documents.fold import counted, decisions_table, moves
+from bncheck.reporting.documents.parity import (
+    errors,
+    levels_table,
+    on_the_way,
+    sentence,
+    steps_table,
+)
+from bncheck.reporting.figures import Figure
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sides import Port
 
@@ -28,8 +35,9 @@ def document(report: ExportReport, path: str) -> Document:
         tuple(map(Fact, _facts(report))),
         report.findings,
         tuple(_tables(report)),
-        () if report.proof is None else tuple(errors(report.proof)),
+        tuple(_figures(report)),
         notes=report.notes,
+        silenced=report.silenced,
     )
 
 
@@ -68,10 +76,19 @@ def _ports(ports: Sequence[Port]) -> str:
     return ", ".join(f"{p.name} {p.dtype} [{', '.join(map(str, p.shape))}]" for p in ports)
 
 
+def _figures(report: ExportReport) -> Iterator[Figure]:
+    if report.proof is not None:
+        yield from on_the_way(report.proof)
+        yield from errors(report.proof)
+    if report.fold is not None:
+        yield from moves(report.fold)
+
+
 def _tables(report: ExportReport) -> Iterator[Table]:
     """Parity and latency by level, the nodes before and after, what became of each BatchNorm."""
     if report.proof is not None:
         yield levels_table(report.proof, report.latency)
+        yield from steps_table(report.proof)
     kinds = sorted({*report.before, *report.after}, key=lambda k: -report.before.get(k, 0))
     counts = [(kind, report.before.get(kind, 0), report.after.get(kind, 0)) for kind in kinds]
     if counts:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
-from bncheck.reporting.document import Table
-from bncheck.reporting.figures import Bar, Bars
+from bncheck.core.findings import Severity
+from bncheck.reporting.document import Detail, Table
+from bncheck.reporting.figures import Bar, Bars, Columns
 from bncheck.shipping.proof import AS_WRITTEN, FLOAT64, LevelParity, Proof
 from bncheck.shipping.report import Latency
 
 _OUTPUTS: Final = 20  # bars of one way to run it
+_BEFORE, _BEHIND = 2, 4  # values about the place where the two part
+_ORDER: Final = "from the inputs to the outputs"
 
 
 def sentence(proof: Proof) -> str:
@@ -28,6 +32,15 @@ def sentence(proof: Proof) -> str:
         f"parity: {proof.worst:.2g} is the largest relative error of an output channel in batches "
         f"of {which}, {against} (tolerance {proof.tolerance:.0e}){share}"
     )
+
+
+def divergence(proof: Proof) -> str:
+    """Where two that are not one function part."""
+    if proof.parts_at:
+        return f"they diverge at {proof.parts_at}"
+    if proof.steps:
+        return "in float64 all values agree: it is the runtime that makes the difference"
+    return "they share no name at which they diverge"
 
 
 _REFERENCES = {
@@ -70,6 +83,49 @@ def errors(proof: Proof) -> Iterator[Bars]:
             "is exact is not drawn.",
             tuple(groups),
         )
+
+
+def on_the_way(proof: Proof) -> Iterator[Columns]:
+    """The error at each value, in the order of calls; nothing where all is exact."""
+    rows = [(name, error) for name, error in _steps(proof) if error < math.inf]
+    if any(error for _, error in rows) and proof.tolerance > 0:
+        yield Columns(
+            "Where a difference enters",
+            f"The largest relative error of a channel at each value that both have, {_ORDER}: of "
+            "the files in float64, so without what a runtime rounds.",
+            "relative error",
+            tuple(name for name, _ in rows),
+            tuple(error for _, error in rows),
+            ((proof.tolerance, "tolerance"),),
+            log=True,
+        )
+
+
+def steps_table(proof: Proof) -> Iterator[Table]:
+    """A row for each value; text shows those about the place where the two part."""
+    rows = list(_steps(proof))
+    if not rows:
+        return
+    bad = Severity.ERROR if not proof.holds else None
+    place = next((i for i, (name, _) in enumerate(rows) if name == proof.parts_at), None)
+    about = () if place is None else range(len(rows))[max(0, place - _BEFORE) : place + _BEHIND]
+    yield Table(
+        "Error by layer",
+        ("value", "relative error"),
+        tuple((name, f"{error:.2g}") for name, error in rows),
+        ("relative error",),
+        f"the files in float64, {_ORDER}",
+        Detail.VERBOSE if place is None else Detail.ALWAYS,
+        tuple(about),
+        f"and {len(rows) - len(about)} more (--verbose)",
+        tones=tuple((None, bad if error > proof.tolerance else None) for _, error in rows),
+    )
+
+
+def _steps(proof: Proof) -> Iterator[tuple[str, float]]:
+    """Values of one name that follow each other are one."""
+    for name, same in groupby(proof.steps, key=lambda step: step.name):
+        yield name, max(step.error for step in same)
 
 
 def _name(level: str) -> str:

@@ -316,6 +316,17 @@ CASES |= {
         "d = GroupNormalization <num_groups=1> (x, s, b) y = Conv(d, w)",
         weights={"s": (3,), "b": (3,), "w": (4, 3, 3, 3)}, norms="all", opset=21,
     ),
+    "weight norm": Case(
+        "n = ReduceL2 <axes=[1, 2, 3]> (weight_v) d = Div(weight_v, n) w = Mul(d, weight_g)"
+        " y = Conv(x, w)", norms="all", opset=13,
+        weights={"weight_v": (4, 3, 3, 3), "weight_g": (4, 1, 1, 1)},
+    ),
+    "spectral norm, bn": Case(
+        "r = Reshape(weight_orig, sizes) a = MatMul(r, weight_v) s = MatMul(weight_u, a)"
+        f" w = Div(weight_orig, s) c = Conv(x, w) y = {_BN}", norms="all", opset=13,
+        weights={"weight_orig": (4, 3, 3, 3), "weight_u": (4,), "weight_v": (27,),
+                 "sizes": np.array([4, 27])},
+    ),
     "instance norm padded conv": Case(
         "d = InstanceNormalization(x, s, b) y = Conv <pads=[1, 1, 1, 1]> (d, w)",
         weights={"s": (3,), "b": (3,), "w": (4, 3, 3, 3)}, norms="all",
@@ -377,6 +388,16 @@ for _opset, _kind in itertools.product((1, 6), ("Add", "Mul", "Sub", "Div")):
 CASES["mul and add with axis and broadcast: a norm of its own"] = Case(
     "d = Conv(x, w) m = Mul <axis=1, broadcast=1> (d, s) y = Add <axis=1, broadcast=1> (m, t)",
     weights=_W | {"s": (4,), "t": (4,)}, opset=6,
+)  # fmt: skip
+CASES["concat with a constant, opset 6"] = Case(
+    "d = Conv(x, w) c = Concat <axis=1> (d, s)"
+    " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+    weights={"w": (2, 3, 3, 3), "s": (2, 2, 4, 4)}, opset=6,
+)  # fmt: skip
+CASES["a sum of one shape, then a padded conv, opset 6"] = Case(
+    "n = BatchNormalization <is_test=1> (x, gamma, beta, mean, var) r = Add(n, s)"
+    " y = Conv <pads=[1, 1, 1, 1]> (r, w)", (1, 3, 4, 4),
+    weights={"w": (2, 3, 3, 3), "s": (1, 3, 4, 4)}, channels=3, opset=6, positive=True,
 )  # fmt: skip
 CASES["add with an axis in the middle of the shape"] = Case(
     "d = Conv(x, w) c = Add <axis=1, broadcast=1> (d, s)"

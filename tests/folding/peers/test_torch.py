@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from bncheck.folding.planner.plan import Status
-from tests.folding.peers import exact_cases, torch_cases
+from tests.folding.peers import exact_cases, shared_cases, torch_cases
 from tests.folding.peers.running import check
 
 torch.set_num_threads(1)
-CASES = torch_cases.CASES | exact_cases.CASES
+CASES = torch_cases.CASES | exact_cases.CASES | shared_cases.CASES
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -23,3 +23,15 @@ def test_case(name: str) -> None:
     assert all(d.reason for d in kept)
     if case.reason:
         assert any(case.reason in f"{d.reason} {d.hint}" for d in kept), kept
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inductor several users", "fx conv with two norms", "bmm of an expanded weight",
+    ],
+)  # fmt: skip
+def test_the_same_in_core_operators(name: str) -> None:
+    outcome = check(CASES[name], core=True)
+    assert all(d.status is not Status.KEPT for d in outcome.decisions), outcome.decisions
+    assert outcome.error < 1e-12
