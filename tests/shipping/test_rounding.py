@@ -74,7 +74,7 @@ class Attention(nn.Module):
         places = torch.arange(length)
         mask = self.bias((places[:, None] - places).clamp(0, 3)).permute(2, 0, 1)[None]
         mask = mask.expand(n, -1, -1, -1).contiguous()
-        y = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=1.0)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=1.0)
         return y.reshape(n, -1, length, 4).transpose(1, 2).reshape(n, length, -1)
 
 
