@@ -68,9 +68,8 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, length = x.shape[:2]
-        heads = (
-            part(x).view(n, length, -1, 4).transpose(1, 2) for part in (self.q, self.k, self.v)
-        )
+        parts = (self.q, self.k, self.v)
+        q, k, v = (part(x).view(n, length, -1, 4).transpose(1, 2) for part in parts)
         places = torch.arange(length)
         mask = self.bias((places[:, None] - places).clamp(0, 3)).permute(2, 0, 1)[None]
         mask = mask.expand(n, -1, -1, -1).contiguous()
