@@ -11,6 +11,7 @@ import copy
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,16 @@ def train(
         if snapshots is not None:
             snapshots[epoch] = copy.deepcopy(net.state_dict())
     return net.eval()
+
+
+@cache
+def _trained(seed: int) -> DigitNet:
+    return train(seed)
+
+
+def trained(seed: int) -> DigitNet:
+    """What `train` makes of a seed alone, for the caller to change."""
+    return copy.deepcopy(_trained(seed))
 
 
 def norms_of(net: nn.Module) -> list[Any]:

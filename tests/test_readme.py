@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from bncheck.cli import run as main
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 _BLOCK = re.compile(r"```console\n\$ (?P<command>.+)\n(?P<output>(?:.*\n)*?)```\n")
@@ -20,15 +24,30 @@ _PYTHON = re.compile(r"```python\n((?:.*\n)*?)```\n")
 
 
 def run(command: str) -> str:
-    """What a command prints on stdout, run by a shell that finds this environment's scripts."""
-    scripts = Path(sys.executable).parent
-    environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "COLUMNS")}
-    environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout
+    """What a command line prints on stdout. bncheck, which is its first word, runs in this process,
+    which has torch; a shell expands its arguments and does the rest of the line.
+    """
+    arguments, rest = _LINE.fullmatch(command).groups()  # type: ignore[union-attr]
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(ROOT)
+        patch.setattr(sys, "path", list(sys.path))
+        for name in ("FORCE_COLOR", "COLUMNS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        words = _shell(f"printf '%s\\0' {arguments}").split("\0")[:-1]
+        code = main(words)
+        out.seek(0)
+        return _shell(f"(cat; exit {code}) {rest}", out.read())
+
+
+_LINE = re.compile(r"bncheck ([^|;&]*)(.*)")
+
+
+def _shell(line: str, given: str = "") -> str:
+    return subprocess.run(
+        line, shell=True, input=given, stdout=subprocess.PIPE, text=True, check=False
+    ).stdout
 
 
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]

@@ -90,3 +90,11 @@ def cause_of(findings: Iterable[Finding]) -> str | None:
     """The rule to look at first: that of the first among the worst, infos apart."""
     serious = [f for f in findings if f.severity is not Severity.INFO]
     return min(serious, key=lambda f: f.severity.rank).rule if serious else None
+
+
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    """A finding that the project does not count, and where it says so."""
+
+    finding: Finding
+    why: str

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.findings import Silenced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +23,14 @@ class Views(Protocol):
         """HTML; None where a library for it is missing."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """A report of a command. Those below are frozen dataclasses with `findings`."""
+    """A report of a command. Those below are frozen dataclasses with `findings`.
 
-    __slots__ = ()
+    `silenced` are the findings that the project's exceptions and baseline left out of these.
+    """
+
+    silenced: tuple[Silenced, ...] = field(default=(), kw_only=True)
 
     #: The command that makes such a report.
     command: ClassVar[str]

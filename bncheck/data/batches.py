@@ -68,6 +68,14 @@ class Batch:
         return Batch(cut.args, cut.kwargs, _cut(self.target, size, start, end))
 
 
+def _seed() -> None:
+    """Of all generators; without an accelerator, torch.manual_seed costs more than small passes."""
+    import torch
+
+    seeding = torch if torch.accelerator.is_available() else torch.default_generator
+    seeding.manual_seed(_SEED)
+
+
 @dataclass(frozen=True)
 class Batches:
     """Batches to go through as often as needed. `total` counts samples where that is known.
@@ -89,7 +97,7 @@ class Batches:
 
         left = self.max_samples
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
+            _seed()
             for batch in self.source():
                 if left is not None and batch.size > left:
                     batch = batch.part(0, left)

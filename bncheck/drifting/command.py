@@ -11,6 +11,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.core.words import count
 from bncheck.drifting.lost import lost_statistics
 from bncheck.drifting.recorded import with_recorded
 from bncheck.drifting.report import DriftReport
@@ -73,6 +74,7 @@ def drift(
         files, options.key, given, options.read, options.order, options.last, options.reference
     )
     _refuse_too_few(series, len(files), measuring is not None)
+    _refuse_unrelated(series)
     reference = _reference(options.reference, series)
     if measuring is None:
         movement = _of_buffers(series, reference, options)
@@ -101,6 +103,16 @@ def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:
             "holds no normalisation layer with running statistics, and neither do the others",
             "add --model, --data and --layers all to measure the other layers",
             str(series.snapshots[0].path),
+        )
+
+
+def _refuse_unrelated(series: Series) -> None:
+    """A folder of models, rather than snapshots of one training."""
+    have = [frozenset(s.states) for s in series.snapshots if s.states]
+    if len(have) > 1 and len(frozenset.union(*have)) == sum(map(len, have)):
+        raise BncheckError(
+            f"{count(len(have), 'snapshot')} of other models: no layer is in two of them",
+            "give snapshots of one training; `bncheck inspect` looks at each by itself",
         )
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bncheck.graph.dataflow import Floats
-from bncheck.graph.specs import Conv, ConvTranspose, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Conv, ConvTranspose
 
 LinearCall: TypeAlias = Conv | ConvTranspose | Linear
 

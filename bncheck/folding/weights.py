@@ -24,7 +24,8 @@ from bncheck.folding.planner.normalisations import Slot, channel_axes, parameter
 from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Norm, Recurrent, Rescaled
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast, Floats | None]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bncheck.graph.dataflow import Shape
-from bncheck.graph.specs import Linear, Side
+from bncheck.graph.linear import Linear, Side
 
 _ANY = "."
 

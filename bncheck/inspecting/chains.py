@@ -170,7 +170,8 @@ def _compared(
 
 def _weights(graph: Graph, lazy: Mapping[str, LazyTensor]) -> Callable[[str], Floats | None]:
     """The numbers of values: those of the file, as far as they are few enough, or computed ones."""
-    from bncheck.graph.specs import Conv, ConvTranspose, Linear
+    from bncheck.graph.linear import Linear
+    from bncheck.graph.specs import Conv, ConvTranspose
 
     maps = [
         op.input(1) or "" for op in graph.ops if isinstance(op.spec, Conv | ConvTranspose | Linear)

@@ -148,6 +148,7 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
             "take a part of it with --key",
         )
     check_size(checkpoint, (name for roles in groups.values() for name in roles.values()))
+    checkpoint.tensors.ahead(name for roles in groups.values() for name in roles.values())
     layers = []
     for name, roles in groups.items():
         tensors = {role: checkpoint.tensors[tensor] for role, tensor in roles.items()}

@@ -157,6 +157,11 @@ class Collector:
         self._calls.clear()
         return taken
 
+    def so_far(self, name: str) -> Moments:
+        """What a layer has seen in the forward that is running."""
+        pivot = self.pivots[name].double().cpu().numpy()
+        return merge_all([_moments(m, q, values, pivot) for m, q, values in self._calls[name]])
+
     def add(self, batch: dict[str, Moments]) -> None:
         """Merge one batch's moments into the whole."""
         for name, moments in batch.items():

@@ -54,8 +54,8 @@ Seen: TypeAlias = Mapping[str, Moments]
 class Reruns(Protocol):
     """Other runs of the model that was measured, each made when it is asked for."""
 
-    def other_code(self) -> Sequence[Replay]:
-        """What layers see with other code between them."""
+    def other_code(self, refuted: Callable[[str, Moments], bool]) -> Sequence[Replay]:
+        """What layers see with other code between them, where none of them refutes it."""
         ...
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
@@ -66,12 +66,12 @@ class Reruns(Protocol):
         """Mean and standard deviation of all numbers in the inputs."""
         ...
 
-    def of_each_kind(self) -> Mapping[int, Seen]:
-        """What layers see of batches that are all of one kind (class) of samples."""
+    def of_each_kind(self, most: int = ...) -> Mapping[int, Seen]:
+        """What layers see of batches of one kind (class) of samples each, of so many at most."""
         ...
 
-    def in_shares(self, shares: Mapping[int, float]) -> Seen:
-        """What layers see of batches in which the kinds have other shares."""
+    def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
+        """What layers see of batches, or of the first few, in which kinds have other shares."""
         ...
 
 

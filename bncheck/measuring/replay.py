@@ -8,8 +8,9 @@ Calls are exchanged as they are made, by modules or functions; the model stays a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from bncheck.data import Batch, Batches
@@ -17,7 +18,8 @@ from bncheck.measuring.collector import Collector, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay
-from bncheck.measuring.norms import in_eval_mode, spare_statistics
+from bncheck.measuring.moments import Moments
+from bncheck.measuring.norms import TrackingNorm, in_eval_mode, spare_statistics
 from bncheck.measuring.run import Run
 
 #: Given a call's name, arguments and keywords: its result, or NotImplemented to leave it.
@@ -45,8 +47,19 @@ _POOLS: Final = {
 _EPS: Final = (1e-5, 1e-3, 1e-6, 1e-2)
 
 
-def replays(subject: Instrumented, data: Batches, run: Run) -> Sequence[Replay]:
-    """What the layers see by themselves with each exchange that the model's calls allow."""
+#: Given a layer's name in the file and what it sees of a batch: whether the exchange cannot be it.
+Refuted: TypeAlias = Callable[[str, Moments], bool]
+
+
+class _Refuted(Exception):  # noqa: N818 - not an error: it ends a forward at a layer
+    pass
+
+
+def replays(subject: Instrumented, data: Batches, run: Run, refuted: Refuted) -> Sequence[Replay]:
+    """What the layers see by themselves with each exchange that the model's calls allow.
+
+    One that a layer refutes is run no further than that layer, and left out.
+    """
     batches = [
         prepared(subject.model, batch, number, run.device)
         for number, batch in enumerate(data.first(_SAMPLES))
@@ -61,25 +74,30 @@ def replays(subject: Instrumented, data: Batches, run: Run) -> Sequence[Replay]:
     as_it_is = _run(subject, batches[:1], lambda: _exchanging(note))
     if as_it_is is None:
         return ()
+    called_once = [n for n in subject.norms if _images(as_it_is, n) == batches[0].size]
     found = []
     for words, context in _exchanges(subject, set(used)):
-        moments = _run(subject, batches, context)
+        stopping = partial(_stopping, subject, called_once, refuted)
+        moments = _run(subject, batches, context, stopping)
         if moments is not None:
             found.append(Replay(words, subject.in_file(moments)))
     return found
 
 
 def _run(
-    subject: Instrumented, batches: Sequence[Batch], context: Callable[[], Any]
+    subject: Instrumented,
+    batches: Sequence[Batch],
+    context: Callable[[], Any],
+    stopping: Callable[[Collector], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Any] | None:
-    """The batch cascade in a context; None where the model cannot be run in it."""
+    """The batch cascade in a context; None where the model cannot be run in it, or not so far."""
     import torch
 
     collector = Collector(subject.norms, True, None, subject.own)
     try:
         with (
             torch.no_grad(), in_eval_mode(subject.model), spare_statistics(subject.norms),
-            collector.attached(), context(),
+            collector.attached(), stopping(collector), context(),
         ):  # fmt: skip
             for number, batch in enumerate(batches):
                 forward(subject.model, batch, number)
@@ -87,6 +105,31 @@ def _run(
     except Exception:  # an exchange may not fit, such as a reflection wider than the image
         return None
     return by_call(collector.moments)[0]
+
+
+def _images(seen: Mapping[str, Moments], norm: TrackingNorm) -> float:
+    return seen[norm.name].images if norm.name in seen else 0.0
+
+
+@contextlib.contextmanager
+def _stopping(
+    subject: Instrumented, norms: Sequence[TrackingNorm], refuted: Refuted, collector: Collector
+) -> Iterator[None]:
+    """A forward ends at the first layer that refutes it; the collector's hooks run first."""
+
+    def hook(norm: TrackingNorm) -> Any:
+        name = subject.file_name(norm.name)
+
+        def before(_module: Any, _args: Any) -> None:
+            if refuted(name, collector.so_far(norm.name)):
+                raise _Refuted
+
+        return before
+
+    with contextlib.ExitStack() as stack:
+        for norm in norms:
+            stack.callback(norm.module.register_forward_pre_hook(hook(norm)).remove)
+        yield
 
 
 def _exchanges(

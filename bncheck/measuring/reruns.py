@@ -22,7 +22,7 @@ from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay, Seen
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
-from bncheck.measuring.replay import replays
+from bncheck.measuring.replay import Refuted, replays
 from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Rerunning:
     run: Run
     kinds: Mapping[int, Tensor]
 
-    def other_code(self) -> Sequence[Replay]:
-        """What layers see with other code between them."""
-        return replays(self.subject, self.data, self.run)
+    def other_code(self, refuted: Refuted) -> Sequence[Replay]:
+        """What layers see with other code between them, where none of them refutes it."""
+        return replays(self.subject, self.data, self.run, refuted)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
         """What layers see of changed inputs; nothing where the model does not take them."""
@@ -63,21 +63,21 @@ class Rerunning:
         values = torch.cat(inputs) if inputs else torch.zeros(2, dtype=torch.float64)
         return float(values.mean()), float(values.std())
 
-    def of_each_kind(self) -> Mapping[int, Seen]:
-        """What layers see of batches that are all of one kind."""
+    def of_each_kind(self, most: int = _SAMPLES) -> Mapping[int, Seen]:
+        """What layers see of batches that are all of one kind, of so many samples at most each."""
         whole, kinds = self._whole
         if whole is None:
             return {}
         found = {}
         for kind in np.unique(kinds).tolist():
-            places = np.flatnonzero(kinds == kind)
+            places = np.flatnonzero(kinds == kind)[:most]
             seen = self._seen([_picked(whole, places)]) if len(places) >= _LEAST else {}
             if seen:
                 found[kind] = seen
         return found
 
-    def in_shares(self, shares: Mapping[int, float]) -> Seen:
-        """What layers see of batches in which the kinds have other shares."""
+    def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
+        """What layers see of batches, or of the first few, in which kinds have other shares."""
         whole, kinds = self._whole
         if whole is None:
             return {}
@@ -91,7 +91,7 @@ class Rerunning:
         chosen = chance.choice(len(kinds), len(kinds), p=weights / weights.sum())
         size = max(_LEAST, self._batches(_SAMPLES)[0][0].size)
         parts = np.array_split(chosen, -(-len(chosen) // size))
-        return self._seen([_picked(whole, part) for part in parts])
+        return self._seen([_picked(whole, part) for part in parts[:batches]])
 
     @cached_property
     def _whole(self) -> tuple[Batch | None, np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bncheck.core.errors import DOCS
-from bncheck.core.findings import FailOn, Finding, Severity
+from bncheck.core.findings import FailOn, Finding, Severity, Silenced
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.policy.baseline import Baseline
 
@@ -25,18 +25,20 @@ Report = TypeVar("Report", bound=Any)
 class SortedFindings:
     """Findings as the project sees them: those that count, known ones, and excepted ones.
 
-    `used` holds the places of the exceptions that applied.
+    `used` holds the places of the exceptions that applied, `silenced` what those and the baseline
+    left out, each with where it is said.
     """
 
     findings: tuple[Finding, ...]
     known: tuple[Finding, ...] = ()
     excepted: tuple[Finding, ...] = ()
     used: frozenset[int] = frozenset()
+    silenced: tuple[Silenced, ...] = ()
 
     def applied_to(self, report: Report) -> Report:
         """The report with the findings that count; one with a field `known` gets the known ones."""
         known = {"known": self.known} if hasattr(report, "known") else {}
-        return replace(report, findings=self.findings, **known)
+        return replace(report, findings=self.findings, silenced=self.silenced, **known)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Policy:
 
     def sort(self, findings: Iterable[Finding], model: str | None = None) -> SortedFindings:
         """The findings, sorted into what counts and what does not, worst first."""
-        counted, known, excepted = [], [], []
+        counted, known, excepted, silenced = [], [], [], []
         used: set[int] = set()
         for finding in findings:
             if not self._rules.made(finding):
@@ -80,12 +82,16 @@ class Policy:
             used.update(places)
             if places:
                 excepted.append(changed)
+                silenced.append(Silenced(changed, _said(self.exceptions[places[0]])))
             elif self.baseline is not None and (changed, model) in self.baseline:
                 known.append(changed)
+                silenced.append(Silenced(changed, f"known: {self.baseline.path}"))
             else:
                 counted.append(changed)
         counted.sort(key=lambda finding: finding.severity.rank)
-        return SortedFindings(tuple(counted), tuple(known), tuple(excepted), frozenset(used))
+        return SortedFindings(
+            tuple(counted), tuple(known), tuple(excepted), frozenset(used), tuple(silenced)
+        )
 
     def _excepts(self, place: int, finding: Finding, model: str | None) -> bool:
         entry = self.exceptions[place]
@@ -94,6 +100,10 @@ class Policy:
             and fnmatchcase(finding.layer or "", entry.layers)
             and fnmatchcase(model or "", entry.models)
         )
+
+
+def _said(entry: Ignored) -> str:
+    return f"[[tool.bncheck.ignore]]: {entry.reason}"
 
 
 def _chosen(select: Sequence[str], ignore: Sequence[str] = ()) -> Chosen:

@@ -10,8 +10,10 @@ import contextlib
 import io
 import os
 import tempfile
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -29,6 +31,8 @@ BLOCK: Final = 1 << 16
 #: Blocks that are fetched at once where a file is read from one end to the other.
 _MOST_AHEAD: Final = 16
 _MOST_KEPT: Final = 1024
+#: Requests at a time where it is known what will be read.
+_AT_ONCE: Final = 8
 #: What is copied at a time.
 _PIECE: Final = 1 << 23
 
@@ -42,7 +46,7 @@ class Fetched:
         info = info_of(path)
         if info["type"] == "directory":
             raise BncheckError("is a folder", "name a file in it")
-        self._file: Any = None
+        self._open = threading.local()
         self.has_ranges = info.get("size") is not None and self._sends_parts(info)
         self._local: IO[bytes] = _nothing() if self.has_ranges else _copied(self)
         self.size: int = info["size"] if self.has_ranges else os.fstat(self._local.fileno()).st_size
@@ -83,20 +87,41 @@ class Fetched:
             while stop < missing[0] + self._ahead and stop not in self._blocks:
                 stop += 1
             start, stop = missing[0] * BLOCK, min(stop * BLOCK, self.size)
-            data = self._fetch(start, stop, budget)
-            for place in range(0, len(data), BLOCK):
-                self._blocks[(start + place) // BLOCK] = data[place : place + BLOCK]
+            self._keep(start, self._fetch(start, stop, budget))
             self._last = (stop - 1) // BLOCK
         for number in range(first, last + 1):
             self._blocks.move_to_end(number)
         while len(self._blocks) > _MOST_KEPT:
             self._blocks.popitem(last=False)
 
+    def ahead(self, places: Iterable[tuple[int, int]], budget: Budget) -> None:
+        """Have the blocks of all these places, several requests at a time; as many as are kept."""
+        wanted = sorted({b for o, n in places for b in (o // BLOCK, max(o, o + n - 1) // BLOCK)})
+        missing = [b for b in wanted if b not in self._blocks and 0 <= b * BLOCK < self.size]
+        runs = list(_runs(missing[:_MOST_KEPT]))
+        if not self.has_ranges or len(runs) < 2:
+            return
+        ends = [(first * BLOCK, min((last + 1) * BLOCK, self.size)) for first, last in runs]
+        budget.fetched.take(sum(end - start for start, end in ends))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = pool.map(lambda run: self._asked(*run), ends)
+            for (start, _), data in zip(ends, found, strict=True):
+                self.fetched += len(data)
+                self._keep(start, data)
+
+    def _keep(self, start: int, data: bytes) -> None:
+        for place in range(0, len(data), BLOCK):
+            self._blocks[(start + place) // BLOCK] = data[place : place + BLOCK]
+
     def _fetch(self, start: int, end: int, budget: Budget | None) -> bytes:
         if budget is not None:
             budget.fetched.take(end - start)
-        data = attempt(self.path, lambda: self._part(start, end))
+        data = self._asked(start, end)
         self.fetched += len(data)
+        return data
+
+    def _asked(self, start: int, end: int) -> bytes:
+        data = attempt(self.path, lambda: self._part(start, end))
         if len(data) != end - start:
             raise BncheckError("gives other bytes than were asked for", "try again", str(self.path))
         return data
@@ -105,10 +130,26 @@ class Fetched:
         """One request."""
         if self.path.scheme.startswith("http"):
             return fetch_part(self.path, start, end)
-        if self._file is None:
-            self._file = filesystem(self.path).open(str(self.path), "rb", cache_type="none")
-        self._file.seek(start)
-        return bytes(self._file.read(end - start))
+        file = getattr(self._open, "file", None)
+        if file is None:
+            file = filesystem(self.path).open(str(self.path), "rb", cache_type="none")
+            self._open.file = file
+        file.seek(start)
+        return bytes(file.read(end - start))
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of blocks that one request is for: neighbours, and no more than at a time."""
+    first = last = -1
+    for number in numbers:
+        if first >= 0 and (number > last + 1 or number - first >= _MOST_AHEAD):
+            yield first, last
+            first = number
+        elif first < 0:
+            first = number
+        last = number
+    if first >= 0:
+        yield first, last
 
 
 def _nothing() -> IO[bytes]:
@@ -151,6 +192,10 @@ class RemoteFile:
         self._budget = budget
         self.size = self._fetched.size
         _USED.setdefault(path, self._fetched)
+
+    def ahead(self, places: Iterable[tuple[int, int]]) -> None:
+        """Have these places, offsets and lengths, before they are read."""
+        self._fetched.ahead(places, self._budget)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, or what is left of the file."""

@@ -8,6 +8,7 @@ of redirects aiohttp follows those to http and https alone, of which the unencry
 from __future__ import annotations
 
 import glob
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +37,12 @@ _LIBRARIES: Final = {
 }  # fmt: skip
 #: Seconds before the second, third and fourth attempt.
 _PAUSES: Final = (0.5, 1.0, 2.0)
-#: Seconds to wait for a server to be reached, and for its next bytes.
+#: Seconds to wait for a web server to be reached, and for its next bytes unless TIMEOUT says more.
 _CONNECT, _READ = 10.0, 15.0
+TIMEOUT: Final = "BNCHECK_REMOTE_TIMEOUT"
+#: A request takes as many waits at most, and a second for so many bytes.
+_WAITS, _SLOWEST = 4, 1 << 15
+_LONGEST: Final = 86_400
 _PASSING: Final = (408, 425, 429)  # statuses of 400 and above that another attempt may change
 _CREDENTIALS: Final = {
     "hf": "log in with `hf auth login`, or set HF_TOKEN",
@@ -167,14 +172,32 @@ def _filesystem(scheme: str) -> Any:
 
     options: dict[str, Any] = {}
     if scheme in ("http", "https"):
-        import aiohttp
-
-        patience = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_READ)
-        options["client_kwargs"] = {"timeout": patience}
+        options["client_kwargs"] = {"timeout": timeout_of(None)}
     try:
         return fsspec.filesystem(scheme, skip_instance_cache=True, **options)
     except ImportError as error:
         raise explained(error) or error from None
+
+
+def seconds() -> float:
+    """How long to wait for the next bytes. Raises BncheckError for what is no such number."""
+    said = os.environ.get(TIMEOUT, "")
+    try:
+        waited = float(said or _READ)
+    except ValueError:
+        waited = 0.0
+    if not 0 < waited <= _LONGEST:
+        raise BncheckError(f"{TIMEOUT}={said[:20]!r} is not a number of seconds", "write e.g. 60")
+    return waited
+
+
+def timeout_of(size: int | None) -> Any:
+    """aiohttp's limits of a request for so many bytes; None: for a whole file of any size."""
+    import aiohttp
+
+    waited = seconds()
+    total = None if size is None else _WAITS * waited + size / _SLOWEST
+    return aiohttp.ClientTimeout(total=total, sock_connect=_CONNECT, sock_read=waited)
 
 
 @cache
@@ -188,6 +211,7 @@ def info_of(path: Remote) -> dict[str, Any]:
 
 def attempt(path: Remote, action: Callable[[], T]) -> T:
     """What the action gives; tried again, after a while, where another attempt may succeed."""
+    late = 0
     for pause in (*_PAUSES, None):
         try:
             return action()
@@ -195,7 +219,8 @@ def attempt(path: Remote, action: Callable[[], T]) -> T:
             raise
         except Exception as caught:  # of as many kinds as there are libraries
             error = _root(caught)
-            if pause is None or not _is_passing(error):
+            late += isinstance(error, TimeoutError)
+            if pause is None or late > 1 or not _is_passing(error):
                 raise _refused(path, error) from error
             time.sleep(pause)
     raise AssertionError
@@ -214,6 +239,13 @@ def _status(error: Exception) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _is_no_bucket(error: Exception) -> bool:
+    """What botocore says of one that is not there."""
+    response = getattr(error, "response", None)
+    said = response.get("Error") if isinstance(response, dict) else None
+    return isinstance(said, dict) and said.get("Code") == "NoSuchBucket"
+
+
 def _is_passing(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
@@ -225,11 +257,14 @@ def _is_passing(error: Exception) -> bool:
 def _refused(path: Remote, error: Exception) -> BncheckError:
     status = _status(error)
     about = str(path)
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
+    if isinstance(error, FileNotFoundError) or status in (404, 410) or _is_no_bucket(error):
         private = "; a private one needs `hf auth login` or HF_TOKEN" if path.scheme == "hf" else ""
         return BncheckError("does not exist there", f"check the URL{private}", about)
     if isinstance(error, PermissionError) or status in (401, 403):
         hint = _CREDENTIALS.get(path.scheme[:2], "check whether it needs a password")
         return BncheckError("may not be read", hint, about)
+    if isinstance(error, TimeoutError) and path.scheme in ("http", "https"):
+        hint = f"try again, or set {TIMEOUT} to more seconds than {seconds():g}"
+        return BncheckError("is on a server that is too slow", hint, about)
     text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
     return BncheckError(f"cannot be reached ({text})", "check the URL and the network", about)

@@ -12,7 +12,7 @@ import io
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
@@ -217,6 +217,11 @@ class Source:
                 "are there",
                 "download or copy it again",
             )
+
+    def ahead(self, places: Iterable[tuple[int, int]]) -> None:
+        """Fetch these, offsets and lengths, in one go where the file is a remote one."""
+        if not isinstance(self.file, (SourceFile, MemoryFile)):
+            self.file.ahead((self.start + offset, length) for offset, length in places)
 
     def head(self, length: int) -> bytes:
         """The first `length` bytes, or all there are."""

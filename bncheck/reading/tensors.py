@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -205,6 +205,13 @@ class StridedTensor:
         return max(self._end - self.offset * size, self.elements * size)
 
     @property
+    def located(self) -> tuple[Source, tuple[int, int]]:
+        """The source that holds its numbers; their offset in the whole file, and their length."""
+        start = self.offset * item_size(self.dtype)
+        source = self.storage.source
+        return source, (source.start + start, max(self._end - start, 0))
+
+    @property
     def _end(self) -> int:
         last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         return (self.offset + last + 1) * item_size(self.dtype)
@@ -276,6 +283,15 @@ class LoadedTensor:
         return self.load()
 
 
+def _stored(tensor: LazyTensor) -> Iterator[StridedTensor]:
+    """Where the bytes of a tensor are, if it is known without opening another file."""
+    if isinstance(tensor, LoadedTensor) and tensor.parts and tensor.shape is not None:
+        for part in tensor.parts():
+            yield from _stored(part.tensor)
+    elif isinstance(tensor, StridedTensor):
+        yield tensor
+
+
 @dataclass
 class TensorMap(Mapping[str, "Array"]):
     """Names to arrays; an array is read when it is asked for, and asked for again, read again."""
@@ -284,6 +300,17 @@ class TensorMap(Mapping[str, "Array"]):
 
     def __getitem__(self, name: str) -> Array:
         return self.lazy[name].read()
+
+    def ahead(self, names: Iterable[str]) -> None:
+        """Say what will be read: of a remote file it is fetched at once, not piece by piece."""
+        by_file: dict[int, tuple[Source, list[tuple[int, int]]]] = {}
+        for name in names:
+            for part in _stored(self.lazy[name]):
+                source, place = part.located
+                whole = Source(source.file, source.budget)
+                by_file.setdefault(id(source.file), (whole, []))[1].append(place)
+        for source, places in by_file.values():
+            source.ahead(places)
 
     def __contains__(self, name: object) -> bool:
         return name in self.lazy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.remote import Remote, filesystem, info_of
+from bncheck.reading.remote import Remote, filesystem, info_of, timeout_of
 
 
 class NoPartsError(ValueError):
@@ -25,7 +25,10 @@ def fetch_part(path: Remote, start: int, end: int) -> bytes:
 async def _fetch(system: Any, path: Remote, start: int, end: int) -> bytearray:
     session = await system.set_session()
     headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-    async with session.get(system.encode_url(str(path)), headers=headers) as answer:
+    asked = session.get(
+        system.encode_url(str(path)), headers=headers, timeout=timeout_of(end - start)
+    )
+    async with asked as answer:
         answer.raise_for_status()
         passed = [answer.url, *(step.url for step in answer.history)]
         if path.scheme == "https" and any(url.scheme != "https" for url in passed):

@@ -110,6 +110,10 @@ class ZipArchive:
                 name.endswith("/") or bool(info.external_attr & _DOS_DIRECTORY),
             )
 
+        # Each record is located by the header before it.
+        headers = (record.header for record in self._records.values())
+        self._source.ahead((header, _LOCAL_HEADER.size + _USUAL_NAME) for header in headers)
+
     @property
     def size(self) -> int:
         """Bytes of the archive."""

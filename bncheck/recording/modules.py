@@ -50,14 +50,15 @@ class Watched:
         """Whether it is in train()."""
         return self.model.training
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the layers, by its name."""
+    def tensors(self, affine: bool = True) -> dict[str, Tensor]:
+        """Every tensor of the layers, by its name; with weight and bias, or without."""
         import torch
 
         found = {}
         for norm in self.norms:
             dot = f"{norm.name}." if norm.name else ""
-            for own in (norm.mean_name, norm.var_name, *AFFINE, "num_batches_tracked"):
+            names = (*AFFINE, "num_batches_tracked") if affine else ("num_batches_tracked",)
+            for own in (norm.mean_name, norm.var_name, *names):
                 tensor = getattr(norm.module, own, None)
                 if isinstance(tensor, torch.Tensor):
                     found[dot + own] = tensor.detach()

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 from bncheck.core.errors import DOCS, BncheckError
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Finding, Severity, Silenced
 from bncheck.core.words import count
 from bncheck.reporting.figures import Figure
 
@@ -87,7 +87,8 @@ class Document:
     at the end. `told` says in groups of its own what the findings of the same rules say one by one.
     `next_steps` are commands to type, `notes` what stderr says beside text. Findings of `limit` and
     worse make the command fail; None where nothing does. `model` is what a gate's configuration
-    calls it, empty elsewhere; `path` the file, where the subject itself is not a file.
+    calls it, empty elsewhere; `path` the file, where the subject itself is not a file. `silenced`
+    are findings that the project does not count, which SARIF alone tells.
     """
 
     command: str
@@ -105,6 +106,7 @@ class Document:
     path: str = ""
     limit: Severity | None = Severity.ERROR
     model: str = ""
+    silenced: tuple[Silenced, ...] = ()
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -139,10 +141,19 @@ class Chapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """How often a page is to look at itself again, and until when, in seconds since 1970."""
+
+    seconds: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pages:
     """All that one command says. `last` sums up several; a gate's documents are in `chapters`.
 
-    `docs` is the address below which every rule has its page.
+    `docs` is the address below which every rule has its page. `refresh` is for a page that is
+    written again and again.
     """
 
     documents: tuple[Document, ...]
@@ -150,6 +161,7 @@ class Pages:
     last: str = ""
     chapters: tuple[Chapter, ...] = ()
     docs: str = DOCS
+    refresh: Refresh | None = None
 
     def page_of(self, code: str) -> str:
         """The address of a rule's page."""

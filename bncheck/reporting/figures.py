@@ -169,4 +169,23 @@ class Clouds:
     layers: tuple[LayerClouds, ...]
 
 
-Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars | Columns | Clouds"
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Normalisations that went into the same calls, past others; or one that stays, and why."""
+
+    norms: tuple[str, ...]
+    into: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    stays: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Where each normalisation went, in the order of the model."""
+
+    title: str
+    caption: str
+    moves: tuple[Move, ...]
+
+
+Figure: TypeAlias = "Heatmap | Distributions | Lines | Bars | Columns | Clouds | Moves"

@@ -7,11 +7,14 @@ from typing import Final
 
 from bncheck.reporting.bars import drawn as drawn_bars
 from bncheck.reporting.clouds import drawn_clouds, drawn_columns
-from bncheck.reporting.figures import Bars, Clouds, Columns, Figure
+from bncheck.reporting.figures import Bars, Clouds, Columns, Figure, Moves
+from bncheck.reporting.moves import drawn as drawn_moves
 from bncheck.reporting.visible import layer_name
 
 #: The kinds of figures that it knows.
-STILL: Final = (Bars, Columns, Clouds)
+STILL: Final = (Bars, Columns, Clouds, Moves)
+#: Lines that are open to see; more are opened by who wants them.
+_OPEN: Final = 40
 
 
 def inline(figures: Sequence[Figure]) -> Iterator[dict[str, object]]:
@@ -21,6 +24,13 @@ def inline(figures: Sequence[Figure]) -> Iterator[dict[str, object]]:
             yield _entry(figure, drawn_bars(figure))
         elif isinstance(figure, Columns):
             yield _entry(figure, drawn_columns(figure))
+        elif isinstance(figure, Moves):
+            drawn = drawn_moves(figure)
+            if len(figure.moves) <= _OPEN:
+                yield _entry(figure, drawn)
+            else:
+                part = {"title": f"All {len(figure.moves)}", "svg": drawn, "open": False}
+                yield {**_entry(figure, ""), "parts": [part]}
         elif isinstance(figure, Clouds):
             parts = [
                 {
@@ -34,5 +44,5 @@ def inline(figures: Sequence[Figure]) -> Iterator[dict[str, object]]:
             yield {**_entry(figure, ""), "parts": parts}
 
 
-def _entry(figure: Bars | Columns | Clouds, svg: str) -> dict[str, object]:
+def _entry(figure: Bars | Columns | Clouds | Moves, svg: str) -> dict[str, object]:
     return {"title": figure.title, "caption": figure.caption, "svg": svg, "parts": []}

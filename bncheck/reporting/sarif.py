@@ -5,6 +5,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from bncheck._version import __version__
@@ -24,7 +25,7 @@ _LEVELS: Final = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity
 def render(pages: Pages) -> str:
     """One run: the rules that found something, a result for each finding, what went wrong."""
     documents, errors = pages.documents, pages.errors
-    found = {finding.rule for document in documents for finding in document.findings}
+    found = {finding.rule for document in documents for finding, _ in _all(document)}
     rules = [rule for rule in RULES if rule.code in found]
     index = {rule.code: number for number, rule in enumerate(rules)}
     run = {
@@ -42,13 +43,26 @@ def render(pages: Pages) -> str:
             }
         ],
         "results": (  # one by one: each is a kilobyte
-            _result(document, finding, index)
+            _result(document, finding, index) | _suppressed(why)
             for document in documents
-            for finding in document.findings
+            for finding, why in _all(document)
         ),
         "columnKind": "unicodeCodePoints",
     }
     return dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _all(document: Document) -> Iterator[tuple[Finding, str | None]]:
+    """What counts, and what the project silenced, with where it says so."""
+    yield from ((finding, None) for finding in document.findings)
+    yield from ((silenced.finding, silenced.why) for silenced in document.silenced)
+
+
+def _suppressed(why: str | None) -> dict[str, object]:
+    """Section 3.35: a viewer shows such a result as closed."""
+    if why is None:
+        return {}
+    return {"suppressions": [{"kind": "external", "justification": visible(why, None)}]}
 
 
 def _rule(rule: AnyRule, page: str) -> dict[str, object]:

@@ -17,7 +17,8 @@ from torch.fx.experimental.optimization import fuse
 
 import bncheck
 from bncheck.folding.onnx.fold import fold_onnx
-from tests.benchmarks.folding import in_turns, resnet50
+from tests.benchmarks.calls import in_turns
+from tests.benchmarks.networks import resnet50
 from tests.benchmarks.table import show
 
 SIZE = 96

@@ -21,45 +21,12 @@ from bncheck.measuring.histogram import ShapeWatch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.norms import norms_of
 from bncheck.measuring.run import Run
+from tests.benchmarks.networks import resnet18
 from tests.benchmarks.table import show
 
 ROUNDS = 15
 BATCHES = 2
 BATCH = 32
-
-
-class Block(nn.Module):
-    """Two convolutions and a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.short: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.short = nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Out of place, as torchvision's but for its in-place ReLUs."""
-        out = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(out)) + self.short(x))
-
-
-def resnet18() -> nn.Module:
-    """He et al. 2015, table 1."""
-    widths = (64, 64, 128, 256, 512)
-    blocks: list[nn.Module] = []
-    for stage in range(1, 5):
-        stride = 1 if stage == 1 else 2
-        blocks += [Block(widths[stage - 1], widths[stage], stride), Block(widths[stage],
-                   widths[stage], 1)]  # fmt: skip
-    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            nn.MaxPool2d(3, 2, 1)]  # fmt: skip
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
-    return nn.Sequential(*stem, *blocks, *head).eval()
 
 
 def plain(model: nn.Module, batches: list[Tensor]) -> None:

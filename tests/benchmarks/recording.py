@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks.reading import BNCHECK, measure
+from tests.benchmarks.process import bncheck
 from tests.benchmarks.table import show
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def training() -> None:
     """A step of a ResNet-18 at 32 x 32 and of an MLP."""
     import torch
 
-    from tests.benchmarks.measuring import resnet18
+    from tests.benchmarks.networks import resnet18
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -141,9 +141,9 @@ def record() -> None:
             code = f"from tests.benchmarks.recording import build; build({path!r}, {number})"
             subprocess.run([sys.executable, "-c", code], check=True)
             size = sum(file.stat().st_size for file in Path(path).rglob("*"))
-            ours = measure(BNCHECK, "drift", path)
+            ours = bncheck("drift", path)
             rows.append((f"{number} snapshots", f"{size / 1e9:.3f} GB", f"{ours.cpu:.2f} s",
-                         f"{ours.rss:.0f} MiB"))  # fmt: skip
+                         f"{ours.peak:.0f} MiB"))  # fmt: skip
         rows.append(("wanted", "<= 0.5 GB", "<= 5 s", "flat"))
         show("records of a ResNet-50", ("", "on disk", "drift", "memory"), rows)
 

@@ -15,46 +15,17 @@ from typing import Literal
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
 
 import bncheck
 from bncheck.shipping.sessions import LEVELS, session
 from tests.architectures import randomised
+from tests.benchmarks.networks import densenet121
 from tests.benchmarks.table import show
 
 Form = Literal["bn", "conv", "muladd"]
 FORMS: tuple[Form, ...] = ("bn", "conv", "muladd")
 ROUNDS = 25
 SIZE = 96
-
-
-class Dense(nn.Module):
-    """1 x 1 and 3 x 3, each behind its BatchNorm; the result is joined to what came before."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, 128, 1, bias=False)
-        self.bn2, self.conv2 = nn.BatchNorm2d(128), nn.Conv2d(128, 32, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(torch.relu(self.bn1(x)))
-        return torch.cat([x, self.conv2(torch.relu(self.bn2(y)))], dim=1)
-
-
-def densenet121() -> nn.Module:
-    """Huang et al. 2017, table 1."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64),
-                               nn.ReLU(), nn.MaxPool2d(3, 2, 1)]  # fmt: skip
-    channels = 64
-    for blocks in (6, 12, 24, 16):
-        if channels > 64:
-            channels //= 2
-            layers += [nn.Conv2d(2 * channels, channels, 1, bias=False), nn.AvgPool2d(2)]
-        layers += [Dense(channels + 32 * block) for block in range(blocks)]
-        channels += 32 * blocks
-        layers += [nn.BatchNorm2d(channels), nn.ReLU()]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000)]
-    return nn.Sequential(*layers)
 
 
 def ratios(models: dict[Form, onnx.ModelProto], level: str) -> dict[Form, float]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from bncheck.folding.weights import Solution
 from bncheck.graph import dataflow as df
 from bncheck.graph import specs
+from bncheck.graph.linear import Linear
 from bncheck.graph.products import einsum_spec
 
 Run = Callable[..., Any]
@@ -163,7 +164,7 @@ def add_linear(net: Net, draw: Any, x: str) -> None:
     size = net.samples[x].shape[-1]
     weight = net.numbers(3, size)
     bias = net.numbers(3) if draw(st.booleans()) else None
-    net.call(specs.Linear.matrix(output_first=True), [x, weight, bias], F.linear)
+    net.call(Linear.matrix(output_first=True), [x, weight, bias], F.linear)
 
 
 def add_norm(net: Net, draw: Any, x: str) -> None:
@@ -294,7 +295,7 @@ def add_product(net: Net, draw: Any, x: str) -> None:
     axis = draw(st.integers(1, dims - 1))
     out = draw(st.integers(1, dims - 1))
     weight = net.numbers(3, net.samples[x].shape[axis])
-    spec = specs.Linear.matrix(output_first=True, axes=(axis - dims, out - dims))
+    spec = Linear.matrix(output_first=True, axes=(axis - dims, out - dims))
 
     def run(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y: Tensor = torch.tensordot(a, w, ([axis], [1])).movedim(-1, out)
@@ -452,7 +453,7 @@ def nets(
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(specs.Norm) >= norms:
             options = [o for o in options if o is not add_norm]
-        made = sum(kind in (specs.Conv, specs.ConvTranspose, specs.Linear) for kind in counts)
+        made = sum(kind in (specs.Conv, specs.ConvTranspose, Linear) for kind in counts)
         if linears is not None and made >= linears:
             options = [o for o in options if o not in LINEAR_CALLS]
         draw(st.sampled_from(options))(net, draw, x)

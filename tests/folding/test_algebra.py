@@ -12,7 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from bncheck.folding import algebra
 from bncheck.folding.algebra import Affine, Kernel, LinearCall
-from bncheck.graph.specs import Conv, ConvTranspose, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Conv, ConvTranspose
 
 torch.set_num_threads(1)
 

@@ -13,6 +13,7 @@ from bncheck.folding.planner.plan import Status
 from bncheck.folding.weights import solve
 from bncheck.graph import dataflow as df
 from bncheck.graph import specs
+from bncheck.graph.linear import Linear
 from tests.folding.random_graphs import Net, nets
 
 torch.set_num_threads(1)
@@ -47,8 +48,8 @@ def _best_fit(net: Net, graph: df.Graph, norm: int, call: int, x: torch.Tensor) 
     weight = net.constants[str(op.inputs[1])].clone()
     bias_name = op.input(2)
     sample = net.samples[op.outputs[0]]
-    axis = op.spec.outputs[0] if isinstance(op.spec, specs.Linear) else 1 - sample.dim()
-    wide = (sample.shape[axis], *(1,) * (-axis - 1 if isinstance(op.spec, specs.Linear) else 0))
+    axis = op.spec.outputs[0] if isinstance(op.spec, Linear) else 1 - sample.dim()
+    wide = (sample.shape[axis], *(1,) * (-axis - 1 if isinstance(op.spec, Linear) else 0))
     bias = (
         net.constants[bias_name].clone()
         if bias_name is not None
@@ -92,7 +93,7 @@ def test_what_is_kept_could_not_be_folded(net: Net) -> None:
     solution = solve(graph)
     assume(len(norms) == 1 and solution.plan.decisions)
     kept = [d for d in solution.plan.decisions if d.status is Status.KEPT and d.op == "norm"]
-    linear = (specs.Conv, specs.ConvTranspose, specs.Linear)
+    linear = (specs.Conv, specs.ConvTranspose, Linear)
     calls = [i for i, op in enumerate(graph.ops) if isinstance(op.spec, linear)]
     assume(kept and calls)
     x = torch.cat([net.fresh_input() for _ in range(2)])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bncheck.folding.algebra import Affine, Kernel
+from bncheck.graph.linear import Linear
 from bncheck.graph.products import Operand, einsum, einsum_spec, product, tensordot
-from bncheck.graph.specs import Linear
 
 _SIZES = {"n": 2, "c": 3, "o": 4, "h": 5, "d": 2}
 

@@ -22,12 +22,28 @@ class Served:
     failures: int = 0
     floods: bool = False
     changes: bool = False
+    stalls: bool = False
+    delay: float = 0.0
+    busy: int = 0
+    most_busy: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
 
 
 @contextmanager
 def serving(served: Served) -> Iterator[Served]:
+    ended = threading.Event()
+
+    @contextmanager
+    def working() -> Iterator[None]:
+        served.busy += 1
+        served.most_busy = max(served.most_busy, served.busy)
+        ended.wait(served.delay)
+        try:
+            yield
+        finally:
+            served.busy -= 1
+
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
 
@@ -46,13 +62,17 @@ def serving(served: Served) -> Iterator[Served]:
                 self.end_headers()
             elif place == "/forbidden":
                 self.send_error(403)
+            elif body and served.stalls:
+                self.close_connection = True
+                ended.wait(30)
             elif body and served.failures:
                 served.failures -= 1
                 self.send_error(503)
             elif not (served.folder / place.lstrip("/")).is_file():
                 self.send_error(404)
             else:
-                self.send_file((served.folder / place.lstrip("/")).read_bytes(), parts, body)
+                with working():
+                    self.send_file((served.folder / place.lstrip("/")).read_bytes(), parts, body)
 
         def send_file(self, data: bytes, parts: str, body: bool) -> None:
             found = re.fullmatch(r"bytes=(\d+)-(\d+)", parts) if served.sends_parts else None
@@ -86,5 +106,6 @@ def serving(served: Served) -> Iterator[Served]:
     try:
         yield served
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import bncheck
@@ -259,3 +260,69 @@ def test_a_file_that_changes_between_requests_is_refused() -> None:
         pytest.raises(BncheckError, match="has changed while it was read"),
     ):
         bncheck.inspect(f"{served.url}/healthy.safetensors")
+
+
+def _many_layers(folder: Path) -> None:
+    """Thirty layers, each in a block of its own."""
+    tensors: dict[str, torch.Tensor] = {}
+    for place in range(30):
+        tensors[f"l{place}.weight"] = torch.randn(64, 64, 9)
+        norm = torch.nn.BatchNorm1d(64).state_dict()
+        tensors |= {f"l{place}.bn.{name}": value for name, value in norm.items()}
+    torch.save(tensors, folder / "many.pt")
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    save_file(dict(sorted(arrays.items())), folder / "many.safetensors")
+
+
+@pytest.mark.parametrize("name", ["many.pt", "many.safetensors"])
+def test_pieces_that_are_known_are_fetched_several_at_a_time(name: str, tmp_path: Path) -> None:
+    _many_layers(tmp_path)
+    with serving(Served(tmp_path, delay=0.01)) as served:
+        far = bncheck.inspect(f"{served.url}/{name}").to_dict()
+        assert served.most_busy > 2
+        assert len(served.requests) < 45
+    near = bncheck.inspect(tmp_path / name).to_dict()
+    assert far["layers"] == near["layers"]
+
+
+def test_a_store_is_read_several_pieces_at_a_time(tmp_path: Path) -> None:
+    _many_layers(tmp_path)
+    store = fsspec.filesystem("memory")
+    store.pipe("/many/many.pt", (tmp_path / "many.pt").read_bytes())
+    far = bncheck.inspect("memory://many/many.pt").to_dict()
+    assert far["layers"] == bncheck.inspect(tmp_path / "many.pt").to_dict()["layers"]
+
+
+def test_a_server_that_sends_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BNCHECK_REMOTE_TIMEOUT", "0.2")
+    remote._filesystem.cache_clear()
+    with serving(Served(SAMPLES, stalls=True)) as served:
+        assert run(["inspect", f"{served.url}/healthy.pt"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"bncheck: error: {served.url}/healthy.pt: is on a server that is too slow; try again, or "
+        "set BNCHECK_REMOTE_TIMEOUT to more seconds than 0.2\n"
+    )
+    remote._filesystem.cache_clear()
+
+
+@pytest.mark.parametrize("word", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_limit_is_a_number(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNCHECK_REMOTE_TIMEOUT", word)
+    with pytest.raises(BncheckError, match="is not a number of seconds"):
+        remote.seconds()
+
+
+def test_a_bucket_that_is_not_there_does_not_exist() -> None:
+    class ClientError(Exception):
+        """What botocore raises."""
+
+        response = {"Error": {"Code": "NoSuchBucket"}}  # noqa: RUF012
+
+    def fail() -> None:
+        raise ClientError("An error occurred (NoSuchBucket)")
+
+    with pytest.raises(BncheckError, match="does not exist there"):
+        remote.attempt(Remote("s3://nobody/x.pt"), fail)

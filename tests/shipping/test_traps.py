@@ -358,3 +358,20 @@ def test_what_stays_is_rewritten_at_every_rank(tmp_path: Path) -> None:
         Stays(3).eval(), (torch.randn(2, 6, 4),), tmp_path / "net.onnx", timing=False
     )
     assert report.after == {"Tanh": 2, "Add": 1, "Mul": 1}
+
+
+@pytest.mark.parametrize(("fold", "conversions"), [(True, 2), (False, 1)])
+def test_a_program_is_converted_once_and_what_is_compared_with_it_once(
+    fold: bool, conversions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second conversion is the unfolded model, whose nodes and latency are reported."""
+    made_of: list[object] = []
+
+    def counted(program: object, *rest: object) -> onnx.ModelProto:
+        made_of.append(program)
+        return to_onnx(program, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bncheck.shipping.export.to_onnx", counted)
+    options = ExportOptions(fold=fold, timing=False)
+    export_program(traced(made(Unit), (IMAGES,), Axes()), tmp_path / "net.onnx", options)
+    assert len(made_of) == conversions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +10,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import Cast
+from bncheck.folding.onnx.old_forms import along_axis
+from bncheck.folding.onnx.sweeping import all_names, sweep
 from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
-from bncheck.graph.specs import ConvTranspose, Linear, Recurrent
+from bncheck.graph.specs import Add, ConvTranspose, Mul, Recurrent
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 
@@ -33,7 +36,7 @@ def rewrite(
     renamed: Mapping[str, str] = {}
     for part, solution in reversed(list(zip(parts, solutions, strict=True))):
         renamed = _ModelRewriter(model, part.proto, solution).run()
-    _sweep(model, before)
+    sweep(model, before)
     return renamed
 
 
@@ -44,7 +47,7 @@ class _ModelRewriter:
         self.solution = solution
         self.nodes = list(proto.node)
         self.readers = names_in(model.graph)
-        self.taken = set(_all_names(model.graph))
+        self.taken = set(all_names(model.graph))
         self.after: dict[int, list[onnx.NodeProto]] = {}
         self.renamed: dict[str, str] = {}
 
@@ -55,26 +58,14 @@ class _ModelRewriter:
             self._reweigh(ops[index], new, shuffles=fold.as_shuffle)
         for (index, slot), number in self.solution.constants.items():
             node = self.nodes[int(ops[index].name)]
-            number = self._along_axis(node, number)
+            if opset_of(self.model) < 7 and slot == 1 and isinstance(ops[index].spec, (Add, Mul)):
+                rank = len(self.solution.graph.shape(ops[index].inputs[0]) or ())
+                number = along_axis(node, number, rank)
             node.input[slot] = self._add(f"{ops[index].label}.constant", number)
         self._insert()
         for index in sorted(self.solution.plan.bypassed):
             self._bypass(ops[index])
         return self.renamed
-
-    def _along_axis(self, node: onnx.NodeProto, number: Cast) -> Cast:
-        """Before opset 7, a constant has only axes that are not of size 1, from `axis` on."""
-        own = [a for a in node.attribute if a.name not in ("axis", "broadcast")]
-        if opset_of(self.model) >= 7 or len(own) == len(node.attribute):
-            return number
-        wide = [axis for axis, size in enumerate(number.array.shape) if size > 1]
-        first, last = (wide[0], wide[-1] + 1) if wide else (0, 0)
-        axis = first - number.array.ndim if wide else -1
-        shape = number.array.shape[first:last]
-        del node.attribute[:]
-        node.attribute.extend([*own, helper.make_attribute("broadcast", 1)])
-        node.attribute.append(helper.make_attribute("axis", axis))
-        return replace(number, array=number.array.reshape(shape))
 
     def _insert(self) -> None:
         """Put new nodes behind those that they belong to; protobuf copies what it is given."""
@@ -217,49 +208,3 @@ def _tensor(name: str, number: Cast) -> onnx.TensorProto:
 def _info(name: str, number: Cast) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(number.array.dtype)
     return helper.make_tensor_value_info(name, kind, number.array.shape)
-
-
-def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
-    for inner in graphs_of(graph):
-        for node in inner.node:
-            yield from (*node.input, *node.output)
-        for item in (*inner.initializer, *inner.input, *inner.output):
-            yield item.name
-
-
-def _sweep(model: onnx.ModelProto, before: set[str]) -> None:
-    """Remove nodes and initialisers whose outputs are no longer used."""
-    changed = True
-    while changed:
-        reads = set(names_in(model.graph))
-        swept = [_sweep_graph(graph, reads, before) for graph in graphs_of(model.graph)]
-        changed = any(swept)
-    for graph in graphs_of(model.graph):
-        _tidy(graph, before, set(_all_names(graph)))
-
-
-def _sweep_graph(graph: onnx.GraphProto, reads: set[str], before: set[str]) -> bool:
-    dead = [
-        node
-        for node in graph.node
-        if not reads.intersection(node.output) and before.intersection(node.output)
-    ]
-    idle = [t for t in graph.initializer if t.name not in reads and t.name in before]
-    for node in dead:
-        graph.node.remove(node)
-    for tensor in idle:
-        graph.initializer.remove(tensor)
-    return bool(dead or idle)
-
-
-def _tidy(graph: onnx.GraphProto, before: set[str], known: set[str]) -> None:
-    """Inputs that stood for removed initialisers (before IR 4), and what is said of lost values."""
-    stored = {tensor.name for tensor in graph.initializer}
-    reads = set(names_in(graph))
-    for info in list(graph.input):
-        gone = info.name in before and info.name not in reads and info.name not in stored
-        if gone:
-            graph.input.remove(info)
-    for info in list(graph.value_info):
-        if info.name not in known:
-            graph.value_info.remove(info)

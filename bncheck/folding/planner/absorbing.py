@@ -16,7 +16,8 @@ from bncheck.folding.planner.maps import Stuck, collapsed, each, settled
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Linear, Lookup, Recurrent, Rescaled
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Lookup, Recurrent, Rescaled
 
 #: Axes of a value, counted from either end.
 Axes: TypeAlias = tuple[int, ...]
@@ -92,9 +93,12 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) 
     try:
         small = settled(collapsed(map_, [i for i in range(len(shape)) if i not in axes], ""))
     except Stuck:
+        wide = [n for n in np.broadcast_shapes(map_.scale.shape, map_.shift.shape) if n > 1]
         raise Stuck(
             f"at {op.label} ({op.kind}) its numbers differ along other axes than the {what}",
-            f"with a transpose in between, so that it normalises the {what}, it could be folded",
+            f"with a transpose in between, so that it normalises the {what}, it could be folded"
+            if len(wide) == 1
+            else "",
         ) from None
     sizes = [size for size in (shape[axis] for axis in axes) if isinstance(size, int)]
     if len(sizes) != len(axes):

@@ -26,12 +26,12 @@ from bncheck.folding.planner.sums import (
     shares_of,
 )
 from bncheck.graph.dataflow import Op, Use
+from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
     Bilinear,
     Conv,
     ConvTranspose,
-    Linear,
     Lookup,
     Mul,
     Norm,

@@ -14,7 +14,8 @@ from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.graph.dataflow import Graph
-from bncheck.graph.specs import Add, Conv, Identity, Linear
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Conv, Identity
 
 
 @dataclass(frozen=True)

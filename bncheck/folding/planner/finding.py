@@ -14,7 +14,8 @@ from bncheck.folding.planner.normalisations import (
     elementwise_map,
 )
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Linear, Mul, Norm, Rescaled
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Mul, Norm, Rescaled
 
 _WEIGHT_KINDS = {Family.WEIGHT: "weight_norm", Family.SPECTRAL: "spectral_norm"}
 #: What makes the number that a LayerNorm or RMSNorm divides by.

@@ -20,12 +20,12 @@ from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
+from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
     Bilinear,
     Conv,
     ConvTranspose,
-    Linear,
     Mul,
     Norm,
     Recurrent,

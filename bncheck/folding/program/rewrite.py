@@ -18,8 +18,9 @@ from bncheck.folding.program.parameters import Parameters
 from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
+from bncheck.graph.linear import Linear
 from bncheck.graph.program.recurrent import Recurrence, recurrence
-from bncheck.graph.specs import ConvTranspose, Linear
+from bncheck.graph.specs import ConvTranspose
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.
@@ -92,7 +93,7 @@ class _ProgramRewriter:
             self._as_shuffle(node, op.spec, weight, bias)
             return
         weight_name, bias_name = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
-        if op.kind in _PRODUCTS:
+        if op.kind in _PRODUCTS or (op.kind == "linear" and new.weight.array.ndim == 1):
             old, bias_name = self.nodes[op.inputs[1] or ""], None
             node.args = torch.fx.map_arg(node.args, lambda item: weight if item is old else item)
         else:
@@ -135,9 +136,10 @@ class _ProgramRewriter:
             node.args = (parts, *node.args[1:])
         else:
             node.args = (*node.args[:slot], new, *node.args[slot + 1 :])
-            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor
+            if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor there
+                takes = str(node.target._schema.arguments[slot].type)
                 packet = node.target.overloadpacket
-                node.target = getattr(packet, "Tensor", node.target)
+                node.target = node.target if takes == "Tensor" else packet.Tensor
 
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input."""

@@ -9,7 +9,8 @@ from typing import Any
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.convolutions import conv, each, transposed
-from bncheck.graph.specs import Add, Bilinear, Linear, Lookup, Mul, Pointwise, Rectifier, Spec
+from bncheck.graph.linear import Linear
+from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
 
@@ -44,8 +45,9 @@ def _kernel(call: Call) -> tuple[int, ...]:
 
 def _linear(call: Call) -> Described | None:
     weight = call("weight")
-    inputs = (call("input"), weight, call("bias"))
-    return (Linear.matrix(output_first=True), inputs) if call.rank_of(weight) == 2 else None
+    specs = {1: Linear(((-1, None),)), 2: Linear.matrix(output_first=True)}
+    spec = specs.get(call.rank_of(weight))
+    return None if spec is None else (spec, (call("input"), weight, call("bias")))
 
 
 def _bilinear(call: Call) -> Described:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from bncheck.graph import specs
 from bncheck.graph.convolutions import each
 from bncheck.graph.dataflow import Dim, Shape
+from bncheck.graph.linear import Linear
 from bncheck.graph.listed.call import ReadCall
 
 UNKNOWN: Final = "?"
@@ -59,7 +60,7 @@ def result_shape(call: ReadCall, spec: specs.Spec, inputs: Sequence[Any]) -> Sha
         return None
     if isinstance(spec, _ALIKE):
         return first
-    if isinstance(spec, (specs.Conv, specs.ConvTranspose, specs.Linear)):
+    if isinstance(spec, (specs.Conv, specs.ConvTranspose, Linear)):
         return _mapped(spec, first, shapes[1])
     if isinstance(spec, specs.Concat):
         return None if spec.stacks else _joined(spec.axis, shapes)
@@ -88,11 +89,11 @@ def _common(sizes: Sequence[Dim]) -> Dim:
 
 
 def _mapped(
-    spec: specs.Conv | specs.ConvTranspose | specs.Linear, shape: Shape, weight: Shape | None
+    spec: specs.Conv | specs.ConvTranspose | Linear, shape: Shape, weight: Shape | None
 ) -> Shape | None:
     if weight is None:
         return None
-    if isinstance(spec, specs.Linear):
+    if isinstance(spec, Linear):
         return _multiplied(spec, shape, weight)
     size = weight[0]
     if isinstance(spec, specs.ConvTranspose):
@@ -100,7 +101,7 @@ def _mapped(
     return (shape[0], size, *(UNKNOWN for _ in weight[2:]))
 
 
-def _multiplied(spec: specs.Linear, shape: Shape, weight: Shape) -> Shape | None:
+def _multiplied(spec: Linear, shape: Shape, weight: Shape) -> Shape | None:
     """The axes of x that are not the weight's, in their order, around those of the weight."""
     own = {axis % len(shape) for axis in spec.inputs}
     rest = [size for axis, size in enumerate(shape) if axis not in own]

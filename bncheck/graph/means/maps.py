@@ -8,6 +8,7 @@ import numpy as np
 
 from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats
+from bncheck.graph.linear import Linear
 from bncheck.graph.means.spread import Spread, Step, UnknownError, along, gaussian
 from bncheck.layers.means import summed_kernel
 
@@ -76,7 +77,7 @@ def transposed_convolution(step: Step) -> Spread:
 def linear(step: Step) -> Spread:
     """alpha * x @ weight + beta * bias along the last axis."""
     spec = step.op.spec
-    assert isinstance(spec, specs.Linear)
+    assert isinstance(spec, Linear)
     weight = step.weight(1)
     if weight.ndim != len(spec.sides) or spec.axis != -1:
         raise UnknownError

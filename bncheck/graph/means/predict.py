@@ -15,6 +15,7 @@ from typing import Final
 
 from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats, Graph, Op
+from bncheck.graph.linear import Linear
 from bncheck.graph.means import functions, maps, moves
 from bncheck.graph.means.spread import Spread, Step, UnknownError, along
 
@@ -122,7 +123,7 @@ _PASSING: Final[Mapping[type, Callable[[Step], Spread | list[Spread]]]] = {
     specs.Norm: maps.norm,
     specs.Conv: maps.convolution,
     specs.ConvTranspose: maps.transposed_convolution,
-    specs.Linear: maps.linear,
+    Linear: maps.linear,
     specs.Add: functions.added_up,
     specs.Mul: functions.multiplied_up,
     specs.Rectifier: functions.rectified,

@@ -6,12 +6,12 @@ import numpy as np
 
 from bncheck.graph import products
 from bncheck.graph.convolutions import conv, transposed
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import (
     ALONE,
     Add,
-    Linear,
     Mul,
     Norm,
     Pointwise,

@@ -13,13 +13,14 @@ import onnx
 from onnx import helper
 
 from bncheck.graph.dataflow import Graph, Op, Value
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.light import with_shapes
 from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
 from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Linear, Norm, Recurrent, Rescaled, Spec
+from bncheck.graph.specs import Conv, ConvTranspose, Norm, Recurrent, Rescaled, Spec
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
 

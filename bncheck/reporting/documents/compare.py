@@ -30,4 +30,5 @@ def document(report: CompareReport, _path: str = "") -> Document:
         (levels_table(report.proof), *steps_table(report.proof)),
         (*on_the_way(report.proof), *errors(report.proof)),
         path=report.second,
+        silenced=report.silenced,
     )

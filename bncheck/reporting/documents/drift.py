@@ -40,6 +40,7 @@ def document(report: DriftReport, _path: str = "") -> Document:
         tuple(figures(movement)) if movement.layers else (),
         notes=report.notes,
         path=str(movement.snapshots[-1].path),
+        silenced=report.silenced,
     )
 
 

@@ -9,7 +9,7 @@ from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.folding.result import FoldReport
 from bncheck.reporting.document import Detail, Document, Fact, Table
-from bncheck.reporting.documents.fold import counted, decisions_table
+from bncheck.reporting.documents.fold import counted, decisions_table, moves
 from bncheck.reporting.documents.parity import (
     errors,
     levels_table,
@@ -17,6 +17,7 @@ from bncheck.reporting.documents.parity import (
     sentence,
     steps_table,
 )
+from bncheck.reporting.figures import Figure
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sides import Port
 
@@ -34,8 +35,9 @@ def document(report: ExportReport, path: str) -> Document:
         tuple(map(Fact, _facts(report))),
         report.findings,
         tuple(_tables(report)),
-        () if report.proof is None else (*on_the_way(report.proof), *errors(report.proof)),
+        tuple(_figures(report)),
         notes=report.notes,
+        silenced=report.silenced,
     )
 
 
@@ -72,6 +74,14 @@ def _folded(fold: FoldReport) -> str:
 
 def _ports(ports: Sequence[Port]) -> str:
     return ", ".join(f"{p.name} {p.dtype} [{', '.join(map(str, p.shape))}]" for p in ports)
+
+
+def _figures(report: ExportReport) -> Iterator[Figure]:
+    if report.proof is not None:
+        yield from on_the_way(report.proof)
+        yield from errors(report.proof)
+    if report.fold is not None:
+        yield from moves(report.fold)
 
 
 def _tables(report: ExportReport) -> Iterator[Table]:

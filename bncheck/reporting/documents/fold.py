@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
 from bncheck.core.findings import Severity
@@ -11,6 +12,7 @@ from bncheck.core.words import count
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.reporting.document import Detail, Document, Fact, Group, Table
+from bncheck.reporting.figures import Move, Moves
 from bncheck.reporting.visible import layer_name, visible
 
 _NAMED: Final = 3  # norms named before "and N more"
@@ -31,7 +33,8 @@ def document(
     return Document(
         "fold", path, word, standing,
         tuple(_facts(report, dry_run, bool(says_where))), report.findings,
-        (table,) if table.rows else (), told=tuple(kept),
+        (table,) if table.rows else (), tuple(moves(report)), told=tuple(kept),
+        silenced=report.silenced,
     )  # fmt: skip
 
 
@@ -162,6 +165,32 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
         "BN403" if first.overflow else "BN402",
         brief=lines if every else (brief,),
     )
+
+
+def moves(report: FoldReport) -> Iterator[Moves]:
+    """Where each went; nothing where there is none."""
+    if not report.batchnorms:
+        return
+    noun = _noun(report.batchnorms)
+    yield Moves(
+        f"Where each {noun} went",
+        "An arrow leads to the call whose weights took it in, in the order of the model. What it "
+        "passed on the way computes the same as before.",
+        tuple(_moved(list(same)) for _, same in groupby(report.batchnorms, key=_destination_of)),
+    )
+
+
+def _destination_of(decision: Decision) -> tuple[object, ...]:
+    """Those with the same one, one behind the other, are one move."""
+    if decision.status is Status.KEPT or not decision.into:
+        return (decision.name, decision.reason)
+    return (decision.into, decision.through)
+
+
+def _moved(same: Sequence[Decision]) -> Move:
+    first, names = same[0], tuple(decision.name for decision in same)
+    stays = first.reason if first.status is Status.KEPT else ""
+    return Move(names, first.into, first.through, stays)
 
 
 def decisions_table(report: FoldReport, detail: Detail) -> Table:

@@ -104,6 +104,7 @@ def document(report: InspectReport, _path: str = "") -> Document:
     return Document(
         "inspect", report.subject, report.word, standing, tuple(facts),
         report.findings, tuple(tables), figures, details, next_steps=_commands(report),
+        silenced=report.silenced,
     )  # fmt: skip
 
 

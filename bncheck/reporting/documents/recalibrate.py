@@ -34,6 +34,7 @@ def document(report: RecalibrationReport, path: str) -> Document:
         "recalibrate", path, "recalibrated" if done else "left alone",
         None if done else Severity.ERROR, tuple(map(Fact, facts)), report.findings,
         (_table(report),),
+        silenced=report.silenced,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ def document(report: WatchReport, _path: str = "") -> Document:
         report.findings,
         (_table(report),) if report.layers else (),
         figures,
+        silenced=report.silenced,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.deviation import deviation
@@ -13,12 +15,17 @@ from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import share
 from bncheck.rules.rule import Rule, rule
 
+if TYPE_CHECKING:
+    from bncheck.measuring.moments import Moments
+
 #: With the right code no layer is off by more.
 _FITS: Final = 0.12
 #: Exchanges this close fit as well: the first, more usual one is named.
 _EQUAL: Final = 0.01
 #: Behind the first layer that is off, at least this share is.
 _BEHIND: Final = 0.5
+#: A W2 of one batch is as much as so many times its noise above that of all.
+_BY_CHANCE: Final = 2.0
 
 
 @rule("BN214", "other-model-code", Severity.ERROR, Severity.WARNING)
@@ -39,7 +46,7 @@ def other_code(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> 
     if not _agrees_up_to_a_place(network):
         return
     reruns = network.measurement.reruns
-    replays = () if reruns is None else reruns.other_code()
+    replays = () if reruns is None else reruns.other_code(partial(_refutes, network))
     tried = [(_largest(network, replay), replay) for replay in replays]
     if not tried:
         return
@@ -68,6 +75,15 @@ def _agrees_up_to_a_place(network: MeasuredNetwork) -> bool:
     if not places or places[0] == 0:
         return False
     return len(places) >= _BEHIND * (len(names) - places[0])
+
+
+def _refutes(network: MeasuredNetwork, name: str, moments: Moments) -> bool:
+    """Whether a layer is off by more than chance makes of a batch."""
+    measured = network.measurement.by_name().get(name)
+    if measured is None or measured.layer.statistics is None:
+        return False
+    held = deviation(measured.layer, moments)
+    return held.w2 > _FITS + _BY_CHANCE * math.sqrt(held.reference_noise)
 
 
 def _largest(network: MeasuredNetwork, replay: Replay) -> float:

@@ -107,17 +107,22 @@ def _entropy(shares: dict[int, float]) -> float:
 def simplex_least_squares(matrix: Floats, target: Floats, steps: int = 2000) -> Floats:
     """The weights, at least 0 and of sum 1, for which matrix @ weights is nearest to the target.
 
-    Projected gradient descent (Duchi et al. 2008 for the projection); (C, K) and (C,) give (K,).
+    Projected gradient descent (Duchi et al. 2008 for the projection) with Nesterov's momentum,
+    begun anew where it points uphill (O'Donoghue and Candes 2015); (C, K) and (C,) give (K,).
     """
     number = matrix.shape[1]
-    weights = np.full(number, 1 / number)
+    weights = ahead = np.full(number, 1 / number)
     gram, pull = matrix.T @ matrix, matrix.T @ target
-    step = 1 / max(float(np.linalg.norm(gram, 2)), _TINY)
+    step, pace = 1 / max(float(np.linalg.norm(gram, 2)), _TINY), 1.0
     for _ in range(steps):
-        moved = _on_simplex(weights - step * (gram @ weights - pull))
-        if float(np.abs(moved - weights).max()) < 1e-9:
+        moved = _on_simplex(ahead - step * (gram @ ahead - pull))
+        change = moved - weights
+        if float(np.abs(change).max()) < 1e-9 and float(np.abs(moved - ahead).max()) < 1e-9:
             break
-        weights = moved
+        uphill = float((ahead - moved) @ change) > 0
+        faster = 1.0 if uphill else (1 + np.sqrt(1 + 4 * pace**2)) / 2
+        ahead = moved if uphill else moved + change * (pace - 1) / faster
+        weights, pace = moved, faster
     return weights
 
 

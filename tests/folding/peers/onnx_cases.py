@@ -69,10 +69,11 @@ CASES |= {
     ),
     "weights are inputs": Case(
         f"c = Conv(x, w, b) y = {_BN}", weights={}, inputs={"w": (4, 3, 3, 3), "b": (4,)}, kept=1,
-        reason="input",
+        reason="the weight of c (Conv) is an input",
     ),
     "a weight is an input": Case(
-        f"c = Conv(x, w) y = {_BN}", weights={}, inputs={"w": (4, 3, 3, 3)}, kept=1, reason="input"
+        f"c = Conv(x, w) y = {_BN}", weights={}, inputs={"w": (4, 3, 3, 3)}, kept=1,
+        reason="the weight of c (Conv) is an input",
     ),
     "two pairs behind one pool": Case(
         "p = MaxPool <kernel_shape=[3, 3]> (x) c = Conv(p, w) d = Conv(p, v)"
@@ -360,7 +361,8 @@ CASES |= {
     "LSTM whose weight is an input": Case(
         "c = Identity(x) n = BatchNormalization (c, gamma, beta, mean, var)"
         " t = Transpose <perm=[2, 0, 1]> (n) y = LSTM <hidden_size=3> (t, w, r)",
-        ("N", 4, 5), {"r": (1, 12, 3)}, inputs={"w": (1, 12, 4)}, kept=1, reason="input",
+        ("N", 4, 5), {"r": (1, 12, 3)}, inputs={"w": (1, 12, 4)}, kept=1,
+        reason="is an input of the model",
     ),
     "LSTM with lengths and a state": Case(
         "c = Identity(x) n = BatchNormalization (c, gamma, beta, mean, var)"
@@ -388,6 +390,16 @@ for _opset, _kind in itertools.product((1, 6), ("Add", "Mul", "Sub", "Div")):
 CASES["mul and add with axis and broadcast: a norm of its own"] = Case(
     "d = Conv(x, w) m = Mul <axis=1, broadcast=1> (d, s) y = Add <axis=1, broadcast=1> (m, t)",
     weights=_W | {"s": (4,), "t": (4,)}, opset=6,
+)  # fmt: skip
+CASES["concat with a constant, opset 6"] = Case(
+    "d = Conv(x, w) c = Concat <axis=1> (d, s)"
+    " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+    weights={"w": (2, 3, 3, 3), "s": (2, 2, 4, 4)}, opset=6,
+)  # fmt: skip
+CASES["a sum of one shape, then a padded conv, opset 6"] = Case(
+    "n = BatchNormalization <is_test=1> (x, gamma, beta, mean, var) r = Add(n, s)"
+    " y = Conv <pads=[1, 1, 1, 1]> (r, w)", (1, 3, 4, 4),
+    weights={"w": (2, 3, 3, 3), "s": (1, 3, 4, 4)}, channels=3, opset=6, positive=True,
 )  # fmt: skip
 CASES["add with an axis in the middle of the shape"] = Case(
     "d = Conv(x, w) c = Add <axis=1, broadcast=1> (d, s)"

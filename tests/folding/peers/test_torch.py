@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from bncheck.folding.planner.plan import Status
-from tests.folding.peers import exact_cases, torch_cases
+from tests.folding.peers import exact_cases, shared_cases, torch_cases
 from tests.folding.peers.running import check
 
 torch.set_num_threads(1)
-CASES = torch_cases.CASES | exact_cases.CASES
+CASES = torch_cases.CASES | exact_cases.CASES | shared_cases.CASES
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -28,8 +28,7 @@ def test_case(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "inductor several users", "fx conv with two norms", "aimet large", "aimet looped",
-        "bmm of an expanded weight", "einsum for each head", "lstm cell", "gemma",
+        "inductor several users", "fx conv with two norms", "bmm of an expanded weight",
     ],
 )  # fmt: skip
 def test_the_same_in_core_operators(name: str) -> None:

@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.operators import OPERATORS
 from bncheck.graph.onnx.read import read_model
-from bncheck.graph.specs import Average, Gather, Linear, Opaque, Pad, Spec
+from bncheck.graph.specs import Average, Gather, Opaque, Pad, Spec
 
 _KNOWN = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
 
