@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import sys
 import time
 from pathlib import Path
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from bncheck.recording.watching import Watch, WatchReport
     from bncheck.reporting.formats import Said
 
+
+#: A page that nobody writes any more (a watch that was killed) is looked at for so long.
+_STALE: Final = 3600.0
 
 TOLD: Final = Told(
     (
@@ -71,11 +76,19 @@ def watch(
     return tally.finish(report.findings)
 
 
-def _said(report: WatchReport) -> Said:
+def _said(report: WatchReport, interval: float | None = None) -> Said:
+    """What a report says; with an interval a page that is looked at again and again."""
+    from bncheck.reporting.document import Pages, Refresh
     from bncheck.reporting.documents.watch import document
-    from bncheck.reporting.formats import said
+    from bncheck.reporting.formats import Said
 
-    return said(report.to_dict, lambda: document(report))
+    def pages() -> Pages:
+        refresh = None
+        if interval is not None:
+            refresh = Refresh(max(1, math.ceil(interval)), int(time.time() + _STALE))
+        return Pages((document(report),), refresh=refresh)
+
+    return Said(report.to_dict, pages)
 
 
 def _follow(watched: Watch, tally: Tally, delivery: Delivery, interval: float) -> None:
@@ -84,20 +97,26 @@ def _follow(watched: Watch, tally: Tally, delivery: Delivery, interval: float) -
     from rich.text import Text
 
     terminal = console.result_console(delivery.no_color)
-    seen, shown = None, Text("waiting for the first snapshot")
-    with Live(shown, console=terminal, auto_refresh=False, vertical_overflow="crop") as screen:
-        while True:
-            now = watched.changed()
-            if now != seen:
-                try:
-                    report = tally.count(watched.look())
-                    delivery.write(_said(report), tally)
-                    shown = Text.from_ansi(_drawn(report, terminal.width, delivery))
-                except BncheckError as error:  # it is being written, or not there yet
-                    shown = Text(str(error))
-                seen = now
-            screen.update(shown, refresh=True)
-            time.sleep(interval)
+    report: WatchReport | None = None
+    seen, written, shown = None, 0.0, Text("waiting for the first snapshot")
+    try:
+        with Live(shown, console=terminal, auto_refresh=False, vertical_overflow="crop") as screen:
+            while True:
+                now = watched.changed(), terminal.width
+                if now != seen or time.monotonic() - written > _STALE / 2:
+                    try:
+                        report = tally.count(watched.look())
+                        shown = Text.from_ansi(_drawn(report, terminal.width, delivery))
+                        delivery.write(_said(report, interval), tally)
+                    except BncheckError as error:  # it is being written, or not there yet
+                        shown = Text(str(error))
+                    seen, written = now, time.monotonic()
+                screen.update(shown, refresh=True)
+                time.sleep(interval)
+    finally:  # nothing keeps the page fresh from here on
+        if report is not None:
+            with contextlib.suppress(BncheckError):
+                delivery.write(_said(report), tally)
 
 
 def _drawn(report: WatchReport, width: int, delivery: Delivery) -> str:

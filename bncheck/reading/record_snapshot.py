@@ -94,6 +94,8 @@ def _seen(told: dict[str, Any]) -> Seen:
         as_number(told.get("apart")),
         rank=whole(told.get("rank")),
         training=training if isinstance(training, bool) else None,
+        common=as_number(told.get("common")),
+        noise=as_number(told.get("noise")),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bncheck.measuring.collector import portions
-from bncheck.measuring.moments import of_images
+from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import channels_second
 
 if TYPE_CHECKING:
@@ -106,7 +106,12 @@ class BatchMeter:
 
     def peek(self) -> dict[str, Batch]:
         """What was measured so far; it stays."""
-        return {name: _batch(calls) for name, calls in self._calls.items()}
+        moments = _moments([call for calls in self._calls.values() for call in calls])
+        found, place = {}, 0
+        for name, calls in self._calls.items():
+            found[name] = _batch([moments[place + number] for number in range(len(calls))], calls)
+            place += len(calls)
+        return found
 
     def take(self) -> dict[str, Batch]:
         """What was measured since the last time, by layer."""
@@ -197,8 +202,7 @@ def _single(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def _batch(calls: Sequence[_Call]) -> Batch:
-    each = [of_images(_numbers(c.m), _numbers(c.q), c.values, _numbers(c.pivot)) for c in calls]
+def _batch(each: Sequence[Moments], calls: Sequence[_Call]) -> Batch:
     with np.errstate(invalid="ignore", over="ignore"):
         return Batch(
             _average([one.mean for one in each]),
@@ -216,9 +220,54 @@ def _average(arrays: Sequence[Floats]) -> Floats:
     return average
 
 
-def _numbers(tensor: Tensor) -> Floats:
-    numbers: Floats = tensor.double().cpu().numpy()
-    return numbers
+def _moments(calls: Sequence[_Call]) -> dict[int, Moments]:
+    """`measuring.moments.of_images` of every call, by its place, all of as many images at once.
+
+    Where the images are, be it on an accelerator. Deviations from the mean may be in single
+    precision: about the pivot no mean is much larger than they are.
+    """
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for place, call in enumerate(calls):
+        alike.setdefault((call.m.device, call.m.dtype, call.m.shape[0]), []).append(place)
+    found = {}
+    for places in alike.values():
+        rows = _sums([calls[place] for place in places])
+        start = 0
+        for place in places:
+            call = calls[place]
+            width, images = call.m.shape[1], float(call.m.shape[0])
+            vectors = rows[:, start : start + width].copy()
+            vectors[3:] *= call.values
+            weight = images * call.values
+            found[place] = Moments(images, weight, weight * call.values, *vectors)
+            start += width
+    return found
+
+
+def _sums(calls: Sequence[_Call]) -> Floats:
+    """Pivot, means of m and q, and sums of products of their deviations: (6, channels of all)."""
+    import torch
+
+    with torch.no_grad():
+        m, q, pivot = (
+            torch.cat(parts, dim=-1)
+            for parts in zip(*((call.m, call.q, call.pivot) for call in calls), strict=True)
+        )
+        if m.device.type == "mps":  # which has no double precision
+            m, q, pivot = m.cpu(), q.cpu(), pivot.cpu()
+        (mean_m, dm), (mean_q, dq) = _centred(m), _centred(q)
+        products = [(one * other).sum(dim=0) for one, other in ((dm, dm), (dq, dq), (dm, dq))]
+        vectors = [x.double() for x in (pivot, *products)]
+        sums: Floats = torch.stack([vectors[0], mean_m, mean_q, *vectors[1:]]).cpu().numpy()
+    return sums
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the rows in double precision, and the rows about it in their own."""
+    mean = x.mean(dim=0)
+    off = (x - mean).mean(dim=0).double()  # what rounding has left
+    exact = mean.double() + off
+    return exact, x - exact.to(x.dtype)
 
 
 def from_update(

@@ -76,15 +76,16 @@ class Observed:
     meter: BatchMeter
     live: Live = field(default_factory=Live)
     before: dict[str, Before] = field(default_factory=dict)
+    now: dict[str, Before] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
         self.sentinel = Sentinel(self.watched)
 
-    def arm(self) -> None:
-        """Measure the step that comes."""
-        self.before = self._statistics()
+    def arm(self, recorded: bool) -> None:
+        """Measure the step that comes; `recorded` if nothing has happened since `observe`."""
+        self.before = self.now if recorded and self.now else self._statistics()
         self.meter.attach()
 
     def disarm(self) -> None:
@@ -125,7 +126,7 @@ class Observed:
         state = replace(state, weights=weights_digest(self.watched.model), seen=told)
         snapshot = self._snapshot(layers, state, path)
         tensors = {**arrays, **self._outputs(batches)}
-        self.before = {}
+        self.before, self.now = {}, {norm.name: _held(norm, arrays) for norm in self.watched.norms}
         return Observation(snapshot, layers, tensors, batches, self._modules(batches))
 
     def _everywhere(
@@ -145,19 +146,8 @@ class Observed:
         return Snapshot(path, label, state.step, state.epoch, states, training=state)
 
     def _statistics(self) -> dict[str, Before]:
-        tensors = {}
-        for norm in self.watched.norms:
-            tensors[f"{norm.name}\0mean"] = norm.mean
-            tensors[f"{norm.name}\0var"] = norm.var
-        arrays = copied(tensors)
-        return {
-            norm.name: Before(
-                arrays[f"{norm.name}\0mean"].astype(np.float64),
-                arrays[f"{norm.name}\0var"].astype(np.float64),
-                _counter(norm),
-            )
-            for norm in self.watched.norms
-        }
+        arrays = copied(self.watched.tensors(affine=False))
+        return {norm.name: _held(norm, arrays) for norm in self.watched.norms}
 
     def _batches(self) -> dict[str, Batch]:
         """By the hooks; where there were none, by what the layer made of its statistics.
@@ -221,9 +211,13 @@ def _is_finite(layer: NormLayer) -> bool:
     return all(a is None or bool(np.isfinite(a.astype(np.float64)).all()) for a in held)
 
 
-def _counter(norm: TrackingNorm) -> float | None:
-    counter = getattr(norm.module, "num_batches_tracked", None)
-    return None if counter is None else float(counter)
+def _held(norm: TrackingNorm, arrays: Mapping[str, Array]) -> Before:
+    dot = f"{norm.name}." if norm.name else ""
+    mean, var = (
+        arrays[dot + own].reshape(-1).astype(np.float64) for own in (norm.mean_name, norm.var_name)
+    )
+    counter = arrays.get(f"{dot}num_batches_tracked")
+    return Before(mean, var, None if counter is None else float(counter.reshape(-1)[0]))
 
 
 def _updated(norm: TrackingNorm, before: Before | None, after: Before) -> Batch | None:

@@ -36,14 +36,22 @@ def seen(batch: Batch, mean: Floats, var: Floats, eps: float, momentum: float | 
         unit = float(np.mean(batch.noise(scale)))
         kappa = averaging_noise(momentum, None)
         noise = unit * (kappa * batch.calls + 1) / max(batch.images, 1.0)
-        w2 = float(np.mean(d**2 + (np.sqrt(ratio) - 1) ** 2)) - noise
+        squares = d**2 + (np.sqrt(ratio) - 1) ** 2
+        w2 = float(np.mean(squares)) - noise
+        common = float(np.mean(np.minimum(squares, 1.0))) - noise
     return Seen(
-        _finite(math.sqrt(max(0.0, w2)) if math.isfinite(w2) else w2),
+        _root(w2),
         _finite(float(np.mean(d))),
         _finite(float(np.mean(np.log(ratio)))),
         batch.images,
         _finite(batch.largest),
+        common=_root(common),
+        noise=_finite(noise),
     )
+
+
+def _root(square: float) -> float | None:
+    return _finite(math.sqrt(max(0.0, square)) if math.isfinite(square) else square)
 
 
 def _finite(value: float) -> float | None:

@@ -81,6 +81,8 @@ class Session:
             for name, model in models.items()
         }
         self._folder = None if _is_helper() else RecordFolder.open(path, plan.keep)
+        if any(observed.watched.sharded for observed in self._observed.values()):
+            self._problems.append("weight and bias of layers that are sharded (FSDP)")
         self._armed, self._began, self._last = False, False, -1
         self.logs = False
         self._arm()
@@ -113,10 +115,11 @@ class Session:
         rate = lr if lr is not None else _rate(self._optimizer)
         self._clock.tick(number, epoch, loss, rate)
         self._look()
-        if self._armed or self._crossed(before):
+        recorded = self._armed or self._crossed(before)
+        if recorded:
             self._record()
         if self._due(number + max(1, number - before), begins):
-            self._arm()
+            self._arm(recorded)
 
     def close(self) -> None:
         """Record the last step, if it is not."""
@@ -155,10 +158,10 @@ class Session:
         every = self._plan.every
         return not self._plan.every_epoch and self._clock.step // every > before // every
 
-    def _arm(self) -> None:
+    def _arm(self, recorded: bool = False) -> None:
         self._armed = True
         for observed in self._observed.values():
-            observed.arm()
+            observed.arm(recorded)
 
     def _begin(self, step: int | None) -> None:
         """At the first step: does the training go on from what the record holds?"""

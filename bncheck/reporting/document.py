@@ -141,10 +141,19 @@ class Chapter:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """How often a page is to look at itself again, and until when, in seconds since 1970."""
+
+    seconds: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pages:
     """All that one command says. `last` sums up several; a gate's documents are in `chapters`.
 
-    `docs` is the address below which every rule has its page.
+    `docs` is the address below which every rule has its page. `refresh` is for a page that is
+    written again and again.
     """
 
     documents: tuple[Document, ...]
@@ -152,6 +161,7 @@ class Pages:
     last: str = ""
     chapters: tuple[Chapter, ...] = ()
     docs: str = DOCS
+    refresh: Refresh | None = None
 
     def page_of(self, code: str) -> str:
         """The address of a rule's page."""

@@ -56,6 +56,8 @@ def render(pages: Pages) -> str:
         plotly=plotly,
         style=_part("style.css"),
         script=_part("script.js"),
+        refresh=pages.refresh,
+        refresh_script=_part("refresh.js") if pages.refresh else "",
         version=__version__,
     )
     return page

@@ -74,13 +74,15 @@ class Distance:
 
     `mean_shift` is the mean of d, `log_variance_ratio` that of ln(var / var_ref): both signed,
     positive where the later distribution lies higher or is wider. `channels` is W2 by channel,
-    noise included.
+    noise included; `common` is W2 where no channel counts for more than 1: a few channels that
+    hardly ever vary do not make it.
     """
 
     w2: Floats
     mean_shift: Floats
     log_variance_ratio: Floats
     channels: Floats
+    common: Floats
 
 
 def distance(reference: Statistics, found: Statistics) -> Distance:
@@ -94,6 +96,9 @@ def distance(reference: Statistics, found: Statistics) -> Distance:
         mean_shift=np.mean(d, axis=-1),
         log_variance_ratio=2 * np.mean(np.log(r), axis=-1),
         channels=channels,
+        common=np.sqrt(
+            np.maximum(0.0, np.mean(np.minimum(channels, 1.0) ** 2, axis=-1) - reference.noise)
+        ),
     )
 
 

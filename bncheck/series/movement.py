@@ -53,6 +53,7 @@ class Grid:
     w2: Floats
     mean_shift: Floats
     log_variance_ratio: Floats
+    common: Floats
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,18 @@ class Movement:
     @cached_property
     def to_previous(self) -> Floats:
         """W2 to the snapshot before; NaN in the first column."""
+        return self._steps.w2
+
+    @property
+    def common_to_previous(self) -> Floats:
+        """The same where no channel counts for more than 1: what most of them do."""
+        return self._steps.common
+
+    @cached_property
+    def _steps(self) -> Grid:
         if self.series.long is not None:
-            return self._tracked(PREVIOUS).w2
-        return self._compared(Statistics.shifted).w2
+            return self._tracked(PREVIOUS)
+        return self._compared(Statistics.shifted)
 
     @cached_property
     def dead(self) -> NDArray[np.int64]:
@@ -198,13 +208,14 @@ class Movement:
     def _compared(self, reference: Callable[[Statistics], Statistics | None]) -> Grid:
         """Every layer against what `reference` makes of it; None stands for what is `held`."""
         shape = (len(self.layers), len(self.snapshots))
-        w2, shift, log_ratio = (np.full(shape, np.nan) for _ in range(3))
+        w2, shift, log_ratio, common = (np.full(shape, np.nan) for _ in range(4))
         for row, name in enumerate(self.layers):
             base = reference(self.history[name]) or self.held.get(name)
             if base is not None:
                 d = distance(base, self.history[name])
                 w2[row], shift[row], log_ratio[row] = d.w2, d.mean_shift, d.log_variance_ratio
-        return Grid(w2, shift, log_ratio)
+                common[row] = d.common
+        return Grid(w2, shift, log_ratio, common)
 
 
 def history_of(series: Series) -> dict[str, Statistics]:

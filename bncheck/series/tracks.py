@@ -60,22 +60,22 @@ class Tracks:
         self._held[PREVIOUS] = now if before is None else before
         for name, base in self._held.items():
             nothing = name == PREVIOUS and before is None
-            row = np.full((3, len(self.widths)), np.nan) if nothing else self._compared(base, now)
+            row = np.full((4, len(self.widths)), np.nan) if nothing else self._compared(base, now)
             self._rows.setdefault(name, []).append(row)
         self._held[PREVIOUS] = now
 
-    def compared_with(self, name: str) -> tuple[Floats, Floats, Floats]:
-        """W2, mean shift and log variance ratio, each (layers, snapshots)."""
-        w2, shift, log_ratio = np.stack(self._rows[name], axis=-1)
-        return w2, shift, log_ratio
+    def compared_with(self, name: str) -> Floats:
+        """W2, mean shift, log variance ratio and common W2: (4, layers, snapshots)."""
+        return np.stack(self._rows[name], axis=-1)
 
     def _compared(self, base: _Flat, found: _Flat) -> Floats:
         with np.errstate(all="ignore"):
             d = (found.mean - base.mean) / base.sigma
             r = found.sigma / base.sigma - 1
-            parts = (d * d + r * r, d, found.log_sigma - base.log_sigma)
-            w2, shift, log_ratio = (self._means(part) for part in parts)
-            return np.stack([np.sqrt(w2), shift, 2 * log_ratio])
+            squares = d * d + r * r
+            parts = (squares, d, found.log_sigma - base.log_sigma, np.minimum(squares, 1.0))
+            w2, shift, log_ratio, common = (self._means(part) for part in parts)
+            return np.stack([np.sqrt(w2), shift, 2 * log_ratio, np.sqrt(common)])
 
     def _means(self, values: Floats) -> Floats:
         means: Floats = np.add.reduceat(values, self._starts) / self._numbers

@@ -29,7 +29,7 @@ _DEAD: Final = ("Z", "X")
 def prefix(stem: str) -> str:
     """What the name of a temporary file of this process begins with."""
     pid = os.getpid()
-    return f".{stem[:40]}.bncheck-{_host()}-{pid}-{_started(pid) or 0}."
+    return f".{stem[:40]}.bncheck-{_host()}-{pid}-{_own_start(pid)}."
 
 
 def sweep(folder: Path) -> None:
@@ -74,6 +74,12 @@ def _started(pid: int) -> str | None:
         return "" if fields[_STATE] in _DEAD else fields[_START]
     except (OSError, IndexError):
         return None
+
+
+@functools.cache
+def _own_start(pid: int) -> str:
+    """Of this process, which a fork changes: hence its number."""
+    return _started(pid) or "0"
 
 
 @functools.cache

@@ -103,7 +103,7 @@ def test_on_a_terminal_it_follows_the_record_until_an_interrupt(tmp_path: Path) 
 
     threading.Thread(target=read, daemon=True).start()
     words = [sys.executable, "-m", "bncheck", "watch", "run", "--interval", "0.2",
-             "--report", "json:now.json"]  # fmt: skip
+             "--report", "json:now.json", "-o", "page.html"]  # fmt: skip
     environment = {**os.environ, "TERM": "xterm-256color"}
     process = subprocess.Popen(
         words, cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
@@ -113,6 +113,8 @@ def test_on_a_terminal_it_follows_the_record_until_an_interrupt(tmp_path: Path) 
         wait_for(lambda: b"step 880" not in shown and b"11 snapshots" in shown)
         index.write_text("".join(lines))
         wait_for(lambda: b"step 880" in shown and b"12 snapshots" in shown)
+        page = tmp_path / "page.html"
+        wait_for(lambda: 'data-seconds="1"' in page.read_text())
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     finally:
@@ -121,6 +123,7 @@ def test_on_a_terminal_it_follows_the_record_until_an_interrupt(tmp_path: Path) 
     assert b"Traceback" not in shown
     assert shown.count(b"\x1b[?25h") == 1  # the cursor is shown again
     assert json.loads((tmp_path / "now.json").read_text())["step"] == 880
+    assert "data-seconds" not in page.read_text()  # nobody keeps it fresh any more
 
 
 def wait_for(true: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ from bncheck.core.findings import Severity
 from bncheck.drifting.command import DriftOptions, drift
 from bncheck.drifting.report import DriftReport
 from bncheck.inspecting.command import inspect
+from bncheck.reporting.document import Document, Pages, Refresh, Table
 from bncheck.reporting.documents import drift as drift_document
 from bncheck.reporting.documents import inspect as inspect_document
 from bncheck.reporting.formats import Format, Said, render, said
+from bncheck.reporting.html import render as html_of
 from bncheck.rules.registry import find_rule
 from tests.chromium import CHROMIUM, Page, browser
 from tests.drifting.planted import SNAPSHOTS
@@ -226,4 +229,27 @@ def test_a_hostile_name_runs_nothing(tmp_path: Path, chromium: Page) -> None:
     shown = hovered(chromium, 0, 0)
     assert "alert(1)" in shown  # as text
     assert chromium.evaluate("document.querySelectorAll('img').length") == 0
+    assert chromium.problems == []
+
+
+@needs_chromium
+def test_a_page_that_watch_writes_looks_at_itself_again(tmp_path: Path, chromium: Page) -> None:
+    """From a file, and what was scrolled to and opened stays; a page left behind stops."""
+
+    def write(word: str, until: float) -> None:
+        tall = Table("Layers", ("layer",), tuple((f"{word} {row}",) for row in range(300)))
+        document = Document("watch", "run", word, None, tables=(tall,))
+        refresh = Refresh(1, int(until))
+        (tmp_path / "page.html").write_text(html_of(Pages((document,), refresh=refresh)))
+
+    write("early", time.time() + 60)
+    chromium.look(800, 600)
+    chromium.open(tmp_path / "page.html")
+    chromium.evaluate("document.querySelector('details').open = true; window.scrollTo(0, 700)")
+    write("later", time.time() - 60)
+    chromium.wait("document.body.innerText.includes('later')")
+    chromium.wait("window.scrollY === 700 && document.querySelector('details').open")
+    write("newest", time.time() + 60)
+    time.sleep(1.5)
+    assert "newest" not in chromium.evaluate("document.body.innerText")
     assert chromium.problems == []

@@ -93,9 +93,12 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) 
     try:
         small = settled(collapsed(map_, [i for i in range(len(shape)) if i not in axes], ""))
     except Stuck:
+        wide = [n for n in np.broadcast_shapes(map_.scale.shape, map_.shift.shape) if n > 1]
         raise Stuck(
             f"at {op.label} ({op.kind}) its numbers differ along other axes than the {what}",
-            f"with a transpose in between, so that it normalises the {what}, it could be folded",
+            f"with a transpose in between, so that it normalises the {what}, it could be folded"
+            if len(wide) == 1
+            else "",
         ) from None
     sizes = [size for size in (shape[axis] for axis in axes) if isinstance(size, int)]
     if len(sizes) != len(axes):

@@ -116,6 +116,8 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
         )
     if graph.producers.get(name) is None and graph.values[name].label:
         return Stuck(f"{what} changes while the model runs")
+    if graph.producers.get(name) is None:
+        return Stuck(f"{what} is an input of the {graph.what}")
     maker = _known_alone(graph, name)
     if maker is not None:
         return Stuck(f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers")

@@ -55,6 +55,15 @@ def _batched(node: Node) -> Node:
     return call_before(node, _aten.add.Tensor, (first, product), alpha=a("alpha", 1))
 
 
+def _summed(node: Node) -> Node:
+    """beta * self + alpha * (the sum of all batch1 @ batch2)."""
+    a = Arguments(node)
+    operands = [a("batch1"), a("batch2")]
+    product = call_before(node, _aten.einsum.default, ("nij,njk->ik", operands))
+    first = _with_factor(node, a("beta", 1), a("self"))
+    return call_before(node, _aten.add.Tensor, (first, product), alpha=a("alpha", 1))
+
+
 def _time_first(node: Node) -> Node:
     """A convolution of (T, B, C), with a weight of (taps, in, out)."""
     a = Arguments(node)
@@ -72,6 +81,7 @@ def _time_first(node: Node) -> Node:
 _COMPOSITE: dict[str, Callable[[Node], Node]] = {
     "addcmul": _elementwise,
     "addcdiv": _elementwise,
+    "addbmm": _summed,
     "baddbmm": _batched,
     "conv_tbc": _time_first,
 }

@@ -26,7 +26,7 @@ def call_before(node: Node, target: Any, args: tuple[Any, ...], **kwargs: Any) -
     with node.graph.inserting_before(node):
         new = node.graph.call_function(target, args, kwargs)
     new.meta = {k: v for k, v in node.meta.items() if k != "val"}
-    fakes = [arg.meta["val"] if isinstance(arg, Node) else arg for arg in args]
+    fakes = torch.fx.map_arg(args, lambda arg: arg.meta["val"])
     mode = node.meta["val"].fake_mode
     shapes = mode.shape_env
     # Which kernel would run, torch asks by the batch size, and would forbid the other sizes.

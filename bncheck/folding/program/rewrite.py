@@ -93,7 +93,7 @@ class _ProgramRewriter:
             self._as_shuffle(node, op.spec, weight, bias)
             return
         weight_name, bias_name = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
-        if op.kind in _PRODUCTS:
+        if op.kind in _PRODUCTS or (op.kind == "linear" and new.weight.array.ndim == 1):
             old, bias_name = self.nodes[op.inputs[1] or ""], None
             node.args = torch.fx.map_arg(node.args, lambda item: weight if item is old else item)
         else:

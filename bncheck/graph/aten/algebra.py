@@ -45,8 +45,9 @@ def _kernel(call: Call) -> tuple[int, ...]:
 
 def _linear(call: Call) -> Described | None:
     weight = call("weight")
-    inputs = (call("input"), weight, call("bias"))
-    return (Linear.matrix(output_first=True), inputs) if call.rank_of(weight) == 2 else None
+    specs = {1: Linear(((-1, None),)), 2: Linear.matrix(output_first=True)}
+    spec = specs.get(call.rank_of(weight))
+    return None if spec is None else (spec, (call("input"), weight, call("bias")))
 
 
 def _bilinear(call: Call) -> Described:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
+from bncheck.rules.series.batches import batch_distance, is_warm
 from bncheck.rules.series.resets import resets_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ _FACTOR: Final = 4.0
 #: Intervals that are looked back on, and how many there must be before anything is late.
 _LOOK_BACK: Final = 3
 _BEFORE: Final = 2
+#: A batch is never nearer than this for sure.
+_LEAST: Final = 0.05
 
 
 @rule("BN304", "late-distribution-shift", Severity.WARNING)
@@ -31,18 +34,26 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
 
     Criterion: W2 to the snapshot before from 0.40, and more than 4 times the median of what the
     layer moved in the last 3 intervals (at least 2), each stretched to the length of this one
-    where the steps are known. In a record what is usual also grows with the learning rate, as far
-    as that was as high before: a planned restart moves statistics no further than the beginning.
+    where the steps are known; and from 0.40 where no channel counts for more than 1, for one batch
+    is enough to move features that few images have. In a record what is usual also grows with the
+    learning rate, as far as that was as high before: a planned restart moves statistics no further
+    than the beginning. There W2 of the running statistics from the batch counts, too (BN306), where
+    two recorded steps in a row are 4 times as far as is usual, one of them from 0.40 and the other
+    from 0.20: averages with a small momentum jump late.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
     gaps, rates = _gaps(movement), _rates(movement)
-    for name, row in zip(movement.layers, movement.to_previous, strict=True):
+    for number, name in enumerate(movement.layers):
+        row, common = movement.to_previous[number], movement.common_to_previous[number]
         # What is lost comes back, which is no jump of its own.
         lost = {reset.place + later for reset in resets_of(movement, name) for later in (0, 1, 2)}
-        for place in np.flatnonzero(row >= movement.thresholds.w2_error).tolist():
+        jumped = False
+        far = (row >= movement.thresholds.w2_error) & (common >= movement.thresholds.w2_error)
+        for place in np.flatnonzero(far).tolist():
             usual = _usual(row, gaps, rates, place) if place > _BEFORE else float("inf")
             if row[place] > _FACTOR * usual and place not in lost:
+                jumped = True
                 before, after = movement.snapshots[place - 1], movement.snapshots[place]
                 # A recorder's snapshots are in memory, and their path is that of the whole record.
                 in_memory = before.path == after.path
@@ -59,6 +70,41 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
                     before=str(before.path),
                     after=str(after.path),
                 )
+
+        if not jumped:
+            yield from _of_batches(self, movement, name, rates, lost)
+
+
+def _of_batches(
+    self: Rule[Movement, Finding], movement: Movement, name: str, rates: Floats, lost: set[int]
+) -> Iterator[Finding]:
+    """The first two batches in a row that are far from running statistics that fitted before."""
+    snapshots = movement.snapshots
+    row = np.array([batch_distance(snapshot, name) for snapshot in snapshots])
+    known = np.array([batch_distance(snapshot, name, certain=False) for snapshot in snapshots])
+    for place in range(_BEFORE + 2, row.size):
+        nearer, now = sorted(row[place - 1 : place + 1].tolist())
+        before, after = movement.snapshots[place - 2], movement.snapshots[place]
+        limits = movement.thresholds
+        far = now >= limits.w2_error and nearer >= limits.w2_warning
+        if not far or not is_warm(before.states.get(name)):
+            continue
+        usual = max(_usual(known, np.ones(row.size), rates, place - 1), _LEAST)
+        if nearer > _FACTOR * usual and not {place - 1, place} & lost:
+            first = movement.snapshots[place - 1]
+            yield self.finding(
+                Severity.WARNING,
+                name,
+                f"its batches are W2 {row[place - 1]:.2f} and {row[place]:.2f} from its running "
+                f"statistics at {first.label} and {after.label}, where {usual:.2f} is usual",
+                "look at what changed in between (data, learning rate, a resumed run); "
+                f"{before.label} is the last snapshot before it",
+                w2=now,
+                usual=usual,
+                before=str(before.path),
+                after=str(after.path),
+            )
+            return
 
 
 def _gaps(movement: Movement) -> Floats:

@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 from bncheck.rules.rule import Rule, rule
+from bncheck.rules.series.batches import batch_distance, is_warm
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Movement
-    from bncheck.series.snapshot import Snapshot, State
 
-#: An average is judged from 3/m updates on, when 5 % of its initial value are left, or from these.
-_WARM: Final = 50
 #: Recorded steps in a row, and updates between the first and the last of them: an average with
 #: momentum 0.1 has followed any jump to 1 % by then.
-_IN_A_ROW: Final = 3
+_IN_A_ROW: Final = 4
 _UPDATES: Final = 40
 
 
@@ -31,9 +28,10 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
     when the learning rate falls.
 
     Criterion: in a record, W2 of the running statistics from the batch's, less the noise of both
-    ((kappa + 1)/B, kappa = m/(2 - m)), is from 0.40 in 3 recorded steps in a row over at least 40
-    updates, in a layer that is in train(), whose momentum is not 0, and whose average has made 3/m
-    updates (or 50).
+    ((kappa + 1)/B, kappa = m/(2 - m)), is from 0.40, and its square from 4 times that noise, in 4
+    recorded steps in a row over at least 40 updates, in a layer that is in train(), whose momentum
+    is not 0, and whose average has made 3/m updates (or 50). No channel counts for more than 1:
+    features that few images have are none that the averages trail.
 
     Fix: a larger momentum (0.1), a lower learning rate; recalibrate before you evaluate.
     """
@@ -41,7 +39,7 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
         places = _trailing(movement, name)
         if places:
             first, last = (movement.snapshots[places[end]] for end in (0, -1))
-            worst = max(_w2(movement.snapshots[place], name) for place in places)
+            worst = max(batch_distance(movement.snapshots[place], name) for place in places)
             momentum = last.states[name].momentum
             told = "" if momentum is None else f" (momentum {momentum:g})"
             yield self.finding(
@@ -60,8 +58,8 @@ def _trailing(movement: Movement, name: str) -> list[int]:
     row: list[int] = []
     for place, snapshot in enumerate(movement.snapshots):
         state = snapshot.states.get(name)
-        far = _w2(snapshot, name) >= movement.thresholds.w2_error
-        if far and state is not None and _is_warm(state):
+        far = batch_distance(snapshot, name) >= movement.thresholds.w2_error
+        if far and is_warm(state):
             row.append(place)
             continue
         if _long_enough(movement, row):
@@ -70,20 +68,8 @@ def _trailing(movement: Movement, name: str) -> list[int]:
     return row if _long_enough(movement, row) else []
 
 
-def _is_warm(state: State) -> bool:
-    momentum = DEFAULT_MOMENTUM if state.momentum is None else state.momentum
-    return momentum > 0 and (state.counter or 0) >= min(3 / momentum, _WARM)
-
-
 def _long_enough(movement: Movement, places: list[int]) -> bool:
     if len(places) < _IN_A_ROW:
         return False
     first, last = (movement.snapshots[places[end]].position or 0 for end in (0, -1))
     return last - first >= _UPDATES
-
-
-def _w2(snapshot: Snapshot, name: str) -> float:
-    seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
-    if seen is None or seen.w2 is None or seen.training is False:
-        return 0.0
-    return seen.w2

@@ -109,8 +109,6 @@ CASES |= {
         (2, 5),
         w=numbers(5),
         n=bn(5, 1),
-        kept=1,
-        reason="lies between",
     ),
     "tensordot": _case(
         lambda s, x: s.n(torch.tensordot(x, s.w, ([2], [0])).transpose(1, 2)),
@@ -196,7 +194,6 @@ CASES |= {
         w=numbers(1, 5, 4),
         b=numbers(4),
         n=bn(4, 1),
-        kept=1,
     ),
     # bilinear, embeddings
     "bilinear bn": _case(

@@ -69,10 +69,11 @@ CASES |= {
     ),
     "weights are inputs": Case(
         f"c = Conv(x, w, b) y = {_BN}", weights={}, inputs={"w": (4, 3, 3, 3), "b": (4,)}, kept=1,
-        reason="input",
+        reason="the weight of c (Conv) is an input",
     ),
     "a weight is an input": Case(
-        f"c = Conv(x, w) y = {_BN}", weights={}, inputs={"w": (4, 3, 3, 3)}, kept=1, reason="input"
+        f"c = Conv(x, w) y = {_BN}", weights={}, inputs={"w": (4, 3, 3, 3)}, kept=1,
+        reason="the weight of c (Conv) is an input",
     ),
     "two pairs behind one pool": Case(
         "p = MaxPool <kernel_shape=[3, 3]> (x) c = Conv(p, w) d = Conv(p, v)"
@@ -360,7 +361,8 @@ CASES |= {
     "LSTM whose weight is an input": Case(
         "c = Identity(x) n = BatchNormalization (c, gamma, beta, mean, var)"
         " t = Transpose <perm=[2, 0, 1]> (n) y = LSTM <hidden_size=3> (t, w, r)",
-        ("N", 4, 5), {"r": (1, 12, 3)}, inputs={"w": (1, 12, 4)}, kept=1, reason="input",
+        ("N", 4, 5), {"r": (1, 12, 3)}, inputs={"w": (1, 12, 4)}, kept=1,
+        reason="is an input of the model",
     ),
     "LSTM with lengths and a state": Case(
         "c = Identity(x) n = BatchNormalization (c, gamma, beta, mean, var)"
