@@ -2,10 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
-# pip compiles what it installs, but not an editable install; where Python itself may not
-# (PYTHONDONTWRITEBYTECODE), every start would compile the package anew.
-COMPILE := $(BIN)/python -m compileall -q bncheck
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile \
+	--constraint constraints.txt
+# Where Python itself may not (PYTHONDONTWRITEBYTECODE), every start would compile all anew. pip does
+# it on one core, tests of libraries and some hundred models of transformers included, and leaves
+# out what is editable.
+COMPILE := $(BIN)/python -m compileall -q bncheck && { \
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|transformers/models/' $(VENV)/lib || true; }
 
 .PHONY: demo test lint types unit benchmark comparison docs dist fuzz hostile audit lower-bounds clean
 

@@ -117,7 +117,8 @@ def export_program(
     one_file = fits_one_file(model, options.one_file_below)
     with _runnable(model, path, one_file) as place:
         say("comparing")
-        proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data)
+        source = TorchSide(shipped)
+        proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data, source)
         report = replace(report, proof=proof)
         if not proof.holds:
             failure = parity_failure_of(proof, "the ONNX file differs from the original")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from bncheck.core.errors import BncheckError
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.
@@ -20,15 +18,6 @@ LEVELS = {"disable_all": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED",
 #: Seconds that timing one pair of sessions may take, and the least number of rounds.
 _BUDGET = 0.2
 _ROUNDS = 5
-
-
-def check_installed() -> None:
-    """Raise for what cannot be run at all."""
-    if find_spec("onnxruntime") is None:
-        raise BncheckError(
-            "cannot be run: onnxruntime is not installed",
-            "install it: pip install 'bncheck[onnx]'",
-        )
 
 
 def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
