@@ -101,9 +101,7 @@ def export_program(
             return report
     say("writing ONNX")
     model = to_onnx(shipped, names, outputs, options.opset)
-    del shipped  # the file has all of it, and its weights are not kept twice
     unfolded = to_onnx(plain, names, outputs, _usual(options.opset)) if options.fold else model
-    del plain
     _check_model(model, options)
     report = replace(
         report,
@@ -117,6 +115,7 @@ def export_program(
         say("comparing")
         source = TorchSide(shipped)
         proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data, source)
+        del shipped, plain, source  # the file has all of it, and its weights are not kept twice
         report = replace(report, proof=proof)
         if not proof.holds:
             failure = parity_failure_of(proof, "the ONNX file differs from the original")
