@@ -239,6 +239,13 @@ def _status(error: Exception) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _is_no_bucket(error: Exception) -> bool:
+    """What botocore says of one that is not there."""
+    response = getattr(error, "response", None)
+    said = response.get("Error") if isinstance(response, dict) else None
+    return isinstance(said, dict) and said.get("Code") == "NoSuchBucket"
+
+
 def _is_passing(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
@@ -250,7 +257,7 @@ def _is_passing(error: Exception) -> bool:
 def _refused(path: Remote, error: Exception) -> BncheckError:
     status = _status(error)
     about = str(path)
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
+    if isinstance(error, FileNotFoundError) or status in (404, 410) or _is_no_bucket(error):
         private = "; a private one needs `hf auth login` or HF_TOKEN" if path.scheme == "hf" else ""
         return BncheckError("does not exist there", f"check the URL{private}", about)
     if isinstance(error, PermissionError) or status in (401, 403):
