@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Row = dict[str, Any]
@@ -30,7 +30,7 @@ def _figures(rows: list[Row]) -> Iterator[str]:
     yield "| | " + " | ".join(words for _, words in HALVES) + " |"
     yield "|---|---|---|"
     halves = [[r for r in rows if r["aside"] is aside] for aside, _ in HALVES]
-    counts = {
+    counts: dict[str, Callable[[list[Row]], Any]] = {
         "models": len,
         "out of time or memory at some stage": lambda rs: _count(rs, "died"),
         "folded": lambda rs: _count(rs, "folded"),
@@ -93,7 +93,7 @@ def _file_figures(rows: list[Row]) -> Iterator[str]:
     yield "| | " + " | ".join(words for _, words in HALVES) + " |"
     yield "|---|---|---|"
     halves = [[r for r in rows if r["aside"] is aside] for aside, _ in HALVES]
-    counts = {
+    counts: dict[str, Callable[[list[Row]], Any]] = {
         "files": len,
         "exit 0": lambda rs: sum(r.get("code") == 0 for r in rs),
         "exit 2: no weights in it": lambda rs: sum(_without_weights(r) for r in rs),
