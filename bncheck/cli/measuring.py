@@ -86,6 +86,9 @@ class ModelOptions:
         str | None,
         _about_data("--size", metavar="H[,W]", help="Resize the images of a folder to this size."),
     ] = None
+    grey: Annotated[
+        bool, _about_data("--grey", help="Read the images of a folder in grey: one channel.")
+    ] = False
     max_samples: Annotated[
         int | None,
         _about_data(
@@ -104,6 +107,7 @@ class ModelOptions:
             ("--mean", self.mean),
             ("--std", self.std),
             ("--size", self.size),
+            ("--grey", self.grey or None),
             ("--batch-size", self.batch_size),
             ("--max-samples", self.max_samples),
         ]
@@ -141,6 +145,7 @@ class ModelOptions:
             mean=mean,
             std=std,
             size=size,
+            grey=self.grey,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from bncheck.folding.onnx.running import session_of
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.
@@ -23,18 +24,9 @@ _ROUNDS = 5
 def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
     try:
-        import onnxruntime
+        return session_of(model, LEVELS[level], threads)
     except ImportError:
         raise CannotRun("onnxruntime is not installed") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    # Threads that wait by spinning double the cost of a single run.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but Exception
         raise CannotRun(_reason(error)) from None
 
