@@ -381,7 +381,7 @@ def test_a_forward_of_any_number_of_inputs_is_exported_with_the_axes_that_are_as
     tmp_path: Path,
 ) -> None:
     class Variadic(Unit):
-        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             return super().forward(inputs[0])
 
     path = tmp_path / "net.onnx"
