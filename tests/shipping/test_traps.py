@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import bncheck
 from bncheck.cli import run
@@ -387,3 +388,24 @@ def test_a_forward_of_any_number_of_inputs_is_exported_with_the_axes_that_are_as
     path = tmp_path / "net.onnx"
     bncheck.export(made(Variadic), (IMAGES,), path, dynamic_batch=False)
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+
+
+class _Points(nn.Module):
+    """As many rows as numbers are positive, twice indexed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)[0, 0]
+        places = torch.nonzero(y > 0)
+        return torch.stack([y[places[:, 0], places[:, 1]], y[places[:, 1], places[:, 0]]])
+
+
+def test_sizes_that_depend_on_values_are_called_that(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(BncheckError, match="sizes that depend on the values of a tensor"):
+        bncheck.export(
+            _Points().eval(), torch.randn(1, 1, 9, 9), tmp_path / "p.onnx", dynamic_batch=False
+        )
