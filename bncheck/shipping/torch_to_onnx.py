@@ -140,6 +140,12 @@ def _inexpressible(error: BaseException) -> BncheckError:
             f"calls {found[1]}, for which torch {_version()} has no ONNX form",
             "write it with other operators",
         )
+    if "unbacked symbol" in text.lower():
+        return BncheckError(
+            f"has sizes that depend on the values of a tensor (nonzero, x[mask]), in a way that "
+            f"torch {_version()} cannot write as ONNX",
+            "name a submodule before them with --part, or write them with torch.where",
+        )
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return BncheckError(
         f"cannot be written as ONNX ({type(chain[-1]).__name__}: {first[:160]})",

@@ -2,7 +2,7 @@
 
     python -m tests.breadth [LIBRARY[:NAME]...] [--stages fold,double,fx,slim,export] -o FILE
     python -m tests.breadth --files FOLDER -o FILE
-    python -m tests.breadth --table FILE
+    python -m tests.breadth --table FILE...
 
 The first two append a JSON line for each model or file, and leave out what is already there; the
 last prints Markdown. `pip install --no-deps --target SITE timm torchvision pytorchcv onnxslim
@@ -39,13 +39,14 @@ def main() -> None:
     parser.add_argument("--half", choices=("open", "aside"))
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--files", type=Path)
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--table", type=Path, nargs="+")
     parser.add_argument("-o", dest="output", type=Path)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--gigabytes", type=float, default=12)
     given = parser.parse_args()
     if given.table:
-        sys.stdout.write(tables.table([json.loads(line) for line in given.table.open()]))
+        lines = [line for path in given.table for line in path.open()]
+        sys.stdout.write(tables.table([json.loads(line) for line in lines]))
         return
     torch.set_num_threads(1)
     stubs = stubbed_torchvision()
@@ -96,7 +97,7 @@ def _files(given: Any) -> Iterator[dict[str, Any]]:
             continue
         work = partial(files.results, path)
         found = children.run(work, given.seconds, given.gigabytes)
-        yield {"file": name, **found}
+        yield {"file": name, "aside": files.set_aside(path), **found}
 
 
 def _there(output: Path | None) -> set[tuple[Any, ...]]:

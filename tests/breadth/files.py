@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import resource
@@ -18,6 +19,11 @@ import onnx
 
 from bncheck.cli import run
 from bncheck.reading.onnx_file import graphs_of
+
+
+def set_aside(path: Path) -> bool:
+    """Whether no code was written for it: half of all, by their content."""
+    return hashlib.sha256(path.read_bytes()).digest()[0] % 2 == 1
 
 
 def results(path: Path) -> Iterator[dict[str, Any]]:

@@ -56,5 +56,5 @@ def _along_axis(call: NodeCall) -> str:
     behind = 0 if axis is None else rank - axis % max(rank, 1) - np.ndim(numbers)
     if numbers is None or behind < 0:
         raise UndescribedError
-    wide = np.asarray(numbers).reshape(*np.shape(numbers), *(1,) * behind).astype(np.float64)
+    wide = np.asarray(numbers).reshape((*np.shape(numbers), *(1,) * behind)).astype(np.float64)
     return call.scope.derived(f"{call.results[0]}:1", lambda: wide, wide.shape, call.name(1))

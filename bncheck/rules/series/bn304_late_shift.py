@@ -34,7 +34,7 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
 
     Criterion: W2 to the snapshot before from 0.40, and more than 4 times the median of what the
     layer moved in the last 3 intervals (at least 2), each stretched to the length of this one
-    where the steps are known; and from 0.40 where no channel counts for more than 1, for one batch
+    where the steps are known; and from 0.40 where no channel counts for more than 0.7: one batch
     is enough to move features that few images have. In a record what is usual also grows with the
     learning rate, as far as that was as high before: a planned restart moves statistics no further
     than the beginning. There W2 of the running statistics from the batch counts, too (BN306), where
