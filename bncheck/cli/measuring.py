@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,105 +22,77 @@ if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 
+_about_model = partial(typer.Option, rich_help_panel=Heading.MODEL)
+_about_data = partial(typer.Option, rich_help_panel=Heading.DATA)
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """A model, and what to run it on."""
 
     model: Annotated[
         str | None,
-        typer.Option(
+        _about_model(
             "--model",
             metavar="TARGET:CALLABLE",
             help=("The model: my.nets:ResNet or nets.py:build."),
-            rich_help_panel=Heading.MODEL,
         ),
     ] = None
     model_arg: Annotated[
         list[str] | None,
-        typer.Option(
+        _about_model(
             "--model-arg",
             metavar="KEY=VALUE",
             help="Arguments of --model: Python literals, or @FILE.yaml|json|toml.",
-            rich_help_panel=Heading.MODEL,
         ),
     ] = None
     data: Annotated[
         str | None,
-        typer.Option(
+        _about_data(
             "--data",
             metavar="SPEC",
             help="A .npz, .npy, .pt or .safetensors file, a folder of images, or TARGET:CALLABLE.",
-            rich_help_panel=Heading.DATA,
         ),
     ] = None
     trust: Annotated[
         bool,
-        typer.Option(
-            "--trust",
-            help="Unpickle the checkpoint as the model; this runs code from the file.",
-            rich_help_panel=Heading.MODEL,
+        _about_model(
+            "--trust", help="Unpickle the checkpoint as the model; this runs code from the file."
         ),
     ] = False
     device: Annotated[
         str,
-        typer.Option(
-            "--device", metavar="NAME", help="cpu, cuda, cuda:1.", rich_help_panel=Heading.MODEL
-        ),
+        _about_model("--device", metavar="NAME", help="cpu, cuda, cuda:1."),
     ] = "cpu"
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            "--batch-size",
-            min=1,
-            metavar="N",
-            help="For files and folders (default: 64).",
-            rich_help_panel=Heading.DATA,
+        _about_data(
+            "--batch-size", min=1, metavar="N", help="For files and folders (default: 64)."
         ),
     ] = None
     scale: Annotated[
         float | None,
-        typer.Option(
-            "--scale",
-            metavar="S",
-            help="Divide raw values by this, e.g. 255.",
-            rich_help_panel=Heading.DATA,
-        ),
+        _about_data("--scale", metavar="S", help="Divide raw values by this, e.g. 255."),
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option(
-            "--mean",
-            metavar="M[,M,M]",
-            help="Then subtract this, per channel.",
-            rich_help_panel=Heading.DATA,
-        ),
+        _about_data("--mean", metavar="M[,M,M]", help="Then subtract this, per channel."),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option(
-            "--std",
-            metavar="S[,S,S]",
-            help="Then divide by this, per channel.",
-            rich_help_panel=Heading.DATA,
-        ),
+        _about_data("--std", metavar="S[,S,S]", help="Then divide by this, per channel."),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option(
-            "--size",
-            metavar="H[,W]",
-            help="Resize the images of a folder to this size.",
-            rich_help_panel=Heading.DATA,
-        ),
+        _about_data("--size", metavar="H[,W]", help="Resize the images of a folder to this size."),
     ] = None
+    grey: Annotated[
+        bool, _about_data("--grey", help="Read the images of a folder in grey: one channel.")
+    ] = False
     max_samples: Annotated[
         int | None,
-        typer.Option(
-            "--max-samples",
-            min=1,
-            metavar="N",
-            help="Use at most this many (default: 4096).",
-            rich_help_panel=Heading.DATA,
+        _about_data(
+            "--max-samples", min=1, metavar="N", help="Use at most this many (default: 4096)."
         ),
     ] = None
 
@@ -129,19 +101,20 @@ class ModelOptions:
         """What names files or code."""
         return tuple(spec for spec in (self.model, self.data) if spec)
 
-    def _about_data(self) -> list[tuple[str, object]]:
+    def _data_words(self) -> list[tuple[str, object]]:
         return [
             ("--scale", self.scale),
             ("--mean", self.mean),
             ("--std", self.std),
             ("--size", self.size),
+            ("--grey", self.grey or None),
             ("--batch-size", self.batch_size),
             ("--max-samples", self.max_samples),
         ]
 
     def check_idle(self) -> None:
         """Without data these options would silently do nothing."""
-        for option, value in self._about_data() if self.data is None else ():
+        for option, value in self._data_words() if self.data is None else ():
             if value is not None:
                 raise BncheckError(f"{option} needs data", "add --data, or leave it out")
 
@@ -172,6 +145,7 @@ class ModelOptions:
             mean=mean,
             std=std,
             size=size,
+            grey=self.grey,
         )
 
 
@@ -181,11 +155,10 @@ class MeasuringOptions(ModelOptions):
 
     metric: Annotated[
         str | None,
-        typer.Option(
+        _about_data(
             "--metric",
             metavar="TARGET:CALLABLE",
             help="metric(output, labels) of a batch; higher is better.",
-            rich_help_panel=Heading.DATA,
         ),
     ] = None
 
@@ -194,8 +167,8 @@ class MeasuringOptions(ModelOptions):
         """The metric's, too."""
         return (*super().specs, *([self.metric] if self.metric else []))
 
-    def _about_data(self) -> list[tuple[str, object]]:
-        return [*super()._about_data(), ("--metric", self.metric)]
+    def _data_words(self) -> list[tuple[str, object]]:
+        return [*super()._data_words(), ("--metric", self.metric)]
 
     def measuring(
         self, processes: Processes, progress: Callable[[int, int | None], None]

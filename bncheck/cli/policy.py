@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,70 +26,51 @@ if TYPE_CHECKING:
 Report = TypeVar("Report", bound=Any)
 
 
+_option = partial(typer.Option, rich_help_panel=Heading.JUDGING)
+
+
 @dataclass(frozen=True)
 class PolicyOptions:
     """Which rules count, and what makes the exit code 1."""
 
     select: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--select",
             metavar="RULES",
             help="Only these rules: BN101,BN102 or BN1.",
             autocompletion=rule_lists,
-            rich_help_panel=Heading.JUDGING,
         ),
     ] = None
     ignore: Annotated[
         list[str] | None,
-        typer.Option(
-            "--ignore",
-            metavar="RULES",
-            help="All but these rules.",
-            autocompletion=rule_lists,
-            rich_help_panel=Heading.JUDGING,
+        _option(
+            "--ignore", metavar="RULES", help="All but these rules.", autocompletion=rule_lists
         ),
     ] = None
     fail_on: Annotated[
         FailOn | None,
-        typer.Option(
-            "--fail-on",
-            help="Lowest severity that makes the exit code 1 (default: error).",
-            rich_help_panel=Heading.JUDGING,
-        ),
+        _option("--fail-on", help="Lowest severity that makes the exit code 1 (default: error)."),
     ] = None
     baseline: Annotated[
         Path | None,
-        typer.Option(
-            "--baseline",
-            metavar="FILE",
-            help="Findings in this file are known and do not count.",
-            rich_help_panel=Heading.JUDGING,
+        _option(
+            "--baseline", metavar="FILE", help="Findings in this file are known and do not count."
         ),
     ] = None
     write_baseline: Annotated[
         Path | None,
-        typer.Option(
-            "--write-baseline",
-            metavar="FILE",
-            help="Write the current findings as known.",
-            rich_help_panel=Heading.JUDGING,
-        ),
+        _option("--write-baseline", metavar="FILE", help="Write the current findings as known."),
     ] = None
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="Configuration file (default: nearest pyproject.toml).",
-            rich_help_panel=Heading.JUDGING,
+        _option(
+            "--config", metavar="FILE", help="Configuration file (default: nearest pyproject.toml)."
         ),
     ] = None
     isolated: Annotated[
         bool,
-        typer.Option(
-            "--isolated", help="Ignore every pyproject.toml.", rich_help_panel=Heading.JUDGING
-        ),
+        _option("--isolated", help="Ignore every pyproject.toml."),
     ] = False
 
     def tally(self) -> Tally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
     from bncheck.cli.policy import Tally
 
 _SLICE = 1 << 20
+_option = partial(typer.Option, rich_help_panel=Heading.REPORTS)
 
 
 def format_option(formats: tuple[Format, ...]) -> Any:
     """--format with what a command has, and nothing else."""
     names = [format_.value for format_ in formats]
-    return typer.Option(
+    return _option(
         "--format",
         help="Format of the report on stdout, or of -o (default: text, or by the ending of -o).",
         metavar=f"<{'|'.join(names)}>",
         parser=lambda word: _known(word, names),
         autocompletion=lambda: names,
-        rich_help_panel=Heading.REPORTS,
     )
 
 
@@ -39,9 +40,7 @@ def _known(word: str, names: list[str]) -> Format:
     return Format(word)  # typer 0.29 leaves what a parser returns as it is
 
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Same as --format json.", rich_help_panel=Heading.REPORTS)
-]
+JsonOption = Annotated[bool, _option("--json", help="Same as --format json.")]
 
 
 @dataclass(frozen=True)
@@ -54,33 +53,23 @@ class ReportOptions:
     json: JsonOption = False
     report: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--report",
             metavar="[FORMAT:]FILE",
             help="Also write a report, in this format or by its ending; repeatable.",
-            rich_help_panel=Heading.REPORTS,
         ),
     ] = None
     quiet: Annotated[
         bool,
-        typer.Option(
-            "--quiet", "-q", help="Errors and warnings only.", rich_help_panel=Heading.REPORTS
-        ),
+        _option("--quiet", "-q", help="Errors and warnings only."),
     ] = False
     verbose: Annotated[
         bool,
-        typer.Option(
-            "--verbose",
-            "-v",
-            help="Every finding, and a table of layers.",
-            rich_help_panel=Heading.REPORTS,
-        ),
+        _option("--verbose", "-v", help="Every finding, and a table of layers."),
     ] = False
     no_color: Annotated[
         bool,
-        typer.Option(
-            "--no-color", help="No colour, even on a terminal.", rich_help_panel=Heading.REPORTS
-        ),
+        _option("--no-color", help="No colour, even on a terminal."),
     ] = False
 
     def delivery(self, output: Path | None = None) -> Delivery:

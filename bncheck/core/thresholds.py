@@ -37,6 +37,9 @@ DEFAULT: Final = Thresholds()
 #: A running variance below this is a channel that never varies.
 DEAD_VARIANCE: Final = 1e-10
 
+#: No channel counts for more where a third of them must take part for a layer to reach an error.
+COMMON: Final = 0.7
+
 #: W2 of the first layer from which other ways to prepare the data are tried.
 W2_STEM: Final = 0.10
 

@@ -57,6 +57,9 @@ def _spelling(spec: str, option: str) -> str:
         return f"write {option} {spec}:{names[0] if names else 'NAME'}"
     module, dot, name = spec.rpartition(".")
     if dot and ":" not in spec and all(part.isidentifier() for part in spec.split(".")):
+        files = (Path(folder, *spec.split(".")).with_suffix(".py") for folder in folders_of(spec))
+        if file := next((file for file in files if file.is_file()), None):
+            return f"write {option} {spec}:{(_names_in(file) or ['NAME'])[0]}"
         return f"write {option} {module}:{name}"
     return f"write e.g. {option} my.nets:ResNet or {option} nets.py:build"
 

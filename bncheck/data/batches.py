@@ -27,6 +27,7 @@ class DataOptions:
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
     size: Sequence[int] = ()
+    grey: bool = False
 
     @property
     def normalises(self) -> bool:

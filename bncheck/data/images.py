@@ -105,10 +105,11 @@ class ImageFolder:
 
         try:
             with Image.open(file) as opened:
-                image = opened.convert("RGB")
+                image = opened.convert("L" if self._options.grey else "RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise BncheckError(f"cannot be read ({error})", "remove it", str(file)) from None
         if self._options.size:
             height, *width = self._options.size
             image = ImageOps.fit(image, (width[0] if width else height, height))
-        return torch.from_numpy(np.array(image))
+        pixels = np.array(image)
+        return torch.from_numpy(pixels[..., None] if self._options.grey else pixels)

@@ -63,6 +63,7 @@ class Declared:
             mean=model.mean,
             std=model.std,
             size=model.size,
+            grey=model.grey,
         )
         if model.samples is not None:
             options = replace(options, max_samples=model.samples)

@@ -67,6 +67,7 @@ def _about_data(given: DataOptions) -> Iterator[Pair]:
     yield "--mean", given.mean or None
     yield "--std", given.std or None
     yield "--size", given.size or None
+    yield "--grey", "" if given.grey else None
     yield "--batch-size", given.batch_size if given.batch_size != usual.batch_size else None
     yield "--max-samples", given.max_samples if given.max_samples != usual.max_samples else None
 

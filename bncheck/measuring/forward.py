@@ -58,7 +58,7 @@ def forward(
         raise BncheckError(
             f"the model rejects batch {number} of shape {shapes}"
             f"{f' in {where}' if where else ''} ({usercode.described(cause)})",
-            "check the shape and dtype of the data, --size, and --model-arg",
+            "check the shape and dtype of the data, --size and --grey for images, and --model-arg",
         ) from cause
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -31,21 +32,27 @@ def files_of(path: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError, ValueError):
         if not path.is_file():
             return
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
         if path.name.endswith(".index.json") and size <= MAX_TEXT_RECORD_BYTES:
             shards = {found[1] for found in _SHARD.finditer(path.read_text("utf-8"))}
             yield from (path.parent / name for name in shards)
         elif size <= MAX_ONNX_BYTES:
-            yield from (path.parent / name for name in _locations(path))
+            found = _locations(path, status.st_mtime_ns, size)
+            yield from (path.parent / name for name in sorted(found))
 
 
-def _locations(path: Path) -> set[str]:
-    """Where an ONNX model says that its data are, found without parsing it."""
+@lru_cache(maxsize=64)
+def _locations(path: Path, _changed: int, _size: int) -> frozenset[str]:
+    """Where an ONNX model says that its data are, found without parsing it.
+
+    A command checks its outputs more than once; a file is read again where it has changed.
+    """
     found: set[str] = set()
     with open(path, "rb") as file:
         rest = file.read(1)
         if rest != _VERSION and path.suffix != ".onnx":
-            return found
+            return frozenset()
         while chunk := file.read(_CHUNK):
             data = rest + chunk
             for entry in _LOCATION.finditer(data):
@@ -53,4 +60,4 @@ def _locations(path: Path) -> set[str]:
                 length = low & 0x7F | (high[0] << 7 if high else 0)
                 found.add(os.fsdecode(data[entry.end() : entry.end() + length]))
             rest = data[-_LONGEST:]
-    return found
+    return frozenset(found)

@@ -13,11 +13,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path, PosixPath
 from typing import Any, Final, TypeVar
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import explained, need
+from bncheck.core.words import shortened
 
 T = TypeVar("T")
 
@@ -43,6 +45,8 @@ TIMEOUT: Final = "BNCHECK_REMOTE_TIMEOUT"
 #: A request takes as many waits at most, and a second for so many bytes.
 _WAITS, _SLOWEST = 4, 1 << 15
 _LONGEST: Final = 86_400
+#: Names that are looked at for one that was meant.
+_MOST_BESIDE: Final = 2000
 _PASSING: Final = (408, 425, 429)  # statuses of 400 and above that another attempt may change
 _CREDENTIALS: Final = {
     "hf": "log in with `hf auth login`, or set HF_TOKEN",
@@ -140,13 +144,27 @@ def _file_behind(url: str) -> str:
 
 
 def what_is_meant(path: Path) -> str:
-    """The next step for a path that does not exist, which may be meant as a URL."""
+    """The next step for a path that does not exist: one that is alike, or a URL."""
+    if alike := _alike(path):
+        return f"did you mean {shortened(str(alike))}?"
     first, *rest = path.parts or ("",)
     if rest and re.fullmatch(r"[\w-]+(\.[\w-]+)*\.(com|co|org|net|io|ai|edu|dev)", first):
         return f"check the path, or write https://{path}"
     if len(rest) == 1 and not path.suffix and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         return f"check the path; on the Hugging Face Hub it would be hf://{path}"
     return "check the path"
+
+
+def _alike(path: Path) -> Path | None:
+    """What is beside it under nearly the same name."""
+    import difflib  # for a mistake alone
+
+    try:
+        beside = [entry.name for entry in islice(os.scandir(path.parent), _MOST_BESIDE)]
+    except (OSError, ValueError):
+        return None
+    found = difflib.get_close_matches(path.name, sorted(beside), 1, 0.8)
+    return path.parent / found[0] if found else None
 
 
 def is_url(word: str) -> bool:
@@ -239,6 +257,13 @@ def _status(error: Exception) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _is_no_bucket(error: Exception) -> bool:
+    """What botocore says of one that is not there."""
+    response = getattr(error, "response", None)
+    said = response.get("Error") if isinstance(response, dict) else None
+    return isinstance(said, dict) and said.get("Code") == "NoSuchBucket"
+
+
 def _is_passing(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
@@ -250,7 +275,7 @@ def _is_passing(error: Exception) -> bool:
 def _refused(path: Remote, error: Exception) -> BncheckError:
     status = _status(error)
     about = str(path)
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
+    if isinstance(error, FileNotFoundError) or status in (404, 410) or _is_no_bucket(error):
         private = "; a private one needs `hf auth login` or HF_TOKEN" if path.scheme == "hf" else ""
         return BncheckError("does not exist there", f"check the URL{private}", about)
     if isinstance(error, PermissionError) or status in (401, 403):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: A wrapper in a wrapper, and no more than that.
 _MOST_WRAPPERS = 4
+#: What FullyShardedDataParallel, torch.compile and activation checkpoints call what they wrap.
+_INSERTED = frozenset(("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Watched:
     def of(cls, name: str, model: Any, every_layer: bool) -> Watched:
         """The model below its wrappers. Raises BncheckError where there is nothing to record."""
         bare, group, compiled = unwrapped(model)
-        norms = tuple(norms_of(bare))
+        norms = tuple(replace(norm, name=_own_name(norm.name)) for norm in norms_of(bare))
         outputs = tuple(_weighted(bare)) if every_layer else ()
         if not norms and not outputs:
             raise BncheckError(
@@ -52,17 +54,49 @@ class Watched:
 
     def tensors(self, affine: bool = True) -> dict[str, Tensor]:
         """Every tensor of the layers, by its name; with weight and bias, or without."""
-        import torch
-
         found = {}
         for norm in self.norms:
             dot = f"{norm.name}." if norm.name else ""
             names = (*AFFINE, "num_batches_tracked") if affine else ("num_batches_tracked",)
             for own in (norm.mean_name, norm.var_name, *names):
-                tensor = getattr(norm.module, own, None)
-                if isinstance(tensor, torch.Tensor):
-                    found[dot + own] = tensor.detach()
+                tensor = local(getattr(norm.module, own, None))
+                if tensor is not None and (own not in AFFINE or tensor.numel() == norm.channels):
+                    found[dot + own] = tensor
         return found
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds but a part of some layer's weight and bias."""
+        held = self.tensors()
+        return any(
+            getattr(norm.module, own, None) is not None
+            and (f"{norm.name}.{own}" if norm.name else own) not in held
+            for norm in self.norms
+            for own in AFFINE
+        )
+
+
+def local(tensor: Any) -> Tensor | None:
+    """A tensor as this process holds it, whole; None where it holds a part of it (DTensor).
+
+    The whole would take a collective, for which a process without a recorder would be waited for.
+    """
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        return None
+    placements = getattr(tensor, "placements", None)
+    if placements is None:
+        return tensor.detach()
+    if all(placement.is_replicate() for placement in placements):
+        found: Tensor = tensor.to_local().detach()  # type: ignore[attr-defined]
+        return found
+    return None
+
+
+def _own_name(name: str) -> str:
+    """Without what wrappers around single layers put in between."""
+    return ".".join(part for part in name.split(".") if part not in _INSERTED)
 
 
 def unwrapped(model: Any) -> tuple[nn.Module, Any, bool]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bncheck.core.thresholds import COMMON
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.reading.training_state import Seen
 from bncheck.recording.batch import Batch
@@ -38,7 +39,7 @@ def seen(batch: Batch, mean: Floats, var: Floats, eps: float, momentum: float | 
         noise = unit * (kappa * batch.calls + 1) / max(batch.images, 1.0)
         squares = d**2 + (np.sqrt(ratio) - 1) ** 2
         w2 = float(np.mean(squares)) - noise
-        common = float(np.mean(np.minimum(squares, 1.0))) - noise
+        common = float(np.mean(np.minimum(squares, COMMON**2))) - noise
     return Seen(
         _root(w2),
         _finite(float(np.mean(d))),

@@ -81,6 +81,8 @@ class Session:
             for name, model in models.items()
         }
         self._folder = None if _is_helper() else RecordFolder.open(path, plan.keep)
+        if any(observed.watched.sharded for observed in self._observed.values()):
+            self._problems.append("weight and bias of layers that are sharded (FSDP)")
         self._armed, self._began, self._last = False, False, -1
         self.logs = False
         self._arm()

@@ -111,6 +111,8 @@ def _sample(parameter: Tensor) -> Tensor:
     """Some numbers in the order of memory, which any dense layout has without a copy."""
     import torch
 
+    if hasattr(parameter, "to_local"):  # a DTensor: what this process holds of it
+        parameter = parameter.to_local()
     number, step = parameter.numel(), max(1, parameter.numel() // _SAMPLED)
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
     dense = parameter.is_contiguous() or (

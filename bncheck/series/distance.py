@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bncheck.core.thresholds import COMMON
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -74,7 +76,7 @@ class Distance:
 
     `mean_shift` is the mean of d, `log_variance_ratio` that of ln(var / var_ref): both signed,
     positive where the later distribution lies higher or is wider. `channels` is W2 by channel,
-    noise included; `common` is W2 where no channel counts for more than 1: a few channels that
+    noise included; `common` is W2 where no channel counts for more than 0.7: a few channels that
     hardly ever vary do not make it.
     """
 
@@ -97,7 +99,7 @@ def distance(reference: Statistics, found: Statistics) -> Distance:
         log_variance_ratio=2 * np.mean(np.log(r), axis=-1),
         channels=channels,
         common=np.sqrt(
-            np.maximum(0.0, np.mean(np.minimum(channels, 1.0) ** 2, axis=-1) - reference.noise)
+            np.maximum(0.0, np.mean(np.minimum(channels, COMMON) ** 2, axis=-1) - reference.noise)
         ),
     )
 

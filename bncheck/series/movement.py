@@ -112,7 +112,7 @@ class Movement:
 
     @property
     def common_to_previous(self) -> Floats:
-        """The same where no channel counts for more than 1: what most of them do."""
+        """The same where no channel counts for more than 0.7: what most of them do."""
         return self._steps.common
 
     @cached_property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bncheck.core.thresholds import COMMON
 from bncheck.series.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Tracks:
             d = (found.mean - base.mean) / base.sigma
             r = found.sigma / base.sigma - 1
             squares = d * d + r * r
-            parts = (squares, d, found.log_sigma - base.log_sigma, np.minimum(squares, 1.0))
+            parts = (squares, d, found.log_sigma - base.log_sigma, np.minimum(squares, COMMON**2))
             w2, shift, log_ratio, common = (self._means(part) for part in parts)
             return np.stack([np.sqrt(w2), shift, 2 * log_ratio, np.sqrt(common)])
 

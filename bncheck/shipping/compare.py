@@ -118,13 +118,9 @@ def _program_side(checkpoint: Checkpoint, shapes: Sequence[InputShape]) -> Side 
     if checkpoint.container is Container.ONNX:
         from bncheck.folding.onnx.file import load_onnx
         from bncheck.shipping.onnx_side import OnnxSide
-        from bncheck.shipping.sessions import check_installed
         from bncheck.shipping.writing import fits_one_file
 
-        try:
-            check_installed()
-        except BncheckError as error:
-            raise error.about(str(checkpoint.path)) from None
+        need("onnxruntime", purpose="comparing an ONNX model")
         model = load_onnx(checkpoint.path)
         whole = fits_one_file(model, MAX_ONNX_BYTES)
         return OnnxSide(model, None if whole else checkpoint.path, shapes)

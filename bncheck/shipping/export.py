@@ -17,6 +17,7 @@ from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
+from bncheck.graph.onnx.light import light
 from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
@@ -81,9 +82,7 @@ def export_program(
 
     `data` are samples on which it is held against the original, too. Raises BncheckError.
     """
-    from bncheck.folding.fold import FoldOptions
     from bncheck.folding.program.exporting import refuse_random
-    from bncheck.folding.program.fold import fold
     from bncheck.folding.program.in_place import functional
     from bncheck.folding.program.regions import inlined
 
@@ -91,15 +90,12 @@ def export_program(
     refuse_random(program)
     names = input_names(program, options.input_names)
     outputs = output_names(program, names, options.output_names)
-    folded: FoldReport | None = None
-    plain = shipped = functional(inlined(program))
+    plain = functional(inlined(program))
     report = ExportReport(notes=tuple(_lost(plain)))
+    shipped = plain
     if options.fold:
         say("folding")
-        asked = FoldOptions((), options.tolerance, residual=options.residual, norms=options.norms)
-        result = fold(program, None, asked)
-        folded = result.report
-        shipped = plain if result.parity is None else result.program
+        shipped, folded = _folded(plain, program, options)
         report = replace(report, fold=folded, findings=folded.findings)
         if any(parity_failure.made(finding) for finding in folded.findings):
             return report
@@ -117,7 +113,9 @@ def export_program(
     one_file = fits_one_file(model, options.one_file_below)
     with _runnable(model, path, one_file) as place:
         say("comparing")
-        proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data)
+        source = TorchSide(shipped)
+        proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data, source)
+        del shipped, plain, source  # the file has all of it, and its weights are not kept twice
         report = replace(report, proof=proof)
         if not proof.holds:
             failure = parity_failure_of(proof, "the ONNX file differs from the original")
@@ -131,6 +129,18 @@ def export_program(
     beside = None if done.data is None else str(done.data)
     file = OnnxFile(str(path), opset_of(model), done.size, done.sha256, beside)
     return replace(report, file=file)
+
+
+def _folded(
+    plain: ExportedProgram, program: ExportedProgram, options: ExportOptions
+) -> tuple[ExportedProgram, FoldReport]:
+    """The fold of the program, or the plain one where it is not proven, and what was done."""
+    from bncheck.folding.fold import FoldOptions
+    from bncheck.folding.program.fold import fold
+
+    asked = FoldOptions((), options.tolerance, residual=options.residual, norms=options.norms)
+    result = fold(program, None, asked)
+    return (plain if result.parity is None else result.program), result.report
 
 
 def _lost(program: ExportedProgram) -> Iterator[str]:
@@ -148,11 +158,8 @@ def _usual(opset: int | None) -> int | None:
 
 def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
     """onnx itself must accept it, shapes included."""
-    if not fits_one_file(model, options.one_file_below):
-        return  # onnxruntime's own checks, from the files, have to do
     try:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        onnx.checker.check_model(light(model), full_check=True)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         newer = options.opset is None and "unsupported type" in first  # bfloat16 before 22

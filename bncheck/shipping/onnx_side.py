@@ -43,7 +43,6 @@ class OnnxSide:
         self._asked = asked_sizes(self._taken, shapes)
         self.outputs = [p.name for p in map(port_of, model.graph.output) if _floating(p.dtype)]
         self.tolerance = default_tolerance(model)
-        self.runs: dict[str, Run] = {level: partial(self._run, level) for level in LEVELS}
         self._path = path
         self._open: Runner | None = None
 
@@ -54,6 +53,11 @@ class OnnxSide:
         return [
             replace(p, shape=p.shape or t.shape) for p, t in zip(ports, self._taken, strict=True)
         ]
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """See Side; a side that held them, and they it, would keep its session too long."""
+        return {level: partial(self._run, level) for level in LEVELS}
 
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """See Side."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from bncheck.core.errors import BncheckError
+from bncheck.folding.onnx.running import session_of
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.
@@ -22,30 +21,12 @@ _BUDGET = 0.2
 _ROUNDS = 5
 
 
-def check_installed() -> None:
-    """Raise for what cannot be run at all."""
-    if find_spec("onnxruntime") is None:
-        raise BncheckError(
-            "cannot be run: onnxruntime is not installed",
-            "install it: pip install 'bncheck[onnx]'",
-        )
-
-
 def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
     try:
-        import onnxruntime
+        return session_of(model, LEVELS[level], threads)
     except ImportError:
         raise CannotRun("onnxruntime is not installed") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    # Threads that wait by spinning double the cost of a single run.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but Exception
         raise CannotRun(_reason(error)) from None
 

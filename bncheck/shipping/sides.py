@@ -133,7 +133,11 @@ class TorchSide:
         self._nodes = [n for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
         self.inputs = [_port(node.name, node.meta["val"]) for node in self._nodes]
         self.outputs = _float_outputs(program)
-        self.runs = {"torch": self.run}
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """See Side."""
+        return {"torch": self.run}
 
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""

@@ -50,7 +50,7 @@ def to_onnx(
     try:
         with _quiet():
             made = torch.onnx.export(
-                program,
+                _in_rows(program),
                 dynamo=True,
                 optimize=False,
                 verbose=False,
@@ -73,6 +73,27 @@ def to_onnx(
     scrub(model)
     name_axes(model)
     return model
+
+
+def _in_rows(program: ExportedProgram) -> ExportedProgram:
+    """The program in which what an attention returns is laid out in memory row by row.
+
+    torch decides by the layout of its own kernel that a reshape of it is a view, and then
+    decomposes the attention into calls that have another one.
+    """
+    import torch
+
+    from bncheck.folding.program.rebuilding import copied, rebuilt
+
+    graph, attention = copied(program.graph), torch.ops.aten.scaled_dot_product_attention.default
+    found = [node for node in graph.nodes if node.target is attention]
+    for node in found:
+        with graph.inserting_after(node):
+            row: dict[str, Any] = {"memory_format": torch.contiguous_format}
+            copy = graph.call_function(torch.ops.aten.clone.default, (node,), row)
+        copy.meta = {**node.meta, "val": node.meta["val"].clone(memory_format=row["memory_format"])}
+        node.replace_all_uses_with(copy, lambda user, copy=copy: user is not copy)
+    return rebuilt(program, graph) if found else program
 
 
 def _at_opset(model: onnx.ModelProto, wanted: int | None) -> onnx.ModelProto:
@@ -118,6 +139,12 @@ def _inexpressible(error: BaseException) -> BncheckError:
         return BncheckError(
             f"calls {found[1]}, for which torch {_version()} has no ONNX form",
             "write it with other operators",
+        )
+    if "unbacked symbol" in text.lower():
+        return BncheckError(
+            f"has sizes that depend on the values of a tensor (nonzero, x[mask]), in a way that "
+            f"torch {_version()} cannot write as ONNX",
+            "name a submodule before them with --part, or write them with torch.where",
         )
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return BncheckError(

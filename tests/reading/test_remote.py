@@ -313,3 +313,16 @@ def test_a_time_limit_is_a_number(word: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("BNCHECK_REMOTE_TIMEOUT", word)
     with pytest.raises(BncheckError, match="is not a number of seconds"):
         remote.seconds()
+
+
+def test_a_bucket_that_is_not_there_does_not_exist() -> None:
+    class ClientError(Exception):
+        """What botocore raises."""
+
+        response = {"Error": {"Code": "NoSuchBucket"}}  # noqa: RUF012
+
+    def fail() -> None:
+        raise ClientError("An error occurred (NoSuchBucket)")
+
+    with pytest.raises(BncheckError, match="does not exist there"):
+        remote.attempt(Remote("s3://nobody/x.pt"), fail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from bncheck.recording import Recorder, ranks
 from tests.recording.training import batch, net
@@ -31,11 +34,28 @@ class Said(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def train(folder: Path, rank: int, other_data: bool, everywhere: bool) -> dict[str, Any]:
+def sharded() -> nn.Module:
+    """Every layer's parameters lie in parts, as DTensors."""
+    model = net()
+    for layer in (*model, model):
+        if list(layer.parameters()):
+            fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
+    return model
+
+
+def wrapped() -> nn.Module:
+    """The older way, with one flat parameter for all."""
+    return FullyShardedDataParallel(net(), device_id=torch.device("cpu"), use_orig_params=True)
+
+
+def train(
+    folder: Path, rank: int, other_data: bool, everywhere: bool,
+    make: Callable[[], nn.Module] = lambda: nn.parallel.DistributedDataParallel(net()),
+) -> dict[str, Any]:  # fmt: skip
     said = Said()
     logging.getLogger("bncheck.recording").handlers = [said]
     torch.manual_seed(0)
-    model = nn.parallel.DistributedDataParallel(net())
+    model = make()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     generator = torch.Generator().manual_seed(rank)
     recorder = None
@@ -51,8 +71,13 @@ def train(folder: Path, rank: int, other_data: bool, everywhere: bool) -> dict[s
             recorder.step(loss=loss)
     if recorder is not None:
         recorder.close()
-    weights = sum(float(p.detach().double().sum()) for p in model.parameters())
+    weights = sum(float(local(p).double().sum()) for p in model.parameters())
     return {"said": said.lines, "weights": weights}
+
+
+def local(parameter: Any) -> Any:
+    """What this process holds of it."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter.detach()
 
 
 def main(folder: Path) -> None:
@@ -62,6 +87,8 @@ def main(folder: Path) -> None:
     told = {
         "same": train(folder / "same", rank, False, True),
         "other": train(folder / "other", rank, True, True),
+        "sharded": train(folder / "sharded", rank, True, True, sharded),
+        "wrapped": train(folder / "wrapped", rank, False, True, wrapped),
     }
     ranks._PATIENCE = timedelta(seconds=1)  # type: ignore[misc]
     told["alone"] = train(folder / "alone", rank, False, False)

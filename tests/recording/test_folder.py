@@ -108,6 +108,34 @@ def test_buffers_that_a_resume_loses_are_found_at_its_first_step(tmp_path: Path)
     assert {f.rule for f in bncheck.drift([tmp_path]).findings} == {"BN305"}
 
 
+class Held(torch.nn.Module):
+    """As a LightningModule holds it: all names begin with `net.`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_model_whose_names_begin_alike_is_resumed_as_any_other(
+    tmp_path: Path, lost: bool
+) -> None:
+    torch.manual_seed(0)
+    first = Training(Held(), steps=200).run(tmp_path)
+    again = Training(Held(), steps=40, seed=1)
+    state = first.model.state_dict()
+    kept = {k: v for k, v in state.items() if not lost or k.endswith(("weight", "bias"))}
+    again.model.load_state_dict(kept, strict=False)
+    again.run(tmp_path)
+    held = read_record(tmp_path)
+    assert (held.runs, held.trainings) == (2, 1)
+    assert [entry.step for entry in held.entries][-1] == 240
+    assert {f.rule for f in again.found} == ({"BN305"} if lost else set())
+
+
 def test_another_training_in_the_folder_is_told_apart(tmp_path: Path) -> None:
     Training(steps=100).run(tmp_path)
     Training(net(), steps=40, seed=7).run(tmp_path)

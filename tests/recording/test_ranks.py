@@ -57,3 +57,21 @@ def test_a_recorder_in_one_rank_alone_is_one_warning_and_holds_nobody_up(folder:
     assert [entry.step for entry in read_record(folder / "alone").entries][-1] == 60
     same = [rank["weights"] for rank in (*told(folder, "same"), *told(folder, "alone"))]
     assert len(set(same)) == 1
+
+
+@pytest.mark.parametrize("name", ["sharded", "wrapped"])
+def test_sharded_layers_are_recorded_without_what_they_hold_in_parts(
+    folder: Path, name: str
+) -> None:
+    """Their statistics are whole in every process, and batches are merged as ever."""
+    first, second = told(folder, name)
+    assert first["said"][0] == second["said"][0]
+    assert "not recorded: weight and bias of layers that are sharded" in first["said"][0]
+    assert [line.split(":")[1].strip()[:5] for line in first["said"][1:]] == (
+        ["BN303"] if name == "sharded" else []
+    )
+    checkpoint = open_checkpoint(folder / name)
+    assert {"1.running_mean", "5.running_var", "5.num_batches_tracked"} <= set(checkpoint.tensors)
+    assert checkpoint.training is not None
+    assert {seen.images for seen in checkpoint.training.seen.values()} == {128}
+    assert [entry.step for entry in read_record(folder / name).entries][-1] == 60

@@ -59,11 +59,12 @@ def test_lightning(tmp_path: Path) -> None:
             return torch.optim.SGD(self.parameters(), 0.05)
 
     monitor = bncheck.recording.lightning.BatchNormMonitor(tmp_path / "run", every=10)
+    saver = lightning.callbacks.ModelCheckpoint(tmp_path, save_last=True)
     logger = lightning.loggers.CSVLogger(tmp_path / "logs")
     loader = DataLoader(data(64 * STEPS), 64)
     trainer = lightning.Trainer(
-        max_epochs=2, accumulate_grad_batches=2, callbacks=[monitor], logger=logger,
-        accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=2, accumulate_grad_batches=2, callbacks=[monitor, saver], logger=logger,
+        accelerator="cpu", enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(Module(), loader, DataLoader(data(64), 64))
@@ -76,6 +77,15 @@ def test_lightning(tmp_path: Path) -> None:
     assert report.movement.layers == ("1", "5")  # what all names begin with
     (metrics,) = (tmp_path / "logs").rglob("metrics.csv")
     assert "bncheck/w2/net.1" in metrics.read_text().splitlines()[0]
+    again = lightning.Trainer(
+        max_epochs=3, accumulate_grad_batches=2, callbacks=[monitor], logger=False,
+        accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    again.fit(Module(), loader, ckpt_path=str(tmp_path / "last.ckpt"))
+    record = read_record(tmp_path / "run")
+    assert [entry.step for entry in record.entries] == [1, 10, 20, 24, 30, 36]
+    assert (record.runs, record.trainings, record.findings) == (2, 1, ())
 
 
 def test_transformers(tmp_path: Path) -> None:
@@ -94,15 +104,24 @@ def test_transformers(tmp_path: Path) -> None:
     scalars: list[int] = []
     monitor = bncheck.recording.transformers.BatchNormMonitor(tmp_path / "run", every=10)
     monitor.log_to(lambda values, step: scalars.append(step))
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "out"), per_device_train_batch_size=16, num_train_epochs=1,
-        report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, logging_steps=5,
-    )  # fmt: skip
-    Trainer(Model(), arguments, train_dataset=rows, callbacks=[monitor]).train()
+
+    def arguments(epochs: int) -> TrainingArguments:
+        return TrainingArguments(
+            output_dir=str(tmp_path / "out"), per_device_train_batch_size=16,
+            num_train_epochs=epochs, report_to=[], save_strategy="epoch", disable_tqdm=True,
+            use_cpu=True, logging_steps=5, gradient_accumulation_steps=2,
+        )  # fmt: skip
+
+    Trainer(Model(), arguments(2), train_dataset=rows, callbacks=[monitor]).train()
     assert steps_in(tmp_path / "run") == scalars == [1, 10, 20, 24]
     report = bncheck.inspect(tmp_path / "run")
     assert [layer.name for layer in report.layers] == ["net.1", "net.5"]
-    assert report.summary.cause == "BN105"  # after 24 steps the averages still hold their start
+    assert [layer.counter for layer in report.layers] == [48, 48]  # batches, two for an update
+    again = Trainer(Model(), arguments(3), train_dataset=rows, callbacks=[monitor])
+    again.train(resume_from_checkpoint=True)
+    record = read_record(tmp_path / "run")
+    assert [entry.step for entry in record.entries] == [1, 10, 20, 24, 25, 30, 36]
+    assert (record.runs, record.trainings, record.findings) == (2, 1, ())
 
 
 def test_tensorboard(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import bncheck
 from bncheck.cli import run
@@ -375,3 +376,24 @@ def test_a_program_is_converted_once_and_what_is_compared_with_it_once(
     options = ExportOptions(fold=fold, timing=False)
     export_program(traced(made(Unit), (IMAGES,), Axes()), tmp_path / "net.onnx", options)
     assert len(made_of) == conversions
+
+
+class _Points(nn.Module):
+    """As many rows as numbers are positive, twice indexed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)[0, 0]
+        places = torch.nonzero(y > 0)
+        return torch.stack([y[places[:, 0], places[:, 1]], y[places[:, 1], places[:, 0]]])
+
+
+def test_sizes_that_depend_on_values_are_called_that(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(BncheckError, match="sizes that depend on the values of a tensor"):
+        bncheck.export(
+            _Points().eval(), torch.randn(1, 1, 9, 9), tmp_path / "p.onnx", dynamic_batch=False
+        )

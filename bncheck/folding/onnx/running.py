@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -30,16 +31,8 @@ _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
 def runner(model: onnx.ModelProto) -> Run:
     """What runs it and gives all outputs. Raises RuntimeError, ValueError, NotImplementedError."""
     try:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        # A few runs do not pay for what onnxruntime makes of a graph, nor for threads that spin.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(
-            with_opset(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        # A few runs do not pay for what onnxruntime makes of a graph.
+        session = session_of(with_opset(model))
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
         try:
             return reporting(evaluator(model))
@@ -53,6 +46,25 @@ def runner(model: onnx.ModelProto) -> Run:
             raise RuntimeError(said(error)) from None
 
     return run
+
+
+def session_of(
+    model: onnx.ModelProto | Path, level: str = "ORT_DISABLE_ALL", threads: int = 0
+) -> Any:
+    """onnxruntime's session on the CPU; a path where the model's data lie beside it.
+
+    Raises ImportError where it is not installed, and whatever it raises itself.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    # Threads that wait by spinning double the cost of a single run.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def said(error: Exception) -> str:

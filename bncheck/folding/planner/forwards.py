@@ -39,14 +39,18 @@ Given = Mapping[int, Affine]
 def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     """Move a normalisation into all that reads it; Stuck where one of them cannot take it."""
     check_dtype(draft.graph, moving)
+    step = Step()
     try:
-        return _pushed(draft, moving, into_norms, False)
-    except Stuck:  # constants can stay, and take the shift and the scale's inverse
-        return _pushed(draft, moving, into_norms, True)
+        return _pushed(draft, moving, into_norms, step, False)
+    except Stuck:
+        if not step.bypassed:
+            raise
+    # The constants on the way can stay, and take the shift and the scale's inverse.
+    return _pushed(draft, moving, into_norms, Step(), True)
 
 
-def _pushed(draft: Draft, moving: Moving, into_norms: bool, divides: bool) -> Step:
-    graph, step = draft.graph, Step()
+def _pushed(draft: Draft, moving: Moving, into_norms: bool, step: Step, divides: bool) -> Step:
+    graph = draft.graph
     carried = {moving.output: moving.affine}
     pending = _readers(graph, moving.output)
     if not pending:

@@ -15,7 +15,7 @@ from bncheck.folding.planner.absorbing import output_channels
 from bncheck.folding.planner.backwards import Walk
 from bncheck.folding.planner.beside import find_branch, only_reader
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
-from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.planner.maps import Stuck, before_repeating, shapes_of
 from bncheck.graph.dataflow import Graph, Use
 from bncheck.graph.specs import Add
 
@@ -51,9 +51,11 @@ def _take(draft: Draft, reader: Use, map_: Affine, into_norms: bool, step: Step)
         own, other = add.spec.factors[slot], Use(index, 1 - slot)
         trial = Step()
         try:
-            _walk(draft, other, Affine(map_.scale, np.zeros_like(map_.shift)), into_norms, trial)
+            unshifted = Affine(map_.scale, np.zeros_like(map_.shift))
+            _walk(draft, other, _of_operand(graph, other, unshifted), into_norms, trial)
             shifted = Affine(map_.scale, map_.shift / own)
-            _take(draft, Use(index, slot), shifted, into_norms, trial)
+            use = Use(index, slot)
+            _take(draft, use, _of_operand(graph, use, shifted), into_norms, trial)
         except Stuck:
             continue
         _join(step, trial)
@@ -81,6 +83,13 @@ def _is_identity(
     beside = Affine(vector.scale * (own / branch.factor), vector.shift)
     step.folds[call] = replace(step.folds[call], beside=beside)
     return True
+
+
+def _of_operand(graph: Graph, use: Use, map_: Affine) -> Affine:
+    """A map of a sum as one of an operand, which may be broadcast."""
+    op = graph.ops[use.op]
+    shapes = shapes_of(graph, op.inputs[use.slot], op.outputs[0])
+    return before_repeating(map_, *shapes, _NONE.reason)
 
 
 def _size(graph: Graph, index: int) -> object:

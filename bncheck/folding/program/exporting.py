@@ -24,6 +24,7 @@ from bncheck.graph.program.from_module import quiet
 from bncheck.subject.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
+_PACKAGE = str(Path(__file__).parents[2])
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
 
 
@@ -202,8 +203,7 @@ def _user_line(error: Exception) -> str:
 
 
 def _is_ours(path: str) -> bool:
-    here = str(Path(__file__).parent.parent)
-    return path.startswith((_SITE, here, "<")) or "site-packages" in path
+    return path.startswith((_SITE, _PACKAGE, "<")) or "site-packages" in path
 
 
 def refuse_random(program: ExportedProgram) -> None:

@@ -16,6 +16,9 @@ from bncheck.graph.operators import ONNX, UndescribedError
 from bncheck.graph.specs import Opaque, Spec
 from bncheck.reading.onnx_names import STANDARD
 
+#: What has attributes `axis` and `broadcast` before opset 7; Gemm's `broadcast` is about its bias.
+_ALONG_AXIS = ("Add", "Sub", "Mul", "Div")
+
 
 def _always(spec: Spec) -> Describe:
     return lambda _: spec
@@ -36,7 +39,7 @@ def described(node: onnx.NodeProto, scope: Scope) -> Described:
     if describe is None:
         return Opaque(call.kind), call.inputs
     try:
-        if call.opset < 7 and call.attribute("broadcast"):
+        if call.opset < 7 and call.kind in _ALONG_AXIS and call.attribute("broadcast"):
             call.inputs = [call.inputs[0], _along_axis(call)]
         found = describe(call)
     except UndescribedError:
@@ -53,5 +56,5 @@ def _along_axis(call: NodeCall) -> str:
     behind = 0 if axis is None else rank - axis % max(rank, 1) - np.ndim(numbers)
     if numbers is None or behind < 0:
         raise UndescribedError
-    wide = np.asarray(numbers).reshape(*np.shape(numbers), *(1,) * behind).astype(np.float64)
+    wide = np.asarray(numbers).reshape((*np.shape(numbers), *(1,) * behind)).astype(np.float64)
     return call.scope.derived(f"{call.results[0]}:1", lambda: wide, wide.shape, call.name(1))

@@ -117,6 +117,8 @@ class Model:
     """Then divide by this, per channel."""
     size: tuple[int, ...] = ()
     """Resize the images of a folder to this size."""
+    grey: bool = False
+    """Read the images of a folder in grey: one channel."""
     input: Words = ()
     """One sample's shape without the batch: '3,224,224'."""
     eps: Annotated[float, Ge(0)] | None = None

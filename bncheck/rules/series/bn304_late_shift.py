@@ -34,11 +34,12 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
 
     Criterion: W2 to the snapshot before from 0.40, and more than 4 times the median of what the
     layer moved in the last 3 intervals (at least 2), each stretched to the length of this one
-    where the steps are known; and from 0.40 where no channel counts for more than 1, for one batch
+    where the steps are known; and from 0.40 where no channel counts for more than 0.7: one batch
     is enough to move features that few images have. In a record what is usual also grows with the
     learning rate, as far as that was as high before: a planned restart moves statistics no further
     than the beginning. There W2 of the running statistics from the batch counts, too (BN306), where
-    it is so far in two recorded steps in a row: averages with a small momentum jump late.
+    two recorded steps in a row are 4 times as far as is usual, one of them from 0.40 and the other
+    from 0.20: averages with a small momentum jump late.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
@@ -82,12 +83,14 @@ def _of_batches(
     row = np.array([batch_distance(snapshot, name) for snapshot in snapshots])
     known = np.array([batch_distance(snapshot, name, certain=False) for snapshot in snapshots])
     for place in range(_BEFORE + 2, row.size):
-        now = float(row[place - 1 : place + 1].min())
+        nearer, now = sorted(row[place - 1 : place + 1].tolist())
         before, after = movement.snapshots[place - 2], movement.snapshots[place]
-        if now < movement.thresholds.w2_error or not is_warm(before.states.get(name)):
+        limits = movement.thresholds
+        far = now >= limits.w2_error and nearer >= limits.w2_warning
+        if not far or not is_warm(before.states.get(name)):
             continue
         usual = max(_usual(known, np.ones(row.size), rates, place - 1), _LEAST)
-        if now > _FACTOR * usual and not {place - 1, place} & lost:
+        if nearer > _FACTOR * usual and not {place - 1, place} & lost:
             first = movement.snapshots[place - 1]
             yield self.finding(
                 Severity.WARNING,

@@ -30,7 +30,7 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
     Criterion: in a record, W2 of the running statistics from the batch's, less the noise of both
     ((kappa + 1)/B, kappa = m/(2 - m)), is from 0.40, and its square from 4 times that noise, in 4
     recorded steps in a row over at least 40 updates, in a layer that is in train(), whose momentum
-    is not 0, and whose average has made 3/m updates (or 50). No channel counts for more than 1:
+    is not 0, and whose average has made 3/m updates (or 50). No channel counts for more than 0.7:
     features that few images have are none that the averages trail.
 
     Fix: a larger momentum (0.1), a lower learning rate; recalibrate before you evaluate.

@@ -7,6 +7,9 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from bncheck.shipping.opsets.scope import Call, Scope, Step, TooOldError
 
+#: NumPy's limit: what has more is no tensor.
+_MOST_AXES = 64
+
 
 def hard_swish(call: Call, scope: Scope) -> list[Call]:
     """x * max(0, min(1, x / 6 + 1 / 2))."""
@@ -51,6 +54,8 @@ def layer_normalization(call: Call, scope: Scope) -> list[Call]:
         raise TooOldError("LayerNormalization with its mean")
     x, own = call.inputs[0], scope.dtype(call.inputs[0])
     axis = call.settings.get("axis", -1)
+    if not -_MOST_AXES <= axis <= _MOST_AXES:
+        raise TooOldError(f"LayerNormalization from axis {axis} on")
     axes = list(range(axis, 0) if axis < 0 else range(axis, scope.rank(call)))
     inner = own if own == TensorProto.DOUBLE else TensorProto.FLOAT
     eps = scope.add(call.settings.get("epsilon", 1e-5), tensor_dtype_to_np_dtype(inner))

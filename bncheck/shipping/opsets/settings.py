@@ -66,8 +66,12 @@ def split(call: Call, scope: Scope) -> list[Call]:
         size = None if shape is None else shape[axis]
         if size is None:
             raise TooOldError("Split into parts of a size that is not known")
+        if parts != len(call.outputs):
+            raise TooOldError(f"Split into {parts} parts with {len(call.outputs)} results")
         each = -(-size // parts)
         sizes = [min(each, size - each * i) for i in range(parts)]
+        if min(sizes) < 0:
+            raise TooOldError(f"Split of {size} into {parts} parts")
         call.inputs = [call.inputs[0], scope.add(sizes)]
     if scope.wanted < 13:
         given = scope.numbers(call, 1)

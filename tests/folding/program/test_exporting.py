@@ -52,3 +52,22 @@ def test_a_wrong_shape_is_told_in_numbers(shape: tuple[int, ...]) -> None:
     with pytest.raises(BncheckError, match=r"channels, but got \d channels") as caught:
         fold(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), torch.zeros(shape))
     assert not re.search(r"\bs\d+\b", str(caught.value))
+
+
+class _Narrow(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != 8:
+            raise ValueError("images of 8 x 8, please")
+        y: Tensor = self.bn(self.conv(x))
+        return y
+
+
+def test_the_line_that_is_named_is_the_models() -> None:
+    with pytest.raises(BncheckError, match="images of 8 x 8, please") as caught:
+        fold(_Narrow().eval(), torch.randn(2, 3, 9, 9))
+    assert "test_exporting.py" in str(caught.value)
+    assert "timing.py" not in str(caught.value)

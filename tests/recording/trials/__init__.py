@@ -1,4 +1,4 @@
-"""Whole trainings that nobody tuned a threshold to: `python -m tests.recording.trials [WORD...]`.
+"""Whole trainings, sound and faulty: `python -m tests.recording.trials [WORD...]`.
 
 Not part of the suite: minutes, and a table of what was said of each. Words choose by name.
 """

@@ -140,3 +140,36 @@ def test_whole_numbers_go_through_double() -> None:
     (found,) = _run(lowered(model, 11))
     assert found.dtype == INT
     assert list(found) == [5, 5, 6, 6]
+
+
+def _unchecked(kind: str, settings: dict[str, Any], results: int) -> onnx.ModelProto:
+    """A call that no checker has seen."""
+    nodes = [
+        helper.make_node(kind, ["x", "w"][: 1 + (kind != "Split")], _names(results), **settings)
+    ]
+    graph = helper.make_graph(
+        nodes, "graph", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
+        [helper.make_empty_tensor_value_info("y0")],
+        [numpy_helper.from_array(np.ones(4, np.float32), "w")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def _names(count: int) -> list[str]:
+    return [f"y{place}" for place in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "results"),
+    [
+        ("Split", {"axis": 1, "num_outputs": 10**12}, 2),
+        ("Split", {"axis": 1, "num_outputs": -3}, 2),
+        ("Split", {"axis": 1, "num_outputs": 7}, 7),
+        ("LayerNormalization", {"axis": -(10**12)}, 1),
+    ],
+)
+def test_absurd_settings_are_refused_at_once(
+    kind: str, settings: dict[str, Any], results: int
+) -> None:
+    with pytest.raises(BncheckError, match=f"it has no {kind}"):
+        lowered(_unchecked(kind, settings, results), 11)

@@ -1,0 +1,45 @@
+"""Small ONNX graphs that lure the planner: computed to be the same function, or left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from bncheck.folding.onnx.fold import fold_onnx
+from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import bn, conv, norm, numbers
+
+node = helper.make_node
+
+
+def _sum_with_a_map_of_one_channel() -> onnx.ModelProto:
+    """x [N, 6, 9, 9] and a convolution's [N, 1, 9, 9] are added, and normalised together."""
+    nodes = [conv(w="a"), conv(w="b", y="d"), node("Add", ["c", "d"], ["e"]), bn("e", "y")]
+    return graphs.model(nodes, {"a": numbers(6, 3, 1, 1), "b": numbers(1, 3, 1, 1), **norm(6)})
+
+
+def _gemm_that_repeats_its_bias() -> onnx.ModelProto:
+    """Before opset 7, `broadcast` is an attribute of sums, and of Gemm for its bias."""
+    nodes = [node("Gemm", ["x", "w", "b"], ["c"], broadcast=1), bn("c", "y", is_test=1)]
+    weights = {"w": numbers(4, 6), "b": numbers(6), **norm(6)}
+    return graphs.model(nodes, weights, (2, 4), opset=6, ir=3, listed=list(weights))
+
+
+#: Name -> the graph, and how many BatchNormalization nodes stay.
+LURES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
+    "sum with a map of one channel": (_sum_with_a_map_of_one_channel, 1),
+    "Gemm that repeats its bias": (_gemm_that_repeats_its_bias, 0),
+}
+
+
+@pytest.mark.parametrize("name", LURES)
+def test_lure(name: str, tmp_path: Path) -> None:
+    build, kept = LURES[name]
+    onnx.save(build(), tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert len(report.kept) == kept, report.batchnorms
+    assert report.parity is None or report.parity.holds
