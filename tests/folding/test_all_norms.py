@@ -26,6 +26,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.families import Norms
+from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.state_file import save_folded
 from tests.folding.patterns.building import Fn
 
@@ -433,6 +434,7 @@ def test_parameters_in_one_memory_are_parted(tmp_path: Path) -> None:
     net, x = SharedMemory().eval(), torch.randn(5, 4)
     net.bn.running_var.fill_(4.0)
     result = bncheck.fold(net, x)
+    assert isinstance(result, FoldResult)
     save_folded(result, net, (x,), tmp_path / "net.safetensors", tmp_path / "none")
     with torch.no_grad():
         wanted = net(x)
