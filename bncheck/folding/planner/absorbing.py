@@ -5,6 +5,8 @@ docs/folding.md, "What a call absorbs". The new numbers are computed in folding/
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -17,7 +19,16 @@ from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.linear import Linear
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Lookup, Recurrent, Rescaled
+from bncheck.graph.specs import (
+    Bilinear,
+    Conv,
+    ConvTranspose,
+    Lookup,
+    Norm,
+    Recurrent,
+    Rescaled,
+    Spec,
+)
 
 #: Axes of a value, counted from either end.
 Axes: TypeAlias = tuple[int, ...]
@@ -28,6 +39,7 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     op = draft.graph.ops[index]
     _check_constant(draft.graph, op)
     fold, vector = draft.fold(index), output_channels(draft.graph, op, map_)
+    _check_sizes(draft.graph, op, vector, 1)
     if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
@@ -39,6 +51,7 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_constant(draft.graph, op)
     fold = draft.fold(index)
     vector = _channels(draft.graph, op, op.inputs[0], map_, _channel_axes(draft.graph, op)[0])
+    _check_sizes(draft.graph, op, vector, 0)
     if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
     if isinstance(op.spec, Bilinear) and vector.shifts:
@@ -67,6 +80,38 @@ def _check_constant(graph: Graph, op: Op) -> None:
         name = op.input(slot)
         if name is not None and not graph.is_constant(name):
             raise not_constant(graph, name, f"the {role} of {op.label} ({op.kind})")
+
+
+def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
+    """Raise where a file gives a call a weight of a size that is not that of its input (0) or of
+    its result (1)."""
+    weight, bias = (graph.shape(op.input(slot)) for slot in (Slot.WEIGHT, Slot.BIAS))
+    sizes = [size for size in weight or () if isinstance(size, int)]
+    if weight is None or len(sizes) != len(weight):
+        return
+    known = _sizes_of(op.spec, sizes)
+    fits = known is None or known[side] == vector.scale.size
+    if known is not None and bias:
+        single = bias[-1] if isinstance(op.spec, Linear) else math.prod(map(int, bias))
+        fits &= single in (known[1], 1)
+    if not fits:
+        raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
+
+
+def _sizes_of(spec: Spec, weight: Sequence[int]) -> tuple[int, int] | None:
+    """How many channels a call with a weight of that shape has, in its input and in its result."""
+    if isinstance(spec, Linear):
+        groups, outputs, inputs = spec.sizes(weight)
+        return groups * inputs, groups * outputs
+    if isinstance(spec, Conv):
+        return weight[1] * spec.groups, weight[0]
+    if isinstance(spec, ConvTranspose):
+        return weight[0], weight[1] * spec.groups
+    if isinstance(spec, Recurrent):
+        return weight[-1], math.prod(weight[:-1])
+    if isinstance(spec, Bilinear):
+        return weight[1], weight[0]
+    return (math.prod(weight),) * 2 if isinstance(spec, (Rescaled, Norm)) else None
 
 
 def _channel_axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:

@@ -13,7 +13,15 @@ from typing import TypeAlias
 from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
-from bncheck.folding.planner.maps import Shared, Stuck, before_repeating, merged, settled, shapes_of
+from bncheck.folding.planner.maps import (
+    Shared,
+    Stuck,
+    before_repeating,
+    merged,
+    settled,
+    shapes_of,
+    spreads,
+)
 from bncheck.folding.planner.normalisations import data_slot, no_map
 from bncheck.folding.planner.passing import pulled_through
 from bncheck.folding.planner.sums import (
@@ -215,6 +223,10 @@ class Walk:
         for slot, (share, factor) in enumerate(zip(shares, op.spec.factors, strict=True)):
             part = Affine(map_.scale, map_.shift * (share / factor))
             if fixed[slot]:
+                if not spreads(
+                    graph.shape(op.inputs[slot]) or (), graph.shape(op.outputs[0]) or ()
+                ):
+                    raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
                 self._edit((index, slot), part)
             else:
                 shapes = shapes_of(graph, op.inputs[slot], op.outputs[0])

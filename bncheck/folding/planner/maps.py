@@ -97,6 +97,14 @@ def settled(affine: Affine) -> Affine:
     return Affine(np.where(free, 1.0, affine.scale), np.where(free, 0.0, shift))
 
 
+def spreads(small: Shape, shape: Shape) -> bool:
+    """Whether an array of the first shape is repeated to the second; unknown sizes may fit."""
+    pairs = zip(reversed(small), reversed(shape), strict=False)
+    return len(small) <= len(shape) and all(
+        n == 1 or n == size or isinstance(size, str) for n, size in pairs
+    )
+
+
 def before_repeating(affine: Affine, shape: Shape, out: Shape, complaint: str) -> Affine:
     """The map of a value of that shape which is then repeated, by broadcasting, to shape `out`."""
     more = len(out) - len(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,8 +12,8 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.planner.families import Family
-from bncheck.folding.planner.maps import Stuck
-from bncheck.graph.dataflow import Floats, Graph, Op, Shape
+from bncheck.folding.planner.maps import Stuck, spreads
+from bncheck.graph.dataflow import Dim, Floats, Graph, Op, Shape
 from bncheck.graph.specs import Add, Mul, Norm, Rescaled, Spec
 
 _INSPECT = "see `bncheck inspect`"
@@ -101,7 +102,7 @@ def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
     name, result = op.inputs[slot], op.outputs[0]
     assert name is not None
     shape = graph.shape(name)
-    fits = shape == graph.shape(result) and number.ndim <= len(shape or ())
+    fits = shape is not None and shape == graph.shape(result) and spreads(number.shape, shape)
     return fits and graph.values[name].dtype == graph.values[result].dtype
 
 
@@ -166,6 +167,7 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
     gamma, beta, mean, var = parameters_of(graph, op)
     assert mean is not None
     assert var is not None
+    _check_sizes(shape[1:2], (gamma, beta, mean, var))
     if _is_corrupt(mean, var):
         raise Stuck(
             "its running statistics hold a NaN, an infinity or a negative variance", _INSPECT
@@ -183,6 +185,7 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
     if shape is None:
         raise Stuck("the rank of its input is not known")
     gamma, beta, *_ = parameters_of(graph, op)
+    _check_sizes([shape[axis] for axis in channel_axes(op.spec)], (gamma, beta))
     one = identity(len(shape))
     sizes = channel_sizes(op.spec, shape)
     scale = one.scale if gamma is None else gamma.reshape(sizes)
@@ -190,6 +193,18 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
     if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
         raise Stuck("its scale or shift is not a finite number", _INSPECT)
     return Affine(scale, shift)
+
+
+def _check_sizes(sizes: Sequence[Dim], parameters: Sequence[Floats | None]) -> None:
+    """Raise where a file gives a norm parameters that do not have a number for each channel.
+
+    `sizes` are those of the axes along which the channels lie.
+    """
+    found = {number.size for number in parameters if number is not None}
+    known = [size for size in sizes if isinstance(size, int)]
+    wanted = {math.prod(known)} if len(known) == len(sizes) else found
+    if len(found) > 1 or found - wanted:
+        raise Stuck("its parameters do not have a number for each channel")
 
 
 def channel_axes(spec: Spec | None) -> tuple[int, ...]:

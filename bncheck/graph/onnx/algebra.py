@@ -83,8 +83,11 @@ def _product(call: NodeCall, found: tuple[Spec, int] | None) -> Described | None
 
 def _recurrent(call: NodeCall) -> Described:
     """Of its bias, W x takes the first half, and the state the second."""
-    bias, scope = call.name(3), call.scope
+    bias, scope, weight = call.name(3), call.scope, call.shape(1)
     numbers = scope.fixed(bias)
+    sizes = [(weight[0], 2 * size) for size in weight[1:2] if isinstance(size, int)]
+    if len(weight) != 3 or (numbers is not None and np.shape(numbers) not in sizes):
+        raise UndescribedError
     if numbers is not None:
         first = np.asarray(numbers)[:, : np.shape(numbers)[1] // 2].astype(np.float64).reshape(-1)
         name = f"{call.results[0]}:bias"

@@ -408,6 +408,52 @@ CASES["add with an axis in the middle of the shape"] = Case(
 )  # fmt: skip
 
 
+_BEFORE = "c = Identity(x) n = BatchNormalization(c, gamma, beta, mean, var)"
+_LSTM = f"{_BEFORE} t = Transpose <perm=[2, 0, 1]> (n) y = LSTM <hidden_size=3>"
+#: Models whose sizes contradict one another: nothing goes, and nothing fails.
+INVALID: dict[str, Case] = {
+    "gemm": Case(f"{_BEFORE} y = Gemm(n, w)", ("N", 4), {"w": (6, 4)}),
+    "conv": Case(f"{_BEFORE} y = Conv(n, w)", weights={"w": (4, 5, 3, 3)}, channels=3),
+    "bias of a conv": Case(f"c = Conv(x, w, b) y = {_BN}", weights=_W | {"b": (7,)}),
+    "bias of a gemm": Case(f"c = Gemm(x, w, b) y = {_BN}", ("N", 5), {"w": (5, 4), "b": (3,)}),
+    "einsum": Case(
+        f"{_BEFORE} y = Einsum <equation=\"bct,cto->bo\"> (n, w)", (3, 4, 4), {"w": (5, 4, 5)}
+    ),
+    "matmul": Case(f"{_BEFORE} y = MatMul(n, w)", (3, 4, 4), {"w": (2, 4, 5)}),
+    "norm": Case(
+        f"c = Einsum <equation=\"bi,io->bo\"> (x, w) y = {_BN}", (3, 5), {"w": (5, 6)}
+    ),
+    "scale of a norm": Case(
+        "c = Conv(x, w) y = BatchNormalization(c, g, beta, mean, var)", weights=_W | {"g": (7,)}
+    ),
+    "shift of an instance norm": Case(
+        f"c = InstanceNormalization(x, s, b) y = {_BN}", weights={"s": (3,), "b": (2,)},
+        channels=3,
+    ),
+    "scale of a group norm": Case(
+        f"c = GroupNormalization <num_groups=3> (x, s, b) y = {_BN}", ("N", 4, 5),
+        {"s": (7,), "b": (4,)}, opset=21, norms="all",
+    ),
+    "flat weight of a recurrent layer": Case(
+        f"{_LSTM} (t, w, r)", ("N", 4, 5), {"w": (12, 4), "r": (1, 12, 3)}
+    ),
+    "weight of a recurrent layer": Case(
+        f"{_LSTM} (t, w, r)", ("N", 4, 5), {"w": (1, 12, 7), "r": (1, 12, 3)}
+    ),
+    "flat bias of a recurrent layer": Case(
+        f"{_LSTM} (t, w, r, b)", ("N", 4, 5), {"w": (1, 12, 4), "r": (1, 12, 3), "b": (24,)}
+    ),
+    "bias of a recurrent layer": Case(
+        f"{_LSTM} (t, w, r, b)", ("N", 4, 5), {"w": (1, 12, 4), "r": (1, 12, 3), "b": (1, 7)}
+    ),
+    "sum before opset 7": Case(
+        "d = Conv(x, w) c = Add <axis=1, broadcast=1> (d, s)"
+        " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)",
+        weights=_W | {"s": (5,)}, opset=6,
+    ),
+}  # fmt: skip
+
+
 def model_of(case: Case) -> onnx.ModelProto:
     """The model of a case."""
     weights = _weights(case)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bncheck.folding.planner.plan import Status
-from tests.folding.peers.onnx_cases import CASES
+from tests.folding.peers.onnx_cases import CASES, INVALID
 from tests.folding.peers.running import check_onnx
 
 
@@ -20,3 +20,10 @@ def test_case(name: str) -> None:
     assert all(d.reason for d in kept)
     if case.reason:
         assert any(case.reason in f"{d.reason} {d.hint}" for d in kept), kept
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_sizes_that_contradict_one_another(name: str) -> None:
+    decisions = check_onnx(INVALID[name]).decisions
+    assert decisions
+    assert all(d.status is Status.KEPT and d.reason for d in decisions), decisions
