@@ -52,7 +52,7 @@ def test_a_sum_along_an_axis_has_the_shape_of_its_first_operand(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("axis", [{}, {"axis": 1}])
-def test_a_single_number_lies_along_any_axis(tmp_path: Path, axis: dict[str, int]) -> None:
+def test_a_single_number_lies_along_any_axis(tmp_path: Path, axis: dict[str, Any]) -> None:
     """As torch 0.3 wrote x + 1: a stored number without axes, in opset 6."""
     one = numpy_helper.from_array(np.array(0.5, np.float32))
     nodes = [
