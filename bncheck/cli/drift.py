@@ -115,7 +115,7 @@ def drift(
             )  # fmt: skip
             report = run(paths, options, measuring)
             if measuring is None:
-                ranks.agree_on_report(report.to_dict())
+                ranks.agree_on_report(report.to_dict)
         report = tally.count(report)
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             code = exit_code(report.findings, policy.fail_on)

@@ -139,7 +139,7 @@ def _one_by_one(
             with ranks.together(str(path)):
                 done = run(path, options, measuring)
                 if done.measurement is None:
-                    ranks.agree_on_report(done.to_dict())
+                    ranks.agree_on_report(done.to_dict)
         except BncheckError as error:
             if error.subject != str(path):  # not about the file: no other will fare better
                 raise

@@ -102,10 +102,10 @@ def compared(
 
 
 def _correlation(x: Floats, y: Floats) -> float | None:
-    x, y = x - x.mean(), y - y.mean()
+    x, y = x - x.sum() / x.size, y - y.sum() / y.size
     x, y = x / (np.abs(x).max() or 1.0), y / (np.abs(y).max() or 1.0)
-    scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
-    return float((x * y).sum()) / scale if scale > 0 else None
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale > 0 else None
 
 
 def summed_kernel(weight: Array) -> Floats:

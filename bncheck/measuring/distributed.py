@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -83,10 +83,13 @@ class Processes:
         for rank, other in enumerate(said):
             refuse_difference(rank, other, said[0])
 
-    def agree_on_report(self, report: Mapping[str, object]) -> None:
-        """Raise SharedError where another rank came to another report, all of it plain data."""
+    def agree_on_report(self, report: Callable[[], Mapping[str, object]]) -> None:
+        """Raise SharedError where another rank came to another report, all of it plain data.
+
+        It is made where there is another rank.
+        """
         if self.wire is not None:
-            text = json.dumps(report, sort_keys=True, default=str)
+            text = json.dumps(report(), sort_keys=True, default=str)
             self.agree({"what the files hold": hashlib.sha256(text.encode()).hexdigest()})
 
     def device(self, name: str) -> str:

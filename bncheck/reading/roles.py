@@ -40,8 +40,9 @@ _SUFFIXES: Final = (":0", "/.ATTRIBUTES/VARIABLE_VALUE", ".raw_value", ".value",
 
 def split_name(tensor: str) -> tuple[str, str]:
     """layer1.0.bn1.running_mean -> (layer1.0.bn1, running_mean)."""
-    for suffix in _SUFFIXES:
-        tensor = tensor.removesuffix(suffix)
+    if tensor.endswith(_SUFFIXES):  # asked of all at once, as few names have one
+        for suffix in _SUFFIXES:
+            tensor = tensor.removesuffix(suffix)
     cut = max(tensor.rfind("."), tensor.rfind("/"))
     return tensor[: max(cut, 0)], tensor[cut + 1 :]
 

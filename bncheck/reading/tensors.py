@@ -165,7 +165,8 @@ def checked_shape(sizes: Sequence[int]) -> tuple[int, ...]:
     """Refuse what NumPy could not even count: negative, too many or too large dimensions."""
     if len(sizes) > MOST_AXES or min(sizes, default=0) < 0:
         raise impossible_shape()
-    if math.prod(size for size in sizes if size) >= _MOST_ELEMENTS:
+    counted = sizes if 0 not in sizes else [size for size in sizes if size]
+    if math.prod(counted) >= _MOST_ELEMENTS:
         raise impossible_shape()
     return tuple(sizes)
 
@@ -186,7 +187,8 @@ class StridedTensor:
         bad_stride = any(not 0 <= stride < _MOST_ELEMENTS for stride in self.strides)
         if bad_stride or len(self.shape) != len(self.strides):
             raise impossible_shape()
-        if self.offset < 0 or (self.elements and self._end > self.storage.source.size):
+        end = self._end if self.elements else 0
+        if self.offset < 0 or end > self.storage.source.size:
             raise BncheckError(
                 f"is damaged: a tensor needs {self._end} bytes, its storage holds "
                 f"{self.storage.source.size}",
@@ -213,8 +215,10 @@ class StridedTensor:
 
     @property
     def _end(self) -> int:
-        last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        return (self.offset + last + 1) * item_size(self.dtype)
+        last = self.offset + 1
+        for size, stride in zip(self.shape, self.strides, strict=True):
+            last += (size - 1) * stride
+        return last * item_size(self.dtype)
 
     def read(self) -> Array:
         """A contiguous copy in native byte order."""

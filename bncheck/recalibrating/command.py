@@ -56,7 +56,7 @@ def recalibrate_file(
         checkpoint = open_checkpoint(path, options.key)
         report = _recalibrated(checkpoint, out, options, measuring, note)
         if measuring is None:
-            ranks.agree_on_report(report.to_dict())
+            ranks.agree_on_report(report.to_dict)
     if report.reason is not None or ranks.rank:
         return report
     from bncheck.writing.patch import write_copy

@@ -45,7 +45,9 @@ def histogram(array: Array | None, scale: tuple[float, float]) -> str:
         return ""
     values = array.astype(np.float64)
     values = values[np.isfinite(values) & (values > 0)]
-    counts, _ = np.histogram(np.clip(np.log10(values), *scale), bins=BINS, range=scale)
+    # As np.histogram would count, without its checks, which take most of its time.
+    edges = np.linspace(*scale, BINS + 1)[1:-1]
+    counts = np.bincount(np.searchsorted(edges, np.log10(values), side="right"), minlength=BINS)
     top = max(1, int(counts.max()))
     steps = len(_BLOCKS) - 1
     return "".join(_BLOCKS[math.ceil(int(number) / top * steps)] for number in counts)

@@ -32,13 +32,14 @@ TEXT = """# Performance
 What bncheck costs beside what others do with the same files and models. `make benchmark` measures
 it and writes this page.
 
-{tables}
+{tables}\
 Seconds are processor time, a command's from its start to its end; a run in onnxruntime and two
-processes are measured by the clock. One thread, medians of runs in turns. *forwards* are multiples
-of plain forward passes of the same network on the same data. *ratio* is bncheck's cost by the
-peer's. Peak memory is the process's resident memory at its most, peers' in brackets. *wanted* is
-what the project aims at. The networks have random weights; images are 224 x 224 for ONNX and
-64 x 64 elsewhere.
+processes are measured by the clock. One thread; medians of a few runs in turns, and one run of what
+takes many seconds. A busy machine makes processor time longer, too. *forwards* are multiples of
+plain forward passes of the same network on the same data. *ratio* is bncheck's cost by the peer's.
+Peak memory is the process's resident memory at its most, peers' in brackets. *wanted* is what the
+project aims at. The networks have random weights; images are 224 x 224 for ONNX and 64 x 64
+elsewhere.
 
 Measured on {date} with bncheck {version} on {machine}: Python {python}, {libraries}.
 Load of the machine while it was measured: {load}.

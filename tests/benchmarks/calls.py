@@ -140,7 +140,7 @@ def folding() -> Iterator[Row]:
             "fuse": lambda m=model: fuse(m),  # type: ignore[misc]
         }
         costs = in_turns(ways, 2)
-        work = f"`fold(model, x)`, {title}, beside the export of {costs['export']:.2f} s"
+        work = f"`fold(model, x)`, {title}: what it adds to an export of {costs['export']:.2f} s"
         beyond = costs["ours"] - costs["export"]
         yield Row(work, beyond, (Peer("torch.fx fuse", costs["fuse"]),), wanted=wanted)
 

@@ -22,9 +22,11 @@ from torch.nn.utils import parametrizations
 
 import bncheck
 from bncheck.cli import run
+from bncheck.core.errors import BncheckError
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.families import Norms
+from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.state_file import save_folded
 from tests.folding.patterns.building import Fn
 
@@ -380,3 +382,62 @@ def test_the_command_counts_by_kind(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [d["kind"] for d in told["batchnorms"]] == ["LayerNorm", "RMSNorm"]
+
+
+def test_an_encoder_layer_finds_the_weights_that_it_reads(tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=True)
+    net, x = _randomised(layer), torch.randn(2, 5, 4).double()
+    result, error = _folded(net, x)
+    assert not result.report.kept
+    assert error < 2e-15
+    save_folded(result, net, (x,), tmp_path / "net.safetensors", tmp_path / "none")
+    with torch.no_grad():
+        wanted = net(x)
+        loaded = bncheck.load_folded(copy.deepcopy(net), tmp_path / "net.safetensors")
+        assert (loaded(x) - wanted).abs().max() < 1e-12
+    assert "norm1.weight" not in loaded.state_dict()
+
+
+class ReadsItsNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        assert self.norm.weight.dtype == x.dtype
+        return self.head(self.norm(x))
+
+
+def test_a_forward_that_reads_what_has_gone_is_said(tmp_path: Path) -> None:
+    net, x = _randomised(ReadsItsNorm()), torch.randn(2, 4).double()
+    result, _ = _folded(net, x)
+    with pytest.raises(BncheckError, match="cannot be called without what the fold removes"):
+        save_folded(result, net, (x,), tmp_path / "net.safetensors", tmp_path / "none")
+    assert not list(tmp_path.iterdir())
+
+
+class SharedMemory(nn.Module):
+    """Two parameters in one memory, of which a fold changes one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.bn = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.b.weight.data = self.a.weight.data
+
+    def forward(self, x: Tensor) -> Any:
+        return self.bn(self.a(x)), self.b(x)
+
+
+def test_parameters_in_one_memory_are_parted(tmp_path: Path) -> None:
+    torch.manual_seed(12)
+    net, x = SharedMemory().eval(), torch.randn(5, 4)
+    net.bn.running_var.fill_(4.0)
+    result = bncheck.fold(net, x)
+    assert isinstance(result, FoldResult)
+    save_folded(result, net, (x,), tmp_path / "net.safetensors", tmp_path / "none")
+    with torch.no_grad():
+        wanted = net(x)
+        given = bncheck.load_folded(net, tmp_path / "net.safetensors")(x)
+    for one, other in zip(wanted, given, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

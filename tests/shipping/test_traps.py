@@ -378,6 +378,18 @@ def test_a_program_is_converted_once_and_what_is_compared_with_it_once(
     assert len(made_of) == conversions
 
 
+def test_a_forward_of_any_number_of_inputs_is_exported_with_the_axes_that_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    class Variadic(Unit):
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return super().forward(inputs[0])
+
+    path = tmp_path / "net.onnx"
+    bncheck.export(made(Variadic), (IMAGES,), path, dynamic_batch=False)
+    assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+
+
 class _Points(nn.Module):
     """As many rows as numbers are positive, twice indexed."""
 

@@ -8,19 +8,33 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import FREE, Affine, identity, unconstrained
-from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged, same
+from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.specs import Concat, Gather, Split
 
 
 def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
-    sizes = []
-    for name in op.inputs:
-        shape = graph.shape(name)
-        if shape is None or not isinstance(size := shape[axis], int):
-            raise Stuck(f"{op.label} ({op.kind}) joins parts of unknown size")
-        sizes.append(size)
+    sizes = _known_sizes(graph, op, axis)
+    if sizes is None:
+        raise Stuck(f"{op.label} ({op.kind}) joins parts of unknown size")
     return sizes
+
+
+def _known_sizes(graph: Graph, op: Op, axis: int) -> list[int] | None:
+    """The sizes of all parts, where they are known."""
+    shapes = [graph.shape(name) for name in op.inputs]
+    sizes = [size for shape in shapes if shape and isinstance(size := shape[axis], int)]
+    return sizes if len(sizes) == len(shapes) else None
+
+
+def _shared(maps: Sequence[Affine], axis: int) -> Affine | None:
+    """The map that all of these are, each filling what is free in others, whatever their sizes."""
+    result: Affine | None = maps[0]
+    for map_ in maps:
+        if result is None or not is_even(map_, axis):
+            return None
+        result = merged(result, map_)
+    return result
 
 
 def parts_of(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
@@ -42,8 +56,12 @@ def joined(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
         given = {s: each(m, lambda array: np.expand_dims(array, axis)) for s, m in given.items()}
     one = identity(next(iter(given.values())).scale.ndim)
     maps = [given.get(slot, one) for slot in range(len(op.inputs))]
-    if all(is_even(m, axis) and same(maps[0], m) for m in maps):
-        return maps[0]
+    if not stacks and (one_map := _shared(maps, axis)) is not None:
+        return one_map
+    if not stacks and all(is_even(m, axis) for m in maps) and not _known_sizes(graph, op, axis):
+        raise Stuck(
+            f"{op.label} ({op.kind}) joins it with an activation that does not have the same scale"
+        )
     return side_by_side(maps, axis, [1] * len(maps) if stacks else _axis_sizes(graph, op, axis))
 
 
@@ -89,8 +107,8 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     shape = graph.shape(op.inputs[0])
     size = shape[spec.axis] if shape else "?"
     if not isinstance(size, int):
-        if all(is_even(w, spec.axis) and same(w, wanted[0]) for w in wanted):
-            return wanted[0]
+        if (shared := _shared(wanted, spec.axis)) is not None:
+            return shared
         raise Stuck(f"{op.label} ({op.kind}) cuts an axis of unknown size")
     pairs = [np.broadcast_arrays(w.scale, w.shift) for w in wanted]
     outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))

@@ -159,9 +159,16 @@ def has_free_batch(program: ExportedProgram) -> bool:
 def export_shaped(
     model: nn.Module, example_inputs: tuple[Any, ...], shapes: tuple[dict[int, Any], ...]
 ) -> ExportedProgram:
-    """Export a module with these free axes, by input, and no others. Raises BncheckError."""
+    """Export a module with these free axes, by input, and no others. Raises BncheckError.
+
+    The inputs may be nested as the parameters of the model's forward want them (`*inputs`).
+    """
+    free = ShapesCollection()  # type: ignore[no-untyped-call]
+    for item, axes in zip(pytree.tree_leaves(example_inputs), shapes, strict=False):
+        if isinstance(item, torch.Tensor) and axes:
+            free[item] = axes
     try:
-        return _export(model, example_inputs, shapes)
+        return _export(model, example_inputs, free)
     except Exception as error:
         raise _unexportable(error) from None
 

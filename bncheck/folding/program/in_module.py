@@ -182,8 +182,7 @@ def apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.Te
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, nn.Identity())
     for name in bare:
-        for role in {"weight", "bias"} & modules[name]._parameters.keys():
-            setattr(modules[name], role, None)
+        _bare(modules[name], modules[name.rpartition(".")[0]])
     for name in plain:
         _take_plain(modules[name], state[f"{name}.weight".lstrip(".")])
     for key in manifest["added"]:
@@ -191,7 +190,33 @@ def apply(module: nn.Module, manifest: dict[str, Any], state: dict[str, torch.Te
         if role == "bias" or owner not in plain:
             added = nn.Parameter(torch.empty_like(state[key]), requires_grad=False)
             setattr(modules[owner], role, added)
+    _separate(module)
     module.load_state_dict(state, strict=True)
+
+
+def _bare(norm: nn.Module, parent: nn.Module) -> None:
+    """Take a norm's weight and bias away.
+
+    TransformerEncoderLayer reads those of its norms by name, and gets ones and zeros.
+    """
+    reads = isinstance(parent, nn.TransformerEncoderLayer)
+    for role in {"weight", "bias"} & norm._parameters.keys():
+        old = norm._parameters.pop(role)
+        if reads and old is not None:
+            neutral = torch.full_like(old, float(role == "weight"), requires_grad=False)
+            norm.register_buffer(role, neutral, persistent=False)
+        else:
+            norm.register_parameter(role, None)
+
+
+def _separate(module: nn.Module) -> None:
+    """Give tensors that share memory some of their own, since a fold may part their numbers."""
+    taken = set()
+    for tensor in (*module.parameters(), *module.buffers()):
+        place = tensor.untyped_storage().data_ptr()
+        if place and place in taken:
+            tensor.data = tensor.data.clone()
+        taken.add(place)
 
 
 def _take_plain(module: nn.Module, weight: torch.Tensor) -> None:
@@ -255,7 +280,15 @@ def compare(
 ) -> None:
     """The module with the folded numbers must do what the verified program does."""
     with torch.no_grad():
-        first, second = (pytree.tree_leaves(f(*own(inputs))) for f in (expected, trial))
+        first = pytree.tree_leaves(expected(*own(inputs)))
+        try:
+            second = pytree.tree_leaves(trial(*own(inputs)))
+        except Exception as error:  # of the user's code, which may read what has gone
+            raise BncheckError(
+                f"the model cannot be called without what the fold removes ({type(error).__name__}"
+                f": {str(error)[:120]})",
+                OTHER_FORM,
+            ) from None
     pairs = zip(first, second, strict=True)
     floats = [pair for pair in pairs if is_floating(pair[0]) and is_floating(pair[1])]
     if any(relative_error(*arrays(pair)) > tolerance for pair in floats):

@@ -8,7 +8,16 @@ from bncheck.graph.axes import Places, cut, picked, selected, tiled
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import Concat, Identity, Lookup, PixelShuffle, Spec, Split, Transpose
+from bncheck.graph.specs import (
+    Concat,
+    Gather,
+    Identity,
+    Lookup,
+    PixelShuffle,
+    Spec,
+    Split,
+    Transpose,
+)
 
 
 def _dropout(call: NodeCall) -> Spec | None:
@@ -40,6 +49,8 @@ def _split(call: NodeCall) -> Spec | None:
     """Where the parts lie is read off the results."""
     axis = call.axis(0)
     shapes = [call.scope.shape(name) for name in call.node.output]
+    if not isinstance(call.shape()[axis], int):  # then no map varies along it
+        return Split(axis, (slice(None),) * len(shapes))
     return cut(axis, [shape[axis] if shape else None for shape in shapes])
 
 
@@ -80,13 +91,18 @@ def _gathered(call: NodeCall) -> Spec | Described | None:
     shape, axis = call.shape(), call.axis(0)
     indices = call.scope.fixed(call.name(1))
     if indices is None:
-        is_table = axis == 0 and len(shape) == 2 and call.scope.is_stored(call.name(0))
-        return (Lookup(), call.inputs[::-1]) if is_table else None
+        if axis == 0 and len(shape) == 2 and call.scope.is_stored(call.name(0)):
+            return Lookup(), call.inputs[::-1]
+        # Whatever the indices say, a map that does not vary along the axis passes.
+        is_list = len(call.shape(1)) == 1
+        return Gather(((axis, None),)) if is_list else None
     if np.ndim(indices) == 1:
         return selected(shape, axis, indices)
     size = shape[axis]
-    if np.ndim(indices) > 1 or not isinstance(size, int) or not size:
+    if np.ndim(indices) > 1 or not size:
         return None
+    if not isinstance(size, int):  # then no map varies along it
+        return Split(axis, (slice(None),), drops=True)
     index = int(indices) % size
     return Split(axis, (slice(index, index + 1),), drops=True)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -29,10 +32,46 @@ def _gemm_that_repeats_its_bias() -> onnx.ModelProto:
     return graphs.model(nodes, weights, (2, 4), opset=6, ir=3, listed=list(weights))
 
 
+def _half_of_an_axis(first: bool) -> onnx.ModelProto:
+    """Of an axis whose size is free; the other half is not read."""
+    names = ["d", "unused"] if first else ["unused", "d"]
+    nodes = [conv(), node("Split", ["c", "parts"], names, axis=2), bn("d", "y")]
+    weights = {"conv.weight": numbers(6, 3, 1, 1), "parts": np.array([4, 4]), **norm(6)}
+    return graphs.model(nodes, weights, ("N", 3, "H", 9))
+
+
+def _picked(index: Any, *, axis: int = 2, behind: bool = False) -> onnx.ModelProto:
+    """One place, or those that an input says, of an axis whose size is free."""
+    weights = {"conv.weight": numbers(6, 6 if behind else 3, 1, 1), **norm(6)}
+    more = [helper.make_tensor_value_info("i", onnx.TensorProto.INT64, ["K"])]
+    if index is not None:
+        weights["i"], more = np.array(index), []
+    pick = node("Gather", ["b" if behind else "c", "i"], ["d"], axis=axis)
+    nodes = [node("Relu", ["x"], ["r"]), bn("r", "b"), pick, conv("d", "y")]
+    if not behind:
+        nodes = [conv(), pick, bn("d", "y")]
+    size = 6 if behind else 3
+    return graphs.model(nodes, weights, ("N", size, "H", 9), inputs=more)
+
+
+def _head_that_was_cut_off() -> onnx.ModelProto:
+    """What it read before is read by nobody whose result counts."""
+    head = [node("Relu", ["c"], ["r"]), node("MatMul", ["r", "w"], ["s"])]
+    weights = {"conv.weight": numbers(6, 3, 1, 1), "w": numbers(9, 2), **norm(6)}
+    return graphs.model([conv(), *head, bn("c", "y")], weights)
+
+
 #: Name -> the graph, and how many BatchNormalization nodes stay.
 LURES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
     "sum with a map of one channel": (_sum_with_a_map_of_one_channel, 1),
     "Gemm that repeats its bias": (_gemm_that_repeats_its_bias, 0),
+    "a head that was cut off": (_head_that_was_cut_off, 0),
+    "the first half of a free axis": (partial(_half_of_an_axis, True), 0),
+    "the second half of a free axis": (partial(_half_of_an_axis, False), 0),
+    "one place of a free axis": (partial(_picked, -1), 0),
+    "places that an input says": (partial(_picked, None), 0),
+    "places that an input says, of what is pushed": (partial(_picked, None, behind=True), 0),
+    "channels that an input says": (partial(_picked, None, axis=1), 1),
 }
 
 
