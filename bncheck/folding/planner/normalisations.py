@@ -121,7 +121,10 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
         return Stuck(f"{what} is an input of the {graph.what}")
     maker = _known_alone(graph, name)
     if maker is not None:
-        return Stuck(f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers")
+        return Stuck(
+            f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers",
+            f"fold before the {maker.kind} is put there, or store its result instead",
+        )
     return Stuck(f"{what} is computed from the input")
 
 

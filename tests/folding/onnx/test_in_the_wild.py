@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
@@ -49,6 +49,21 @@ def test_a_sum_along_an_axis_has_the_shape_of_its_first_operand(tmp_path: Path) 
     ]
     report, _ = fold_onnx(_saved(tmp_path, nodes, opset=6, ir=3, listed=list(WEIGHTS)))
     assert "rank" not in report.batchnorms[0].reason
+
+
+@pytest.mark.parametrize("axis", [{}, {"axis": 1}])
+def test_a_single_number_lies_along_any_axis(tmp_path: Path, axis: dict[str, Any]) -> None:
+    """As torch 0.3 wrote x + 1: a stored number without axes, in opset 6."""
+    one = numpy_helper.from_array(np.array(0.5, np.float32))
+    nodes = [
+        graphs.conv(),
+        helper.make_node("Constant", [], ["one"], value=one),
+        helper.make_node("Add", ["c", "one"], ["d"], broadcast=1, **axis),
+        graphs.bn("d", "y", is_test=1),
+    ]
+    report, folded = fold_onnx(_saved(tmp_path, nodes, opset=6, ir=3))
+    assert report.folded == 1
+    assert "BatchNormalization" not in {node.op_type for node in folded.graph.node}
 
 
 @pytest.mark.parametrize(

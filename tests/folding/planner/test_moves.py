@@ -138,3 +138,4 @@ def test_the_reason_says_what_a_weight_is_computed_from(by_input: bool) -> None:
     assert decision.status == "kept"
     assert ("computed from the input" in decision.reason) == by_input
     assert ("of stored numbers" in decision.reason) != by_input
+    assert ("store its result instead" in decision.hint) != by_input
