@@ -33,7 +33,7 @@ _MAX_FEATURES = 1024
 _LISTED = 16
 
 
-#: Rows of a batch that a second moment matrix is made of, evenly drawn: at least so many, and so
+#: Rows of a batch that a second moment matrix is made of, drawn by chance: at least so many, and so
 #: many for each feature. It costs rows x features^2.
 _ROWS = 1024
 _ROWS_EACH = 4
@@ -244,23 +244,30 @@ def _has_patches(module: Any) -> bool:
 
 
 def _rows(module: Any, x: Tensor) -> Tensor:
-    """What outputs are a linear function of, a row each, of evenly chosen outputs."""
+    """What outputs are a linear function of, a row each, of some outputs."""
     import torch
 
     if isinstance(module, torch.nn.Linear):
-        return _evenly(x.reshape(-1, x.shape[-1]), x.shape[-1])
+        return _drawn(x.reshape(-1, x.shape[-1]), x.shape[-1])
     if not _has_patches(module):
-        return _evenly(x.movedim(1, -1).reshape(-1, x.shape[1]), x.shape[1])
+        return _drawn(x.movedim(1, -1).reshape(-1, x.shape[1]), x.shape[1])
     (top, left), (high, wide) = module.padding, module.kernel_size
     x = torch.nn.functional.pad(x, (left, left, top, top))
     down, across = module.dilation
     windows = x.unfold(2, (high - 1) * down + 1, module.stride[0])
     windows = windows.unfold(3, (wide - 1) * across + 1, module.stride[1])
     windows = windows[..., ::down, ::across].permute(0, 2, 3, 1, 4, 5)  # a view: nothing is copied
-    places = _evenly(torch.arange(math.prod(windows.shape[:3])), math.prod(windows.shape[3:]))
+    places = _drawn(torch.arange(math.prod(windows.shape[:3])), math.prod(windows.shape[3:]))
     number, row, column = torch.unravel_index(places, windows.shape[:3])
     return windows[number, row, column].flatten(1)
 
 
-def _evenly(rows: Tensor, features: int) -> Tensor:
-    return rows[:: len(rows) // max(_ROWS, _ROWS_EACH * features) + 1]
+def _drawn(rows: Tensor, features: int) -> Tensor:
+    """Some rows, drawn by chance: equal steps would meet the same columns of an image."""
+    import torch
+
+    most = max(_ROWS, _ROWS_EACH * features)
+    if len(rows) <= most:
+        return rows
+    chance = torch.Generator().manual_seed(0)
+    return rows[torch.randperm(len(rows), generator=chance)[:most]]

@@ -70,7 +70,7 @@ def search(
     _try(stem, _hopeful(tried, _SOME), inputs[:_MORE])
     kept = _hopeful(tried, _BEST)
     _try(stem, kept, inputs)
-    best = min((one.held.w2 for one in kept if one.held is not None), default=math.inf)
+    best = min((one.w2 for one in kept), default=math.inf)
     fitted = None if best < _NEARER else _fitted(stem, few)
     if fitted is not None and _hopeful([fitted], 1):
         fitted = _fitted(stem, inputs)
@@ -78,11 +78,8 @@ def search(
         kept.append(fitted)
         tried.append(fitted)
     names = {one.name for one in kept}
-    # One that is in use goes before one that was fitted and is hardly nearer.
-    return sorted(
-        (one.candidate for one in tried if one.held is not None),
-        key=lambda c: (c.name not in names, c.w2 + _NEARER * (not c.usual) * c.free),
-    )
+    ordered = sorted(tried, key=lambda one: (one.name not in names, one.handicapped))
+    return [one.candidate for one in ordered if one.held is not None]
 
 
 @dataclass
@@ -96,10 +93,18 @@ class _Tried:
     held: Deviation | None = None
 
     @property
+    def w2(self) -> float:
+        return math.inf if self.held is None else self.held.w2
+
+    @property
+    def handicapped(self) -> float:
+        """Its W2, more for what was fitted: what is in use goes before what is hardly nearer."""
+        return self.w2 + _NEARER * (not self.usual) * self.free
+
+    @property
     def candidate(self) -> Candidate:
         """As the rules are told of it."""
-        w2 = math.inf if self.held is None else self.held.w2
-        return Candidate(self.name, w2, self.transform, self.usual, self.free)
+        return Candidate(self.name, self.w2, self.transform, self.usual, self.free)
 
 
 def _try(stem: _Stem, tried: Sequence[_Tried], x: Tensor) -> None:
@@ -113,7 +118,7 @@ def _hopeful(tried: Sequence[_Tried], most: int) -> list[_Tried]:
         one for one in tried if one.held is not None
         and one.held.w2 <= W2_STEM + _BY_CHANCE * math.sqrt(one.held.reference_noise)
     ]  # fmt: skip
-    best = sorted(able, key=lambda one: one.held.w2 if one.held else 0.0)[:most]
+    best = sorted(able, key=lambda one: one.handicapped)[:most]
     return [*best, *(one for one in tried if one.name == GIVEN and one not in best and able)]
 
 

@@ -77,5 +77,15 @@ def test_a_convolution_s_patches_are_named_by_their_channel() -> None:
     np.testing.assert_allclose(found.sd, x.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
+def test_patches_of_all_columns_count() -> None:
+    """8 positions a row: every fourth patch would always lie in the same two columns."""
+    wave = np.sin(np.arange(8) * np.pi / 2) + 1.1
+    x = np.random.default_rng(0).standard_normal((256, 1, 8, 8)) * wave
+    found = watched(x, nn.Conv2d(1, 2, 3, padding=1), 63).conditions
+    assert found is not None
+    patches = nn.functional.unfold(torch.from_numpy(x), 3, padding=1)
+    assert found.raw == pytest.approx(truth(patches.transpose(1, 2).flatten(0, 1).numpy()), rel=0.1)
+
+
 def test_features_that_never_vary_have_no_condition() -> None:
     assert watched(np.ones((64, 3))).conditions is None

@@ -247,7 +247,7 @@ def test_a_page_that_watch_writes_looks_at_itself_again(tmp_path: Path, chromium
     chromium.open(tmp_path / "page.html")
     chromium.evaluate("document.querySelector('details').open = true; window.scrollTo(0, 700)")
     write("later", time.time() - 60)
-    chromium.wait("document.body.innerText.includes('later')")
+    chromium.wait("document.body?.innerText.includes('later')")
     chromium.wait("window.scrollY === 700 && document.querySelector('details').open")
     write("newest", time.time() + 60)
     time.sleep(1.5)

@@ -75,7 +75,7 @@ def _through_rectifier(_: Graph, op: Op, affine: Affine) -> Affine:
         raise Stuck(
             f"{op.label} ({op.spec.name}) lies between, and only a positive scale without a "
             "shift passes through it",
-            "the BatchNorm between the convolution and the activation would let it be folded",
+            "behind a convolution or linear layer, before the activation, it could be folded",
         )
     return affine
 

@@ -6,8 +6,8 @@ around it is an input there, and so stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import helper
@@ -20,7 +20,7 @@ from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Norm, Recurrent, Rescaled, Spec
+from bncheck.graph.specs import Conv, ConvTranspose, Norm, Opaque, Recurrent, Rescaled, Spec
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
 
@@ -63,7 +63,18 @@ def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
         if not scope.fix(node):
             ops.append(_operation(str(place), node, scope))
     found = frozenset(o.name for o in proto.output)
-    return Graph(tuple(ops), scope.values, found, what=what)
+    return Graph(tuple(_without_idle(ops, found)), scope.values, found, what=what)
+
+
+def _without_idle(ops: Sequence[Op], outputs: frozenset[str]) -> Iterator[Op]:
+    """Calls that no output needs, as of a head that was cut off, read nothing; a norm is named."""
+    needed = set(outputs)
+    for op in reversed(ops):
+        if not needed.isdisjoint(op.outputs):
+            needed.update(name for name in op.inputs if name)
+    for op in ops:
+        idle = needed.isdisjoint(op.outputs) and not isinstance(op.spec, Norm)
+        yield replace(op, spec=Opaque(op.kind), inputs=()) if idle else op
 
 
 def _operation(name: str, node: onnx.NodeProto, scope: Scope) -> Op:

@@ -54,10 +54,18 @@ def _picked(index: Any, *, axis: int = 2, behind: bool = False) -> onnx.ModelPro
     return graphs.model(nodes, weights, ("N", size, "H", 9), inputs=more)
 
 
+def _head_that_was_cut_off() -> onnx.ModelProto:
+    """What it read before is read by nobody whose result counts."""
+    head = [node("Relu", ["c"], ["r"]), node("MatMul", ["r", "w"], ["s"])]
+    weights = {"conv.weight": numbers(6, 3, 1, 1), "w": numbers(9, 2), **norm(6)}
+    return graphs.model([conv(), *head, bn("c", "y")], weights)
+
+
 #: Name -> the graph, and how many BatchNormalization nodes stay.
 LURES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
     "sum with a map of one channel": (_sum_with_a_map_of_one_channel, 1),
     "Gemm that repeats its bias": (_gemm_that_repeats_its_bias, 0),
+    "a head that was cut off": (_head_that_was_cut_off, 0),
     "the first half of a free axis": (partial(_half_of_an_axis, True), 0),
     "the second half of a free axis": (partial(_half_of_an_axis, False), 0),
     "one place of a free axis": (partial(_picked, -1), 0),
