@@ -8,10 +8,12 @@ folder, as in the Hugging Face cache, whose files are all links into `blobs`.
 from __future__ import annotations
 
 import math
+import secrets
 from collections import ChainMap
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from bncheck.core.budget import Budget
@@ -33,6 +35,7 @@ from bncheck.reading.onnx_norms import (
     parameters_in,
     round_to_decimal,
 )
+from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
@@ -49,12 +52,17 @@ Scope: TypeAlias = "ChainMap[str, Constant]"
 
 
 class ModelFolder:
-    """Where a model's external data may lie; each of its files is opened once."""
+    """Where a model's external data may lie; each of its files is opened once.
 
-    def __init__(self, path: Path, budget: Budget) -> None:
+    `itself`: a name for the model's own file, and the file.
+    """
+
+    def __init__(
+        self, path: Path, budget: Budget, itself: Mapping[str, Source] = MappingProxyType({})
+    ) -> None:
         self._path = path
         self._budget = budget
-        self._files: dict[str, Source] = {}
+        self._files = dict(itself)
 
     def open(self, location: str) -> Source:
         """The data file of that name. Raises BncheckError for one outside the model's folder."""
@@ -67,9 +75,12 @@ class ModelFolder:
 
 def parse_model(source: Source) -> onnx.ModelProto:
     """The message in a file, once it is known not to be a bomb. Raises protobuf's DecodeError."""
+    return _parsed(source.numbers(0, source.size))
+
+
+def _parsed(data: bytes) -> onnx.ModelProto:
     import onnx
 
-    data = source.numbers(0, source.size)
     check_size(data, schema_of(onnx.ModelProto.DESCRIPTOR))
     model = onnx.ModelProto()
     model.ParseFromString(data)
@@ -86,14 +97,15 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     from bncheck.reading.onnx_constants import Resolver
     from bncheck.reading.onnx_functions import without_functions
 
+    itself = secrets.token_hex(16)  # so that no file can say that its data are somewhere in it
     try:
-        model = parse_model(source)
+        model = _parsed(without_weights(source, itself))
     except DecodeError:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
     model = without_functions(model)
-    load = partial(load_tensor, folder=ModelFolder(path, source.budget))
+    load = partial(load_tensor, folder=ModelFolder(path, source.budget, {itself: source}))
     resolver = Resolver(model, load, source.budget.computed)
     found = _Found(resolver, parameters_in(graphs_of(model.graph)))
     for graph, scope in _graphs(model.graph):

@@ -161,9 +161,9 @@ def _files() -> list[Path]:
 @pytest.mark.parametrize("path", _files(), ids=lambda path: path.name)
 def test_both_list_the_same_layers_of_files_of_others(path: Path) -> None:
     listed = sorted(layer.name for layer in bncheck.inspect(path).layers)
-    assert (
-        sorted(d.name for d in fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms) == listed
-    )
+    decisions = fold_onnx(path, FoldOptions(dry_run=True))[0].batchnorms
+    nodes = [decision for decision in decisions if decision.op != "mul+add"]
+    assert sorted(decision.name for decision in nodes) == listed
 
 
 def _constants(nodes: list[onnx.NodeProto], stored: dict[str, Any]) -> Any:

@@ -1,0 +1,136 @@
+"""The bytes of an ONNX model without the numbers of its large weights, which stay in the file.
+
+A model is one protobuf message, and most of it is `raw_data` of initialisers, which few layers
+need. Each that can be left where it is becomes external data, at a place in the file itself.
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from bncheck.core.limits import MAX_ONNX_FIELDS
+from bncheck.reading.protobuf import varint
+from bncheck.reading.source import Source
+
+_VARINT, _BYTES = 0, 2
+_GRAPH: Final = 7  # of ModelProto
+_INITIALIZER: Final = 5  # of GraphProto
+_RAW: Final = 9  # of TensorProto
+#: Its dims, data_type, name, raw_data and doc_string.
+_PLAIN: Final = frozenset((1, 2, 8, _RAW, 12))
+#: Bytes of a number, by TensorProto.DataType: those that numpy has.
+_ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
+#: Numbers that shapes and settings are made of are read with the rest.
+KEPT_BYTES: Final = 1 << 14
+#: A field begins with two numbers of at most ten bytes.
+_HEAD: Final = 20
+#: As much is read at once to find where fields begin.
+_BLOCK: Final = 1 << 12
+#: A smaller file is read whole.
+_LEAST_BYTES: Final = 1 << 20
+#: What is read at once of a tensor without its numbers: more is not one of an honest writer.
+_MOST_HEAD: Final = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of a message: where it begins, and where its content begins and ends."""
+
+    number: int
+    kind: int
+    start: int
+    content: int
+    end: int
+
+
+def without_weights(source: Source, location: str) -> bytes:
+    """The model with its large weights as external data of `location`; whole where in doubt.
+
+    The place in `source` is their offset. Nobody but the caller may know `location`: a file that
+    names it could point anywhere in itself.
+    """
+    fields = _fields(source, 0, source.size) if source.size >= _LEAST_BYTES else ()
+    graphs = [f for f in fields or () if f.number == _GRAPH]
+    # Of two a parser makes one.
+    inner = _fields(source, graphs[0].content, graphs[0].end) if len(graphs) == 1 else None
+    if inner is None or graphs[0].kind != _BYTES:
+        return source.numbers(0, source.size)
+    graph = b"".join(_pieces(source, inner, location))
+    head, tail = graphs[0].start, graphs[0].end
+    before, after = source.numbers(0, head), source.numbers(tail, source.size - tail)
+    return b"".join((before, _message(_GRAPH, graph), after))
+
+
+def _pieces(source: Source, fields: list[_Field], location: str) -> list[bytes]:
+    """The fields of a graph, those between large weights read as one."""
+    pieces: list[bytes] = []
+    start = fields[0].start if fields else 0
+    for field in fields:
+        if field.number != _INITIALIZER or field.end - field.content <= KEPT_BYTES:
+            continue
+        thin = _thin(source, field, location)
+        if thin is not None:
+            pieces += [source.numbers(start, field.start - start), _message(_INITIALIZER, thin)]
+            start = field.end
+    return [*pieces, source.numbers(start, fields[-1].end - start)] if fields else pieces
+
+
+def _thin(source: Source, tensor: _Field, location: str) -> bytes | None:
+    """A tensor with its numbers elsewhere; None where it is not one of plain raw numbers."""
+    import onnx
+
+    fields = _fields(source, tensor.content, tensor.end)
+    raw = [field for field in fields or () if field.number == _RAW]
+    if fields is None or len(raw) != 1 or not _PLAIN.issuperset(f.number for f in fields):
+        return None  # other numbers, external data, or what nobody knows
+    start, end = raw[0].start, raw[0].end
+    if start - tensor.content + tensor.end - end > _MOST_HEAD:
+        return None
+    head = source.numbers(tensor.content, start - tensor.content)
+    thin = onnx.TensorProto()
+    thin.ParseFromString(head + source.numbers(end, tensor.end - end))
+    length = end - raw[0].content
+    if math.prod(thin.dims) * _ITEM_BYTES.get(thin.data_type, 0) != length:
+        return None
+    thin.data_location = onnx.TensorProto.EXTERNAL
+    entries = {"location": location, "offset": str(raw[0].content), "length": str(length)}
+    for key, value in entries.items():
+        thin.external_data.add(key=key, value=value)
+    return bytes(thin.SerializeToString())
+
+
+def _fields(source: Source, start: int, end: int) -> list[_Field] | None:
+    """The fields from here to there; None where they are not of two plain kinds, or too many."""
+    fields: list[_Field] = []
+    position, block, first = start, b"", start
+    while position < end:
+        if position + _HEAD > first + len(block) and first + len(block) < end:
+            first, block = position, source.numbers(position, min(_BLOCK, end - position))
+        tag, used = varint(block, position - first)
+        value, content = varint(block, used) if used else (0, 0)
+        kind = tag & 7
+        if not content or kind not in (_VARINT, _BYTES) or len(fields) > MAX_ONNX_FIELDS:
+            return None
+        content += first
+        close = content + (value if kind == _BYTES else 0)
+        if close > end:
+            return None
+        fields.append(_Field(tag >> 3, kind, position, content, close))
+        position = close
+    return fields
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field that holds bytes."""
+    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*parts, value))
