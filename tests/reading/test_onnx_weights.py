@@ -63,7 +63,8 @@ def _unknown(data: bytes, kernel: TensorProto) -> bytes:
 
 def _two_graphs(data: bytes, kernel: TensorProto) -> bytes:
     """Two graphs are one to a parser, with what both hold."""
-    return data + onnx.ModelProto(graph=onnx.GraphProto(doc_string="more")).SerializeToString()
+    more = onnx.ModelProto(graph=onnx.GraphProto(doc_string="more"))
+    return data + bytes(more.SerializeToString())
 
 
 def _packed(data: bytes, kernel: TensorProto) -> bytes:
@@ -81,7 +82,7 @@ def _with(data: bytes, kernel: TensorProto, new: bytes) -> bytes:
     del model.graph.initializer[0]
     graph = model.graph.SerializeToString() + b"\x2a" + _varint(len(new)) + new
     model.ClearField("graph")
-    return model.SerializeToString() + b"\x3a" + _varint(len(graph)) + graph
+    return bytes(model.SerializeToString()) + b"\x3a" + _varint(len(graph)) + graph
 
 
 def _varint(value: int) -> bytes:
@@ -123,9 +124,13 @@ def test_it_is_the_same_model(
     assert light == whole
 
 
-@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.INT4, TensorProto.FLOAT8E5M2])
-def test_numbers_that_numpy_does_not_have_are_read_by_onnx(kind: int, tmp_path: Path) -> None:
-    bits = {TensorProto.BFLOAT16: 16, TensorProto.INT4: 4}.get(kind, 8)
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [(TensorProto.BFLOAT16, 16), (TensorProto.INT4, 4), (TensorProto.FLOAT8E5M2, 8)],
+)
+def test_numbers_that_numpy_does_not_have_are_read_by_onnx(
+    kind: int, bits: int, tmp_path: Path
+) -> None:
     raw = bytes(4 * LARGE * bits // 8)
     path = tmp_path / "net.onnx"
     tensor = TensorProto(name="kernel", data_type=kind, dims=[4 * LARGE], raw_data=raw)
