@@ -82,7 +82,7 @@ def _with(data: bytes, kernel: TensorProto, new: bytes) -> bytes:
     del model.graph.initializer[0]
     graph = model.graph.SerializeToString() + b"\x2a" + _varint(len(new)) + new
     model.ClearField("graph")
-    return bytes(model.SerializeToString()) + b"\x3a" + _varint(len(graph)) + graph
+    return bytes(bytes(model.SerializeToString())) + b"\x3a" + _varint(len(graph)) + graph
 
 
 def _varint(value: int) -> bytes:
