@@ -80,9 +80,9 @@ def _with(data: bytes, kernel: TensorProto, new: bytes) -> bytes:
     """The model with these bytes as its kernel."""
     model = onnx.ModelProto.FromString(data)
     del model.graph.initializer[0]
-    graph = model.graph.SerializeToString() + b"\x2a" + _varint(len(new)) + new
+    graph = bytes(model.graph.SerializeToString()) + b"\x2a" + _varint(len(new)) + new
     model.ClearField("graph")
-    return bytes(bytes(model.SerializeToString())) + b"\x3a" + _varint(len(graph)) + graph
+    return bytes(model.SerializeToString()) + b"\x3a" + _varint(len(graph)) + graph
 
 
 def _varint(value: int) -> bytes:
