@@ -51,8 +51,11 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
         if isinstance(data, str) and is_url(data):
             raise BncheckError("is a URL", "download the data, and give --data the file", data)
         path = Path(data)
-        if options.grey and not os.path.isdir(path):
-            raise BncheckError("--grey is about folders of images", "leave it out", str(data))
+        about_images = "--grey" if options.grey else "--size" if options.size else ""
+        if about_images and not os.path.isdir(path) and (os.path.isfile(path) or ":" in str(data)):
+            raise BncheckError(
+                f"{about_images} is about folders of images", "leave it out", str(data)
+            )
         if os.path.isdir(path):  # unlike is_dir, False for any name
             images = ImageFolder(path, options)
             return replace(dealt(images, str(data), options, fixed=True), note=images.note)

@@ -47,6 +47,9 @@ def test_a_network_of_one_channel_is_measured_and_the_fix_says_so(
     assert " --grey " in capsys.readouterr().out
 
 
-def test_other_data_have_the_channels_that_they_have() -> None:
+@pytest.mark.parametrize("options", [DataOptions(grey=True), DataOptions(size=(8, 8))])
+def test_other_data_have_the_channels_and_sizes_that_they_have(options: DataOptions) -> None:
     with pytest.raises(BncheckError, match="is about folders of images"):
-        open_data(str(SAMPLES / "digits-train.npz"), DataOptions(grey=True))
+        open_data(str(SAMPLES / "digits-train.npz"), options)
+    with pytest.raises(BncheckError, match="does not exist"):
+        open_data("absent", options)
