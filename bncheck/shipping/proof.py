@@ -111,8 +111,8 @@ def prove(
     compute the reference in float64, its runtime's results are the judge, and what it makes of
     inputs that are off by one unit in the last place shows the cost of rounding. `source` is what
     `other` was written from, itself proven to be `reference` where they differ: if it is the same
-    as `other` in float64, all that rounding costs is allowed. Raises BncheckError where the two
-    cannot be compared.
+    as `other` in float64 and no tolerance is given, all that rounding costs is allowed. Raises
+    BncheckError where the two cannot be compared.
     """
     limit = max(reference.tolerance, other.tolerance) if tolerance is None else tolerance
     _check_ports(reference, other)
@@ -124,8 +124,9 @@ def prove(
         if not trial.needs_more:
             break
         trial.add([next(inputs)])
-    if source is not None and not trial.holds and trial.is_written_from(source):
-        trial.allow_rounding()
+    # A limit that was given is the limit.
+    if source is not None and tolerance is None and not trial.holds:
+        trial.allow_rounding_of(source)
     proof = Proof(tuple(trial.levels()), limit, reference=trial.judge)
     # What rounding explains at the end it explains on the way.
     allowed = max(limit, _ON_THE_WAY * proof.worst) if proof.holds else limit
@@ -216,7 +217,14 @@ class _Trial:
             d.parity().holds for name, d in self.differences.items() if name not in self.refused
         )
 
-    def is_written_from(self, source: Side) -> bool:
+    def allow_rounding_of(self, source: Side) -> None:
+        """All that rounding costs, where the other computes what its source does in float64."""
+        if not self._is_written_from(source):
+            return
+        for difference in self.differences.values():
+            difference.largest_excuse, difference.pooled = np.inf, True
+
+    def _is_written_from(self, source: Side) -> bool:
         """Whether both compute the same from the same numbers, in float64."""
         try:
             for judged in self.accepted[:2]:
@@ -228,10 +236,6 @@ class _Trial:
         except CannotRun:
             return False
         return True
-
-    def allow_rounding(self) -> None:
-        for difference in self.differences.values():
-            difference.largest_excuse, difference.pooled = np.inf, True
 
     @property
     def needs_more(self) -> bool:
