@@ -51,6 +51,11 @@ def computed_weight(names: Sequence[str]) -> Family | None:
     return Family.WEIGHT if len(names) == 2 and all(map(_DIRECTION.search, names)) else None
 
 
+def normalises_samples(kind: str) -> bool:
+    """Whether an operator is a norm of each sample by its name, described or not."""
+    return kind in _BY_KIND
+
+
 def family_of(kind: str) -> Family:
     """The family of a call that is a norm, by its operator."""
     return _BY_KIND.get(kind, Family.BATCH)

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bncheck.folding.algebra import Affine, identity
-from bncheck.folding.planner.families import Family, Norms, computed_weight, family_of
+from bncheck.folding.planner.families import (
+    Family,
+    Norms,
+    computed_weight,
+    family_of,
+    normalises_samples,
+)
 from bncheck.folding.planner.normalisations import (
     Normalisation,
     Slot,
@@ -15,7 +21,7 @@ from bncheck.folding.planner.normalisations import (
 )
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.linear import Linear
-from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Mul, Norm, Rescaled
+from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Mul, Norm, Opaque, Rescaled
 
 _WEIGHT_KINDS = {Family.WEIGHT: "weight_norm", Family.SPECTRAL: "spectral_norm"}
 #: What makes the number that a LayerNorm or RMSNorm divides by.
@@ -54,7 +60,8 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
         weight = graph.values.get(op.input(Slot.WEIGHT) or "")
         family = computed_weight(weight.made_from) if weight else None
         return ((index,), family, True) if family else ((), Family.BATCH, False)
-    if norms is Norms.ALL and isinstance(op.spec, Rescaled):
+    opaque = isinstance(op.spec, Opaque) and normalises_samples(op.kind)  # and so it is kept
+    if norms is Norms.ALL and (isinstance(op.spec, Rescaled) or opaque):
         return (index,) if has_affine else (), family_of(op.kind), True
     if ops := _written_out(graph, index):  # whether asked for or not: it is not a BatchNorm
         shifts = len(ops) > 1 or _is_centred(graph, index)

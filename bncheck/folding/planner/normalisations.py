@@ -14,7 +14,7 @@ from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.maps import Stuck, spreads
 from bncheck.graph.dataflow import Dim, Floats, Graph, Op, Shape
-from bncheck.graph.specs import Add, Mul, Norm, Rescaled, Spec
+from bncheck.graph.specs import Add, Mul, Norm, Opaque, Rescaled, Spec
 
 _INSPECT = "see `bncheck inspect`"
 
@@ -181,6 +181,11 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
 
 def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
     """gamma and beta of what normalises each sample."""
+    if isinstance(op.spec, Opaque):
+        raise Stuck(
+            "it has several results, or its scale is not one number for each place of axes whose "
+            "sizes are known"
+        )
     shape = graph.shape(op.outputs[0])
     if shape is None:
         raise Stuck("the rank of its input is not known")
