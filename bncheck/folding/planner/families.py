@@ -42,6 +42,15 @@ _BY_KIND = {
     "native_layer_norm": Family.LAYER,
     "LayerNormalization": Family.LAYER,
 }
+#: What onnxruntime's optimiser fuses norms into.
+_FUSED = {
+    "SimplifiedLayerNormalization": Family.RMS,
+    "SkipLayerNormalization": Family.LAYER,
+    "SkipSimplifiedLayerNormalization": Family.RMS,
+    "EmbedLayerNormalization": Family.LAYER,
+    "SkipGroupNorm": Family.GROUP,
+    "GroupNorm": Family.GROUP,
+}
 
 
 def computed_weight(names: Sequence[str]) -> Family | None:
@@ -53,9 +62,14 @@ def computed_weight(names: Sequence[str]) -> Family | None:
 
 def normalises_samples(kind: str) -> bool:
     """Whether an operator is a norm of each sample by its name, described or not."""
-    return kind in _BY_KIND
+    return kind in _BY_KIND or kind in _FUSED
+
+
+def is_fused(kind: str) -> bool:
+    """Whether an operator is a norm that onnxruntime alone knows."""
+    return kind in _FUSED
 
 
 def family_of(kind: str) -> Family:
     """The family of a call that is a norm, by its operator."""
-    return _BY_KIND.get(kind, Family.BATCH)
+    return _BY_KIND.get(kind) or _FUSED.get(kind, Family.BATCH)

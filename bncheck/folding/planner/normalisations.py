@@ -11,7 +11,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
-from bncheck.folding.planner.families import Family
+from bncheck.folding.planner.families import Family, is_fused
 from bncheck.folding.planner.maps import Stuck, spreads
 from bncheck.graph.dataflow import Dim, Floats, Graph, Op, Shape
 from bncheck.graph.specs import Add, Mul, Norm, Opaque, Rescaled, Spec
@@ -181,6 +181,11 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
 
 def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
     """gamma and beta of what normalises each sample."""
+    if is_fused(op.kind):
+        raise Stuck(
+            f"{op.kind} is an operator of onnxruntime alone",
+            "fold the model before onnxruntime's optimiser fuses its norms",
+        )
     if isinstance(op.spec, Opaque):
         raise Stuck(
             "it has several results, or its scale is not one number for each place of axes whose "

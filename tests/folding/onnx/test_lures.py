@@ -100,3 +100,17 @@ def test_a_norm_that_cannot_be_described_is_kept_and_not_overlooked(
     report, _ = fold_onnx(tmp_path / "net.onnx", FoldOptions(norms=Norms.ALL))
     (kept,) = report.kept
     assert "several results" in kept.reason
+
+
+def test_a_norm_of_onnxruntime_alone_is_kept_with_the_next_step(tmp_path: Path) -> None:
+    nodes = [node("LayerNormalization", ["x", "g"], ["n"]), node("Relu", ["n"], ["y"])]
+    model = graphs.model(nodes, {"g": numbers(6)}, ("N", 2, 6))
+    model.graph.node[0].op_type = "SkipLayerNormalization"
+    model.graph.node[0].input[:] = ["x", "x", "g"]
+    model.graph.node[0].domain = "com.microsoft"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx", FoldOptions(norms=Norms.ALL))
+    (kept,) = report.kept
+    assert "of onnxruntime alone" in kept.reason
+    assert "before onnxruntime's optimiser" in kept.hint
