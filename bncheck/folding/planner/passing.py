@@ -58,7 +58,7 @@ def _passage(op: Op) -> tuple[_OneToOne, _OneToOne]:
     found = _PASSAGES.get(type(op.spec))
     if found is None:
         raise Stuck(
-            f"{op.label} ({op.kind}) lies between, which no affine map passes through",
+            f"{op.label} ({op.kind}) lies between, and bncheck moves no affine map through it",
             "next to a convolution or linear layer it could be folded",
         )
     return found
