@@ -299,7 +299,7 @@ CASES |= {
     ),
     "dynamic matmul bn": Case(
         f"t = Transpose <perm=[0, 2, 1]> (x) c = MatMul(t, x) y = {_BN}", ("N", 3, 4), kept=1,
-        reason="no affine map passes",
+        reason="moves no affine map",
     ),
     "instance norm bn": Case(
         f"c = InstanceNormalization(x, s, b) y = {_BN}", weights={"s": (3,), "b": (3,)}, channels=3,
@@ -356,7 +356,7 @@ CASES |= {
         "d, h = GRU <hidden_size=4> (x, w, r) e = Squeeze(d, axes)"
         f" c = Transpose <perm=[1, 2, 0]> (e) y = {_BN}",
         (3, "N", 5), {"w": (1, 12, 5), "r": (1, 12, 4), "axes": np.array([1])}, kept=1,
-        reason="no affine map passes",
+        reason="moves no affine map",
     ),
     "LSTM whose weight is an input": Case(
         "c = Identity(x) n = BatchNormalization (c, gamma, beta, mean, var)"

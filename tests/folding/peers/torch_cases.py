@@ -179,7 +179,7 @@ CASES |= {
     "ao conv bn bn": _chain(conv(), bn(), bn()),
     "ao bn conv bn": _chain(bn(3), conv(), bn()),
     "ao shared bn": _case(lambda s, x: s.n(s.a(x)) + s.n(s.b(x)), a=conv(), b=conv(), n=bn()),
-    "ao conv hardtanh bn": _chain(conv(), nn.ReLU6, bn(), kept=1, reason="no affine map passes"),
+    "ao conv hardtanh bn": _chain(conv(), nn.ReLU6, bn(), kept=1, reason="moves no affine map"),
 }  # fmt: skip
 
 # ---------------------------------------------------------------- AIMET
@@ -243,7 +243,7 @@ CASES |= {
     ),
     "aimet bn alone": _chain(bn(3), kept=1, reason="input of the model"),
     "aimet bn between activations": _chain(
-        nn.Tanh, bn(3), nn.Tanh, kept=1, reason="no affine map passes"
+        nn.Tanh, bn(3), nn.Tanh, kept=1, reason="moves no affine map"
     ),
     "aimet looped": _case(
         lambda s, x: s.n(s.c(torch.relu(s.n(s.c(x))))), c=conv(3, 3, padding=1), n=bn(3)
