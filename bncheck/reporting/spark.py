@@ -48,6 +48,11 @@ def histogram(array: Array | None, scale: tuple[float, float]) -> str:
     # As np.histogram would count, without its checks, which take most of its time.
     edges = np.linspace(*scale, BINS + 1)[1:-1]
     counts = np.bincount(np.searchsorted(edges, np.log10(values), side="right"), minlength=BINS)
-    top = max(1, int(counts.max()))
+    return bars(counts.tolist())
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Counts as blocks, the largest whole; what is not empty is seen."""
+    top = max(1, *counts)
     steps = len(_BLOCKS) - 1
-    return "".join(_BLOCKS[math.ceil(int(number) / top * steps)] for number in counts)
+    return "".join(_BLOCKS[math.ceil(number / top * steps)] for number in counts)

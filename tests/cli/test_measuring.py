@@ -66,7 +66,7 @@ def test_verbose_gives_advice(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert "batch size:" in out
     assert "condition number" in out
-    assert "shape of bn4" in out
+    assert "from -4 to 4 sd" in out
 
 
 def test_refusing_to_make_it_worse_is_exit_1(

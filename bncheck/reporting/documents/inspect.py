@@ -92,13 +92,14 @@ def document(report: InspectReport, _path: str = "") -> Document:
     if report.measurement is None and standing is None and tracked:
         facts.append(Fact(_NOT_CHECKED, quiet=True))
     if report.measurement is not None:
-        from bncheck.reporting.documents import measured
+        from bncheck.reporting.documents import measured, shapes
 
         facts += measured.facts(report.measurement)
         reasons = {n: why for n, why in report.unmeasured().items() if n in tracked}
         facts += measured.unmeasured(reasons)
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS
         tables.append(measured.table(report.measurement, shown))
+        tables += shapes.tables(report.measurement)
         details = tuple(measured.details(report.measurement))
         figures = tuple(measured.figures(report.measurement))
     return Document(

@@ -12,6 +12,7 @@ from bncheck.core.words import count
 from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
 from bncheck.reporting.documents.clouds import clouds
+from bncheck.reporting.documents.shapes import said_of
 from bncheck.reporting.figures import Bar, Bars, Columns, Figure
 from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import layer_name, visible
@@ -19,7 +20,6 @@ from bncheck.reporting.visible import layer_name, visible
 if TYPE_CHECKING:
     from bncheck.core.thresholds import Thresholds
     from bncheck.measuring.features import InputFeatures
-    from bncheck.measuring.histogram import Shape
     from bncheck.measuring.measurement import MeasuredLayer, Measurement
     from bncheck.measuring.results import Comparison
 
@@ -169,30 +169,7 @@ def details(measurement: Measurement) -> Iterator[Fact]:
         yield Fact(_features(measurement.features), "input", detail=detail)
     shapes = {m.layer.name: m.shape for m in measurement.layers if m.shape is not None}
     if shapes:
-        yield Fact(_shapes(shapes), "histograms")
-    for m in measurement.layers:
-        if m.shape is not None:
-            yield Fact(
-                f"{count(int(m.shape.odd.sum()), 'channel')} further from a normal "
-                f"distribution than mean and variance explain, {int(m.shape.outliers.sum())} "
-                "with outliers",
-                f"shape of {visible(m.layer.name)}",
-                detail=Detail.VERBOSE,
-            )
-
-
-def _shapes(shapes: Mapping[str, Shape]) -> str:
-    """What the histograms of --shape say of all layers together."""
-    odd = {name: int(shape.odd.sum()) for name, shape in shapes.items()}
-    outliers = sum(int(shape.outliers.sum()) for shape in shapes.values())
-    total = sum(shape.odd.size for shape in shapes.values())
-    most = max(odd, key=lambda name: odd[name] / max(shapes[name].odd.size, 1))
-    where = f", most in {layer_name(most)} ({odd[most]} of {shapes[most].odd.size})"
-    return (
-        f"{sum(odd.values()):,} of {count(total, 'channel')} are further from a normal "
-        f"distribution than mean and variance explain{where if odd[most] else ''}; {outliers:,} "
-        "with outliers"
-    )
+        yield Fact(said_of(shapes), "histograms")
 
 
 def figures(measurement: Measurement) -> Iterator[Figure]:
