@@ -91,22 +91,34 @@ class Constant:
         return math.prod(self.shape)
 
 
+def held(tensor: onnx.TensorProto) -> Array:
+    """The numbers that stand in the message itself.
+
+    numpy_helper would look for others in the folder that bncheck was started in.
+    """
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise BncheckError(f"keeps the numbers of {quoted(tensor.name)} in another file", _FOLD)
+    array: Array = numpy_helper.to_array(tensor)
+    return array
+
+
 class Resolver:
     """Finds the constants of one model.
 
-    `load` reads a stored tensor. `kept` is asked for the bytes of what is computed, all of which
-    stays in memory; None: as much as the work allows.
+    `load` reads a stored tensor; None: those whose numbers stand in the message. `kept` is asked
+    for the bytes of what is computed, all of which stays in memory; None: as much as the work
+    allows.
     """
 
     def __init__(
         self,
         model: onnx.ModelProto,
-        load: Callable[[onnx.TensorProto], Array] = numpy_helper.to_array,
+        load: Callable[[onnx.TensorProto], Array] | None = None,
         kept: Account | None = None,
     ) -> None:
         self.opset = opset_of(model)
         self._ir = max(model.ir_version, 4)
-        self._load = load
+        self._load = load or held
         self._work = Account(
             "MAX_COMPUTED_NUMBERS",
             MAX_COMPUTED_NUMBERS,

@@ -23,8 +23,8 @@ _RAW: Final = 9  # of TensorProto
 _PLAIN: Final = frozenset((1, 2, 8, _RAW, 12))
 #: Bytes of a number, by TensorProto.DataType: those that numpy has.
 _ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
-#: Numbers that shapes and settings are made of are read with the rest.
-_KEPT_BYTES: Final = 1 << 14
+#: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
+KEPT_BYTES: Final = 1 << 14
 #: A field begins with two numbers of at most ten bytes.
 _HEAD: Final = 20
 #: As much is read at once to find where fields begin.
@@ -69,7 +69,7 @@ def _pieces(source: Source, fields: list[_Field], location: str) -> list[bytes]:
     pieces: list[bytes] = []
     start = fields[0].start if fields else 0
     for field in fields:
-        if field.number != _INITIALIZER or field.end - field.content <= _KEPT_BYTES:
+        if field.number != _INITIALIZER or field.end - field.content <= KEPT_BYTES:
             continue
         thin = _thin(source, field, location)
         if thin is not None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bncheck
+from bncheck.core.errors import BncheckError
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading import onnx_constants
@@ -237,3 +238,21 @@ def test_an_operand_that_lies_along_an_axis_as_before_opset_7_is_not_computed() 
     resolver = Resolver(model)
     known = {t.name: resolver.stored(t.name, t) for t in model.graph.initializer}
     assert resolver.outputs(old, known) is None
+
+
+def test_no_file_is_opened_for_numbers_outside_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx would take them from the folder that the command was started in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside").write_bytes(np.ones(4, np.float32).tobytes())
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="beside")
+    model = _whole([], {"v": np.ones(2, np.float32)})
+    literal = helper.make_node("Constant", [], ["c"], value=tensor)
+    resolver = Resolver(model)
+    (constant,) = resolver.outputs(literal, {}) or ()
+    for stored in (resolver.stored("w", tensor), constant):
+        with pytest.raises(BncheckError, match="in another file"):
+            stored.read()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import onnx
 
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_names import STANDARD
-
-#: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
-KEPT_BYTES: Final = 1 << 14
+from bncheck.reading.onnx_weights import KEPT_BYTES
 
 
 def light(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import onnx
 
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import read_model
-
-#: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
-_KEPT_BYTES: Final = 1 << 14
+from bncheck.reading.onnx_weights import KEPT_BYTES
 
 
 def main_graph(model: onnx.ModelProto) -> Graph:
@@ -33,7 +29,7 @@ def _thin(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     for tensor in whole.initializer:
         kept = tensor
-        if tensor.ByteSize() > _KEPT_BYTES:
+        if tensor.ByteSize() > KEPT_BYTES:
             kept = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         thin.graph.initializer.append(kept)
     return thin
