@@ -29,7 +29,8 @@ def _thin(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     for tensor in whole.initializer:
         kept = tensor
-        if tensor.ByteSize() > KEPT_BYTES:
+        elsewhere = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if elsewhere or tensor.ByteSize() > KEPT_BYTES:
             kept = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         thin.graph.initializer.append(kept)
     return thin
