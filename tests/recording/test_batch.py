@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bncheck.reading.training_state import Seen
-from bncheck.recording.batch import Batch, BatchMeter, from_update
+from bncheck.recording.batch import Batch, from_update
+from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
 from bncheck.recording.seeing import furthest, pooled, seen
 
@@ -21,7 +22,7 @@ def measured(model: nn.Module, *inputs: Tensor) -> dict[str, Batch]:
         model(x)
     meter.detach()
     assert problems == []
-    return meter.take()
+    return meter.take()[0]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 10.0, 1e3, 1e4])

@@ -249,7 +249,8 @@ def fresh_faulty() -> dict[str, tuple[Trial, Fault]]:
             net, optimizer = nets[turn % 5], list(rates)[turn % 4]
             trial = Trial(
                 net, optimizer, rates[optimizer], (64, 32, 100)[turn % 3],
-                (10, 20, 5, 30)[turn % 4], schedule=(constant, cosine, one_cycle)[turn % 3], seed=200 + turn,
+                (10, 20, 5, 30)[turn % 4], schedule=(constant, cosine, one_cycle)[turn % 3],
+                seed=200 + turn,
             )  # fmt: skip
             trial.act = fault.plant(trial)
             found[f"fresh: {word}: {net} {optimizer} b{trial.batch} every {trial.every}"] = (
