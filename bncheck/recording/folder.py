@@ -30,6 +30,7 @@ from bncheck.reading.record import (
     read_record,
 )
 from bncheck.reading.record_snapshot import METADATA, whole
+from bncheck.recording.packing import Packer
 from bncheck.recording.thinning import superfluous
 from bncheck.writing.atomic import explained, usual_mode
 from bncheck.writing.leftovers import prefix, sweep
@@ -57,6 +58,7 @@ class RecordFolder:
     keep: int | None
     lines: list[Line] = field(default_factory=list)
     run: int = 0
+    _packer: Packer = field(default_factory=Packer)
 
     @classmethod
     def open(cls, path: Path, keep: int | None) -> RecordFolder:
@@ -132,18 +134,9 @@ class RecordFolder:
 
     def _write(self, name: str, tensors: Mapping[str, Array], metadata: Line) -> None:
         """Write a file whole or not at all, without waiting for the disk: see the module."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save
-
         folder = os.path.join(self.path, SNAPSHOTS)
         temporary = os.path.join(folder, f"{prefix('snapshot')}{'x' * 8}{_ENDING}")
-        try:
-            arrays = {name: _contiguous(array) for name, array in tensors.items()}
-            data = save(arrays, {METADATA: _json(metadata)})
-        except SafetensorError as error:
-            raise BncheckError(
-                f"cannot be written ({error})", "choose another", str(self.path)
-            ) from None
+        data = self._packer.packed(tensors, {METADATA: _json(metadata)})
         with explained(self.path):
             try:
                 with open(temporary, "wb", buffering=0) as file:
@@ -215,13 +208,6 @@ def _whole(written: int, data: bytes) -> None:
     """A disk that is full takes the beginning."""
     if written != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _contiguous(array: Array) -> Array:
-    """What safetensors writes right: it takes the bytes of a view for those of its base."""
-    import numpy as np
-
-    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _json(value: Mapping[str, object]) -> str:

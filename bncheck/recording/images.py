@@ -14,7 +14,7 @@ import numpy as np
 from bncheck.measuring.collector import portions
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import channels_second
-from bncheck.recording.batch import Batch
+from bncheck.recording.batch import Batch, noise_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,12 +104,15 @@ def _single(x: Tensor) -> Tensor:
 
 def _batch(each: Sequence[Moments], calls: Sequence[Call]) -> Batch:
     with np.errstate(invalid="ignore", over="ignore"):
+        var = _average([one.unbiased_var for one in each])
+        of_means = _average([one.var_of_means for one in each])
+        of_squares = _average([one.var_of_squares for one in each])
+        images = sum(one.effective_images for one in each)
         return Batch(
             _average([one.mean for one in each]),
-            _average([one.unbiased_var for one in each]),
-            _average([one.var_of_means for one in each]),
-            _average([one.var_of_squares for one in each]),
-            sum(one.effective_images for one in each),
+            var,
+            noise_of(var, of_means, of_squares, images / len(each)),
+            images,
             len(each),
             max(float(call.largest) for call in calls),
         )

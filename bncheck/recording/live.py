@@ -23,8 +23,8 @@ from bncheck.series.snapshot import Snapshot
 #: average takes 20 to move, so that from one update to the next nothing jumps.
 _WINDOW: Final = 6
 _UPDATES: Final = 20
-#: Updates between two judgements at least: one moves a running average by a tenth.
-_SELDOM: Final = 5
+#: Updates between two judgements at least: they move a running average by two thirds.
+_SELDOM: Final = 10
 #: A layer may be found by the same rule again after so many updates, and jump by jump.
 _AGAIN: Final = 400
 

@@ -41,6 +41,7 @@ class BatchMeter:
     on_single: Callable[[str], None]
     on_failure: Callable[[Exception], None]
     _brief: bool = False
+    _attached: bool = False
     _handles: list[Any] = field(default_factory=list)
     _calls: dict[str, list[Call]] = field(default_factory=dict)
     _looks: dict[str, list[_Look]] = field(default_factory=dict)
@@ -56,9 +57,10 @@ class BatchMeter:
 
         if self._handles or self.watched.compiled:
             return
-        self._brief = brief
-        # torch warns that hooks may run twice for a compiled wrapper, which is none of the layers.
-        warnings.filterwarnings("ignore", "Using `torch.compile.*global hooks", UserWarning)
+        if not self._attached:
+            # torch warns that hooks may run twice for a compiled wrapper, which is no layer.
+            warnings.filterwarnings("ignore", "Using `torch.compile.*global hooks", UserWarning)
+        self._brief, self._attached = brief, True
         self._handles.append(module.register_module_forward_pre_hook(self._before))
         if self._outputs:
             self._handles.append(module.register_module_forward_hook(self._after))

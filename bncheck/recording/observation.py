@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bncheck.recording.modules import Watched
 
 _STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
+_MOST: Final = float(np.finfo(np.float32).max)
 _SEEN: Final = tuple(f.name for f in fields(Seen))
 
 
@@ -66,16 +67,15 @@ class Observation:
     @property
     def is_sound(self) -> bool:
         """Whether all numbers are finite, and none is negative that may not be: a quick look."""
-        variances = [norm.var_name for norm in self.watched.norms]
         eps = [eps_of(norm.module) for norm in self.watched.norms]
-        return (
-            all(bool(np.isfinite(_single(array)).all()) for array in self.tensors.values())
-            and not any(
-                name.rpartition(".")[2] in variances and bool((_single(array) < 0).any())
-                for name, array in self.tensors.items()
-            )
-            and all(0 <= one < float("inf") for one in eps)
-        )
+        if not all(0 <= one < float("inf") for one in eps) or not self.tensors:
+            return False
+        names = {norm.var_name for norm in self.watched.norms}
+        low = [0.0 if name.rpartition(".")[2] in names else -_MOST for name in self.tensors]
+        arrays = [array.reshape(-1) for array in self.tensors.values()]
+        values = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
+        lowest = np.repeat(np.array(low, np.float32), [array.size for array in arrays])
+        return bool(((values >= lowest) & (values <= _MOST)).all())
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -86,8 +86,3 @@ class Observation:
             known = ((key, getattr(one, key)) for key in _SEEN)
             layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
         return {"schema": SCHEMA, **told, "layers": layers}
-
-
-def _single(array: Array) -> Any:
-    """NumPy knows of 16 bits that are not its own only how to convert them."""
-    return array.astype(np.float32) if array.dtype.itemsize < 4 else array

@@ -14,15 +14,17 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.kinds import NormKind
 from bncheck.reading.record_snapshot import BATCH_MOMENTS
 from bncheck.reading.training_state import Seen, TrainingState
-from bncheck.recording.batch import Batch, Glance, from_update
+from bncheck.recording.batch import Batch
 from bncheck.recording.live import Live
 from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
 from bncheck.recording.observation import Observation
 from bncheck.recording.ranks import Ranks, of_layer
-from bncheck.recording.seeing import furthest, pooled, seen
+from bncheck.recording.seeing import Held, furthest, pooled, seen
 from bncheck.recording.sentinel import Sentinel
-from bncheck.recording.state import copied, eps_of, momentum_of, norm_layers, weights_digest
+from bncheck.recording.spread import Spread
+from bncheck.recording.state import Weights, copied, eps_of, momentum_of, norm_layers
+from bncheck.recording.updates import from_updates
 from bncheck.series.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -37,17 +39,8 @@ if TYPE_CHECKING:
 _RELATIVE_EPS: Final = 1e-5
 #: Updates after which images are told apart again, and momenta that tell a batch in single
 #: precision: below, a running average hardly moves.
-_APART_AGAIN: Final = 20
+_APART_AGAIN: Final = 50
 _LEAST_MOMENTUM: Final = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """A layer before a step."""
-
-    mean: Floats
-    var: Floats
-    counter: float | None
 
 
 @dataclass
@@ -57,8 +50,8 @@ class Observed:
     watched: Watched
     meter: BatchMeter
     live: Live = field(default_factory=Live)
-    before: dict[str, Before] = field(default_factory=dict)
-    now: dict[str, Before] = field(default_factory=dict)
+    before: Held | None = None
+    now: Held | None = None
     largest: dict[str, float] = field(default_factory=dict)
     told_apart: dict[str, Batch] = field(default_factory=dict)
     last_apart: int | None = None
@@ -67,11 +60,13 @@ class Observed:
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
         self.sentinel = Sentinel(self.watched)
+        self.weights = Weights(self.watched.model)
+        self.spread = Spread(np.zeros(sum(norm.channels for norm in self.watched.norms)))
 
     def arm(self, step: int, recorded: bool, alone: bool) -> None:
         """Measure the step that comes after `step`; `recorded` if nothing has happened since
         `observe`, `alone` if no other process tells of its batch."""
-        self.before = self.now if recorded and self.now else self._statistics()
+        self.before = self.now if recorded and self.now is not None else self._statistics()
         self.meter.attach(brief=alone and self._may_be_brief(step))
 
     def disarm(self) -> None:
@@ -91,20 +86,17 @@ class Observed:
         self, state: TrainingState, path: Path, ranks: Ranks, complain: Callable[[str], None]
     ) -> Observation | None:
         """What there is to record; None in a process that only tells another."""
-        batches = self._batches(state.step or 0)
+        arrays = copied(self.watched.tensors())
+        now = self._held(arrays)
+        batches = self._batches(now, state.step or 0)
         self.largest = {name: batch.largest for name, batch in batches.items()}
         everywhere = self._everywhere(batches, state.step or 0, ranks, complain)
         if not everywhere:
             return None
-        arrays = copied(self.watched.tensors())
-        told = {
-            norm.name: one
-            for norm in self.watched.norms
-            if (one := self._seen(norm, everywhere)) is not None
-        }
+        told = self._seen(everywhere)
         self.calm = all((one.w2 or 0.0) < W2_WARNING for one in told.values())
-        state = replace(state, weights=weights_digest(self.watched.model), seen=told)
-        self.before, self.now = {}, {norm.name: _held(norm, arrays) for norm in self.watched.norms}
+        state = replace(state, weights=self.weights.digest(), seen=told)
+        self.before, self.now = None, now
         tensors = {**arrays, **self._outputs(batches)}
         return Observation(self.watched, state, path, tensors, self._modules(batches))
 
@@ -132,11 +124,13 @@ class Observed:
             ranks.part()
             return [] if ranks.rank else [batches]
 
-    def _statistics(self) -> dict[str, Before]:
-        arrays = copied(self.watched.tensors(affine=False))
-        return {norm.name: _held(norm, arrays) for norm in self.watched.norms}
+    def _statistics(self) -> Held | None:
+        return self._held(copied(self.watched.tensors(affine=False)))
 
-    def _batches(self, step: int) -> dict[str, Batch]:
+    def _held(self, arrays: Mapping[str, Array]) -> Held | None:
+        return Held.of(self.watched.norms, arrays) if self.watched.norms else None
+
+    def _batches(self, now: Held | None, step: int) -> dict[str, Batch]:
         """By the hooks; where they only looked, or there were none, by what the layer made of its
         statistics.
 
@@ -145,32 +139,30 @@ class Observed:
         found, glances = self.meter.take()
         if len(found) >= len(self.watched.norms):
             self.told_apart, self.last_apart = found, step
-        missing = [norm for norm in self.watched.norms if norm.name not in found]
+        missing = [norm.name for norm in self.watched.norms if norm.name not in found]
         trains = self.watched.compiled or not self.watched.name or glances
-        if missing and trains and self.before and self.watched.training:
-            after = self._statistics()
-            for norm in missing:
-                batch = _updated(
-                    norm, self.before.get(norm.name), after[norm.name], glances.get(norm.name),
-                    self.told_apart.get(norm.name),
-                )  # fmt: skip
-                if batch is not None:
-                    found[norm.name] = batch
+        if missing and trains and self.watched.training and now is not None and self.before:
+            found |= from_updates(self.before, now, missing, glances, self.told_apart)
         return found
 
-    def _seen(self, norm: TrackingNorm, everywhere: list[dict[str, Batch]]) -> Seen | None:
-        batches, before = of_layer(everywhere, norm.name), self.before.get(norm.name)
-        if not batches or before is None:
-            return None
-        shared = norm.kind is NormKind.SYNC
-        batch = pooled([one for _, one in batches], shared)
-        eps = eps_of(norm.module)
-        one = seen(batch, before.mean, before.var, eps, momentum_of(norm.module))
-        one = replace(one, training=bool(norm.module.training))
-        if len(batches) < 2 or shared:
-            return one
-        apart, place = furthest([one for _, one in batches], eps)
-        return replace(one, apart=apart, rank=batches[place][0])
+    def _seen(self, everywhere: list[dict[str, Batch]]) -> dict[str, Seen]:
+        if self.before is None:
+            return {}
+        by_layer = {norm.name: of_layer(everywhere, norm.name) for norm in self.watched.norms}
+        shared = {n.name for n in self.watched.norms if n.kind is NormKind.SYNC}
+        batches = {
+            name: pooled([one for _, one in found], name in shared)
+            for name, found in by_layer.items()
+            if found
+        }
+        usual = self.spread.noise * self.before.scale
+        told = seen(batches, self.before, self.spread)
+        for norm, own in zip(self.watched.norms, self.before.places, strict=True):
+            found = by_layer[norm.name]
+            if len(found) > 1 and norm.name not in shared:
+                apart, place = furthest([one for _, one in found], eps_of(norm.module), usual[own])
+                told[norm.name] = replace(told[norm.name], apart=apart, rank=found[place][0])
+        return told
 
     def _outputs(self, batches: Mapping[str, Batch]) -> dict[str, Array]:
         mean, var = BATCH_MOMENTS
@@ -204,15 +196,6 @@ def _is_finite(layer: NormLayer) -> bool:
     return all(a is None or bool(np.isfinite(a.astype(np.float64)).all()) for a in held)
 
 
-def _held(norm: TrackingNorm, arrays: Mapping[str, Array]) -> Before:
-    dot = f"{norm.name}." if norm.name else ""
-    mean, var = (
-        arrays[dot + own].reshape(-1).astype(np.float64) for own in (norm.mean_name, norm.var_name)
-    )
-    counter = arrays.get(f"{dot}num_batches_tracked")
-    return Before(mean, var, None if counter is None else float(counter.reshape(-1)[0]))
-
-
 def _tells(norm: TrackingNorm) -> bool:
     """Whether a layer's update tells its batch: counted, and in single precision at least."""
     momentum, module = momentum_of(norm.module), norm.module
@@ -222,20 +205,3 @@ def _tells(norm: TrackingNorm) -> bool:
         and getattr(module, "num_batches_tracked", None) is not None
         and getattr(module, norm.mean_name).dtype.itemsize >= 4
     )
-
-
-def _updated(
-    norm: TrackingNorm, before: Before | None, after: Before, glance: Glance | None,
-    like: Batch | None,
-) -> Batch | None:  # fmt: skip
-    """The batch that a layer's own update tells; None where it made none, or others than those
-    that were looked at."""
-    if before is None or before.counter is None or after.counter is None:
-        return None
-    calls = after.counter - before.counter
-    if calls < 1 or not norm.module.training or (glance is not None and glance.calls != calls):
-        return None
-    momentum = momentum_of(norm.module)
-    share = before.counter / after.counter if momentum is None else (1 - momentum) ** calls
-    pairs = (before.mean, before.var), (after.mean, after.var)
-    return from_update(*pairs, share, glance, like)
