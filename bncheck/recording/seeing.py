@@ -69,7 +69,8 @@ class Held:
     def scale(self) -> Floats:
         """The variance that every channel is divided by."""
         eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
-        return np.maximum(self.var + eps, _TINY)
+        scale: Floats = np.maximum(self.var + eps, _TINY)
+        return scale
 
     @property
     def starts(self) -> NDArray[np.intp]:
