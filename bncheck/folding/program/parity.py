@@ -13,8 +13,8 @@ from torch.fx import GraphModule, Node
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
-from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.in_place import changed_in_place
+from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
 from bncheck.folding.program.windows import kept, middle, reach_of
 from bncheck.folding.proof import Move, RefusedError, Seen, Values, steps

@@ -24,7 +24,7 @@ def reach_of(calls: Iterable[Node], entries: Iterable[Node], graph: Graph) -> in
 
     So much that every number of every kernel meets values that are not padding.
     """
-    maps = [node.meta.get("val") for node in entries]
+    maps: list[Any] = [node.meta.get("val") for node in entries]
     if not all(isinstance(m, torch.Tensor) and m.is_floating_point() and m.dim() > 2 for m in maps):
         return None
     sizes = {tuple(map(str, m.shape[2:])) for m in maps}

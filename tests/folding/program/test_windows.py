@@ -12,6 +12,8 @@ from bncheck.folding.program import fold as folding
 from bncheck.folding.program import parity
 from bncheck.folding.program.fold import fold
 from bncheck.folding.program.parity import ProgramSides
+from bncheck.folding.program.rewrite import rewrite
+from bncheck.folding.program.running import run_as_written
 from tests.architectures import randomised
 
 
@@ -70,10 +72,8 @@ def test_where_places_differ_the_whole_is_needed(monkeypatch: pytest.MonkeyPatch
 def test_a_wrong_number_anywhere_in_a_kernel_is_seen(
     tap: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = folding.rewrite
-
     def wrong(*given: Any) -> Any:
-        made = right(*given)
+        made = rewrite(*given)
         with torch.no_grad():
             made.program.state_dict["conv.weight"][tap] += 0.01
         return made
@@ -87,11 +87,10 @@ def test_a_wrong_number_anywhere_in_a_kernel_is_seen(
 def test_a_program_is_run_once_for_each_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice two batches: of the original, calls in place or not, and of the fold."""
     runs: list[object] = []
-    right = parity.run_as_written
 
     def counted(program: object, *rest: Any) -> Any:
         runs.append(program)
-        return right(program, *rest)  # type: ignore[arg-type]
+        return run_as_written(program, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(parity, "run_as_written", counted)
     fold(randomised(_Net()), torch.randn(2, 3, 40, 40)).refuse_unsound()
