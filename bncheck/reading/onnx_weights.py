@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bncheck.core.limits import MAX_ONNX_FIELDS
-from bncheck.reading.protobuf import varint
+from bncheck.reading.protobuf import field_head, varint
 from bncheck.reading.source import Source
 
 _VARINT, _BYTES = 0, 2
@@ -22,7 +22,7 @@ _RAW: Final = 9  # of TensorProto
 #: Its dims, data_type, name, raw_data and doc_string.
 _PLAIN: Final = frozenset((1, 2, 8, _RAW, 12))
 #: Bytes of a number, by TensorProto.DataType: those that numpy has.
-_ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
+ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
 #: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
 KEPT_BYTES: Final = 1 << 14
 #: A field begins with two numbers of at most ten bytes.
@@ -93,7 +93,7 @@ def _thin(source: Source, tensor: _Field, location: str) -> bytes | None:
     thin = onnx.TensorProto()
     thin.ParseFromString(head + source.numbers(end, tensor.end - end))
     length = end - raw[0].content
-    if math.prod(thin.dims) * _ITEM_BYTES.get(thin.data_type, 0) != length:
+    if math.prod(thin.dims) * ITEM_BYTES.get(thin.data_type, 0) != length:
         return None
     thin.data_location = onnx.TensorProto.EXTERNAL
     entries = {"location": location, "offset": str(raw[0].content), "length": str(length)}
@@ -125,12 +125,4 @@ def _fields(source: Source, start: int, end: int) -> list[_Field] | None:
 
 def _message(number: int, content: bytes) -> bytes:
     """A field that holds bytes."""
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*parts, value))
+    return field_head(number, len(content)) + content

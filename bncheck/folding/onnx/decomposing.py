@@ -3,6 +3,9 @@ planner knows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import onnx
 from onnx import helper
 
@@ -10,10 +13,15 @@ from bncheck.graph.onnx.read import Part, read_model
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
 
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
 
-def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
+
+def decomposed(
+    model: onnx.ModelProto, load: Callable[[onnx.TensorProto], Array] | None = None
+) -> onnx.ModelProto:
     """The model with sums of more than two operands as additions, and without Expand before MatMul;
-    itself where there are none."""
+    itself where there are none. `load` as for `read_model`."""
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
     repeated = {node.output[0] for node in nodes if node.op_type == "Expand"}
     repeats = any(node.op_type == "MatMul" and repeated & {*node.input} for node in nodes)
@@ -22,7 +30,7 @@ def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
     new = onnx.ModelProto()
     new.CopyFrom(model)
     if repeats:
-        for part in read_model(new):
+        for part in read_model(new, load):
             _without_expansions(part)
     for graph in list(graphs_of(new.graph)):
         if any(map(_is_long, graph.node)):

@@ -30,11 +30,11 @@ def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
     refuse_corrupt_file(checkpoint)
     samples = None if given.data is None else partial(samples_for, given.batches())
     with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
-        report, model = fold_onnx(
+        report, model, weights = fold_onnx(
             request.source,
             request.options,
             freeze_inputs=request.freeze_inputs,
             samples=samples,
             shapes=[parse_input(word) for word in request.inputs],
         )
-    return Folded(report, lambda path: save_onnx(model, path, request.source))
+    return Folded(report, lambda path: save_onnx(model, weights, path, request.source))
