@@ -52,12 +52,17 @@ def without_weights(source: Source, location: str) -> bytes:
     The place in `source` is their offset. Nobody but the caller may know `location`: a file that
     names it could point anywhere in itself.
     """
+    return thinned(source, location) or source.numbers(0, source.size)
+
+
+def thinned(source: Source, location: str) -> bytes | None:
+    """The same, None where it would be whole."""
     fields = _fields(source, 0, source.size) if source.size >= _LEAST_BYTES else ()
     graphs = [f for f in fields or () if f.number == _GRAPH]
     # Of two a parser makes one.
     inner = _fields(source, graphs[0].content, graphs[0].end) if len(graphs) == 1 else None
     if inner is None or graphs[0].kind != _BYTES:
-        return source.numbers(0, source.size)
+        return None
     graph = b"".join(_pieces(source, inner, location))
     head, tail = graphs[0].start, graphs[0].end
     before, after = source.numbers(0, head), source.numbers(tail, source.size - tail)
