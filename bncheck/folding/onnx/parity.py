@@ -13,7 +13,7 @@ import onnx
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
 from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of, invented, sizes_of
-from bncheck.folding.onnx.reference import in_float64
+from bncheck.folding.onnx.reference import in_float64, widened_by_reader
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
 from bncheck.folding.onnx.weights import Weights
@@ -235,7 +235,9 @@ class ModelSides:
                 model, given, stored = self._new.part(ends, twins.__contains__)
             else:
                 model, given, stored = self._original.part(names, self._stops)
-            weights = {tensor.name: _widened(self._weights.numbers(tensor)) for tensor in stored}
+            as_they_are = widened_by_reader(model)
+            numbers = {tensor.name: self._weights.numbers(tensor) for tensor in stored}
+            weights = {n: v if n in as_they_are else _widened(v) for n, v in numbers.items()}
             sources = {name: twins.get(name, name) if of_fold else name for name in given}
             kept = {key: found for key, found in self._parts.items() if key[0] == region}
             part = _Part(reporting(in_float64(model)), weights, sources)

@@ -69,8 +69,15 @@ class Scope:
 
         self.constants[name] = constant
         dtype = FLOATS.get(constant.dtype, "")
-        origin = tuple(dict.fromkeys(origin))
-        self.values[name] = Value(name, constant.shape, dtype, floats, name, made_from=origin)
+        self.values[name] = Value(
+            name,
+            constant.shape,
+            dtype,
+            floats,
+            name,
+            constant.read,
+            made_from=tuple(dict.fromkeys(origin)),
+        )
 
     @property
     def opset(self) -> int:
