@@ -82,7 +82,8 @@ class _ModelRewriter:
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[int(op.name)]
-        place = list(node.input).index(op.inputs[1] or "")
+        given = list(node.input)  # what a weight is repeated to is none of them
+        place = given.index(op.inputs[1]) if op.inputs[1] in given else 1
         self._set(node, place, f"{op.label}.weight", new.weight)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)

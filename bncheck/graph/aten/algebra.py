@@ -126,6 +126,8 @@ def _clamp(call: Call) -> Described | None:
     low, high = call("min"), call("max")
     if low == 0 and high is None:
         return call.on_source(Rectifier(call.name))
+    if high == 0 and low is None:
+        return call.on_source(Rectifier(call.name, 1.0, positive=0.0))
     return _between(call, -math.inf if low is None else low, math.inf if high is None else high)
 
 
@@ -182,7 +184,7 @@ ALGEBRA: dict[str, Describe] = {
     "lerp": _lerp,
     **named(_quotient, "div divide true_divide"),
     "neg": _negative,
-    **named(_clamp, "clamp clamp_min"),
+    **named(_clamp, "clamp clamp_min clamp_max"),
     "hardtanh": _hard_tanh,
     "relu6": _relu6,
     "leaky_relu": _leaky,

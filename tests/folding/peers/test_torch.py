@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from bncheck.folding.planner.plan import Status
-from tests.folding.peers import exact_cases, shared_cases, torch_cases
+from tests.folding.peers import exact_cases, ordered_cases, shared_cases, torch_cases
 from tests.folding.peers.running import check
 
 torch.set_num_threads(1)
-CASES = torch_cases.CASES | exact_cases.CASES | shared_cases.CASES
+CASES = torch_cases.CASES | exact_cases.CASES | shared_cases.CASES | ordered_cases.CASES
 
 
 @pytest.mark.parametrize("name", CASES)
