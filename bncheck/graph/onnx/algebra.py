@@ -208,7 +208,8 @@ def _rescaled(call: NodeCall, *, shifts: bool) -> Described:
     axes = [axis for axis in range(-len(sizes), 0) if sizes[axis] != 1] or [-1]
     if sizes[-1] == 1 and axes == [-1]:
         sizes[-1] = shape[-1]
-    if len(sizes) > len(shape) or any(shape[axis] != sizes[axis] for axis in axes):
+    fits = len(sizes) <= len(shape) and all(shape[axis] == sizes[axis] for axis in axes)
+    if not fits or not all(isinstance(size, int) for size in sizes):
         raise UndescribedError
     whole = [_made_whole(call, slot, sizes) for slot in range(1, 1 + len(names))]
     return Rescaled(tuple(axis + len(shape) for axis in axes), shifts), [call.inputs[0], *whole]
