@@ -1,6 +1,7 @@
 """Which parts of values nobody reads: there a map may be anything.
 
-docs/folding.md, "The map of a normalisation": free numbers. A walk against the data, which carries the identity where a number is read and FREE elsewhere.
+docs/folding.md, "The map of a normalisation": free numbers. A walk against the data, which carries
+the identity where a number is read and FREE elsewhere.
 """
 
 from __future__ import annotations
