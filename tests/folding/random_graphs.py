@@ -119,6 +119,7 @@ def _changed(index: int, op: df.Op, inputs: list[Any], run: Run, solution: Solut
     new = solution.weights.get(index)
     if new is None:
         return run(*inputs)
+    assert new.weight is not None
     inputs[1] = torch.from_numpy(np.array(new.weight.array))
     inputs[2] = None if new.bias is None else torch.from_numpy(np.array(new.bias.array))
     if solution.plan.folds[index].as_shuffle:

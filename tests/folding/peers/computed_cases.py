@@ -75,7 +75,8 @@ CASES: dict[str, Case] = {
         r=linear(3, 3), n=bn(), b=numbers(4),
     ),
     "matrix of the batch, bn": _case(
-        lambda s, x: s.n(F.linear(x, s.f(x.mean(0)).view(4, 5))), (3, 5), f=linear(5, 20), n=bn(4, 1)
+        lambda s, x: s.n(F.linear(x, s.f(x.mean(0)).view(4, 5))), (3, 5), f=linear(5, 20),
+        n=bn(4, 1),
     ),
     "matrix of the batch and a bias, bn": _case(
         lambda s, x: s.n(F.linear(x, s.f(x.mean(0)).view(4, 5), s.b)), (3, 5), f=linear(5, 20),
