@@ -16,12 +16,14 @@ class Conv:
     """A convolution of inputs x, weight [out, in/groups, ...], bias.
 
     `centre` is the place of the kernel that reads the very position of the output, where there is
-    one: with steps of 1, an odd kernel and as much padding on either side.
+    one: with steps of 1, an odd kernel and as much padding on either side. With `samples`, the name
+    of their number, each has a weight [out, in/groups, ...] and a bias of its own.
     """
 
     groups: int
     pads_with_zeros: bool
     centre: tuple[int, ...] | None = None
+    samples: str = ""
 
 
 @dataclass(frozen=True, slots=True)

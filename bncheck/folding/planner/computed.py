@@ -17,7 +17,7 @@ import numpy as np
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.absorbing import output_channels
 from bncheck.folding.planner.draft import Draft
-from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.planner.maps import Stuck, each
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Floats, Graph, Op
@@ -58,12 +58,15 @@ def shares_of_operands(draft: Draft, index: int, map_: Affine) -> Shares:
     fold, bias = draft.fold(index), op.input(Slot.BIAS)
     rank = len(graph.shape(bias) or (0,))
     factor = op.spec.beta if isinstance(op.spec, Linear) else 1.0
-    if bias is not None and (rank != 1 or not factor):
+    last = not isinstance(op.spec, Linear) or op.spec.outputs == (-1,)
+    if bias is not None and not (last and factor):
         raise computed(graph, op)
     whole = vector.after(fold.after) if fold.after else vector
     added = replace(fold, after=Affine(np.ones_like(whole.scale), whole.shift))
     own = added if bias is None and whole.shifts else None
-    return Shares(weight, Affine(vector.scale, vector.shift / factor), own)
+    of_bias = Affine(vector.scale, vector.shift / factor)
+    sizes = (*(1,) * (rank - 1), -1)
+    return Shares(weight, each(of_bias, lambda numbers: numbers.reshape(sizes)), own)
 
 
 def _over_weight(graph: Graph, op: Op, vector: Affine) -> Floats:
@@ -83,5 +86,5 @@ def _output_axes(op: Op) -> Sequence[int]:
     if isinstance(op.spec, Linear):
         return [place for place in op.spec.order if op.spec.sides[place][1] is not None]
     if isinstance(op.spec, Conv):
-        return [0]
+        return [1 if op.spec.samples else 0]
     return [1] if isinstance(op.spec, ConvTranspose) and op.spec.groups == 1 else []

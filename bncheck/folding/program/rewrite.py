@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
 from bncheck.graph.linear import Linear
+from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.recurrent import Recurrence, recurrence
 from bncheck.graph.specs import Conv, ConvTranspose
 
@@ -92,6 +94,8 @@ class _ProgramRewriter:
             assert weight is not None
             self._as_shuffle(node, op.spec, weight, bias)
             return
+        if bias is not None and isinstance(op.spec, Conv) and op.spec.samples:
+            bias = self._of_each_sample(node, bias, op.spec.groups)
         bias_name = _names(op.kind)[1]
         if weight is not None and self._set_weight(node, op, weight):
             bias_name = None
@@ -99,6 +103,13 @@ class _ProgramRewriter:
             self._add_after(node, bias)
         elif bias_name is not None and (bias is not None or op.kind != "addmm"):
             _set_argument(node, bias_name, bias)
+
+    def _of_each_sample(self, node: Node, bias: Node, groups: int) -> Node:
+        """The bias as often as there are samples, which are groups of the call."""
+        samples = Arguments(node)("groups")
+        if groups > 1:
+            samples = call_before(node, operator.floordiv, (samples, groups))
+        return call_before(node, _aten.repeat.default, (bias, [samples]))
 
     def _set_weight(self, node: Node, op: Op, weight: Node) -> bool:
         """Give a call a weight; whether it stands for a product that has no bias."""

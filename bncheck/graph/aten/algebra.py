@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
-from bncheck.graph.convolutions import conv, each, transposed
+from bncheck.graph.convolutions import conv, each, multiple, transposed
 from bncheck.graph.linear import Linear
+from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
@@ -22,9 +24,18 @@ def _convolution(call: Call) -> Described | None:
     if call.rank_of(weight) - call.rank_of(source) not in (0, 1):  # 1: an image without a batch
         return None
     amounts = _PADDINGS[padding] if isinstance(padding, str) else padding
-    groups, kernel = call.whole("groups"), _kernel(call)
-    spec = conv(groups, kernel, call("stride"), call("dilation"), amounts, amounts)
-    return spec, (source, weight, call("bias"))
+    groups, samples = _groups(call)
+    spec = conv(groups, _kernel(call), call("stride"), call("dilation"), amounts, amounts)
+    return replace(spec, samples=samples), (source, weight, call("bias"))
+
+
+def _groups(call: Call) -> tuple[int, str]:
+    """How many groups there are, each of so many samples where that is a name."""
+    groups = call.size("groups")
+    found = (groups, "") if isinstance(groups, int) else multiple(groups)
+    if found is None:
+        raise UndescribedError
+    return found
 
 
 def _transposed(call: Call) -> Described | None:
