@@ -72,7 +72,8 @@ def _summed(s: Any, x: Tensor) -> Tensor:
     batch = x.shape[0]
     weight = torch.sigmoid(s.r(x.mean((2, 3)))).view(batch * 4, 3, 1, 1)
     y = torch.conv2d(x.reshape(1, batch * 3, 6, 6), weight, groups=batch)
-    return s.n(y.view(batch, 4, 6, 6)) + y.mean()
+    result: Tensor = s.n(y.view(batch, 4, 6, 6)) + y.mean()
+    return result
 
 
 def test_where_more_is_done_than_to_give_another_shape_it_stays() -> None:
