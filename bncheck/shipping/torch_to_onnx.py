@@ -7,7 +7,8 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +35,29 @@ def check_installed() -> None:
     need("torch", "onnxscript", "onnxruntime", purpose="export to ONNX")
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A model, and for its values the calls or inputs of the program that make them."""
+
+    model: onnx.ModelProto
+    calls: Mapping[str, str]
+
+
 @timed("exporting to ONNX")
 def to_onnx(
     program: ExportedProgram,
     inputs: Sequence[str],
     outputs: Sequence[str],
     opset: int | None = None,
-) -> onnx.ModelProto:
+) -> Converted:
     """The program as a model without metadata. Raises BncheckError in one line.
 
     torch's optimisation folds a float BatchNormalization into a half convolution, and one in
     training mode by its running statistics; so none is shown to it: folding is done before.
     """
     import torch
+
+    from bncheck.folding.program.exporting import user_inputs
 
     try:
         with _quiet(), _registry_kept():
@@ -60,6 +71,7 @@ def to_onnx(
                 output_names=list(outputs),
             )
             assert made is not None
+            calls = _calls(made.model.graph.all_nodes())
             hidden = [n for n in made.model.graph.all_nodes() if n.op_type == "BatchNormalization"]
             for node in hidden:
                 node.domain = _HIDDEN
@@ -73,7 +85,22 @@ def to_onnx(
         raise _inexpressible(error) from None
     scrub(model)
     name_axes(model)
-    return model
+    tensors = [n.name for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
+    return Converted(model, {**calls, **dict(zip(inputs, tensors, strict=False))})
+
+
+def _calls(nodes: Iterable[Any]) -> dict[str, str]:
+    """The names, in the program as it was given, of the calls that nodes were made of.
+
+    torch decomposes calls before, and gives what comes of them other names.
+    """
+    found = {}
+    for node in nodes:
+        call = node.meta.get("node")
+        sources = call.meta.get("from_node") if call is not None else None
+        if sources:
+            found.update({value.name: sources[0].name for value in node.outputs})
+    return found
 
 
 def _in_rows(program: ExportedProgram) -> ExportedProgram:
