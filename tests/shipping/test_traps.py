@@ -393,7 +393,7 @@ def test_torch_makes_its_table_of_functions_once_and_keeps_its_own_way(
     program = traced(made(Unit), (IMAGES,), Axes())
     first, second = (to_onnx(program, ["x"], ["y"]) for _ in range(2))
     assert len(made_of) == 1
-    assert first.SerializeToString() == second.SerializeToString()
+    assert first.model.SerializeToString() == second.model.SerializeToString()
     assert ONNXRegistry.from_torchlib is counted
 
 
