@@ -23,7 +23,7 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.moments import Moments
+from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
 from bncheck.measuring.preparations import OF_THESE_DATA, preparations
 from bncheck.measuring.results import GIVEN, Candidate
@@ -198,6 +198,7 @@ class _Stem:
             finally:
                 handle.remove()
         try:
-            return collector.take(0).get(self._norm.name)
+            taken = collector.take(0).get(self._norm.name)
         except BncheckError:  # the preparation overflows
             return None
+        return None if taken is None else unpack(taken)
