@@ -163,6 +163,12 @@ class Collector:
         """Forget what the last forward gave, its pivots apart."""
         self._calls.clear()
 
+    def restart(self) -> None:
+        """Forget that and the pivots, which are those of other data."""
+        self.discard()
+        self.pivots.clear()
+        self._pivots.clear()
+
     def take(self, number: int) -> Parts:
         """The packed moments of the last forward, batch `number`; ready for the next."""
         each = [(name, *call) for name, calls in self._calls.items() for call in calls]

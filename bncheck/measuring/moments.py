@@ -156,19 +156,23 @@ def about(rows: Floats, pivot: Floats) -> Floats:
 
 def of_images(m: Floats, q: Floats, values: float, pivot: Floats) -> Moments:
     """The moments of some images with `values` values a channel each; m and q are (n, C)."""
-    return unpack(packed(m, q, values, pivot))
+    return unpack(packed(m.copy(), q.copy(), values, pivot))
 
 
 def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Floats:
-    """The same as rows; `values` may be another number for each channel, (C,)."""
+    """The same as rows; `values` may be another number for each channel, (C,).
+
+    m and q are overwritten: new memory would cost more than the arithmetic.
+    """
     images = m.shape[0]
     rows = np.empty((_ROWS, m.shape[1]))
     rows[0], rows[_WEIGHT], rows[2] = images, images * values, images * np.square(values)
     rows[_PIVOT] = pivot
     with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
         rows[4], rows[5] = m.mean(axis=0), q.mean(axis=0)
-        dm, dq = m - rows[4], q - rows[5]
-    for place, (one, other) in enumerate(((dm, dm), (dq, dq), (dm, dq)), 6):
+        m -= rows[4]
+        q -= rows[5]
+    for place, (one, other) in enumerate(((m, m), (q, q), (m, q)), 6):
         rows[place] = values * np.einsum("ij,ij->j", one, other)
     return rows
 
