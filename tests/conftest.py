@@ -11,6 +11,9 @@ import pytest
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Two workers and what they start share the cores: more threads would wait for each other, spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 #: Why a test may be skipped where CI is "true". A missing browser or library would hide what it
 #: was to show, so every other skip fails there.
 ADMITTED_SKIPS = ("the real files are not here", "this user is in one group")

@@ -26,10 +26,6 @@ def _wide() -> bytes:
     return text("\U0001f600" + "a" * 15_000_000)  # four bytes a letter in memory
 
 
-def _built(folder: Path, body: Callable[[], bytes]) -> Path:
-    return in_zip(folder, body())
-
-
 for _name, _codes, _what, _body in (
     ("marks", REFUSED, "2.8 million MARKs", lambda: b"(" * 2_800_000 + b"N"),
     ("tuples", REFUSED, "2.8 million tuples in each other", lambda: b")" + b"\x85" * 2_800_000),
@@ -39,7 +35,7 @@ for _name, _codes, _what, _body in (
     ("bytes", REFUSED, "80 MB of short byte strings",
      lambda: b"(" + (b"B" + struct.pack("<I", 4000) + bytes(4000)) * 17_000),
 ):  # fmt: skip
-    add(f"abundant-{_name}", _codes, _what, partial(_built, body=_body))
+    add(f"abundant-{_name}", _codes, _what, partial(in_zip, body=_body))
 for _name, _codes, _what, _body in (
     ("tensors", REFUSED, "400,000 names of one tensor", lambda: layers(200_000)),
     ("memo", ANY, "4.9 million numbered values", lambda: b"N" + b"\x94" * 4_900_000),
@@ -47,7 +43,7 @@ for _name, _codes, _what, _body in (
      lambda: b"(" + b"G?\xf0\0\0\0\0\0\1" * 4_900_000 + b"l"),
     ("dicts", ANY, "1.6 million empty dicts", lambda: b"(" + b"}" * 1_600_000 + b"l"),
 ):  # fmt: skip
-    add(f"abundant-{_name}", _codes, _what, partial(_built, body=_body), long=True)
+    add(f"abundant-{_name}", _codes, _what, partial(in_zip, body=_body), long=True)
 
 
 def _findings(folder: Path) -> Path:
@@ -83,14 +79,18 @@ add("abundant-metadata", REFUSED, "34 MB of metadata",
     partial(_safetensors, count=1, padding=34_000_000))  # fmt: skip
 
 
-def _index(folder: Path, raw: bytes) -> Path:
-    return file(folder, raw, "model.safetensors.index.json")
+_INDEX = "model.safetensors.index.json"
 
 
-_MAP = json.dumps({"weight_map": {f"l{n}.weight": "a" for n in range(300_000)}}).encode()
-add("abundant-index", REFUSED, "300,000 tensors in an index", partial(_index, raw=_MAP))
-add("abundant-index-json", REFUSED, "a million objects in an index",
-    partial(_index, raw=b'{"weight_map": {}, "x": [' + b"{}," * 1_000_000 + b"{}]}"))  # fmt: skip
+@case(REFUSED, "300,000 tensors in an index")
+def abundant_index(folder: Path) -> Path:
+    weight_map = {f"l{n}.weight": "a" for n in range(300_000)}
+    return file(folder, json.dumps({"weight_map": weight_map}).encode(), _INDEX)
+
+
+@case(REFUSED, "a million objects in an index")
+def abundant_index_json(folder: Path) -> Path:
+    return file(folder, b'{"weight_map": {}, "x": [' + b"{}," * 1_000_000 + b"{}]}", _INDEX)
 
 
 @case(REFUSED, "a million objects in the JSON of a program")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -75,8 +75,12 @@ def module(children: Mapping[str, bytes], buffers: Mapping[str, bytes] | None = 
 STATISTICS = {"bn.running_mean": tensor(), "bn.running_var": tensor()}
 
 
-def in_zip(folder: Path, body: bytes, more: Mapping[str, bytes] | None = None) -> Path:
+Body = bytes | Callable[[], bytes]  # large ones are made when they are asked for
+
+
+def in_zip(folder: Path, body: Body, more: Mapping[str, bytes] | None = None) -> Path:
     """A torch archive with this pickle and one storage of four floats."""
+    body = body() if callable(body) else body
     records = {
         "archive/data.pkl": PROTO + body + b".",
         "archive/data/0": np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes(),
@@ -86,5 +90,5 @@ def in_zip(folder: Path, body: bytes, more: Mapping[str, bytes] | None = None) -
     return pack(folder / "model.pt", records)
 
 
-def pickle_case(key: str, codes: frozenset[int], what: str, body: bytes) -> None:
+def pickle_case(key: str, codes: frozenset[int], what: str, body: Body) -> None:
     add(key, codes, what, partial(in_zip, body=body))

@@ -89,20 +89,21 @@ for _name, _codes, _what, _body in (
     ("deeper-lists", ANY, "a million lists in each other", b"]" * 1_000_001 + b"a" * 1_000_000),
     ("deep-tuples", ANY, "100,000 tuples in each other", b")" + b"\x85" * DEEP),
     ("deep-dicts", ANY, "100,000 dicts in each other",
-     (b"}" + text("k")) * DEEP + b"}" + b"s" * DEEP),
+     lambda: (b"}" + text("k")) * DEEP + b"}" + b"s" * DEEP),
     ("deep-state-dicts", ANY, "5,000 dicts in each other, each with a tensor and a long name",
-     tensor() + put(9) + b"0"
+     lambda: tensor() + put(9) + b"0"
      + (b"}" + text("w") + get(9) + b"s" + text("k" * 200)) * 5000 + b"}" + b"s" * 5000),
     ("deep-calls", ANY, "100,000 calls in each other",
-     _FUNCTION * DEEP + b")" + b"R\x85" * DEEP),
+     lambda: _FUNCTION * DEEP + b")" + b"R\x85" * DEEP),
     ("deep-parameters", ANY, "100,000 parameters around each other",
-     name("torch._utils", "_rebuild_parameter") * DEEP + tensor() + b"\x85R" * DEEP),
+     lambda: name("torch._utils", "_rebuild_parameter") * DEEP + tensor() + b"\x85R" * DEEP),
     ("deep-modules", ANY, "5,000 modules in each other",
-     b"".join(call(_FUNCTION) + b"}" + text("_parameters") + b"}s" + text("_buffers") + b"}s"
-              + text("_modules") + b"}" + text("m") for _ in range(5000))
+     lambda: b"".join(call(_FUNCTION) + b"}" + text("_parameters") + b"}s"
+                      + text("_buffers") + b"}s" + text("_modules") + b"}" + text("m")
+                      for _ in range(5000))
      + b"N" + b"ssb" * 5000),
     ("long-names-in-each-other", ANY, "300 modules in each other, each name of a megabyte",
-     text(_LONG_NAME) + put(9) + b"0"
+     lambda: text(_LONG_NAME) + put(9) + b"0"
      + b"".join(call(_FUNCTION) + b"}" + text("_parameters") + b"}s"
                 + text("_buffers") + dict_({"b": tensor()}) + b"s"
                 + text("_modules") + b"}" + get(9) for _ in range(300))
@@ -111,22 +112,23 @@ for _name, _codes, _what, _body in (
      text(_LONG_NAME) + put(9) + b"0"
      + (b"}" + text("w") + tensor() + b"s" + get(9)) * 2000 + b"}" + b"s" * 2000),
     ("prefix-without-end", ANY, "names that begin with 600,000 times `module.`",
-     dict_({"module." * 600_000 + key: value for key, value in STATISTICS.items()})),
+     lambda: dict_({"module." * 600_000 + key: value for key, value in STATISTICS.items()})),
     ("shared-state", ANY, "20,000 objects that share a state of 20,000 entries",
-     dict_({str(n): b"N" for n in range(20_000)}) + put(0) + b"0]("
+     lambda: dict_({str(n): b"N" for n in range(20_000)}) + put(0) + b"0]("
      + (_FUNCTION + b")R" + get(0) + b"b") * 20_000 + b"e"),
     ("shared-state-and-slots", ANY, "the same with the state as a pair: (__dict__, slots)",
-     dict_({str(n): b"N" for n in range(20_000)}) + b"N\x86" + put(0) + b"0]("
+     lambda: dict_({str(n): b"N" for n in range(20_000)}) + b"N\x86" + put(0) + b"0]("
      + (_FUNCTION + b")R" + get(0) + b"b") * 20_000 + b"e"),
     ("shared-parameter-chain", ANY, "a chain of 300 parameters in 1,000,000 entries",
-     name("torch._utils", "_rebuild_parameter") * 300 + tensor() + b"\x85R" * 300 + put(0)
+     lambda: name("torch._utils", "_rebuild_parameter") * 300 + tensor() + b"\x85R" * 300 + put(0)
      + b"0" + text("k") + put(1) + b"0}(" + (get(1) + get(0)) * 1_000_000 + b"u"),
-    ("ten-million-dicts", ANY, "10 MB of EMPTY_DICT", b"}" * 9_900_000),
-    ("too-many-operations", ANY, "60 MB of opcodes that do nothing", b"N0" * 30_000_000 + b"N"),
+    ("ten-million-dicts", ANY, "10 MB of EMPTY_DICT", lambda: b"}" * 9_900_000),
+    ("too-many-operations", ANY, "60 MB of opcodes that do nothing",
+     lambda: b"N0" * 30_000_000 + b"N"),
     ("hash-collisions", ANY, "a dict of 200,000 integers of one hash",
-     b"}(" + b"".join(key + b"N" for key in _colliding(_MANY)) + b"u"),
+     lambda: b"}(" + b"".join(key + b"N" for key in _colliding(_MANY)) + b"u"),
     ("hash-collisions-in-a-set", ANY, "a frozenset of 200,000 integers of one hash",
-     b"(" + b"".join(_colliding(_MANY)) + b"\x91"),
+     lambda: b"(" + b"".join(_colliding(_MANY)) + b"\x91"),
     ("huge-int", ANY, "an integer of 2^31-1 bytes", b"\x8b\xff\xff\xff\x7f"),
     ("huge-int-as-text", ANY, "an integer of 1,000,000 digits, quadratic to parse",
      b"I" + b"9" * 1_000_000 + b"\n"),

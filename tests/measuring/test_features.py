@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from bncheck.measuring.distributed import Processes
@@ -51,6 +50,8 @@ def test_all_batches_count() -> None:
 
 def test_digits() -> None:
     """Three pixels never vary; some hardly ever do, which standardising makes good."""
+    from sklearn.datasets import load_digits  # a second and a half
+
     x = load_digits().data
     varying = x[:, x.std(axis=0) > 0]
     found = watched(x).conditions

@@ -11,7 +11,6 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 import jsonschema
-import xmlschema
 from markdown_it import MarkdownIt
 
 _SCHEMAS = Path(__file__).parent / "schemas"
@@ -26,6 +25,8 @@ def _sarif() -> Any:
 
 @cache
 def _junit() -> Any:
+    import xmlschema  # as long as all other imports of a test of reports together
+
     return xmlschema.XMLSchema(_SCHEMAS / "junit-10.xsd")
 
 

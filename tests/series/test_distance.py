@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from bncheck.series.distance import Statistics, distance, histogram_distance, stacked
+
+
+@pytest.fixture(scope="module")
+def stats() -> Any:
+    """Imported by the worker that runs these tests and not by all: it takes a second."""
+    from scipy import stats
+
+    return stats
+
 
 FLOATS = st.floats(-50, 50, width=32)
 SPREADS = st.floats(0.0625, 50, width=32)
@@ -20,9 +29,9 @@ def one(mean: float, sd: float) -> Statistics:
     return Statistics(np.array([mean], np.float32), np.array([sd**2], np.float32), 0.0)
 
 
-@given(FLOATS, SPREADS, FLOATS, SPREADS)
+@given(m1=FLOATS, s1=SPREADS, m2=FLOATS, s2=SPREADS)
 def test_w2_of_normal_distributions_is_their_wasserstein_distance(
-    m1: float, s1: float, m2: float, s2: float
+    stats: Any, m1: float, s1: float, m2: float, s2: float
 ) -> None:
     """W2^2 = integral over u of (F^-1(u) - G^-1(u))^2, in the reference's units."""
     u = (np.arange(4000) + 0.5) / 4000
@@ -63,8 +72,8 @@ def test_all_snapshots_at_once_are_the_same_as_one_by_one() -> None:
         assert together.w2[place] == distance(parts[1], parts[place]).w2
 
 
-@given(st.integers(0, 1000), st.floats(-1, 1), st.floats(0.5, 1.5))
-def test_w1_of_counts_agrees_with_scipy(seed: int, shift: float, scale: float) -> None:
+@given(seed=st.integers(0, 1000), shift=st.floats(-1, 1), scale=st.floats(0.5, 1.5))
+def test_w1_of_counts_agrees_with_scipy(stats: Any, seed: int, shift: float, scale: float) -> None:
     rng = np.random.default_rng(seed)
     edges = np.linspace(-4, 4, 65)
     a, b = rng.normal(size=800), rng.normal(size=800) * scale + shift

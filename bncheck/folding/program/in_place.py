@@ -79,6 +79,33 @@ def _in_place(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+def changed_in_place(graph: torch.fx.Graph) -> set[Node]:
+    """The nodes whose values a later call may change, as a call in place or through a view."""
+    found: set[Node] = set()
+    waiting = [source for node in graph.nodes for source in _changes(node)]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes if _may_alias(node) else []
+    return found
+
+
+def _changes(node: Node) -> list[Node]:
+    """What a call may write to. What a graph inside it does is not looked at."""
+    target = node.target
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return node.all_input_nodes
+    if not _in_place(node):
+        return []
+    arguments = target._schema.arguments  # type: ignore[union-attr]
+    written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+    given = Arguments(node).given
+    sources: list[Node] = []
+    torch.fx.map_arg([given[name] for name in written if name in given], sources.append)
+    return sources
+
+
 def _out_of_place(node: Node) -> bool:
     """Replace relu_ by relu where its input, or a view of it, is not read afterwards."""
     assert isinstance(node.target, torch._ops.OpOverload)

@@ -13,8 +13,10 @@ from torch.fx import GraphModule, Node
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.program.exporting import has_free_batch, user_inputs
+from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
+from bncheck.folding.program.windows import kept, middle, reach_of
 from bncheck.folding.proof import Move, RefusedError, Seen, Values, steps
 from bncheck.folding.regions import constants_of, dependent, regions_of
 from bncheck.folding.result import epsilon_for, tolerance_for
@@ -50,7 +52,7 @@ class ProgramSides:
         self._generator = torch.Generator().manual_seed(_SEED)
         self._inputs = user_inputs(original)
         self._twins, self._altered = folded.twins, solution.plan.altered
-        self._numbers = solution.numbers
+        self._numbers, self._graph = solution.numbers, solution.graph
         self._old, self._new = Cuttable(planned), Cuttable(folded.program)
         self._names = [node.name for node in user_inputs(planned)]
         self._changing = dependent(self._old.calls, self._names, constants_of(solution))
@@ -88,6 +90,31 @@ class ProgramSides:
         """What all regions read and make."""
         return {n for i, region in enumerate(self.regions) for n in (*self.entries(i), *region)}
 
+    @cached_property
+    def _reaches(self) -> list[int | None]:
+        """How much of the maps that each region reads shows what it does."""
+        nodes, found = {node.name: node for node in self._old.nodes}, []
+        for (places, entries), _ in self._cuts:
+            calls = [n for n in (self._old.nodes[i] for i in places) if n.name in self._changing]
+            found.append(reach_of(calls, [nodes[name] for name in entries], self._graph))
+        return found
+
+    @cached_property
+    def _kept(self) -> dict[str, int | None]:
+        """How much to keep of what regions read, and of what those make that need all of it."""
+        needed: dict[str, list[int | None]] = {}
+        for place, (reach, region) in enumerate(zip(self._reaches, self.regions, strict=True)):
+            for name in (*self.entries(place), *(region if reach is None else ())):
+                needed.setdefault(name, []).append(reach)
+        return kept(needed)
+
+    @cached_property
+    def _watched(self) -> ExportedProgram:
+        """The original itself where it has the values under the names by which they are known."""
+        given, known = self._given.graph.nodes, self._planned.graph.nodes
+        same = [node.name for node in given] == [node.name for node in known]
+        return self._given if same else self._planned
+
     def fresh(self, batch: int) -> Flat:
         """Random inputs."""
         values = [node.meta.get("val") for node in self._inputs]
@@ -105,12 +132,18 @@ class ProgramSides:
         nor that an integer is the place of a row in a table.
         """
         values = {name: _seen(v) for name, v in zip(self._names, inputs, strict=True)}
+        changed = changed_in_place(self._watched.graph)
 
         def keep(node: Node, value: Any) -> None:
-            if node.name in self._around:
-                values[node.name] = _seen(value)
+            if node.name in self._kept:
+                reach, seen = self._kept[node.name], _seen(value)
+                if reach is not None:
+                    seen = middle(seen, reach)
+                values[node.name] = seen.copy() if node in changed and is_float(seen) else seen
 
         try:
+            if self._watched is self._given:
+                return Seen(arrays(run_as_written(self._given, inputs, keep)), values)
             outputs = arrays(run_as_written(self._given, inputs))
         except self.failures as error:
             raise RefusedError(str(error)) from None
@@ -135,8 +168,11 @@ class ProgramSides:
         return arrays(run_as_written(self._folded, inputs))
 
     def enough(self, region: int, values: Values) -> Values:
-        """All of them."""
-        return values
+        """What a region reads, and no more of it than shows what it does."""
+        reach = self._reaches[region]
+        if reach is None:
+            return values
+        return {**values, **{name: middle(values[name], reach) for name in self.entries(region)}}
 
     def exits(
         self, region: int, values: Values, *, of_fold: bool, move: Move | None = None

@@ -2,7 +2,8 @@
 
 `.double()` does not do: a model that casts (`x.float()`, `zeros(dtype=float16)`) would round half
 way or fail. So every floating dtype among a call's arguments is replaced, and a floating result
-that still is narrower is widened.
+that still is narrower is widened. That is done call by call, so that no more than one call's
+weights are held twice.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.regions import Call, between
 from bncheck.graph.program.double import call_in_float64, widened
 
@@ -29,16 +31,23 @@ class _Watched(Interpreter):
     """Runs a graph; `watch` sees every result, and `change` gives another one in its place."""
 
     def __init__(
-        self, module: GraphModule, watch: Watch | None, change: Change | None = None
+        self, module: GraphModule, watch: Watch | None = None, change: Change | None = None
     ) -> None:
         super().__init__(module)
         self._watch, self._change = watch, change
+        self._changed = changed_in_place(module.graph)
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
+        # Calls in place must not reach the program's own buffers, nor the caller's inputs.
+        if n.op == "placeholder" and n in self._changed and isinstance(result, torch.Tensor):
+            result = self._copied(result)
         if self._watch is not None:
             self._watch(n, result)
         return result if self._change is None else self._change(n, result)
+
+    def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone()
 
 
 class _Precise(_Watched):
@@ -46,7 +55,10 @@ class _Precise(_Watched):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         found = super().get_attr(target, args, kwargs)
-        return _Precise(found, None).run if isinstance(found, GraphModule) else found
+        return _Precise(found).run if isinstance(found, GraphModule) else found
+
+    def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.clone(widened(tensor))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if any(name in str(target) for name in _ASSERTIONS):
@@ -58,8 +70,7 @@ def run_in_float64(
     program: ExportedProgram, inputs: Sequence[Any], watch: Watch | None = None
 ) -> list[torch.Tensor]:
     """The program's outputs that the user sees, computed in float64 from flat inputs."""
-    everything = [widened(item) for item in graph_inputs(program, inputs)]
-    return _run(program, _Precise(program.graph_module, watch), everything)
+    return _run(program, _Precise(program.graph_module, watch), graph_inputs(program, inputs))
 
 
 def run_as_written(
@@ -82,7 +93,9 @@ class Cuttable:
         self.calls = [
             Call(tuple(n.name for n in node.all_input_nodes), (node.name,)) for node in self.nodes
         ]
+        self._by_name = {node.name: node for node in self.nodes}
         self._stored = stored_inputs(program)
+        self._runner = _Precise(program.graph_module)
 
     def cut(
         self, exits: Collection[str], stops: Callable[[str], bool]
@@ -103,15 +116,14 @@ class Cuttable:
         `move` is done to the stored numbers that they read.
         """
         places, entries = cut
-        runner = _Precise(self._program.graph_module, None)
-        by_name = {node.name: node for node in self.nodes}
-        runner.env = {by_name[name]: widened(values[name]) for name in entries}
+        runner = self._runner
+        runner.env = {self._by_name[name]: widened(values[name]) for name in entries}
         found = {}
         with torch.no_grad():
             for node in (self.nodes[place] for place in places):
                 if node.op == "placeholder":
                     value = self._stored.get(node.name, values.get(node.name))
-                    result = widened(value.clone() if isinstance(value, torch.Tensor) else value)
+                    result = widened(value)
                     if move and node.name in self._stored and _is_floating(result):
                         result = torch.from_numpy(move(result.detach().cpu().numpy()))
                 else:
@@ -120,6 +132,7 @@ class Cuttable:
                     found[node.name] = result
                 if node.name not in entries:
                     runner.env[node] = result
+        runner.env = {}
         return found
 
 
@@ -156,8 +169,7 @@ def graph_inputs(program: ExportedProgram, inputs: Sequence[Any]) -> list[Any]:
         else:
             assert spec.target is not None
             value = stored[spec.target]
-        # Calls in place must not reach the program's own buffers, nor the caller's inputs.
-        found.append(value.clone() if isinstance(value, torch.Tensor) else value)
+        found.append(value)
     return found
 
 

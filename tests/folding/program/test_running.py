@@ -1,0 +1,43 @@
+"""A program that is run leaves its own numbers and the caller's as they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bncheck.folding.program.in_place import changed_in_place
+from bncheck.folding.program.running import run_as_written, run_in_float64
+
+
+class _Writes(nn.Module):
+    """Changes a buffer through a view, its input, and a value that nobody else has."""
+
+    rows: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("rows", torch.ones(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows[0].add_(1)
+        x.mul_(2)
+        return (x * self.weight).relu_() + self.rows
+
+
+@pytest.mark.parametrize("run", [run_as_written, run_in_float64])
+def test_calls_in_place_reach_nothing_that_is_kept(run: object) -> None:
+    program = torch.export.export(_Writes(), (torch.ones(2, 3),))
+    x = torch.ones(2, 3)
+    for _ in range(2):
+        (y,) = run(program, [x])  # type: ignore[operator]
+        assert y.tolist() == [[4.0] * 3, [3.0] * 3]
+    assert bool((x == 1).all())
+    assert bool((program.state_dict["rows"] == 1).all())
+
+
+def test_only_what_is_changed_is_copied() -> None:
+    program = torch.export.export(_Writes(), (torch.ones(2, 3),))
+    changed = {n.name for n in changed_in_place(program.graph) if n.op == "placeholder"}
+    assert changed == {"b_rows", "x"}
