@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
@@ -93,21 +94,37 @@ def momentum_of(module: Any) -> float | None:
     return float(momentum) if isinstance(momentum, (int, float)) else None
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A digest of some numbers of every weight: other digests, other weights."""
-    import torch
+@dataclass
+class Weights:
+    """Some numbers of every weight of a model, in views of them that are made once."""
 
-    with torch.no_grad():
-        samples = [_sample(parameter.detach()) for parameter in model.parameters()]
-        devices = dict.fromkeys(sample.device for sample in samples)
-        parts = [torch.cat([s for s in samples if s.device == d]).cpu().numpy() for d in devices]
-    digest = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        digest.update(part.tobytes())
-    return digest.hexdigest()
+    model: nn.Module
+    _views: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Other digests, other weights."""
+        import torch
+
+        with torch.no_grad():
+            samples = [self._sample(parameter) for parameter in self.model.parameters()]
+            devices = dict.fromkeys(sample.device for sample in samples)
+            parts = [torch.cat([s for s in samples if s.device == d]).cpu() for d in devices]
+        digest = hashlib.blake2b(digest_size=12)
+        for part in parts:
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _sample(self, parameter: Tensor) -> Tensor:
+        place, known = parameter.data_ptr(), self._views.get(id(parameter))
+        if known is not None and known[0] == place and place:
+            return known[1]
+        sample = _sampled(parameter.detach())
+        if sample.data_ptr() == place:  # no copy
+            self._views[id(parameter)] = place, sample
+        return sample
 
 
-def _sample(parameter: Tensor) -> Tensor:
+def _sampled(parameter: Tensor) -> Tensor:
     """Some numbers in the order of memory, which any dense layout has without a copy."""
     import torch
 

@@ -82,8 +82,10 @@ class _ModelRewriter:
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[int(op.name)]
-        place = list(node.input).index(op.inputs[1] or "")
-        self._set(node, place, f"{op.label}.weight", new.weight)
+        given = list(node.input)  # what a weight is repeated to is none of them
+        place = given.index(op.inputs[1]) if op.inputs[1] in given else 1
+        if new.weight is not None:
+            self._set(node, place, f"{op.label}.weight", new.weight)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op, op.spec)
@@ -93,7 +95,7 @@ class _ModelRewriter:
             self._set(node, 3, f"{op.label}.bias", self._with_state(node, new.bias))
         elif new.bias is not None:
             self._set(node, 2, f"{op.label}.bias", new.bias)
-        if isinstance(op.spec, Linear):
+        if isinstance(op.spec, Linear) and new.weight is not None:
             kept = [a for a in node.attribute if a.name not in ("alpha", "beta")]
             del node.attribute[:]
             node.attribute.extend(kept)

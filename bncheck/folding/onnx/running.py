@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,14 @@ def runner(model: onnx.ModelProto) -> Run:
 
 
 def session_of(
-    model: onnx.ModelProto | Path, level: str = "ORT_DISABLE_ALL", threads: int = 0
+    model: onnx.ModelProto | Path,
+    level: str = "ORT_DISABLE_ALL",
+    threads: int = 0,
+    weights: Mapping[str, Any] | None = None,
 ) -> Any:
     """onnxruntime's session on the CPU; a path where the model's data lie beside it.
 
+    `weights` are values of its own for weights that the model has no numbers of.
     Raises ImportError where it is not installed, and whatever it raises itself.
     """
     import onnxruntime
@@ -63,6 +67,8 @@ def session_of(
     # Threads that wait by spinning double the cost of a single run.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    if weights:
+        options.add_external_initializers([*weights], [*weights.values()])
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

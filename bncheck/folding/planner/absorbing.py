@@ -125,6 +125,7 @@ def _channel_axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
     is_conv = isinstance(op.spec, (Conv, ConvTranspose))
     weight = graph.shape(op.inputs[Slot.WEIGHT]) if is_conv else None
     rank = len(weight or graph.shape(op.outputs[0]) or ())
+    rank -= isinstance(op.spec, Conv) and bool(op.spec.samples)
     return (1 - rank,), (1 - rank,)  # a convolution takes an image without a batch, too
 
 

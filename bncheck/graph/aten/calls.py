@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from bncheck.graph.dataflow import Shape
+from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Spec
 
@@ -108,6 +108,10 @@ class Call(ABC):
         if not isinstance(value, int):
             raise UndescribedError
         return value
+
+    def size(self, name: str) -> Dim:
+        """An argument that is a size, which may have a name."""
+        return self.whole(name)
 
     def on_source(self, spec: Spec | None) -> Described | None:
         """With the source as its only input."""

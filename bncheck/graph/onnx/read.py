@@ -20,7 +20,16 @@ from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Norm, Opaque, Recurrent, Rescaled, Spec
+from bncheck.graph.specs import (
+    Conv,
+    ConvTranspose,
+    Norm,
+    Opaque,
+    Recurrent,
+    Rescaled,
+    Spec,
+    Split,
+)
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
 
@@ -78,11 +87,12 @@ def _without_idle(ops: Sequence[Op], outputs: frozenset[str]) -> Iterator[Op]:
 
 
 def _operation(name: str, node: onnx.NodeProto, scope: Scope) -> Op:
-    outputs = tuple(name for name in node.output if name)
-    for output in outputs:
+    for output in filter(None, node.output):
         scope.values.setdefault(output, Value(output, None, ""))
     complete(node, scope)
     spec, given = described(node, scope)
+    results = node.output if isinstance(spec, Split) else scope.results(node)
+    outputs = tuple(name for name in results if name)
     inputs = tuple(name or None for name in (*given, *captured(node)))
     return Op(name, spec, inputs, outputs, _label(node, spec, scope), node.op_type)
 

@@ -43,7 +43,11 @@ class Scope:
             self._describe(info)
         for tensor in proto.initializer:
             self._store(tensor)
+        for sparse in proto.sparse_initializer:
+            self._store_sparse(sparse)
         self._parameters = _parameters(proto)
+        self._read = {name for node in proto.node for name in (*node.input, *captured(node))}
+        self._read |= {output.name for output in proto.output}
 
     def _store(self, tensor: onnx.TensorProto) -> None:
         constant = self.resolver.stored(tensor.name, tensor)
@@ -53,6 +57,17 @@ class Scope:
             dtype = self.values[tensor.name].dtype
             value = Value(tensor.name, constant.shape, dtype, overridable=True)
             self.values[tensor.name] = value
+
+    def _store_sparse(self, tensor: onnx.SparseTensorProto) -> None:
+        name, dtype = tensor.values.name, FLOATS.get(tensor.values.data_type, "")
+        shape = tuple(int(size) for size in tensor.dims)
+        self.values[name] = Value(name, shape, dtype, label=name, sparse=True)
+
+    def results(self, node: onnx.NodeProto) -> list[str]:
+        """A node's first result, and those others that somebody reads."""
+        return [
+            name for i, name in enumerate(node.output) if name and (i == 0 or name in self._read)
+        ]
 
     def _describe(self, info: onnx.ValueInfoProto) -> None:
         kind = info.type.tensor_type

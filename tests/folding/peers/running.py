@@ -88,7 +88,7 @@ def check_onnx(case: OnnxCase) -> Outcome:
         for name, sizes in known.items()
     }
     runs = (evaluator(model).run(None, inputs) for model in (original, folded))
-    pairs = [(torch.tensor(a), torch.tensor(b)) for a, b in zip(*runs, strict=True)]
+    pairs = [(torch.tensor(a.copy()), torch.tensor(b.copy())) for a, b in zip(*runs, strict=True)]
     return Outcome(decisions, max(_error(a, b) for a, b in pairs))
 
 

@@ -1,0 +1,88 @@
+"""A recorded step of one model: what is written, and what is judged where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.reading.record_snapshot import SCHEMA
+from bncheck.reading.training_state import Seen, TrainingState
+from bncheck.recording.state import eps_of, norm_layers
+from bncheck.series.snapshot import Snapshot, state_of
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+    from bncheck.recording.modules import Watched
+
+_STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
+_MOST: Final = float(np.finfo(np.float32).max)
+_SEEN: Final = tuple(f.name for f in fields(Seen))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """`tensors` and `metadata` are written; most snapshots are not judged, so that the rest is
+    made when it is asked for. `modules` is what a layer's tensors do not tell."""
+
+    watched: Watched
+    state: TrainingState
+    path: Path
+    tensors: Mapping[str, Array]
+    modules: Mapping[str, Mapping[str, object]]
+
+    @property
+    def step(self) -> int:
+        """The number of updates."""
+        return self.state.step or 0
+
+    @cached_property
+    def layers(self) -> list[NormLayer]:
+        """Its layers, as rules on one file see them."""
+        return norm_layers(self.watched, self.tensors)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The same as rules on a series see it."""
+        state = self.state
+        states = {layer.name: state_of(layer) for layer in self.layers}
+        label = f"step {state.step:,}"
+        return Snapshot(self.path, label, state.step, state.epoch, states, training=state)
+
+    @property
+    def counter(self) -> int | None:
+        """The largest batch counter."""
+        counters = (
+            int(array.reshape(-1)[0])
+            for name, array in self.tensors.items()
+            if name.endswith("num_batches_tracked") and array.size
+        )
+        return max((counter for counter in counters if counter), default=None)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all numbers are finite, and none is negative that may not be: a quick look."""
+        eps = [eps_of(norm.module) for norm in self.watched.norms]
+        if not all(0 <= one < float("inf") for one in eps) or not self.tensors:
+            return False
+        names = {norm.var_name for norm in self.watched.norms}
+        low = [0.0 if name.rpartition(".")[2] in names else -_MOST for name in self.tensors]
+        arrays = [array.reshape(-1) for array in self.tensors.values()]
+        values = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
+        lowest = np.repeat(np.array(low, np.float32), [array.size for array in arrays])
+        return bool(((values >= lowest) & (values <= _MOST)).all())
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What stands beside the tensors."""
+        told = {name: getattr(self.state, name) for name in _STATE}
+        layers: dict[str, Any] = {name: dict(module) for name, module in self.modules.items()}
+        for name, one in self.state.seen.items():
+            known = ((key, getattr(one, key)) for key in _SEEN)
+            layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
+        return {"schema": SCHEMA, **told, "layers": layers}
