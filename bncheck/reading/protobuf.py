@@ -116,7 +116,8 @@ def check_size(data: bytes, schema: Schema) -> None:
                 length, position = varint(data, position)
                 inner = fields.get(tag >> 3)
                 if isinstance(inner, dict):
-                    stack.append((position, min(position + length, end), inner))
+                    if length:
+                        stack.append((position, min(position + length, end), inner))
                     left -= _MESSAGE_BYTES
                 elif inner:
                     left -= _NUMBER_BYTES * _numbers(data, position, min(length, end - position))
