@@ -7,8 +7,9 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -59,7 +60,7 @@ def to_onnx(
     from bncheck.folding.program.exporting import user_inputs
 
     try:
-        with _quiet():
+        with _quiet(), _registry_kept():
             made = torch.onnx.export(
                 _in_rows(program),
                 dynamo=True,
@@ -152,6 +153,34 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+@contextlib.contextmanager
+def _registry_kept() -> Iterator[None]:
+    """torch's table of ONNX functions, made once for an opset; by itself it makes one per export.
+
+    To list its functions onnxscript parses the source of each of the 500, which is half of the
+    time that a small network takes. An export only reads the table.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        holder: Any = ONNXRegistry
+        make = vars(holder)["from_torchlib"]
+    except (ImportError, KeyError):  # another version of torch keeps it elsewhere
+        yield
+        return
+    holder.from_torchlib = staticmethod(_once(holder.from_torchlib))
+    try:
+        yield
+    finally:
+        holder.from_torchlib = make
+
+
+@cache
+def _once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which remembers what it made from one export to the next."""
+    return cache(make)
 
 
 def _inexpressible(error: BaseException) -> BncheckError:

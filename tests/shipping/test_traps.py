@@ -378,6 +378,25 @@ def test_a_program_is_converted_once(
     assert len(made_of) == 1
 
 
+def test_torch_makes_its_table_of_functions_once_and_keeps_its_own_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    make, made_of = ONNXRegistry.from_torchlib, []
+
+    def counted(**opset: int) -> ONNXRegistry:
+        made_of.append(opset)
+        return make(**opset)
+
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(counted))
+    program = traced(made(Unit), (IMAGES,), Axes())
+    first, second = (to_onnx(program, ["x"], ["y"]) for _ in range(2))
+    assert len(made_of) == 1
+    assert first.model.SerializeToString() == second.model.SerializeToString()
+    assert ONNXRegistry.from_torchlib is counted
+
+
 def test_a_forward_of_any_number_of_inputs_is_exported_with_the_axes_that_are_asked_for(
     tmp_path: Path,
 ) -> None:
