@@ -44,8 +44,9 @@ def _fold(net: nn.Module, *inputs: Tensor, dynamic: bool, core: bool) -> tuple[A
 def test_bags_of_one_size(name: str, dynamic: bool) -> None:
     options, positive, scale_only, reason = _CASES[name]
     torch.manual_seed(0)
-    net = Net(lambda s, x: s.n(s.e(x)), e=nn.EmbeddingBag(10, 4, **options), n=bn(4, 1)())
-    net = randomised(net, positive, scale_only).double()
+    bag = nn.EmbeddingBag(10, 4, **options)
+    net = Net(lambda s, x: s.n(s.e(x)), e=bag, n=bn(4, 1)())
+    randomised(net, positive, scale_only).double()
     decision, error = _fold(net, torch.randint(10, (3, 5)), dynamic=dynamic, core=dynamic)
     assert decision.status is (Status.KEPT if reason else Status.FOLDED)
     assert reason in decision.reason
