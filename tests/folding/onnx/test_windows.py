@@ -12,9 +12,9 @@ from onnx import helper, numpy_helper
 
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import rewrite as onnx_rewrite
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.windows import windows
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
 _MAP = {"x": np.zeros((2, 4, 60, 60), np.float32)}
 _NORM = helper.make_node("BatchNormalization", ["y", "s", "b", "m", "v"], ["z"])
