@@ -56,7 +56,14 @@ class Bilinear:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
+    """Rows of a table: an embedding of inputs indices, weight [rows, features].
+
+    Or sums, means or largest numbers of rows: without `shifts` such a result may be of any number
+    of rows, or of none; with `orders` it is the largest.
+    """
+
+    shifts: bool = True
+    orders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
