@@ -16,12 +16,14 @@ class Conv:
     """A convolution of inputs x, weight [out, in/groups, ...], bias.
 
     `centre` is the place of the kernel that reads the very position of the output, where there is
-    one: with steps of 1, an odd kernel and as much padding on either side.
+    one: with steps of 1, an odd kernel and as much padding on either side. With `samples`, the name
+    of their number, each has a weight [out, in/groups, ...] and a bias of its own.
     """
 
     groups: int
     pads_with_zeros: bool
     centre: tuple[int, ...] | None = None
+    samples: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,14 @@ class Bilinear:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
+    """Rows of a table: an embedding of inputs indices, weight [rows, features].
+
+    Or sums, means or largest numbers of rows: without `shifts` such a result may be of any number
+    of rows, or of none; with `orders` it is the largest.
+    """
+
+    shifts: bool = True
+    orders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,11 @@ class Mul:
     """x * y, or x / y; broadcasting."""
 
     divides: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Larger:
+    """The larger, or the smaller, of x and y at each place; broadcasting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +188,21 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningSum(Average):
+    """Sums of ever more elements along these axes; `gain` is None."""
+
+
+@dataclass(frozen=True, slots=True)
 class Maximum:
     """The largest, or the smallest, of some elements along these axes."""
 
     axes: tuple[int, ...]
     drops: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered(Maximum):
+    """Some elements along these axes, or all, chosen by their order: sorted ones, a median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +234,13 @@ class PixelShuffle:
 class Rectifier:
     """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU, PReLU, the absolute value.
 
-    `negative` is what negative numbers are multiplied by; None where input 1 says it, or nothing.
+    `negative` is what negative numbers are multiplied by, None where input 1 says it, or nothing;
+    `positive` what others are.
     """
 
     name: str
     negative: float | None = 0.0
+    positive: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +268,6 @@ class Opaque:
 
 Spec: TypeAlias = (
     Conv | ConvTranspose | Linear | Recurrent | Bilinear | Lookup | Rescaled | Norm | Add | Mul
-    | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad
-    | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
+    | Larger | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average
+    | RunningSum | Maximum | Ordered | Pad | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
 )  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import onnx
 
 from bncheck.folding.onnx.running import session_of
+from bncheck.shipping.lending import Lent, lent
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.
@@ -21,10 +21,11 @@ _BUDGET = 0.2
 _ROUNDS = 5
 
 
-def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
+def session(model: onnx.ModelProto | Lent, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
     try:
-        return session_of(model, LEVELS[level], threads)
+        known = model if isinstance(model, Lent) else lent(model)
+        return session_of(known.model, LEVELS[level], threads, known.values)
     except ImportError:
         raise CannotRun("onnxruntime is not installed") from None
     except Exception as error:  # its exceptions share no base class but Exception
@@ -34,7 +35,7 @@ def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
 class Runner:
     """A model at one level. Raises CannotRun."""
 
-    def __init__(self, model: onnx.ModelProto | Path, level: str) -> None:
+    def __init__(self, model: onnx.ModelProto | Lent, level: str) -> None:
         self.level = level
         self._session = session(model, level)
         self._names = [info.name for info in self._session.get_inputs()]
@@ -56,8 +57,8 @@ def _reason(error: Exception) -> str:
 
 
 def latency(
-    ours: onnx.ModelProto | Path,
-    other: onnx.ModelProto,
+    ours: onnx.ModelProto | Lent,
+    other: onnx.ModelProto | Lent,
     feed: Sequence[Array],
     level: str,
     budget: float = _BUDGET,

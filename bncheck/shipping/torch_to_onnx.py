@@ -7,7 +7,9 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -33,13 +35,21 @@ def check_installed() -> None:
     need("torch", "onnxscript", "onnxruntime", purpose="export to ONNX")
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A model, and for its values the calls or inputs of the program that make them."""
+
+    model: onnx.ModelProto
+    calls: Mapping[str, str]
+
+
 @timed("exporting to ONNX")
 def to_onnx(
     program: ExportedProgram,
     inputs: Sequence[str],
     outputs: Sequence[str],
     opset: int | None = None,
-) -> onnx.ModelProto:
+) -> Converted:
     """The program as a model without metadata. Raises BncheckError in one line.
 
     torch's optimisation folds a float BatchNormalization into a half convolution, and one in
@@ -47,8 +57,10 @@ def to_onnx(
     """
     import torch
 
+    from bncheck.folding.program.exporting import user_inputs
+
     try:
-        with _quiet():
+        with _quiet(), _registry_kept():
             made = torch.onnx.export(
                 _in_rows(program),
                 dynamo=True,
@@ -59,6 +71,7 @@ def to_onnx(
                 output_names=list(outputs),
             )
             assert made is not None
+            calls = _calls(made.model.graph.all_nodes())
             hidden = [n for n in made.model.graph.all_nodes() if n.op_type == "BatchNormalization"]
             for node in hidden:
                 node.domain = _HIDDEN
@@ -72,7 +85,22 @@ def to_onnx(
         raise _inexpressible(error) from None
     scrub(model)
     name_axes(model)
-    return model
+    tensors = [n.name for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
+    return Converted(model, {**calls, **dict(zip(inputs, tensors, strict=False))})
+
+
+def _calls(nodes: Iterable[Any]) -> dict[str, str]:
+    """The names, in the program as it was given, of the calls that nodes were made of.
+
+    torch decomposes calls before, and gives what comes of them other names.
+    """
+    found = {}
+    for node in nodes:
+        call = node.meta.get("node")
+        sources = call.meta.get("from_node") if call is not None else None
+        if sources:
+            found.update({value.name: sources[0].name for value in node.outputs})
+    return found
 
 
 def _in_rows(program: ExportedProgram) -> ExportedProgram:
@@ -125,6 +153,34 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+@contextlib.contextmanager
+def _registry_kept() -> Iterator[None]:
+    """torch's table of ONNX functions, made once for an opset; by itself it makes one per export.
+
+    To list its functions onnxscript parses the source of each of the 500, which is half of the
+    time that a small network takes. An export only reads the table.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        holder: Any = ONNXRegistry
+        make = vars(holder)["from_torchlib"]
+    except (ImportError, KeyError):  # another version of torch keeps it elsewhere
+        yield
+        return
+    holder.from_torchlib = staticmethod(_once(holder.from_torchlib))
+    try:
+        yield
+    finally:
+        holder.from_torchlib = make
+
+
+@cache
+def _once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which remembers what it made from one export to the next."""
+    return cache(make)
 
 
 def _inexpressible(error: BaseException) -> BncheckError:

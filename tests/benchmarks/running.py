@@ -18,7 +18,7 @@ def rows(folder: Path) -> Iterator[Row]:
     """A DenseNet-121, half of whose BatchNorms stay, at the level that people use."""
     x = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
     files = [folder / f"densenet121-{name}.onnx" for name in ("exported", "plain")]
-    ours, theirs = latency(files[0], onnx.load(files[1]), [x], "extended")
+    ours, theirs = latency(onnx.load(files[0]), onnx.load(files[1]), [x], "extended")
     work = "a run of the exported DenseNet-121 at level extended"
     yield Row(work, ours, (Peer("torch.onnx.export's", theirs),), unit="ms", wanted="1.03")
 

@@ -79,7 +79,7 @@ def _slim(model: nn.Module, example: Any, norms: Any, _: int | None) -> Found:
 
     with torch.no_grad():
         program = torch.export.export(model, example)
-    plain = to_onnx(functional(program), [], [])
+    plain = to_onnx(functional(program), [], []).model
     slim: Any = importlib.import_module("onnxslim").slim
     return {"slim_before": norms_in(plain), "slim_left": norms_in(slim(plain))}
 

@@ -42,7 +42,23 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_sizes(draft.graph, op, vector, 1)
     if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
+    if isinstance(op.spec, Lookup):
+        _check_rows(op, op.spec, vector)
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
+
+
+def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
+    """Raise where rows do not take the map of what is made of several of them."""
+    if vector.shifts and not spec.shifts:
+        raise Stuck(
+            f"{op.label} ({op.kind}) adds up rows, or may have none of them, so its shift does not "
+            "pass",
+            "with bags of one size, mode='mean' and no padding_idx it could be folded",
+        )
+    if spec.orders and np.any(vector.scale < 0):
+        raise Stuck(
+            f"{op.label} ({op.kind}) takes the largest of several rows and some scales are negative"
+        )
 
 
 def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -125,6 +141,7 @@ def _channel_axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
     is_conv = isinstance(op.spec, (Conv, ConvTranspose))
     weight = graph.shape(op.inputs[Slot.WEIGHT]) if is_conv else None
     rank = len(weight or graph.shape(op.outputs[0]) or ())
+    rank -= isinstance(op.spec, Conv) and bool(op.spec.samples)
     return (1 - rank,), (1 - rank,)  # a convolution takes an image without a batch, too
 
 

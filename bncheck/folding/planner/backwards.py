@@ -12,6 +12,11 @@ from typing import TypeAlias
 
 from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
+from bncheck.folding.planner.computed import (
+    computed,
+    has_computed_weight,
+    shares_of_operands,
+)
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import (
     Shared,
@@ -22,7 +27,7 @@ from bncheck.folding.planner.maps import (
     shapes_of,
     spreads,
 )
-from bncheck.folding.planner.normalisations import data_slot, no_map
+from bncheck.folding.planner.normalisations import Slot, data_slot, no_map
 from bncheck.folding.planner.passing import pulled_through
 from bncheck.folding.planner.sums import (
     ConstantWay,
@@ -63,7 +68,7 @@ def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     try:
         return first.run(moving.source, wishes)
     except Stuck as stuck:
-        failure = stuck
+        failure = first.computed or stuck
     for ways in combinations(first.sums):
         try:
             return Walk(draft, into_norms, ways).run(moving.source, wishes)
@@ -83,7 +88,8 @@ class Walk:
     """One walk against the data, with one way for each addition.
 
     `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
-    they have; `wanted` is what the readers of each value want it to take.
+    they have; `wanted` is what the readers of each value want it to take; `computed` is why the
+    first call with a computed weight takes no map by itself.
     """
 
     draft: Draft
@@ -94,6 +100,7 @@ class Walk:
     sums: dict[int, type[Way]] = field(default_factory=dict)
     wanted: dict[str, dict[Use, Affine]] = field(default_factory=dict)
     pending: set[int] = field(default_factory=set)
+    computed: Stuck | None = None
 
     def run(self, source: str, wishes: Mapping[Use, Affine]) -> Step:
         """What must change so that `source` takes the maps that these readers want of it."""
@@ -165,6 +172,8 @@ class Walk:
         )
         if isinstance(spec, Norm) and not takes:
             raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
+        if has_computed_weight(graph, op):
+            return self._into_operands(index, op, maps[0])
         if isinstance(spec, (Conv, ConvTranspose, Linear, Bilinear, Lookup, Rescaled, Norm)):
             self.step.folds[index] = absorbed_after(self.draft, index, maps[0])
             self.step.into.append(index)
@@ -178,6 +187,23 @@ class Walk:
                 self._edit((index, slot), map_)
             else:
                 wishes.append((slot, map_))
+        return wishes
+
+    def _into_operands(self, index: int, op: Op, map_: Affine) -> list[Wish]:
+        """What makes a weight takes the scale, and what makes the bias the shift, too."""
+        graph, shares = self.draft.graph, shares_of_operands(self.draft, index, map_)
+        self.computed = self.computed or computed(graph, op)
+        wishes = [(int(Slot.WEIGHT), shares.weight)]
+        if shares.own is not None:
+            self.step.folds[index] = shares.own
+            self.step.into.append(index)
+            return wishes
+        self.step.through.append(index)
+        bias = op.input(Slot.BIAS)
+        if graph.is_constant(bias):
+            self._edit((index, Slot.BIAS), shares.bias)
+        elif bias is not None:
+            wishes.append((Slot.BIAS, shares.bias))
         return wishes
 
     def _elementwise(self, index: int, op: Op, map_: Affine) -> list[Wish]:

@@ -110,6 +110,8 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
     """Why a weight that a fold would change cannot be changed."""
     if graph.values[name].quantised:
         return Stuck(f"{what} is quantised and stays as it is", "fold before quantising")
+    if graph.values[name].sparse:
+        return Stuck(f"{what} is stored as a sparse tensor", "stored whole, it could be folded")
     if graph.values[name].overridable:
         return Stuck(
             f"{what} is also an input of the model, which a caller may override",
