@@ -107,12 +107,14 @@ def traced_chains(
 
 
 def _numbers(tensor: Tensor) -> Array:
-    return np.asarray(tensor.detach().cpu().double().numpy())
+    """In the precision that is wanted of them, so that weights need not be copied."""
+    wanted = tensor.detach().cpu()
+    return np.asarray((wanted.float() if wanted.ndim > 1 else wanted.double()).numpy())
 
 
 def _in_precision(numbers: Array) -> Floats:
     """Weights in single precision, which is enough for them, and vectors in double."""
-    return numbers.astype(np.float32 if numbers.ndim > 1 else np.float64)
+    return numbers.astype(np.float32 if numbers.ndim > 1 else np.float64, copy=False)
 
 
 def graph_chains(
