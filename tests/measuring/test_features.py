@@ -90,3 +90,15 @@ def test_patches_of_all_columns_count() -> None:
 
 def test_features_that_never_vary_have_no_condition() -> None:
     assert watched(np.ones((64, 3))).conditions is None
+
+
+def test_only_the_first_layer_is_watched_once_it_is_known() -> None:
+    """A hook that has nothing to do costs as much as a small layer."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    watch, hooks = InputWatch(model, Processes()), []
+    with watch.watching():
+        for _ in range(2):
+            hooks.append([len(module._forward_pre_hooks) for module in model])
+            model(torch.randn(8, 3))
+    assert hooks == [[1, 0, 1, 1], [1, 0, 0, 0]]
+    assert not any(module._forward_pre_hooks for module in model)

@@ -39,17 +39,12 @@ from bncheck.folding.planner.sums import (
     shares_of,
 )
 from bncheck.graph.dataflow import Op, Use
-from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
-    Bilinear,
-    Conv,
-    ConvTranspose,
-    Lookup,
     Mul,
     Norm,
-    Rescaled,
 )
+from bncheck.graph.weighted import Weighted
 
 _BROADCAST = "an operand of the addition before it is broadcast over its channels"
 _REPEATED = "an operand of the product before it is broadcast over its channels"
@@ -174,7 +169,7 @@ class Walk:
             raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
         if has_computed_weight(graph, op):
             return self._into_operands(index, op, maps[0])
-        if isinstance(spec, (Conv, ConvTranspose, Linear, Bilinear, Lookup, Rescaled, Norm)):
+        if isinstance(spec, Weighted) and spec.takes_result:
             self.step.folds[index] = absorbed_after(self.draft, index, maps[0])
             self.step.into.append(index)
             return []
