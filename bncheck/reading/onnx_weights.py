@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bncheck.core.limits import MAX_ONNX_FIELDS
-from bncheck.reading.protobuf import varint
+from bncheck.reading.protobuf import field_head, varint
 from bncheck.reading.source import Source
 
 _VARINT, _BYTES = 0, 2
@@ -22,7 +22,7 @@ _RAW: Final = 9  # of TensorProto
 #: Its dims, data_type, name, raw_data and doc_string.
 _PLAIN: Final = frozenset((1, 2, 8, _RAW, 12))
 #: Bytes of a number, by TensorProto.DataType: those that numpy has.
-_ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
+ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
 #: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
 KEPT_BYTES: Final = 1 << 14
 #: Each dimension is a field, and no honest tensor has half as many.
@@ -54,13 +54,18 @@ def without_weights(source: Source, location: str) -> bytes:
     The place in `source` is their offset. Nobody but the caller may know `location`: a file that
     names it could point anywhere in itself.
     """
+    return thinned(source, location) or source.numbers(0, source.size)
+
+
+def thinned(source: Source, location: str) -> bytes | None:
+    """The same, None where it would be whole."""
     fields = _fields(source, 0, source.size) if source.size >= _LEAST_BYTES else ()
     graphs = [f for f in fields or () if f.number == _GRAPH]
     if len(graphs) != 1 or graphs[0].kind != _BYTES:  # of two a parser makes one
-        return source.numbers(0, source.size)
+        return None
     pieces = _pieces(source, graphs[0], location)
     if pieces is None:
-        return source.numbers(0, source.size)
+        return None
     graph = b"".join(pieces)
     head, tail = graphs[0].start, graphs[0].end
     before, after = source.numbers(0, head), source.numbers(tail, source.size - tail)
@@ -97,7 +102,7 @@ def _thin(source: Source, tensor: _Field, location: str) -> bytes | None:
     thin = onnx.TensorProto()
     thin.ParseFromString(head + source.numbers(end, tensor.end - end))
     length = end - raw[0].content
-    if math.prod(thin.dims) * _ITEM_BYTES.get(thin.data_type, 0) != length:
+    if math.prod(thin.dims) * ITEM_BYTES.get(thin.data_type, 0) != length:
         return None
     thin.data_location = onnx.TensorProto.EXTERNAL
     entries = {"location": location, "offset": str(raw[0].content), "length": str(length)}
@@ -135,12 +140,4 @@ def _fields(
 
 def _message(number: int, content: bytes) -> bytes:
     """A field that holds bytes."""
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*parts, value))
+    return field_head(number, len(content)) + content

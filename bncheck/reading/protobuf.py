@@ -158,3 +158,16 @@ def varint(data: bytes, start: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, start + index + 1
     return 0, 0
+
+
+def field_head(number: int, length: int) -> bytes:
+    """What stands before so many bytes that are the content of a field."""
+    return _written(number << 3 | _BYTES) + _written(length)
+
+
+def _written(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*parts, value))

@@ -18,6 +18,7 @@ from bncheck.folding.onnx.parity import FAILURES, default_tolerance
 from bncheck.folding.onnx.reference import InFloat64, in_float64
 from bncheck.folding.onnx.running import runner, said
 from bncheck.folding.onnx.sizes import Found, find
+from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.proof import RefusedError
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.shipping.lending import Lent, lent
@@ -87,7 +88,7 @@ class OnnxSide:
     @cached_property
     def _found(self) -> Found:
         try:
-            return find(self._taken, self._asked, runner(self.model))
+            return find(self._taken, self._asked, runner(self.model, Weights()))
         except RefusedError as error:
             raise BncheckError(
                 f"cannot be run for the comparison ({error})",

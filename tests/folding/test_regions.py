@@ -15,11 +15,11 @@ from bncheck.folding.onnx import cutting
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import parity as onnx_parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.program.fold import fold
 from bncheck.folding.regions import Call, between, dependent
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
 _CHAIN = [
     Call(("x",), ("a",)), Call(("a", "w"), ("b",)), Call(("b",), ("c",)), Call(("c", "a"), ("d",)),

@@ -85,7 +85,7 @@ def moved(model: onnx.ModelProto, dtypes: Mapping[str, int], step: float) -> onn
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)
-    _read_instead(new.graph, {name: f"{name}/product" for name in dtypes})
+    read_instead(new.graph, {name: f"{name}/product" for name in dtypes})
     seeds = {name: seed for seed, name in enumerate(dtypes)}
     makers = [dict.fromkeys(node.output) for node in new.graph.node]
     made = {name for each in makers for name in each}
@@ -116,7 +116,7 @@ def _moving(
     yield helper.make_node("Mul", [name, factor], [f"{name}/product"])
 
 
-def _read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
+def read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
     """Let nodes read other values, those in graphs inside nodes as well."""
     for node in graph.node:
         for slot, name in enumerate(node.input):
@@ -126,7 +126,7 @@ def _read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 own = _own_names(inner)
                 rest = {old: new for old, new in others.items() if old not in own}
-                _read_instead(inner, rest)
+                read_instead(inner, rest)
                 for output in inner.output:
                     output.name = rest.get(output.name, output.name)
 

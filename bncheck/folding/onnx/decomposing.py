@@ -3,6 +3,9 @@ planner knows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -13,13 +16,18 @@ from bncheck.graph.onnx.read import Part, read_model
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
 
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+
 #: What joins two operands of what is given many.
 _PAIRWISE = {"Sum": "Add", "Mean": "Add", "Max": "Max", "Min": "Min"}
 
 
-def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
+def decomposed(
+    model: onnx.ModelProto, load: Callable[[onnx.TensorProto], Array] | None = None
+) -> onnx.ModelProto:
     """The model with sums, means and extremes of more than two operands as those of two, and
-    without Expand before MatMul; itself where there are none."""
+    without Expand before MatMul; itself where there are none. `load` as for `read_model`."""
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
     repeated = {node.output[0] for node in nodes if node.op_type == "Expand"}
     repeats = any(node.op_type == "MatMul" and repeated & {*node.input} for node in nodes)
@@ -28,7 +36,7 @@ def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
     new = onnx.ModelProto()
     new.CopyFrom(model)
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
-    for part in reversed(read_model(new)):
+    for part in reversed(read_model(new, load)):
         _without_expansions(part)
         if any(map(_is_long, part.proto.node)):
             nodes = [plain for node in part.proto.node for plain in _in_pairs(node, part.graph)]

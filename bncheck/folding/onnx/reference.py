@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from bncheck.folding.onnx.operators import own_operators
+from bncheck.graph.onnx.nodes import names_in
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
@@ -102,6 +104,14 @@ class InFloat64:
 def in_float64(model: onnx.ModelProto) -> InFloat64:
     """The model in float64."""
     return InFloat64(model)
+
+
+def widened_by_reader(model: onnx.ModelProto) -> set[str]:
+    """What only convolutions read as their kernel: operators.py widens it where it is read."""
+    convolutions = (n for n in model.graph.node if n.op_type == "Conv" and n.domain in STANDARD)
+    reads = names_in(model.graph)
+    own = Counter(node.input[1] for node in convolutions)
+    return {name for name, times in own.items() if reads[name] == times}
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

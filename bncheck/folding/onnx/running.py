@@ -11,6 +11,7 @@ import onnx
 
 from bncheck.folding.onnx.inputs import Named
 from bncheck.folding.onnx.reference import evaluator, with_opset
+from bncheck.folding.onnx.weights import Weights, fed, whole
 
 Run = Callable[[Named], Sequence[Any]]
 
@@ -28,24 +29,37 @@ _RUNNING = re.compile(
 _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
 
 
-def runner(model: onnx.ModelProto) -> Run:
+def runner(model: onnx.ModelProto, weights: Weights) -> Run:
     """What runs it and gives all outputs. Raises RuntimeError, ValueError, NotImplementedError."""
     try:
-        # A few runs do not pay for what onnxruntime makes of a graph.
-        session = session_of(with_opset(model))
+        session, held = _session_with(with_opset(model), weights)
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
         try:
-            return reporting(evaluator(model))
+            return reporting(evaluator(whole(model, weights)))
         except Exception as error:
             raise NotImplementedError(said(error)) from None
 
     def run(inputs: Named) -> Sequence[Any]:
         try:
-            return list(session.run(None, inputs))
+            return list(session.run(None, {**held, **inputs}))
         except Exception as error:  # onnxruntime's errors have no base class of their own
             raise RuntimeError(said(error)) from None
 
     return run
+
+
+def _session_with(model: onnx.ModelProto, weights: Weights) -> tuple[Any, Named]:
+    """A session, and the weights that it is given with each run, which it so need not copy.
+
+    A few runs do not pay for what onnxruntime makes of a graph or a weight.
+    """
+    light, held = fed(model, weights)
+    try:
+        return session_of(light), held
+    except Exception:
+        if not held:
+            raise
+    return session_of(whole(model, weights)), {}  # an operator that wants constants
 
 
 def session_of(

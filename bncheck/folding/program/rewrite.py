@@ -26,7 +26,13 @@ from bncheck.graph.specs import Conv, ConvTranspose
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.
-_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "embedding": ("weight", None)}
+_WEIGHT_NAMES = {
+    "addmm": ("mat2", "self"),
+    **dict.fromkeys(
+        ("embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"),
+        ("weight", None),
+    ),
+}
 #: Their weight stands first or second, and a bias is added behind them.
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "mv", "einsum", "tensordot"})
 

@@ -106,6 +106,17 @@ def _embedding(call: Call) -> Described | None:
     return (Lookup(), (call("indices"), weight)) if call.rank_of(weight) == 2 else None
 
 
+def _bag(call: Call) -> Described | None:
+    """Sums (mode 0), means (1) or largest numbers (2) of rows; those of no row are 0."""
+    weight, mode, indices = call("weight"), call.whole("mode", 0), call("indices")
+    sizes = call.named_sizes(indices) or ()
+    if call.rank_of(weight) != 2 or len(sizes) != 1:
+        return None
+    alike = call("per_sample_weights") is None and call("padding_idx") in (None, -1)
+    whole = alike and not call("include_last_offset") and call.rises(call("offsets"), sizes[0])
+    return Lookup(shifts=mode != 0 and whole, orders=mode == 2), (indices, weight, None)
+
+
 def _sum(call: Call) -> Described | None:
     """x + alpha * y, or the reverse."""
     alpha = call.number("alpha", 1)
@@ -191,6 +202,7 @@ ALGEBRA: dict[str, Describe] = {
     "tensordot": _tensordot,
     "addmm": _addmm,
     "embedding": _embedding,
+    **named(_bag, "embedding_bag _embedding_bag _embedding_bag_forward_only"),
     **named(_sum, "add sub rsub"),
     "lerp": _lerp,
     **named(_quotient, "div divide true_divide"),

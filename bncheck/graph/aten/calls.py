@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -112,6 +113,15 @@ class Call(ABC):
     def size(self, name: str) -> Dim:
         """An argument that is a size, which may have a name."""
         return self.whole(name)
+
+    def rises(self, item: Any, end: Dim) -> bool:
+        """Whether the numbers of a tensor begin with 0, rise, and stay below `end`."""
+        found = self.numbers(item)
+        if found is None or not isinstance(end, int):
+            return False
+        numbers = [int(number) for number in found]
+        pairs = itertools.pairwise([*numbers, end])
+        return numbers[:1] == [0] and all(first < second for first, second in pairs)
 
     def on_source(self, spec: Spec | None) -> Described | None:
         """With the source as its only input."""

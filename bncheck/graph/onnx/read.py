@@ -6,8 +6,9 @@ around it is an input there, and so stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import helper
@@ -30,8 +31,12 @@ from bncheck.graph.specs import (
     Spec,
     Split,
 )
+from bncheck.reading.onnx_constants import Resolver
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
 
 #: Their second input has the name of the layer.
 _WITH_WEIGHT = (Conv, ConvTranspose, Linear, Recurrent, Rescaled)
@@ -45,16 +50,24 @@ class Part:
     graph: Graph
 
 
-def read_model(model: onnx.ModelProto) -> list[Part]:
-    """The model's graph and all inside it, outer ones first; shapes are inferred on a copy."""
-    return list(_parts(model.graph, with_shapes(model).graph, model, None))
+def read_model(
+    model: onnx.ModelProto, load: Callable[[onnx.TensorProto], Array] | None = None
+) -> list[Part]:
+    """The model's graph and all inside it, outer ones first; shapes are inferred on a copy.
+
+    `load` reads a stored tensor; None: those whose numbers stand in the message.
+    """
+    return list(_parts(model.graph, with_shapes(model).graph, model, Resolver(model, load)))
 
 
 def _parts(
-    proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
+    proto: onnx.GraphProto,
+    known: onnx.GraphProto,
+    model: onnx.ModelProto,
+    around: Scope | Resolver,
 ) -> Iterator[Part]:
-    scope = Scope(proto, known, model, outer)
-    what = "model" if outer is None else "inner graph"
+    scope = Scope(proto, known, model.ir_version, around)
+    what = "inner graph" if isinstance(around, Scope) else "model"
     yield Part(proto, _read(known, scope, what))
     for node, twin in zip(proto.node, known.node, strict=True):
         for mine, other in zip(node.attribute, twin.attribute, strict=True):

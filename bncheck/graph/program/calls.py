@@ -87,6 +87,16 @@ class ProgramCall(Arguments, Call):
         """Whether a node's numbers are."""
         return item in self.constants
 
+    def rises(self, item: Any, end: Dim) -> bool:
+        """Also for arange(0, end, step), whose `end` may have a name."""
+        if isinstance(item, Node) and operator_name(item) == "arange":
+            made = ProgramCall(item, self.constants)
+            last = made("end")
+            start, step = made("start", 0), made("step", 1)
+            steps = isinstance(step, int) and step > 0
+            return start == 0 and steps and last is not None and made.size("end") == end
+        return super().rises(item, end)
+
     def numbers(self, item: Any) -> torch.Tensor | None:
         """Those of a fixed node."""
         return self.constants.get(item)

@@ -13,10 +13,9 @@ import pytest
 from onnx import helper
 
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.families import Norms
 from tests.folding.onnx.graphs import building as graphs
-from tests.folding.onnx.graphs.building import bn, conv, norm, numbers
+from tests.folding.onnx.graphs.building import bn, conv, fold_onnx, norm, numbers
 
 node = helper.make_node
 

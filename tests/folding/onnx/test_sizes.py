@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.inputs import asked_sizes, free_axes, inputs_of
 from bncheck.folding.onnx.sizes import find
 from bncheck.folding.proof import RefusedError
 from bncheck.subject.inputs import parse_input
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
 
 def _pyramid(path: Path, dims: Sequence[Any], levels: int, name: str = "x") -> Path:
