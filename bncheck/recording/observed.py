@@ -83,11 +83,21 @@ class Observed:
         return [layer.name for layer in layers if not _is_finite(layer)]
 
     def observe(
-        self, state: TrainingState, path: Path, ranks: Ranks, complain: Callable[[str], None]
+        self,
+        state: TrainingState,
+        path: Path,
+        ranks: Ranks,
+        complain: Callable[[str], None],
+        on_not_finite: Callable[[], None],
     ) -> Observation | None:
-        """What there is to record; None in a process that only tells another."""
+        """What there is to record; None in a process that only tells another.
+
+        `on_not_finite` is called while the batch is still at hand.
+        """
         arrays = copied(self.watched.tensors())
         now = self._held(arrays)
+        if now is not None and not now.is_finite:
+            on_not_finite()
         batches = self._batches(now, state.step or 0)
         self.largest = {name: batch.largest for name, batch in batches.items()}
         everywhere = self._everywhere(batches, state.step or 0, ranks, complain)

@@ -66,6 +66,11 @@ class Held:
         )
 
     @property
+    def is_finite(self) -> bool:
+        """Whether no number is NaN or infinite: in double precision a sum of them tells."""
+        return math.isfinite(float(self.mean.sum() + self.var.sum()))
+
+    @property
     def scale(self) -> Floats:
         """The variance that every channel is divided by."""
         eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)

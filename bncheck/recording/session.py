@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,10 +116,11 @@ class Session:
         number = before + 1 if step is None else step
         rate = lr if lr is not None else _rate(self._optimizer)
         self._clock.tick(number, epoch, loss, rate)
-        self._look()
         recorded = self._armed or self._crossed(before)
         if recorded:
             self._record()
+        else:
+            self._look()
         if self._due(number + max(1, number - before), begins):
             self._arm(recorded)
 
@@ -247,7 +249,10 @@ class Session:
         )
         found: dict[str, Observation] = {}
         for name, observed in self._observed.items():
-            one = observed.observe(state, self._path, self._ranks, self._problems.append)
+            one = observed.observe(
+                state, self._path, self._ranks, self._problems.append,
+                partial(self._not_finite, name, observed, clock.step),
+            )  # fmt: skip
             if one is not None:
                 found[name] = one
         clock.recorded()

@@ -96,7 +96,10 @@ def momentum_of(module: Any) -> float | None:
 
 @dataclass
 class Weights:
-    """Some numbers of every weight of a model, in views of them that are made once."""
+    """Some numbers of every weight of a model, in views of them that are made once.
+
+    A view keeps the memory of a weight that is replaced, so that those of no weight are let go.
+    """
 
     model: nn.Module
     _views: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
@@ -106,7 +109,8 @@ class Weights:
         import torch
 
         with torch.no_grad():
-            samples = [self._sample(parameter) for parameter in self.model.parameters()]
+            before, self._views = self._views, {}
+            samples = [self._sample(parameter, before) for parameter in self.model.parameters()]
             devices = dict.fromkeys(sample.device for sample in samples)
             parts = [torch.cat([s for s in samples if s.device == d]).cpu() for d in devices]
         digest = hashlib.blake2b(digest_size=12)
@@ -114,12 +118,11 @@ class Weights:
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
 
-    def _sample(self, parameter: Tensor) -> Tensor:
-        place, known = parameter.data_ptr(), self._views.get(id(parameter))
-        if known is not None and known[0] == place and place:
-            return known[1]
-        sample = _sampled(parameter.detach())
-        if sample.data_ptr() == place:  # no copy
+    def _sample(self, parameter: Tensor, before: Mapping[int, tuple[int, Tensor]]) -> Tensor:
+        place, known = parameter.data_ptr(), before.get(id(parameter))
+        same = known is not None and known[0] == place
+        sample = known[1] if known is not None and same else _sampled(parameter.detach())
+        if place and sample.data_ptr() == place:  # no copy
             self._views[id(parameter)] = place, sample
         return sample
 
