@@ -21,19 +21,15 @@ from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.folding.planner.pooling import after_larger, before_larger
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
     Bilinear,
-    Conv,
-    ConvTranspose,
     Larger,
     Mul,
     Norm,
-    Recurrent,
 )
+from bncheck.graph.weighted import Weighted
 
-_ABSORBING = (Conv, ConvTranspose, Linear, Recurrent, Bilinear, Norm)
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
 
@@ -62,7 +58,8 @@ def _pushed(draft: Draft, moving: Moving, into_norms: bool, step: Step, divides:
         pending.remove(index)
         op = graph.ops[index]
         given = {slot: carried[name] for slot, name in enumerate(op.inputs) if name in carried}
-        if isinstance(op.spec, _ABSORBING) and index not in draft.bypassed:
+        absorbs = isinstance(op.spec, Weighted) and op.spec.takes_input
+        if absorbs and index not in draft.bypassed:
             _check_absorbs(draft, index, given, into_norms)
             step.folds[index] = absorbed_before(draft, index, given[0])
             step.into.append(index)
