@@ -138,7 +138,7 @@ def _compared(parts: Sequence[Batch], held: Held, spread: Spread) -> Floats:
         (counter or 0) >= warm_from(momentum_of(norm.module))
         for norm, counter in zip(held.norms, held.counters, strict=True)
     ]
-    spread.add(np.stack([d, e]), np.repeat(warm, held.widths))
+    spread.add(np.stack([d, e]), np.repeat(warm, held.widths), chance, held.places)
     values = np.stack([d * d + e * e, noise, d, 2 * np.log(r)])
     means: Floats = np.add.reduceat(values, held.starts, axis=1) / held.widths
     return means

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from bncheck.core.thresholds import W2_WARNING
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 
 if TYPE_CHECKING:
@@ -18,9 +19,15 @@ _TINY: Final = 1e-300
 
 
 def batch_distance(snapshot: Snapshot, name: str) -> float:
-    """W2 of running statistics from the batch, without what it is by chance; 0 where unknown."""
+    """W2 of running statistics from the batch, without what it is by chance; 0 where unknown.
+
+    And where the batches of several processes differ: running statistics are those of one process,
+    and not of the batch of all. That is BN303.
+    """
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
     if seen is None or seen.w2 is None or seen.training is False:
+        return 0.0
+    if (seen.apart or 0.0) >= W2_WARNING:
         return 0.0
     return seen.w2 if seen.common is None else seen.common
 
