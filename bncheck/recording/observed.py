@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -170,8 +171,13 @@ class Observed:
         for norm, own in zip(self.watched.norms, self.before.places, strict=True):
             found = by_layer[norm.name]
             if len(found) > 1 and norm.name not in shared:
-                apart, place = furthest([one for _, one in found], eps_of(norm.module), usual[own])
-                told[norm.name] = replace(told[norm.name], apart=apart, rank=found[place][0])
+                square, noise, place = furthest(
+                    [one for _, one in found], eps_of(norm.module), usual[own]
+                )
+                told[norm.name] = replace(
+                    told[norm.name], apart=math.sqrt(max(0.0, square - noise)), apart_noise=noise,
+                    rank=found[place][0],
+                )  # fmt: skip
         return told
 
     def _outputs(self, batches: Mapping[str, Batch]) -> dict[str, Array]:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _TINY: Final = float(np.finfo(np.float64).tiny)
-#: W2^2 between processes counts from so many times its noise: chance is no difference.
-_NOISES: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +183,16 @@ def pooled(batches: Sequence[Batch], between: bool) -> Batch:
     )  # fmt: skip
 
 
-def furthest(batches: Sequence[Batch], eps: float, usual: Floats) -> tuple[float, int]:
-    """The process whose batch is furthest from all others', and W2 between, noise taken off.
+def furthest(batches: Sequence[Batch], eps: float, usual: Floats) -> tuple[float, float, int]:
+    """W2^2 of the batch that is furthest from all others, its expectation by chance, the process.
 
     `usual` is the variance, by channel, that batches of all processes together have by chance.
     """
-    found = [(_apart(batches, rank, eps, usual), rank) for rank in range(len(batches))]
-    return max(found, key=lambda pair: pair[0])
+    found = [(*_apart(batches, rank, eps, usual), rank) for rank in range(len(batches))]
+    return max(found, key=lambda one: one[0])
 
 
-def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> float:
+def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> tuple[float, float]:
     """A batch of one of R processes varies R times as much, one of the others R/(R - 1) times."""
     own, number = batches[rank], len(batches)
     others = pooled([batch for place, batch in enumerate(batches) if place != rank], False)
@@ -205,4 +203,4 @@ def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> fl
         w2 = float(np.mean(d**2 + (r - 1) ** 2))
         chance = sum(one.unit * one.var / max(one.images, 1.0) for one in (own, others))
         noise = float(np.mean(np.maximum(chance, usual * number**2 / (number - 1)) / scale))
-    return math.sqrt(w2 - noise) if math.isfinite(w2) and w2 > _NOISES * noise else 0.0
+    return (w2, noise) if math.isfinite(w2) and math.isfinite(noise) else (0.0, 0.0)

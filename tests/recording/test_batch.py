@@ -190,11 +190,13 @@ def test_a_channel_that_is_constant_in_a_batch_has_no_scale_to_be_wrong() -> Non
 
 def test_the_process_with_other_data_is_found() -> None:
     batches = [made(0, 64, 0), made(0, 64, 1), made(0.5, 64, 2), made(0, 64, 3)]
-    apart, rank = furthest(batches, 0.0, np.zeros(256))
+    square, noise, rank = furthest(batches, 0.0, np.zeros(256))
     assert rank == 2
-    assert apart == pytest.approx(0.5, abs=0.1)
-    assert furthest(batches[:2], 0.0, np.zeros(256))[0] == 0.0
-    assert furthest(batches, 0.0, np.full(256, 0.1))[0] == 0.0  # batches differ as much by chance
+    assert (square - noise) ** 0.5 == pytest.approx(0.5, abs=0.1)
+    assert noise == pytest.approx(1.5 / 64 * 4 / 3, rel=0.2)
+    square, noise, _ = furthest(batches[:2], 0.0, np.zeros(256))
+    assert square < 1.5 * noise
+    assert furthest(batches, 0.0, np.full(256, 0.1))[1] == pytest.approx(0.1 * 16 / 3, rel=0.2)
 
 
 def test_synchronised_layers_share_the_variance_between_processes() -> None:

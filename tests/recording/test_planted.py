@@ -178,3 +178,22 @@ def test_what_is_said_of_a_jump_names_the_step_before(tmp_path: Path) -> None:
     assert jump.rule == "BN304"
     step = int(str(jump.evidence["step"])) - 20
     assert jump.fix.endswith(f"step {step} is the last snapshot before it")
+
+
+class Held(nn.Module):
+    """As a LightningModule holds it: all names begin with `net.`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+def test_layers_whose_names_begin_alike_are_judged_from_the_files_too(tmp_path: Path) -> None:
+    """What their batches were like is kept under the names that the model has for them."""
+    training = Training(Held(), hook=other_data).run(tmp_path, every=1)
+    live = {(f.rule, f.layer) for f in training.found}
+    assert ("BN304", "net.1") in live
+    assert {(f.rule, f.layer) for f in bncheck.drift([tmp_path]).findings} == live

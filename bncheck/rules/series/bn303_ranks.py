@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Finding, Severity
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Twice the noise of averages with momentum 0.1 over batches of 32: 2 sqrt(1.5 * 0.053 / 32).
 _APART: Final = 0.10
+#: By chance at most one in so many rows of steps makes two processes differ (see BN306).
+_SURE: Final = 1000.0
+_TINY: Final = 1e-300
 
 
 @rule("BN303", "ranks-disagree", Severity.WARNING)
@@ -34,7 +36,8 @@ def ranks_disagree(self: Rule[Movement, Finding], movement: Movement) -> Iterato
     Criterion: W2 between the files of two ranks from 0.10, twice what the noise of running averages
     explains (momentum 0.1, batches of 32). Files are of one step and several ranks where their
     names differ in nothing but rank0, rank1 and so on. In a record: W2 of one process's batch from
-    that of the others, less sampling noise, is from 0.20 in 2 recorded steps in a row; layers of
+    that of the others, less sampling noise, is from 0.20 in 2 recorded steps in a row or more, and
+    the product of its square over what chance makes of it is from 1,000 (see BN306); layers of
     SyncBatchNorm, which share one batch, are left out.
 
     Fix: SyncBatchNorm, or DistributedDataParallel with broadcast_buffers=True; recalibrate the
@@ -68,25 +71,37 @@ def ranks_disagree(self: Rule[Movement, Finding], movement: Movement) -> Iterato
 
 def _of_batches(self: Rule[Movement, Finding], movement: Movement, name: str) -> Iterator[Finding]:
     """A process whose batches are others than those of the rest."""
-    apart = [_apart(snapshot, name) for snapshot in movement.snapshots]
-    limit = movement.thresholds.w2_warning
-    for place, (before, after) in enumerate(pairwise(apart), 1):
-        if before[0] >= limit and after[0] >= limit and before[1] == after[1]:
-            snapshot = movement.snapshots[place]
+    limit, rank, evidence, since = movement.thresholds.w2_warning, None, 1.0, 0
+    for place, snapshot in enumerate(movement.snapshots):
+        apart, factor, own = _apart(snapshot, name)
+        if apart < limit or own != rank:
+            rank, evidence, since = own, 1.0, place
+        if apart < limit:
+            continue
+        evidence *= factor
+        if place > since and evidence >= _SURE:
             yield self.finding(
                 Severity.WARNING,
                 name,
-                f"the batches of process {after[1]} are W2 {after[0]:.2f} from those of the others "
-                f"at {movement.snapshots[place - 1].label} and at {snapshot.label}",
+                f"the batches of process {rank} are W2 {apart:.2f} from those of the others "
+                f"from {movement.snapshots[since].label} to {snapshot.label}",
                 "give every process a share of the same data, drawn at random "
                 "(DistributedSampler with shuffle and set_epoch)",
-                w2=after[0],
-                rank=after[1],
+                w2=apart,
+                rank=rank,
                 snapshot=str(snapshot.path),
             )
             return
 
 
-def _apart(snapshot: Snapshot, name: str) -> tuple[float, int | None]:
+def _apart(snapshot: Snapshot, name: str) -> tuple[float, float, int | None]:
+    """W2 of the furthest process, how many times further than by chance its square is, and which.
+
+    Older records have W2 only where its square is 4 times the noise.
+    """
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
-    return (0.0, None) if seen is None or seen.apart is None else (seen.apart, seen.rank)
+    if seen is None or seen.apart is None:
+        return 0.0, 1.0, None
+    if seen.apart_noise is None:
+        return seen.apart, _SURE, seen.rank
+    return seen.apart, 1 + seen.apart**2 / max(seen.apart_noise, _TINY), seen.rank
