@@ -98,6 +98,7 @@ def test_synchronised_layers_share_one_batch_of_all_processes(synchronised: bool
     observed = Observed(watched, BatchMeter(watched, print, print))
     observed.arm(0, False, False)
     model(torch.randn(64, 8))
+    observed.disarm()
     state, path = TrainingState(1), Path("run")
     observation = observed.observe(state, path, TwoProcesses("run"), print, print)
     assert observation is not None
