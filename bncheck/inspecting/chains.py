@@ -106,7 +106,9 @@ def traced_chains(
 
 
 def _numbers(tensor: Tensor) -> Array:
-    return np.asarray(tensor.detach().cpu().double().numpy())
+    """In the precision that is wanted of them, so that weights need not be copied."""
+    wanted = tensor.detach().cpu()
+    return np.asarray((wanted.float() if wanted.ndim > 1 else wanted.double()).numpy())
 
 
 def _in_precision(numbers: Array) -> Floats:

@@ -282,7 +282,8 @@ def _rows(module: Any, x: Tensor) -> Tensor:
     windows = windows.unfold(3, (wide - 1) * across + 1, module.stride[1])
     windows = windows[..., ::down, ::across].permute(0, 2, 3, 1, 4, 5)  # a view: nothing is copied
     places = _places(math.prod(windows.shape[:3]), math.prod(windows.shape[3:]))
-    number, row, column = torch.unravel_index(places, windows.shape[:3])
+    # torch.unravel_index would import what costs more than all patches: sympy.
+    number, row, column = np.unravel_index(places.numpy(), windows.shape[:3])
     return windows[number, row, column].flatten(1)
 
 

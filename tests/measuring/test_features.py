@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +106,16 @@ def test_only_the_first_layer_is_watched_once_it_is_known() -> None:
             model(torch.randn(8, 3))
     assert hooks == [[1, 0, 1, 1], [1, 0, 0, 0]]
     assert not any(module._forward_pre_hooks for module in model)
+
+
+def test_patches_are_drawn_without_importing_symbolic_algebra(tmp_path: Path) -> None:
+    """torch.unravel_index imports sympy, which took as long as measuring a small network."""
+    code = (
+        "import sys, bncheck, torch\n"
+        "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()\n"
+        "report = bncheck.inspect(model, torch.randn(64, 3, 16, 16) + 2)\n"
+        "print(report.measurement.features is not None, 'sympy' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["True", "False"]

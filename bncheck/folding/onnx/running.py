@@ -25,6 +25,9 @@ _RUNNING = re.compile(
     r"while running (?P<kind>\w+) node\. Name:'(?P<name>[^']*)' Status Message: (?P<rest>.*)"
 )
 
+#: Where in its own code, and which condition was not met.
+_IN_ITS_CODE = re.compile(r"^\S+\.(?:cc|h):\d+ (?:.* was false\. )?")
+
 #: What onnx' evaluator raises, too, for operators and inputs that it does not understand.
 _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
 
@@ -96,7 +99,7 @@ def said(error: Exception) -> str:
             return f"no runtime here has the operator {name}"
     if found := _RUNNING.search(text):
         where = " ".join(filter(None, (found["kind"], found["name"])))
-        return f"{where}: {found['rest']}"
+        return f"{where}: {_IN_ITS_CODE.sub('', found['rest'])}"
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 
 

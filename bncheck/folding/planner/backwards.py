@@ -17,7 +17,8 @@ from bncheck.folding.planner.computed import (
     has_computed_weight,
     shares_of_operands,
 )
-from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
+from bncheck.folding.planner.draft import Draft, Step
+from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
     Shared,
     Stuck,
@@ -35,7 +36,6 @@ from bncheck.folding.planner.sums import (
     Shift,
     Way,
     Ways,
-    combinations,
     shares_of,
 )
 from bncheck.graph.dataflow import Op, Use
@@ -52,50 +52,27 @@ _REPEATED = "an operand of the product before it is broadcast over its channels"
 Wish: TypeAlias = "tuple[int, Affine]"
 
 
-def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
-    """Move a normalisation into what made its input; Stuck with the first reason why not.
-
-    The ways of sharing shifts among the additions between are tried one after the other.
-    """
-    check_dtype(draft.graph, moving)
-    wishes = {moving.entry: moving.affine}
-    first = Walk(draft, into_norms)
-    try:
-        return first.run(moving.source, wishes)
-    except Stuck as stuck:
-        failure = first.computed or stuck
-    for ways in combinations(first.sums):
-        try:
-            return Walk(draft, into_norms, ways).run(moving.source, wishes)
-        except Stuck:
-            continue
-    if not isinstance(failure, Shared):
-        raise failure
-    try:  # without the other reader it may be stuck all the same, and then that would not help
-        Walk(draft, into_norms, alone=True).run(moving.source, wishes)
-    except Stuck as stuck:
-        raise Stuck(failure.reason, stuck.hint) from None
-    raise Stuck(failure.reason, failure.hint)
-
-
 @dataclass
 class Walk:
     """One walk against the data, with one way for each addition.
 
     `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
     they have; `wanted` is what the readers of each value want it to take; `computed` is why the
-    first call with a computed weight takes no map by itself.
+    first call with a computed weight takes no map by itself; `identities` are the summands that
+    stay as they are, with the maps of their sums.
     """
 
     draft: Draft
     into_norms: bool
     ways: Ways = field(default_factory=dict)
     alone: bool = False
+    with_identity: bool = False
     step: Step = field(default_factory=Step)
     sums: dict[int, type[Way]] = field(default_factory=dict)
     wanted: dict[str, dict[Use, Affine]] = field(default_factory=dict)
     pending: set[int] = field(default_factory=set)
     computed: Stuck | None = None
+    identities: list[tuple[Identity, Affine]] = field(default_factory=list)
 
     def run(self, source: str, wishes: Mapping[Use, Affine]) -> Step:
         """What must change so that `source` takes the maps that these readers want of it."""
@@ -111,6 +88,8 @@ class Walk:
                 assert name is not None
                 self._want(name, Use(index, slot), map_)
             self.step.altered.update(op.outputs)
+        for found, map_ in self.identities:
+            make_up(self.draft, self.step, found, map_)
         return self.step
 
     def _want(self, value: str, use: Use, map_: Affine) -> None:
@@ -237,6 +216,11 @@ class Walk:
         """docs/folding.md, "Sums"."""
         assert isinstance(op.spec, Add)
         graph = self.draft.graph
+        found = identity_in(self.draft, index) if self.with_identity else None
+        if found is not None:
+            self.identities.append((found, map_))
+            shift = map_.shift / op.spec.factors[1 - found.slot]
+            return [(1 - found.slot, Affine(map_.scale, shift))]
         fixed = [graph.is_constant(name) for name in op.inputs]
         self.sums[index] = ConstantWay if any(fixed) else Shift
         wishes = []

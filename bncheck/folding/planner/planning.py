@@ -18,17 +18,16 @@ from typing import TypeAlias
 from bncheck.core.timing import timed
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.absorbing import with_plain_weight
-from bncheck.folding.planner.backwards import pull
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.decisions import decisions, kept_for
 from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push, push_scale
-from bncheck.folding.planner.identity import pull_with_identity
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of
 from bncheck.folding.planner.plan import Decision, Plan
+from bncheck.folding.planner.pulling import pull, pull_with_identity
 from bncheck.folding.planner.skip import pull_with_skip
 from bncheck.folding.planner.unread import partly_read, reached, without_unread
 from bncheck.graph.dataflow import Graph
