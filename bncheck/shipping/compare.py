@@ -115,11 +115,11 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
 
 def _program_side(checkpoint: Checkpoint, shapes: Sequence[InputShape]) -> Side | None:
     if checkpoint.container is Container.ONNX:
-        from bncheck.folding.onnx.file import load_onnx
+        from bncheck.folding.onnx.file import open_onnx
         from bncheck.shipping.onnx_side import OnnxSide
 
         need("onnxruntime", purpose="comparing an ONNX model")
-        return OnnxSide(load_onnx(checkpoint.path), shapes)
+        return OnnxSide(*open_onnx(checkpoint.path), shapes)
     if checkpoint.container is Container.EXPORTED_PROGRAM:
         need("torch", purpose="running a .pt2")
         from bncheck.folding.program.file import load_program

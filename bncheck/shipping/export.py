@@ -19,18 +19,23 @@ from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
 from bncheck.graph.onnx.light import light
 from bncheck.rules.folding import parity_failure
-from bncheck.shipping.lending import Lent, lent
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
 from bncheck.shipping.opsets.lowering import OLDEST
 from bncheck.shipping.proof import Proof, prove
 from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts, parity_failure_of
 from bncheck.shipping.scrubbing import set_metadata
-from bncheck.shipping.sessions import LEVELS, latency
+from bncheck.shipping.sessions import LEVELS, Runnable, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
-from bncheck.shipping.torch_to_onnx import TORCH_OLDEST, check_installed, opset_of, to_onnx
+from bncheck.shipping.torch_to_onnx import (
+    TORCH_OLDEST,
+    Converted,
+    check_installed,
+    opset_of,
+    to_onnx,
+)
 from bncheck.shipping.unfolded import unfolded
-from bncheck.shipping.writing import fits_one_file, write
+from bncheck.shipping.writing import write
 from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
@@ -105,15 +110,10 @@ def export_program(
     converted = to_onnx(shipped, names, outputs, options.opset)
     model = converted.model
     _check_model(model, options)
-    side = OnnxSide(model)
-    before = side.lent
+    side = OnnxSide(model, converted.weights)
+    before = side.runnable
     if options.fold:
-        made = unfolded(before.model, converted.calls, plain, shipped)
-        before = (
-            Lent(made, before.values)
-            if made is not None
-            else lent(to_onnx(plain, names, outputs, _usual(options.opset)).model)
-        )
+        before = _unfolded(converted, plain, shipped, (names, outputs), options)
     report = replace(
         report,
         inputs=tuple(map(port_of, model.graph.input)),
@@ -129,12 +129,12 @@ def export_program(
     if not proof.holds:
         failure = parity_failure_of(proof, "the ONNX file differs from the original")
         return replace(report, findings=(*report.findings, failure))
+    side.close()
     if options.timing and options.fold:
         say("timing")
-        report = replace(report, latency=tuple(_timed(side.lent, before, TorchSide(program))))
-    del before, side
+        report = replace(report, latency=tuple(_timed(side.runnable, before, TorchSide(program))))
     set_metadata(model, {**_facts(report), **options.facts})
-    done = write(model, path, fits_one_file(model, options.one_file_below), options.original)
+    done = write(model, converted.weights, path, options.one_file_below, options.original)
     beside = None if done.data is None else str(done.data)
     file = OnnxFile(str(path), opset_of(model), done.size, done.sha256, beside)
     return replace(report, file=file)
@@ -152,6 +152,21 @@ def _folded(
     )
     result = fold(program, None, asked)
     return (plain if result.parity is None else result.program), result.report
+
+
+def _unfolded(
+    converted: Converted,
+    plain: ExportedProgram,
+    shipped: ExportedProgram,
+    names: tuple[Sequence[str], Sequence[str]],
+    options: ExportOptions,
+) -> Runnable:
+    """The model with its BatchNorms: told from the folded one, or converted where it cannot be."""
+    model = unfolded(converted.model, converted.calls, plain, shipped)
+    if model is not None:
+        return Runnable(model, converted.weights)
+    made = to_onnx(plain, *names, _usual(options.opset))
+    return Runnable(made.model, made.weights)
 
 
 def _seen_whole(fold: FoldReport | None, proof: Proof) -> FoldReport | None:
@@ -187,7 +202,7 @@ def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
         ) from None
 
 
-def _timed(ours: Lent, before: Lent, side: TorchSide) -> Iterator[Latency]:
+def _timed(ours: Runnable, before: Runnable, side: TorchSide) -> Iterator[Latency]:
     import numpy as np
 
     from bncheck.shipping.sides import fresh

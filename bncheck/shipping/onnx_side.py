@@ -21,8 +21,7 @@ from bncheck.folding.onnx.sizes import Found, find
 from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.proof import RefusedError
 from bncheck.reading.onnx_file import graphs_of
-from bncheck.shipping.lending import Lent, lent
-from bncheck.shipping.sessions import LEVELS, Runner
+from bncheck.shipping.sessions import LEVELS, Runnable, Runner
 from bncheck.shipping.sides import Array, CannotRun, Port, Run, See, fitted, is_float
 from bncheck.subject.inputs import InputShape
 
@@ -31,10 +30,19 @@ _FAILURES: tuple[type[Exception], ...] = (*FAILURES, IndexError, TypeError)
 
 
 class OnnxSide:
-    """A model; `shapes` are sizes at which it can be run, and others are found by trying."""
+    """A model and the weights that it refers to.
 
-    def __init__(self, model: onnx.ModelProto, shapes: Sequence[InputShape] = ()) -> None:
+    `shapes` are sizes at which it can be run, and others are found by trying.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        weights: Weights | None = None,
+        shapes: Sequence[InputShape] = (),
+    ) -> None:
         self.model = model
+        self.runnable = Runnable(model, weights or Weights())
         self._taken = inputs_of(model, shapes)
         self._asked = asked_sizes(self._taken, shapes)
         self.outputs = [p.name for p in map(port_of, model.graph.output) if _floating(p.dtype)]
@@ -64,17 +72,17 @@ class OnnxSide:
         """By onnxruntime at that level, which is all that is open then: sessions are large."""
         if self._open is None or self._open.level != level:
             self._open = None
-            self._open = Runner(self.lent, level)
+            self._open = Runner(self.runnable, level)
         return self._open(fitted(self.inputs, arrays))
 
-    @cached_property
-    def lent(self) -> Lent:
-        """The model with its weights outside, which all its sessions share."""
-        return lent(self.model)
+    def close(self) -> None:
+        """Let go of the session that is open, and of what float64 takes."""
+        self._open = None
+        self.__dict__.pop("_in_float64", None)
 
     @cached_property
     def _in_float64(self) -> InFloat64:
-        return in_float64(self.model)
+        return in_float64(self.model, self.runnable.weights)
 
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
@@ -88,7 +96,7 @@ class OnnxSide:
     @cached_property
     def _found(self) -> Found:
         try:
-            return find(self._taken, self._asked, runner(self.model, Weights()))
+            return find(self._taken, self._asked, runner(self.model, self.runnable.weights))
         except RefusedError as error:
             raise BncheckError(
                 f"cannot be run for the comparison ({error})",

@@ -17,6 +17,8 @@ import onnx
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.timing import timed
+from bncheck.folding.onnx.weights import Weights
+from bncheck.reading.onnx_weights import KEPT_BYTES
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.opsets.lowering import OLDEST, lowered
 from bncheck.shipping.scrubbing import scrub
@@ -37,9 +39,13 @@ def check_installed() -> None:
 
 @dataclass(frozen=True)
 class Converted:
-    """A model, and for its values the calls or inputs of the program that make them."""
+    """A model that refers to its large weights, and these, which share the program's memory.
+
+    `calls` are the calls or inputs of the program that make each value.
+    """
 
     model: onnx.ModelProto
+    weights: Weights
     calls: Mapping[str, str]
 
 
@@ -78,7 +84,8 @@ def to_onnx(
             made.optimize()
             for node in hidden:
                 node.domain = ""
-            model = _at_opset(made.model_proto, opset)
+            weights = Weights()
+            model = _at_opset(_beside(made, weights), opset)
     except BncheckError:
         raise
     except Exception as error:
@@ -86,7 +93,21 @@ def to_onnx(
     scrub(model)
     name_axes(model)
     tensors = [n.name for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
-    return Converted(model, {**calls, **dict(zip(inputs, tensors, strict=False))})
+    return Converted(model, weights, {**calls, **dict(zip(inputs, tensors, strict=False))})
+
+
+def _beside(made: Any, weights: Weights) -> onnx.ModelProto:
+    """The message with references to its large weights."""
+    numbers = {}
+    for name, value in made.model.graph.initializers.items():
+        if value.const_value is not None:
+            array = value.const_value.numpy()
+            if array.nbytes > KEPT_BYTES and array.dtype.isbuiltin:
+                numbers[name] = array
+                value.const_value = None  # it is not written then
+    model: onnx.ModelProto = made.model_proto
+    model.graph.initializer.extend(weights.tensor(name, array) for name, array in numbers.items())
+    return model
 
 
 def _calls(nodes: Iterable[Any]) -> dict[str, str]:

@@ -99,14 +99,14 @@ def save_onnx(
     model: onnx.ModelProto, weights: Weights, path: Path, original: Path | None = None
 ) -> None:
     """Write a model with all its data in one file, whole or not at all. Raises BncheckError."""
-    pieces = _wire(model, weights)
+    pieces = wire(model, weights)
     if sum(map(len, pieces)) > MAX_ONNX_BYTES:
         raise BncheckError("would be larger than a protobuf can be", "fold it in parts", str(path))
     with replacing(path, original) as temporary, open(temporary, "wb") as file:
         file.writelines(pieces)
 
 
-def _wire(model: onnx.ModelProto, weights: Weights) -> list[bytes | memoryview]:
+def wire(model: onnx.ModelProto, weights: Weights) -> list[bytes | memoryview]:
     """The message as protobuf writes it, without a copy of the weights."""
     rest, light = onnx.ModelProto(), onnx.GraphProto()
     rest.CopyFrom(model)
