@@ -77,7 +77,7 @@ def _proved(program: Foldable[Inputs], options: FoldOptions, extra: Sequence[Inp
     except program.failures as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BncheckError(
-            f"cannot be run for the comparison ({first[:160]})",
+            f"cannot be run for the comparison ({first[:320]})",
             getattr(error, "hint", "")
             or "--dry-run prints the plan; nothing is written without a comparison",
         ) from None

@@ -216,12 +216,12 @@ def _json(value: Mapping[str, object]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return round(value, 3) if abs(value) > _LARGE else float(f"{value:.6g}")
+    if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, float):
-        return round(value, 3) if abs(value) > _LARGE else float(f"{value:.6g}")
     return value

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from bncheck.recording.modules import Watched
 
 _STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
-_MOST: Final = float(np.finfo(np.float32).max)
 _SEEN: Final = tuple(f.name for f in fields(Seen))
 
 
@@ -68,14 +67,14 @@ class Observation:
     def is_sound(self) -> bool:
         """Whether all numbers are finite, and none is negative that may not be: a quick look."""
         eps = [eps_of(norm.module) for norm in self.watched.norms]
-        if not all(0 <= one < float("inf") for one in eps) or not self.tensors:
-            return False
         names = {norm.var_name for norm in self.watched.norms}
-        low = [0.0 if name.rpartition(".")[2] in names else -_MOST for name in self.tensors]
-        arrays = [array.reshape(-1) for array in self.tensors.values()]
-        values = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
-        lowest = np.repeat(np.array(low, np.float32), [array.size for array in arrays])
-        return bool(((values >= lowest) & (values <= _MOST)).all())
+        variances = (a for name, a in self.tensors.items() if name.rpartition(".")[2] in names)
+        whole = {id(base): base for a in self.tensors.values() for base in (_base(a),)}
+        return (
+            all(0 <= one < float("inf") for one in eps)
+            and all(bool(np.isfinite(_single(base)).all()) for base in whole.values())
+            and not any(bool((_single(a) < 0).any()) for a in variances)
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -86,3 +85,13 @@ class Observation:
             known = ((key, getattr(one, key)) for key in _SEEN)
             layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
         return {"schema": SCHEMA, **told, "layers": layers}
+
+
+def _base(array: Array) -> Any:
+    """What it was copied in, together with others."""
+    return array if array.base is None else array.base
+
+
+def _single(array: Array) -> Any:
+    """NumPy knows of 16 bits that are not its own only how to convert them."""
+    return array.astype(np.float32) if array.dtype.itemsize == 2 else array

@@ -15,6 +15,7 @@ from bncheck.folding.onnx.decomposing import decomposed
 from bncheck.folding.onnx.file import open_onnx
 from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of
 from bncheck.folding.onnx.rewrite import rewrite
+from bncheck.folding.onnx.sizes import told_by_weights
 from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.regions import constants_of, regions_of
 from bncheck.folding.result import FoldReport
@@ -85,6 +86,7 @@ class _Model:
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
         self._numbers = solutions[0].numbers
+        self._told = told_by_weights(solutions[0].graph)
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions, self._weights)
         self._parts = []
@@ -95,7 +97,13 @@ class _Model:
         from bncheck.folding.onnx.parity import Altered, ModelSides
 
         altered = Altered(
-            self._altered, self._fixed, self._regions, self._renamed, self._dtypes, self._numbers
+            self._altered,
+            self._fixed,
+            self._regions,
+            self._renamed,
+            self._dtypes,
+            self._numbers,
+            self._told,
         )
         sides = ModelSides(
             self._planned, self.result, self._weights, altered, self._shapes, self.sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,15 @@ import onnx
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of, invented, sizes_of
+from bncheck.folding.onnx.inputs import (
+    Named,
+    Sizes,
+    asked_sizes,
+    free_axes,
+    inputs_of,
+    invented,
+    sizes_of,
+)
 from bncheck.folding.onnx.reference import in_float64, widened_by_reader
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
@@ -40,7 +48,8 @@ class Altered:
 
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
     `regions` say what each region makes, `renamed` which values have another name in the fold,
-    `dtypes` are those of floating values, and `numbers` the stored ones that the fold changes.
+    `dtypes` are those of floating values, `numbers` the stored ones that the fold changes, and
+    `told` the sizes of free axes that its graph tells.
     """
 
     values: frozenset[str]
@@ -49,6 +58,7 @@ class Altered:
     renamed: Mapping[str, str]
     dtypes: Mapping[str, str]
     numbers: Sequence[str] = ()
+    told: Sizes = field(default_factory=dict)
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -86,6 +96,7 @@ class ModelSides:
         self._inputs = inputs_of(original, shapes, sample)
         # Samples of the user's tell all sizes but the batch, which is varied.
         self._asked = {
+            **{n: size for n, size in altered.told.items() if n in free_axes(self._inputs)},
             **asked_sizes(self._inputs, shapes),
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }

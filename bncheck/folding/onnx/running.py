@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx.reference.op_run import RuntimeTypeError
 
 from bncheck.folding.onnx.inputs import Named
 from bncheck.folding.onnx.reference import evaluator, with_opset
@@ -24,6 +25,9 @@ _UNKNOWN = (
 _RUNNING = re.compile(
     r"while running (?P<kind>\w+) node\. Name:'(?P<name>[^']*)' Status Message: (?P<rest>.*)"
 )
+
+#: Where in its own code, and which condition was not met.
+_IN_ITS_CODE = re.compile(r"^\S+\.(?:cc|h):\d+ (?:.* was false\. )?")
 
 #: What onnx' evaluator raises, too, for operators and inputs that it does not understand.
 _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
@@ -96,7 +100,7 @@ def said(error: Exception) -> str:
             return f"no runtime here has the operator {name}"
     if found := _RUNNING.search(text):
         where = " ".join(filter(None, (found["kind"], found["name"])))
-        return f"{where}: {found['rest']}"
+        return f"{where}: {_IN_ITS_CODE.sub('', found['rest'])}"
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 
 
@@ -106,6 +110,8 @@ def reporting(evaluator: Any) -> Run:
     def run(inputs: Named) -> Sequence[Any]:
         try:
             return list(evaluator.run(None, inputs))
+        except RuntimeTypeError as error:  # no other sizes would be of another dtype
+            raise NotImplementedError(str(error)) from None
         except _CONFUSED as error:
             raise RuntimeError(str(error)) from None
 

@@ -81,6 +81,10 @@ def fed(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, dict
     new.CopyFrom(model)
     del new.graph.initializer[:]
     new.graph.initializer.extend(kept)
+    for value in (*new.graph.input, *new.graph.output, *new.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:  # a free one, as converters write
+                dim.Clear()
     for tensor in references(model):
         if tensor.name not in listed:
             info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Updates between the first and the last step: an average with momentum 0.1 has followed any jump
 #: to 1 % by then.
 _UPDATES: Final = 40
-#: By chance a layer is taken for trailing in at most one of so many trainings.
+#: By chance at most one in so many rows of steps is taken for trailing.
 _SURE: Final = 1e4
 
 
@@ -32,8 +32,8 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
     chance, is from 0.40 in recorded steps in a row over at least 40 updates, in a layer that is in
     train(), whose momentum is not 0, and whose average has made 3/m updates (or 300); and the
     product of W2^2 over what chance makes of it, over these steps, is from 10,000. By chance that
-    is 1 on average, so that at most one layer in 10,000 gets there (Ville's inequality). Chance is
-    (kappa + 1)/B of the images' own differences, kappa = m/(2 - m), or what the layer's batches
+    is 1 on average, so that at most one such row in 10,000 gets there (Ville's inequality). Chance
+    is (kappa + 1)/B of the images' own differences, kappa = m/(2 - m), or what the layer's batches
     differ by from one to the next, channel by channel the larger: features that few images have
     are none that the averages trail.
 
