@@ -94,12 +94,24 @@ class Difference:
                     self.agreement.append(float((wide.argmax(1) == new.argmax(1)).mean()))
 
     def _add(self, place: int, wide: Output, new: Output, old: Output) -> None:
-        seen = _Channels(
-            _largest(wide), gaps(wide, new, old), gaps(wide, old, old), _per_channel(wide)
+        self._join(
+            place,
+            _Channels(
+                _largest(wide), gaps(wide, new, old), gaps(wide, old, old), _per_channel(wide)
+            ),
         )
+
+    def join(self, other: Difference) -> None:
+        """Take in what another has seen."""
+        self.batches += other.batches
+        self.agreement += other.agreement
+        self.misshapen |= other.misshapen
+        for place, channels in enumerate(other.outputs):
+            self._join(place, channels)
+
+    def _join(self, place: int, seen: _Channels) -> None:
         if place < len(self.outputs):
-            seen = self.outputs[place].joined(seen)
-            self.outputs[place] = seen
+            self.outputs[place] = self.outputs[place].joined(seen)
         else:
             self.outputs.append(seen)
 

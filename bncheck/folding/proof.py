@@ -262,15 +262,15 @@ class _Regions(Generic[Inputs]):
         names = self._names.setdefault(place, [name for name in before if name in after])
         alike = {n: v for n, v in written.items() if n in before and v.shape == before[n].shape}
         moved = {**before, **alike}
-        for _ in range(_DRAWS):
+        for left in reversed(range(_DRAWS + 1)):
             trial = Difference(difference.tolerance)
             trial.add(0, *_in_order(names, before, after, moved))
-            if trial.parity().holds:
+            if not left or trial.parity().holds:
+                difference.join(trial)
                 break
             stepped = {**values, **self._stepped(place, values)}
             drawn = sides.exits(place, stepped, of_fold=False, move=self._step)
             moved = {n: _farther(before[n], moved[n], drawn[n]) for n in names}
-        difference.add(0, *_in_order(names, before, after, moved))
 
     def _step(self, value: Output) -> Output:
         return value * steps(value, self._sides.epsilon, self._generator)

@@ -20,7 +20,6 @@ from bncheck.shipping.sides import (
     Side,
     free_axes,
     fresh,
-    has_free_batch,
     is_float,
 )
 from bncheck.shipping.trail import Step, Trail, entry
@@ -148,7 +147,7 @@ class _Judged:
 class _Trial:
     def __init__(self, reference: Side, other: Side, limit: float) -> None:
         self.reference, self.other, self.limit = reference, other, limit
-        self.free = has_free_batch(reference) and has_free_batch(other)
+        self.free = bool(free_axes(reference) and free_axes(other))
         self.ways: dict[str, Run] = dict(other.runs)
         self.differences = {name: Difference(limit) for name in self.ways}
         self.refused: dict[str, str] = {}

@@ -83,11 +83,6 @@ def free_axes(side: Side) -> int:
     return sum(isinstance(size, str) for port in side.inputs for size in port.shape)
 
 
-def has_free_batch(side: Side) -> bool:
-    """Whether it takes any number of samples."""
-    return any(port.shape and isinstance(port.shape[0], str) for port in side.inputs)
-
-
 def is_float(array: Array) -> bool:
     """float64 to bfloat16, which NumPy does not count among its floats."""
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"

@@ -246,6 +246,18 @@ def add_constant(net: Net, draw: Any, x: str) -> None:
         net.call(specs.Mul(), list(pair), lambda a, b: a * b)
 
 
+def add_places(net: Net, draw: Any, x: str) -> None:
+    """One activation says at which places another is read."""
+    same = [n for n in net.activations if net.samples[n].shape == net.samples[x].shape]
+    other = draw(st.sampled_from(same))
+
+    def run(a: Tensor, b: Tensor) -> Tensor:
+        grid = torch.stack([b.mean(1), b.amax(1)], -1)
+        return F.grid_sample(a, grid, padding_mode="border", align_corners=False)
+
+    net.call(specs.Average((2, 3)), [x, other], run)
+
+
 def add_larger(net: Net, draw: Any, x: str) -> None:
     """The larger or the smaller of two activations, or of one and a constant."""
     shape = net.samples[x].shape
@@ -451,7 +463,7 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
            add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
            add_product, add_layer_norm, add_sample_norm, add_einsum, add_gate, add_larger,
-           add_ordered]  # fmt: skip
+           add_ordered, add_places]  # fmt: skip
 FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
         add_picks, add_layer_norm, add_einsum, add_gate, add_larger, add_ordered]  # fmt: skip
 THIN = [add_constant, add_einsum, add_norm, add_gate]
@@ -478,7 +490,7 @@ def nets(
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else THIN)
         if plain:
             others = (add_stack_sum, add_product, add_layer_norm, add_sample_norm, add_einsum,
-                      add_gate, add_larger, add_ordered)  # fmt: skip
+                      add_gate, add_larger, add_ordered, add_places)  # fmt: skip
             options = [o for o in options if o not in others]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(specs.Norm) >= norms:

@@ -306,6 +306,36 @@ def test_the_batch_of_a_state_is_another_axis(batch: int, axes: Axes) -> None:
     assert side.shapes(5, 1) == [(5, 4, 9), (2, 5, 6)]
 
 
+class _TimeFirst(nn.Module):
+    """(T, B, C), as recurrent networks take it unless told otherwise, and two states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 6, num_layers=2), nn.Linear(6, 3)
+
+    def forward(
+        self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        y, (h, c) = self.lstm(x, (h, c))
+        return self.head(y), h, c
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_behind_the_time_is_free_and_varied(batch: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, states = _TimeFirst().eval(), (torch.randn(2, batch, 6), torch.randn(2, batch, 6))
+    report = bncheck.export(
+        net, (torch.randn(5, batch, 4), *states), tmp_path / "n.onnx", timing=False
+    )
+    assert [port.shape for port in report.inputs] == [(5, "x_1", 4), *[(2, "x_1", 6)] * 2]
+    assert report.proof is not None
+    assert len(report.proof.measured[0].batches) == 2  # of two samples, and of four
+    given = (torch.randn(5, 7, 4), torch.randn(2, 7, 6), torch.randn(2, 7, 6))
+    feed = {name: t.numpy() for name, t in zip("xhc", given, strict=True)}
+    y, *_ = onnxruntime.InferenceSession(tmp_path / "n.onnx").run(None, feed)
+    np.testing.assert_allclose(y, net(*given)[0].detach().numpy(), atol=1e-5)
+
+
 def test_a_network_with_a_state_is_folded_at_several_batches(tmp_path: Path) -> None:
     inputs = (torch.randn(2, 4, 9), torch.randn(2, 2, 6))
     report = bncheck.export(made(Stateful), inputs, tmp_path / "net.onnx", timing=False)

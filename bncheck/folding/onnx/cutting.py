@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import onnx
 from onnx import helper
 
-from bncheck.folding.regions import Call, between, unmade
+from bncheck.folding.regions import Call, Calls, between, unmade
 from bncheck.graph.onnx.nodes import captured
 
 
@@ -18,11 +18,11 @@ class Cuttable:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.calls = [
+        self.calls = Calls(
             Call(tuple(n for n in (*node.input, *captured(node)) if n), tuple(node.output))
             for node in model.graph.node
-        ]
-        self.made = {name for call in self.calls for name in call.makes if name}
+        )
+        self.made = self.calls.makers.keys()
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._sparse = {t.values.name: t for t in model.graph.sparse_initializer}
 

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from bncheck.folding.algebra import numpy_dtype
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import Part, read_model
+from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
 
@@ -33,13 +34,13 @@ def decomposed(
     repeats = any(node.op_type == "MatMul" and repeated & {*node.input} for node in nodes)
     if not repeats and not any(map(_is_long, nodes)):
         return model
-    new = onnx.ModelProto()
+    new, opset = onnx.ModelProto(), opset_of(model)
     new.CopyFrom(model)
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
     for part in reversed(read_model(new, load)):
         _without_expansions(part)
         if any(map(_is_long, part.proto.node)):
-            nodes = [plain for node in part.proto.node for plain in _in_pairs(node, part.graph)]
+            nodes = [n for node in part.proto.node for n in _in_pairs(node, part.graph, opset)]
             del part.proto.node[:]
             part.proto.node.extend(nodes)
     return new
@@ -64,12 +65,13 @@ def _is_long(node: onnx.NodeProto) -> bool:
     return node.op_type in _PAIRWISE and node.domain in STANDARD and len(node.input) > 2
 
 
-def _in_pairs(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
-    """A mean is a sum that is divided, in the dtype of its operands; without one, it stays."""
+def _in_pairs(node: onnx.NodeProto, graph: Graph, opset: int) -> list[onnx.NodeProto]:
+    """A mean is a sum that is divided, in the dtype of its operands: it stays without one, and
+    before opset 7, where a number is not repeated."""
     result = node.output[0] if node.output else ""
-    value = graph.values.get(result)
-    is_mean = node.op_type == "Mean"
-    if not _is_long(node) or not result or (is_mean and (value is None or not value.dtype)):
+    value, is_mean = graph.values.get(result), node.op_type == "Mean"
+    divisible = value is not None and value.dtype and opset >= 7
+    if not _is_long(node) or not result or (is_mean and not divisible):
         return [node]
     kind, last = _PAIRWISE[node.op_type], len(node.input) - 1
     total = f"{result}.sum" if is_mean else result

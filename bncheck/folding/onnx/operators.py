@@ -140,7 +140,9 @@ class BatchNormalization(OpRun):
             mean, var = x.mean(axes), x.var(axes)
         deviation = np.sqrt(var + (1e-5 if epsilon is None else epsilon))
         y = (x - mean.reshape(sizes)) * (scale.reshape(sizes) / deviation.reshape(sizes))
-        y = y + b.reshape(sizes)
+        y = (y + b.reshape(sizes)).astype(
+            x.dtype, copy=False
+        )  # bfloat16 becomes float32 on its way
         if not trains:
             return (y,)
         keep = 0.9 if momentum is None else momentum

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx.reference.op_run import RuntimeTypeError
 
 from bncheck.folding.onnx.inputs import Named
 from bncheck.folding.onnx.reference import evaluator, with_opset
@@ -109,6 +110,8 @@ def reporting(evaluator: Any) -> Run:
     def run(inputs: Named) -> Sequence[Any]:
         try:
             return list(evaluator.run(None, inputs))
+        except RuntimeTypeError as error:  # no other sizes would be of another dtype
+            raise NotImplementedError(str(error)) from None
         except _CONFUSED as error:
             raise RuntimeError(str(error)) from None
 

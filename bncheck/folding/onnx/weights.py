@@ -32,14 +32,14 @@ class Weights:
 
     def __init__(self, load: Callable[[onnx.TensorProto], Array] = held) -> None:
         self._load = load
-        self._found: dict[tuple[str, ...], Array] = {}
+        self._found: dict[tuple[object, ...], Array] = {}
         self._location = secrets.token_hex(16)  # so that no file can name it
 
     def numbers(self, tensor: onnx.TensorProto) -> Array:
         """The numbers of a tensor, be it a reference or not."""
         if not is_reference(tensor):
             return held(tensor)
-        key = tuple(entry.value for entry in tensor.external_data)
+        key = _key(tensor)
         if key not in self._found:
             self._found[key] = self._load(tensor)
         return self._found[key]
@@ -50,12 +50,17 @@ class Weights:
         made = onnx.TensorProto(name=name, data_type=kind, dims=array.shape)
         if not is_large(made):
             return numpy_helper.from_array(np.ascontiguousarray(array), name)
-        key = (self._location, str(len(self._found)))
-        self._found[key] = np.ascontiguousarray(array)
         made.data_location = onnx.TensorProto.EXTERNAL
-        for entry, value in zip(("location", "offset"), key, strict=True):
-            made.external_data.add(key=entry, value=value)
+        made.external_data.add(key="location", value=self._location)
+        made.external_data.add(key="offset", value=str(len(self._found)))
+        self._found[_key(made)] = np.ascontiguousarray(array)
         return made
+
+
+def _key(tensor: onnx.TensorProto) -> tuple[object, ...]:
+    """What a reference says: tensors of several shapes and dtypes may share the bytes of a file."""
+    places = ((entry.key, entry.value) for entry in tensor.external_data)
+    return tensor.data_type, tuple(tensor.dims), *places
 
 
 def is_reference(tensor: onnx.TensorProto) -> bool:

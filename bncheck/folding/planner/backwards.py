@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+
 from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
 from bncheck.folding.planner.computed import (
@@ -197,7 +199,7 @@ class Walk:
     def _product(self, index: int, op: Op, map_: Affine, fixed: bool) -> list[Wish]:
         """A scale goes into one operand."""
         if fixed:
-            raise no_map(op)
+            return self._into_constant(index, op, map_)
         if map_.shifts or index in self.draft.units:
             raise Stuck(
                 f"{op.label} ({op.kind}) lies between, a product of two activations, which no "
@@ -211,6 +213,20 @@ class Walk:
         slot = way.value if isinstance(way, Factor) else 0
         shapes = shapes_of(self.draft.graph, op.inputs[slot], op.outputs[0])
         return [(slot, before_repeating(map_, *shapes, _REPEATED))]
+
+    def _into_constant(self, index: int, op: Op, map_: Affine) -> list[Wish]:
+        """a (c x) = (a c) x, a (c / x) = (a c) / x, a (x / c) = x / (c / a), where c repeats x."""
+        graph, slot = self.draft.graph, int(self.draft.graph.is_constant(op.inputs[1]))
+        shapes = (graph.shape(name) or () for name in (op.inputs[slot], op.outputs[0]))
+        scale = settled(map_).scale
+        divides = isinstance(op.spec, Mul) and op.spec.divides and slot == 1
+        unfit = map_.shifts or not spreads(*shapes) or (divides and not np.all(scale))
+        if unfit or index in self.draft.units:
+            raise no_map(graph, op)
+        self.step.through.remove(index)
+        self.step.into.append(index)
+        self._edit((index, slot), Affine(1.0 / scale if divides else scale, np.zeros_like(scale)))
+        return []
 
     def _sum(self, index: int, op: Op, map_: Affine) -> list[Wish]:
         """docs/folding.md, "Sums"."""

@@ -166,7 +166,7 @@ def _product(graph: Graph, op: Op, spec: Mul, given: Given) -> Affine:
     """(a x) (b y) = (a b) (x y)."""
     shape = graph.shape(op.outputs[0])
     if any(graph.is_constant(name) for name in op.inputs[:2]):
-        raise no_map(op)
+        raise no_map(graph, op)
     if shape is None or any(map_.shifts for map_ in given.values()):
         raise Stuck(
             f"{op.label} ({op.kind}) multiplies it with another activation, which no shift passes"

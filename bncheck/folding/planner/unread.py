@@ -62,17 +62,24 @@ def _read_by(graph: Graph, op: Op, results: Sequence[_Read]) -> Sequence[_Read]:
     if any(shape is None for shape in shapes):
         return everything
     maps = [read or identity(len(s or ())) for read, s in zip(results, shapes, strict=True)]
-    if isinstance(op.spec, (Norm, Pointwise)):
-        alone = isinstance(op.spec, Pointwise) or not op.spec.uses_batch
-        return [maps[0], *everything[1:]] if alone else everything
     try:
-        if isinstance(op.spec, (Add, Mul, Larger)):
-            pairs = [shapes_of(graph, name, op.outputs[0]) for name in op.inputs[:2]]
-            return [before_repeating(maps[0], *pair, "") for pair in pairs]
-        read = pulled_through(graph, op, maps)
-        return [_of_picked(graph, op, read[0])] if isinstance(op.spec, Gather) else read
+        read = _of_data(graph, op, maps)
     except Stuck:
         return everything
+    return [*read, *everything[len(read) :]]  # the rest are settings, such as the places of a grid
+
+
+def _of_data(graph: Graph, op: Op, maps: Sequence[Affine]) -> Sequence[_Read]:
+    """What is read of the data among the inputs of a call."""
+    if isinstance(op.spec, Norm):
+        return [] if op.spec.uses_batch else maps
+    if isinstance(op.spec, Pointwise):
+        return maps
+    if isinstance(op.spec, (Add, Mul, Larger)):
+        pairs = [shapes_of(graph, name, op.outputs[0]) for name in op.inputs[:2]]
+        return [before_repeating(maps[0], *pair, "") for pair in pairs]
+    read = pulled_through(graph, op, maps)
+    return [_of_picked(graph, op, read[0])] if isinstance(op.spec, Gather) else read
 
 
 def _of_picked(graph: Graph, op: Op, read: Affine) -> _Read:

@@ -114,3 +114,16 @@ def test_a_norm_of_onnxruntime_alone_is_kept_with_the_next_step(tmp_path: Path) 
     (kept,) = report.kept
     assert "of onnxruntime alone" in kept.reason
     assert "before onnxruntime's optimiser" in kept.hint
+
+
+def test_a_weight_that_is_stored_as_a_sparse_tensor_stays(tmp_path: Path) -> None:
+    model = graphs.model([conv(), bn("c", "y")], {"conv.weight": numbers(6, 3, 1, 1), **norm(6)})
+    dense = next(t for t in model.graph.initializer if t.name == "conv.weight")
+    array = onnx.numpy_helper.to_array(dense)
+    values = onnx.numpy_helper.from_array(array.ravel()[::2], "conv.weight")
+    places = onnx.numpy_helper.from_array(np.arange(array.size)[::2], "")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, array.shape))
+    model.graph.initializer.remove(dense)
+    onnx.save(model, tmp_path / "net.onnx")
+    (kept,) = fold_onnx(tmp_path / "net.onnx")[0].kept
+    assert "is stored as a sparse tensor" in kept.reason

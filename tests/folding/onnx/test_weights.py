@@ -95,6 +95,23 @@ def test_it_is_what_protobuf_writes(tmp_path: Path) -> None:
     assert onnx.load(tmp_path / "out.onnx") == given
 
 
+def test_tensors_of_two_shapes_may_share_their_bytes(tmp_path: Path) -> None:
+    given = _large()
+    (kernel,) = [t for t in given.graph.initializer if t.name == "plain"]
+    other = numpy_helper.from_array(numpy_helper.to_array(kernel).reshape(64, -1), "again")
+    given.graph.initializer.append(other)
+    _data_beside(given, tmp_path / "net.onnx")
+    made = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    del stored["again"].external_data[:]
+    stored["again"].external_data.extend(stored["plain"].external_data)
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString())
+    read, weights = onnx_file.open_onnx(tmp_path / "net.onnx")
+    found = {tensor.name: weights.numbers(tensor) for tensor in read.graph.initializer}
+    assert found["plain"].shape == (64, 256, 3, 3)
+    np.testing.assert_array_equal(found["again"], found["plain"].reshape(64, -1))
+
+
 def test_what_is_parsed_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sessions of a light message, one forward of each for each batch."""
     messages: list[int] = []

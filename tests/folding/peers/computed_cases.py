@@ -106,4 +106,50 @@ CASES: dict[str, Case] = {
         lambda s, x: s.n(torch.relu(F.conv2d(x, _mixed(s, x)))), w=numbers(3, 4, 3, 3, 3),
         r=linear(3, 3), n=bn(), kept=1, reason="only a positive scale",
     ),
+    "kernel times a number for each channel, bn": _case(
+        lambda s, x: s.n(F.conv2d(x, s.w * s.r(x.mean((0, 2, 3))).view(4, 1, 1, 1), s.b)),
+        w=numbers(4, 3, 3, 3), r=linear(3, 4), n=bn(), b=numbers(4),
+    ),
+    "kernel over a number for each channel, bn": _case(
+        lambda s, x: s.n(F.conv2d(x, s.w / s.r(x.mean((0, 2, 3))).exp().view(4, 1, 1, 1))),
+        w=numbers(4, 3, 3, 3), r=linear(3, 4), n=bn(),
+    ),
+    "kernel of a product that is summed, bn": _case(
+        lambda s, x: s.n(
+            F.conv2d(x, (s.r(x.mean((0, 2, 3))).view(3, 1, 1, 1, 1) * s.w).sum(0), s.b)
+        ),
+        w=numbers(3, 4, 3, 3, 3), r=linear(3, 3), n=bn(), b=numbers(4),
+    ),
+    "a product of a place and a constant of all, scale": _case(
+        lambda s, x: s.n(s.c(x).mean((2, 3), keepdim=True).tanh() * s.t), c=conv(), n=bn(),
+        t=numbers(4, 3, 3), scale_only=True,
+    ),
+    "a product of a place and a constant of all, bn": _case(
+        lambda s, x: s.n(s.c(x).mean((2, 3), keepdim=True).tanh() * s.t), c=conv(), n=bn(),
+        t=numbers(4, 3, 3), kept=1, reason="gives it another shape",
+    ),
+    "a constant that two products share, one before a scale": _case(
+        lambda s, x: s.n((y := s.c(x).mean((2, 3), keepdim=True).tanh()) * s.t) + y * s.t,
+        c=conv(), n=bn(), t=numbers(4, 3, 3), scale_only=True,
+    ),
+    "one channel times a constant of all, scale": _case(
+        lambda s, x: s.n(s.c(x).tanh() * s.t), c=conv(3, 1), n=bn(), t=numbers(4, 1, 1),
+        scale_only=True,
+    ),
+    "a constant over an activation, scale": _case(
+        lambda s, x: s.n(s.t / s.c(x).exp()), c=conv(3, 1), n=bn(), t=numbers(4, 1, 1),
+        scale_only=True,
+    ),
+    "an activation over a constant that repeats it, scale": _case(
+        lambda s, x: s.n(s.c(x).exp() / s.t), c=conv(3, 1), n=bn(), t=numbers(4, 1, 1),
+        scale_only=True, kept=1, reason="gives it another shape",
+    ),
+    "an activation over a constant that repeats it, positive scale": _case(
+        lambda s, x: s.n(s.c(x).exp() / s.t), c=conv(3, 1), n=bn(), t=numbers(4, 1, 1),
+        scale_only=True, positive=True,
+    ),
+    "a constant over an activation, bn": _case(
+        lambda s, x: s.n(s.t / s.c(x).exp()), c=conv(3, 1), n=bn(), t=numbers(4, 1, 1), kept=1,
+        reason="divides a constant by it",
+    ),
 }  # fmt: skip

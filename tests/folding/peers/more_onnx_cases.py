@@ -120,4 +120,14 @@ CASES: dict[str, Case] = {
     "bn, einsum with an ellipsis behind": Case(
         f'{_BEFORE} y = Einsum <equation="oi,bi...->bo..."> (w, n)', ("N", 4, 3, 2), {"w": (5, 4)}
     ),
+    "mean of three, opset 6": Case(
+        "d = Conv(x, w) e = Conv(x, v) c = Mean(d, e, d)"
+        " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+        weights=_TWO, opset=6, kept=1, reason="c (Mean) lies between",
+    ),
+    "sum and largest of three, opset 6": Case(
+        "d = Conv(x, w) e = Conv(x, v) f = Sum(d, e, d) c = Max(e, f, d)"
+        " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+        weights=_TWO, opset=6, kept=1, positive=True, reason="need different",
+    ),
 }  # fmt: skip

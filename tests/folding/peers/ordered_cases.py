@@ -158,4 +158,20 @@ CASES |= {
         lambda s, x: s.c(F.max_pool2d(y := s.n(x), 2)[:, :1]) + y.mean(), c=conv(1), n=bn(3),
         kept=1, reason="",
     ),
+    "bn as a grid, its first channel": _case(
+        lambda s, x: F.grid_sample(
+            x, s.n(s.c(x)).permute(0, 2, 3, 1), align_corners=False, padding_mode="border"
+        )[:, :1],
+        c=conv(3, 2), n=bn(2),
+    ),
+    "bn as a grid alone, its first channel": _case(
+        lambda s, x: F.grid_sample(
+            x, s.n(x[:, :2]).permute(0, 2, 3, 1), align_corners=False, padding_mode="border"
+        )[:, :1],
+        n=bn(2), kept=1, reason="used as more than the data",
+    ),
+    "bn as slopes, their first channel": _case(
+        lambda s, x: F.prelu(s.c(x), s.n(x).mean((0, 2, 3)))[:, :1], c=conv(3, 3), n=bn(3), kept=1,
+        reason="used as more than the data",
+    ),
 }  # fmt: skip
