@@ -95,7 +95,7 @@ def _some_network(seed: int) -> Network:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("first", range(0, 400, 100))
 def test_a_question_hides_no_layer_from_its_rule(first: int) -> None:
-    seen = set()
+    seen: set[str] = set()
     for seed in range(first, first + 100):
         screened = _some_network(seed)
         every = _Unscreened(**vars(screened))
