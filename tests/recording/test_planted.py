@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import bncheck
 from bncheck.core.findings import Finding
 from bncheck.recording import Recorder
+from bncheck.recording.watching import Watch
 from tests.recording.training import Training, net
 
 BOTH = ("1", "5")
@@ -139,9 +140,32 @@ def test_an_average_of_weights_alone_is_told_as_a_series_of_its_own(tmp_path: Pa
     training.hook = follow
     training.run(tmp_path, also={"ema": average})
     assert training.codes == {("BN302", layer) for layer in BOTH}
+    assert {f.evidence["series"] for f in training.found} == {"ema"}
+    assert all("use_buffers=True" in f.fix for f in training.found)
     report = bncheck.drift([tmp_path], key="ema")
-    assert {f.rule for f in report.findings} == {"BN302"}
-    assert bncheck.drift([tmp_path]).findings == ()
+    assert {(f.rule, f.layer) for f in report.findings} == {("BN302", layer) for layer in BOTH}
+    # Whoever looks at the model hears of the others.
+    for whole in (bncheck.drift([tmp_path]), Watch(tmp_path).look()):
+        assert whole.verdict == "suspect"
+        told = {(f.rule, f.layer, f.evidence["series"]) for f in whole.findings}
+        assert told == {("BN302", f"ema/{layer}", "ema") for layer in BOTH}
+        assert all("--key ema" in f.fix for f in whole.findings)
+    assert {f.layer for f in Watch(tmp_path, "ema").look().findings} == set(BOTH)
+
+
+def test_the_log_names_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = net(0.0)
+    models = [net(), other]
+
+    def both(training: Training, step: int, x: Tensor) -> None:
+        other(x).square().mean().backward()
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter -= 0.01 * parameter.grad  # type: ignore[operator, misc]
+
+    Training(models[0], hook=both, steps=40).run(tmp_path, also={"other": other}, on_finding="warn")
+    assert "BN302 other/1: its weight and bias have moved" in caplog.text
+    assert "(momentum 0)" in caplog.text
 
 
 def test_a_finding_can_raise(tmp_path: Path) -> None:
