@@ -25,6 +25,7 @@ from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push, push_scale
 from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.planner.narrowing import check_narrow
 from bncheck.folding.planner.normalisations import Normalisation, affine_of
 from bncheck.folding.planner.plan import Decision, Plan
 from bncheck.folding.planner.pulling import pull, pull_with_identity
@@ -143,6 +144,7 @@ class _Planning:
             moving = replace(moving, affine=without_unread(moving.affine, read))
         try:
             step = move(self.draft, moving, into_norms)
+            check_narrow(self.draft.graph, moving, step)
         except Stuck as stuck:
             return stuck
         if read is not None:

@@ -98,7 +98,11 @@ def _padded(call: Call) -> Described | None:
     value = call("value") or 0.0
     if constant and not isinstance(value, (int, float)):
         return None
-    return call.on_source(padded(amounts, float(value) if constant else None))
+    number = float(value) if constant else None
+    if all(isinstance(size, int) for size in sizes):
+        return call.on_source(padded(amounts, number))
+    free = {axis for axis, pair in amounts.items() if pair != (0, 0)}
+    return call.on_source(Pad(tuple(sorted(free)), number))  # by sizes that are free
 
 
 def windows(call: Call) -> tuple[Spec, Shape, Spec] | None:
