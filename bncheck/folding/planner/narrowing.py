@@ -57,11 +57,11 @@ def _reach(graph: Graph, moving: Moving, narrow: str) -> float:
     """
     map_, op = settled(moving.affine), graph.ops[moving.norm.last]
     scale, shift = (a.reshape(-1) for a in np.broadcast_arrays(map_.scale, map_.shift))
-    mean, var = (graph.constant(op.input(slot)) for slot in (Slot.MEAN, Slot.VARIANCE))
-    if isinstance(op.spec, Norm) and mean is not None and var is not None:
-        if mean.size == var.size == scale.size:
-            spread = _REACH * np.abs(scale) * np.sqrt(var.reshape(-1))
-            return float(np.max(np.abs(scale * mean.reshape(-1) + shift) + spread, initial=0.0))
+    slots = (Slot.MEAN, Slot.VARIANCE) if isinstance(op.spec, Norm) else ()
+    mean, var = [graph.constant(op.input(slot)) for slot in slots] or (None, None)
+    if mean is not None and var is not None and mean.size == var.size == scale.size:
+        center, spread = scale * mean.reshape(-1) + shift, np.abs(scale) * np.sqrt(var.reshape(-1))
+        return float(np.max(np.abs(center) + _REACH * spread, initial=0.0))
     root = math.sqrt(limits_of(narrow).largest)
     return float(np.max(np.abs(shift) + np.abs(scale) * root, initial=0.0))
 
