@@ -34,8 +34,6 @@ Move: TypeAlias = Callable[[Output], Output]
 _BATCHES = (2, 3)
 #: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
-#: This many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
-_SAMPLED = 256
 #: A response to rounding is random. Of a thousand channels some would seem to have none.
 _DRAWS = 4
 _SEED = 20262
@@ -307,7 +305,7 @@ class _Regions(Generic[Inputs]):
 
 
 def _in_order(names: Sequence[str], *sides: Values) -> list[list[Output]]:
-    return [[sampled(side[name]) for name in names] for side in sides]
+    return [[side[name] for name in names] for side in sides]
 
 
 def _farther(original: Output, one: Output, other: Output) -> Output:
@@ -319,11 +317,3 @@ def _farther(original: Output, one: Output, other: Output) -> Output:
 def steps(value: Output, epsilon: float, generator: np.random.Generator) -> Output:
     """Factors that move each number by about one unit in its last place, up or down."""
     return 1 + epsilon * (generator.integers(0, 2, np.shape(value)) * 2.0 - 1)
-
-
-def sampled(array: Output) -> Output:
-    """Some values of each channel (axis 1), as (values, channels)."""
-    wide = np.moveaxis(array, 1, -1) if array.ndim > 1 else array.reshape(-1, 1)
-    flat = wide.reshape(-1, wide.shape[-1])
-    step = max(1, -(-flat.shape[0] // _SAMPLED))
-    return np.array(flat[::step], dtype=np.float64)

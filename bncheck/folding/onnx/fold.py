@@ -85,7 +85,7 @@ class _Model:
         changed = [part.proto for part, solution in pairs if solution.changes]
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
-        self._numbers = solutions[0].numbers
+        self._numbers, self._ops = solutions[0].numbers, solutions[0].graph.ops
         self._told = told_by_weights(solutions[0].graph)
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions, self._weights)
@@ -104,6 +104,7 @@ class _Model:
             self._dtypes,
             self._numbers,
             self._told,
+            self._ops,
         )
         sides = ModelSides(
             self._planned, self.result, self._weights, altered, self._shapes, self.sample
