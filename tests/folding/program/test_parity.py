@@ -158,8 +158,9 @@ def test_a_wrong_number_of_one_feature_of_tokens_is_seen(
             made.program.state_dict["1.weight"][feature] *= 1.01
         return made
 
-    net = nn.Sequential(nn.LayerNorm(96), nn.Linear(96, 96), nn.GELU())
-    nn.init.uniform_(net[0].weight, 0.5, 2)
+    norm = nn.LayerNorm(96)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    net = nn.Sequential(norm, nn.Linear(96, 96), nn.GELU())
     monkeypatch.setattr(folding, "rewrite", wrong)
     parity = fold(net.eval(), torch.randn(2, 50, 96), FoldOptions(norms=Norms.ALL)).parity
     assert parity is not None
