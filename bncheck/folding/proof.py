@@ -24,6 +24,7 @@ import numpy as np
 from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, is_float
 from bncheck.folding.result import Parity, RegionsParity
+from bncheck.runtime.refused import RefusedError
 
 Inputs = TypeVar("Inputs")
 #: Values on the way by their names in the original; floating ones are arrays.
@@ -37,17 +38,6 @@ _PATIENCE = 8
 #: A response to rounding is random. Of a thousand channels some would seem to have none.
 _DRAWS = 4
 _SEED = 20262
-
-
-class RefusedError(RuntimeError):
-    """The program does not take such inputs: their sizes or values, which need not show in it.
-
-    `hint` says what to give instead, where that is known.
-    """
-
-    def __init__(self, sentence: str, hint: str = "") -> None:
-        super().__init__(sentence)
-        self.hint = hint
 
 
 @dataclass(frozen=True)

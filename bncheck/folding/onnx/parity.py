@@ -12,7 +12,14 @@ import onnx
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import (
+from bncheck.folding.proof import Move, Seen, Values
+from bncheck.folding.regions import dependent
+from bncheck.folding.result import epsilon_for, tolerance_for
+from bncheck.folding.windows import Shapes, Window, window_of
+from bncheck.graph.dataflow import Op
+from bncheck.graph.onnx.nodes import FLOATS, captured
+from bncheck.reading.onnx_file import graphs_of
+from bncheck.runtime.inputs import (
     Named,
     Sizes,
     asked_sizes,
@@ -21,17 +28,11 @@ from bncheck.folding.onnx.inputs import (
     invented,
     sizes_of,
 )
-from bncheck.folding.onnx.reference import in_float64, widened_by_reader
-from bncheck.folding.onnx.running import Run, reporting, runner
-from bncheck.folding.onnx.sizes import Found, find
-from bncheck.folding.onnx.weights import Weights
-from bncheck.folding.proof import Move, RefusedError, Seen, Values
-from bncheck.folding.regions import dependent
-from bncheck.folding.result import epsilon_for, tolerance_for
-from bncheck.folding.windows import Shapes, Window, window_of
-from bncheck.graph.dataflow import Op
-from bncheck.graph.onnx.nodes import FLOATS, captured
-from bncheck.reading.onnx_file import graphs_of
+from bncheck.runtime.reference import in_float64, widened_by_reader
+from bncheck.runtime.refused import RefusedError
+from bncheck.runtime.running import Run, reporting, runner
+from bncheck.runtime.sizes import Found, find
+from bncheck.runtime.weights import Weights
 from bncheck.subject.inputs import InputShape
 
 _SEED = 20260

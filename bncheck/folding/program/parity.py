@@ -16,13 +16,14 @@ from bncheck.folding.program.exporting import has_free_batch, user_inputs
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
-from bncheck.folding.proof import Move, RefusedError, Seen, Values, steps
+from bncheck.folding.proof import Move, Seen, Values, steps
 from bncheck.folding.regions import constants_of, dependent, regions_of
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.folding.weights import Solution
 from bncheck.folding.windows import Window, window_of
 from bncheck.graph.dataflow import Op
 from bncheck.graph.program.calls import module_path, shape_and_dtype
+from bncheck.runtime.refused import RefusedError
 
 _SEED = 20260
 _SIZE = 8  # of an axis that may have any size
