@@ -177,7 +177,7 @@ class Observed:
                 )
                 told[norm.name] = replace(
                     told[norm.name], apart=math.sqrt(max(0.0, square - noise)), apart_noise=noise,
-                    rank=found[place][0],
+                    rank=found[place][0] if len(found) > 2 else None,
                 )  # fmt: skip
         return told
 

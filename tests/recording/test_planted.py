@@ -168,6 +168,29 @@ def test_the_log_names_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "(momentum 0)" in caplog.text
 
 
+def test_nothing_is_measured_by_a_negative_variance(tmp_path: Path) -> None:
+    """A standard deviation that does not exist made W2 of 150 digits."""
+
+    def negative(training: Training, step: int, x: Tensor) -> None:
+        if step == 100:
+            training.model[1].running_var[3] = -50.0
+
+    training = Training(hook=negative, steps=200).run(tmp_path, every=5)
+    assert {rule for rule, layer in training.codes if layer == "1"} == {"BN103"}
+    assert max(len(finding.message) for finding in training.found) < 300
+
+
+def test_what_trails_at_the_usual_momentum_is_not_told_to_use_it(tmp_path: Path) -> None:
+    def fast(training: Training, step: int, x: Tensor) -> None:
+        training.model[0].bias.data += 1.0  # away from under the averages
+
+    training = Training(hook=fast, steps=120).run(tmp_path, every=10)
+    trailing = [finding for finding in training.found if finding.rule == "BN306"]
+    assert [finding.layer for finding in trailing] == ["1"]
+    assert "(momentum 0.1)" in trailing[0].message
+    assert "momentum" not in trailing[0].fix
+
+
 def test_a_finding_can_raise(tmp_path: Path) -> None:
     with pytest.raises(bncheck.BncheckError, match="step 137: BN102 1: NaN"):
         Training(hook=nan_once).run(tmp_path, on_finding="raise")
