@@ -50,7 +50,7 @@ class Observed:
 
     watched: Watched
     meter: BatchMeter
-    live: Live = field(default_factory=Live)
+    live: Live = field(init=False)
     before: Held | None = None
     now: Held | None = None
     largest: dict[str, float] = field(default_factory=dict)
@@ -60,6 +60,7 @@ class Observed:
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
+        self.live = Live(self.watched.name)
         self.sentinel = Sentinel(self.watched)
         self.weights = Weights(self.watched.model)
         self.spread = Spread(np.zeros(sum(norm.channels for norm in self.watched.norms)))
@@ -176,7 +177,7 @@ class Observed:
                 )
                 told[norm.name] = replace(
                     told[norm.name], apart=math.sqrt(max(0.0, square - noise)), apart_noise=noise,
-                    rank=found[place][0],
+                    rank=found[place][0] if len(found) > 2 else None,
                 )  # fmt: skip
         return told
 
