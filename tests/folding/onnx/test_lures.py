@@ -121,7 +121,7 @@ def test_values_that_are_new_have_names_of_their_own(taken: str, tmp_path: Path)
         bn("m", "b"),
         node("Sin", ["x"], [taken]),
     ]
-    nodes += [node("Tanh", ["b"], ["t"]), node("Concat", ["t", taken], ["y"], axis=1))
+    nodes += [node("Tanh", ["b"], ["t"]), node("Concat", ["t", taken], ["y"], axis=1)]
     weights = {"conv.weight": numbers(6, 3, 1, 1), "one": numbers(1, 6, 1, 1), **norm(6)}
     onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
     assert fold_onnx(tmp_path / "net.onnx")[0].folded == 1
