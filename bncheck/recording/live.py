@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -69,6 +69,16 @@ class Live:
         """The snapshot that the training goes on from."""
         snapshot = replace(snapshot, label=f"step {snapshot.step:,}")
         self.anchors, self.held = [snapshot], snapshot
+
+    def of_layers(self, widths: Mapping[str, int]) -> Live:
+        """The same, of a model whose layers were replaced: other widths cannot be compared."""
+        known = [*self.anchors, *([] if self.last is None else [self.last.snapshot])]
+        same = all(
+            state.channels == widths.get(name, state.channels)
+            for snapshot in known
+            for name, state in snapshot.states.items()
+        )
+        return self if same else Live(self.series, said=self.said)
 
     def say(self, finding: Finding, step: int) -> Iterator[Finding]:
         """A finding that something else made, unless it was said."""
