@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
-from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
+from bncheck.folding.difference import ENOUGH_VALUES, INVENTED, Difference, relative_error
 from bncheck.folding.proof import steps
 from bncheck.folding.result import Parity, epsilon_for
 from bncheck.shipping.sides import (
@@ -118,7 +118,9 @@ def prove(
     trial = _Trial(reference, other, limit)
     inputs = _inputs(reference, other)
     usual = [next(inputs) for _ in range(len(BATCHES) if trial.free else 1)]
-    trial.add([*usual, *([list(data)] if data else [])])
+    trial.add(usual)
+    if data:
+        trial.add([list(data)], kind=0)
     for _ in range(_MORE):
         if not trial.needs_more:
             break
@@ -142,6 +144,7 @@ class _Judged:
     arrays: Sequence[Array]
     precise: list[Array]
     own: list[Array]
+    kind: int = INVENTED
 
 
 class _Trial:
@@ -155,9 +158,9 @@ class _Trial:
         self.judge = FLOAT64
         self.trail, self._seen = Trail(reference, other), False
 
-    def add(self, inputs: Sequence[Sequence[Array]]) -> None:
+    def add(self, inputs: Sequence[Sequence[Array]], kind: int = INVENTED) -> None:
         """Hold all ways of running the other against the reference, one after the other."""
-        judged = [self._judge(arrays) for arrays in inputs]
+        judged = [replace(self._judge(arrays), kind=kind) for arrays in inputs]
         self.accepted += judged
         for name, run in list(self.ways.items()):
             if name in self.refused:
@@ -194,7 +197,10 @@ class _Trial:
         epsilon, generator = epsilon_for(a.dtype.name for a in arrays), np.random.default_rng(_SEED)
         moved = [a * steps(a, epsilon, generator) if is_float(a) else a for a in arrays]
         try:
-            judged = _Judged(arrays, run(arrays), run(moved))
+            outputs, other = run(arrays), run(moved)
+            # That rounding makes an output overflow excuses nothing.
+            own = [np.where(np.isfinite(b), b, a) for a, b in zip(outputs, other, strict=True)]
+            judged = _Judged(arrays, outputs, own)
         except CannotRun as error:
             raise BncheckError(f"{reason}, nor as it is ({error})", "see what it names") from None
         self.judge = AS_WRITTEN
@@ -207,7 +213,7 @@ class _Trial:
                 "compare files of the same model",
             )
         batch = next((a.shape[0] for a in judged.arrays if a.ndim), 0)
-        self.differences[name].add(batch, judged.precise, new, judged.own)
+        self.differences[name].add(batch, judged.precise, new, judged.own, judged.kind)
 
     def steps(self, limit: float, *, holds: bool) -> tuple[Step, ...]:
         """What lies on the way. Raises CannotRun.
