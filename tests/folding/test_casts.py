@@ -122,6 +122,18 @@ def test_behind_a_half_layer_a_normalisation_may_make_numbers_that_half_has_not(
     assert "a cast from float16 lies between" in found.reason
 
 
+def test_between_two_half_layers_its_result_is_rounded_in_any_case() -> None:
+    class Net(_Between):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.last(self.norm(self.first(x.half()).float()).relu().half())
+            return y
+
+    model = Net(Tensor.half, (HALF, WIDE, HALF), before=True).eval()
+    result = bncheck.fold(model, (X,))
+    assert [d.status.value for d in result.batchnorms] == ["folded"]
+    assert (result.module()(X) - model(X)).abs().max() < 5e-3 * model(X).abs().max()
+
+
 @pytest.mark.filterwarnings("ignore:In CPU autocast")
 def test_autocast_is_a_cast() -> None:
     class Net(nn.Module):

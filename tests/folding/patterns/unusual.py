@@ -181,17 +181,6 @@ def _mixed() -> nn.Module:
     return randomised(model)
 
 
-def _mixed_and_back() -> nn.Module:
-    """What the normalisation makes is rounded to float16 in any case."""
-    model = Fn(
-        lambda s, x: s.last(s.bn(s.conv(x.half()).float()).relu().half()),
-        conv=nn.Conv2d(3, 6, 3), bn=nn.BatchNorm2d(6), last=nn.Conv2d(6, 2, 1),
-    )  # fmt: skip
-    model.conv.half()  # type: ignore[operator]
-    model.last.half()  # type: ignore[operator]
-    return randomised(model)
-
-
 UNUSUAL: dict[str, Pattern] = {
     "conv_bn_fp16": Pattern(
         _half(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))), dtype=torch.float16
@@ -256,7 +245,6 @@ UNUSUAL: dict[str, Pattern] = {
         dtype=torch.float64,
     ),
     "conv16_bn32": Pattern(_mixed, kept=1, reason="would be rounded to float16"),
-    "conv16_bn32_conv16": Pattern(_mixed_and_back),
     "linear_bn_fp16": Pattern(
         _half(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))), (5,), dtype=torch.float16
     ),
