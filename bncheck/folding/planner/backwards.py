@@ -32,7 +32,6 @@ from bncheck.folding.planner.maps import (
 )
 from bncheck.folding.planner.normalisations import Slot, data_slot, no_map
 from bncheck.folding.planner.passing import pulled_through
-from bncheck.folding.planner.rounding import check_back
 from bncheck.folding.planner.sums import (
     ConstantWay,
     Factor,
@@ -62,7 +61,7 @@ class Walk:
     `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
     they have; `wanted` is what the readers of each value want it to take; `computed` is why the
     first call with a computed weight takes no map by itself; `identities` are the summands that
-    stay as they are, with the maps of their sums. `result` is the normalisation's.
+    stay as they are, with the maps of their sums.
     """
 
     draft: Draft
@@ -70,7 +69,6 @@ class Walk:
     ways: Ways = field(default_factory=dict)
     alone: bool = False
     with_identity: bool = False
-    result: str = ""
     step: Step = field(default_factory=Step)
     sums: dict[int, type[Way]] = field(default_factory=dict)
     wanted: dict[str, dict[Use, Affine]] = field(default_factory=dict)
@@ -87,10 +85,7 @@ class Walk:
             self.pending.remove(index)
             op = self.draft.graph.ops[index]
             maps = [self._agreed(name) for name in op.outputs]
-            inner = self._visit(index, op, maps)
-            slots = [slot for slot, _ in inner]
-            check_back(self.draft.graph, op, slots, self.step.through, self.result)
-            for slot, map_ in inner:
+            for slot, map_ in self._visit(index, op, maps):
                 name = op.inputs[slot]
                 assert name is not None
                 self._want(name, Use(index, slot), map_)

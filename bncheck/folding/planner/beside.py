@@ -15,7 +15,7 @@ from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Slot, data_slot
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.linear import Linear
-from bncheck.graph.specs import Add, Conv
+from bncheck.graph.specs import Add, Conv, Identity
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def find_branch(
         return Branch((index,), factor)
     op = graph.ops[index]
     inputs: list[tuple[str | None, float]] = []
-    if index in draft.bypassed or draft.is_the_same(index):
+    if index in draft.bypassed or isinstance(op.spec, Identity):
         inputs = [(op.inputs[data_slot(graph, op)], 1.0)]
     elif isinstance(op.spec, Add):
         inputs = list(zip(op.inputs, op.spec.factors, strict=True))

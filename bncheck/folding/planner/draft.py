@@ -16,7 +16,6 @@ from bncheck.folding.planner.normalisations import (
     elementwise_map,
 )
 from bncheck.folding.planner.plan import Absorbed, Place
-from bncheck.folding.planner.rounding import changes_dtype
 from bncheck.graph.dataflow import Graph, Use
 from bncheck.graph.specs import Identity, Mul, Norm
 
@@ -134,14 +133,9 @@ class Draft:
         """A value, and those that are the same because all that reads it changes nothing."""
         graph, uses = self.graph, self.graph.uses.get(name, [])
         alone = len(uses) == 1 and name not in graph.outputs
-        if not alone or not self.is_the_same(uses[0].op):
+        if not alone or not isinstance(graph.ops[uses[0].op].spec, Identity):
             return [name]
         return [name, *self.onward(graph.ops[uses[0].op].outputs[0])]
-
-    def is_the_same(self, index: int) -> bool:
-        """Whether a call changes nothing, not even the dtype."""
-        op = self.graph.ops[index]
-        return isinstance(op.spec, Identity) and not changes_dtype(self.graph, op)
 
     def origin(self, use: Use) -> tuple[Use, list[str]]:
         """The use before all calls on the way to this one that change nothing, or are bypassed, and
@@ -152,7 +146,7 @@ class Draft:
         alone = name not in graph.outputs and len(graph.uses.get(name or "", [])) == 1
         if name is None or index is None or not alone:
             return use, []
-        if index not in self.bypassed and not self.is_the_same(index):
+        if index not in self.bypassed and not isinstance(graph.ops[index].spec, Identity):
             return use, []
         before, passed = self.origin(Use(index, data_slot(graph, graph.ops[index])))
         return before, [name, *passed]

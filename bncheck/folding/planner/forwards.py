@@ -19,7 +19,6 @@ from bncheck.folding.planner.normalisations import data_slot, no_map
 from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.folding.planner.pooling import after_larger, before_larger
-from bncheck.folding.planner.rounding import check_onward
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import (
@@ -115,7 +114,6 @@ def _results(
     if index in draft.bypassed:
         return [given[data_slot(draft.graph, op)]]
     step.through.append(index)
-    check_onward(draft.graph, op, sorted(given))
     if isinstance(op.spec, Larger):
         return [_larger(draft, index, given, step)]
     if not isinstance(op.spec, (Add, Mul)):

@@ -15,21 +15,20 @@ def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     """
     check_dtype(draft.graph, moving)
     wishes = {moving.entry: moving.affine}
-    result = moving.output
-    first = Walk(draft, into_norms, result=result)
+    first = Walk(draft, into_norms)
     try:
         return first.run(moving.source, wishes)
     except Stuck as stuck:
         failure = first.computed or stuck
     for ways in combinations(first.sums):
         try:
-            return Walk(draft, into_norms, ways, result=result).run(moving.source, wishes)
+            return Walk(draft, into_norms, ways).run(moving.source, wishes)
         except Stuck:
             continue
     if not isinstance(failure, Shared):
         raise failure
     try:  # without the other reader it may be stuck all the same, and then that would not help
-        Walk(draft, into_norms, alone=True, result=result).run(moving.source, wishes)
+        Walk(draft, into_norms, alone=True).run(moving.source, wishes)
     except Stuck as stuck:
         raise Stuck(failure.reason, stuck.hint) from None
     raise Stuck(failure.reason, failure.hint)

@@ -244,7 +244,7 @@ UNUSUAL: dict[str, Pattern] = {
         lambda: randomised(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))).double(),
         dtype=torch.float64,
     ),
-    "conv16_bn32": Pattern(_mixed, kept=1, reason="would be rounded to float16"),
+    "conv16_bn32": Pattern(_mixed),
     "linear_bn_fp16": Pattern(
         _half(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))), (5,), dtype=torch.float16
     ),

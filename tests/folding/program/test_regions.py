@@ -106,14 +106,15 @@ def test_a_region_keeps_the_operators_of_its_graph() -> None:
 
 
 class _Typed(nn.Module):
-    """What is normalised lends another its dtype."""
+    """What is normalised lends another its dtype, behind a convolution of a wider one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.block = _block(3)
+        self.block[0].double()
 
     def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.block[0](x)
+        y = self.block[0](x.double()).float()
         return self.block[1](y), z.double().type_as(y)
 
 
