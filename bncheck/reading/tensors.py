@@ -250,13 +250,15 @@ class StridedTensor:
                 "save a contiguous copy of it",
             )
         stored = dtype.newbyteorder(">") if self.storage.big_endian else dtype
-        steps = tuple(step * dtype.itemsize for step in self.strides)
         array: Array = np.empty(self.shape, stored)
-        if array.strides == steps:  # as nearly all are: no second copy of what may be gigabytes
+        if self.strides == row_major(
+            self.shape
+        ):  # as nearly all are: no second copy of what may be gigabytes
             self.storage.read_into(start, array.reshape(-1).view(np.uint8).data)
         else:
+            steps = tuple(step * dtype.itemsize for step in self.strides)
             array[...] = np.ndarray(self.shape, stored, self.storage.read(start, length), 0, steps)
-        return array.astype(dtype, copy=False)
+        return array if stored is dtype else array.astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)
