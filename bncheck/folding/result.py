@@ -195,10 +195,13 @@ def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
 
 
 def _differs(parity: Parity) -> Finding:
+    error, where = parity.max_relative_error, ""
+    if parity.regions is not None and parity.regions.max_relative_error > error:
+        error, where = parity.regions.max_relative_error, "beside a fold "
     return parity_failure.finding(
         Severity.ERROR,
         parity.parts_at,
-        f"the folded program differs from the original by {parity.max_relative_error:.2g} "
+        f"the folded program differs from the original {where}by {error:.2g} "
         f"(tolerance {parity.tolerance:.2g})",
         _parity_advice(parity),
         max_relative_error=parity.max_relative_error,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -36,6 +36,7 @@ class Live:
     `held` is the one that a training went on from, until there is a `last`.
     """
 
+    series: str = ""
     anchors: list[Snapshot] = field(default_factory=list)
     last: Observation | None = None
     held: Snapshot | None = None
@@ -69,6 +70,16 @@ class Live:
         snapshot = replace(snapshot, label=f"step {snapshot.step:,}")
         self.anchors, self.held = [snapshot], snapshot
 
+    def of_layers(self, widths: Mapping[str, int]) -> Live:
+        """The same, of a model whose layers were replaced: other widths cannot be compared."""
+        known = [*self.anchors, *([] if self.last is None else [self.last.snapshot])]
+        same = all(
+            state.channels == widths.get(name, state.channels)
+            for snapshot in known
+            for name, state in snapshot.states.items()
+        )
+        return self if same else Live(self.series, said=self.said)
+
     def say(self, finding: Finding, step: int) -> Iterator[Finding]:
         """A finding that something else made, unless it was said."""
         yield from self._new([finding], step)
@@ -87,7 +98,8 @@ class Live:
             before = self.said.get(key)
             if before is None or (finding.rule == "BN304" and step - before >= _AGAIN):
                 self.said[key] = step
-                yield replace(finding, evidence={**finding.evidence, "step": step})
+                more = {"series": self.series} if self.series else {}
+                yield replace(finding, evidence={**finding.evidence, "step": step, **more})
 
     def _move_on(self, now: Observation) -> None:
         self.last = now

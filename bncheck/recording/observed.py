@@ -50,7 +50,7 @@ class Observed:
 
     watched: Watched
     meter: BatchMeter
-    live: Live = field(default_factory=Live)
+    live: Live = field(init=False)
     before: Held | None = None
     now: Held | None = None
     largest: dict[str, float] = field(default_factory=dict)
@@ -60,6 +60,7 @@ class Observed:
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
+        self.live = Live(self.watched.name)
         self.sentinel = Sentinel(self.watched)
         self.weights = Weights(self.watched.model)
         self.spread = Spread(np.zeros(sum(norm.channels for norm in self.watched.norms)))
@@ -127,9 +128,8 @@ class Observed:
     def _everywhere(
         self, batches: dict[str, Batch], step: int, ranks: Ranks, complain: Callable[[str], None]
     ) -> list[dict[str, Batch]]:
-        widths = {norm.name: norm.channels for norm in self.watched.norms}
         try:
-            return ranks.gathered(f"{self.watched.name}/{step}", batches, widths)
+            return ranks.gathered(f"{self.watched.name}/{step}", batches, self.watched.widths)
         except Exception as error:  # of whatever kind the store's are
             complain(f"another process told nothing of its batch ({error})")
             ranks.part()
@@ -176,7 +176,7 @@ class Observed:
                 )
                 told[norm.name] = replace(
                     told[norm.name], apart=math.sqrt(max(0.0, square - noise)), apart_noise=noise,
-                    rank=found[place][0],
+                    rank=found[place][0] if len(found) > 2 else None,
                 )  # fmt: skip
         return told
 

@@ -70,9 +70,10 @@ class Held:
 
     @property
     def scale(self) -> Floats:
-        """The variance that every channel is divided by."""
+        """The variance that every channel is divided by; NaN where it is negative (BN103)."""
         eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
-        scale: Floats = np.maximum(self.var + eps, _TINY)
+        var = self.var + eps
+        scale: Floats = np.where(var < 0, np.nan, np.maximum(var, _TINY))
         return scale
 
     @property

@@ -30,6 +30,7 @@ from tests.shipping.nets import (
     Counting,
     Dicts,
     FixedBatch,
+    GroupsOfTheBatch,
     HalfConv,
     Stateful,
     Stays,
@@ -41,6 +42,16 @@ from tests.shipping.nets import (
 torch.set_num_threads(1)
 
 HEALTHY = [str(SAMPLES / "healthy.pt"), "--model", f"{SAMPLES / 'nets.py'}:DigitNet"]
+
+
+def test_groups_that_depend_on_the_batch_need_it_fixed_as_the_hint_says(tmp_path: Path) -> None:
+    model, path = made(GroupsOfTheBatch), tmp_path / "net.onnx"
+    with pytest.raises(BncheckError, match=r"groups that depend on the batch.*--static-batch"):
+        bncheck.export(model, IMAGES, path)
+    assert not path.exists()
+    report = bncheck.export(model, IMAGES, path, dynamic_batch=False, timing=False)
+    assert report.fold is not None
+    assert report.fold.folded == 1
 
 
 @pytest.fixture

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 #: 3/m of the smallest momentum that is common, EfficientNet's 0.01.
 _WARM: Final = 300
 _TINY: Final = 1e-300
+_LARGE: Final = 1e6
+
+
+def distance_text(w2: float) -> str:
+    """0.53, 1,234.00; from a million on 9.43e+143: nobody reads 150 digits."""
+    return f"{w2:,.2f}" if w2 < _LARGE else f"{w2:.3g}"
 
 
 def batch_distance(snapshot: Snapshot, name: str) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.rules.rule import Rule, rule
+from bncheck.rules.series.batches import distance_text
 from bncheck.series.distance import distance
 from bncheck.series.movement import statistics_in
 
@@ -60,7 +62,7 @@ def ranks_disagree(self: Rule[Movement, Finding], movement: Movement) -> Iterato
                 Severity.WARNING,
                 name,
                 f"{rank.path.name} and {snapshot.path.name} have running statistics W2 "
-                f"{w2:.2f} apart; {count(len(apart), 'file')} of other ranks disagree",
+                f"{distance_text(w2)} apart; {count(len(apart), 'file')} of other ranks disagree",
                 "use SyncBatchNorm, or DistributedDataParallel with broadcast_buffers=True; "
                 "recalibrate with data",
                 w2=w2,
@@ -70,38 +72,50 @@ def ranks_disagree(self: Rule[Movement, Finding], movement: Movement) -> Iterato
 
 
 def _of_batches(self: Rule[Movement, Finding], movement: Movement, name: str) -> Iterator[Finding]:
-    """A process whose batches are others than those of the rest."""
-    limit, rank, evidence, since = movement.thresholds.w2_warning, None, 1.0, 0
-    for place, snapshot in enumerate(movement.snapshots):
-        apart, factor, own = _apart(snapshot, name)
-        if apart < limit or own != rank:
-            rank, evidence, since = own, 1.0, place
-        if apart < limit:
+    """A process whose batches are others than those of the rest; of two, neither is the odd one."""
+    limit, row = movement.thresholds.w2_warning, list[_Apart]()
+    for snapshot in movement.snapshots:
+        now = _apart(snapshot, name)
+        if now.w2 < limit or (row and row[-1].rank != now.rank):
+            row = []
+        if now.w2 < limit:
             continue
-        evidence *= factor
-        if place > since and evidence >= _SURE:
+        row.append(now)
+        if len(row) > 1 and math.prod(one.factor for one in row) >= _SURE:
+            of = "two processes" if now.rank is None else f"process {now.rank}"
+            others = "one another" if now.rank is None else "those of the others"
             yield self.finding(
                 Severity.WARNING,
                 name,
-                f"the batches of process {rank} are W2 {apart:.2f} from those of the others "
-                f"from {movement.snapshots[since].label} to {snapshot.label}",
+                f"the batches of {of} are W2 {distance_text(now.w2)} from {others} "
+                f"from {row[0].label} to {snapshot.label}",
                 "give every process a share of the same data, drawn at random "
                 "(DistributedSampler with shuffle and set_epoch)",
-                w2=apart,
-                rank=rank,
+                w2=now.w2,
+                rank=now.rank,
                 snapshot=str(snapshot.path),
             )
             return
 
 
-def _apart(snapshot: Snapshot, name: str) -> tuple[float, float, int | None]:
+class _Apart(NamedTuple):
     """W2 of the furthest process, how many times further than by chance its square is, and which.
 
-    Older records have W2 only where its square is 4 times the noise.
+    None where there are two: each is as far from the other.
     """
+
+    w2: float
+    factor: float
+    rank: int | None
+    label: str
+
+
+def _apart(snapshot: Snapshot, name: str) -> _Apart:
+    """Older records have W2 only where its square is 4 times the noise."""
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
     if seen is None or seen.apart is None:
-        return 0.0, 1.0, None
-    if seen.apart_noise is None:
-        return seen.apart, _SURE, seen.rank
-    return seen.apart, 1 + seen.apart**2 / max(seen.apart_noise, _TINY), seen.rank
+        return _Apart(0.0, 1.0, None, snapshot.label)
+    factor = _SURE
+    if seen.apart_noise is not None:
+        factor = 1 + seen.apart**2 / max(seen.apart_noise, _TINY)
+    return _Apart(seen.apart, factor, seen.rank, snapshot.label)

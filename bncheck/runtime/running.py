@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 from onnx.reference.op_run import RuntimeTypeError
 
-from bncheck.folding.onnx.inputs import Named
-from bncheck.folding.onnx.reference import evaluator, with_opset
-from bncheck.folding.onnx.weights import Weights, fed, whole
+from bncheck.runtime.inputs import Named
+from bncheck.runtime.reference import evaluator, with_opset
+from bncheck.runtime.weights import Weights, fed, whole
 
 Run = Callable[[Named], Sequence[Any]]
 
@@ -36,12 +36,22 @@ _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
 def runner(model: onnx.ModelProto, weights: Weights) -> Run:
     """What runs it and gives all outputs. Raises RuntimeError, ValueError, NotImplementedError."""
     try:
-        session, held = _session_with(with_opset(model), weights)
+        return by_onnxruntime(model, weights)
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
-        try:
-            return reporting(evaluator(whole(model, weights)))
-        except Exception as error:
-            raise NotImplementedError(said(error)) from None
+        return by_evaluator(model, weights)
+
+
+def by_evaluator(model: onnx.ModelProto, weights: Weights) -> Run:
+    """onnx' evaluator. Raises NotImplementedError for what it does not know."""
+    try:
+        return reporting(evaluator(whole(model, weights)))
+    except Exception as error:
+        raise NotImplementedError(said(error)) from None
+
+
+def by_onnxruntime(model: onnx.ModelProto, weights: Weights) -> Run:
+    """onnxruntime, which raises errors of its own for a model that it does not take."""
+    session, held = _session_with(with_opset(model), weights)
 
     def run(inputs: Named) -> Sequence[Any]:
         try:
