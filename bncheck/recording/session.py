@@ -97,7 +97,7 @@ class Session:
             step = self._clock.step
         before = self._clock.step
         number = before + 1 if step is None else step
-        rate = lr if lr is not None else _rate(self._optimizer)
+        rate = number_of(lr) if lr is not None else _rate(self._optimizer)
         self._clock.tick(number, epoch, loss, rate)
         recorded = self._armed or self._crossed(before)
         if recorded:

@@ -17,6 +17,7 @@ from bncheck.shipping.sides import (
     Array,
     CannotRun,
     Run,
+    See,
     Side,
     free_axes,
     fresh,
@@ -153,11 +154,12 @@ class _Trial:
         self.refused: dict[str, str] = {}
         self.accepted: list[_Judged] = []
         self.judge = FLOAT64
-        self.trail, self._seen = Trail(reference, other), False
+        self.trail = Trail(reference, other)
+        self._followed: _Judged | None = None
 
     def add(self, inputs: Sequence[Sequence[Array]]) -> None:
         """Hold all ways of running the other against the reference, one after the other."""
-        judged = [self._judge(arrays) for arrays in inputs]
+        judged = list(self._judged(inputs))
         self.accepted += judged
         for name, run in list(self.ways.items()):
             if name in self.refused:
@@ -176,10 +178,17 @@ class _Trial:
                 except CannotRun as reason:
                     raise BncheckError(str(reason), "see what it names") from None
 
-    def _judge(self, arrays: Sequence[Array]) -> _Judged:
+    def _judged(self, inputs: Sequence[Sequence[Array]]) -> Iterator[_Judged]:
+        """Each in turn; what lies on the way is kept of the smallest, when the others are done."""
+        found: dict[int, _Judged] = {}
+        for place in sorted(range(len(inputs)), key=lambda place: -_size(inputs[place])):
+            last = self._followed is None and len(found) == len(inputs) - 1
+            found[place] = self._judge(inputs[place], self.trail.know if last else None)
+            self._followed = found[place] if last else self._followed
+        return (found[place] for place in sorted(found))
+
+    def _judge(self, arrays: Sequence[Array], see: See | None) -> _Judged:
         run = next(iter(self.reference.runs.values()))
-        see = None if self._seen else self.trail.know
-        self._seen = True
         try:
             precise = self.reference.precise(arrays, see)
         except CannotRun as reason:
@@ -216,9 +225,9 @@ class _Trial:
         """
         if self.judge != FLOAT64:
             raise CannotRun
-        if holds:
-            return self.trail.follow(self.accepted[0].arrays, limit)
-        most = max(self.accepted, key=lambda j: max((a.size for a in j.arrays), default=0))
+        if holds and self._followed is not None:
+            return self.trail.follow(self._followed.arrays, limit)
+        most = max(self.accepted, key=lambda judged: _size(judged.arrays))
         whole = Trail(self.reference, self.other)
         self.reference.precise(most.arrays, whole.know)
         return whole.follow(most.arrays, limit)
@@ -260,6 +269,10 @@ class _Trial:
             else:
                 errors = dict(zip(self.other.outputs, difference.errors(), strict=False))
                 yield LevelParity(name, difference.parity(), errors, reference=self.judge)
+
+
+def _size(arrays: Sequence[Array]) -> int:
+    return max((array.size for array in arrays), default=0)
 
 
 def _check_ports(first: Side, second: Side) -> None:
