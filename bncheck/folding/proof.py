@@ -34,7 +34,8 @@ Move: TypeAlias = Callable[[Output], Output]
 #: The kind of inputs, and what makes them.
 _Made: TypeAlias = tuple[int, Callable[[], Inputs]]
 
-_BATCHES = (2, 3)
+#: Of two sizes, one differs from any that is written into a program. Regions see the first.
+_BATCHES = (2, 1)
 #: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
 #: A response to rounding is random. Of a thousand channels some would seem to have none.

@@ -17,6 +17,7 @@ from bncheck.shipping.sides import (
     Array,
     CannotRun,
     Run,
+    See,
     Side,
     free_axes,
     fresh,
@@ -31,6 +32,8 @@ _ON_THE_WAY = 10.0
 FLOAT64, AS_WRITTEN = "float64", "as written"
 #: What stands in where no runtime has the kernels.
 _REFERENCE = "reference"
+#: The kind of the user's inputs, which are judged by the sizes of their own outputs.
+_GIVEN = 0
 #: Two programs with the same numbers, in float64: a network that makes 1e-3 of the rounding of
 #: float32 makes 1e-12 of that of float64.
 _SAME = 1e-9
@@ -118,9 +121,7 @@ def prove(
     trial = _Trial(reference, other, limit)
     inputs = _inputs(reference, other)
     usual = [next(inputs) for _ in range(len(BATCHES) if trial.free else 1)]
-    trial.add(usual)
-    if data:
-        trial.add([list(data)], kind=0)
+    trial.add(usual, data)
     for _ in range(_MORE):
         if not trial.needs_more:
             break
@@ -156,11 +157,14 @@ class _Trial:
         self.refused: dict[str, str] = {}
         self.accepted: list[_Judged] = []
         self.judge = FLOAT64
-        self.trail, self._seen = Trail(reference, other), False
+        self.trail = Trail(reference, other)
+        self._followed: _Judged | None = None
 
-    def add(self, inputs: Sequence[Sequence[Array]], kind: int = INVENTED) -> None:
+    def add(self, inputs: Sequence[Sequence[Array]], data: Sequence[Array] = ()) -> None:
         """Hold all ways of running the other against the reference, one after the other."""
-        judged = [replace(self._judge(arrays), kind=kind) for arrays in inputs]
+        judged = list(self._judged([*inputs, data] if data else inputs))
+        if data:
+            judged[-1] = replace(judged[-1], kind=_GIVEN)
         self.accepted += judged
         for name, run in list(self.ways.items()):
             if name in self.refused:
@@ -179,10 +183,17 @@ class _Trial:
                 except CannotRun as reason:
                     raise BncheckError(str(reason), "see what it names") from None
 
-    def _judge(self, arrays: Sequence[Array]) -> _Judged:
+    def _judged(self, inputs: Sequence[Sequence[Array]]) -> Iterator[_Judged]:
+        """Each in turn; what lies on the way is kept of the smallest, when the others are done."""
+        found: dict[int, _Judged] = {}
+        for place in sorted(range(len(inputs)), key=lambda place: -_size(inputs[place])):
+            last = self._followed is None and len(found) == len(inputs) - 1
+            found[place] = self._judge(inputs[place], self.trail.know if last else None)
+            self._followed = found[place] if last else self._followed
+        return (found[place] for place in sorted(found))
+
+    def _judge(self, arrays: Sequence[Array], see: See | None) -> _Judged:
         run = next(iter(self.reference.runs.values()))
-        see = None if self._seen else self.trail.know
-        self._seen = True
         try:
             precise = self.reference.precise(arrays, see)
         except CannotRun as reason:
@@ -222,9 +233,9 @@ class _Trial:
         """
         if self.judge != FLOAT64:
             raise CannotRun
-        if holds:
-            return self.trail.follow(self.accepted[0].arrays, limit)
-        most = max(self.accepted, key=lambda j: max((a.size for a in j.arrays), default=0))
+        if holds and self._followed is not None:
+            return self.trail.follow(self._followed.arrays, limit)
+        most = max(self.accepted, key=lambda judged: _size(judged.arrays))
         whole = Trail(self.reference, self.other)
         self.reference.precise(most.arrays, whole.know)
         return whole.follow(most.arrays, limit)
@@ -266,6 +277,10 @@ class _Trial:
             else:
                 errors = dict(zip(self.other.outputs, difference.errors(), strict=False))
                 yield LevelParity(name, difference.parity(), errors, reference=self.judge)
+
+
+def _size(arrays: Sequence[Array]) -> int:
+    return max((array.size for array in arrays), default=0)
 
 
 def _check_ports(first: Side, second: Side) -> None:

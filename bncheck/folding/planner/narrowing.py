@@ -44,7 +44,7 @@ def check_narrow(graph: Graph, moving: Moving, step: Step) -> None:
 
 
 def _check_rounding(graph: Graph, step: Step) -> None:
-    """Against the data, no map passes what rounds either: 288 +- 1 in float16 goes by steps of 1/4."""
+    """No map passes what rounds against the data either: float16 knows 288 +- 1 by quarters."""
     for name in sorted(step.altered & graph.producers.keys()):
         op = graph.ops[graph.producers[name]]
         narrow = graph.values[name].dtype
