@@ -5,7 +5,7 @@ As onnxruntime computes them: core/providers/cpu/tensor/upsamplebase.h.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnx.reference.ops.op_resize import Resize as _OnnxResize
 
 _LINEAR = ("linear", "bilinear", "trilinear")
 _FOR_NEAREST = "tf_half_pixel_for_nn"
-_ROUNDINGS = {
+_ROUNDINGS: dict[str, Callable[[Any], Any]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "round_prefer_floor": lambda at: np.ceil(at - 0.5),
@@ -48,7 +48,9 @@ class Resize(_OnnxResize):
 
     op_domain = ""
 
-    def _run(self, x, roi=None, scales=None, sizes=None, **settings):  # type: ignore[no-untyped-def]
+    def _run(  # type: ignore[no-untyped-def,override]
+        self, x, roi=None, scales=None, sizes=None, **settings
+    ):
         if settings.get("coordinate_transformation_mode") != _FOR_NEAREST:
             return super()._run(x, roi, scales, sizes, **settings)
         if (settings.get("mode") or "nearest") != "nearest":
