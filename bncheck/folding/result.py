@@ -212,6 +212,12 @@ def _differs(parity: Parity) -> Finding:
 def _parity_advice(parity: Parity) -> str:
     if parity.parts_at is not None or parity.regions is None:
         return f"{REPORT_IT}; nothing was written"
+    if not math.isfinite(parity.max_relative_error):
+        return (
+            "every place where something was folded agrees, but outputs of the one are NaN or "
+            "infinite, or of another shape, where those of the other are not: nothing was written; "
+            "--keep the layers whose numbers are large"
+        )
     enough = 10.0 ** math.ceil(math.log10(parity.max_relative_error))
     return (
         f"every place where something was folded agrees, and rounding moves the original by "
