@@ -67,8 +67,9 @@ class Batch:
 def _child(
     argv: list[str], seconds: float, memory: int, marker: str, out: IO[bytes], err: IO[bytes]
 ) -> None:
-    from bncheck.cli import run
+    from bncheck.cli import _GARBAGE, run
 
+    gc.set_threshold(*_GARBAGE)  # as the console script does
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -34,7 +34,7 @@ from bncheck.shipping.axes import Axes, traced
 from bncheck.shipping.onnx_side import OnnxSide
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import node_counts
-from bncheck.shipping.sessions import LEVELS, latency
+from bncheck.shipping.sessions import LEVELS, Runnable, latency
 from bncheck.shipping.sides import TorchSide, fresh
 from tests.architectures import ARCHITECTURES, RGB, randomised
 from tests.networks import REAL
@@ -130,7 +130,7 @@ def compared(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[st
     arrays = fresh(side, 1, 1, np.random.default_rng(0))
     ratios = []
     for level in LEVELS:
-        own, other = latency(files[0], files[1], arrays, level, budget=3.0)
+        own, other = latency(Runnable(files[0]), Runnable(files[1]), arrays, level, budget=3.0)
         ratios.append(f"{own / other:.3f}")
     pairs = [f"{a} / {b}" for a, b in (left, traces)]
     return (*pairs, f"{errors[0]:.1e} / {errors[1]:.1e}", *ratios)

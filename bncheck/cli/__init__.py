@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,10 @@ from bncheck.cli import console, streams
 from bncheck.core import timing
 from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedError
 
+#: What a command makes lives as long as the command: looking through it for garbage as often as
+#: Python does takes a tenth of the time that a file of 10,000 layers takes.
+_GARBAGE: Final = (50_000, 20, 20)
+
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300
 
@@ -20,6 +25,7 @@ def main() -> None:
     """The console script."""
     streams.prepare()
     timing.begin()
+    gc.set_threshold(*_GARBAGE)
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
     for line in timing.lines():

@@ -28,7 +28,7 @@ from bncheck.series.series import Series, read_series
 from bncheck.series.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
-    from bncheck.series.measuring import Measured
+    from bncheck.series.measuring import Measured, Meter
     from bncheck.subject.setup import Measuring
 
 KINDS = ("last", "first", "previous")
@@ -85,7 +85,7 @@ def drift(
         findings += [f for r in SERIES_RULES if r in rules for f in r.check(movement)]
         if measuring is not None and late_shift in rules and series.names:
             own = _of_buffers(series, Reference("previous", None), options)
-            findings += unseen_jumps(own, findings)
+            findings += unseen_jumps(own, movement, findings)
     findings = list(with_recorded(findings, series.recorded, rules))
     return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
 
@@ -120,8 +120,8 @@ def _reference(word: str, series: Series) -> Reference:
     """first, last and previous are words; anything else is a file."""
     if word not in KINDS:
         return Reference("file", place_of(word))
-    # A recorded training that ended in NaN is compared with the last snapshot that can be.
-    usable = [s for s in series.snapshots if s.training is None or s.usable]
+    # A training that ended in NaN is compared with the last snapshot that can be.
+    usable = [s for s in series.snapshots if s.usable]
     last = (usable or series.snapshots)[-1]
     ends = {"first": series.snapshots[0].path, "last": last.path}
     return Reference(word, ends.get(word))
@@ -196,7 +196,7 @@ def _of_data(
         shapes.hold(meter.measure(frame, coordinates))
     parts: dict[str, list[Statistics | None]] = {name: [] for name in base}
     for number, snapshot in enumerate(series.snapshots):
-        seen = meter.measure(snapshot.path, coordinates)
+        seen = _measured(meter, snapshot, coordinates)
         for name, kept in parts.items():
             kept.append(seen[name].statistics if name in seen else None)
         shapes.add(seen)
@@ -208,6 +208,18 @@ def _of_data(
         w1=shapes.w1(tuple(history)) if options.shape else None,
         outlines=shapes.outlines if options.shape else None,
     )  # fmt: skip
+
+
+def _measured(
+    meter: Meter, snapshot: Snapshot, coordinates: Mapping[str, Statistics] | None
+) -> Mapping[str, Measured]:
+    """Nothing of a snapshot that has lost statistics (BN102) and cannot be measured either."""
+    try:
+        return meter.measure(snapshot.path, coordinates)
+    except BncheckError:
+        if all(state.usable for state in snapshot.states.values()):
+            raise
+        return {}
 
 
 class _Shapes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bncheck.core.findings import Finding, Severity
@@ -39,7 +40,7 @@ def lost_statistics(
         name = (finding.layer or "").removeprefix(checkpoint.prefix)
         found.add(name)
         if name in lost:
-            yield finding
+            yield _since(finding, series, name)
     if missing_statistics in rules:
         for name in lost:
             if name in held and name not in found:
@@ -50,3 +51,15 @@ def lost_statistics(
                     "save the whole state dict (buffers too, not only parameters), or leave out "
                     "snapshots of another architecture",
                 )
+
+
+def _since(finding: Finding, series: Series, name: str) -> Finding:
+    """With the first of the snapshots, to the last, that have lost them."""
+    first = series.snapshots[-1]
+    for snapshot in reversed(series.snapshots):
+        state = snapshot.states.get(name)
+        if state is not None and state.usable:
+            before = f"since {first.label} (not yet in {snapshot.label})"
+            return replace(finding, message=f"{finding.message}, {before}")
+        first = snapshot
+    return finding

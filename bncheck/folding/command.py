@@ -44,9 +44,10 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
             if request.output is not None and not request.dry_run and _writable(report):
                 folded.write(request.output)
                 report = replace(report, output=str(request.output))
-            _tell_broken(
-                request.source, inspect_checkpoint(checkpoint, InspectOptions()).findings, note
-            )
+            said = folded.said
+            if said is None:
+                said = inspect_checkpoint(checkpoint, InspectOptions()).findings
+            _tell_broken(request.source, said, note)
             return report
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None

@@ -7,7 +7,7 @@ absolute errors would mean nothing: equally good folds range from 7e-6 to 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeGuard
 
@@ -26,6 +26,8 @@ Output: TypeAlias = NDArray[Any]
 #: value of a logit can be 0.0009 of the largest of all, and the (right) fold's error 1.5e-4 of it;
 #: 3 % of such comparisons exceed 1e-5. Over 5 samples it is 0.04 and 6e-6, over 64 0.21 and 1.4e-6.
 FLOOR = 1e-3
+#: Numbers that are compared at a time.
+_AT_ONCE = 1 << 18
 #: From this many values on, the largest tells how large a channel is.
 ENOUGH_VALUES = 64
 
@@ -92,12 +94,24 @@ class Difference:
                     self.agreement.append(float((wide.argmax(1) == new.argmax(1)).mean()))
 
     def _add(self, place: int, wide: Output, new: Output, old: Output) -> None:
-        seen = _Channels(
-            _largest(wide), gaps(wide, new, old), gaps(wide, old, old), _per_channel(wide)
+        self._join(
+            place,
+            _Channels(
+                _largest(wide), gaps(wide, new, old), gaps(wide, old, old), _per_channel(wide)
+            ),
         )
+
+    def join(self, other: Difference) -> None:
+        """Take in what another has seen."""
+        self.batches += other.batches
+        self.agreement += other.agreement
+        self.misshapen |= other.misshapen
+        for place, channels in enumerate(other.outputs):
+            self._join(place, channels)
+
+    def _join(self, place: int, seen: _Channels) -> None:
         if place < len(self.outputs):
-            seen = self.outputs[place].joined(seen)
-            self.outputs[place] = seen
+            self.outputs[place] = self.outputs[place].joined(seen)
         else:
             self.outputs.append(seen)
 
@@ -184,27 +198,43 @@ def gaps(reference: Output, given: Output, original: Output | None = None) -> Fl
 
     Where the original overflows its own dtype, so may the other: that is not a difference.
     """
-    first, second = _by_channel(reference), _by_channel(given)
+    if reference is given:
+        return np.zeros(len(_channels_first(reference)))
+    sides = (reference, given) if original is None else (reference, given, original)
+    found = [_gaps(*rows) for rows in _by_channel(*sides)]
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def _gaps(first: Floats, second: Floats, original: Floats | None = None) -> Floats:
     same = (first == second) | (np.isnan(first) & np.isnan(second))
     if original is not None:
-        same |= ~np.isfinite(_by_channel(original)) & ~np.isfinite(second)
+        same |= ~np.isfinite(original) & ~np.isfinite(second)
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(first - second)).max(1, initial=0.0)
     return np.where(np.isfinite(difference), difference, np.inf)
 
 
 def _largest(array: Output) -> Floats:
-    wide = _by_channel(array)
-    largest: Floats = np.where(np.isfinite(wide), np.abs(wide), 0.0).max(1, initial=0.0)
-    return largest
+    found = [
+        np.where(np.isfinite(rows), np.abs(rows), 0.0).max(1, initial=0.0)
+        for (rows,) in _by_channel(array)
+    ]
+    return np.concatenate(found) if found else np.zeros(0)
 
 
 def _per_channel(array: Output) -> int:
     return array.size if array.ndim < 2 else array.size // max(1, array.shape[1])
 
 
-def _by_channel(array: Output) -> Floats:
-    wide = array.astype(np.float64)
-    if wide.ndim < 2:
-        return wide.reshape(1, -1)
-    return np.moveaxis(wide, 1, 0).reshape(wide.shape[1], wide.size // max(1, wide.shape[1]))
+def _by_channel(*arrays: Output) -> Iterator[tuple[Floats, ...]]:
+    """Some channels at a time in float64, a row each: whole outputs may be large."""
+    views = [_channels_first(array) for array in arrays]
+    channels = len(views[0])
+    step = max(1, _AT_ONCE * channels // max(1, views[0].size))
+    for first in range(0, channels, step):
+        rows = (view[first : first + step].astype(np.float64) for view in views)
+        yield tuple(each.reshape(len(each), views[0].size // channels) for each in rows)
+
+
+def _channels_first(array: Output) -> Output:
+    return array.reshape(1, -1) if array.ndim < 2 else np.moveaxis(array, 1, 0)

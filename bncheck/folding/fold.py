@@ -17,7 +17,10 @@ from bncheck.graph.dataflow import Graph
 
 @dataclass(frozen=True, slots=True)
 class FoldOptions:
-    """What a user can set about a fold."""
+    """What a user can set about a fold.
+
+    Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
+    """
 
     keep: Sequence[str] = ()
     tolerance: float | None = None
@@ -25,6 +28,7 @@ class FoldOptions:
     dry_run: bool = False
     residual: Residual = Residual.BN
     norms: Norms = Norms.BATCH
+    whole_too: bool = True
 
 
 class Foldable(Protocol[Inputs]):
@@ -62,18 +66,18 @@ def fold(
         flushed = sum(solution.flushed for solution in solutions)
         solutions = program.rewrite(solutions)  # their numbers take as much room as the weights
         say("comparing")
-        parity = _proved(program, options.tolerance, extra)
+        parity = _proved(program, options, extra)
     findings = findings_of(decisions, parity, options.fail_unfolded)
     return FoldReport(decisions, parity, flushed=flushed, findings=findings), solutions
 
 
-def _proved(program: Foldable[Inputs], tolerance: float | None, extra: Sequence[Inputs]) -> Parity:
+def _proved(program: Foldable[Inputs], options: FoldOptions, extra: Sequence[Inputs]) -> Parity:
     try:
-        return prove(program.evaluate(), tolerance, extra)
+        return prove(program.evaluate(), options.tolerance, extra, whole_too=options.whole_too)
     except program.failures as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BncheckError(
-            f"cannot be run for the comparison ({first[:160]})",
+            f"cannot be run for the comparison ({first[:320]})",
             getattr(error, "hint", "")
             or "--dry-run prints the plan; nothing is written without a comparison",
         ) from None

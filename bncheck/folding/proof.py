@@ -122,12 +122,20 @@ class SideBySide(Protocol[Inputs]):
 
 @timed("proving the fold")
 def prove(
-    sides: SideBySide[Inputs], tolerance: float | None = None, extra: Sequence[Inputs] = ()
+    sides: SideBySide[Inputs],
+    tolerance: float | None = None,
+    extra: Sequence[Inputs] = (),
+    *,
+    whole_too: bool = True,
 ) -> Parity:
-    """Compare on fresh inputs, and on those in `extra`. Raises RefusedError where all are."""
+    """Compare on fresh inputs, and on those in `extra`. Raises RefusedError where all are.
+
+    Without `whole_too` only regions are compared, for a fold that is still to become a file, which
+    is then compared as a whole.
+    """
     limit = sides.tolerance if tolerance is None else tolerance
-    whole, regions = _Whole(sides, limit), _Regions(sides, limit)
-    first = _BATCHES if sides.has_free_batch else ()
+    whole, regions = _Whole(sides, limit, whole_too), _Regions(sides, limit)
+    first = _BATCHES[: None if whole_too else 1] if sides.has_free_batch else ()
     batches = itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4))
     fresh: Iterator[Callable[[], Inputs]] = (partial(sides.fresh, batch) for batch in batches)
     usual = [*itertools.islice(fresh, max(1, len(first))), *map(_given, extra)]
@@ -155,7 +163,9 @@ def prove(
         raise refused
     whole.seen.refuse_nothing()
     parity, proven = whole.seen.parity(), regions.parity()
-    found = replace(parity, excess=max(parity.excess, regions.excess), regions=proven)
+    worst = parity.max_relative_error if whole_too else proven.max_relative_error
+    excess = max(parity.excess, regions.excess)
+    found = replace(parity, max_relative_error=worst, excess=excess, regions=proven)
     return found if found.holds else replace(found, parts_at=sides.maker_of(regions.first_bad()))
 
 
@@ -166,8 +176,8 @@ def _given(inputs: Inputs) -> Callable[[], Inputs]:
 class _Whole(Generic[Inputs]):
     """The outputs as written. Proven regions leave rounding alone to explain a difference."""
 
-    def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
-        self._sides, proven = sides, bool(sides.regions)
+    def __init__(self, sides: SideBySide[Inputs], limit: float, compared: bool) -> None:
+        self._sides, self._compared, proven = sides, compared, bool(sides.regions)
         self.seen = Difference(limit, np.inf if proven else 100.0, pooled=proven)
         self._waiting: list[tuple[Inputs, Sequence[Output]]] = []
 
@@ -190,7 +200,11 @@ class _Whole(Generic[Inputs]):
 
         A response seen at other inputs is not enough: it may be a thousand times as large here.
         """
-        batch, folded, moved = self._sides.batch_of(inputs), self._sides.folded(inputs), outputs
+        batch = self._sides.batch_of(inputs)
+        if not self._compared:
+            self.seen.batches.append(batch)
+            return
+        folded, moved = self._sides.folded(inputs), outputs
         draws = itertools.islice(self._sides.moved(inputs), _DRAWS)
         while True:
             found = deepcopy(self.seen)
@@ -248,15 +262,15 @@ class _Regions(Generic[Inputs]):
         names = self._names.setdefault(place, [name for name in before if name in after])
         alike = {n: v for n, v in written.items() if n in before and v.shape == before[n].shape}
         moved = {**before, **alike}
-        for _ in range(_DRAWS):
+        for left in reversed(range(_DRAWS + 1)):
             trial = Difference(difference.tolerance)
             trial.add(0, *_in_order(names, before, after, moved))
-            if trial.parity().holds:
+            if not left or trial.parity().holds:
+                difference.join(trial)
                 break
             stepped = {**values, **self._stepped(place, values)}
             drawn = sides.exits(place, stepped, of_fold=False, move=self._step)
             moved = {n: _farther(before[n], moved[n], drawn[n]) for n in names}
-        difference.add(0, *_in_order(names, before, after, moved))
 
     def _step(self, value: Output) -> Output:
         return value * steps(value, self._sides.epsilon, self._generator)

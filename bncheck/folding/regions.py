@@ -6,8 +6,10 @@ same values at its entries, the original and the fold must give the same values 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from bncheck.folding.weights import Solution
 
@@ -18,6 +20,15 @@ class Call:
 
     reads: tuple[str, ...]
     makes: tuple[str, ...]
+
+
+class Calls(tuple[Call, ...]):
+    """All calls of a program in their order."""
+
+    @cached_property
+    def makers(self) -> dict[str, int]:
+        """Which call makes a value."""
+        return {name: place for place, call in enumerate(self) for name in call.makes if name}
 
 
 def regions_of(solution: Solution) -> list[tuple[str, ...]]:
@@ -65,20 +76,22 @@ def constants_of(solution: Solution) -> dict[str, tuple[int, ...]]:
 
 
 def between(
-    calls: Sequence[Call], exits: Collection[str], stops: Callable[[str], bool]
+    calls: Calls, exits: Collection[str], stops: Callable[[str], bool]
 ) -> tuple[list[int], list[str]]:
     """The places of the calls that make the exits, and the values at which the way back stops."""
-    needed, entries = set(exits), dict[str, None]()
-    places = []
-    for place in reversed(range(len(calls))):
-        if needed.isdisjoint(calls[place].makes):
-            continue
-        places.append(place)
-        for name in calls[place].reads:
+    entries = dict[str, None]()
+    places: list[int] = []
+    waiting = [-place for place in {calls.makers[name] for name in exits if name in calls.makers}]
+    heapq.heapify(waiting)
+    seen = set(waiting)
+    while waiting:  # the last call first: who reads a value comes before who makes it
+        places.append(-heapq.heappop(waiting))
+        for name in calls[places[-1]].reads:
             if stops(name):
                 entries[name] = None
-            else:
-                needed.add(name)
+            elif name in calls.makers and (place := -calls.makers[name]) not in seen:
+                seen.add(place)
+                heapq.heappush(waiting, place)
     return places[::-1], list(entries)
 
 

@@ -56,15 +56,24 @@ class FoldRequest:
 
 @dataclass(frozen=True)
 class Folded:
-    """A fold in memory: the report about it, and what writes it to a file."""
+    """A fold in memory: the report about it, and what writes it to a file.
+
+    `said` is what an inspection says of the source, where there was one.
+    """
 
     report: FoldReport
     write: Callable[[Path], None]
+    said: Sequence[Finding] | None = None
 
 
-def refuse_corrupt_file(checkpoint: Checkpoint) -> None:
-    """Raise for a file with statistics with which its program computes nothing worth folding."""
-    refuse_corrupt(inspect_checkpoint(checkpoint, InspectOptions(select=CORRUPT)).findings)
+def findings_of_file(checkpoint: Checkpoint) -> Sequence[Finding]:
+    """What an inspection says of a file with a program.
+
+    Raises BncheckError for statistics with which it computes nothing worth folding.
+    """
+    findings = inspect_checkpoint(checkpoint, InspectOptions()).findings
+    refuse_corrupt(findings)
+    return findings
 
 
 def refuse_corrupt(findings: Sequence[Finding]) -> None:

@@ -18,6 +18,7 @@ from bncheck.folding.algebra import (
     scaled,
     scaled_bias,
 )
+from bncheck.folding.planner.computed import has_computed_weight
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.maps import each
 from bncheck.folding.planner.normalisations import Slot, channel_axes, parameters_of
@@ -28,15 +29,18 @@ from bncheck.graph.linear import Linear
 from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
-_Computed = tuple[Cast, Floats | None]
+_Computed = tuple[Cast | None, Floats | None]
 _Numbers = tuple[Floats, Floats | None]
 
 
 @dataclass(frozen=True)
 class NewWeights:
-    """A call's new weight and bias; None leaves it without. `plain`: they are 1 and 0."""
+    """A call's new weight and bias; None leaves it without. `plain`: they are 1 and 0.
 
-    weight: Cast
+    Without a weight, the call has one that other calls compute.
+    """
+
+    weight: Cast | None
     bias: Cast | None
     plain: bool = False
 
@@ -124,7 +128,7 @@ def _overflows(
     bad = {
         index
         for index, new in weights.items()
-        if new.weight.overflows or (new.bias is not None and new.bias.overflows)
+        if any(number is not None and number.overflows for number in (new.weight, new.bias))
     }
     result = {}
     for name, targets in found.targets.items():
@@ -172,6 +176,9 @@ def _only_scaled(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed 
 
 def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
     weight, bias = graph.constant(op.input(Slot.WEIGHT)), graph.constant(op.input(Slot.BIAS))
+    if has_computed_weight(graph, op):
+        assert fold.after is not None
+        return None, fold.after.shift
     if isinstance(op.spec, Rescaled) or (isinstance(op.spec, Norm) and op.spec.rescales):
         weight, bias = _rescaled(graph, op, weight, bias, fold)
     elif isinstance(op.spec, Norm):

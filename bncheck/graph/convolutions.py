@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bncheck.graph.dataflow import Dim
@@ -9,6 +10,7 @@ from bncheck.graph.specs import Conv, ConvTranspose
 
 #: One size for all axes, or one each.
 Sizes = int | Sequence[int]
+_MULTIPLE = re.compile(r"(?:(\d+)\*)?([A-Za-z_]\w*)")
 
 
 def conv(
@@ -55,3 +57,9 @@ def each(value: Sizes, number: int) -> list[int]:
     """`number` sizes, one for each axis, from one for all or one each."""
     items = list(value) if isinstance(value, Sequence) else [value]
     return items * number if len(items) == 1 else items
+
+
+def multiple(size: Dim) -> tuple[int, str] | None:
+    """`4*s0` as 4 and s0."""
+    found = _MULTIPLE.fullmatch(str(size))
+    return None if found is None else (int(found[1] or 1), found[2])

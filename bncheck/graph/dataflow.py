@@ -29,8 +29,9 @@ class Value:
 
     `label` is the name that a parameter has in the user's model; `stored` gives its numbers in
     their own dtype where they need not be computed. `overridable`: it has numbers, but a caller of
-    the model may give others. `quantised`: they come from small integers, which stay. `made_from`:
-    the labels of the parameters that they are computed from.
+    the model may give others. `quantised`: they come from small integers, which stay. `sparse`:
+    they are stored so, and stay. `made_from`: the labels of the parameters that they are computed
+    from.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Value:
     stored: Callable[[], NDArray[np.generic]] | None = None
     overridable: bool = False
     quantised: bool = False
+    sparse: bool = False
     made_from: tuple[str, ...] = ()
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+from bncheck.graph.weighted import Axes, Weighted
+
 #: Which axis of x, and which of the result, an axis of a weight is; counted from the end.
 Side: TypeAlias = "tuple[int | None, int | None]"
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Weighted):
     """alpha * x weight + beta * bias, a product that sums over some axes of both.
 
     `sides` says what each axis of the weight is: (i, None) is summed over, (None, o) is new in the
@@ -24,6 +26,7 @@ class Linear:
     sides: tuple[Side, ...]
     alpha: float = 1.0
     beta: float = 1.0
+    unit = "features"
 
     @classmethod
     def matrix(cls, *, output_first: bool, alpha: float = 1.0, beta: float = 1.0,
@@ -57,6 +60,15 @@ class Linear:
             math.prod(size for (i, o), size in pairs if i is None and o is not None),
             math.prod(size for (i, o), size in pairs if i is not None and o is None),
         )
+
+    def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
+        """Those of x and of the result that the weight has."""
+        return self.inputs, self.outputs
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """Of all groups."""
+        groups, outputs, inputs = self.sizes(weight)
+        return groups * inputs, groups * outputs
 
     @property
     def axis(self) -> int | None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from bncheck.graph.specs import (
     Expand,
     Identity,
+    Larger,
     Mul,
     Pointwise,
     Rectifier,
@@ -69,6 +70,7 @@ _ALIKE = (
         "Shape Size",
     ),
     _Alike(_is(Mul()), "mul multiply", "Mul", 2),
+    _Alike(_is(Larger()), "maximum minimum fmax fmin", "", 2),
     _Alike(Rectifier, "relu", "Relu"),
     _Alike(_rectifier(-1.0), "abs", "Abs"),
     _Alike(_rectifier(None), "prelu", "PRelu"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bncheck.graph.dataflow import Shape
 from bncheck.graph.linear import Linear, Side
 
-_ANY = "."
+_ELLIPSIS = "."
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def _sides(weight: Shape, data: Shape, place: int) -> tuple[Side, ...] | None:
 def einsum(equation: str, operands: Sequence[Operand]) -> tuple[Linear, int] | None:
     """An Einstein sum of two operands."""
     place = _weight_of(operands)
-    spec = None if place is None else einsum_spec(equation, place)
-    if place is None or spec is None:
+    if place is None:
+        return None
+    spec = einsum_spec(equation, place, [len(operand.shape) for operand in operands])
+    if spec is None:
         return None
     fits = _fits(spec, operands[place].shape, operands[1 - place].shape)
     return (spec, place) if fits else None
@@ -82,21 +84,47 @@ def _fits(spec: Linear, weight: Shape, data: Shape) -> bool:
     return all(size == other or (size != 1 and isinstance(other, str)) for size, other in pairs)
 
 
-def einsum_spec(equation: str, weight: int) -> Linear | None:
-    """`nchw,co->nohw` with operand number `weight` (1) as the weight; None for any other sum.
+def spelled_out(equation: str, ranks: Sequence[int]) -> tuple[Sequence[str], str] | None:
+    """The operands' axes and the result's, with a letter for each axis of an ellipsis.
 
-    Axes are counted from the end, so an ellipsis may stand at the beginning of the data.
+    None where the equation does not fit operands of these ranks.
     """
-    terms, arrow, result = equation.replace(" ", "").replace("...", _ANY).partition("->")
+    terms, arrow, result = equation.replace(" ", "").replace("...", _ELLIPSIS).partition("->")
     operands = terms.split(",")
-    if len(operands) != 2:
-        return None
     if not arrow:  # the letters that occur once, in their order, behind the ellipsis
-        result = "".join(sorted(x for x, n in Counter("".join(operands)).items() if n == 1))
-    own, data = operands[weight], operands[1 - weight]
+        letters = Counter(terms.replace(",", "").replace(_ELLIPSIS, ""))
+        ellipsis = _ELLIPSIS if _ELLIPSIS in terms else ""
+        result = ellipsis + "".join(sorted(x for x, n in letters.items() if n == 1))
+    if len(operands) != len(ranks):
+        return None
+    wide = [
+        rank - len(term) + 1
+        for term, rank in zip(operands, ranks, strict=True)
+        if _ELLIPSIS in term
+    ]
+    unused = [letter for letter in string.ascii_letters if letter not in equation]
+    if min(wide, default=0) < 0 or max(wide, default=0) > len(unused):
+        return None
+    axes = "".join(unused[: max(wide, default=0)])  # the last ones are those that all have
+    fitting = iter(wide)
+    whole = [
+        term.replace(_ELLIPSIS, axes[len(axes) - next(fitting) :]) if _ELLIPSIS in term else term
+        for term in operands
+    ]
+    fits = all(len(term) == rank for term, rank in zip(whole, ranks, strict=True))
+    return (whole, result.replace(_ELLIPSIS, axes)) if fits else None
+
+
+def einsum_spec(equation: str, weight: int, ranks: Sequence[int]) -> Linear | None:
+    """`nchw,co->nohw` with operand number `weight` (1) as the weight; None for any other sum."""
+    spelled = spelled_out(equation, ranks)
+    if spelled is None or len(ranks) != 2:
+        return None
+    terms, result = spelled
+    own, data = terms[weight], terms[1 - weight]
     if not own.isalpha() or any(len(set(term)) != len(term) for term in (own, data, result)):
         return None
-    if any(_ANY in term[1:] for term in (data, result)) or set(own) - set(data + result):
+    if set(own) - set(data + result):
         return None
     if [x for x in data if x not in own] != [x for x in result if x not in own]:
         return None

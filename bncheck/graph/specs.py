@@ -5,27 +5,41 @@ What has no such description is `Opaque`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from bncheck.graph.linear import Linear
+from bncheck.graph.weighted import Axes, Weighted
 
 
 @dataclass(frozen=True, slots=True)
-class Conv:
+class Conv(Weighted):
     """A convolution of inputs x, weight [out, in/groups, ...], bias.
 
     `centre` is the place of the kernel that reads the very position of the output, where there is
-    one: with steps of 1, an odd kernel and as much padding on either side.
+    one: with steps of 1, an odd kernel and as much padding on either side. With `samples`, the name
+    of their number, each has a weight [out, in/groups, ...] and a bias of its own.
     """
 
     groups: int
     pads_with_zeros: bool
     centre: tuple[int, ...] | None = None
+    samples: str = ""
+
+    def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
+        """An image may have no batch."""
+        axis = 1 - (weight or result) + bool(self.samples)
+        return (axis,), (axis,)
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """Of [out, in/groups, ...]."""
+        return weight[1] * self.groups, weight[0]
 
 
 @dataclass(frozen=True, slots=True)
-class ConvTranspose:
+class ConvTranspose(Weighted):
     """A transposed convolution of inputs x, weight [in, out/groups, ...], bias.
 
     `tiles`: the kernel equals the stride, with no padding, so each output depends on one input
@@ -36,29 +50,59 @@ class ConvTranspose:
     tiles: bool
     stride: tuple[int, ...] = ()
 
+    def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
+        """An image may have no batch."""
+        axis = 1 - (weight or result)
+        return (axis,), (axis,)
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """Of [in, out/groups, ...]."""
+        return weight[0], weight[1] * self.groups
+
 
 @dataclass(frozen=True, slots=True)
-class Recurrent:
+class Recurrent(Weighted):
     """A recurrent layer of inputs x, weight [..., inputs] and bias [...] of its first product.
 
     Without `shifts` it has no bias.
     """
 
     shifts: bool
+    takes_result = False
+    unit = "features"
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """Its result is that of the first product alone."""
+        return weight[-1], math.prod(weight[:-1])
 
 
 @dataclass(frozen=True, slots=True)
-class Bilinear:
+class Bilinear(Weighted):
     """y[o] = x A[o] z + b[o], of inputs x, weight [out, x, z], bias, z."""
 
+    unit = "features"
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """Of x and of y."""
+        return weight[1], weight[0]
+
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
-    """Rows of a table: an embedding of inputs indices, weight [rows, features]."""
+class Lookup(Weighted):
+    """Rows of a table: an embedding of inputs indices, weight [rows, features].
+
+    Or sums, means or largest numbers of rows: without `shifts` such a result may be of any number
+    of rows, or of none; with `orders` it is the largest.
+    """
+
+    shifts: bool = True
+    orders: bool = False
+    takes_input = False
+    unit = "features"
 
 
 @dataclass(frozen=True, slots=True)
-class Rescaled:
+class Rescaled(Weighted):
     """What normalises each sample and ends with a product and a sum along `axes`: LayerNorm.
 
     Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm.
@@ -66,6 +110,15 @@ class Rescaled:
 
     axes: tuple[int, ...]
     shifts: bool = True
+    takes_input = False
+
+    def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
+        """Those that its weight has."""
+        return self.axes, self.axes
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """One each."""
+        return (math.prod(weight),) * 2
 
 
 #: Why an InstanceNorm stays.
@@ -73,7 +126,7 @@ ALONE = "it normalises each image with its own statistics"
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class Norm(Weighted):
     """A BatchNorm or InstanceNorm of inputs x, weight, bias, mean, var.
 
     `uses_batch` where it normalises with statistics of its input, or of each position, and so is
@@ -84,6 +137,14 @@ class Norm:
     uses_batch: bool
     why: str = ""
     hint: str = ""
+
+    def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
+        """Behind the batch."""
+        return (1 - result,), (1 - result,)
+
+    def channels_of(self, weight: Sequence[int]) -> tuple[int, int] | None:
+        """One each."""
+        return (math.prod(weight),) * 2
 
     @property
     def rescales(self) -> bool:
@@ -108,6 +169,11 @@ class Mul:
     """x * y, or x / y; broadcasting."""
 
     divides: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Larger:
+    """The larger, or the smaller, of x and y at each place; broadcasting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +240,21 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningSum(Average):
+    """Sums of ever more elements along these axes; `gain` is None."""
+
+
+@dataclass(frozen=True, slots=True)
 class Maximum:
     """The largest, or the smallest, of some elements along these axes."""
 
     axes: tuple[int, ...]
     drops: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered(Maximum):
+    """Some elements along these axes, or all, chosen by their order: sorted ones, a median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +286,13 @@ class PixelShuffle:
 class Rectifier:
     """f(a * x) = a * f(x) for positive a: ReLU, leaky ReLU, PReLU, the absolute value.
 
-    `negative` is what negative numbers are multiplied by; None where input 1 says it, or nothing.
+    `negative` is what negative numbers are multiplied by, None where input 1 says it, or nothing;
+    `positive` what others are.
     """
 
     name: str
     negative: float | None = 0.0
+    positive: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +320,6 @@ class Opaque:
 
 Spec: TypeAlias = (
     Conv | ConvTranspose | Linear | Recurrent | Bilinear | Lookup | Rescaled | Norm | Add | Mul
-    | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average | Maximum | Pad
-    | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
+    | Larger | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average
+    | RunningSum | Maximum | Ordered | Pad | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
 )  # fmt: skip

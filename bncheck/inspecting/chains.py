@@ -13,6 +13,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.layers.means import Chain, Chains, adjacent_chains, affordable, compared
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.rules.static.bn117_other_weights import is_settled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 
 #: A pickled module tells the order of a part: it must not hide what all the tensors say.
 _MOST: Final = 0.5
-#: Means that follow so well need no other explanation; others may be of images that have shrunk to
-#: one position or two, as those of a network for ImageNet on CIFAR.
-_SURE: Final = 0.9
-_NEAR: Final = 0.2
-_FITS: Final = 0.7
+#: Means that do not follow may be of images that have shrunk to one position or two, as those of a
+#: network for ImageNet on CIFAR.
 _SMALL: Final = (1, 2)
+_FITS: Final = 0.7
 
 
 def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
@@ -107,12 +106,14 @@ def traced_chains(
 
 
 def _numbers(tensor: Tensor) -> Array:
-    return np.asarray(tensor.detach().cpu().double().numpy())
+    """In the precision that is wanted of them, so that weights need not be copied."""
+    wanted = tensor.detach().cpu()
+    return np.asarray((wanted.float() if wanted.ndim > 1 else wanted.double()).numpy())
 
 
 def _in_precision(numbers: Array) -> Floats:
     """Weights in single precision, which is enough for them, and vectors in double."""
-    return numbers.astype(np.float32 if numbers.ndim > 1 else np.float64)
+    return numbers.astype(np.float32 if numbers.ndim > 1 else np.float64, copy=False)
 
 
 def graph_chains(
@@ -126,13 +127,14 @@ def graph_chains(
     `weights` gives the numbers of a fixed value of the graph by its name.
     """
     found = _compared(graph, weights, layers, prefix)
+    number = sum(1 for _ in graph.norms())
     for side in _SMALL:
-        if all(c.correlation > _SURE and c.deviation < _NEAR for c in found.values()):
+        if is_settled(Chains(tuple(found.values()), number, certain=True)):
             break
         for name, chain in _compared(graph, weights, layers, prefix, side).items():
             if name in found and chain.correlation > _FITS:
                 found[name] = _better(found[name], chain)
-    return Chains(tuple(found.values()), sum(1 for _ in graph.norms()), certain=True)
+    return Chains(tuple(found.values()), number, certain=True)
 
 
 def _better(first: Chain, second: Chain) -> Chain:

@@ -163,6 +163,8 @@ def _chains(subject: Instrumented, layers: tuple[NormLayer, ...], data: Batches)
     model = subject.model
     with usercode.exporting():
         traced = traced_chains(model, layers, subject.prefix)
+    if traced is not None and traced.number == len(layers) == 1:  # no other norm to follow from
+        return traced
     if traced is not None and len(traced.found) >= _MOST * (traced.number - 1) > 0:
         return traced
     inputs = in_order(model, first_samples(data, _EXAMPLES))

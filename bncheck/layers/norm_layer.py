@@ -99,8 +99,10 @@ class NormLayer:
     @property
     def channels(self) -> int:
         """The number of channels, 0 where nothing tells."""
-        tensors = (self.mean, self.var, self.weight, self.bias)
-        return next((tensor.size for tensor in tensors if tensor is not None), self.size)
+        for tensor in (self.mean, self.var, self.weight, self.bias):
+            if tensor is not None:
+                return tensor.size
+        return self.size
 
     @property
     def sizes_differ(self) -> bool:

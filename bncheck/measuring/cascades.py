@@ -122,7 +122,7 @@ class _Gathering:
         self._run = run
         self._watch = watch
         self._around_first = first
-        self._first: dict[str, Moments] = {}
+        self._first: Parts = {}
         self._telling = Kinds() if cascade is Cascade.BATCH and run.processes.size == 1 else None
         self._kinds: dict[int, Tensor] = {}
         self._samples = self._largest = self._skipped = 0
@@ -134,7 +134,7 @@ class _Gathering:
             self._compare_first(round_[0].parts)
             for contribution in round_:
                 moments, watched = _parted(contribution.parts)
-                self._collector.add({n: unpack(v) for n, v in moments.items()})
+                self._collector.add(moments)
                 self._skipped += not moments
                 if self._watch is not None:
                     self._watch.add(watched)
@@ -166,14 +166,14 @@ class _Gathering:
             self._collector.labels = kinds
             if kinds is not None:
                 self._kinds[number] = kinds
-        moments = {name: found.pack() for name, found in self._collector.take(number).items()}
+        moments = self._collector.take(number)
         return {**moments, **{_WATCHED + name: array for name, array in kept.items()}}
 
     def _compare_first(self, rank_0: Parts) -> None:
         """Equal weights may be run by other code: the first batch tells, beyond rounding."""
         for name, mine in self._first.items():
             theirs = unpack(rank_0[name]) if name in rank_0 else None
-            if theirs is None or _apart(mine, theirs) > _ROUNDING:
+            if theirs is None or _apart(unpack(mine), theirs) > _ROUNDING:
                 rank = self._run.processes.rank
                 raise BncheckError(
                     f"layer {name} sees other values on rank {rank} than on rank 0, on one batch",

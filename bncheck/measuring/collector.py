@@ -10,23 +10,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import numpy as np
+
 from bncheck.core.errors import BncheckError
-from bncheck.measuring.moments import Moments, merge_all, of_images
+from bncheck.measuring.moments import Moments, are_finite, merged, packed, unpack
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.own_update import OwnUpdate, input_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from bncheck.measuring.messages import Parts
 
     Floats = NDArray[np.float64]
     #: (N, C) means and mean squares about the pivot, and how many values an image has.
     _Reduced: TypeAlias = tuple[Tensor, Tensor, float]
+    #: The same behind the name of the layer.
+    _Call: TypeAlias = tuple[str, Tensor, Tensor, float]
+    #: Layers side by side, each with its number of channels.
+    _Layout: TypeAlias = tuple[tuple[str, int], ...]
 
 
 #: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
@@ -59,40 +67,47 @@ class ClassMean:
 
 
 class ClassMeans:
-    """Per layer and class the mean and the mean square about the layer's pivot, over batches."""
+    """Per class the means and mean squares about the pivots, over batches; layers side by side."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, dict[int, tuple[Floats, int]]] = {}
-        self._pivots: dict[str, Floats] = {}
+        self._sums: dict[_Layout, dict[int, tuple[Floats, int]]] = {}
+        self._pivots: dict[_Layout, Floats] = {}
 
-    def add(self, layer: str, m: Tensor, q: Tensor, labels: Tensor, pivot: Floats) -> None:
+    def add(self, layout: _Layout, m: Tensor, q: Tensor, labels: Tensor, pivot: Floats) -> None:
         """Add a batch: (N, C) means and mean squares about the pivot, (N,) labels."""
         import torch
 
-        if len(labels) != len(m):
-            return
-        self._pivots[layer] = pivot
-        known = self._sums.setdefault(layer, {})
+        self._pivots[layout] = pivot
+        known = self._sums.setdefault(layout, {})
         found, places = torch.unique(labels, return_inverse=True)
-        both = torch.stack([m, q], dim=1).double()
-        totals = torch.zeros((len(found), *both.shape[1:]), dtype=both.dtype, device=both.device)
-        totals.index_add_(0, places, both)
+        totals = torch.zeros((2, len(found), m.shape[1]), dtype=m.dtype, device=m.device)
+        for total, numbers in zip(totals, (m, q), strict=True):
+            total.index_add_(0, places, numbers)
         counts = places.bincount(minlength=len(found)).tolist()
-        for label, total, count in zip(found.tolist(), totals.cpu().numpy(), counts, strict=True):
+        sums = totals.transpose(0, 1).cpu().numpy()
+        for label, both, count in zip(found.tolist(), sums, counts, strict=True):
             before = known.get(label)
             known[label] = (
-                (total, count) if before is None else (before[0] + total, before[1] + count)
+                (both, count) if before is None else (before[0] + both, before[1] + count)
             )
 
     def by_layer(self) -> dict[str, dict[int, ClassMean]]:
         """Every class, and how many images it has."""
+        found: dict[str, dict[int, tuple[Floats, int]]] = {}
+        pivots: dict[str, Floats] = {}
+        for layout, sums in self._sums.items():
+            pivots |= dict(_apart(layout, self._pivots[layout]))
+            for label, (total, n) in sums.items():
+                for name, both in _apart(layout, total):
+                    known, number = found.setdefault(name, {}).get(label, (0.0, 0))
+                    found[name][label] = known + both, number + n
         return {
             layer: {
-                label: ClassMean(m + self._pivots[layer], n, q - m * m)
+                label: ClassMean(m + pivots[layer], n, q - m * m)
                 for label, (total, n) in sums.items()
                 for m, q in [total / n]
             }
-            for layer, sums in self._sums.items()
+            for layer, sums in found.items()
         }
 
 
@@ -112,7 +127,6 @@ class Collector:
         outputs: Outputs | None = None,
         own: Mapping[str, OwnUpdate] = MappingProxyType({}),
     ) -> None:
-        self.moments: dict[str, Moments] = {}
         self.pivots: dict[str, Tensor] = {}
         self._norms = norms
         self._outputs = outputs
@@ -121,6 +135,17 @@ class Collector:
         self._calls: dict[str, list[_Reduced]] = {}
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
+        self._sums: dict[_Layout, Floats] = {}
+        self._pivots: dict[_Layout, Floats] = {}
+
+    @property
+    def moments(self) -> dict[str, Moments]:
+        """What was added so far, by layer."""
+        found: dict[str, Floats] = {}
+        for layout, sums in self._sums.items():
+            for name, rows in _apart(layout, sums):
+                found[name] = merged(found[name], rows) if name in found else rows
+        return {name: unpack(rows) for name, rows in found.items()}
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[Collector]:
@@ -138,35 +163,63 @@ class Collector:
         """Forget what the last forward gave, its pivots apart."""
         self._calls.clear()
 
-    def take(self, number: int) -> dict[str, Moments]:
-        """The moments of the last forward, batch `number`; the collector is ready for the next."""
-        taken: dict[str, Moments] = {}
-        for name, calls in self._calls.items():
-            pivot = self.pivots[name].double().cpu().numpy()
-            if self.labels is not None and len(calls) == 1:
-                self.classes.add(name, *calls[0][:2], self.labels, pivot)
-            each = [_moments(m, q, values, pivot) for m, q, values in calls]
-            if self._normalise and 1 < len(each) <= _CALLS:
-                taken |= {call_name(name, place): moments for place, moments in enumerate(each)}
-            taken[name] = merge_all(each)
-            if not taken[name].is_finite:
-                raise BncheckError(
-                    f"batch {number} reaches layer {name} with NaN or infinity",
-                    "look at this batch and the layers before; half precision ends at 65504",
-                )
+    def restart(self) -> None:
+        """Forget that and the pivots, which are those of other data."""
+        self.discard()
+        self.pivots.clear()
+        self._pivots.clear()
+
+    def take(self, number: int) -> Parts:
+        """The packed moments of the last forward, batch `number`; ready for the next."""
+        each = [(name, *call) for name, calls in self._calls.items() for call in calls]
+        single = {name for name, calls in self._calls.items() if len(calls) == 1}
+        found: dict[str, list[Floats]] = {name: [] for name in self._calls}
+        for alike in _alike(each):
+            self._add_classes([call for call in alike if call[0] in single])
+            layout, rows = self._packed(alike)
+            _refuse_non_finite(layout, rows, number)
+            for name, part in _apart(layout, rows):
+                found[name].append(part)
         self._calls.clear()
+        taken: dict[str, Floats] = {}
+        for name, parts in found.items():
+            if self._normalise and 1 < len(parts) <= _CALLS:
+                taken |= {call_name(name, place): part for place, part in enumerate(parts)}
+            taken[name] = reduce(merged, parts)
         return taken
 
     def so_far(self, name: str) -> Moments:
         """What a layer has seen in the forward that is running."""
-        pivot = self.pivots[name].double().cpu().numpy()
-        return merge_all([_moments(m, q, values, pivot) for m, q, values in self._calls[name]])
+        calls = [self._packed([(name, *call)])[1] for call in self._calls[name]]
+        return unpack(reduce(merged, calls))
 
-    def add(self, batch: dict[str, Moments]) -> None:
-        """Merge one batch's moments into the whole."""
-        for name, moments in batch.items():
-            known = self.moments.get(name)
-            self.moments[name] = moments if known is None else known.merge(moments)
+    def add(self, batch: Parts) -> None:
+        """Merge one batch's moments into the whole; layers side by side, as long as they recur."""
+        if batch:
+            layout = tuple((name, rows.shape[1]) for name, rows in batch.items())
+            rows = np.concatenate([*batch.values()], axis=1)
+            known = self._sums.get(layout)
+            self._sums[layout] = rows if known is None else merged(known, rows)
+
+    def _packed(self, calls: Sequence[_Call]) -> tuple[_Layout, Floats]:
+        """Calls on as many images side by side."""
+        layout, m, q = _side_by_side(calls)
+        values = np.repeat([call[3] for call in calls], [size for _, size in layout])
+        return layout, packed(m.cpu().numpy(), q.cpu().numpy(), values, self._pivot_of(layout))
+
+    def _add_classes(self, calls: Sequence[_Call]) -> None:
+        if calls and self.labels is not None and len(self.labels) == len(calls[0][1]):
+            layout, m, q = _side_by_side(calls)
+            self.classes.add(layout, m, q, self.labels, self._pivot_of(layout))
+
+    def _pivot_of(self, layout: _Layout) -> Floats:
+        import torch
+
+        known = self._pivots.get(layout)
+        if known is None:
+            pivots = torch.cat([self.pivots[name] for name, _ in layout])
+            known = self._pivots[layout] = pivots.double().cpu().numpy()
+        return known
 
     def _hook(self, norm: TrackingNorm) -> Any:
         own = self._own.get(norm.name)
@@ -280,5 +333,36 @@ def _single(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def _moments(m: Tensor, q: Tensor, values: float, pivot: Floats) -> Moments:
-    return of_images(m.double().cpu().numpy(), q.double().cpu().numpy(), values, pivot)
+def _alike(calls: Sequence[_Call]) -> Iterator[list[_Call]]:
+    """Calls on as many images, on one device."""
+    groups: dict[object, list[_Call]] = {}
+    for call in calls:
+        groups.setdefault((len(call[1]), call[1].device), []).append(call)
+    yield from groups.values()
+
+
+def _side_by_side(calls: Sequence[_Call]) -> tuple[_Layout, Tensor, Tensor]:
+    """The layers' names and channels, their means and their mean squares in float64, (N, C)."""
+    import torch
+
+    names, m, q, _ = zip(*calls, strict=True)
+    layout = tuple((name, part.shape[1]) for name, part in zip(names, m, strict=True))
+    return layout, torch.cat(m, dim=1).double(), torch.cat(q, dim=1).double()
+
+
+def _apart(layout: _Layout, numbers: Floats) -> Iterator[tuple[str, Floats]]:
+    """Each layer's channels of (..., C) for layers side by side."""
+    start = 0
+    for name, channels in layout:
+        yield name, numbers[..., start : start + channels]
+        start += channels
+
+
+def _refuse_non_finite(layout: _Layout, rows: Floats, number: int) -> None:
+    if are_finite(rows):
+        return
+    name = next(name for name, part in _apart(layout, rows) if not are_finite(part))
+    raise BncheckError(
+        f"batch {number} reaches layer {name} with NaN or infinity",
+        "look at this batch and the layers before; half precision ends at 65504",
+    )

@@ -14,6 +14,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from bncheck.measuring.collector import portions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
     from bncheck.measuring.distributed import Processes
 
@@ -101,6 +103,7 @@ class InputWatch:
         self._processes = processes
         self._first: tuple[str, nn.Module] | None = None
         self._sums: Floats | None = None
+        self._handles: dict[nn.Module, RemovableHandle] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -108,12 +111,16 @@ class InputWatch:
         import torch
 
         kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
-        with contextlib.ExitStack() as stack:
-            for name, module in self._model.named_modules():
-                if isinstance(module, kinds):
-                    handle = module.register_forward_pre_hook(self._hook(name))
-                    stack.callback(handle.remove)
+        self._handles = {
+            module: module.register_forward_pre_hook(self._hook(name))
+            for name, module in self._model.named_modules()
+            if isinstance(module, kinds)
+        }
+        try:
             yield
+        finally:
+            for handle in self._handles.values():
+                handle.remove()
 
     def features(self) -> InputFeatures | None:
         """What the first layer was fed, over all processes; None where no such layer ran."""
@@ -128,6 +135,7 @@ class InputWatch:
         def before(module: Any, args: tuple[Any, ...]) -> None:
             if self._first is None and args and isinstance(args[0], torch.Tensor):
                 self._first = (name, module)
+                self._leave_all_but(module)
                 if self._processes.rank and not self._processes.own_data:
                     return  # the first batch of the data is another rank's, and run for its pivot
             usual = isinstance(module, torch.nn.Linear) or args[0].ndim == module.weight.ndim
@@ -137,22 +145,39 @@ class InputWatch:
 
         return before
 
+    def _leave_all_but(self, first: nn.Module) -> None:
+        """A hook that has nothing to do costs as much as a small layer."""
+        for module, handle in self._handles.items():
+            if module is not first:
+                handle.remove()
+
 
 def _sums(module: Any, x: Tensor) -> Floats:
     """Values a feature, sums and sums of squares, then the second moments of (x, 1)."""
     import torch
 
-    axis = -1 if isinstance(module, torch.nn.Linear) else 1
-    total, squares = _by_feature(x.cpu(), axis)
-    parts = [torch.tensor([x.numel() // x.shape[axis]]), total, squares]
-    if _inputs_of_one(module) <= _MAX_FEATURES:
-        rows = _rows(module, x.cpu()).double()
-        rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
-        parts.append((rows.T @ rows).flatten())
-    return torch.cat([part.double() for part in parts]).numpy()
+    x, linear = x.cpu(), isinstance(module, torch.nn.Linear)
+    number = x.numel() // x.shape[-1 if linear else 1]
+    few = _inputs_of_one(module) <= _MAX_FEATURES
+    second = _second_moments(_rows(module, x)) if few else np.zeros((0, 0))
+    if linear and few and second[-1, -1] == number:  # of all rows: the sums are among them
+        total, squares = second[-1, :-1], second.diagonal()[:-1]
+    else:
+        total, squares = _by_feature(x, -1 if linear else 1)
+    return np.concatenate([[number], total, squares, second.ravel()])
 
 
-def _by_feature(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def _second_moments(rows: Tensor) -> Floats:
+    """The sums of (x, 1) (x, 1)^T, of which numpy computes one half."""
+    import torch
+
+    wide = torch.ones((len(rows), rows.shape[1] + 1), dtype=torch.float64)
+    wide[:, :-1] = rows
+    numbers: Floats = wide.numpy()
+    return np.asarray(numbers.T @ numbers)
+
+
+def _by_feature(x: Tensor, axis: int) -> Floats:
     """Sums and sums of squares in float64, (features,) each; of so many numbers at a time."""
     import torch
 
@@ -162,8 +187,7 @@ def _by_feature(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         torch.stack([part.sum(dims), part.square_().sum(dims)])
         for part in (portion.double() for portion in portions(wide))
     ]
-    total, squares = torch.stack(sums).sum(dim=0)
-    return total, squares
+    return np.asarray(torch.stack(sums).sum(dim=0).numpy())
 
 
 def _features(name: str, module: Any, sums: Floats) -> InputFeatures:
@@ -257,17 +281,26 @@ def _rows(module: Any, x: Tensor) -> Tensor:
     windows = x.unfold(2, (high - 1) * down + 1, module.stride[0])
     windows = windows.unfold(3, (wide - 1) * across + 1, module.stride[1])
     windows = windows[..., ::down, ::across].permute(0, 2, 3, 1, 4, 5)  # a view: nothing is copied
-    places = _drawn(torch.arange(math.prod(windows.shape[:3])), math.prod(windows.shape[3:]))
-    number, row, column = torch.unravel_index(places, windows.shape[:3])
+    places = _places(math.prod(windows.shape[:3]), math.prod(windows.shape[3:]))
+    # torch.unravel_index would import what costs more than all patches: sympy.
+    number, row, column = np.unravel_index(places.numpy(), windows.shape[:3])
     return windows[number, row, column].flatten(1)
 
 
 def _drawn(rows: Tensor, features: int) -> Tensor:
-    """Some rows, drawn by chance: equal steps would meet the same columns of an image."""
+    places = _places(len(rows), features)
+    return rows if len(places) == len(rows) else rows[places]
+
+
+@lru_cache(maxsize=2)
+def _places(rows: int, features: int) -> Tensor:
+    """Some rows, drawn by chance: equal steps would meet the same columns of an image.
+
+    Batches of one size share them.
+    """
     import torch
 
     most = max(_ROWS, _ROWS_EACH * features)
-    if len(rows) <= most:
-        return rows
-    chance = torch.Generator().manual_seed(0)
-    return rows[torch.randperm(len(rows), generator=chance)[:most]]
+    if rows <= most:
+        return torch.arange(rows)
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(0))[:most]

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
 
-#: Rows of a packed array that hold one number, and rows that hold one number for each channel.
-_SCALARS: Final = 3
-_VECTORS: Final = 6
+#: Rows of a packed array: the fields of `Moments` in their order, whose numbers are repeated for
+#: each channel, so that layers side by side are merged at once.
+_ROWS: Final = 9
+_WEIGHT, _PIVOT, _MEANS, _SQUARES, _PRODUCTS = 1, 3, slice(4, 6), slice(6, 8), 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,79 +92,89 @@ class Moments:
         n = self.effective_images
         return n / (n - 1.0) if n > 1 else 0.0
 
-    def about(self, pivot: Floats) -> Moments:
-        """The same moments about another pivot: m' = m + s, q' = q + 2 s m + s^2."""
-        s = self.pivot - pivot
-        if not s.any():
-            return self
-        return Moments(
-            self.images,
-            self.weight,
-            self.squares,
-            pivot,
-            self.mean_m + s,
-            self.mean_q + 2 * s * self.mean_m + s**2,
-            self.sum_mm,
-            self.sum_qq + 4 * s * self.sum_mq + 4 * s**2 * self.sum_mm,
-            self.sum_mq + 2 * s * self.sum_mm,
-        )
-
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of images together."""
-        other = other.about(self.pivot)
-        weight = self.weight + other.weight
-        share = other.weight / weight
-        between = self.weight * share
-        dm, dq = other.mean_m - self.mean_m, other.mean_q - self.mean_q
-        return Moments(
-            self.images + other.images,
-            weight,
-            self.squares + other.squares,
-            self.pivot,
-            self.mean_m + dm * share,
-            self.mean_q + dq * share,
-            self.sum_mm + other.sum_mm + dm**2 * between,
-            self.sum_qq + other.sum_qq + dq**2 * between,
-            self.sum_mq + other.sum_mq + dm * dq * between,
-        )
+        return unpack(merged(self.pack(), other.pack()))
 
     def pack(self) -> Floats:
-        """Everything in one vector, to be sent to other processes."""
-        scalars = [self.images, self.weight, self.squares]
-        vectors = (
-            self.pivot, self.mean_m, self.mean_q, self.sum_mm, self.sum_qq, self.sum_mq,
-        )  # fmt: skip
-        return np.concatenate([scalars, *vectors])
+        """Everything in one array, (9, C), to be merged with others or sent to other processes."""
+        rows = np.empty((_ROWS, len(self.pivot)))
+        rows[0], rows[_WEIGHT], rows[2] = self.images, self.weight, self.squares
+        vectors = (self.pivot, self.mean_m, self.mean_q, self.sum_mm, self.sum_qq, self.sum_mq)
+        rows[_PIVOT:] = vectors
+        return rows
 
     @property
     def is_finite(self) -> bool:
         """Whether no image held NaN or infinity."""
-        return bool(np.isfinite(self.mean_m).all() and np.isfinite(self.mean_q).all())
+        return are_finite(self.pack())
 
 
-def unpack(vector: Floats) -> Moments:
+def unpack(rows: Floats) -> Moments:
     """The inverse of `Moments.pack`."""
-    images, weight, squares = (float(number) for number in vector[:_SCALARS])
-    return Moments(images, weight, squares, *vector[_SCALARS:].reshape(_VECTORS, -1))
+    images, weight, squares = (float(row[0]) for row in rows[:_PIVOT])
+    return Moments(images, weight, squares, *rows[_PIVOT:])
+
+
+def are_finite(rows: Floats) -> bool:
+    """Whether no image of any channel held NaN or infinity."""
+    return bool(np.isfinite(rows[_MEANS]).all())
+
+
+def merged(one: Floats, other: Floats) -> Floats:
+    """Both sets of images together: packed, of one layer or of several side by side."""
+    other = about(other, one[_PIVOT])
+    total = one + other
+    share = other[_WEIGHT] / total[_WEIGHT]
+    between = one[_WEIGHT] * share
+    d = other[_MEANS] - one[_MEANS]
+    total[_PIVOT] = one[_PIVOT]
+    total[_MEANS] = one[_MEANS] + d * share
+    total[_SQUARES] += d**2 * between
+    total[_PRODUCTS] += d[0] * d[1] * between
+    return total
+
+
+def about(rows: Floats, pivot: Floats) -> Floats:
+    """The same moments about another pivot: m' = m + s, q' = q + 2 s m + s^2."""
+    s = rows[_PIVOT] - pivot
+    if not s.any():
+        return rows
+    mean_m, mean_q, sum_mm, sum_qq, sum_mq = rows[_PIVOT + 1 :]
+    return np.stack(
+        [
+            *rows[:_PIVOT],
+            pivot,
+            mean_m + s,
+            mean_q + 2 * s * mean_m + s**2,
+            sum_mm,
+            sum_qq + 4 * s * sum_mq + 4 * s**2 * sum_mm,
+            sum_mq + 2 * s * sum_mm,
+        ]
+    )
 
 
 def of_images(m: Floats, q: Floats, values: float, pivot: Floats) -> Moments:
     """The moments of some images with `values` values a channel each; m and q are (n, C)."""
+    return unpack(packed(m.copy(), q.copy(), values, pivot))
+
+
+def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Floats:
+    """The same as rows; `values` may be another number for each channel, (C,).
+
+    m and q are overwritten: new memory would cost more than the arithmetic.
+    """
     images = m.shape[0]
+    rows = np.empty((_ROWS, m.shape[1]))
+    rows[0], rows[_WEIGHT], rows[2] = images, images * values, images * np.square(values)
+    rows[_PIVOT] = pivot
     with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
-        mean_m, mean_q = m.mean(axis=0), q.mean(axis=0)
-        dm, dq = m - mean_m, q - mean_q
-    return Moments(
-        float(images),
-        float(images * values),
-        float(images) * values**2,
-        pivot,
-        mean_m,
-        mean_q,
-        values * np.einsum("ij,ij->j", dm, dm),
-        values * np.einsum("ij,ij->j", dq, dq),
-        values * np.einsum("ij,ij->j", dm, dq),
-    )
+        rows[4], rows[5] = m.mean(axis=0), q.mean(axis=0)
+        m -= rows[4]
+        q -= rows[5]
+    for place, (one, other) in enumerate(((m, m), (q, q), (m, q)), 6):
+        rows[place] = values * np.einsum("ij,ij->j", one, other)
+    return rows
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:

@@ -9,8 +9,9 @@ seen variances, and b brings the means to the stored ones, given how they move w
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.forward import forward, prepared
-from bncheck.measuring.moments import Moments
+from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
 from bncheck.measuring.preparations import OF_THESE_DATA, preparations
 from bncheck.measuring.results import GIVEN, Candidate
@@ -50,8 +51,8 @@ _SCALE: Final = 1.05
 _TINY: Final = 1e-12
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward at the first layer
-    pass
+class _Reached(BncheckError):  # noqa: N818 - not an error: it ends a forward at the first layer
+    """What `forward` lets through as it is, whose description would cost more than the stem."""
 
 
 def search(
@@ -61,7 +62,15 @@ def search(
     inputs = _inputs(model, data, device)
     if inputs is None:
         return []
-    stem = _Stem(model, norm, layer)
+    with _Stem(model, norm, layer).watched() as stem:
+        kept, tried = _searched(stem, inputs)
+    names = {one.name for one in kept}
+    ordered = sorted(tried, key=lambda one: (one.name not in names, one.handicapped))
+    return [one.candidate for one in ordered if one.held is not None]
+
+
+def _searched(stem: _Stem, inputs: Tensor) -> tuple[list[_Tried], list[_Tried]]:
+    """Those that were held against all samples, and all."""
     # A few samples tell the bad ones; all of them decide among those that may fit.
     few = inputs[: _FEW_IMAGES if inputs.ndim > 3 else _FEW]
     named = preparations(inputs)
@@ -77,9 +86,7 @@ def search(
     if fitted is not None:
         kept.append(fitted)
         tried.append(fitted)
-    names = {one.name for one in kept}
-    ordered = sorted(tried, key=lambda one: (one.name not in names, one.handicapped))
-    return [one.candidate for one in ordered if one.held is not None]
+    return kept, tried
 
 
 @dataclass
@@ -171,7 +178,23 @@ class _Stem:
     def __init__(self, model: nn.Module, norm: TrackingNorm, layer: NormLayer) -> None:
         self._model = model
         self._norm = norm
+        self._collector = Collector([norm])
         self.layer = layer
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[_Stem]:
+        """The model ready for any number of runs as far as the layer."""
+        import torch
+
+        def stop(*_: object) -> None:
+            raise _Reached("ends here", "")
+
+        with torch.no_grad(), in_eval_mode(self._model), self._collector.attached():
+            handle = self._norm.module.register_forward_pre_hook(stop)
+            try:
+                yield self
+            finally:
+                handle.remove()
 
     def held(self, x: Tensor) -> Deviation | None:
         """The layer against these samples; None where the model does not take them."""
@@ -182,22 +205,15 @@ class _Stem:
 
     def seen(self, x: Tensor) -> Moments | None:
         """What the layer sees of these samples."""
-        import torch
-
-        def stop(*_: object) -> None:
-            raise _Reached
-
-        collector = Collector([self._norm])
-        with torch.no_grad(), in_eval_mode(self._model), collector.attached():
-            handle = self._norm.module.register_forward_pre_hook(stop)
-            try:
-                forward(self._model, Batch((x,)), 0)
-            except Exception as error:
-                if not isinstance(error.__cause__, _Reached):
-                    return None
-            finally:
-                handle.remove()
+        self._collector.restart()
         try:
-            return collector.take(0).get(self._norm.name)
+            forward(self._model, Batch((x,)), 0)
+        except _Reached:
+            pass
+        except Exception:
+            return None
+        try:
+            taken = self._collector.take(0).get(self._norm.name)
         except BncheckError:  # the preparation overflows
             return None
+        return None if taken is None else unpack(taken)

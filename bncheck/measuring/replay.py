@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.measuring.collector import Collector, by_call
 from bncheck.measuring.forward import forward, prepared
@@ -51,7 +52,7 @@ _EPS: Final = (1e-5, 1e-3, 1e-6, 1e-2)
 Refuted: TypeAlias = Callable[[str, Moments], bool]
 
 
-class _Refuted(Exception):  # noqa: N818 - not an error: it ends a forward at a layer
+class _Refuted(BncheckError):  # noqa: N818 - not an error: it ends a forward at a layer
     pass
 
 
@@ -122,7 +123,7 @@ def _stopping(
 
         def before(_module: Any, _args: Any) -> None:
             if refuted(name, collector.so_far(norm.name)):
-                raise _Refuted
+                raise _Refuted("ends here", "")
 
         return before
 

@@ -73,12 +73,11 @@ class ModelFolder:
         return self._files[location]
 
 
-def parse_model(source: Source) -> onnx.ModelProto:
-    """The message in a file, once it is known not to be a bomb. Raises protobuf's DecodeError."""
-    return _parsed(source.numbers(0, source.size))
+def parsed(data: bytes) -> onnx.ModelProto:
+    """The message in these bytes, once it is known not to be a bomb.
 
-
-def _parsed(data: bytes) -> onnx.ModelProto:
+    Raises protobuf's DecodeError.
+    """
     import onnx
 
     check_size(data, schema_of(onnx.ModelProto.DESCRIPTOR))
@@ -99,7 +98,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
 
     itself = secrets.token_hex(16)  # so that no file can say that its data are somewhere in it
     try:
-        model = _parsed(without_weights(source, itself))
+        model = parsed(without_weights(source, itself))
     except DecodeError:
         return None
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:

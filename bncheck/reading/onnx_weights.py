@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bncheck.core.limits import MAX_ONNX_FIELDS
-from bncheck.reading.protobuf import varint
+from bncheck.reading.protobuf import field_head, varint
 from bncheck.reading.source import Source
 
 _VARINT, _BYTES = 0, 2
@@ -22,9 +22,11 @@ _RAW: Final = 9  # of TensorProto
 #: Its dims, data_type, name, raw_data and doc_string.
 _PLAIN: Final = frozenset((1, 2, 8, _RAW, 12))
 #: Bytes of a number, by TensorProto.DataType: those that numpy has.
-_ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
+ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4, 13: 8}
 #: Shapes and settings are small; so are the numbers that a graph computes with beside its weights.
 KEPT_BYTES: Final = 1 << 14
+#: Each dimension is a field, and no honest tensor has half as many.
+_MOST_PLAIN_FIELDS: Final = 64
 #: A field begins with two numbers of at most ten bytes.
 _HEAD: Final = 20
 #: As much is read at once to find where fields begin.
@@ -52,37 +54,44 @@ def without_weights(source: Source, location: str) -> bytes:
     The place in `source` is their offset. Nobody but the caller may know `location`: a file that
     names it could point anywhere in itself.
     """
+    return thinned(source, location) or source.numbers(0, source.size)
+
+
+def thinned(source: Source, location: str) -> bytes | None:
+    """The same, None where it would be whole."""
     fields = _fields(source, 0, source.size) if source.size >= _LEAST_BYTES else ()
     graphs = [f for f in fields or () if f.number == _GRAPH]
-    # Of two a parser makes one.
-    inner = _fields(source, graphs[0].content, graphs[0].end) if len(graphs) == 1 else None
-    if inner is None or graphs[0].kind != _BYTES:
-        return source.numbers(0, source.size)
-    graph = b"".join(_pieces(source, inner, location))
+    if len(graphs) != 1 or graphs[0].kind != _BYTES:  # of two a parser makes one
+        return None
+    pieces = _pieces(source, graphs[0], location)
+    if pieces is None:
+        return None
+    graph = b"".join(pieces)
     head, tail = graphs[0].start, graphs[0].end
     before, after = source.numbers(0, head), source.numbers(tail, source.size - tail)
     return b"".join((before, _message(_GRAPH, graph), after))
 
 
-def _pieces(source: Source, fields: list[_Field], location: str) -> list[bytes]:
-    """The fields of a graph, those between large weights read as one."""
+def _pieces(source: Source, graph: _Field, location: str) -> list[bytes] | None:
+    """The fields of a graph, those between large weights read as one; None where in doubt."""
+    large = _fields(source, graph.content, graph.end, least_bytes=KEPT_BYTES + 1)
+    if large is None:
+        return None
     pieces: list[bytes] = []
-    start = fields[0].start if fields else 0
-    for field in fields:
-        if field.number != _INITIALIZER or field.end - field.content <= KEPT_BYTES:
-            continue
-        thin = _thin(source, field, location)
+    start = graph.content
+    for field in large:
+        thin = _thin(source, field, location) if field.number == _INITIALIZER else None
         if thin is not None:
             pieces += [source.numbers(start, field.start - start), _message(_INITIALIZER, thin)]
             start = field.end
-    return [*pieces, source.numbers(start, fields[-1].end - start)] if fields else pieces
+    return [*pieces, source.numbers(start, graph.end - start)]
 
 
 def _thin(source: Source, tensor: _Field, location: str) -> bytes | None:
     """A tensor with its numbers elsewhere; None where it is not one of plain raw numbers."""
     import onnx
 
-    fields = _fields(source, tensor.content, tensor.end)
+    fields = _fields(source, tensor.content, tensor.end, most=_MOST_PLAIN_FIELDS)
     raw = [field for field in fields or () if field.number == _RAW]
     if fields is None or len(raw) != 1 or not _PLAIN.issuperset(f.number for f in fields):
         return None  # other numbers, external data, or what nobody knows
@@ -93,7 +102,7 @@ def _thin(source: Source, tensor: _Field, location: str) -> bytes | None:
     thin = onnx.TensorProto()
     thin.ParseFromString(head + source.numbers(end, tensor.end - end))
     length = end - raw[0].content
-    if math.prod(thin.dims) * _ITEM_BYTES.get(thin.data_type, 0) != length:
+    if math.prod(thin.dims) * ITEM_BYTES.get(thin.data_type, 0) != length:
         return None
     thin.data_location = onnx.TensorProto.EXTERNAL
     entries = {"location": location, "offset": str(raw[0].content), "length": str(length)}
@@ -102,35 +111,33 @@ def _thin(source: Source, tensor: _Field, location: str) -> bytes | None:
     return bytes(thin.SerializeToString())
 
 
-def _fields(source: Source, start: int, end: int) -> list[_Field] | None:
-    """The fields from here to there; None where they are not of two plain kinds, or too many."""
+def _fields(
+    source: Source, start: int, end: int, *, least_bytes: int = 0, most: int = MAX_ONNX_FIELDS
+) -> list[_Field] | None:
+    """The fields from here to there that hold so many bytes; None where a field is not of two
+    plain kinds, or where there are more than `most`, those without as many bytes included.
+    """
     fields: list[_Field] = []
-    position, block, first = start, b"", start
+    position, block, first, count = start, b"", start, 0
     while position < end:
         if position + _HEAD > first + len(block) and first + len(block) < end:
             first, block = position, source.numbers(position, min(_BLOCK, end - position))
         tag, used = varint(block, position - first)
         value, content = varint(block, used) if used else (0, 0)
         kind = tag & 7
-        if not content or kind not in (_VARINT, _BYTES) or len(fields) > MAX_ONNX_FIELDS:
+        count += 1
+        if not content or kind not in (_VARINT, _BYTES) or count > most:
             return None
         content += first
         close = content + (value if kind == _BYTES else 0)
         if close > end:
             return None
-        fields.append(_Field(tag >> 3, kind, position, content, close))
+        if close - content >= least_bytes:
+            fields.append(_Field(tag >> 3, kind, position, content, close))
         position = close
     return fields
 
 
 def _message(number: int, content: bytes) -> bytes:
     """A field that holds bytes."""
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*parts, value))
+    return field_head(number, len(content)) + content

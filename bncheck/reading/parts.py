@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES, MAX_TEXT_RECORD_BYTES
 
 #: An entry of TensorProto.external_data on the wire, up to the length of its value.
@@ -48,16 +50,37 @@ def _locations(path: Path, _changed: int, _size: int) -> frozenset[str]:
 
     A command checks its outputs more than once; a file is read again where it has changed.
     """
-    found: set[str] = set()
     with open(path, "rb") as file:
-        rest = file.read(1)
-        if rest != _VERSION and path.suffix != ".onnx":
+        if file.read(1) != _VERSION and path.suffix != ".onnx":
             return frozenset()
-        while chunk := file.read(_CHUNK):
-            data = rest + chunk
-            for entry in _LOCATION.finditer(data):
-                low, *high = entry[1]
-                length = low & 0x7F | (high[0] << 7 if high else 0)
-                found.add(os.fsdecode(data[entry.end() : entry.end() + length]))
-            rest = data[-_LONGEST:]
-    return frozenset(found)
+        file.seek(0)
+        here = secrets.token_hex(16)
+        found = {name for data in _told(path, file, here) for name in _named(data)}
+        return frozenset(found - {here})
+
+
+def _told(path: Path, file: BinaryIO, here: str) -> Iterator[bytes]:
+    """A model without its weights; all of it, piece by piece, where these are not plain numbers.
+
+    The weights are said to lie `here`.
+    """
+    from bncheck.core.budget import Budget
+    from bncheck.reading.onnx_weights import thinned
+    from bncheck.reading.source import Source
+
+    with contextlib.suppress(BncheckError):
+        light = thinned(Source.open(path, Budget()), here)
+        if light is not None:
+            yield light
+            return
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        yield rest + chunk
+        rest = (rest + chunk)[-_LONGEST:]
+
+
+def _named(data: bytes) -> Iterator[str]:
+    for entry in _LOCATION.finditer(data):
+        low, *high = entry[1]
+        length = low & 0x7F | (high[0] << 7 if high else 0)
+        yield os.fsdecode(data[entry.end() : entry.end() + length])

@@ -116,7 +116,8 @@ def check_size(data: bytes, schema: Schema) -> None:
                 length, position = varint(data, position)
                 inner = fields.get(tag >> 3)
                 if isinstance(inner, dict):
-                    stack.append((position, min(position + length, end), inner))
+                    if length:
+                        stack.append((position, min(position + length, end), inner))
                     left -= _MESSAGE_BYTES
                 elif inner:
                     left -= _NUMBER_BYTES * _numbers(data, position, min(length, end - position))
@@ -157,3 +158,16 @@ def varint(data: bytes, start: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, start + index + 1
     return 0, 0
+
+
+def field_head(number: int, length: int) -> bytes:
+    """What stands before so many bytes that are the content of a field."""
+    return _written(number << 3 | _BYTES) + _written(length)
+
+
+def _written(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*parts, value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 #: PyTorch's names, Keras' and TensorFlow's, PaddlePaddle's, Chainer's, Darknet's.
@@ -37,9 +38,17 @@ _LIKE_A_STATISTIC: Final = re.compile(r"(?:running|moving|rolling|population)_?[
 #: What TensorFlow's variables and checkpoints, and the states of Flax NNX, put behind a name.
 _SUFFIXES: Final = (":0", "/.ATTRIBUTES/VARIABLE_VALUE", ".raw_value", ".value", "/value")
 
+#: Letters of names that are remembered: a file can have some of megabytes.
+_REMEMBERED: Final = 200
+
 
 def split_name(tensor: str) -> tuple[str, str]:
     """layer1.0.bn1.running_mean -> (layer1.0.bn1, running_mean)."""
+    return _split(tensor) if len(tensor) <= _REMEMBERED else _split.__wrapped__(tensor)
+
+
+@lru_cache(maxsize=1 << 16)  # every rule asks anew
+def _split(tensor: str) -> tuple[str, str]:
     if tensor.endswith(_SUFFIXES):  # asked of all at once, as few names have one
         for suffix in _SUFFIXES:
             tensor = tensor.removesuffix(suffix)

@@ -17,6 +17,7 @@ from bncheck.reading.tensors import (
     Storage,
     StridedTensor,
     checked_shape,
+    item_size,
     unknown_dtype,
 )
 
@@ -109,4 +110,7 @@ def _tensor(data: Storage, entry: dict[str, Any]) -> LazyTensor:
     shape = checked_shape(tuple(entry["shape"]))
     strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     start, end = entry["data_offsets"]
+    place, beyond = divmod(start, item_size(dtype))
+    if not beyond:  # as what is aligned, which nearly all are
+        return StridedTensor(data, dtype, shape, strides, place)
     return StridedTensor(data.part(start, end - start, 1), dtype, shape, strides)

@@ -25,6 +25,8 @@ def choose(subtrees: Sequence[Subtree], key: str | None) -> Subtree:
         return _at_key(subtrees, key)
     if not subtrees:
         return Subtree("", {})
+    if len(subtrees) == 1:
+        return subtrees[0]
     return min(
         subtrees,
         key=lambda tree: (
@@ -41,10 +43,11 @@ def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree,
 
     A key that is not itself a subtree takes the tensors of all that are below it.
     """
-    taken = {id(tensor) for tensor in chosen.tensors.values()}
+    others = [tree for tree in subtrees if tree is not chosen]
+    taken = {id(tensor) for tensor in chosen.tensors.values()} if others else set()
     return tuple(
         tree
-        for tree in subtrees
+        for tree in others
         if tree.holds_norms and not taken.issuperset(map(id, tree.tensors.values()))
     )
 

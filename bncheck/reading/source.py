@@ -218,6 +218,11 @@ class Source:
                 "download or copy it again",
             )
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the file is a remote one."""
+        return not isinstance(self.file, (SourceFile, MemoryFile))
+
     def ahead(self, places: Iterable[tuple[int, int]]) -> None:
         """Fetch these, offsets and lengths, in one go where the file is a remote one."""
         if not isinstance(self.file, (SourceFile, MemoryFile)):

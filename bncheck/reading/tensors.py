@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from bncheck.core.errors import BncheckError
@@ -90,6 +91,7 @@ def item_size(name: str) -> int:
     return _ITEM_SIZES[name]
 
 
+@lru_cache(maxsize=64)
 def numpy_dtype(name: str) -> np.dtype[np.generic]:
     """The dtype of that name, with ml_dtypes' small floats where NumPy has none."""
     import numpy as np
@@ -184,10 +186,10 @@ class StridedTensor:
     def __post_init__(self) -> None:
         """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
         checked_shape(self.shape)
-        bad_stride = any(not 0 <= stride < _MOST_ELEMENTS for stride in self.strides)
-        if bad_stride or len(self.shape) != len(self.strides):
+        least, most = min(self.strides, default=0), max(self.strides, default=0)
+        if least < 0 or most >= _MOST_ELEMENTS or len(self.shape) != len(self.strides):
             raise impossible_shape()
-        end = self._end if self.elements else 0
+        end = self._end if 0 not in self.shape else 0
         if self.offset < 0 or end > self.storage.source.size:
             raise BncheckError(
                 f"is damaged: a tensor needs {self._end} bytes, its storage holds "
@@ -225,13 +227,14 @@ class StridedTensor:
         import numpy as np
 
         dtype = numpy_dtype(self.dtype)
-        if not self.elements:
+        wanted = self.elements * dtype.itemsize
+        if not wanted:
             return np.empty(self.shape, dtype)
         start = self.offset * dtype.itemsize
         length = self._end - start
-        if self.elements * dtype.itemsize > max(length, MAX_EXPANDED_BYTES):
+        if wanted > max(length, MAX_EXPANDED_BYTES):
             raise BncheckError(
-                f"holds a tensor of {self.elements * dtype.itemsize:,} bytes in a storage of "
+                f"holds a tensor of {wanted:,} bytes in a storage of "
                 f"{length:,} (limit MAX_EXPANDED_BYTES)",
                 "save a contiguous copy of it",
             )
@@ -310,6 +313,8 @@ class TensorMap(Mapping[str, "Array"]):
         by_file: dict[int, tuple[Source, list[tuple[int, int]]]] = {}
         for name in names:
             for part in _stored(self.lazy[name]):
+                if not part.storage.source.is_far:
+                    continue
                 source, place = part.located
                 whole = Source(source.file, source.budget)
                 by_file.setdefault(id(source.file), (whole, []))[1].append(place)

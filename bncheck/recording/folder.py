@@ -8,6 +8,7 @@ the recording goes on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from bncheck.reading.record import (
     read_record,
 )
 from bncheck.reading.record_snapshot import METADATA, whole
+from bncheck.recording.packing import Packer
 from bncheck.recording.thinning import superfluous
 from bncheck.writing.atomic import explained, usual_mode
 from bncheck.writing.leftovers import prefix, sweep
@@ -56,6 +58,7 @@ class RecordFolder:
     keep: int | None
     lines: list[Line] = field(default_factory=list)
     run: int = 0
+    _packer: Packer = field(default_factory=Packer)
 
     @classmethod
     def open(cls, path: Path, keep: int | None) -> RecordFolder:
@@ -86,8 +89,9 @@ class RecordFolder:
         names = {}
         for series, (tensors, metadata) in files.items():
             names[series] = _file_name(self.run, line["step"], series)
-            self._write(self.path / names[series], tensors, metadata)
-        if any(old["step"] >= line["step"] for old in self._snapshots()[-1:]):  # taken again
+            self._write(names[series], tensors, metadata)
+        last = next((old for old in reversed(self.lines) if old["kind"] == SNAPSHOT), None)
+        if last is not None and last["step"] >= line["step"]:  # taken again
             self._leave_out(
                 {old["step"] for old in self._snapshots() if old["step"] >= line["step"]}
             )
@@ -122,29 +126,26 @@ class RecordFolder:
         data = (_json(line) + "\n").encode()
         with explained(self.path), open(self.path / INDEX, "ab", buffering=0) as file:
             start = file.tell()
-            if file.write(data) != len(data):  # a disk that is full takes the beginning
+            try:
+                _whole(file.write(data), data)
+            except OSError:
                 file.truncate(start)
-                raise OSError(28, "No space left on device")
+                raise
 
-    def _write(self, path: Path, tensors: Mapping[str, Array], metadata: Line) -> None:
+    def _write(self, name: str, tensors: Mapping[str, Array], metadata: Line) -> None:
         """Write a file whole or not at all, without waiting for the disk: see the module."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        temporary = path.with_name(f"{prefix(path.stem)}{'x' * 8}{_ENDING}")
-        try:
-            with explained(self.path):
-                arrays = {name: _contiguous(array) for name, array in tensors.items()}
-                save_file(arrays, temporary, {METADATA: _json(metadata)})
-                os.chmod(temporary, usual_mode(path))
-                os.replace(temporary, path)
-        except SafetensorError as error:
-            raise BncheckError(
-                f"cannot be written ({error})", "choose another", str(self.path)
-            ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        folder = os.path.join(self.path, SNAPSHOTS)
+        temporary = os.path.join(folder, f"{prefix('snapshot')}{'x' * 8}{_ENDING}")
+        data = self._packer.packed(tensors, {METADATA: _json(metadata)})
+        with explained(self.path):
+            try:
+                with open(temporary, "wb", buffering=0) as file:
+                    _whole(file.write(data), data)
+                os.replace(temporary, os.path.join(self.path, name))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
 
     def _snapshots(self) -> list[Line]:
         return [line for line in self.lines if line["kind"] == SNAPSHOT]
@@ -156,8 +157,10 @@ class RecordFolder:
 
     def _thin(self) -> None:
         """Drop what is too much: first from the index, then the files."""
+        if self.keep is None or len(self.lines) <= self.keep:
+            return
         snapshots = self._snapshots()
-        if self.keep is None or len(snapshots) <= self.keep:
+        if len(snapshots) <= self.keep:
             return
         findings = [line for line in self.lines if line["kind"] == FINDING]
         found = {line["step"] for line in findings}
@@ -201,11 +204,10 @@ def _safe(word: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in word)
 
 
-def _contiguous(array: Array) -> Array:
-    """What safetensors writes right: it takes the bytes of a view for those of its base."""
-    import numpy as np
-
-    return np.ascontiguousarray(array).reshape(array.shape)
+def _whole(written: int, data: bytes) -> None:
+    """A disk that is full takes the beginning."""
+    if written != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _json(value: Mapping[str, object]) -> str:
@@ -214,12 +216,12 @@ def _json(value: Mapping[str, object]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return round(value, 3) if abs(value) > _LARGE else float(f"{value:.6g}")
+    if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, float):
-        return round(value, 3) if abs(value) > _LARGE else float(f"{value:.6g}")
     return value

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Finding
-from bncheck.layers.norm_layer import NormLayer
+from bncheck.recording.observation import Observation
 from bncheck.rules.registry import SERIES_RULES
 from bncheck.rules.rule import Network
 from bncheck.rules.static.bn102_non_finite import non_finite
@@ -23,45 +23,51 @@ from bncheck.series.snapshot import Snapshot
 #: average takes 20 to move, so that from one update to the next nothing jumps.
 _WINDOW: Final = 6
 _UPDATES: Final = 20
-#: Updates between two judgements at least: one moves a running average by a tenth.
-_SELDOM: Final = 5
+#: Updates between two judgements at least: they move a running average by two thirds.
+_SELDOM: Final = 10
 #: A layer may be found by the same rule again after so many updates, and jump by jump.
 _AGAIN: Final = 400
 
 
 @dataclass
 class Live:
-    """What was found in one model so far, and the snapshots that the next is held against."""
+    """What was found in one model so far, and the snapshots that the next is held against.
+
+    `held` is the one that a training went on from, until there is a `last`.
+    """
 
     anchors: list[Snapshot] = field(default_factory=list)
-    last: Snapshot | None = None
+    last: Observation | None = None
+    held: Snapshot | None = None
     said: dict[tuple[str, str | None], int] = field(default_factory=dict)
     judged: int = -1
 
-    def add(self, snapshot: Snapshot, layers: list[NormLayer]) -> Iterator[Finding]:
-        """One more snapshot; what is found for the first time."""
-        step = snapshot.step or 0
+    def add(self, now: Observation) -> Iterator[Finding]:
+        """One more recorded step; what is found for the first time."""
+        step = now.step
         with np.errstate(all="ignore"):
-            for rule in (non_finite, negative_variance):
-                yield from self._new(rule.check(Network(tuple(layers))), step)
+            if not now.is_sound:
+                for rule in (non_finite, negative_variance):
+                    yield from self._new(rule.check(Network(tuple(now.layers))), step)
             if self.anchors and step - self.judged >= _SELDOM:
                 self.judged = step
-                movement = _between([*self.anchors, snapshot])
+                movement = _between([*self.anchors, now.snapshot])
                 for series_rule in SERIES_RULES:
                     yield from self._new(series_rule.check(movement), step)
-        self._move_on(snapshot)
+        self._move_on(now)
 
-    def moved(self, snapshot: Snapshot) -> dict[str, float]:
-        """W2 of every layer from the last snapshot; to be asked before that one is added."""
-        if self.last is None:
+    def moved(self, now: Observation) -> dict[str, float]:
+        """W2 of every layer from the last one; to be asked before this one is added."""
+        before = self.last.snapshot if self.last is not None else self.held
+        if before is None:
             return {}
-        movement = _between([self.last, snapshot])
+        movement = _between([before, now.snapshot])
         return dict(zip(movement.layers, movement.to_previous[:, -1].tolist(), strict=True))
 
     def resume(self, snapshot: Snapshot) -> None:
         """The snapshot that the training goes on from."""
         snapshot = replace(snapshot, label=f"step {snapshot.step:,}")
-        self.anchors, self.last = [snapshot], snapshot
+        self.anchors, self.held = [snapshot], snapshot
 
     def say(self, finding: Finding, step: int) -> Iterator[Finding]:
         """A finding that something else made, unless it was said."""
@@ -83,13 +89,12 @@ class Live:
                 self.said[key] = step
                 yield replace(finding, evidence={**finding.evidence, "step": step})
 
-    def _move_on(self, snapshot: Snapshot) -> None:
-        self.last = snapshot
+    def _move_on(self, now: Observation) -> None:
+        self.last = now
         held = self.anchors[-1] if self.anchors else None
-        far = held is None or (snapshot.step or 0) - (held.step or 0) >= _UPDATES
-        resumed = held is not None and _run(held) != _run(snapshot)
-        if far or resumed:
-            self.anchors = [*self.anchors, snapshot][-_WINDOW:]
+        far = held is None or now.step - (held.step or 0) >= _UPDATES
+        if far or (held is not None and _run(held) != now.state.run):
+            self.anchors = [*self.anchors, now.snapshot][-_WINDOW:]
 
 
 def _run(snapshot: Snapshot) -> int:

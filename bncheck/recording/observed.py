@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bncheck.core.thresholds import W2_WARNING
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.kinds import NormKind
-from bncheck.reading.record_snapshot import BATCH_MOMENTS, SCHEMA
+from bncheck.reading.record_snapshot import BATCH_MOMENTS
 from bncheck.reading.training_state import Seen, TrainingState
-from bncheck.recording.batch import Batch, BatchMeter, from_update
+from bncheck.recording.batch import Batch
 from bncheck.recording.live import Live
+from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
+from bncheck.recording.observation import Observation
 from bncheck.recording.ranks import Ranks, of_layer
-from bncheck.recording.seeing import furthest, pooled, seen
+from bncheck.recording.seeing import Held, furthest, pooled, seen
 from bncheck.recording.sentinel import Sentinel
-from bncheck.recording.state import copied, eps_of, momentum_of, norm_layers, weights_digest
-from bncheck.series.snapshot import Snapshot, state_of
+from bncheck.recording.spread import Spread
+from bncheck.recording.state import Weights, copied, eps_of, momentum_of, norm_layers
+from bncheck.recording.updates import from_updates
+from bncheck.series.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,40 +37,10 @@ if TYPE_CHECKING:
 
 #: eps of an output that nothing normalises, as a share of its mean variance: `series.measuring`.
 _RELATIVE_EPS: Final = 1e-5
-_STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
-_SEEN: Final = tuple(f.name for f in fields(Seen))
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """A layer before a step."""
-
-    mean: Floats
-    var: Floats
-    counter: float | None
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A recorded step of one model: the snapshot, and as it is written."""
-
-    snapshot: Snapshot
-    layers: list[NormLayer]
-    tensors: dict[str, Array]
-    batches: Mapping[str, Batch]
-    modules: Mapping[str, Mapping[str, object]]
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What stands beside the tensors."""
-        state = self.snapshot.training
-        assert state is not None
-        told = {name: getattr(state, name) for name in _STATE}
-        layers: dict[str, Any] = {name: dict(module) for name, module in self.modules.items()}
-        for name, one in state.seen.items():
-            known = ((key, getattr(one, key)) for key in _SEEN)
-            layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
-        return {"schema": SCHEMA, **told, "layers": layers}
+#: Updates after which images are told apart again, and momenta that tell a batch in single
+#: precision: below, a running average hardly moves.
+_APART_AGAIN: Final = 50
+_LEAST_MOMENTUM: Final = 0.01
 
 
 @dataclass
@@ -75,18 +50,24 @@ class Observed:
     watched: Watched
     meter: BatchMeter
     live: Live = field(default_factory=Live)
-    before: dict[str, Before] = field(default_factory=dict)
-    now: dict[str, Before] = field(default_factory=dict)
+    before: Held | None = None
+    now: Held | None = None
     largest: dict[str, float] = field(default_factory=dict)
+    told_apart: dict[str, Batch] = field(default_factory=dict)
+    last_apart: int | None = None
+    calm: bool = False
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
         self.sentinel = Sentinel(self.watched)
+        self.weights = Weights(self.watched.model)
+        self.spread = Spread(np.zeros(sum(norm.channels for norm in self.watched.norms)))
 
-    def arm(self, recorded: bool) -> None:
-        """Measure the step that comes; `recorded` if nothing has happened since `observe`."""
-        self.before = self.now if recorded and self.now else self._statistics()
-        self.meter.attach()
+    def arm(self, step: int, recorded: bool, alone: bool) -> None:
+        """Measure the step that comes after `step`; `recorded` if nothing has happened since
+        `observe`, `alone` if no other process tells of its batch."""
+        self.before = self.now if recorded and self.now is not None else self._statistics()
+        self.meter.attach(brief=alone and self._may_be_brief(step))
 
     def disarm(self) -> None:
         """Leave the model alone again."""
@@ -94,13 +75,7 @@ class Observed:
 
     def snapshot(self, state: TrainingState, path: Path) -> Snapshot:
         """The model as it is."""
-        return self._snapshot(
-            norm_layers(self.watched, copied(self.watched.tensors())), state, path
-        )
-
-    def peek(self) -> dict[str, Batch]:
-        """The batches of the step that is being measured; nothing where none is."""
-        return self.meter.peek()
+        return Observation(self.watched, state, path, copied(self.watched.tensors()), {}).snapshot
 
     def not_finite(self) -> list[str]:
         """The layers that hold NaN or infinity, in their order."""
@@ -108,26 +83,45 @@ class Observed:
         return [layer.name for layer in layers if not _is_finite(layer)]
 
     def observe(
-        self, state: TrainingState, path: Path, ranks: Ranks, complain: Callable[[str], None]
+        self,
+        state: TrainingState,
+        path: Path,
+        ranks: Ranks,
+        complain: Callable[[str], None],
+        on_not_finite: Callable[[], None],
     ) -> Observation | None:
-        """What there is to record; None in a process that only tells another."""
-        batches = self._batches()
+        """What there is to record; None in a process that only tells another.
+
+        `on_not_finite` is called while the batch is still at hand.
+        """
+        arrays = copied(self.watched.tensors())
+        now = self._held(arrays)
+        if now is not None and not now.is_finite:
+            on_not_finite()
+        batches = self._batches(now, state.step or 0)
         self.largest = {name: batch.largest for name, batch in batches.items()}
         everywhere = self._everywhere(batches, state.step or 0, ranks, complain)
         if not everywhere:
             return None
-        arrays = copied(self.watched.tensors())
-        layers = norm_layers(self.watched, arrays)
-        told = {
-            norm.name: one
-            for norm in self.watched.norms
-            if (one := self._seen(norm, everywhere)) is not None
-        }
-        state = replace(state, weights=weights_digest(self.watched.model), seen=told)
-        snapshot = self._snapshot(layers, state, path)
+        told = self._seen(everywhere)
+        self.calm = all((one.w2 or 0.0) < W2_WARNING for one in told.values())
+        state = replace(state, weights=self.weights.digest(), seen=told)
+        self.before, self.now = None, now
         tensors = {**arrays, **self._outputs(batches)}
-        self.before, self.now = {}, {norm.name: _held(norm, arrays) for norm in self.watched.norms}
-        return Observation(snapshot, layers, tensors, batches, self._modules(batches))
+        return Observation(self.watched, state, path, tensors, self._modules(batches))
+
+    def _may_be_brief(self, step: int) -> bool:
+        """Whether a look and the running averages tell enough of the next batch.
+
+        Not where something moves: then it is asked whether single images make it.
+        """
+        return (
+            self.last_apart is not None
+            and step - self.last_apart < _APART_AGAIN
+            and self.calm
+            and not self.watched.outputs
+            and all(_tells(norm) for norm in self.watched.norms)
+        )
 
     def _everywhere(
         self, batches: dict[str, Batch], step: int, ranks: Ranks, complain: Callable[[str], None]
@@ -140,44 +134,45 @@ class Observed:
             ranks.part()
             return [] if ranks.rank else [batches]
 
-    def _snapshot(self, layers: list[NormLayer], state: TrainingState, path: Path) -> Snapshot:
-        states = {layer.name: state_of(layer) for layer in layers}
-        label = f"step {state.step:,}"
-        return Snapshot(path, label, state.step, state.epoch, states, training=state)
+    def _statistics(self) -> Held | None:
+        return self._held(copied(self.watched.tensors(affine=False)))
 
-    def _statistics(self) -> dict[str, Before]:
-        arrays = copied(self.watched.tensors(affine=False))
-        return {norm.name: _held(norm, arrays) for norm in self.watched.norms}
+    def _held(self, arrays: Mapping[str, Array]) -> Held | None:
+        return Held.of(self.watched.norms, arrays) if self.watched.norms else None
 
-    def _batches(self) -> dict[str, Batch]:
-        """By the hooks; where there were none, by what the layer made of its statistics.
+    def _batches(self, now: Held | None, step: int) -> dict[str, Batch]:
+        """By the hooks; where they only looked, or there were none, by what the layer made of its
+        statistics.
 
         Another model that is not called may be an average, whose statistics move all the same.
         """
-        found = self.meter.take()
-        missing = [norm for norm in self.watched.norms if norm.name not in found]
-        trains = self.watched.compiled or not self.watched.name
-        if missing and trains and self.before and self.watched.training:
-            after = self._statistics()
-            for norm in missing:
-                batch = _updated(norm, self.before.get(norm.name), after[norm.name])
-                if batch is not None:
-                    found[norm.name] = batch
+        found, glances = self.meter.take()
+        if len(found) >= len(self.watched.norms):
+            self.told_apart, self.last_apart = found, step
+        missing = [norm.name for norm in self.watched.norms if norm.name not in found]
+        trains = self.watched.compiled or not self.watched.name or glances
+        if missing and trains and self.watched.training and now is not None and self.before:
+            found |= from_updates(self.before, now, missing, glances, self.told_apart)
         return found
 
-    def _seen(self, norm: TrackingNorm, everywhere: list[dict[str, Batch]]) -> Seen | None:
-        batches, before = of_layer(everywhere, norm.name), self.before.get(norm.name)
-        if not batches or before is None:
-            return None
-        shared = norm.kind is NormKind.SYNC
-        batch = pooled([one for _, one in batches], shared)
-        eps = eps_of(norm.module)
-        one = seen(batch, before.mean, before.var, eps, momentum_of(norm.module))
-        one = replace(one, training=bool(norm.module.training))
-        if len(batches) < 2 or shared:
-            return one
-        apart, place = furthest([one for _, one in batches], eps)
-        return replace(one, apart=apart, rank=batches[place][0])
+    def _seen(self, everywhere: list[dict[str, Batch]]) -> dict[str, Seen]:
+        if self.before is None:
+            return {}
+        by_layer = {norm.name: of_layer(everywhere, norm.name) for norm in self.watched.norms}
+        shared = {n.name for n in self.watched.norms if n.kind is NormKind.SYNC}
+        batches = {
+            name: pooled([one for _, one in found], name in shared)
+            for name, found in by_layer.items()
+            if found
+        }
+        usual = self.spread.noise * self.before.scale
+        told = seen(batches, self.before, self.spread)
+        for norm, own in zip(self.watched.norms, self.before.places, strict=True):
+            found = by_layer[norm.name]
+            if len(found) > 1 and norm.name not in shared:
+                apart, place = furthest([one for _, one in found], eps_of(norm.module), usual[own])
+                told[norm.name] = replace(told[norm.name], apart=apart, rank=found[place][0])
+        return told
 
     def _outputs(self, batches: Mapping[str, Batch]) -> dict[str, Array]:
         mean, var = BATCH_MOMENTS
@@ -211,23 +206,12 @@ def _is_finite(layer: NormLayer) -> bool:
     return all(a is None or bool(np.isfinite(a.astype(np.float64)).all()) for a in held)
 
 
-def _held(norm: TrackingNorm, arrays: Mapping[str, Array]) -> Before:
-    dot = f"{norm.name}." if norm.name else ""
-    mean, var = (
-        arrays[dot + own].reshape(-1).astype(np.float64) for own in (norm.mean_name, norm.var_name)
+def _tells(norm: TrackingNorm) -> bool:
+    """Whether a layer's update tells its batch: counted, and in single precision at least."""
+    momentum, module = momentum_of(norm.module), norm.module
+    return (
+        momentum is not None
+        and _LEAST_MOMENTUM <= momentum <= 1
+        and getattr(module, "num_batches_tracked", None) is not None
+        and getattr(module, norm.mean_name).dtype.itemsize >= 4
     )
-    counter = arrays.get(f"{dot}num_batches_tracked")
-    return Before(mean, var, None if counter is None else float(counter.reshape(-1)[0]))
-
-
-def _updated(norm: TrackingNorm, before: Before | None, after: Before) -> Batch | None:
-    """The batch that a layer's own update tells; None where it made none."""
-    if before is None or before.counter is None or after.counter is None:
-        return None
-    calls = after.counter - before.counter
-    if calls < 1 or not norm.module.training:
-        return None
-    momentum = momentum_of(norm.module)
-    share = before.counter / after.counter if momentum is None else (1 - momentum) ** calls
-    pairs = (before.mean, before.var), (after.mean, after.var)
-    return from_update(*pairs, share)

@@ -22,7 +22,7 @@ _SESSIONS: Final = itertools.count()
 _PATIENCE: Final = timedelta(seconds=10)
 #: Messages that a process leaves lying before it takes the oldest away.
 _LEFT: Final = 8
-_ARRAYS: Final = ("mean", "var", "var_of_means", "var_of_squares")
+_ARRAYS: Final = ("mean", "var", "unit")
 
 
 class Ranks:
@@ -91,8 +91,8 @@ def _unpacked(data: bytes, channels: Mapping[str, int]) -> dict[str, Batch]:
         arrays = numbers[start + 3 : start + 3 + len(_ARRAYS) * width].reshape(-1, width)
         start += 3 + arrays.size
         if np.isfinite(images):
-            mean, var, means, squares = arrays
-            found[name] = Batch(mean, var, means, squares, images, int(calls), largest)
+            mean, var, unit = arrays
+            found[name] = Batch(mean, var, unit, images, int(calls), largest)
     return found
 
 

@@ -1,25 +1,35 @@
-"""A batch against running statistics, and the batches of several processes against each other.
+"""Batches against running statistics, and the batches of several processes against each other.
 
 In running coordinates, as in `measuring.deviation`: d = (mu - running_mean) / sigma_r,
-r = sigma / sigma_r, W2^2 = d^2 + (r - 1)^2. By chance it is (kappa / B + 1 / B)(Vm / sigma^2 +
-Vq / (4 sigma^4)), kappa = m / (2 - m), which is taken off.
+r = sigma / sigma_r, W2^2 = d^2 + f (r - 1)^2. A batch of which a channel is constant has nothing
+whose scale could be wrong: f = var / (var + eps), which is 1 for all others. By chance W2^2 is
+(kappa / B + 1 / B)(Vm / sigma^2 + Vq / (4 sigma^4)), kappa = m / (2 - m), or what the channel's
+batches differ by (`recording.spread`), where that is more: it is taken off.
+
+All layers are compared at once: theirs are one vector.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bncheck.core.thresholds import COMMON
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.reading.training_state import Seen
 from bncheck.recording.batch import Batch
+from bncheck.recording.spread import Spread
+from bncheck.recording.state import eps_of, momentum_of
+from bncheck.rules.series.batches import warm_from
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bncheck.measuring.norms import TrackingNorm
+    from bncheck.reading.tensors import Array
 
     Floats = NDArray[np.float64]
 
@@ -28,27 +38,121 @@ _TINY: Final = float(np.finfo(np.float64).tiny)
 _NOISES: Final = 4.0
 
 
-def seen(batch: Batch, mean: Floats, var: Floats, eps: float, momentum: float | None) -> Seen:
-    """How far running statistics, those before the step, are from the batch."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The running statistics of all layers at one time, behind each other, and their counters."""
+
+    norms: Sequence[TrackingNorm]
+    widths: NDArray[np.intp]
+    mean: Floats
+    var: Floats
+    counters: Sequence[float | None]
+
+    @classmethod
+    def of(cls, norms: Sequence[TrackingNorm], arrays: Mapping[str, Array]) -> Held:
+        """As they were copied."""
+        dots = [f"{norm.name}." if norm.name else "" for norm in norms]
+        means, variances = (
+            [arrays[dot + name].reshape(-1) for dot, name in zip(dots, names, strict=True)]
+            for names in ([norm.mean_name for norm in norms], [norm.var_name for norm in norms])
+        )
+        counters = (arrays.get(f"{dot}num_batches_tracked") for dot in dots)
+        return cls(
+            norms,
+            np.array([mean.size for mean in means], np.intp),
+            np.concatenate(means, dtype=np.float64),
+            np.concatenate(variances, dtype=np.float64),
+            [None if counter is None else float(counter.reshape(-1)[0]) for counter in counters],
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no number is NaN or infinite: in double precision a sum of them tells."""
+        return math.isfinite(float(self.mean.sum() + self.var.sum()))
+
+    @property
+    def scale(self) -> Floats:
+        """The variance that every channel is divided by."""
+        eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
+        scale: Floats = np.maximum(self.var + eps, _TINY)
+        return scale
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """Where each layer begins."""
+        return np.cumsum(self.widths) - self.widths
+
+    @property
+    def places(self) -> list[slice]:
+        """Where each layer is."""
+        pairs = zip(self.starts.tolist(), self.widths.tolist(), strict=True)
+        return [slice(start, start + width) for start, width in pairs]
+
+
+def seen(batches: Mapping[str, Batch], held: Held, spread: Spread) -> dict[str, Seen]:
+    """How far running statistics, those before the step, are from the batches; by layer.
+
+    `spread` is what is known of earlier batches, and learns of these.
+    """
+    if not batches:
+        return {}
+    parts = [
+        batches.get(norm.name) or _nothing(width)
+        for norm, width in zip(held.norms, held.widths.tolist(), strict=True)
+    ]
     with np.errstate(all="ignore"):
-        scale = np.maximum(var + eps, _TINY)
-        d = (batch.mean - mean) / np.sqrt(scale)
-        ratio = np.maximum(batch.var + eps, _TINY) / scale
-        unit = float(np.mean(batch.noise(scale)))
-        kappa = averaging_noise(momentum, None)
-        noise = unit * (kappa * batch.calls + 1) / max(batch.images, 1.0)
-        squares = d**2 + (np.sqrt(ratio) - 1) ** 2
-        w2 = float(np.mean(squares)) - noise
-        common = float(np.mean(np.minimum(squares, COMMON**2))) - noise
-    return Seen(
-        _root(w2),
-        _finite(float(np.mean(d))),
-        _finite(float(np.mean(np.log(ratio)))),
-        batch.images,
-        _finite(batch.largest),
-        common=_root(common),
-        noise=_finite(noise),
+        found = _compared(parts, held, spread)
+    rows = zip(held.norms, parts, found.T.tolist(), strict=True)
+    return {
+        norm.name: Seen(
+            _root(square - noise), _finite(shift), _finite(ratio), part.images,
+            _finite(part.largest), training=bool(norm.module.training), noise=_finite(noise),
+        )
+        for norm, part, (square, noise, shift, ratio) in rows
+        if norm.name in batches
+    }  # fmt: skip
+
+
+def _compared(parts: Sequence[Batch], held: Held, spread: Spread) -> Floats:
+    """W2^2, its noise, mean shift and log variance ratio: (4, layers)."""
+
+    def each(values: Sequence[float]) -> Floats:
+        repeated: Floats = np.repeat(np.array(values, np.float64), held.widths)
+        return repeated
+
+    mean, var, unit = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "var", "unit")
     )
+    eps, scale = each([eps_of(norm.module) for norm in held.norms]), held.scale
+    sigma2 = np.maximum(var + eps, _TINY)
+    d, r = (mean - held.mean) / np.sqrt(scale), np.sqrt(sigma2 / scale)
+    e = (r - 1) * np.sqrt(var / sigma2)
+    chance = (
+        unit
+        * var
+        / scale
+        * each([_averaged(*pair) for pair in zip(held.norms, parts, strict=True)])
+    )
+    noise = np.maximum(chance, spread.noise)
+    warm = [
+        (counter or 0) >= warm_from(momentum_of(norm.module))
+        for norm, counter in zip(held.norms, held.counters, strict=True)
+    ]
+    spread.add(np.stack([d, e]), np.repeat(warm, held.widths))
+    values = np.stack([d * d + e * e, noise, d, 2 * np.log(r)])
+    means: Floats = np.add.reduceat(values, held.starts, axis=1) / held.widths
+    return means
+
+
+def _averaged(norm: Any, batch: Batch) -> float:
+    """The noise of a batch and of its running average, as a share of one image's."""
+    kappa = averaging_noise(momentum_of(norm.module), None)
+    return (kappa * batch.calls + 1) / max(batch.images, 1.0)
+
+
+def _nothing(width: int) -> Batch:
+    nan = np.full(width, np.nan)
+    return Batch(nan, nan, nan, 1.0, 1, float("nan"))
 
 
 def _root(square: float) -> float | None:
@@ -68,33 +172,37 @@ def pooled(batches: Sequence[Batch], between: bool) -> Batch:
         return batches[0]
     weights = np.array([batch.images for batch in batches], np.float64)
     weights /= weights.sum()
-    mean, var, means, squares = (
+    mean, var, unit = (
         np.einsum("r,rc->c", weights, np.stack([getattr(batch, name) for batch in batches]))
-        for name in ("mean", "var", "var_of_means", "var_of_squares")
+        for name in ("mean", "var", "unit")
     )
     if between:
         apart = np.stack([batch.mean - mean for batch in batches])
         var = var + np.einsum("r,rc->c", weights, apart**2)
     return Batch(
-        mean, var, means, squares, sum(batch.images for batch in batches),
+        mean, var, unit, sum(batch.images for batch in batches),
         max(batch.calls for batch in batches), max(batch.largest for batch in batches),
     )  # fmt: skip
 
 
-def furthest(batches: Sequence[Batch], eps: float) -> tuple[float, int]:
-    """The process whose batch is furthest from all others', and W2 between, noise taken off."""
-    found = [(_apart(batches, rank, eps), rank) for rank in range(len(batches))]
+def furthest(batches: Sequence[Batch], eps: float, usual: Floats) -> tuple[float, int]:
+    """The process whose batch is furthest from all others', and W2 between, noise taken off.
+
+    `usual` is the variance, by channel, that batches of all processes together have by chance.
+    """
+    found = [(_apart(batches, rank, eps, usual), rank) for rank in range(len(batches))]
     return max(found, key=lambda pair: pair[0])
 
 
-def _apart(batches: Sequence[Batch], rank: int, eps: float) -> float:
-    own = batches[rank]
+def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> float:
+    """A batch of one of R processes varies R times as much, one of the others R/(R - 1) times."""
+    own, number = batches[rank], len(batches)
     others = pooled([batch for place, batch in enumerate(batches) if place != rank], False)
     with np.errstate(all="ignore"):
         scale = np.maximum(others.var + eps, _TINY)
         d = (own.mean - others.mean) / np.sqrt(scale)
         r = np.sqrt(np.maximum(own.var + eps, _TINY) / scale)
         w2 = float(np.mean(d**2 + (r - 1) ** 2))
-        unit = float(np.mean((own.noise(scale) + others.noise(scale)) / 2))
-    noise = unit * (1 / max(own.images, 1.0) + 1 / max(others.images, 1.0))
+        chance = sum(one.unit * one.var / max(one.images, 1.0) for one in (own, others))
+        noise = float(np.mean(np.maximum(chance, usual * number**2 / (number - 1)) / scale))
     return math.sqrt(w2 - noise) if math.isfinite(w2) and w2 > _NOISES * noise else 0.0

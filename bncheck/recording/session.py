@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.reading.training_state import TrainingState
-from bncheck.recording.batch import BatchMeter, first_not_finite
 from bncheck.recording.folder import RecordFolder
+from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
-from bncheck.recording.observed import Observation, Observed
+from bncheck.recording.observation import Observation
+from bncheck.recording.observed import Observed
 from bncheck.recording.ranks import Ranks
 from bncheck.recording.resuming import resumed
 from bncheck.rules.data.bn209_single_value import single_value
@@ -114,10 +116,11 @@ class Session:
         number = before + 1 if step is None else step
         rate = lr if lr is not None else _rate(self._optimizer)
         self._clock.tick(number, epoch, loss, rate)
-        self._look()
         recorded = self._armed or self._crossed(before)
         if recorded:
             self._record()
+        else:
+            self._look()
         if self._due(number + max(1, number - before), begins):
             self._arm(recorded)
 
@@ -160,8 +163,9 @@ class Session:
 
     def _arm(self, recorded: bool = False) -> None:
         self._armed = True
+        alone = self._ranks is not None and self._ranks.number == 1
         for observed in self._observed.values():
-            observed.arm(recorded)
+            observed.arm(self._clock.step, recorded, alone)
 
     def _begin(self, step: int | None) -> None:
         """At the first step: does the training go on from what the record holds?"""
@@ -218,16 +222,14 @@ class Session:
     def _circumstances(self, observed: Observed) -> str:
         """What the batch of that step was like, as far as it is known."""
         parts = []
-        batches = observed.peek()
-        reached = first_not_finite(batches)
+        now = observed.meter.largest()
+        reached = next((name for name, value in now.items() if not np.isfinite(value)), None)
         if reached is not None:
             parts.append(f"the batch reached {reached or 'the layer'} not finite")
-        largest = {n: b.largest for n, b in batches.items() if np.isfinite(b.largest)}
-        if not batches:
-            largest = observed.largest
+        largest = {n: v for n, v in (now or observed.largest).items() if np.isfinite(v) or not now}
         if largest:
             name = max(largest, key=lambda name: largest[name])
-            when = "" if batches else " when last recorded"
+            when = "" if now else " when last recorded"
             parts.append(f"largest activation {largest[name]:.3g} in {name}{when}")
         loss = _number(self._clock.loss)
         parts += [] if loss is None else [f"loss {loss:.4g}"]
@@ -247,7 +249,10 @@ class Session:
         )
         found: dict[str, Observation] = {}
         for name, observed in self._observed.items():
-            one = observed.observe(state, self._path, self._ranks, self._problems.append)
+            one = observed.observe(
+                state, self._path, self._ranks, self._problems.append,
+                partial(self._not_finite, name, observed, clock.step),
+            )  # fmt: skip
             if one is not None:
                 found[name] = one
         clock.recorded()
@@ -257,12 +262,12 @@ class Session:
             self._keep(state, found)
             for name, one in found.items():
                 live = self._observed[name].live
-                self._found(live.add(one.snapshot, one.layers), name)
+                self._found(live.add(one), name)
 
     def _keep(self, state: TrainingState, found: Mapping[str, Observation]) -> None:
         line = {
             "step": state.step, "epoch": state.epoch, "lr": state.lr, "loss": state.loss,
-            "time": round(time.time(), 3), "counter": found[""].snapshot.counter,
+            "time": round(time.time(), 3), "counter": found[""].counter,
         }  # fmt: skip
         files = {name: (one.tensors, one.metadata) for name, one in found.items()}
         self._write(lambda folder: folder.add(files, line))
@@ -272,13 +277,12 @@ class Session:
         arrays: dict[str, Array] = {}
         for series, one in found.items():
             start = f"{series}/" if series else ""
-            assert one.snapshot.training is not None
-            for layer, told in one.snapshot.training.seen.items():
+            for layer, told in one.state.seen.items():
                 for name in ("w2", "mean_shift", "log_variance_ratio", "largest"):
                     value = getattr(told, name)
                     if value is not None:
                         scalars[f"{start}{name}/{layer}"] = value
-            for layer, moved in self._observed[series].live.moved(one.snapshot).items():
+            for layer, moved in self._observed[series].live.moved(one).items():
                 if np.isfinite(moved):
                     scalars[f"{start}moved/{layer}"] = moved
             arrays |= {f"{start}{name}": a for name, a in one.tensors.items() if a.ndim}

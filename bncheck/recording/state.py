@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
@@ -93,21 +94,40 @@ def momentum_of(module: Any) -> float | None:
     return float(momentum) if isinstance(momentum, (int, float)) else None
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A digest of some numbers of every weight: other digests, other weights."""
-    import torch
+@dataclass
+class Weights:
+    """Some numbers of every weight of a model, in views of them that are made once.
 
-    with torch.no_grad():
-        samples = [_sample(parameter.detach()) for parameter in model.parameters()]
-        devices = dict.fromkeys(sample.device for sample in samples)
-        parts = [torch.cat([s for s in samples if s.device == d]).cpu().numpy() for d in devices]
-    digest = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        digest.update(part.tobytes())
-    return digest.hexdigest()
+    A view keeps the memory of a weight that is replaced, so that those of no weight are let go.
+    """
+
+    model: nn.Module
+    _views: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Other digests, other weights."""
+        import torch
+
+        with torch.no_grad():
+            before, self._views = self._views, {}
+            samples = [self._sample(parameter, before) for parameter in self.model.parameters()]
+            devices = dict.fromkeys(sample.device for sample in samples)
+            parts = [torch.cat([s for s in samples if s.device == d]).cpu() for d in devices]
+        digest = hashlib.blake2b(digest_size=12)
+        for part in parts:
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _sample(self, parameter: Tensor, before: Mapping[int, tuple[int, Tensor]]) -> Tensor:
+        place, known = parameter.data_ptr(), before.get(id(parameter))
+        same = known is not None and known[0] == place
+        sample = known[1] if known is not None and same else _sampled(parameter.detach())
+        if place and sample.data_ptr() == place:  # no copy
+            self._views[id(parameter)] = place, sample
+        return sample
 
 
-def _sample(parameter: Tensor) -> Tensor:
+def _sampled(parameter: Tensor) -> Tensor:
     """Some numbers in the order of memory, which any dense layout has without a copy."""
     import torch
 

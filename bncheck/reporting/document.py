@@ -6,16 +6,19 @@ it. Nothing in here is escaped: names from files are as they are, and each forma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import groupby
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, overload
 
 from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.findings import Finding, Severity, Silenced
 from bncheck.core.words import count
 from bncheck.reporting.figures import Figure
+
+T = TypeVar("T")
 
 
 class Detail(Enum):
@@ -37,6 +40,25 @@ class Fact:
     detail: Detail = Detail.ALWAYS
 
 
+class Rows(Sequence[tuple[str, ...]]):
+    """A row of each thing, made when it is shown: of 10,000 layers few are."""
+
+    def __init__(self, things: Sequence[T], row: Callable[[T], tuple[str, ...]]) -> None:
+        self._number = len(things)
+        self._row = lru_cache(maxsize=None)(lambda place: row(things[place]))
+
+    def __len__(self) -> int:
+        return self._number
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[str, ...]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[tuple[str, ...]]: ...
+    def __getitem__(self, place: int | slice) -> tuple[str, ...] | Sequence[tuple[str, ...]]:
+        places = range(self._number)[place]
+        return self._row(places) if isinstance(places, int) else [*map(self._row, places)]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Cells as people read them.
@@ -47,7 +69,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: Sequence[tuple[str, ...]]
     right: tuple[str, ...] = ()
     caption: str = ""
     detail: Detail = Detail.ALWAYS

@@ -20,21 +20,15 @@ def log_range(arrays: Sequence[Array | None]) -> tuple[float, float] | None:
 
     Dead channels end the scale: down to 1e-45 there would be nothing else to see.
     """
-    logs = [bound for array in arrays for bound in _log_bounds(array)]
-    if not logs:
-        return None
-    low = max(math.floor(min(logs)), round(math.log10(DEAD_VARIANCE)))
-    return float(low), float(max(math.ceil(max(logs)), low + 1))
-
-
-def _log_bounds(array: Array | None) -> list[float]:
     import numpy as np
 
-    if array is None:
-        return []
-    values = array.astype(np.float64)
+    given = [array.ravel().astype(np.float64) for array in arrays if array is not None]
+    values = np.concatenate([*given, np.zeros(0)])
     values = values[np.isfinite(values) & (values > 0)]
-    return [math.log10(values.min()), math.log10(values.max())] if values.size else []
+    if not values.size:
+        return None
+    low = max(math.floor(math.log10(values.min())), round(math.log10(DEAD_VARIANCE)))
+    return float(low), float(max(math.ceil(math.log10(values.max())), low + 1))
 
 
 def histogram(array: Array | None, scale: tuple[float, float]) -> str:

@@ -43,6 +43,8 @@ class Network:
     def weights(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Every tensor called weight: its owner's name and its shape."""
         for name, shape in self.shapes.items():
+            if "weight" not in name:
+                continue
             owner, role = split_name(name)
             if role == "weight":
                 yield owner, shape

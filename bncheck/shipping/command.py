@@ -23,6 +23,7 @@ from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.shipping.sides import TorchSide, free_axes
 from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, no_inputs, samples_of
 
 if TYPE_CHECKING:
@@ -189,12 +190,11 @@ def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, 
 
 
 def _notes(program: ExportedProgram, axes: Axes) -> list[str]:
-    from bncheck.shipping.samples import fixed_batch
-
     size = fixed_batch(program)
     if size is None or axes.batch is False:
         return []
-    return [f"the model fixes its batch at {size}, and so does the file"]
+    what = "the first axis of its inputs" if free_axes(TorchSide(program)) else "its batch"
+    return [f"the model fixes {what} at {size}, and so does the file"]
 
 
 def _source(path: Path) -> dict[str, str]:

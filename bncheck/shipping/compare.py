@@ -12,7 +12,6 @@ import numpy as np
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
-from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.core.words import Note, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import InspectOptions
@@ -116,14 +115,11 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
 
 def _program_side(checkpoint: Checkpoint, shapes: Sequence[InputShape]) -> Side | None:
     if checkpoint.container is Container.ONNX:
-        from bncheck.folding.onnx.file import load_onnx
+        from bncheck.folding.onnx.file import open_onnx
         from bncheck.shipping.onnx_side import OnnxSide
-        from bncheck.shipping.writing import fits_one_file
 
         need("onnxruntime", purpose="comparing an ONNX model")
-        model = load_onnx(checkpoint.path)
-        whole = fits_one_file(model, MAX_ONNX_BYTES)
-        return OnnxSide(model, None if whole else checkpoint.path, shapes)
+        return OnnxSide(*open_onnx(checkpoint.path), shapes)
     if checkpoint.container is Container.EXPORTED_PROGRAM:
         need("torch", purpose="running a .pt2")
         from bncheck.folding.program.file import load_program

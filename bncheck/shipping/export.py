@@ -22,13 +22,20 @@ from bncheck.rules.folding import parity_failure
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide, port_of
 from bncheck.shipping.opsets.lowering import OLDEST
-from bncheck.shipping.proof import prove
+from bncheck.shipping.proof import Proof, prove
 from bncheck.shipping.report import ExportReport, Latency, OnnxFile, node_counts, parity_failure_of
 from bncheck.shipping.scrubbing import set_metadata
-from bncheck.shipping.sessions import LEVELS, latency
+from bncheck.shipping.sessions import LEVELS, Runnable, latency
 from bncheck.shipping.sides import Array, CannotRun, TorchSide
-from bncheck.shipping.torch_to_onnx import TORCH_OLDEST, check_installed, opset_of, to_onnx
-from bncheck.shipping.writing import fits_one_file, pair, write
+from bncheck.shipping.torch_to_onnx import (
+    TORCH_OLDEST,
+    Converted,
+    check_installed,
+    opset_of,
+    to_onnx,
+)
+from bncheck.shipping.unfolded import unfolded
+from bncheck.shipping.writing import write
 from bncheck.writing.atomic import check_target
 
 if TYPE_CHECKING:
@@ -100,32 +107,34 @@ def export_program(
         if any(parity_failure.made(finding) for finding in folded.findings):
             return report
     say("writing ONNX")
-    model = to_onnx(shipped, names, outputs, options.opset)
-    unfolded = to_onnx(plain, names, outputs, _usual(options.opset)) if options.fold else model
+    converted = to_onnx(shipped, names, outputs, options.opset)
+    model = converted.model
     _check_model(model, options)
+    side = OnnxSide(model, converted.weights)
+    before = side.runnable
+    if options.fold:
+        before = _unfolded(converted, plain, shipped, (names, outputs), options)
     report = replace(
         report,
         inputs=tuple(map(port_of, model.graph.input)),
         outputs=tuple(map(port_of, model.graph.output)),
-        before=node_counts(unfolded),
+        before=node_counts(before.model),
         after=node_counts(model),
     )
-    one_file = fits_one_file(model, options.one_file_below)
-    with _runnable(model, path, one_file) as place:
-        say("comparing")
-        source = TorchSide(shipped)
-        proof = prove(TorchSide(program), OnnxSide(model, place), options.tolerance, data, source)
-        del shipped, plain, source  # the file has all of it, and its weights are not kept twice
-        report = replace(report, proof=proof)
-        if not proof.holds:
-            failure = parity_failure_of(proof, "the ONNX file differs from the original")
-            return replace(report, findings=(*report.findings, failure))
-        if options.timing and options.fold and fits_one_file(unfolded):
-            say("timing")
-            timed = tuple(_timed(place or model, unfolded, TorchSide(program)))
-            report = replace(report, latency=timed)
+    say("comparing")
+    source = TorchSide(shipped)
+    proof = prove(TorchSide(program), side, options.tolerance, data, source)
+    del shipped, plain, source  # the file has all of it, and its weights are not kept twice
+    report = replace(report, proof=proof, fold=_seen_whole(report.fold, proof))
+    if not proof.holds:
+        failure = parity_failure_of(proof, "the ONNX file differs from the original")
+        return replace(report, findings=(*report.findings, failure))
+    side.close()
+    if options.timing and options.fold:
+        say("timing")
+        report = replace(report, latency=tuple(_timed(side.runnable, before, TorchSide(program))))
     set_metadata(model, {**_facts(report), **options.facts})
-    done = write(model, path, one_file, options.original)
+    done = write(model, converted.weights, path, options.one_file_below, options.original)
     beside = None if done.data is None else str(done.data)
     file = OnnxFile(str(path), opset_of(model), done.size, done.sha256, beside)
     return replace(report, file=file)
@@ -138,9 +147,33 @@ def _folded(
     from bncheck.folding.fold import FoldOptions
     from bncheck.folding.program.fold import fold
 
-    asked = FoldOptions((), options.tolerance, residual=options.residual, norms=options.norms)
+    asked = FoldOptions(
+        (), options.tolerance, residual=options.residual, norms=options.norms, whole_too=False
+    )
     result = fold(program, None, asked)
     return (plain if result.parity is None else result.program), result.report
+
+
+def _unfolded(
+    converted: Converted,
+    plain: ExportedProgram,
+    shipped: ExportedProgram,
+    names: tuple[Sequence[str], Sequence[str]],
+    options: ExportOptions,
+) -> Runnable:
+    """The model with its BatchNorms: told from the folded one, or converted where it cannot be."""
+    model = unfolded(converted.model, converted.calls, plain, shipped)
+    if model is not None:
+        return Runnable(model, converted.weights)
+    made = to_onnx(plain, *names, _usual(options.opset))
+    return Runnable(made.model, made.weights)
+
+
+def _seen_whole(fold: FoldReport | None, proof: Proof) -> FoldReport | None:
+    """The fold with the figures of the whole, which was compared when it had become a file."""
+    if fold is None or fold.parity is None or not proof.measured:
+        return fold
+    return replace(fold, parity=replace(proof.measured[0], regions=fold.parity.regions))
 
 
 def _lost(program: ExportedProgram) -> Iterator[str]:
@@ -169,19 +202,7 @@ def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _runnable(model: onnx.ModelProto, path: Path, one_file: bool) -> Iterator[Path | None]:
-    """Where onnxruntime has to read it from; None for from memory."""
-    if one_file:
-        yield None
-    else:
-        with pair(model, path) as (made, _):
-            yield made
-
-
-def _timed(
-    ours: onnx.ModelProto | Path, unfolded: onnx.ModelProto, side: TorchSide
-) -> Iterator[Latency]:
+def _timed(ours: Runnable, before: Runnable, side: TorchSide) -> Iterator[Latency]:
     import numpy as np
 
     from bncheck.shipping.sides import fresh
@@ -189,7 +210,7 @@ def _timed(
     arrays = fresh(side, 1, 1, np.random.default_rng(0))
     for level in LEVELS:
         with contextlib.suppress(CannotRun):
-            yield Latency(level, *latency(ours, unfolded, arrays, level))
+            yield Latency(level, *latency(ours, before, arrays, level))
 
 
 def _facts(report: ExportReport) -> dict[str, str]:

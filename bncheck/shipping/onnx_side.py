@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from bncheck.folding.onnx.parity import FAILURES, default_tolerance
 from bncheck.folding.onnx.reference import InFloat64, in_float64
 from bncheck.folding.onnx.running import runner, said
 from bncheck.folding.onnx.sizes import Found, find
+from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.proof import RefusedError
 from bncheck.reading.onnx_file import graphs_of
-from bncheck.shipping.sessions import LEVELS, Runner
+from bncheck.shipping.sessions import LEVELS, Runnable, Runner
 from bncheck.shipping.sides import Array, CannotRun, Port, Run, See, fitted, is_float
 from bncheck.subject.inputs import InputShape
 
@@ -30,20 +30,23 @@ _FAILURES: tuple[type[Exception], ...] = (*FAILURES, IndexError, TypeError)
 
 
 class OnnxSide:
-    """A model; `path` where its data lie in a file beside it, which onnxruntime must find.
+    """A model and the weights that it refers to.
 
-    `shapes` are sizes at which it can be run; others are found by trying.
+    `shapes` are sizes at which it can be run, and others are found by trying.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, path: Path | None = None, shapes: Sequence[InputShape] = ()
+        self,
+        model: onnx.ModelProto,
+        weights: Weights | None = None,
+        shapes: Sequence[InputShape] = (),
     ) -> None:
         self.model = model
+        self.runnable = Runnable(model, weights or Weights())
         self._taken = inputs_of(model, shapes)
         self._asked = asked_sizes(self._taken, shapes)
         self.outputs = [p.name for p in map(port_of, model.graph.output) if _floating(p.dtype)]
         self.tolerance = default_tolerance(model)
-        self._path = path
         self._open: Runner | None = None
 
     @property
@@ -69,12 +72,17 @@ class OnnxSide:
         """By onnxruntime at that level, which is all that is open then: sessions are large."""
         if self._open is None or self._open.level != level:
             self._open = None
-            self._open = Runner(self._path or self.model, level)
+            self._open = Runner(self.runnable, level)
         return self._open(fitted(self.inputs, arrays))
+
+    def close(self) -> None:
+        """Let go of the session that is open, and of what float64 takes."""
+        self._open = None
+        self.__dict__.pop("_in_float64", None)
 
     @cached_property
     def _in_float64(self) -> InFloat64:
-        return in_float64(self.model)
+        return in_float64(self.model, self.runnable.weights)
 
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
@@ -88,32 +96,25 @@ class OnnxSide:
     @cached_property
     def _found(self) -> Found:
         try:
-            return find(self._taken, self._asked, runner(self.model))
+            return find(self._taken, self._asked, runner(self.model, self.runnable.weights))
         except RefusedError as error:
             raise BncheckError(
                 f"cannot be run for the comparison ({error})",
                 error.hint or "give --data with samples that it takes",
             ) from None
 
-    def precise(self, arrays: Sequence[Array]) -> list[Array]:
-        """See Side."""
-        try:
-            results = self._in_float64.run(None, self._feed(arrays))
-        except _FAILURES as error:
-            raise CannotRun(f"cannot be computed in float64 ({said(error)[:160]})") from None
-        return [np.asarray(result) for result in results if is_float(np.asarray(result))]
-
-    def values(self, arrays: Sequence[Array], see: See) -> None:
+    def precise(self, arrays: Sequence[Array], see: See | None = None) -> list[Array]:
         """See Side."""
 
         def watch(name: str, value: Any) -> None:
-            if isinstance(value, np.ndarray) and is_float(value):
+            if see is not None and isinstance(value, np.ndarray) and is_float(value):
                 see(name, name, value)
 
         try:
-            self._in_float64.run(None, self._feed(arrays), watch)
+            results = self._in_float64.run(None, self._feed(arrays), watch)
         except _FAILURES as error:
-            raise CannotRun(said(error)) from None
+            raise CannotRun(f"cannot be computed in float64 ({said(error)[:160]})") from None
+        return [np.asarray(result) for result in results if is_float(np.asarray(result))]
 
     def readers(self) -> Mapping[str, Sequence[str]]:
         """See Side."""

@@ -20,10 +20,9 @@ from bncheck.shipping.sides import (
     Side,
     free_axes,
     fresh,
-    has_free_batch,
     is_float,
 )
-from bncheck.shipping.trail import Step, entry, trail
+from bncheck.shipping.trail import Step, Trail, entry
 
 _SEED = 20261
 #: Other runs are drawn where a channel happens to be near zero, as in folding/program/parity.py.
@@ -130,14 +129,10 @@ def prove(
     proof = Proof(tuple(trial.levels()), limit, reference=trial.judge)
     # What rounding explains at the end it explains on the way.
     allowed = max(limit, _ON_THE_WAY * proof.worst) if proof.holds else limit
-    # A unit may be dead on a few samples; where all is well, few are enough.
-    tried = trial.accepted[:1] if proof.holds else trial.accepted
-    most = max(tried, key=lambda judged: max((a.size for a in judged.arrays), default=0))
     try:
-        steps = trail(reference, other, most.arrays, allowed)
+        return replace(proof, steps=trial.steps(allowed, holds=proof.holds))
     except CannotRun:
         return proof
-    return replace(proof, steps=steps)
 
 
 @dataclass(frozen=True)
@@ -152,12 +147,13 @@ class _Judged:
 class _Trial:
     def __init__(self, reference: Side, other: Side, limit: float) -> None:
         self.reference, self.other, self.limit = reference, other, limit
-        self.free = has_free_batch(reference) and has_free_batch(other)
+        self.free = bool(free_axes(reference) and free_axes(other))
         self.ways: dict[str, Run] = dict(other.runs)
         self.differences = {name: Difference(limit) for name in self.ways}
         self.refused: dict[str, str] = {}
         self.accepted: list[_Judged] = []
         self.judge = FLOAT64
+        self.trail, self._seen = Trail(reference, other), False
 
     def add(self, inputs: Sequence[Sequence[Array]]) -> None:
         """Hold all ways of running the other against the reference, one after the other."""
@@ -182,8 +178,10 @@ class _Trial:
 
     def _judge(self, arrays: Sequence[Array]) -> _Judged:
         run = next(iter(self.reference.runs.values()))
+        see = None if self._seen else self.trail.know
+        self._seen = True
         try:
-            precise = self.reference.precise(arrays)
+            precise = self.reference.precise(arrays, see)
         except CannotRun as reason:
             return self._as_written(run, arrays, str(reason))
         try:
@@ -210,6 +208,20 @@ class _Trial:
             )
         batch = next((a.shape[0] for a in judged.arrays if a.ndim), 0)
         self.differences[name].add(batch, judged.precise, new, judged.own)
+
+    def steps(self, limit: float, *, holds: bool) -> tuple[Step, ...]:
+        """What lies on the way. Raises CannotRun.
+
+        A unit may be dead on a few samples; where all is well, the first are enough.
+        """
+        if self.judge != FLOAT64:
+            raise CannotRun
+        if holds:
+            return self.trail.follow(self.accepted[0].arrays, limit)
+        most = max(self.accepted, key=lambda j: max((a.size for a in j.arrays), default=0))
+        whole = Trail(self.reference, self.other)
+        self.reference.precise(most.arrays, whole.know)
+        return whole.follow(most.arrays, limit)
 
     @property
     def holds(self) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 
 from bncheck.folding.onnx.running import session_of
+from bncheck.folding.onnx.weights import Weights, references
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.
@@ -21,10 +22,31 @@ _BUDGET = 0.2
 _ROUNDS = 5
 
 
-def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
+@dataclass(frozen=True)
+class Runnable:
+    """A model, and the large weights that it refers to.
+
+    All sessions read them where they are. One that is made of the whole message copies each weight
+    twice: into the message, and out of it.
+    """
+
+    model: onnx.ModelProto
+    weights: Weights = field(default_factory=Weights)
+
+    def values(self) -> dict[str, Any]:
+        """The weights by name as onnxruntime takes them. Raises ImportError without it."""
+        from onnxruntime import OrtValue
+
+        return {
+            tensor.name: OrtValue.ortvalue_from_numpy(self.weights.numbers(tensor))
+            for tensor in references(self.model)
+        }
+
+
+def session(model: Runnable, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
     try:
-        return session_of(model, LEVELS[level], threads)
+        return session_of(model.model, LEVELS[level], threads, model.values())
     except ImportError:
         raise CannotRun("onnxruntime is not installed") from None
     except Exception as error:  # its exceptions share no base class but Exception
@@ -34,7 +56,7 @@ def session(model: onnx.ModelProto | Path, level: str, threads: int = 0) -> Any:
 class Runner:
     """A model at one level. Raises CannotRun."""
 
-    def __init__(self, model: onnx.ModelProto | Path, level: str) -> None:
+    def __init__(self, model: Runnable, level: str) -> None:
         self.level = level
         self._session = session(model, level)
         self._names = [info.name for info in self._session.get_inputs()]
@@ -56,8 +78,8 @@ def _reason(error: Exception) -> str:
 
 
 def latency(
-    ours: onnx.ModelProto | Path,
-    other: onnx.ModelProto,
+    ours: Runnable,
+    other: Runnable,
     feed: Sequence[Array],
     level: str,
     budget: float = _BUDGET,

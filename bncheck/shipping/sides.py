@@ -20,8 +20,8 @@ Run: TypeAlias = Callable[[Sequence[Array]], list[Array]]
 #: Takes a value on the way: its name, what to call it, its numbers.
 See: TypeAlias = Callable[[str, str, Array], None]
 
-#: Fresh inputs at these batch sizes: one sample, and two numbers that no model is made for.
-BATCHES = (1, 3, 5)
+#: Fresh inputs at these batch sizes: one sample, and a number that no model is made for.
+BATCHES = (1, 3)
 #: Of another free axis where the program does not tell the size in its example.
 _SIZE = 8
 
@@ -64,11 +64,11 @@ class Side(Protocol):
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """Let fresh inputs have the sizes of these samples where its own leave them open."""
 
-    def precise(self, arrays: Sequence[Array]) -> list[Array]:
-        """Its outputs computed in float64. Raises CannotRun where nothing here can do that."""
+    def precise(self, arrays: Sequence[Array], see: See | None = None) -> list[Array]:
+        """Its outputs computed in float64. Raises CannotRun where nothing here can do that.
 
-    def values(self, arrays: Sequence[Array], see: See) -> None:
-        """Show every floating value on the way in float64. Raises CannotRun."""
+        `see` is shown every floating value on the way.
+        """
 
     def readers(self) -> Mapping[str, Sequence[str]]:
         """For each value on the way, in the order of calls, the values that are made of it."""
@@ -81,11 +81,6 @@ class CannotRun(Exception):  # noqa: N818
 def free_axes(side: Side) -> int:
     """How many axes of its inputs may have any size."""
     return sum(isinstance(size, str) for port in side.inputs for size in port.shape)
-
-
-def has_free_batch(side: Side) -> bool:
-    """Whether it takes any number of samples."""
-    return any(port.shape and isinstance(port.shape[0], str) for port in side.inputs)
 
 
 def is_float(array: Array) -> bool:
@@ -148,12 +143,22 @@ class TorchSide:
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """Those of its example are in it."""
 
-    def precise(self, arrays: Sequence[Array]) -> list[Array]:
+    def precise(self, arrays: Sequence[Array], see: See | None = None) -> list[Array]:
         """See Side."""
+        import torch
+
         from bncheck.folding.program.parity import arrays as wide
         from bncheck.folding.program.running import run_in_float64
+        from bncheck.graph.program.calls import module_path
 
-        return wide(run_in_float64(self.program, self._flat(arrays)))
+        def watch(node: torch.fx.Node, value: Any) -> None:
+            is_tensor = node.op == "call_function" and isinstance(value, torch.Tensor)
+            if see is not None and is_tensor and value.is_floating_point():
+                shown = module_path(node) or node.name
+                see(node.name, shown, value.detach().cpu().double().numpy().copy())
+
+        watched = None if see is None else watch
+        return wide(run_in_float64(self.program, self._flat(arrays), watched))
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """In its own dtypes, by torch."""
@@ -161,21 +166,6 @@ class TorchSide:
         from bncheck.folding.program.running import run_as_written
 
         return wide(run_as_written(self.program, self._flat(fitted(self.inputs, arrays))))
-
-    def values(self, arrays: Sequence[Array], see: See) -> None:
-        """See Side."""
-        import torch
-
-        from bncheck.folding.program.running import run_in_float64
-        from bncheck.graph.program.calls import module_path
-
-        def watch(node: torch.fx.Node, value: Any) -> None:
-            is_tensor = node.op == "call_function" and isinstance(value, torch.Tensor)
-            if is_tensor and value.is_floating_point():
-                shown = module_path(node) or node.name
-                see(node.name, shown, value.detach().cpu().double().numpy().copy())
-
-        run_in_float64(self.program, self._flat(arrays), watch)
 
     def readers(self) -> Mapping[str, Sequence[str]]:
         """See Side."""

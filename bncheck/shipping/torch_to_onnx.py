@@ -7,7 +7,9 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -15,6 +17,8 @@ import onnx
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.timing import timed
+from bncheck.folding.onnx.weights import Weights
+from bncheck.reading.onnx_weights import KEPT_BYTES
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.opsets.lowering import OLDEST, lowered
 from bncheck.shipping.scrubbing import scrub
@@ -33,13 +37,25 @@ def check_installed() -> None:
     need("torch", "onnxscript", "onnxruntime", purpose="export to ONNX")
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A model that refers to its large weights, and these, which share the program's memory.
+
+    `calls` are the calls or inputs of the program that make each value.
+    """
+
+    model: onnx.ModelProto
+    weights: Weights
+    calls: Mapping[str, str]
+
+
 @timed("exporting to ONNX")
 def to_onnx(
     program: ExportedProgram,
     inputs: Sequence[str],
     outputs: Sequence[str],
     opset: int | None = None,
-) -> onnx.ModelProto:
+) -> Converted:
     """The program as a model without metadata. Raises BncheckError in one line.
 
     torch's optimisation folds a float BatchNormalization into a half convolution, and one in
@@ -47,8 +63,10 @@ def to_onnx(
     """
     import torch
 
+    from bncheck.folding.program.exporting import user_inputs
+
     try:
-        with _quiet():
+        with _quiet(), _registry_kept():
             made = torch.onnx.export(
                 _in_rows(program),
                 dynamo=True,
@@ -59,20 +77,51 @@ def to_onnx(
                 output_names=list(outputs),
             )
             assert made is not None
+            calls = _calls(made.model.graph.all_nodes())
             hidden = [n for n in made.model.graph.all_nodes() if n.op_type == "BatchNormalization"]
             for node in hidden:
                 node.domain = _HIDDEN
             made.optimize()
             for node in hidden:
                 node.domain = ""
-            model = _at_opset(made.model_proto, opset)
+            weights = Weights()
+            model = _at_opset(_beside(made, weights), opset)
     except BncheckError:
         raise
     except Exception as error:
         raise _inexpressible(error) from None
     scrub(model)
     name_axes(model)
+    tensors = [n.name for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
+    return Converted(model, weights, {**calls, **dict(zip(inputs, tensors, strict=False))})
+
+
+def _beside(made: Any, weights: Weights) -> onnx.ModelProto:
+    """The message with references to its large weights."""
+    numbers = {}
+    for name, value in made.model.graph.initializers.items():
+        if value.const_value is not None:
+            array = value.const_value.numpy()
+            if array.nbytes > KEPT_BYTES and array.dtype.isbuiltin:
+                numbers[name] = array
+                value.const_value = None  # it is not written then
+    model: onnx.ModelProto = made.model_proto
+    model.graph.initializer.extend(weights.tensor(name, array) for name, array in numbers.items())
     return model
+
+
+def _calls(nodes: Iterable[Any]) -> dict[str, str]:
+    """The names, in the program as it was given, of the calls that nodes were made of.
+
+    torch decomposes calls before, and gives what comes of them other names.
+    """
+    found = {}
+    for node in nodes:
+        call = node.meta.get("node")
+        sources = call.meta.get("from_node") if call is not None else None
+        if sources:
+            found.update({value.name: sources[0].name for value in node.outputs})
+    return found
 
 
 def _in_rows(program: ExportedProgram) -> ExportedProgram:
@@ -125,6 +174,34 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+@contextlib.contextmanager
+def _registry_kept() -> Iterator[None]:
+    """torch's table of ONNX functions, made once for an opset; by itself it makes one per export.
+
+    To list its functions onnxscript parses the source of each of the 500, which is half of the
+    time that a small network takes. An export only reads the table.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        holder: Any = ONNXRegistry
+        make = vars(holder)["from_torchlib"]
+    except (ImportError, KeyError):  # another version of torch keeps it elsewhere
+        yield
+        return
+    holder.from_torchlib = staticmethod(_once(holder.from_torchlib))
+    try:
+        yield
+    finally:
+        holder.from_torchlib = make
+
+
+@cache
+def _once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which remembers what it made from one export to the next."""
+    return cache(make)
 
 
 def _inexpressible(error: BaseException) -> BncheckError:

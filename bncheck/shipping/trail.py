@@ -45,14 +45,6 @@ def entry(steps: Sequence[Step]) -> str | None:
     return next((step.name for step in steps if step.counts), None)
 
 
-def trail(reference: Side, other: Side, arrays: Sequence[Array], limit: float) -> tuple[Step, ...]:
-    """A step for each value that both have, in the order of calls. Raises CannotRun."""
-    walk = _Walk(reference, other, limit)
-    reference.values(arrays, walk.know)
-    other.values(arrays, walk.meet)
-    return tuple(walk.steps())
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A value of the reference; of a large program only some of its numbers are kept."""
@@ -74,14 +66,25 @@ class _Met:
     error: float
 
 
-class _Walk:
-    def __init__(self, reference: Side, other: Side, limit: float) -> None:
-        self._other, self._limit = other, limit
+class Trail:
+    """What the reference makes on the way, which is shown to `know`, and then the other."""
+
+    def __init__(self, reference: Side, other: Side) -> None:
+        self._other, self._limit = other, 0.0
         self._results = dict(zip(other.outputs, reference.outputs, strict=False))
         self._known: dict[str, _Known] = {}
         self._order: dict[str, int] = {}
         self._room = _KEPT
         self._met: dict[str, _Met] = {}  # by the name of the other's value
+
+    def follow(self, arrays: Sequence[Array], limit: float) -> tuple[Step, ...]:
+        """A step for each value that both have, in the order of calls. Raises CannotRun.
+
+        On the inputs on which the reference was seen; `limit` is how far two may be apart.
+        """
+        self._limit = limit
+        self._other.precise(arrays, self._meet)
+        return tuple(self._steps())
 
     def know(self, name: str, shown: str, value: Array) -> None:
         """A value of the reference."""
@@ -90,7 +93,7 @@ class _Walk:
         self._order[name] = len(self._order)
         self._known[name] = _Known(shown, value if whole else sampled(value), whole)
 
-    def meet(self, name: str, shown: str, value: Array) -> None:
+    def _meet(self, name: str, shown: str, value: Array) -> None:
         """A value of the other program."""
         same = self._results.get(name, name)
         if same not in self._known:
@@ -120,7 +123,7 @@ class _Walk:
                     self._met[name] = _Met(met.known, shown, error)
                     return
 
-    def steps(self) -> Iterator[Step]:
+    def _steps(self) -> Iterator[Step]:
         """What differs by intention is left out."""
         counting = self._counting()
         for name, met in self._met.items():

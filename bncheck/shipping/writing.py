@@ -19,6 +19,8 @@ import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
 from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.folding.onnx.file import wire
+from bncheck.folding.onnx.weights import Weights, whole
 from bncheck.writing.atomic import (
     check_target,
     explained,
@@ -41,24 +43,30 @@ class Written:
     data: Path | None = None
 
 
-def fits_one_file(model: onnx.ModelProto, limit: int = MAX_ONNX_BYTES) -> bool:
-    """Whether a protobuf can hold it."""
-    return int(model.ByteSize()) < limit
-
-
 def write(
-    model: onnx.ModelProto, path: Path, one_file: bool, original: Path | None = None
+    model: onnx.ModelProto,
+    weights: Weights,
+    path: Path,
+    limit: int = MAX_ONNX_BYTES,
+    original: Path | None = None,
 ) -> Written:
     """Write it whole or not at all; what was at `path` before stays usable until then.
 
+    As one file below `limit` bytes.
+
     Its permissions are no wider than those of `original`, the checkpoint.
     """
-    if not one_file:
-        return _write_pair(model, path, original)
-    data = model.SerializeToString(deterministic=True)
-    with replacing(path, original) as temporary:
-        temporary.write_bytes(data)
-    return Written(len(data), hashlib.sha256(data).hexdigest())
+    pieces = wire(model, weights)
+    size = sum(map(len, pieces))
+    if size >= limit:
+        del pieces
+        return _write_pair(whole(model, weights), path, original)
+    digest = hashlib.sha256()
+    with replacing(path, original) as temporary, open(temporary, "wb") as file:
+        for piece in pieces:
+            digest.update(piece)
+            file.write(piece)
+    return Written(size, digest.hexdigest())
 
 
 def _write_pair(model: onnx.ModelProto, path: Path, original: Path | None) -> Written:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bncheck.data import Batch, Batches
     from bncheck.subject.setup import Measuring
 
-_INPUT = re.compile(r"(?:([^=]+)=)?(\d+(?:,\d+)*)?(?::(\w+))?")
+_INPUT = re.compile(r"(?:([^=]+)=)?(\d+(?:[,x]\d+)*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
@@ -36,13 +36,13 @@ class InputShape:
 
 
 def parse_input(word: str) -> InputShape:
-    """`3,32,32`, `image=3,32,32`, `tokens=128:int64`."""
+    """`3,32,32`, `3x32x32`, `image=3,32,32`, `tokens=128:int64`."""
     match = _INPUT.fullmatch(word.replace(" ", ""))
     if not match or match[2] is None:
         raise BncheckError(
             f"--input {word!r} is not a shape", "write one sample's sizes, e.g. 3,224,224"
         )
-    return InputShape(match[1], tuple(int(size) for size in match[2].split(",")), match[3])
+    return InputShape(match[1], tuple(map(int, re.split("[,x]", match[2]))), match[3])
 
 
 def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torch.Tensor, ...]:

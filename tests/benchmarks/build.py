@@ -98,7 +98,7 @@ def stale(folder: Path) -> None:
     """A ResNet-18 whose means are off by half a standard deviation, and images for it."""
     torch.manual_seed(0)
     torch.save(stale_statistics(resnet18()).state_dict(), folder / "stale.pt")
-    np.savez(folder / "images.npz", x=torch.randn(512, 3, 64, 64).numpy())
+    np.savez(folder / "images.npz", x=torch.randn(2048, 3, 64, 64).numpy())
 
 
 @torch.no_grad()

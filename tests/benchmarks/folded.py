@@ -16,10 +16,10 @@ import torch
 from torch.fx.experimental.optimization import fuse
 
 import bncheck
-from bncheck.folding.onnx.fold import fold_onnx
 from tests.benchmarks.calls import in_turns
 from tests.benchmarks.networks import resnet50
 from tests.benchmarks.table import show
+from tests.folding.onnx.graphs.building import fold_onnx
 
 SIZE = 96
 

@@ -79,8 +79,9 @@ def steps(model: Any, shape: tuple[int, ...], pairs: int) -> tuple[float, float,
             base.append(cpu(plain) if first is None else first)
             busy.append(end - start - base[-1])
         recorder.close()
-    # The rules run at every fifth step: means, and not medians.
-    return tuple(1e3 * statistics.mean(times[5:]) for times in (base, idle, busy))  # type: ignore[return-value]
+    # The rules run at every tenth recorded step: a mean, and not a median.
+    typical, always = statistics.median(idle), statistics.mean(busy[5:])
+    return 1e3 * statistics.mean(base[5:]), 1e3 * typical, 1e3 * always
 
 
 def cpu(act: Callable[[], object]) -> float:
@@ -101,7 +102,7 @@ def training() -> None:
     rows: list[tuple[str, ...]] = []
     for name, model, shape, pairs, wanted in (
         ("ResNet-18, 32 x 32, batch 32", resnet18(), (32, 3, 32, 32), 35, "<= 1 %, 15 %"),
-        ("MLP of 3 x 512, batch 128", mlp(), (128, 3, 16, 16), 60, "<= 3 %"),
+        ("MLP of 3 x 512, batch 128", mlp(), (128, 3, 16, 16), 60, "<= 3 %, 15 %"),
     ):
         base, idle, busy = steps(model.train(), shape, pairs)
         often, seldom = busy / base, (busy + 99 * idle) / 100 / base

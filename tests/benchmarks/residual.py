@@ -17,7 +17,7 @@ import onnx
 import torch
 
 import bncheck
-from bncheck.shipping.sessions import LEVELS, session
+from bncheck.shipping.sessions import LEVELS, Runnable, session
 from tests.architectures import randomised
 from tests.benchmarks.networks import densenet121
 from tests.benchmarks.table import show
@@ -31,7 +31,7 @@ SIZE = 96
 def ratios(models: dict[Form, onnx.ModelProto], level: str) -> dict[Form, float]:
     """The median over rounds of CPU time beside the first model's."""
     x = np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE), np.float32)
-    sessions = {form: session(model, level, threads=1) for form, model in models.items()}
+    sessions = {form: session(Runnable(model), level, threads=1) for form, model in models.items()}
     found: dict[Form, list[float]] = {form: [] for form in models}
     for round_ in range(ROUNDS + 1):
         costs = {}

@@ -73,13 +73,15 @@ def _fx(model: nn.Module, example: Any, norms: Any, _: int | None) -> Found:
 
 def _slim(model: nn.Module, example: Any, norms: Any, _: int | None) -> Found:
     """OnnxSlim on the file that `export` writes without folding: optimised, norms as they are."""
+    from bncheck.folding.onnx.weights import whole
     from bncheck.folding.program.in_place import functional
     from bncheck.shipping.torch_to_onnx import to_onnx
     from tests.breadth.files import norms_in
 
     with torch.no_grad():
         program = torch.export.export(model, example)
-    plain = to_onnx(functional(program), [], [])
+    made = to_onnx(functional(program), [], [])
+    plain = whole(made.model, made.weights)
     slim: Any = importlib.import_module("onnxslim").slim
     return {"slim_before": norms_in(plain), "slim_left": norms_in(slim(plain))}
 

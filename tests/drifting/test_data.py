@@ -121,6 +121,37 @@ def test_a_change_of_the_training_s_data_that_the_data_given_cannot_show(tmp_pat
     assert bncheck.drift(SNAPSHOTS, NET, str(DATA)).findings == ()
 
 
+def test_a_change_of_data_is_told_from_those_that_the_training_went_on_with(
+    tmp_path: Path,
+) -> None:
+    """The same, and the data given fit the statistics after the jump."""
+    far = 3 * torch.load(SNAPSHOTS[3])["state_dict"]["bn2.running_var"].sqrt()
+
+    def jump(place: int, state: State) -> None:
+        if place < 4:
+            state["bn2.running_mean"] += far
+
+    (finding,) = bncheck.drift(changed(tmp_path, jump), NET, str(DATA)).findings
+    assert (finding.rule, finding.layer) == ("BN304", "bn2")
+    assert "these are the new ones" in finding.message
+    assert "data that the training had before" in finding.fix
+
+
+def test_a_training_that_ends_in_nan_is_measured_as_far_as_it_goes(tmp_path: Path) -> None:
+    def poison(place: int, state: State) -> None:
+        if place >= 4:
+            for tensor in state.values():
+                if tensor.is_floating_point():
+                    tensor.fill_(torch.nan)
+
+    report = bncheck.drift(changed(tmp_path, poison), NET, str(DATA))
+    assert {(f.rule, f.layer) for f in report.findings} == {
+        ("BN102", f"bn{n}") for n in range(1, 5)
+    }
+    assert np.isfinite(report.movement.grid.w2[:, :4]).all()
+    assert np.isnan(report.movement.grid.w2[:, 4:]).all()
+
+
 def test_the_user_s_model_is_left_as_it_was(images: torch.Tensor) -> None:
     from tests.planted import DigitNet
 

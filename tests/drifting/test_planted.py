@@ -208,6 +208,18 @@ def test_a_layer_full_of_nan_is_null_and_said(tmp_path: Path) -> None:
     assert "no usable statistics in layer bn1" in report.notes[0]
 
 
+def test_a_training_that_ends_in_nan_is_compared_with_the_last_before_it(tmp_path: Path) -> None:
+    def poison(place: int, state: State) -> None:
+        if place >= 3:
+            for name in (f"bn{number}.running_mean" for number in range(1, 5)):
+                state[name][0] = torch.nan
+
+    report = drift(changed(tmp_path, poison), DriftOptions())
+    assert report.movement.reference.path == tmp_path / "epoch-004.pt"
+    assert found(report) == {("BN102", f"bn{number}") for number in range(1, 5)}
+    assert all("since epoch 8 (not yet in epoch 4)" in f.message for f in report.findings)
+
+
 @pytest.mark.parametrize("reference", ["first", "last", "previous", str(SNAPSHOTS[2])])
 def test_a_snapshot_is_nothing_away_from_itself(reference: str) -> None:
     report = drift(SNAPSHOTS, DriftOptions(reference=reference))
@@ -239,16 +251,21 @@ def test_a_real_training_comes_to_rest() -> None:
 
 def test_statistics_that_are_lost_at_the_end_are_not_settled(tmp_path: Path) -> None:
     def spoil(place: int, state: State) -> None:
-        if place == len(SNAPSHOTS) - 1:
+        if place >= first:
             for name in layers:
                 state[f"{name}.running_var"].fill_(math.nan)
 
+    first = len(SNAPSHOTS) - 1
     layers = ["bn2"]
     report = drift(changed(tmp_path, spoil), DriftOptions())
     assert report.verdict == "suspect"
     assert found(report) == {("BN102", "bn2")}
     assert any("bn2" in line and "usable" in line for line in sentences(report))
     layers = ["bn1", "bn2", "bn3", "bn4"]
+    report = drift(changed(tmp_path, spoil), DriftOptions())
+    assert report.verdict == "suspect"
+    assert found(report) == {("BN102", name) for name in layers}
+    first = 0
     with pytest.raises(BncheckError, match="no layer with usable statistics"):
         drift(changed(tmp_path, spoil), DriftOptions())
 

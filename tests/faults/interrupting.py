@@ -87,11 +87,12 @@ def state(folder: Path) -> dict[str, str]:
 
 
 def write_pair(target: Path) -> int:
+    from bncheck.folding.onnx.weights import Weights
     from bncheck.shipping.writing import write
     from tests.zoo.onnx_models import onnx_model, onnx_norm, onnx_values
 
     values = {name: value.repeat(100) for name, value in onnx_values("bn").items()}
-    write(onnx_model([onnx_norm("bn", "x", "y")], values), target, one_file=False)
+    write(onnx_model([onnx_norm("bn", "x", "y")], values), Weights(), target, limit=0)
     return 0
 
 

@@ -85,7 +85,8 @@ class Net:
         given: Mapping[str, Tensor] | None = None,
         skip: int | None = None,
     ) -> tuple[dict[str, Tensor], float]:
-        """The outputs, and the largest number on the way, which bounds the rounding."""
+        """The outputs, and what the solution compares, and the largest number on the way, which
+        bounds the rounding."""
         found: dict[str, Any] = {"x": x}
         largest = 1.0
         for index, op in enumerate(graph.ops):
@@ -106,7 +107,8 @@ class Net:
             for name, result in zip(op.outputs, many, strict=True):
                 found[name] = result
                 largest = max(largest, float(result.detach().abs().max()))
-        return {name: found[name] for name in sorted(graph.outputs)}, largest
+        seen = graph.outputs if solution is None else graph.outputs | solution.boundary
+        return {name: found[name] for name in sorted(seen)}, largest
 
 
 def _changed(index: int, op: df.Op, inputs: list[Any], run: Run, solution: Solution) -> Any:
@@ -117,6 +119,7 @@ def _changed(index: int, op: df.Op, inputs: list[Any], run: Run, solution: Solut
     new = solution.weights.get(index)
     if new is None:
         return run(*inputs)
+    assert new.weight is not None
     inputs[1] = torch.from_numpy(np.array(new.weight.array))
     inputs[2] = None if new.bias is None else torch.from_numpy(np.array(new.bias.array))
     if solution.plan.folds[index].as_shuffle:
@@ -243,6 +246,44 @@ def add_constant(net: Net, draw: Any, x: str) -> None:
         net.call(specs.Mul(), list(pair), lambda a, b: a * b)
 
 
+def add_places(net: Net, draw: Any, x: str) -> None:
+    """One activation says at which places another is read."""
+    same = [n for n in net.activations if net.samples[n].shape == net.samples[x].shape]
+    other = draw(st.sampled_from(same))
+
+    def run(a: Tensor, b: Tensor) -> Tensor:
+        grid = torch.stack([b.mean(1), b.amax(1)], -1)
+        return F.grid_sample(a, grid, padding_mode="border", align_corners=False)
+
+    net.call(specs.Average((2, 3)), [x, other], run)
+
+
+def add_larger(net: Net, draw: Any, x: str) -> None:
+    """The larger or the smaller of two activations, or of one and a constant."""
+    shape = net.samples[x].shape
+    run = draw(st.sampled_from([torch.maximum, torch.minimum]))
+    if draw(st.booleans()):
+        sizes = draw(st.sampled_from([(), (shape[1],) + (1,) * (len(shape) - 2), tuple(shape[1:])]))
+        other = net.numbers(*sizes)
+    else:
+        same = [n for n in net.activations if net.samples[n].shape == shape]
+        other = draw(st.sampled_from(same))
+    net.call(specs.Larger(), draw(st.permutations([x, other])), run)
+
+
+def add_ordered(net: Net, draw: Any, x: str) -> None:
+    """Sorted, or added up, along an axis."""
+    axis = draw(st.integers(1, net.samples[x].dim() - 1))
+    runs: dict[str, tuple[specs.Spec, Run]] = {
+        "sort": (specs.Ordered((axis,)), lambda a: a.sort(axis)[0]),
+        "median": (specs.Ordered((axis,), drops=True), lambda a: a.median(axis)[0]),
+        "sum": (specs.RunningSum((axis,), None), lambda a: a.cumsum(axis)),
+    }
+    spec, run = runs[draw(st.sampled_from(sorted(runs)))]
+    if net.samples[x].dim() > 2 or not isinstance(spec, specs.Maximum) or not spec.drops:
+        net.call(spec, [x], run)
+
+
 def add_concat(net: Net, draw: Any, x: str) -> None:
     shape = net.samples[x].shape
     axis = draw(st.sampled_from([1, len(shape) - 1]))
@@ -319,7 +360,7 @@ def add_einsum(net: Net, draw: Any, x: str) -> None:
     sizes = dict(zip(data, net.samples[x].shape, strict=True)) | {"o": 3}
     numbers = net.numbers(*(sizes[letter] for letter in weight))
     equation = f"{data},{weight}->{result}"
-    spec = einsum_spec(equation, 1)
+    spec = einsum_spec(equation, 1, (dims, len(weight)))
     assert spec is not None
 
     def run(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -421,9 +462,10 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
 
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
            add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
-           add_product, add_layer_norm, add_sample_norm, add_einsum, add_gate]  # fmt: skip
+           add_product, add_layer_norm, add_sample_norm, add_einsum, add_gate, add_larger,
+           add_ordered, add_places]  # fmt: skip
 FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
-        add_picks, add_layer_norm, add_einsum, add_gate]  # fmt: skip
+        add_picks, add_layer_norm, add_einsum, add_gate, add_larger, add_ordered]  # fmt: skip
 THIN = [add_constant, add_einsum, add_norm, add_gate]
 LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product, add_einsum)
 
@@ -448,7 +490,7 @@ def nets(
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else THIN)
         if plain:
             others = (add_stack_sum, add_product, add_layer_norm, add_sample_norm, add_einsum,
-                      add_gate)  # fmt: skip
+                      add_gate, add_larger, add_ordered, add_places)  # fmt: skip
             options = [o for o in options if o not in others]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(specs.Norm) >= norms:

@@ -24,10 +24,10 @@ import bncheck
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.state_file import save_folded
+from tests.folding.onnx.graphs.building import fold_onnx
 from tests.folding.patterns.building import Fn
 
 torch.set_num_threads(1)

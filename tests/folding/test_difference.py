@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from torch.export import ExportedProgram
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.difference import Difference, relative_error
+from bncheck.folding.difference import Difference, gaps, relative_error
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import rewrite as onnx_rewrite
 from bncheck.folding.program import fold as program_fold
@@ -76,10 +77,10 @@ def test_a_wrong_onnx_model_is_refused(
 ) -> None:
     right = onnx_rewrite.rewrite
 
-    def wrong(model: onnx.ModelProto, *arguments: object) -> object:
-        renamed = right(model, *arguments)  # type: ignore[arg-type]
+    def wrong(model: onnx.ModelProto, *arguments: Any) -> object:
+        renamed = right(model, *arguments)
         for tensor in model.graph.initializer:
-            numbers = numpy_helper.to_array(tensor).copy()
+            numbers = arguments[-1].numbers(tensor).copy()
             damage(tensor.name, numbers)
             tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
         return renamed
@@ -90,6 +91,15 @@ def test_a_wrong_onnx_model_is_refused(
     assert '"rule": "BN404"' in (text := capsys.readouterr().out)
     assert "norm" in text.partition('"layer": ')[2][:40]
     assert not out.exists()
+
+
+@pytest.mark.parametrize("shape", [(3, 700, 31, 37), (2, 3, 512, 200), (9,), (), (2, 0, 5), (0, 4)])
+def test_channels_are_compared_some_at_a_time(shape: tuple[int, ...]) -> None:
+    first, second = (np.random.default_rng(s).normal(size=shape) for s in (0, 1))
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1) if len(shape) > 1 else None
+    expected = np.abs(first - second).max(axes, initial=0.0)
+    np.testing.assert_array_equal(gaps(first, second), np.atleast_1d(expected))
+    assert gaps(first, first).shape == np.shape(np.atleast_1d(expected))
 
 
 def _outputs(seed: int, samples: int = 5) -> Numbers:

@@ -13,9 +13,9 @@ from torch import nn
 
 from bncheck.cli import run
 from bncheck.folding.onnx import parity as onnx_parity
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.program import parity as program_parity
 from bncheck.folding.program.fold import fold
+from tests.folding.onnx.graphs.building import fold_onnx
 
 
 def _wide(path: Path) -> Path:

@@ -81,7 +81,7 @@ def test_a_tolerance_that_nothing_meets_writes_nothing(
         (["healthy.pt", "-o", "OUT.pt2"], "--model"),
         (["healthy.pt", *MODEL[:2], "-o", "OUT.pt2"], "--input"),
         (["healthy.pt", *MODEL[:3], "3,8,8", "-o", "OUT.pt2"], "nets.py:23"),
-        (["healthy.pt", *MODEL[:3], "3x8", "-o", "OUT.pt2"], "is not a shape"),
+        (["healthy.pt", *MODEL[:3], "3*8", "-o", "OUT.pt2"], "is not a shape"),
         (["healthy.pt2"], "-o is missing"),
         (["healthy.pt", *MODEL, *DATA, "-o", "OUT.pt2"], "exclude each other"),
         (["healthy.pt", *MODEL, "--device", "cuda:99", "-o", "OUT.pt2"], "--device cuda:99"),

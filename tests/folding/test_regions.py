@@ -15,20 +15,33 @@ from bncheck.folding.onnx import cutting
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import parity as onnx_parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.program.fold import fold
-from bncheck.folding.regions import Call, between, dependent
+from bncheck.folding.regions import Call, Calls, between, dependent
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
-_CHAIN = [
+_CHAIN = Calls((
     Call(("x",), ("a",)), Call(("a", "w"), ("b",)), Call(("b",), ("c",)), Call(("c", "a"), ("d",)),
-]  # fmt: skip
+))  # fmt: skip
 
 
 def test_the_way_back_stops_where_the_values_are_the_original_ones() -> None:
     assert between(_CHAIN, ["d"], {"a"}.__contains__) == ([1, 2, 3], ["a"])
     assert between(_CHAIN, ["c", "d"], {"a", "c"}.__contains__) == ([1, 2, 3], ["c", "a"])
+
+
+def test_a_way_back_looks_at_no_other_calls() -> None:
+    """A region of a long program costs what it holds."""
+    chain = Calls(Call((f"v{i}",), (f"v{i + 1}",)) for i in range(1000))
+    asked: list[str] = []
+
+    def stops(name: str) -> bool:
+        asked.append(name)
+        return name == "v498"
+
+    assert between(chain, ["v500"], stops) == ([498, 499], ["v498"])
+    assert asked == ["v499", "v498"]
 
 
 def test_what_does_not_depend_on_the_input_is_fixed() -> None:

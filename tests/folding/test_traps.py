@@ -16,10 +16,10 @@ from onnx import helper
 from torch import Tensor, nn
 
 from bncheck import BncheckError
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult, fold
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 from tests.folding.patterns.building import Fn, randomised
 
 torch.set_num_threads(1)

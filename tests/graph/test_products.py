@@ -54,22 +54,34 @@ def _values(*shapes: Sequence[int]) -> list[Any]:
     [
         "nc,co->no", "nc,oc->no", "nc,co", "...c,oc->...o", "...ch,co->...oh", "nch,co->nho",
         "nc,no->co", "cn,co", "nch,hco->no", "nc,c->n", "nch,cod->nodh", "nhc,hco->nho",
-        "nch,hco->noh", "nch,hc->nch", "nch,nch->", "nhcd,hdo->nco",
+        "nch,hco->noh", "nch,hc->nch", "nch,nch->", "nhcd,hdo->nco", "n...c,co->n...o",
+        "...c,...co->...o", "n...c,...co", "c...,oc...->o...",
     ],
 )  # fmt: skip
 def test_a_product_with_a_weight(equation: str) -> None:
-    spec = einsum_spec(equation, 1)
+    terms = equation.partition("->")[0].replace("...", "hd").split(",")
+    spec = einsum_spec(equation, 1, [len(term) for term in terms])
     assert spec is not None
-    terms = equation.partition("->")[0].replace("...", "n").split(",")
     x, w = _values(*([_SIZES[letter] for letter in term] for term in terms))
     _check(spec, lambda a, b: np.einsum(equation, a, b), x, w)
 
 
 @pytest.mark.parametrize(
-    "equation", ["nc,cc->nc", "n...c,co->n...o", "nch,co->no", "nc,cod->no", "nch,co->hno"]
+    "equation",
+    ["nc,cc->nc", "nch,co->no", "nc,cod->no", "nch,co->hno", "nc,c...->n", "nc,co,co->no", "nc"],
 )
 def test_any_other_sum_is_none(equation: str) -> None:
-    assert einsum_spec(equation, 1) is None
+    terms = equation.partition("->")[0].replace("...", "hd").split(",")
+    assert einsum_spec(equation, 1, [len(term) for term in terms]) is None
+
+
+@pytest.mark.parametrize("ranks", [(1, 2), (3, 2), (2, 3), (2,)])
+def test_an_equation_that_does_not_fit_is_none(ranks: Sequence[int]) -> None:
+    assert einsum_spec("nc,co->no", 1, ranks) is None
+
+
+def test_axes_of_size_1_that_an_ellipsis_repeats_are_none() -> None:
+    assert einsum("...c,...co->...o", [Operand((2, 3), False), Operand((1, 3, 4), True)]) is None
 
 
 @pytest.mark.parametrize(

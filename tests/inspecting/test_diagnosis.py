@@ -118,10 +118,10 @@ def test_real_network_is_healthy_on_images_as_in_training(samples: int) -> None:
 @pytest.mark.parametrize("labels", [True, False])
 def test_clean_images_are_not_what_the_real_network_was_trained_on(labels: bool) -> None:
     x, y = planted.cifar()
-    images = planted.normalised(x[:512])
+    images = planted.normalised(x[:256])
     for depth in (20, 44):
         net = planted.resnet(depth)
-        report = bncheck.inspect(net, (images, y[:512]) if labels else images)
+        report = bncheck.inspect(net, (images, y[:256]) if labels else images)
         serious = [f for f in report.findings if f.severity is not Severity.INFO]
         assert [(f.rule, f.severity) for f in serious] == [("BN205", Severity.WARNING)]
         assert "recalibrate" not in serious[0].fix
@@ -129,7 +129,7 @@ def test_clean_images_are_not_what_the_real_network_was_trained_on(labels: bool)
 
 @needs_real
 def test_planted_in_a_real_network() -> None:
-    for case in planted.resnet_cases(20, seed=5, samples=256):
+    for case in planted.resnet_cases(20, seed=5, samples=128):
         if case.code == "BN205?":
             continue
         assert_found(case, judged(case))

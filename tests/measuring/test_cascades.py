@@ -13,9 +13,11 @@ from torch import Tensor, nn
 import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.data import DataOptions, open_data
+from bncheck.measuring import collector
 from bncheck.measuring.cascades import Cascade, Pass, run_cascade
 from bncheck.measuring.collector import SingleValueError
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.moments import packed
 from bncheck.measuring.run import Run
 
 torch.set_num_threads(1)
@@ -243,3 +245,23 @@ def test_memory_does_not_grow_with_the_samples() -> None:
                         Cascade.EVAL)  # fmt: skip
         sizes.append(seen.moments["0"].pack().nbytes)
     assert sizes[0] == sizes[1]
+
+
+def test_the_moments_of_a_batch_are_computed_for_all_layers_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Layers that see as many images lie side by side, whatever their maps and channels."""
+    shapes: list[tuple[int, ...]] = []
+
+    def counted(m: Any, q: Any, values: Any, pivot: Any) -> Any:
+        shapes.append(m.shape)
+        return packed(m, q, values, pivot)
+
+    monkeypatch.setattr(collector, "packed", counted)
+    pool = nn.AvgPool2d(2)
+    model = nn.Sequential(nn.BatchNorm2d(3), pool, nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5))
+    x = torch.randn(48, 3, 4, 4)
+    seen = measured(model, x, Cascade.EVAL, batch_size=16)
+    assert shapes == [(16, 8)] * 3
+    assert [m.weight for m in seen.moments.values()] == [48 * 16, 48 * 4]
+    np.testing.assert_allclose(seen.moments["0"].mean, x.double().mean(dim=(0, 2, 3)), atol=1e-6)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +94,28 @@ def test_patches_of_all_columns_count() -> None:
 
 def test_features_that_never_vary_have_no_condition() -> None:
     assert watched(np.ones((64, 3))).conditions is None
+
+
+def test_only_the_first_layer_is_watched_once_it_is_known() -> None:
+    """A hook that has nothing to do costs as much as a small layer."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
+    watch, hooks = InputWatch(model, Processes()), []
+    with watch.watching():
+        for _ in range(2):
+            hooks.append([len(module._forward_pre_hooks) for module in model])
+            model(torch.randn(8, 3))
+    assert hooks == [[1, 0, 1, 1], [1, 0, 0, 0]]
+    assert not any(module._forward_pre_hooks for module in model)
+
+
+def test_patches_are_drawn_without_importing_symbolic_algebra(tmp_path: Path) -> None:
+    """torch.unravel_index imports sympy, which took as long as measuring a small network."""
+    code = (
+        "import sys, bncheck, torch\n"
+        "model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()\n"
+        "report = bncheck.inspect(model, torch.randn(64, 3, 16, 16) + 2)\n"
+        "print(report.measurement.features is not None, 'sympy' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["True", "False"]

@@ -14,10 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.reading import onnx_constants
 from bncheck.reading.onnx_constants import Resolver
-from tests.folding.onnx.graphs.building import conv
+from tests.folding.onnx.graphs.building import conv, fold_onnx
 
 SHARED = Path("/work/shared")
 ROLES = ("weight", "bias", "running_mean", "running_var")

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bncheck
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.fold import fold_onnx
+from tests.folding.onnx.graphs.building import fold_onnx
 
 ROLES = ["weight", "bias", "running_mean", "running_var"]
 

@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bncheck.reading.training_state import Seen
-from bncheck.recording.batch import Batch, BatchMeter, from_update
+from bncheck.measuring.norms import norms_of
+from bncheck.recording.batch import Batch, Glance, noise_of
+from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
-from bncheck.recording.seeing import furthest, pooled, seen
+from bncheck.recording.seeing import Held, furthest, pooled, seen
+from bncheck.recording.spread import Spread
+from bncheck.recording.state import copied
+from bncheck.recording.updates import from_updates
 
 
 def measured(model: nn.Module, *inputs: Tensor) -> dict[str, Batch]:
@@ -21,7 +25,7 @@ def measured(model: nn.Module, *inputs: Tensor) -> dict[str, Batch]:
         model(x)
     meter.detach()
     assert problems == []
-    return meter.take()
+    return meter.take()[0]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 10.0, 1e3, 1e4])
@@ -47,47 +51,136 @@ def test_calls_of_a_step_are_averaged_and_not_pooled() -> None:
     assert batch.var == pytest.approx(1, abs=0.5)
 
 
+def held(layer: nn.Module) -> Held:
+    """The statistics of one layer as they are."""
+    return Held.of(norms_of(layer), copied(dict(layer.named_buffers())))
+
+
 @pytest.mark.parametrize("momentum", [0.1, 0.9, None])
 def test_the_update_of_a_layer_tells_its_batch(momentum: float | None) -> None:
     torch.manual_seed(0)
     layer = nn.BatchNorm1d(4, momentum=momentum)
     for _ in range(3):
         layer(torch.randn(64, 4))
-    before = (layer.running_mean.double().numpy(), layer.running_var.double().numpy())  # type: ignore[union-attr]
+    before = held(layer)
     x = 2 * torch.randn(64, 4) + 1
     layer(x)
-    after = (layer.running_mean.double().numpy(), layer.running_var.double().numpy())  # type: ignore[union-attr]
-    batch = from_update(before, after, 3 / 4 if momentum is None else 1 - momentum)
-    assert batch is not None
+    batch = from_updates(before, held(layer), [""], {}, {})[""]
     np.testing.assert_allclose(batch.mean, x.mean(0).numpy(), atol=1e-4)
     np.testing.assert_allclose(batch.var, x.var(0).numpy(), rtol=1e-4)
-    assert from_update(before, after, 1.0) is None
+
+
+@pytest.mark.parametrize("change", ["eval", "reset", "two calls", "momentum 0"])
+def test_an_update_that_was_not_looked_at_tells_nothing(change: str) -> None:
+    layer = nn.BatchNorm1d(4)
+    for _ in range(3):
+        layer(torch.randn(64, 4))
+    before = held(layer)
+    if change == "momentum 0":
+        layer.momentum = 0.0
+    layer(torch.randn(64, 4))
+    if change == "two calls":
+        layer(torch.randn(64, 4))
+    if change == "reset":
+        layer.reset_running_stats()
+    layer.train(change != "eval")
+    assert from_updates(before, held(layer), [""], {"": Glance(1, 64, 1.0)}, {}) == {}
+
+
+def test_a_look_and_the_update_tell_what_the_moments_do() -> None:
+    """Twice the same step: measured, and only looked at."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    calls = [torch.randn(16, 3, 8, 8) * 2 + 3 for _ in range(2)]
+    (measured_batch,) = measured(model, *calls).values()
+    norm: nn.Module = model[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.reset_running_stats()
+    norm.momentum = 0.1
+    before = held(model)
+    meter = BatchMeter(Watched.of("", model, False), print, print)
+    meter.attach(brief=True)
+    for x in calls:
+        model(x)
+    meter.detach()
+    batches, glances = meter.take()
+    assert batches == {}
+    assert glances["0"] == Glance(2, 32.0, measured_batch.largest)
+    found = from_updates(before, held(model), ["0"], glances, {"0": measured_batch})["0"]
+    # A running average weighs the later call more, by 1/(1 - m).
+    np.testing.assert_allclose(found.mean, measured_batch.mean, atol=0.01)
+    np.testing.assert_allclose(found.var, measured_batch.var, rtol=0.02)
+    np.testing.assert_array_equal(found.unit, measured_batch.unit)
 
 
 def made(shift: float, images: int, seed: int, channels: int = 256) -> Batch:
     rng = np.random.default_rng(seed)
     x = rng.normal(shift, 1, (images, channels))
     var = x.var(0, ddof=1)
-    return Batch(x.mean(0), var, var, 2 * var**2, images, 1, float(abs(x).max()))
+    return Batch(x.mean(0), var, np.full(channels, 1.5), images, 1, float(abs(x).max()))
+
+
+def right(channels: int = 256) -> Held:
+    """A layer whose statistics are 0 and 1."""
+    return held(nn.BatchNorm1d(channels, eps=0.0))
 
 
 @pytest.mark.parametrize("images", [8, 64, 512])
 def test_noise_is_taken_off(images: int) -> None:
     """Right statistics, a batch of few images: what is left is far below what is said."""
-    zeros, ones = np.zeros(256), np.ones(256)
-    found = [seen(made(0, images, seed), zeros, ones, 0.0, 0.1).w2 or 0.0 for seed in range(20)]
+    spreads = [Spread(np.zeros(256)) for _ in range(20)]
+    found = [
+        seen({"": made(0, images, seed)}, right(), spread)[""].w2 or 0.0
+        for seed, spread in enumerate(spreads)
+    ]
     assert np.mean(found) < 0.1
-    off = seen(made(1, images, 0), zeros, ones, 0.0, 0.1)
-    assert isinstance(off, Seen)
+    off = seen({"": made(1, images, 0)}, right(), spreads[0])[""]
     assert off.w2 == pytest.approx(1, abs=0.1)
+
+
+def test_what_few_images_have_is_no_deviation_once_it_was_seen() -> None:
+    """Features of one image in 200, in batches of 16: W2^2 over its noise is about 1 in the end.
+
+    A batch's own spread is nothing where none of its images has a feature, and the network is
+    taken for one that has lost it.
+    """
+    rng, spread, ratios = np.random.default_rng(0), Spread(np.zeros(256)), []
+    layer = nn.BatchNorm1d(256, eps=1e-5)
+    layer.running_mean = torch.full((256,), 1 / 200)
+    layer.running_var = torch.full((256,), 1 / 200 - 1 / 200**2)
+    layer.num_batches_tracked = torch.tensor(1000)
+    statistics = held(layer)
+    for _ in range(60):
+        x = (rng.random((16, 256)) < 1 / 200).astype(np.float64)
+        var = x.var(0, ddof=1)
+        of_squares = ((x - x.mean(0)) ** 2).var(0, ddof=1)
+        unit = noise_of(var, var, of_squares, 16)
+        told = seen({"": Batch(x.mean(0), var, unit, 16, 1, 1.0)}, statistics, spread)[""]
+        assert told.w2 is not None
+        assert told.noise
+        ratios.append(told.w2**2 / told.noise)
+    assert np.mean(ratios[10:]) < 0.5
+    shifted = Batch(np.full(256, 0.5), np.full(256, 0.25), np.ones(256), 16, 1, 1.0)
+    told = seen({"": shifted}, statistics, spread)[""]
+    assert told.w2 is not None
+    assert told.noise
+    assert told.w2**2 / told.noise > 10
+
+
+def test_a_channel_that_is_constant_in_a_batch_has_no_scale_to_be_wrong() -> None:
+    batch = Batch(np.zeros(4), np.array([0, 1, 1, 1.0]), np.zeros(4), 64, 1, 1.0)
+    layer = nn.BatchNorm1d(4, eps=1e-5)
+    (told,) = seen({"": batch}, held(layer), Spread(np.zeros(4))).values()
+    assert told.w2 == pytest.approx(0, abs=1e-6)
 
 
 def test_the_process_with_other_data_is_found() -> None:
     batches = [made(0, 64, 0), made(0, 64, 1), made(0.5, 64, 2), made(0, 64, 3)]
-    apart, rank = furthest(batches, 0.0)
+    apart, rank = furthest(batches, 0.0, np.zeros(256))
     assert rank == 2
     assert apart == pytest.approx(0.5, abs=0.1)
-    assert furthest([batch for batch in batches if batch is not batches[2]], 0.0)[0] == 0.0
+    assert furthest(batches[:2], 0.0, np.zeros(256))[0] == 0.0
+    assert furthest(batches, 0.0, np.full(256, 0.1))[0] == 0.0  # batches differ as much by chance
 
 
 def test_synchronised_layers_share_the_variance_between_processes() -> None:

@@ -68,7 +68,7 @@ PLANTED: list[tuple[str, Callable[[], Training], str, tuple[str, ...], range]] =
     ("momentum 0", lambda: Training(net(0.0)), "BN302", BOTH, range(20, 21)),
     ("NaN", lambda: Training(hook=nan_once), "BN102", ("1",), range(137, 138)),
     ("an average", lambda: Training(hook=AverageInItsPlace()), "BN305", BOTH, range(160, 161)),
-    ("a small momentum", lambda: Training(net(0.002), 0.2), "BN306", ("5",), range(80, 121)),
+    ("a small momentum", lambda: Training(net(0.001), 0.2, 420), "BN306", ("5",), range(300, 401)),
 ]
 
 

@@ -6,15 +6,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import bncheck
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.record import read_record
+from bncheck.reading.training_state import TrainingState
+from bncheck.recording.batch import Batch
+from bncheck.recording.meter import BatchMeter
+from bncheck.recording.modules import Watched
+from bncheck.recording.observed import Observed
+from bncheck.recording.ranks import Ranks
 from tests.networks import SAMPLES
+from tests.recording.training import net
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -75,3 +86,33 @@ def test_sharded_layers_are_recorded_without_what_they_hold_in_parts(
     assert checkpoint.training is not None
     assert {seen.images for seen in checkpoint.training.seen.values()} == {128}
     assert [entry.step for entry in read_record(folder / name).entries][-1] == 60
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_synchronised_layers_share_one_batch_of_all_processes(synchronised: bool) -> None:
+    """On a CPU SyncBatchNorm has no group, so that the other process's batch is given."""
+    model = net()
+    if synchronised:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    watched = Watched.of("", model, False)
+    observed = Observed(watched, BatchMeter(watched, print, print))
+    observed.arm(0, False, False)
+    model(torch.randn(64, 8))
+    state, path = TrainingState(1), Path("run")
+    observation = observed.observe(state, path, TwoProcesses("run"), print, print)
+    assert observation is not None
+    told = observation.state.seen["1"]
+    assert told.images == 128
+    assert (told.apart is None) == synchronised
+    far = told.log_variance_ratio or 0.0
+    assert (far > 1) == synchronised  # the distance between the processes is in the variance
+
+
+class TwoProcesses(Ranks):
+    """The other one's batches have means 4 higher."""
+
+    def gathered(
+        self, tag: str, batches: Mapping[str, Batch], channels: Mapping[str, int]
+    ) -> list[dict[str, Batch]]:
+        others = {name: replace(batch, mean=batch.mean + 4) for name, batch in batches.items()}
+        return [dict(batches), others]

@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import bncheck
 from bncheck.reading.record import read_record
 from bncheck.recording import Recorder
+from tests.recording.loggers import STEPS as STEPS_LOGGED
+from tests.recording.loggers import wandb_tells
 from tests.recording.training import Training, batch, net
 
 STEPS = 24
@@ -143,6 +145,24 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert set(events.Tags()["scalars"]) == names
     assert [event.step for event in events.Scalars("bncheck/w2/1")] == [1, 20, 40]
     assert "bncheck/1.running_var" in events.Tags()["histograms"]
+
+
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would upload, read back. Nothing of it goes to a network or the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    for place in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{place}_DIR", str(tmp_path / place))
+    rows = wandb_tells(tmp_path)
+    told = [row for row in rows if "bncheck/w2/1" in row]
+    assert [row["bncheck/step"] for row in told] == STEPS_LOGGED
+    names = {f"bncheck/{name}/{layer}" for layer in "15" for name in
+             ("w2", "mean_shift", "log_variance_ratio", "largest")}  # fmt: skip
+    assert all(names <= set(row) for row in told)
+    assert all(0 <= row["bncheck/w2/1"] < 10 for row in told)
+    assert [row["bncheck/1.running_var._type"] for row in told] == ["histogram"] * len(told)
+    assert sum("bncheck/step" in row for row in rows) == len(told)  # a row for each step
+    assert not (tmp_path / "home" / ".netrc").exists()
 
 
 class Mlflow:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from torch import Tensor, nn
 
+import bncheck
+from bncheck.reading.kinds import NormKind
 from bncheck.reading.opening import open_checkpoint
-from bncheck.recording import Recorder
+from bncheck.recording import Recorder, images, meter
+from bncheck.recording.images import Call
+from bncheck.recording.observed import Observed
 from tests.recording.training import Training, net
 
 
@@ -47,18 +53,72 @@ class Accumulated(Training):
         return loss
 
 
+class Synchronised(Training):
+    """SyncBatchNorm, which on a CPU works without a process group alone."""
+
+    def __post_init__(self) -> None:
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+        self.model = converted
+        super().__post_init__()
+
+
+def test_synchronised_layers_are_recorded_as_what_they_are(tmp_path: Path) -> None:
+    model = net()
+    plain = Synchronised(copy.deepcopy(model), steps=60).run()
+    recorded = Synchronised(model, steps=60).run(tmp_path, every=1)
+    assert_equal(plain.model, recorded.model)
+    assert recorded.found == []
+    path = sorted((tmp_path / "snapshots").iterdir())[-2]
+    with safetensors.safe_open(path, "np") as file:
+        told = json.loads(file.metadata()["bncheck"])["layers"]
+    assert {layer["class"] for layer in told.values()} == {"SyncBatchNorm"}
+    assert {layer["seen"]["images"] for layer in told.values()} == {64}
+    assert [layer.kind for layer in bncheck.inspect(tmp_path).layers] == [NormKind.SYNC] * 2
+
+
 @pytest.mark.parametrize("kind", [Training, Mixed, Accumulated])
 @pytest.mark.parametrize("every", [1, 10])
+@pytest.mark.parametrize("layers", ["norm", "all"])
 def test_weights_are_equal_to_the_last_bit(
-    tmp_path: Path, kind: type[Training], every: int
+    tmp_path: Path, kind: type[Training], every: int, layers: str
 ) -> None:
     model = net()
     plain = kind(copy.deepcopy(model), steps=60).run()
-    recorded = kind(model, steps=60).run(tmp_path, every=every, layers="all")
+    recorded = kind(model, steps=60).run(tmp_path, every=every, layers=layers)
     assert_equal(plain.model, recorded.model)
     assert recorded.found == []
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not hooks()
+
+
+def test_images_are_told_apart_in_few_steps_and_the_rest_is_only_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing moves; the batches are those that every step would have measured."""
+    calls: list[str] = []
+
+    def counted(name: str, channels: int, x: Tensor) -> Call:
+        calls.append(name)
+        return images.measured(name, channels, x)
+
+    monkeypatch.setattr(meter, "measured", counted)
+    first = net()
+    seen = []
+    for brief in (True, False):
+        if not brief:
+            monkeypatch.setattr(Observed, "_may_be_brief", lambda self, step: False)
+        calls.clear()
+        training = Training(copy.deepcopy(first), 0.005, 150).run(tmp_path / str(brief), every=1)
+        assert training.found == []
+        assert len(calls) < 100 if brief else len(calls) == 300
+        files = sorted((tmp_path / str(brief) / "snapshots").iterdir())
+        states = (open_checkpoint(file).training for file in files[:-1])
+        seen.append([s.seen[layer] for s in states if s is not None for layer in "15"])
+    for one, other in zip(*seen, strict=True):
+        assert one.mean_shift == pytest.approx(other.mean_shift, abs=1e-4)
+        assert one.log_variance_ratio == pytest.approx(other.log_variance_ratio, abs=1e-4)
+        assert (one.images, one.largest) == (other.images, other.largest)
+        assert one.w2 == pytest.approx(other.w2, abs=0.15)  # the noise of other images
 
 
 def test_nothing_is_hooked_between_recorded_steps(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_every_pair_of_kinds(first: str, second: str, capsys: pytest.CaptureFixt
     assert report["equal"] is True
     assert report["max_relative_error"] <= report["tolerance"] == 1e-5
     assert report["first_difference"] is None
-    assert report["batches"][:3] == [1, 3, 5]
+    assert report["batches"][:2] == [1, 3]
 
 
 def test_other_weights_differ_and_the_layer_is_named(
@@ -153,7 +153,7 @@ def test_in_python() -> None:
 
 def _model() -> tuple[TorchSide, onnx.ModelProto]:
     program = traced(made(Unit), (IMAGES,), Axes())
-    return TorchSide(program), to_onnx(program, ["x"], ["y"])
+    return TorchSide(program), to_onnx(program, ["x"], ["y"]).model
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_the_reference_is_run_at_every_batch_with_its_state(tmp_path: Path) -> N
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     side = OnnxSide(model)
     assert side.shapes(3, 2) == [(3, 5), (1, 3, 5)]
-    assert prove(side, OnnxSide(model)).measured[0].batches == (1, 3, 5)
+    assert prove(side, OnnxSide(model)).measured[0].batches == (1, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import re
 import socket
@@ -16,9 +17,14 @@ import torch
 from torch import nn
 
 import bncheck
+from bncheck.folding.onnx.weights import references
+from bncheck.shipping import sessions
 from bncheck.shipping.report import ExportReport
+from bncheck.shipping.sessions import Runnable, session
+from bncheck.shipping.torch_to_onnx import to_onnx
+from bncheck.shipping.writing import write
 from tests.architectures import ARCHITECTURES, randomised
-from tests.shipping.nets import listing
+from tests.shipping.nets import IMAGES, Unit, listing
 
 torch.set_num_threads(1)
 
@@ -116,3 +122,38 @@ def test_latency_is_measured_at_every_level(exported: tuple[str, Path, ExportRep
     _, _, report = exported
     assert [timed.level for timed in report.latency] == ["disable_all", "extended", "all"]
     assert all(timed.folded_ms > 0 and timed.unfolded_ms > 0 for timed in report.latency)
+
+
+def test_large_weights_are_held_once(tmp_path: Path) -> None:
+    """What is converted, run at three levels and written is what the program has."""
+    torch.manual_seed(0)
+    program = torch.export.export(nn.Linear(200, 100).eval(), (torch.randn(2, 200),))
+    made = to_onnx(program, ["x"], ["y"])
+    (reference,) = references(made.model)
+    array = made.weights.numbers(reference)
+    assert np.shares_memory(array, program.state_dict["weight"].detach().numpy())
+    assert made.model.ByteSize() < 2000
+    done = write(made.model, made.weights, tmp_path / "net.onnx")
+    x = np.ones((2, 200), np.float32)
+    (y,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x})
+    expected = program.module()(torch.ones(2, 200)).detach().numpy()
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert done.size == (tmp_path / "net.onnx").stat().st_size
+    assert done.sha256 == hashlib.sha256((tmp_path / "net.onnx").read_bytes()).hexdigest()
+
+
+def test_sessions_are_as_few_as_there_are_levels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One a level to compare, two to time it beside the unfolded model."""
+    opened: list[str] = []
+
+    def counted(model: Runnable, level: str, threads: int = 0) -> object:
+        opened.append(level)
+        return session(model, level, threads)
+
+    monkeypatch.setattr(sessions, "session", counted)
+    for timing, number in ((False, 1), (True, 3)):
+        opened.clear()
+        bncheck.export(Unit().eval(), IMAGES, tmp_path / "net.onnx", timing=timing)
+        assert opened.count("all") == opened.count("extended") == number

@@ -45,12 +45,12 @@ def test_another_function_is_not_excused(tmp_path: Path, monkeypatch: pytest.Mon
     """A file that is not the program that it was written from."""
 
     def wrong(*given: object) -> object:
-        model = to_onnx(*given)  # type: ignore[arg-type]
-        for tensor in model.graph.initializer:
+        made = to_onnx(*given)  # type: ignore[arg-type]
+        for tensor in made.model.graph.initializer:
             if len(tensor.dims) == 2:
                 values = np.array(numpy_helper.to_array(tensor)) * np.float32(1.01)
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return model
+        return made
 
     monkeypatch.setattr(export, "to_onnx", wrong)
     with pytest.raises(bncheck.BncheckError, match="differs from the original"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import onnx
 from onnx import helper
 
-from bncheck.folding.regions import Call, between, unmade
+from bncheck.folding.regions import Call, Calls, between, unmade
 from bncheck.graph.onnx.nodes import captured
 
 
@@ -18,11 +18,11 @@ class Cuttable:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.calls = [
+        self.calls = Calls(
             Call(tuple(n for n in (*node.input, *captured(node)) if n), tuple(node.output))
             for node in model.graph.node
-        ]
-        self.made = {name for call in self.calls for name in call.makes if name}
+        )
+        self.made = self.calls.makers.keys()
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._sparse = {t.values.name: t for t in model.graph.sparse_initializer}
 
@@ -85,7 +85,7 @@ def moved(model: onnx.ModelProto, dtypes: Mapping[str, int], step: float) -> onn
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)
-    _read_instead(new.graph, {name: f"{name}/product" for name in dtypes})
+    read_instead(new.graph, {name: f"{name}/product" for name in dtypes})
     seeds = {name: seed for seed, name in enumerate(dtypes)}
     makers = [dict.fromkeys(node.output) for node in new.graph.node]
     made = {name for each in makers for name in each}
@@ -116,7 +116,7 @@ def _moving(
     yield helper.make_node("Mul", [name, factor], [f"{name}/product"])
 
 
-def _read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
+def read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
     """Let nodes read other values, those in graphs inside nodes as well."""
     for node in graph.node:
         for slot, name in enumerate(node.input):
@@ -126,7 +126,7 @@ def _read_instead(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 own = _own_names(inner)
                 rest = {old: new for old, new in others.items() if old not in own}
-                _read_instead(inner, rest)
+                read_instead(inner, rest)
                 for output in inner.output:
                     output.name = rest.get(output.name, output.name)
 

@@ -3,32 +3,46 @@ planner knows."""
 
 from __future__ import annotations
 
-import onnx
-from onnx import helper
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from bncheck.folding.algebra import numpy_dtype
+from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import Part, read_model
+from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
 
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
 
-def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with sums of more than two operands as additions, and without Expand before MatMul;
-    itself where there are none."""
+#: What joins two operands of what is given many.
+_PAIRWISE = {"Sum": "Add", "Mean": "Add", "Max": "Max", "Min": "Min"}
+
+
+def decomposed(
+    model: onnx.ModelProto, load: Callable[[onnx.TensorProto], Array] | None = None
+) -> onnx.ModelProto:
+    """The model with sums, means and extremes of more than two operands as those of two, and
+    without Expand before MatMul; itself where there are none. `load` as for `read_model`."""
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
     repeated = {node.output[0] for node in nodes if node.op_type == "Expand"}
     repeats = any(node.op_type == "MatMul" and repeated & {*node.input} for node in nodes)
     if not repeats and not any(map(_is_long, nodes)):
         return model
-    new = onnx.ModelProto()
+    new, opset = onnx.ModelProto(), opset_of(model)
     new.CopyFrom(model)
-    if repeats:
-        for part in read_model(new):
-            _without_expansions(part)
-    for graph in list(graphs_of(new.graph)):
-        if any(map(_is_long, graph.node)):
-            nodes = [plain for node in graph.node for plain in _additions(node)]
-            del graph.node[:]
-            graph.node.extend(nodes)
+    # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
+    for part in reversed(read_model(new, load)):
+        _without_expansions(part)
+        if any(map(_is_long, part.proto.node)):
+            nodes = [n for node in part.proto.node for n in _in_pairs(node, part.graph, opset)]
+            del part.proto.node[:]
+            part.proto.node.extend(nodes)
     return new
 
 
@@ -48,15 +62,26 @@ def _without_expansions(part: Part) -> None:
 
 
 def _is_long(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Sum" and node.domain in STANDARD and len(node.input) > 2
+    return node.op_type in _PAIRWISE and node.domain in STANDARD and len(node.input) > 2
 
 
-def _additions(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    if not _is_long(node):
+def _in_pairs(node: onnx.NodeProto, graph: Graph, opset: int) -> list[onnx.NodeProto]:
+    """A mean is a sum that is divided, in the dtype of its operands: it stays without one, and
+    before opset 7, where a number is not repeated."""
+    result = node.output[0] if node.output else ""
+    value, is_mean = graph.values.get(result), node.op_type == "Mean"
+    divisible = value is not None and value.dtype and opset >= 7
+    if not _is_long(node) or not result or (is_mean and not divisible):
         return [node]
-    last, result = len(node.input) - 1, node.output[0]
-    names = [node.input[0], *(f"{result}.sum{i}" for i in range(1, last)), result]
-    return [
-        helper.make_node("Add", [names[i - 1], node.input[i]], [names[i]], node.name)
+    kind, last = _PAIRWISE[node.op_type], len(node.input) - 1
+    total = f"{result}.sum" if is_mean else result
+    names = [node.input[0], *(f"{result}.{node.op_type.lower()}{i}" for i in range(1, last)), total]
+    pairs = [
+        helper.make_node(kind, [names[i - 1], node.input[i]], [names[i]], node.name)
         for i in range(1, last + 1)
     ]
+    if not is_mean or value is None:
+        return pairs
+    count = numpy_helper.from_array(np.asarray(len(node.input), numpy_dtype(value.dtype)))
+    number = helper.make_node("Constant", [], [f"{result}.count"], value=count)
+    return [*pairs, number, helper.make_node("Div", [total, number.output[0]], [result], node.name)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -12,28 +15,38 @@ from onnx import numpy_helper
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parse_model
+from bncheck.folding.onnx.weights import Weights, is_large, is_reference, whole
+from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parsed
+from bncheck.reading.onnx_weights import without_weights
+from bncheck.reading.protobuf import field_head
 from bncheck.reading.source import Source
 from bncheck.writing.atomic import replacing
 
+_GRAPH: Final = 7  # of ModelProto
+_INITIALIZER: Final = 5  # of GraphProto
+_RAW: Final = 9  # of TensorProto
 
-def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
-    """Read a model with its external data, which may lie in its own folder only.
 
-    `freeze_inputs`: inputs that have a value already are then no longer inputs.
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """A model with all its numbers in the message. Raises BncheckError."""
+    return whole(*open_onnx(path))
+
+
+def open_onnx(path: Path, *, freeze_inputs: bool = False) -> tuple[onnx.ModelProto, Weights]:
+    """A model that refers to its large weights, and these. Raises BncheckError.
+
+    External data may lie in the model's own folder only. `freeze_inputs`: inputs that have a value
+    already are then no longer inputs.
     """
     source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
-    model = parse_model(source)
-    folder = ModelFolder(path, source.budget)
-    for graph in graphs_of(model.graph):
-        tensors = list(graph.initializer)
-        tensors += [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
-        for tensor in tensors:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                array = np.asarray(load_tensor(tensor, folder))
-                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    itself = secrets.token_hex(16)  # so that no file can say that its data are somewhere in it
+    model = parsed(without_weights(source, itself))
+    folder = ModelFolder(path, source.budget, {itself: source})
+    weights = Weights(partial(load_tensor, folder=folder))
+    for tensor in filter(is_reference, _stored(model)):
+        tensor.CopyFrom(numpy_helper.from_array(weights.numbers(tensor), tensor.name))
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
         raise BncheckError(
             "keeps the data of an attribute or a function in another file",
@@ -44,7 +57,15 @@ def load_onnx(path: Path, *, freeze_inputs: bool = False) -> onnx.ModelProto:
         needed = list(user_inputs(model))
         del model.graph.input[:]
         model.graph.input.extend(needed)
-    return model
+    return model, weights
+
+
+def _stored(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The tensors that are to be in the message: all but the large ones of the outermost graph."""
+    for graph in graphs_of(model.graph):
+        outermost = graph is model.graph
+        yield from (t for t in graph.initializer if not (outermost and is_large(t)))
+        yield from (a.t for n in graph.node for a in n.attribute if a.HasField("t"))
 
 
 def _other_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -74,7 +95,42 @@ def user_inputs(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     return (info for info in model.graph.input if info.name not in stored)
 
 
-def save_onnx(model: onnx.ModelProto, path: Path, original: Path | None = None) -> None:
-    """Write a model with all its data in one file, whole or not at all."""
-    with replacing(path, original) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+def save_onnx(
+    model: onnx.ModelProto, weights: Weights, path: Path, original: Path | None = None
+) -> None:
+    """Write a model with all its data in one file, whole or not at all. Raises BncheckError."""
+    pieces = wire(model, weights)
+    if sum(map(len, pieces)) > MAX_ONNX_BYTES:
+        raise BncheckError("would be larger than a protobuf can be", "fold it in parts", str(path))
+    with replacing(path, original) as temporary, open(temporary, "wb") as file:
+        file.writelines(pieces)
+
+
+def wire(model: onnx.ModelProto, weights: Weights) -> list[bytes | memoryview]:
+    """The message as protobuf writes it, without a copy of the weights."""
+    rest, light = onnx.ModelProto(), onnx.GraphProto()
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    light.CopyFrom(model.graph)
+    del light.initializer[:]
+    graph: list[bytes | memoryview] = [light.SerializeToString()]
+    for tensor in model.graph.initializer:
+        graph += _field(_INITIALIZER, _tensor(tensor, weights))
+    return [rest.SerializeToString(), *_field(_GRAPH, graph)]
+
+
+def _tensor(tensor: onnx.TensorProto, weights: Weights) -> list[bytes | memoryview]:
+    if not is_reference(tensor):
+        return [tensor.SerializeToString()]
+    array = weights.numbers(tensor)
+    plain = onnx.TensorProto()
+    plain.CopyFrom(tensor)
+    plain.ClearField("data_location")
+    plain.ClearField("external_data")
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    raw = little.reshape(-1).view(np.uint8).data
+    return [plain.SerializeToString(), *_field(_RAW, [raw])]
+
+
+def _field(number: int, content: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [field_head(number, sum(map(len, content))), *content]

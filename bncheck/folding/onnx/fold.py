@@ -12,9 +12,11 @@ from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.decomposing import decomposed
-from bncheck.folding.onnx.file import load_onnx
+from bncheck.folding.onnx.file import open_onnx
 from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of
 from bncheck.folding.onnx.rewrite import rewrite
+from bncheck.folding.onnx.sizes import told_by_weights
+from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.regions import constants_of, regions_of
 from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
@@ -36,16 +38,18 @@ def fold_onnx(
     freeze_inputs: bool = False,
     samples: Callable[[onnx.ModelProto], Named] | None = None,
     shapes: Sequence[InputShape] = (),
-) -> tuple[FoldReport, onnx.ModelProto]:
-    """The folded model and the report about it; `samples` are compared on, too.
+) -> tuple[FoldReport, onnx.ModelProto, Weights]:
+    """The report about a fold, the folded model, and the numbers that it refers to.
 
-    `shapes` are sizes at which the model can be run. Raises BncheckError.
+    `samples` are compared on, too; `shapes` are sizes at which the model can be run. Raises
+    BncheckError.
     """
-    model = _Model(load_onnx(path, freeze_inputs=freeze_inputs), shapes)
+    given, weights = open_onnx(path, freeze_inputs=freeze_inputs)
+    model = _Model(given, weights, shapes)
     extra = [] if samples is None else [samples(model.original)]
     model.sample = extra[0] if extra else None
     report, _ = folding.fold(model, options or FoldOptions(), extra)
-    return report, model.result
+    return report, model.result, weights
 
 
 class _Model:
@@ -58,16 +62,19 @@ class _Model:
     failures: tuple[type[Exception], ...] = (RuntimeError, NotImplementedError, ValueError,
                                              onnx.shape_inference.InferenceError)  # fmt: skip
 
-    def __init__(self, given: onnx.ModelProto, shapes: Sequence[InputShape] = ()) -> None:
+    def __init__(
+        self, given: onnx.ModelProto, weights: Weights, shapes: Sequence[InputShape] = ()
+    ) -> None:
         self.result = given
+        self._weights = weights
         self.original = without_functions(given)
         self.sample: Named | None = None
-        self._planned = decomposed(self.original)
+        self._planned = decomposed(self.original, weights.numbers)
         asked_sizes(inputs_of(self.original, shapes), shapes)  # raises for what contradicts it
         self._shapes = shapes
         self._new = onnx.ModelProto()
         self._new.CopyFrom(self._planned)
-        self._parts = read_model(self._new)
+        self._parts = read_model(self._new, weights.numbers)
 
     def read(self) -> Sequence[Graph]:
         return [part.graph for part in self._parts]
@@ -79,12 +86,10 @@ class _Model:
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
         self._numbers = solutions[0].numbers
+        self._told = told_by_weights(solutions[0].graph)
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
-        self._renamed = rewrite(self.result, self._parts, solutions)
+        self._renamed = rewrite(self.result, self._parts, solutions, self._weights)
         self._parts = []
-        # What a message held before stays in its memory until the whole of it goes.
-        self.result = onnx.ModelProto.FromString(self._new.SerializeToString())
-        self._new = self.result
         _check_model(self.original, self.result)
         return ()
 
@@ -92,9 +97,17 @@ class _Model:
         from bncheck.folding.onnx.parity import Altered, ModelSides
 
         altered = Altered(
-            self._altered, self._fixed, self._regions, self._renamed, self._dtypes, self._numbers
+            self._altered,
+            self._fixed,
+            self._regions,
+            self._renamed,
+            self._dtypes,
+            self._numbers,
+            self._told,
         )
-        sides = ModelSides(self._planned, self.result, altered, self._shapes, self.sample)
+        sides = ModelSides(
+            self._planned, self.result, self._weights, altered, self._shapes, self.sample
+        )
         if self._planned is not self.original:
             sides.judge_by(self.original)
         return sides

@@ -10,7 +10,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.folding.onnx.file import save_onnx
 from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.samples import samples_for
-from bncheck.folding.request import Folded, FoldRequest, refuse_corrupt_file
+from bncheck.folding.request import Folded, FoldRequest, findings_of_file
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.subject.inputs import parse_input
 
@@ -27,14 +27,14 @@ def fold_file(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
     ):
         if value:
             raise BncheckError(f"{option} has no effect on an ONNX model", "leave it out")
-    refuse_corrupt_file(checkpoint)
+    said = findings_of_file(checkpoint)
     samples = None if given.data is None else partial(samples_for, given.batches())
     with np.errstate(all="ignore"):  # a sigmoid may overflow on its way to 0
-        report, model = fold_onnx(
+        report, model, weights = fold_onnx(
             request.source,
             request.options,
             freeze_inputs=request.freeze_inputs,
             samples=samples,
             shapes=[parse_input(word) for word in request.inputs],
         )
-    return Folded(report, lambda path: save_onnx(model, path, request.source))
+    return Folded(report, lambda path: save_onnx(model, weights, path, request.source), said)

@@ -29,6 +29,8 @@ class Input:
     shape: tuple[int | str, ...]
     #: Whether the model says how many axes it has.
     ranked: bool = True
+    #: Others are sequences, maps or optional.
+    is_tensor: bool = True
 
     def sized(self, sizes: Sizes) -> tuple[int, ...]:
         """Its shape with these sizes for its free axes."""
@@ -60,6 +62,8 @@ def _input(info: onnx.ValueInfoProto) -> Input:
         int(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or f"{info.name}.{axis}"
         for axis, dim in enumerate(kind.shape.dim)
     ]
+    if not kind.elem_type:
+        return Input(info.name, np.dtype(object), (), ranked=False, is_tensor=False)
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
     return Input(info.name, dtype, tuple(shape), kind.HasField("shape"))
 
@@ -105,9 +109,12 @@ def asked_sizes(inputs: Sequence[Input], shapes: Sequence[InputShape]) -> Sizes:
         if not fits:
             own = "x".join(map(str, given.shape))
             asked = ",".join(map(str, shape.sizes))
+            free = any(isinstance(size, str) for size in given.shape)
             raise BncheckError(
                 f"--input gives {given.name} the sizes {asked}, and the model takes {own}",
-                "give the sizes of one sample, or all of them",
+                "give the sizes of one sample, or all of them"
+                if free
+                else "leave it out: all of its sizes are fixed",
             )
     return known
 

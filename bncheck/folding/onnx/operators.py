@@ -10,6 +10,9 @@ from onnx.reference.op_run import OpRun
 
 from bncheck.folding.onnx.pools import AveragePool, MaxPool, margins_of, windows_of
 
+#: Numbers of a kernel that fit into a processor's cache.
+_AT_ONCE = 1 << 16
+
 
 def own_operators(opset: int) -> list[type[OpRun]]:
     """Those for a model of that version of the standard operators."""
@@ -47,8 +50,21 @@ class Conv(OpRun):
         y = np.empty((len(x), w.shape[0], *places), dtype=np.result_type(x, w))
         for sample, seen in zip(y, windows, strict=True):
             columns = seen.transpose(order).reshape(groups, kernels.shape[2], -1)
-            sample[...] = (kernels @ columns).reshape(sample.shape)
+            sample[...] = _product(kernels, columns).reshape(sample.shape)
         return (y if b is None else y + b.reshape(1, -1, *[1] * axes),)
+
+
+def _product(kernels: Any, columns: Any) -> Any:
+    """Products by group. Kernels of another dtype are widened a part at a time: they are large."""
+    if kernels.dtype == columns.dtype:
+        return kernels @ columns
+    groups, rows, length = kernels.shape
+    result = np.empty((groups, rows, columns.shape[2]), columns.dtype)
+    step = max(1, _AT_ONCE // max(1, groups * length))
+    for first in range(0, rows, step):
+        part = kernels[:, first : first + step].astype(columns.dtype)
+        np.matmul(part, columns, out=result[:, first : first + step])
+    return result
 
 
 class ConvTranspose(OpRun):
@@ -124,7 +140,9 @@ class BatchNormalization(OpRun):
             mean, var = x.mean(axes), x.var(axes)
         deviation = np.sqrt(var + (1e-5 if epsilon is None else epsilon))
         y = (x - mean.reshape(sizes)) * (scale.reshape(sizes) / deviation.reshape(sizes))
-        y = y + b.reshape(sizes)
+        y = (y + b.reshape(sizes)).astype(
+            x.dtype, copy=False
+        )  # bfloat16 becomes float32 on its way
         if not trains:
             return (y,)
         keep = 0.9 if momentum is None else momentum

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx.numpy_helper import to_array
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of, invented, sizes_of
-from bncheck.folding.onnx.reference import in_float64
+from bncheck.folding.onnx.inputs import (
+    Named,
+    Sizes,
+    asked_sizes,
+    free_axes,
+    inputs_of,
+    invented,
+    sizes_of,
+)
+from bncheck.folding.onnx.reference import in_float64, widened_by_reader
 from bncheck.folding.onnx.running import Run, reporting, runner
 from bncheck.folding.onnx.sizes import Found, find
+from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.onnx.windows import Shapes, windows
 from bncheck.folding.proof import Move, RefusedError, Seen, Values
 from bncheck.folding.regions import dependent
@@ -40,7 +48,8 @@ class Altered:
 
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
     `regions` say what each region makes, `renamed` which values have another name in the fold,
-    `dtypes` are those of floating values, and `numbers` the stored ones that the fold changes.
+    `dtypes` are those of floating values, `numbers` the stored ones that the fold changes, and
+    `told` the sizes of free axes that its graph tells.
     """
 
     values: frozenset[str]
@@ -49,6 +58,7 @@ class Altered:
     renamed: Mapping[str, str]
     dtypes: Mapping[str, str]
     numbers: Sequence[str] = ()
+    told: Sizes = field(default_factory=dict)
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -73,6 +83,7 @@ class ModelSides:
         self,
         original: onnx.ModelProto,
         folded: onnx.ModelProto,
+        weights: Weights,
         altered: Altered,
         shapes: Sequence[InputShape] = (),
         sample: Named | None = None,
@@ -81,9 +92,11 @@ class ModelSides:
         dtypes = floating_dtypes(original)
         self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
         self._altered = altered
+        self._weights = weights
         self._inputs = inputs_of(original, shapes, sample)
         # Samples of the user's tell all sizes but the batch, which is varied.
         self._asked = {
+            **{n: size for n, size in altered.told.items() if n in free_axes(self._inputs)},
             **asked_sizes(self._inputs, shapes),
             **({} if sample is None else sizes_of(self._inputs, sample)),
         }
@@ -104,7 +117,7 @@ class ModelSides:
         """By the runtime, in which one model is open at a time: each takes twice its weights."""
         if self._open is None or self._open[0] != which:
             self._open = None
-            self._open = which, runner(model)
+            self._open = which, runner(model, self._weights)
         return self._open[1](inputs)
 
     def judge_by(self, model: onnx.ModelProto) -> None:
@@ -197,7 +210,7 @@ class ModelSides:
         names = dict.fromkeys((*read, *ends, *inner, *stored))
         kinds = {name: known[name] for name in names if name in known}
         self._open = None
-        run = runner(moved(self._original.model, kinds, self.epsilon))
+        run = runner(moved(self._original.model, kinds, self.epsilon), self._weights)
         while True:
             yield _floats(run(inputs))
 
@@ -233,7 +246,9 @@ class ModelSides:
                 model, given, stored = self._new.part(ends, twins.__contains__)
             else:
                 model, given, stored = self._original.part(names, self._stops)
-            weights = {tensor.name: _widened(to_array(tensor)) for tensor in stored}
+            as_they_are = widened_by_reader(model)
+            numbers = {tensor.name: self._weights.numbers(tensor) for tensor in stored}
+            weights = {n: v if n in as_they_are else _widened(v) for n, v in numbers.items()}
             sources = {name: twins.get(name, name) if of_fold else name for name in given}
             kept = {key: found for key, found in self._parts.items() if key[0] == region}
             part = _Part(reporting(in_float64(model)), weights, sources)

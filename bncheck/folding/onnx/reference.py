@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +12,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from bncheck.folding.onnx.operators import own_operators
+from bncheck.folding.onnx.weights import Weights
+from bncheck.graph.onnx.nodes import names_in
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
@@ -48,7 +51,8 @@ class InFloat64:
     takes little more room than it has itself.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, weights: Weights) -> None:
+        self._weights = weights
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         wide = _without_weights(model)
         for graph in graphs_of(wide.graph):
@@ -95,13 +99,21 @@ class InFloat64:
     def _weight(self, name: str) -> Any:
         if name not in self._stored:
             raise RuntimeError(f"nothing makes {name!r}")
-        array = numpy_helper.to_array(self._stored[name])
+        array = self._weights.numbers(self._stored[name])
         return array.astype(np.float64) if self._stored[name].data_type in _NARROW else array
 
 
-def in_float64(model: onnx.ModelProto) -> InFloat64:
-    """The model in float64."""
-    return InFloat64(model)
+def in_float64(model: onnx.ModelProto, weights: Weights | None = None) -> InFloat64:
+    """The model in float64; `weights` are what it refers to."""
+    return InFloat64(model, weights or Weights())
+
+
+def widened_by_reader(model: onnx.ModelProto) -> set[str]:
+    """What only convolutions read as their kernel: operators.py widens it where it is read."""
+    convolutions = (n for n in model.graph.node if n.op_type == "Conv" and n.domain in STANDARD)
+    reads = names_in(model.graph)
+    own = Counter(node.input[1] for node in convolutions)
+    return {name for name, times in own.items() if reads[name] == times}
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

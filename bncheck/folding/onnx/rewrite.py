@@ -10,9 +10,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import Cast
+from bncheck.folding.onnx.cutting import read_instead
 from bncheck.folding.onnx.old_forms import along_axis
 from bncheck.folding.onnx.sweeping import all_names, sweep
 from bncheck.folding.onnx.tiling import moves
+from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
@@ -21,13 +23,12 @@ from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
 from bncheck.graph.specs import Add, ConvTranspose, Mul, Recurrent
 from bncheck.reading.onnx_constants import opset_of
-from bncheck.reading.onnx_file import graphs_of
 
 
 def rewrite(
-    model: onnx.ModelProto, parts: Sequence[Part], solutions: Sequence[Solution]
+    model: onnx.ModelProto, parts: Sequence[Part], solutions: Sequence[Solution], weights: Weights
 ) -> Mapping[str, str]:
-    """Carry out the plans in place; `parts` are those of this very model.
+    """Carry out the plans in place; `parts` are those of this very model, `weights` its numbers.
 
     Returns the values of the outermost graph that are there under another name now.
     """
@@ -35,21 +36,33 @@ def rewrite(
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
     renamed: Mapping[str, str] = {}
     for part, solution in reversed(list(zip(parts, solutions, strict=True))):
-        renamed = _ModelRewriter(model, part.proto, solution).run()
+        renamed = _ModelRewriter(model, part.proto, solution, weights).run()
     sweep(model, before)
     return renamed
 
 
 class _ModelRewriter:
-    def __init__(self, model: onnx.ModelProto, proto: onnx.GraphProto, solution: Solution) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        proto: onnx.GraphProto,
+        solution: Solution,
+        weights: Weights,
+    ) -> None:
         self.model = model
         self.proto = proto
         self.solution = solution
+        self.weights = weights
         self.nodes = list(proto.node)
+        self.stored = {tensor.name: tensor for tensor in proto.initializer}
+        self.outputs = {output.name for output in proto.output}
+        self.made = {name for node in proto.node for name in node.output}
         self.readers = names_in(model.graph)
         self.taken = set(all_names(model.graph))
         self.after: dict[int, list[onnx.NodeProto]] = {}
-        self.renamed: dict[str, str] = {}
+        self.gone: set[int] = set()
+        #: Values that get another's name; that one may have got another since.
+        self.others: dict[str, str] = {}
 
     def run(self) -> Mapping[str, str]:
         ops = self.solution.graph.ops
@@ -62,28 +75,34 @@ class _ModelRewriter:
                 rank = len(self.solution.graph.shape(ops[index].inputs[0]) or ())
                 number = along_axis(node, number, rank)
             node.input[slot] = self._add(f"{ops[index].label}.constant", number)
-        self._insert()
         for index in sorted(self.solution.plan.bypassed):
             self._bypass(ops[index])
-        return self.renamed
+        self._put_in_order()
+        renamed = {name: self._now(name) for name in self.others}
+        _rename(self.proto, renamed)
+        return renamed
 
-    def _insert(self) -> None:
-        """Put new nodes behind those that they belong to; protobuf copies what it is given."""
+    def _put_in_order(self) -> None:
+        """Nodes without those that go, and new ones behind those that they belong to.
+
+        protobuf copies what it is given.
+        """
         if not self.after:
+            for place in sorted(self.gone, reverse=True):
+                del self.proto.node[place]
             return
-        order: list[onnx.NodeProto] = []
-        places = []
+        order = []
         for place, node in enumerate(self.nodes):
-            places.append(len(order))
-            order += [node, *self.after.get(place, [])]
+            order += [*([] if place in self.gone else [node]), *self.after.get(place, [])]
         del self.proto.node[:]
         self.proto.node.extend(order)
-        self.nodes = [self.proto.node[place] for place in places]
 
     def _reweigh(self, op: Op, new: NewWeights, *, shuffles: bool) -> None:
         node = self.nodes[int(op.name)]
-        place = list(node.input).index(op.inputs[1] or "")
-        self._set(node, place, f"{op.label}.weight", new.weight)
+        given = list(node.input)  # what a weight is repeated to is none of them
+        place = given.index(op.inputs[1]) if op.inputs[1] in given else 1
+        if new.weight is not None:
+            self._set(node, place, f"{op.label}.weight", new.weight)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op, op.spec)
@@ -93,7 +112,7 @@ class _ModelRewriter:
             self._set(node, 3, f"{op.label}.bias", self._with_state(node, new.bias))
         elif new.bias is not None:
             self._set(node, 2, f"{op.label}.bias", new.bias)
-        if isinstance(op.spec, Linear):
+        if isinstance(op.spec, Linear) and new.weight is not None:
             kept = [a for a in node.attribute if a.name not in ("alpha", "beta")]
             del node.attribute[:]
             node.attribute.extend(kept)
@@ -110,22 +129,26 @@ class _ModelRewriter:
         while len(node.input) <= slot:
             node.input.append("")
         old = node.input[slot]
-        for tensor in self.proto.initializer:
-            if tensor.name == old and self.readers.get(old, 0) == 1:
-                tensor.CopyFrom(_tensor(old, number))
-                # Before IR 4 it is listed as an input, too.
-                for info in (*self.proto.input, *self.proto.value_info):
-                    if info.name == old:
-                        info.CopyFrom(_info(old, number))
-                return
-        node.input[slot] = self._add(wish, number)
+        if old not in self.stored or self.readers.get(old, 0) != 1:
+            node.input[slot] = self._add(wish, number)
+            return
+        self.stored[old].CopyFrom(self._tensor(old, number))
+        # Before IR 4 it is listed as an input, too.
+        for info in (*self.proto.input, *self.proto.value_info):
+            if info.name == old:
+                info.CopyFrom(_info(old, number))
 
     def _add(self, wish: str, number: Cast) -> str:
         name = self._unused(wish)
-        self.proto.initializer.append(_tensor(name, number))
+        self.proto.initializer.append(self._tensor(name, number))
         if self.model.ir_version < 4:
             self.proto.input.append(_info(name, number))
         return name
+
+    def _tensor(self, name: str, number: Cast) -> onnx.TensorProto:
+        if self.proto is self.model.graph:
+            return self.weights.tensor(name, number.array)
+        return numpy_helper.from_array(np.ascontiguousarray(number.array), name)
 
     def _unused(self, wish: str) -> str:
         name, count = wish, 1
@@ -169,40 +192,31 @@ class _ModelRewriter:
     def _bypass(self, op: Op) -> None:
         """Let the readers of a normalisation read its input; a graph's output keeps its name."""
         node = self.nodes[int(op.name)]
-        source, result = node.input[data_slot(self.solution.graph, op)], node.output[0]
-        outputs = {o.name for o in self.proto.output}
-        makers = {name for other in self.proto.node for name in other.output}
-        if result in outputs and (source in outputs or source not in makers):
-            node.CopyFrom(helper.make_node("Identity", [source], [result]))
+        names = node.input[data_slot(self.solution.graph, op)], node.output[0]
+        source, result = map(self._now, names)
+        if result in self.outputs and (source in self.outputs or source not in self.made):
+            node.CopyFrom(helper.make_node("Identity", names[:1], names[1:]))
             return
-        index = next(i for i, other in enumerate(self.proto.node) if other.output[:1] == [result])
-        del self.proto.node[index]
-        old, new = (source, result) if result in outputs else (result, source)
-        _rename(self.proto, old, new)
-        self.renamed = {k: new if v == old else v for k, v in self.renamed.items()} | {old: new}
-        self.nodes = [_renamed(other, old, new) for other in self.nodes]
+        self.gone.add(int(op.name))
+        self.made.discard(result)
+        old, new = (source, result) if result in self.outputs else (result, source)
+        if old in self.made:
+            self.made ^= {old, new}
+        self.others[old] = new
+
+    def _now(self, name: str) -> str:
+        """What a value is called by now."""
+        while name in self.others:
+            name = self.others[name]
+        return name
 
 
-def _renamed(node: onnx.NodeProto, old: str, new: str) -> onnx.NodeProto:
-    for names in (node.input, node.output):
-        for i, name in enumerate(names):
-            if name == old:
-                names[i] = new
-    return node
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for inner in graphs_of(graph):
-        for node in inner.node:
-            _renamed(node, old, new)
-        if inner is not graph:
-            for output in inner.output:
-                if output.name == old:
-                    output.name = new
-
-
-def _tensor(name: str, number: Cast) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.ascontiguousarray(number.array), name)
+def _rename(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for slot, name in enumerate(node.output):
+            if name in others:
+                node.output[slot] = others[name]
+    read_instead(graph, others)
 
 
 def _info(name: str, number: Cast) -> onnx.ValueInfoProto:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx.reference.op_run import RuntimeTypeError
 
 from bncheck.folding.onnx.inputs import Named
 from bncheck.folding.onnx.reference import evaluator, with_opset
+from bncheck.folding.onnx.weights import Weights, fed, whole
 
 Run = Callable[[Named], Sequence[Any]]
 
@@ -24,35 +26,55 @@ _RUNNING = re.compile(
     r"while running (?P<kind>\w+) node\. Name:'(?P<name>[^']*)' Status Message: (?P<rest>.*)"
 )
 
+#: Where in its own code, and which condition was not met.
+_IN_ITS_CODE = re.compile(r"^\S+\.(?:cc|h):\d+ (?:.* was false\. )?")
+
 #: What onnx' evaluator raises, too, for operators and inputs that it does not understand.
 _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
 
 
-def runner(model: onnx.ModelProto) -> Run:
+def runner(model: onnx.ModelProto, weights: Weights) -> Run:
     """What runs it and gives all outputs. Raises RuntimeError, ValueError, NotImplementedError."""
     try:
-        # A few runs do not pay for what onnxruntime makes of a graph.
-        session = session_of(with_opset(model))
+        session, held = _session_with(with_opset(model), weights)
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
         try:
-            return reporting(evaluator(model))
+            return reporting(evaluator(whole(model, weights)))
         except Exception as error:
             raise NotImplementedError(said(error)) from None
 
     def run(inputs: Named) -> Sequence[Any]:
         try:
-            return list(session.run(None, inputs))
+            return list(session.run(None, {**held, **inputs}))
         except Exception as error:  # onnxruntime's errors have no base class of their own
             raise RuntimeError(said(error)) from None
 
     return run
 
 
+def _session_with(model: onnx.ModelProto, weights: Weights) -> tuple[Any, Named]:
+    """A session, and the weights that it is given with each run, which it so need not copy.
+
+    A few runs do not pay for what onnxruntime makes of a graph or a weight.
+    """
+    light, held = fed(model, weights)
+    try:
+        return session_of(light), held
+    except Exception:
+        if not held:
+            raise
+    return session_of(whole(model, weights)), {}  # an operator that wants constants
+
+
 def session_of(
-    model: onnx.ModelProto | Path, level: str = "ORT_DISABLE_ALL", threads: int = 0
+    model: onnx.ModelProto | Path,
+    level: str = "ORT_DISABLE_ALL",
+    threads: int = 0,
+    weights: Mapping[str, Any] | None = None,
 ) -> Any:
     """onnxruntime's session on the CPU; a path where the model's data lie beside it.
 
+    `weights` are values of its own for weights that the model has no numbers of.
     Raises ImportError where it is not installed, and whatever it raises itself.
     """
     import onnxruntime
@@ -63,6 +85,8 @@ def session_of(
     # Threads that wait by spinning double the cost of a single run.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    if weights:
+        options.add_external_initializers([*weights], [*weights.values()])
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
@@ -76,7 +100,7 @@ def said(error: Exception) -> str:
             return f"no runtime here has the operator {name}"
     if found := _RUNNING.search(text):
         where = " ".join(filter(None, (found["kind"], found["name"])))
-        return f"{where}: {found['rest']}"
+        return f"{where}: {_IN_ITS_CODE.sub('', found['rest'])}"
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
 
 
@@ -86,6 +110,8 @@ def reporting(evaluator: Any) -> Run:
     def run(inputs: Named) -> Sequence[Any]:
         try:
             return list(evaluator.run(None, inputs))
+        except RuntimeTypeError as error:  # no other sizes would be of another dtype
+            raise NotImplementedError(str(error)) from None
         except _CONFUSED as error:
             raise RuntimeError(str(error)) from None
 

@@ -32,15 +32,16 @@ def sweep(model: onnx.ModelProto, before: set[str]) -> None:
 
 def _sweep_graph(graph: onnx.GraphProto, reads: set[str], before: set[str]) -> bool:
     dead = [
-        node
-        for node in graph.node
+        place
+        for place, node in enumerate(graph.node)
         if not reads.intersection(node.output) and before.intersection(node.output)
     ]
-    idle = [t for t in graph.initializer if t.name not in reads and t.name in before]
-    for node in dead:
-        graph.node.remove(node)
-    for tensor in idle:
-        graph.initializer.remove(tensor)
+    names = [tensor.name for tensor in graph.initializer]
+    idle = [place for place, n in enumerate(names) if n not in reads and n in before]
+    for place in reversed(dead):
+        del graph.node[place]
+    for place in reversed(idle):
+        del graph.initializer[place]
     return bool(dead or idle)
 
 

@@ -13,6 +13,7 @@ from bncheck.folding.difference import Output, is_float
 
 #: Calls that do the same at every place, with what lies around it.
 _WITH_KERNEL = {"Conv", "ConvTranspose", "MaxPool", "AveragePool"}
+_OF_ALL_PLACES = {"DepthToSpace", "GlobalAveragePool", "GlobalMaxPool"}
 _POINTWISE = {
     "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Gelu", "HardSigmoid",
     "HardSwish", "Identity", "LeakyRelu", "Mish", "Mul", "Neg", "PRelu", "Relu", "Selu", "Sigmoid",
@@ -31,10 +32,12 @@ def windows(
 ) -> Mapping[str, Output]:
     """The middle of the maps that nodes read, of one sample; nothing where all of it is needed.
 
+    What has a single place, as a factor for each channel, is taken as it is.
+
     So large that every number of every kernel meets values that are not padding.
     """
     maps = [value for value in values.values() if is_float(value) and value.ndim > 2]
-    sizes = {value.shape[2:] for value in maps}
+    sizes = {value.shape[2:] for value in maps if max(value.shape[2:]) > 1}
     calls = [node for node in nodes if not fixed.keys() >= set(node.output)]
     if len(maps) < len(values) or len(sizes) != 1:
         return {}
@@ -43,16 +46,24 @@ def windows(
         return {}
     reach = _reach(calls, fixed) + _PLACES.get(len(size), 3)
     first = [max(0, (n - reach) // 2) for n in size]
-    where = tuple(slice(f, f + reach) for f in first)
-    return {name: value[(slice(0, 1), slice(None), *where)] for name, value in values.items()}
+    middle = tuple(slice(f, f + reach) for f in first)
+    return {
+        name: value[(slice(0, 1), slice(None), *(middle if value.shape[2:] == size else ()))]
+        for name, value in values.items()
+    }
 
 
 def _treats_places_alike(node: onnx.NodeProto, fixed: Shapes, axes: int) -> bool:
     """Whether a call does not know where in the map it is, and no constant has numbers by place."""
     if node.op_type in _WITH_KERNEL:
         return all(name in fixed for name in node.input[1:] if name)
-    if node.op_type == "BatchNormalization":
+    if node.op_type == "BatchNormalization" or node.op_type in _OF_ALL_PLACES:
         return True
+    if node.op_type == "Concat":
+        along = next(a.i for a in node.attribute if a.name == "axis")
+        return along == 1 and fixed.keys().isdisjoint(node.input)
+    if node.op_type in ("Resize", "Upsample"):  # by factors, not to sizes
+        return not any(node.input[3:]) and fixed.keys() >= {n for n in node.input[1:] if n}
     constants = [fixed[name] for name in node.input if name in fixed]
     return node.op_type in _POINTWISE and all(
         math.prod(sizes[max(0, len(sizes) - axes) :]) == 1 for sizes in constants

@@ -6,9 +6,7 @@ docs/folding.md, "What a call absorbs". The new numbers are computed in folding/
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 
@@ -24,14 +22,10 @@ from bncheck.graph.specs import (
     Conv,
     ConvTranspose,
     Lookup,
-    Norm,
     Recurrent,
     Rescaled,
-    Spec,
 )
-
-#: Axes of a value, counted from either end.
-Axes: TypeAlias = tuple[int, ...]
+from bncheck.graph.weighted import Axes, Weighted
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -42,7 +36,23 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_sizes(draft.graph, op, vector, 1)
     if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
+    if isinstance(op.spec, Lookup):
+        _check_rows(op, op.spec, vector)
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
+
+
+def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
+    """Raise where rows do not take the map of what is made of several of them."""
+    if vector.shifts and not spec.shifts:
+        raise Stuck(
+            f"{op.label} ({op.kind}) adds up rows, or may have none of them, so its shift does not "
+            "pass",
+            "with bags of one size, mode='mean' and no padding_idx it could be folded",
+        )
+    if spec.orders and np.any(vector.scale < 0):
+        raise Stuck(
+            f"{op.label} ({op.kind}) takes the largest of several rows and some scales are negative"
+        )
 
 
 def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -50,7 +60,7 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     op = draft.graph.ops[index]
     _check_constant(draft.graph, op)
     fold = draft.fold(index)
-    vector = _channels(draft.graph, op, op.inputs[0], map_, _channel_axes(draft.graph, op)[0])
+    vector = _channels(draft.graph, op, op.inputs[0], map_, _axes(draft.graph, op)[0])
     _check_sizes(draft.graph, op, vector, 0)
     if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
@@ -72,7 +82,7 @@ def with_plain_weight(draft: Draft, moving: Moving, _: bool = False) -> Step:
 
 def output_channels(graph: Graph, op: Op, map_: Affine) -> Affine:
     """A map of a call's result as two vectors over its channels; Stuck where it is not one."""
-    return _channels(graph, op, op.outputs[0], map_, _channel_axes(graph, op)[1])
+    return _channels(graph, op, op.outputs[0], map_, _axes(graph, op)[1])
 
 
 def _check_constant(graph: Graph, op: Op) -> None:
@@ -89,7 +99,7 @@ def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
     sizes = [size for size in weight or () if isinstance(size, int)]
     if weight is None or len(sizes) != len(weight):
         return
-    known = _sizes_of(op.spec, sizes)
+    known = _weighted(op).channels_of(sizes)
     fits = known is None or known[side] == vector.scale.size
     if known is not None and bias:
         single = bias[-1] if isinstance(op.spec, Linear) else math.prod(map(int, bias))
@@ -98,34 +108,14 @@ def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
         raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
 
 
-def _sizes_of(spec: Spec, weight: Sequence[int]) -> tuple[int, int] | None:
-    """How many channels a call with a weight of that shape has, in its input and in its result."""
-    if isinstance(spec, Linear):
-        groups, outputs, inputs = spec.sizes(weight)
-        return groups * inputs, groups * outputs
-    if isinstance(spec, Conv):
-        return weight[1] * spec.groups, weight[0]
-    if isinstance(spec, ConvTranspose):
-        return weight[0], weight[1] * spec.groups
-    if isinstance(spec, Recurrent):
-        return weight[-1], math.prod(weight[:-1])
-    if isinstance(spec, Bilinear):
-        return weight[1], weight[0]
-    return (math.prod(weight),) * 2 if isinstance(spec, (Rescaled, Norm)) else None
+def _weighted(op: Op) -> Weighted:
+    assert isinstance(op.spec, Weighted)
+    return op.spec
 
 
-def _channel_axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
-    """Where a call has its channels, in their order: in its input, and in its result."""
-    if isinstance(op.spec, Linear):
-        return op.spec.inputs, op.spec.outputs
-    if isinstance(op.spec, (Lookup, Recurrent, Bilinear)):
-        return (-1,), (-1,)
-    if isinstance(op.spec, Rescaled):
-        return op.spec.axes, op.spec.axes
-    is_conv = isinstance(op.spec, (Conv, ConvTranspose))
-    weight = graph.shape(op.inputs[Slot.WEIGHT]) if is_conv else None
-    rank = len(weight or graph.shape(op.outputs[0]) or ())
-    return (1 - rank,), (1 - rank,)  # a convolution takes an image without a batch, too
+def _axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
+    weight, result = (graph.shape(name) or () for name in (op.input(Slot.WEIGHT), op.outputs[0]))
+    return _weighted(op).axes_of(len(weight), len(result))
 
 
 def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) -> Affine:
@@ -134,7 +124,7 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) 
     if shape is None:
         raise Stuck("the shapes around it are not known")
     axes = tuple(axis % len(shape) for axis in axes)
-    what = "features" if isinstance(op.spec, (Linear, Lookup, Recurrent, Bilinear)) else "channels"
+    what = _weighted(op).unit
     try:
         small = settled(collapsed(map_, [i for i in range(len(shape)) if i not in axes], ""))
     except Stuck:

@@ -10,9 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+
 from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
-from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
+from bncheck.folding.planner.computed import (
+    computed,
+    has_computed_weight,
+    shares_of_operands,
+)
+from bncheck.folding.planner.draft import Draft, Step
+from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
     Shared,
     Stuck,
@@ -22,7 +30,7 @@ from bncheck.folding.planner.maps import (
     shapes_of,
     spreads,
 )
-from bncheck.folding.planner.normalisations import data_slot, no_map
+from bncheck.folding.planner.normalisations import Slot, data_slot, no_map
 from bncheck.folding.planner.passing import pulled_through
 from bncheck.folding.planner.sums import (
     ConstantWay,
@@ -30,21 +38,15 @@ from bncheck.folding.planner.sums import (
     Shift,
     Way,
     Ways,
-    combinations,
     shares_of,
 )
 from bncheck.graph.dataflow import Op, Use
-from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
-    Bilinear,
-    Conv,
-    ConvTranspose,
-    Lookup,
     Mul,
     Norm,
-    Rescaled,
 )
+from bncheck.graph.weighted import Weighted
 
 _BROADCAST = "an operand of the addition before it is broadcast over its channels"
 _REPEATED = "an operand of the product before it is broadcast over its channels"
@@ -52,48 +54,27 @@ _REPEATED = "an operand of the product before it is broadcast over its channels"
 Wish: TypeAlias = "tuple[int, Affine]"
 
 
-def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
-    """Move a normalisation into what made its input; Stuck with the first reason why not.
-
-    The ways of sharing shifts among the additions between are tried one after the other.
-    """
-    check_dtype(draft.graph, moving)
-    wishes = {moving.entry: moving.affine}
-    first = Walk(draft, into_norms)
-    try:
-        return first.run(moving.source, wishes)
-    except Stuck as stuck:
-        failure = stuck
-    for ways in combinations(first.sums):
-        try:
-            return Walk(draft, into_norms, ways).run(moving.source, wishes)
-        except Stuck:
-            continue
-    if not isinstance(failure, Shared):
-        raise failure
-    try:  # without the other reader it may be stuck all the same, and then that would not help
-        Walk(draft, into_norms, alone=True).run(moving.source, wishes)
-    except Stuck as stuck:
-        raise Stuck(failure.reason, stuck.hint) from None
-    raise Stuck(failure.reason, failure.hint)
-
-
 @dataclass
 class Walk:
     """One walk against the data, with one way for each addition.
 
     `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
-    they have; `wanted` is what the readers of each value want it to take.
+    they have; `wanted` is what the readers of each value want it to take; `computed` is why the
+    first call with a computed weight takes no map by itself; `identities` are the summands that
+    stay as they are, with the maps of their sums.
     """
 
     draft: Draft
     into_norms: bool
     ways: Ways = field(default_factory=dict)
     alone: bool = False
+    with_identity: bool = False
     step: Step = field(default_factory=Step)
     sums: dict[int, type[Way]] = field(default_factory=dict)
     wanted: dict[str, dict[Use, Affine]] = field(default_factory=dict)
     pending: set[int] = field(default_factory=set)
+    computed: Stuck | None = None
+    identities: list[tuple[Identity, Affine]] = field(default_factory=list)
 
     def run(self, source: str, wishes: Mapping[Use, Affine]) -> Step:
         """What must change so that `source` takes the maps that these readers want of it."""
@@ -109,6 +90,8 @@ class Walk:
                 assert name is not None
                 self._want(name, Use(index, slot), map_)
             self.step.altered.update(op.outputs)
+        for found, map_ in self.identities:
+            make_up(self.draft, self.step, found, map_)
         return self.step
 
     def _want(self, value: str, use: Use, map_: Affine) -> None:
@@ -165,7 +148,9 @@ class Walk:
         )
         if isinstance(spec, Norm) and not takes:
             raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
-        if isinstance(spec, (Conv, ConvTranspose, Linear, Bilinear, Lookup, Rescaled, Norm)):
+        if has_computed_weight(graph, op):
+            return self._into_operands(index, op, maps[0])
+        if isinstance(spec, Weighted) and spec.takes_result:
             self.step.folds[index] = absorbed_after(self.draft, index, maps[0])
             self.step.into.append(index)
             return []
@@ -178,6 +163,23 @@ class Walk:
                 self._edit((index, slot), map_)
             else:
                 wishes.append((slot, map_))
+        return wishes
+
+    def _into_operands(self, index: int, op: Op, map_: Affine) -> list[Wish]:
+        """What makes a weight takes the scale, and what makes the bias the shift, too."""
+        graph, shares = self.draft.graph, shares_of_operands(self.draft, index, map_)
+        self.computed = self.computed or computed(graph, op)
+        wishes = [(int(Slot.WEIGHT), shares.weight)]
+        if shares.own is not None:
+            self.step.folds[index] = shares.own
+            self.step.into.append(index)
+            return wishes
+        self.step.through.append(index)
+        bias = op.input(Slot.BIAS)
+        if graph.is_constant(bias):
+            self._edit((index, Slot.BIAS), shares.bias)
+        elif bias is not None:
+            wishes.append((Slot.BIAS, shares.bias))
         return wishes
 
     def _elementwise(self, index: int, op: Op, map_: Affine) -> list[Wish]:
@@ -197,7 +199,7 @@ class Walk:
     def _product(self, index: int, op: Op, map_: Affine, fixed: bool) -> list[Wish]:
         """A scale goes into one operand."""
         if fixed:
-            raise no_map(op)
+            return self._into_constant(index, op, map_)
         if map_.shifts or index in self.draft.units:
             raise Stuck(
                 f"{op.label} ({op.kind}) lies between, a product of two activations, which no "
@@ -212,10 +214,29 @@ class Walk:
         shapes = shapes_of(self.draft.graph, op.inputs[slot], op.outputs[0])
         return [(slot, before_repeating(map_, *shapes, _REPEATED))]
 
+    def _into_constant(self, index: int, op: Op, map_: Affine) -> list[Wish]:
+        """a (c x) = (a c) x, a (c / x) = (a c) / x, a (x / c) = x / (c / a), where c repeats x."""
+        graph, slot = self.draft.graph, int(self.draft.graph.is_constant(op.inputs[1]))
+        shapes = (graph.shape(name) or () for name in (op.inputs[slot], op.outputs[0]))
+        scale = settled(map_).scale
+        divides = isinstance(op.spec, Mul) and op.spec.divides and slot == 1
+        unfit = map_.shifts or not spreads(*shapes) or (divides and not np.all(scale))
+        if unfit or index in self.draft.units:
+            raise no_map(graph, op)
+        self.step.through.remove(index)
+        self.step.into.append(index)
+        self._edit((index, slot), Affine(1.0 / scale if divides else scale, np.zeros_like(scale)))
+        return []
+
     def _sum(self, index: int, op: Op, map_: Affine) -> list[Wish]:
         """docs/folding.md, "Sums"."""
         assert isinstance(op.spec, Add)
         graph = self.draft.graph
+        found = identity_in(self.draft, index) if self.with_identity else None
+        if found is not None:
+            self.identities.append((found, map_))
+            shift = map_.shift / op.spec.factors[1 - found.slot]
+            return [(1 - found.slot, Affine(map_.scale, shift))]
         fixed = [graph.is_constant(name) for name in op.inputs]
         self.sums[index] = ConstantWay if any(fixed) else Shift
         wishes = []

@@ -11,27 +11,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from bncheck.folding.algebra import Affine, identity
+from bncheck.folding.algebra import FREE, Affine, identity, is_free
 from bncheck.folding.planner.absorbing import absorbed_before
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Stuck, merged, settled
 from bncheck.folding.planner.normalisations import data_slot, no_map
 from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.plan import Absorbed, Place
+from bncheck.folding.planner.pooling import after_larger, before_larger
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.linear import Linear
 from bncheck.graph.specs import (
     Add,
     Bilinear,
-    Conv,
-    ConvTranspose,
+    Larger,
     Mul,
     Norm,
-    Recurrent,
 )
+from bncheck.graph.weighted import Weighted
 
-_ABSORBING = (Conv, ConvTranspose, Linear, Recurrent, Bilinear, Norm)
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
 
@@ -60,7 +58,8 @@ def _pushed(draft: Draft, moving: Moving, into_norms: bool, step: Step, divides:
         pending.remove(index)
         op = graph.ops[index]
         given = {slot: carried[name] for slot, name in enumerate(op.inputs) if name in carried}
-        if isinstance(op.spec, _ABSORBING) and index not in draft.bypassed:
+        absorbs = isinstance(op.spec, Weighted) and op.spec.takes_input
+        if absorbs and index not in draft.bypassed:
             _check_absorbs(draft, index, given, into_norms)
             step.folds[index] = absorbed_before(draft, index, given[0])
             step.into.append(index)
@@ -80,8 +79,9 @@ def push_scale(draft: Draft, moving: Moving, into_norms: bool) -> Step:
 
     Where g is 0 nothing is pushed, and the norm keeps that 0.
     """
-    scale, shift = np.broadcast_arrays(moving.affine.scale, moving.affine.shift)
-    if not moving.affine.shifts:
+    whole = settled(moving.affine)
+    scale, shift = np.broadcast_arrays(whole.scale, whole.shift)
+    if not whole.shifts:
         raise Stuck("it has no shift")
     divisor = np.where(scale == 0, 1.0, scale)
     step = push(draft, replace(moving, affine=Affine(divisor, 0.0 * shift)), into_norms)
@@ -114,6 +114,8 @@ def _results(
     if index in draft.bypassed:
         return [given[data_slot(draft.graph, op)]]
     step.through.append(index)
+    if isinstance(op.spec, Larger):
+        return [_larger(draft, index, given, step)]
     if not isinstance(op.spec, (Add, Mul)):
         return pushed_through(draft.graph, op, given)
     own = draft.own_map(index)
@@ -142,11 +144,29 @@ def _past_constant(draft: Draft, place: Place, spec: Add, map_: Affine, step: St
     return Affine(whole.scale, np.zeros_like(whole.scale))
 
 
+def _larger(draft: Draft, index: int, given: Given, step: Step) -> Affine:
+    """max(a x + t, c) = a max(x, (c - t) / a) + t for a > 0."""
+    graph, op = draft.graph, draft.graph.ops[index]
+    fixed = [slot for slot, name in enumerate(op.inputs[:2]) if graph.is_constant(name)]
+    if not fixed:
+        return after_larger(graph, op, given)
+    (slot,) = fixed
+    map_ = settled(given[1 - slot])
+    before_larger(graph, op, map_)
+    if graph.shape(op.inputs[1 - slot]) != graph.shape(op.outputs[0]):
+        raise Stuck(f"{op.label} ({op.kind}) broadcasts it")
+    if np.any(map_.scale == 0):
+        raise Stuck("a scale of 0 lies before a constant")
+    edit = Affine(1.0 / map_.scale, -map_.shift / map_.scale)
+    step.constants[index, slot] = draft.edited((index, slot), edit)
+    return map_
+
+
 def _product(graph: Graph, op: Op, spec: Mul, given: Given) -> Affine:
     """(a x) (b y) = (a b) (x y)."""
     shape = graph.shape(op.outputs[0])
     if any(graph.is_constant(name) for name in op.inputs[:2]):
-        raise no_map(op)
+        raise no_map(graph, op)
     if shape is None or any(map_.shifts for map_ in given.values()):
         raise Stuck(
             f"{op.label} ({op.kind}) multiplies it with another activation, which no shift passes"
@@ -169,9 +189,11 @@ def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:
         raise Stuck(f"{op.label} ({op.kind}) broadcasts it")
     one = identity(len(out))
     first, second = given.get(0, one), given.get(1, one)
-    if merged(Affine(first.scale, one.shift), Affine(second.scale, one.shift)) is None:
+    both = merged(*(Affine(m.scale, np.zeros_like(m.scale)) for m in (first, second)))
+    if both is None:
         raise Stuck(
             f"{op.label} ({op.kind}) adds it to an activation that does not have the same scale"
         )
     f, g = spec.factors
-    return Affine(first.scale, f * first.shift + g * second.shift)
+    free = is_free(first.scale) | is_free(second.scale)
+    return Affine(np.where(free, FREE, both.scale), f * first.shift + g * second.shift)

@@ -90,10 +90,13 @@ def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
     return (slot, Affine(scale, one.shift)) if np.all(np.isfinite(scale)) else None
 
 
-def no_map(op: Op) -> Stuck:
+def no_map(graph: Graph, op: Op) -> Stuck:
     """Why a product with a constant is none that elementwise_map gives."""
-    if isinstance(op.spec, Mul) and op.spec.divides:
-        return Stuck(f"{op.label} ({op.kind}) divides a constant by it, or it by 0")
+    if isinstance(op.spec, Mul) and op.spec.divides and graph.is_constant(op.inputs[0]):
+        return Stuck(f"{op.label} ({op.kind}) divides a constant by it")
+    number = graph.constant(op.inputs[1])
+    if isinstance(op.spec, Mul) and op.spec.divides and number is not None and not np.all(number):
+        return Stuck(f"{op.label} ({op.kind}) divides it by 0")
     return Stuck(f"the constant of {op.label} ({op.kind}) gives it another shape or dtype")
 
 
@@ -110,6 +113,8 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
     """Why a weight that a fold would change cannot be changed."""
     if graph.values[name].quantised:
         return Stuck(f"{what} is quantised and stays as it is", "fold before quantising")
+    if graph.values[name].sparse:
+        return Stuck(f"{what} is stored as a sparse tensor", "stored whole, it could be folded")
     if graph.values[name].overridable:
         return Stuck(
             f"{what} is also an input of the model, which a caller may override",

@@ -21,11 +21,14 @@ from bncheck.graph.specs import (
     Expand,
     Gather,
     Identity,
+    Larger,
     Maximum,
+    Ordered,
     Pad,
     PixelShuffle,
     Rectifier,
     Reshape,
+    RunningSum,
     Split,
     Transpose,
 )
@@ -40,6 +43,8 @@ def pulled_through(graph: Graph, op: Op, wanted: Sequence[Affine]) -> list[Affin
         return parts.parts_of(graph, op, wanted[0])
     if isinstance(op.spec, Split):
         return [parts.whole_of(graph, op, wanted)]
+    if isinstance(op.spec, Larger):
+        return pooling.before_larger(graph, op, wanted[0])
     return [_passage(op)[0](graph, op, wanted[0])]
 
 
@@ -85,8 +90,10 @@ _PASSAGES: Mapping[type, tuple[_OneToOne, _OneToOne]] = {
     Identity: (_unchanged, _unchanged),
     Rectifier: (_through_rectifier, _through_rectifier),
     Pad: (pooling.before_padding, pooling.after_padding),
-    Average: (pooling.before_reduction, pooling.after_reduction),
-    Maximum: (pooling.before_reduction, pooling.after_reduction),
+    **dict.fromkeys(
+        (Average, RunningSum, Maximum, Ordered),
+        (pooling.before_reduction, pooling.after_reduction),
+    ),
     Reshape: (reshaping.before_reshape, reshaping.after_reshape),
     Expand: (reshaping.before_expansion, reshaping.after_expansion),
     Transpose: (reshaping.before_transpose, reshaping.after_transpose),

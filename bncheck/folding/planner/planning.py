@@ -18,18 +18,18 @@ from typing import TypeAlias
 from bncheck.core.timing import timed
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.absorbing import with_plain_weight
-from bncheck.folding.planner.backwards import pull
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.decisions import decisions, kept_for
 from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push, push_scale
-from bncheck.folding.planner.identity import pull_with_identity
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import Normalisation, affine_of
 from bncheck.folding.planner.plan import Decision, Plan
+from bncheck.folding.planner.pulling import pull, pull_with_identity
 from bncheck.folding.planner.skip import pull_with_skip
+from bncheck.folding.planner.unread import partly_read, reached, without_unread
 from bncheck.graph.dataflow import Graph
 
 #: A way to move a normalisation: what changes, or Stuck. The flag says whether other normalisations
@@ -52,6 +52,7 @@ def plan(
     norms = list(find_normalisations(graph, which))
     kept: dict[int, Decision] = {}
     maps: dict[int, Affine] = {}
+    partly = partly_read(graph)
     for norm in norms:
         found = _map_or_reason(graph, norm, keep, forbidden or {})
         if isinstance(found, Affine):
@@ -60,7 +61,7 @@ def plan(
             kept[norm.last] = found
     units = frozenset(i for norm in norms if len(norm.ops) > 1 for i in norm.ops)
     held = frozenset(i for norm in norms if norm.last in kept for i in norm.ops)
-    planning = _Planning(Draft(graph, units, held), maps, kept)
+    planning = _Planning(Draft(graph, units, held), maps, partly, kept)
     planning.run([norm for norm in norms if norm.last in maps])
     return planning.result(norms)
 
@@ -90,11 +91,13 @@ def _moves_of(norm: Normalisation) -> tuple[Move, ...]:
 class _Planning:
     """The draft, the step of each normalisation that moved, and why the others did not (so far).
 
-    Keys are the places of the calls that make a normalisation's output.
+    Keys are the places of the calls that make a normalisation's output. `partly` are the values of
+    which a part is not read.
     """
 
     draft: Draft
     maps: Mapping[int, Affine]
+    partly: Mapping[str, Affine]
     kept: dict[int, Decision]
     steps: dict[int, Step] = field(default_factory=dict)
 
@@ -134,10 +137,16 @@ class _Planning:
 
     def _move(self, norm: Normalisation, move: Move, into_norms: bool) -> Stuck | None:
         """Move a normalisation, or say why it cannot move that way."""
+        moving = self.draft.moving(norm, self.maps[norm.last])
+        read = self.partly.get(moving.output)
+        if read is not None:
+            moving = replace(moving, affine=without_unread(moving.affine, read))
         try:
-            step = move(self.draft, self.draft.moving(norm, self.maps[norm.last]), into_norms)
+            step = move(self.draft, moving, into_norms)
         except Stuck as stuck:
             return stuck
+        if read is not None:
+            step.altered.update(reached(self.draft.graph, self.partly, moving.output))
         self.draft = self.draft.after(norm, step)
         self.steps[norm.last] = step
         return None

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from bncheck.folding.algebra import Affine, identity
 from bncheck.folding.planner.cutting_and_joining import side_by_side
-from bncheck.folding.planner.maps import Stuck, collapsed, each, is_even
+from bncheck.folding.planner.maps import (
+    Stuck,
+    before_repeating,
+    collapsed,
+    each,
+    is_even,
+    merged,
+    shapes_of,
+    spreads,
+)
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import Average, Maximum, Pad
 
@@ -34,24 +45,55 @@ def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
     assert isinstance(op.spec, (Average, Maximum))
     affine = collapsed(affine, op.spec.axes, f"{op.label} ({op.kind}) mixes its channels")
     if isinstance(op.spec, Maximum):
-        if np.any(affine.scale < 0):
-            raise Stuck(
-                f"{op.label} ({op.kind}) lies between and some scales are negative, which makes "
-                "the largest the smallest",
-                "the pooling behind the BatchNorm would let it be folded",
-            )
+        _check_order(op, affine)
         return affine
     if not affine.shifts:
         return affine
     if gain is None:
         raise Stuck(
             f"{op.label} ({op.kind}) lies between and does not weight all positions equally "
-            "(it averages padded zeros, or sums an unknown number of values), so its shift "
-            "does not pass",
+            "(it averages padded zeros, or sums an unknown or a growing number of values), so its "
+            "shift does not pass",
             "without counting what is padded (count_include_pad=False, padding_mode='border'), or "
             "as a mean, it could be folded",
         )
     return Affine(affine.scale, affine.shift * gain)
+
+
+def _check_order(op: Op, affine: Affine) -> None:
+    if np.any(affine.scale < 0):
+        raise Stuck(
+            f"{op.label} ({op.kind}) lies between and some scales are negative, which turns the "
+            "order of its numbers round",
+            f"the {op.kind} behind the BatchNorm would let it be folded",
+        )
+
+
+def before_larger(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
+    """a max(x, y) + t = max(a x + t, a y + t) for a >= 0."""
+    _check_order(op, affine)
+    complaint = f"{op.label} ({op.kind}) repeats an operand along its channels"
+    maps = []
+    for name in op.inputs[:2]:
+        shape, out = shapes_of(graph, name, op.outputs[0])
+        if not spreads(shape, out):
+            raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
+        whole = graph.is_constant(name)
+        maps.append(affine if whole else before_repeating(affine, shape, out, complaint))
+    return maps
+
+
+def after_larger(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
+    """The map that both operands have."""
+    out = graph.shape(op.outputs[0])
+    if out is None or any(graph.shape(name) != out for name in op.inputs[:2]):
+        raise Stuck(f"{op.label} ({op.kind}) broadcasts it")
+    first, second = (given.get(slot, identity(len(out))) for slot in (0, 1))
+    both = merged(first, second)
+    if both is None:
+        raise Stuck(f"{op.label} ({op.kind}) compares it with what does not have the same map")
+    _check_order(op, both)
+    return both
 
 
 def before_padding(_: Graph, op: Op, affine: Affine) -> Affine:

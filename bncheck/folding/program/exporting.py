@@ -103,10 +103,23 @@ def _free_batch(inputs: tuple[Any, ...]) -> ShapesCollection:
 
 
 def _with_states(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram | None:
-    """The model with a free batch that is the second axis of other inputs than the first."""
+    """The model with a free batch that is the second axis of some inputs.
+
+    Of states, or of all where time comes first, as recurrent networks take them unless told
+    otherwise.
+    """
     tensors = [t for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.dim()]
-    batch = tensors[0].shape[0] if tensors else 0
-    axes = [0] + [1 if t.dim() > 1 and t.shape[1] == batch else 0 for t in tensors[1:]]
+    firsts = (0, 1) if tensors and tensors[0].dim() == 3 else (0,)
+    found = (_with_batch_at(first, model, inputs, tensors) for first in firsts if tensors)
+    return next((program for program in found if program is not None), None)
+
+
+def _with_batch_at(
+    first: int, model: nn.Module, inputs: tuple[Any, ...], tensors: list[torch.Tensor]
+) -> ExportedProgram | None:
+    """The model with a free batch, which is that axis of its first input."""
+    batch = tensors[0].shape[first]
+    axes = [first] + [1 if t.dim() > 1 and t.shape[1] == batch else 0 for t in tensors[1:]]
     if not any(axes) or any(t.shape[axis] != batch for t, axis in zip(tensors, axes, strict=True)):
         return None
     axis_of = {id(tensor): axis for tensor, axis in zip(tensors, axes, strict=True)}
@@ -124,7 +137,9 @@ def _with_states(model: nn.Module, inputs: tuple[Any, ...]) -> ExportedProgram |
         program = _export(model, given, shapes)
     except Exception:  # it is fixed in the program without, then
         return None
-    return program if has_free_batch(program) else None
+    sizes = [n.meta["val"].shape for n in user_inputs(program) if hasattr(n.meta.get("val"), "dim")]
+    known = [fixed_size(size[axis]) for size, axis in zip(filter(len, sizes), axes, strict=False)]
+    return program if None in known else None
 
 
 def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:

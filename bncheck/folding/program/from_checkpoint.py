@@ -19,8 +19,8 @@ from bncheck.folding.request import (
     CORRUPT,
     Folded,
     FoldRequest,
+    findings_of_file,
     refuse_corrupt,
-    refuse_corrupt_file,
 )
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
@@ -77,7 +77,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
         )
     if request.inputs:
         raise BncheckError("a .pt2 already defines its inputs", "leave --input out", "--input")
-    refuse_corrupt_file(checkpoint)
+    said = findings_of_file(checkpoint)
     program = load_program(request.source)
     more = []
     if request.given.data is not None:
@@ -92,6 +92,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
         lambda path: save_program(
             moved(result.program, request.given.device), path, request.source
         ),
+        said,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,19 @@ from bncheck.folding.program.rebuilding import call_before, copied, rebuilt
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
 from bncheck.graph.linear import Linear
+from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.recurrent import Recurrence, recurrence
-from bncheck.graph.specs import ConvTranspose
+from bncheck.graph.specs import Conv, ConvTranspose
 
 _aten = torch.ops.aten
 #: The arguments of a call that hold its weight and its bias, where they are not called so.
-_WEIGHT_NAMES = {"addmm": ("mat2", "self"), "embedding": ("weight", None)}
-_USUAL_NAMES = ("weight", "bias")
+_WEIGHT_NAMES = {
+    "addmm": ("mat2", "self"),
+    **dict.fromkeys(
+        ("embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"),
+        ("weight", None),
+    ),
+}
 #: Their weight stands first or second, and a bias is added behind them.
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "mv", "einsum", "tensordot"})
 
@@ -84,26 +91,43 @@ class _ProgramRewriter:
         if parts is not None:
             self._reweigh_recurrent(node, op, parts, new)
             return
-        weight = self._parameter(node, op, 1, "weight", new.weight)
-        bias = None
-        if new.bias is not None:
-            bias = self._parameter(node, op, 2, "bias", new.bias)
+        weight, bias = (
+            None if number is None else self._parameter(node, op, slot, role, number)
+            for slot, role, number in ((1, "weight", new.weight), (2, "bias", new.bias))
+        )
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
+            assert weight is not None
             self._as_shuffle(node, op.spec, weight, bias)
             return
-        weight_name, bias_name = _WEIGHT_NAMES.get(op.kind, _USUAL_NAMES)
-        if op.kind in _PRODUCTS or (op.kind == "linear" and new.weight.array.ndim == 1):
-            old, bias_name = self.nodes[op.inputs[1] or ""], None
-            node.args = torch.fx.map_arg(node.args, lambda item: weight if item is old else item)
-        else:
-            _set_argument(node, weight_name, weight)
+        if bias is not None and isinstance(op.spec, Conv) and op.spec.samples:
+            bias = self._of_each_sample(node, bias, op.spec.groups)
+        bias_name = _names(op.kind)[1]
+        if weight is not None and self._set_weight(node, op, weight):
+            bias_name = None
         if bias_name is None and bias is not None:
             self._add_after(node, bias)
         elif bias_name is not None and (bias is not None or op.kind != "addmm"):
             _set_argument(node, bias_name, bias)
+
+    def _of_each_sample(self, node: Node, bias: Node, groups: int) -> Node:
+        """The bias as often as there are samples, which are groups of the call."""
+        samples = Arguments(node)("groups")
+        if groups > 1:
+            samples = call_before(node, operator.floordiv, (samples, groups))
+        return call_before(node, _aten.repeat.default, (bias, [samples]))
+
+    def _set_weight(self, node: Node, op: Op, weight: Node) -> bool:
+        """Give a call a weight; whether it stands for a product that has no bias."""
+        plain = op.kind == "linear" and len(weight.meta["val"].shape) == 1
+        if plain or op.kind in _PRODUCTS:
+            old = self.nodes[op.inputs[1] or ""]
+            node.args = torch.fx.map_arg(node.args, lambda item: weight if item is old else item)
+        else:
+            _set_argument(node, _names(op.kind)[0] or "", weight)
         if isinstance(op.spec, Linear):
             node.kwargs = {k: v for k, v in node.kwargs.items() if k not in ("alpha", "beta")}
+        return plain
 
     def _reweigh_recurrent(self, node: Node, op: Op, parts: Recurrence, new: NewWeights) -> None:
         """Its numbers are those of both directions, one on top of the other."""
@@ -134,6 +158,8 @@ class _ProgramRewriter:
             parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
             parts[slot] = new
             node.args = (parts, *node.args[1:])
+        elif isinstance(op.spec, (Conv, ConvTranspose, Linear)):
+            _set_argument(node, _names(op.kind)[1] or "", new)
         else:
             node.args = (*node.args[:slot], new, *node.args[slot + 1 :])
             if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor there
@@ -166,6 +192,7 @@ class _ProgramRewriter:
         """
         assert op.inputs[0] is not None
         assert new.bias is not None
+        assert new.weight is not None
         node, source = self.nodes[op.name], self.nodes[op.inputs[0]]
         weight = self.parameters.new(f"{op.label}.weight", new.weight)
         bias = self.parameters.new(f"{op.label}.bias", new.bias)
@@ -208,6 +235,11 @@ class _ProgramRewriter:
                 last = call_before(node, _aten.flatten.using_ints, (last, axis, axis + 1))
         node.replace_all_uses_with(last)
         self.nodes[node.name] = last
+
+
+def _names(kind: str) -> tuple[str | None, str | None]:
+    usual = (None, None) if kind in _PRODUCTS else ("weight", "bias")
+    return _WEIGHT_NAMES.get(kind, usual)
 
 
 def _set_argument(node: Node, name: str, value: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from bncheck.folding.program.in_place import changed_in_place
-from bncheck.folding.regions import Call, between
+from bncheck.folding.regions import Call, Calls, between
 from bncheck.graph.program.double import call_in_float64, widened
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class Cuttable:
     def __init__(self, program: ExportedProgram) -> None:
         self._program = program
         self.nodes = list(program.graph.nodes)
-        self.calls = [
+        self.calls = Calls(
             Call(tuple(n.name for n in node.all_input_nodes), (node.name,)) for node in self.nodes
-        ]
+        )
         self._by_name = {node.name: node for node in self.nodes}
         self._stored = stored_inputs(program)
         self._runner = _Precise(program.graph_module)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
-from bncheck.graph.convolutions import conv, each, transposed
+from bncheck.graph.convolutions import conv, each, multiple, transposed
 from bncheck.graph.linear import Linear
+from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
 
 _PADDINGS = {"same": None, "valid": 0}
@@ -22,9 +24,18 @@ def _convolution(call: Call) -> Described | None:
     if call.rank_of(weight) - call.rank_of(source) not in (0, 1):  # 1: an image without a batch
         return None
     amounts = _PADDINGS[padding] if isinstance(padding, str) else padding
-    groups, kernel = call.whole("groups"), _kernel(call)
-    spec = conv(groups, kernel, call("stride"), call("dilation"), amounts, amounts)
-    return spec, (source, weight, call("bias"))
+    groups, samples = _groups(call)
+    spec = conv(groups, _kernel(call), call("stride"), call("dilation"), amounts, amounts)
+    return replace(spec, samples=samples), (source, weight, call("bias"))
+
+
+def _groups(call: Call) -> tuple[int, str]:
+    """How many groups there are, each of so many samples where that is a name."""
+    groups = call.size("groups")
+    found = (groups, "") if isinstance(groups, int) else multiple(groups)
+    if found is None:
+        raise UndescribedError
+    return found
 
 
 def _transposed(call: Call) -> Described | None:
@@ -95,6 +106,17 @@ def _embedding(call: Call) -> Described | None:
     return (Lookup(), (call("indices"), weight)) if call.rank_of(weight) == 2 else None
 
 
+def _bag(call: Call) -> Described | None:
+    """Sums (mode 0), means (1) or largest numbers (2) of rows; those of no row are 0."""
+    weight, mode, indices = call("weight"), call.whole("mode", 0), call("indices")
+    sizes = call.named_sizes(indices) or ()
+    if call.rank_of(weight) != 2 or len(sizes) != 1:
+        return None
+    alike = call("per_sample_weights") is None and call("padding_idx") in (None, -1)
+    whole = alike and not call("include_last_offset") and call.rises(call("offsets"), sizes[0])
+    return Lookup(shifts=mode != 0 and whole, orders=mode == 2), (indices, weight, None)
+
+
 def _sum(call: Call) -> Described | None:
     """x + alpha * y, or the reverse."""
     alpha = call.number("alpha", 1)
@@ -126,6 +148,8 @@ def _clamp(call: Call) -> Described | None:
     low, high = call("min"), call("max")
     if low == 0 and high is None:
         return call.on_source(Rectifier(call.name))
+    if high == 0 and low is None:
+        return call.on_source(Rectifier(call.name, 1.0, positive=0.0))
     return _between(call, -math.inf if low is None else low, math.inf if high is None else high)
 
 
@@ -178,11 +202,12 @@ ALGEBRA: dict[str, Describe] = {
     "tensordot": _tensordot,
     "addmm": _addmm,
     "embedding": _embedding,
+    **named(_bag, "embedding_bag _embedding_bag _embedding_bag_forward_only"),
     **named(_sum, "add sub rsub"),
     "lerp": _lerp,
     **named(_quotient, "div divide true_divide"),
     "neg": _negative,
-    **named(_clamp, "clamp clamp_min"),
+    **named(_clamp, "clamp clamp_min clamp_max"),
     "hardtanh": _hard_tanh,
     "relu6": _relu6,
     "leaky_relu": _leaky,

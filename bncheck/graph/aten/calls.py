@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from bncheck.graph.dataflow import Shape
+from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Spec
 
@@ -108,6 +109,19 @@ class Call(ABC):
         if not isinstance(value, int):
             raise UndescribedError
         return value
+
+    def size(self, name: str) -> Dim:
+        """An argument that is a size, which may have a name."""
+        return self.whole(name)
+
+    def rises(self, item: Any, end: Dim) -> bool:
+        """Whether the numbers of a tensor begin with 0, rise, and stay below `end`."""
+        found = self.numbers(item)
+        if found is None or not isinstance(end, int):
+            return False
+        numbers = [int(number) for number in found]
+        pairs = itertools.pairwise([*numbers, end])
+        return numbers[:1] == [0] and all(first < second for first, second in pairs)
 
     def on_source(self, spec: Spec | None) -> Described | None:
         """With the source as its only input."""

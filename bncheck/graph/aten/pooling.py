@@ -10,7 +10,7 @@ from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.axes import average, largest, padded, reduced
 from bncheck.graph.convolutions import each
 from bncheck.graph.dataflow import Shape
-from bncheck.graph.specs import Maximum, Pad, Reshape, Spec
+from bncheck.graph.specs import Larger, Maximum, Ordered, Pad, Reshape, RunningSum, Spec
 
 _DIMENSIONS = re.compile(r"(\d)d")
 
@@ -66,8 +66,23 @@ def _extreme(call: Call) -> Described | None:
 
 
 def _extreme_and_place(call: Call) -> Described | None:
+    if call("other") is not None:
+        return Larger(), (call.source, call("other"))
     call.whole("dim")
     return _extreme(call)
+
+
+def _ordered(call: Call) -> Described | None:
+    """Along an axis that is given; a quantile lies between two neighbours."""
+    one = call.name != "quantile" or isinstance(call("q"), float)
+    if not one or (call("dim") is None and call.name != "msort"):
+        return None
+    return call.on_source(Ordered((call.axis(),), drops=call("keepdim", True) is False))
+
+
+def _running_sum(call: Call) -> Described | None:
+    same = call.dtype(call.results[0]) == call.dtype(call.source)
+    return call.on_source(RunningSum((call.axis(),), None)) if same else None
 
 
 def _axes(call: Call) -> list[int] | None:
@@ -126,6 +141,8 @@ POOLING: dict[str, Describe] = {
     **named(_mean, "mean sum"),
     **named(_extreme, "amax amin"),
     **named(_extreme_and_place, "max min"),
+    **named(_ordered, "sort msort topk kthvalue median nanmedian quantile cummax cummin"),
+    "cumsum": _running_sum,
     **named(_mirrored, "reflection_pad1d reflection_pad2d reflection_pad3d"),
     **named(_mirrored, "replication_pad1d replication_pad2d replication_pad3d"),
     **named(_padded, "pad constant_pad_nd"),

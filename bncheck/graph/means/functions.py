@@ -92,7 +92,7 @@ def rectified(step: Step) -> Spread:
         slope = step.weight(1)
         if slope.ndim < 2 and x.rank > 1:  # torch's PReLU: one for each channel
             slope = slope.reshape(-1, *[1] * (x.rank - 2))
-    return x.of(np.where(x.quantiles > 0, x.quantiles, slope * x.quantiles))
+    return x.of(np.where(x.quantiles > 0, spec.positive * x.quantiles, slope * x.quantiles))
 
 
 def function_of(step: Step) -> Spread:

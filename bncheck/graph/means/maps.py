@@ -49,17 +49,18 @@ def convolution(step: Step) -> Spread:
     if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
         raise UnknownError
     small = step.side is not None and spec.pads_with_zeros
-    kernel = summed_kernel(_reached(weight, step.side or 1) if small else weight)
+    kernel = summed_kernel(weight, _reached(weight.shape[2:], step.side or 1) if small else None)
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
     return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
 
 
-def _reached(weight: Floats, side: int) -> Floats:
-    """Each part of a kernel times the share of `side` positions at which it sees no padding."""
-    for axis, size in enumerate(weight.shape[2:], 2):
+def _reached(sizes: tuple[int, ...], side: int) -> Floats:
+    """For each part of a kernel the share of `side` positions at which it sees no padding."""
+    shares = np.ones(1)
+    for size in sizes:
         share = np.maximum(0, 1 - np.abs(np.arange(size) - size // 2) / side)
-        weight = weight * share.reshape(-1, *[1] * (weight.ndim - axis - 1))
-    return weight
+        shares = np.outer(shares, share).ravel()
+    return shares
 
 
 def transposed_convolution(step: Step) -> Spread:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from bncheck.graph import products
@@ -12,6 +15,8 @@ from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import (
     ALONE,
     Add,
+    Identity,
+    Larger,
     Mul,
     Norm,
     Pointwise,
@@ -97,7 +102,9 @@ def _recurrent(call: NodeCall) -> Described:
 
 
 def _sum(call: NodeCall) -> Spec | None:
-    factors = (1.0, -1.0 if call.kind == "Sub" else 1.0)
+    if len(call.inputs) == 1:
+        return Identity()
+    factors = {"Sub": (1.0, -1.0), "Mean": (0.5, 0.5)}.get(call.kind, (1.0, 1.0))
     return Add(factors) if len(call.inputs) == 2 else None
 
 
@@ -110,7 +117,12 @@ def _negative(call: NodeCall) -> Described:
 
 
 def _max(call: NodeCall) -> Spec | None:
-    return Rectifier(call.kind) if len(call.inputs) == 2 and _is_zero(call, 1) else None
+    """A constant 0 in a Max makes it a ReLU, which others fuse: it is not to become another one."""
+    if len(call.inputs) == 1:
+        return Identity()
+    if call.kind == "Max" and len(call.inputs) == 2 and _is_zero(call, 1):
+        return Rectifier(call.kind)
+    return Larger() if len(call.inputs) == 2 else None
 
 
 def _clip(call: NodeCall) -> Spec | None:
@@ -120,6 +132,8 @@ def _clip(call: NodeCall) -> Spec | None:
         low, high = call.numbers(1), call.numbers(2)
     if high is None and low is not None and not np.any(low):
         return Rectifier(call.kind)
+    if low is None and high is not None and not np.any(high):
+        return Rectifier(call.kind, 1.0, positive=0.0)
     bounds = (-np.inf if low is None else low, np.inf if high is None else high)
     if any(np.size(bound) != 1 for bound in bounds):
         return None
@@ -145,7 +159,7 @@ def _hard_sigmoid(call: NodeCall) -> Spec:
 
 
 def _is_zero(call: NodeCall, slot: int) -> bool:
-    number = call.numbers(slot)
+    number = call.scope.fixed(call.name(slot))
     return number is not None and not np.any(number)
 
 
@@ -165,24 +179,49 @@ def _instance_norm(call: NodeCall) -> Spec:
     return Norm(_eps(call), True, ALONE)
 
 
-def _layer_norm(call: NodeCall) -> Spec | None:
-    return Rescaled(_normalised(call)) if len(call.results) == 1 else None
+def _layer_norm(call: NodeCall) -> Described | None:
+    return _rescaled(call, shifts=True) if call.gives_one else None
 
 
-def _rms_norm(call: NodeCall) -> Spec | None:
-    return Rescaled(_normalised(call), shifts=False)
+def _rms_norm(call: NodeCall) -> Described | None:
+    return _rescaled(call, shifts=False)
 
 
 def _group_norm(call: NodeCall) -> Spec | None:
     return Rescaled((1,)) if call.opset >= 21 else None  # before, it has a number for each group
 
 
-def _normalised(call: NodeCall) -> tuple[int, ...]:
-    """The axes from the one that is given to the last, where the weight has just these."""
-    axes = tuple(range(call.axis(-1), call.rank()))
-    if call.shape(1) != tuple(call.shape()[axis] for axis in axes):
+def _rescaled(call: NodeCall, *, shifts: bool) -> Described:
+    """Weight and bias lie along the axes where either is not repeated; there both are made whole.
+
+    Where neither lies along any, they are made whole along the last.
+    """
+    shape, names = call.shape(), [name for name in call.inputs[1:3] if name]
+    shapes = [call.scope.shape(name) for name in names]
+    known = [each for each in shapes if each is not None]
+    if not known or len(known) < len(shapes):
         raise UndescribedError
-    return axes
+    try:
+        sizes = list(np.broadcast_shapes(*known, (1,)))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # a size that is not known, or does not fit
+        raise UndescribedError from None
+    axes = [axis for axis in range(-len(sizes), 0) if sizes[axis] != 1] or [-1]
+    if sizes[-1] == 1 and axes == [-1]:
+        sizes[-1] = shape[-1]
+    fits = len(sizes) <= len(shape) and all(shape[axis] == sizes[axis] for axis in axes)
+    if not fits or not all(isinstance(size, int) for size in sizes):
+        raise UndescribedError
+    whole = [_made_whole(call, slot, sizes) for slot in range(1, 1 + len(names))]
+    return Rescaled(tuple(axis + len(shape) for axis in axes), shifts), [call.inputs[0], *whole]
+
+
+def _made_whole(call: NodeCall, slot: int, sizes: Sequence[int]) -> str:
+    """A weight, or one of that shape which no node holds."""
+    name = call.name(slot)
+    if math.prod(call.scope.shape(name) or ()) == math.prod(sizes):
+        return name
+    numbers = np.broadcast_to(call.numbers(slot), sizes).astype(np.float64)
+    return call.scope.derived(f"{call.results[0]}:{slot}", lambda: numbers, numbers.shape, name)
 
 
 ALGEBRA: dict[str, Describe] = {
@@ -192,10 +231,10 @@ ALGEBRA: dict[str, Describe] = {
     "MatMul": _matmul,
     "Einsum": _einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
-    **dict.fromkeys(("Add", "Sub", "Sum"), _sum),
+    **dict.fromkeys(("Add", "Sub", "Sum", "Mean"), _sum),
     "Div": _quotient,
     "Neg": _negative,
-    "Max": _max,
+    **dict.fromkeys(("Max", "Min"), _max),
     "Clip": _clip,
     "LeakyRelu": _leaky,
     "Elu": _elu,

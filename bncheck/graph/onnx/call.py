@@ -83,6 +83,11 @@ class NodeCall:
         return int(self.attribute("axis", default)) % len(self.shape())
 
     @property
+    def gives_one(self) -> bool:
+        """Whether of its results only the first is there, or read."""
+        return self.scope.results(self.node) == [self.node.output[0]]
+
+    @property
     def keeps_size(self) -> bool:
         """Whether windows are padded such that they keep the sizes (before their steps)."""
         return str(self.attribute("auto_pad", "NOTSET")).startswith("SAME")

@@ -30,7 +30,8 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     listed = {info.name for info in whole.input}
     for tensor in whole.initializer:
-        if tensor.ByteSize() <= KEPT_BYTES:
+        elsewhere = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if tensor.ByteSize() <= KEPT_BYTES and not elsewhere:
             thin.graph.initializer.append(tensor)
         elif tensor.name not in listed:
             kind, sizes = tensor.data_type, list(tensor.dims)

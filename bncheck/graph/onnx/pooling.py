@@ -7,7 +7,7 @@ import numpy as np
 from bncheck.graph.axes import average, largest, padded, reduced
 from bncheck.graph.onnx.call import Describe, NodeCall
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import Maximum, Spec
+from bncheck.graph.specs import Maximum, Ordered, RunningSum, Spec
 
 
 def _spatial(call: NodeCall) -> tuple[int, ...]:
@@ -19,7 +19,7 @@ def _averaged(call: NodeCall) -> Spec:
 
 
 def _largest(call: NodeCall) -> Spec | None:
-    return Maximum(_spatial(call)) if len(call.results) == 1 else None
+    return Maximum(_spatial(call)) if call.gives_one else None
 
 
 def _sampled(call: NodeCall) -> Spec:
@@ -52,6 +52,15 @@ def _axes(call: NodeCall) -> list[int] | None:
     return None
 
 
+def _running_sum(call: NodeCall) -> Spec | None:
+    axes = call.integers(1)
+    return RunningSum((axes[0] % len(call.shape()),), None) if axes else None
+
+
+def _ordered(call: NodeCall) -> Spec | None:
+    return Ordered((call.axis(-1),)) if call.gives_one else None
+
+
 def _resized(call: NodeCall) -> Spec | None:
     before, after = call.shape(), call.scope.shape(call.node.output[0])
     crops = call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
@@ -79,6 +88,8 @@ POOLING: dict[str, Describe] = {
     "MaxPool": _largest,
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _mean),
     **dict.fromkeys(("ReduceMax", "ReduceMin"), _extreme),
+    "CumSum": _running_sum,
+    "TopK": _ordered,
     **dict.fromkeys(("Resize", "Upsample"), _resized),
     "Pad": _padded,
 }

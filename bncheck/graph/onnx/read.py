@@ -6,8 +6,9 @@ around it is an input there, and so stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import helper
@@ -20,9 +21,22 @@ from bncheck.graph.onnx.operators import described
 from bncheck.graph.onnx.scope import Scope
 from bncheck.graph.onnx.shapes import complete
 from bncheck.graph.onnx.sizes import follow
-from bncheck.graph.specs import Conv, ConvTranspose, Norm, Opaque, Recurrent, Rescaled, Spec
+from bncheck.graph.specs import (
+    Conv,
+    ConvTranspose,
+    Norm,
+    Opaque,
+    Recurrent,
+    Rescaled,
+    Spec,
+    Split,
+)
+from bncheck.reading.onnx_constants import Resolver
 from bncheck.reading.onnx_names import owner
 from bncheck.reading.onnx_norms import layer_name
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
 
 #: Their second input has the name of the layer.
 _WITH_WEIGHT = (Conv, ConvTranspose, Linear, Recurrent, Rescaled)
@@ -36,16 +50,24 @@ class Part:
     graph: Graph
 
 
-def read_model(model: onnx.ModelProto) -> list[Part]:
-    """The model's graph and all inside it, outer ones first; shapes are inferred on a copy."""
-    return list(_parts(model.graph, with_shapes(model).graph, model, None))
+def read_model(
+    model: onnx.ModelProto, load: Callable[[onnx.TensorProto], Array] | None = None
+) -> list[Part]:
+    """The model's graph and all inside it, outer ones first; shapes are inferred on a copy.
+
+    `load` reads a stored tensor; None: those whose numbers stand in the message.
+    """
+    return list(_parts(model.graph, with_shapes(model).graph, model, Resolver(model, load)))
 
 
 def _parts(
-    proto: onnx.GraphProto, known: onnx.GraphProto, model: onnx.ModelProto, outer: Scope | None
+    proto: onnx.GraphProto,
+    known: onnx.GraphProto,
+    model: onnx.ModelProto,
+    around: Scope | Resolver,
 ) -> Iterator[Part]:
-    scope = Scope(proto, known, model, outer)
-    what = "model" if outer is None else "inner graph"
+    scope = Scope(proto, known, model.ir_version, around)
+    what = "inner graph" if isinstance(around, Scope) else "model"
     yield Part(proto, _read(known, scope, what))
     for node, twin in zip(proto.node, known.node, strict=True):
         for mine, other in zip(node.attribute, twin.attribute, strict=True):
@@ -78,11 +100,12 @@ def _without_idle(ops: Sequence[Op], outputs: frozenset[str]) -> Iterator[Op]:
 
 
 def _operation(name: str, node: onnx.NodeProto, scope: Scope) -> Op:
-    outputs = tuple(name for name in node.output if name)
-    for output in outputs:
+    for output in filter(None, node.output):
         scope.values.setdefault(output, Value(output, None, ""))
     complete(node, scope)
     spec, given = described(node, scope)
+    results = node.output if isinstance(spec, Split) else scope.results(node)
+    outputs = tuple(name for name in results if name)
     inputs = tuple(name or None for name in (*given, *captured(node)))
     return Op(name, spec, inputs, outputs, _label(node, spec, scope), node.op_type)
 

@@ -18,24 +18,26 @@ from bncheck.reading.onnx_constants import Constant, Resolver
 class Scope:
     """The names that a graph knows, with those of the graphs around it.
 
-    `known` is the same graph with the shapes that could be inferred.
+    `known` is the same graph with the shapes that could be inferred; what is around it is another
+    graph or, for the outermost, what finds the constants of the model.
     """
 
     def __init__(
         self,
         proto: onnx.GraphProto,
         known: onnx.GraphProto,
-        model: onnx.ModelProto,
-        outer: Scope | None,
+        ir_version: int,
+        around: Scope | Resolver,
     ) -> None:
-        self.resolver: Resolver = outer.resolver if outer else Resolver(model)
+        outer = around if isinstance(around, Scope) else None
+        self.resolver: Resolver = around.resolver if isinstance(around, Scope) else around
         self.values: dict[str, Value] = dict(outer.values) if outer else {}
         self.constants: dict[str, Constant] = dict(outer.constants) if outer else {}
         self.sizes: dict[str, tuple[Dim, ...]] = dict(outer.sizes) if outer else {}
         self.overridable: set[str] = set(outer.overridable) if outer else set()
         # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
         # a default that the caller may replace.
-        if model.ir_version >= 4:
+        if ir_version >= 4:
             stored = {tensor.name for tensor in proto.initializer}
             self.overridable |= stored.intersection(info.name for info in proto.input)
         for info in (*known.value_info, *proto.input, *known.output):
@@ -43,7 +45,11 @@ class Scope:
             self._describe(info)
         for tensor in proto.initializer:
             self._store(tensor)
+        for sparse in proto.sparse_initializer:
+            self._store_sparse(sparse)
         self._parameters = _parameters(proto)
+        self._read = {name for node in proto.node for name in (*node.input, *captured(node))}
+        self._read |= {output.name for output in proto.output}
 
     def _store(self, tensor: onnx.TensorProto) -> None:
         constant = self.resolver.stored(tensor.name, tensor)
@@ -53,6 +59,17 @@ class Scope:
             dtype = self.values[tensor.name].dtype
             value = Value(tensor.name, constant.shape, dtype, overridable=True)
             self.values[tensor.name] = value
+
+    def _store_sparse(self, tensor: onnx.SparseTensorProto) -> None:
+        name, dtype = tensor.values.name, FLOATS.get(tensor.values.data_type, "")
+        shape = tuple(int(size) for size in tensor.dims)
+        self.values[name] = Value(name, shape, dtype, label=name, sparse=True)
+
+    def results(self, node: onnx.NodeProto) -> list[str]:
+        """A node's first result, and those others that somebody reads."""
+        return [
+            name for i, name in enumerate(node.output) if name and (i == 0 or name in self._read)
+        ]
 
     def _describe(self, info: onnx.ValueInfoProto) -> None:
         kind = info.type.tensor_type
@@ -67,8 +84,15 @@ class Scope:
 
         self.constants[name] = constant
         dtype = FLOATS.get(constant.dtype, "")
-        origin = tuple(dict.fromkeys(origin))
-        self.values[name] = Value(name, constant.shape, dtype, floats, name, made_from=origin)
+        self.values[name] = Value(
+            name,
+            constant.shape,
+            dtype,
+            floats,
+            name,
+            constant.read,
+            made_from=tuple(dict.fromkeys(origin)),
+        )
 
     @property
     def opset(self) -> int:

@@ -18,6 +18,7 @@ from bncheck.graph.onnx.call import NodeCall
 from bncheck.graph.onnx.nodes import FLOATS, dim_of
 from bncheck.graph.onnx.sizes import product
 from bncheck.graph.operators import UndescribedError
+from bncheck.graph.products import spelled_out
 from bncheck.reading.onnx_constants import inferred_types
 from bncheck.reading.onnx_names import STANDARD
 
@@ -36,6 +37,10 @@ def complete(node: onnx.NodeProto, scope: Scope) -> None:
     known = _shape_of(node, scope)
     if known is not None:
         scope.values[name] = replace(scope.values[name], shape=known)
+    given = (scope.values.get(each) for each in node.input)
+    floats = node.domain in STANDARD and any(value and value.dtype for value in given)
+    if floats and not scope.values[name].dtype:
+        scope.values[name] = replace(scope.values[name], dtype=_inferred(node, scope)[1])
     guess = _GUESSES.get(node.op_type)
     if guess is None or (scope.shape(name) is not None and scope.values[name].dtype):
         return
@@ -69,10 +74,28 @@ def _first(call: NodeCall) -> tuple[Shape | None, Value]:
     return _same(call)
 
 
+def _summed(call: NodeCall) -> tuple[Shape | None, Value]:
+    """onnx gives up where an ellipsis has other axes in each operand."""
+    shapes = [call.scope.shape(name) for name in call.inputs]
+    known = [shape for shape in shapes if shape is not None]
+    equation, ranks = str(call.attribute("equation", "")), [len(shape) for shape in known]
+    spelled = spelled_out(equation, ranks) if len(known) == len(shapes) else None
+    if spelled is None:
+        raise UndescribedError
+    sizes: dict[str, Dim] = {}
+    for term, shape in zip(spelled[0], known, strict=True):
+        sizes |= {x: size for x, size in zip(term, shape, strict=True) if sizes.get(x, 1) == 1}
+    if set(spelled[1]) - sizes.keys():
+        raise UndescribedError
+    return tuple(sizes[x] for x in spelled[1]), call.scope.values[call.name(0)]
+
+
 _GUESSES: dict[str, Callable[[NodeCall], tuple[Shape | None, Value]]] = {
     **dict.fromkeys(("Conv", "ConvTranspose"), _windows),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _first),
+    "Einsum": _summed,
     **dict.fromkeys(("BatchNormalization", "GroupNormalization"), _same),
+    **dict.fromkeys(("MeanVarianceNormalization", "LpNormalization", "LRN"), _same),
     **dict.fromkeys(("Identity", "Dropout", "Clip"), _same),
     **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Elu"), _same),
     **dict.fromkeys(("Sigmoid", "HardSigmoid", "HardSwish", "Tanh"), _same),
@@ -94,10 +117,10 @@ def _shape_of(node: onnx.NodeProto, scope: Scope) -> Shape | None:
     names = {size for sizes in known for size in sizes or ()}
     if shape is not None and all(isinstance(size, int) or size in names for size in shape):
         return None
-    return _inferred(node, scope)
+    return _inferred(node, scope)[0]
 
 
-def _inferred(node: onnx.NodeProto, scope: Scope) -> Shape | None:
+def _inferred(node: onnx.NodeProto, scope: Scope) -> tuple[Shape | None, str]:
     """onnx' own inference for one node, which now knows more than when it saw the whole model."""
     types, data = {}, {}
     for name in filter(None, node.input):
@@ -111,11 +134,14 @@ def _inferred(node: onnx.NodeProto, scope: Scope) -> Shape | None:
         types[name] = helper.make_tensor_type_proto(kind, shape)
     found = inferred_types(node, scope.opset, types, data)
     result = found.get(node.output[0])
-    if result is None or not result.tensor_type.HasField("shape"):
-        return None
+    if result is None:
+        return None, ""
+    dtype = FLOATS.get(result.tensor_type.elem_type, "")
+    if not result.tensor_type.HasField("shape"):
+        return None, dtype
     unknown = (f"?{node.output[0]}.{place}" for place in itertools.count())
     pairs = zip(result.tensor_type.shape.dim, unknown, strict=False)
-    return tuple(dim_of(dim, name) for dim, name in pairs)
+    return tuple(dim_of(dim, name) for dim, name in pairs), dtype
 
 
 def _reshaped(node: onnx.NodeProto, scope: Scope, source: Shape) -> Shape | None:

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from bncheck.graph.aten.calls import Call
-from bncheck.graph.dataflow import Shape
+from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 
 
@@ -74,6 +74,11 @@ class ProgramCall(Arguments, Call):
         """The same as numbers and names."""
         return shape_and_dtype(_known(item))[0]
 
+    def size(self, name: str) -> Dim:
+        """A number, or what torch calls it."""
+        value = _known(self(name))
+        return _named(value) if isinstance(value, torch.SymInt) else self.whole(name)
+
     def dtype(self, item: Any) -> str:
         """A tensor's."""
         return shape_and_dtype(_known(item))[1]
@@ -81,6 +86,16 @@ class ProgramCall(Arguments, Call):
     def is_fixed(self, item: Any) -> bool:
         """Whether a node's numbers are."""
         return item in self.constants
+
+    def rises(self, item: Any, end: Dim) -> bool:
+        """Also for arange(0, end, step), whose `end` may have a name."""
+        if isinstance(item, Node) and operator_name(item) == "arange":
+            made = ProgramCall(item, self.constants)
+            last = made("end")
+            start, step = made("start", 0), made("step", 1)
+            steps = isinstance(step, int) and step > 0
+            return start == 0 and steps and last is not None and made.size("end") == end
+        return super().rises(item, end)
 
     def numbers(self, item: Any) -> torch.Tensor | None:
         """Those of a fixed node."""
@@ -105,11 +120,12 @@ def shape_and_dtype(value: Any) -> tuple[Shape | None, str]:
         value = value[0]
     if not isinstance(value, torch.Tensor):
         return None, ""
-    shape = tuple(
-        size if isinstance(size, int) else str(size.node.expr).replace(" ", "")
-        for size in value.shape
-    )
+    shape = tuple(size if isinstance(size, int) else _named(size) for size in value.shape)
     return shape, str(value.dtype).removeprefix("torch.")
+
+
+def _named(size: Any) -> str:
+    return str(size.node.expr).replace(" ", "")
 
 
 def module_path(node: Node) -> str:

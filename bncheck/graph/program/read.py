@@ -24,6 +24,7 @@ from bncheck.graph.program.constants import Constants
 from bncheck.graph.program.described import described
 from bncheck.graph.program.enclosed import enclosed, owner
 from bncheck.graph.program.recurrent import Recurrence, recurrence
+from bncheck.graph.program.samples import with_samples_apart
 from bncheck.graph.specs import Add, Mul, Norm, Recurrent, Spec, Split
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class _Reader:
             else:
                 self._leaf(node)
         inside = tuple(enclosed(self.program.graph_module, self.labels))
-        return Graph(tuple(self.ops), self.values, frozenset(outputs), inside)
+        ops = with_samples_apart(self.ops, self.values, frozenset(outputs))
+        return Graph(tuple(ops), self.values, frozenset(outputs), inside)
 
     def _leaf(self, node: Node) -> None:
         inside = node.op == "get_attr"

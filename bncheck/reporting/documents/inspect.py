@@ -14,7 +14,7 @@ from bncheck.core.findings import Severity, Verdict
 from bncheck.core.words import count
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import Setting
-from bncheck.reporting.document import Detail, Document, Fact, Pages, Table, standing_of
+from bncheck.reporting.document import Detail, Document, Fact, Pages, Rows, Table, standing_of
 from bncheck.reporting.formats import Said
 from bncheck.reporting.spark import histogram, log_range
 from bncheck.reporting.visible import visible
@@ -159,8 +159,9 @@ def _setting(setting: Setting, option: str) -> str:
 def _layers(layers: Sequence[NormLayer]) -> Table:
     """Every layer, its channels' variances drawn over a log scale that all layers share."""
     scale = log_range([layer.var for layer in layers])
-    rows = tuple(
-        (
+
+    def row(layer: NormLayer) -> tuple[str, ...]:
+        return (
             layer.name or "(root)",
             layer.kind.value,
             f"{layer.channels:,}" if layer.channels else "-",
@@ -169,8 +170,8 @@ def _layers(layers: Sequence[NormLayer]) -> Table:
             _extent(layer.var),
             "" if scale is None else histogram(layer.var, scale),
         )
-        for layer in layers
-    )
+
+    rows = Rows(layers, row)
     right = ("channels", "batches", "mean", "variance")
     caption = f"variances are plotted from 1e{scale[0]:g} to 1e{scale[1]:g}" if scale else ""
     columns = ("layer", "kind", *right, "variances")

@@ -1,7 +1,9 @@
-"""What batches of recorded steps were like, as far as that is no chance."""
+"""What batches of recorded steps were like, and how surely that is no chance."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
@@ -9,28 +11,44 @@ from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 if TYPE_CHECKING:
     from bncheck.series.snapshot import Snapshot, State
 
-#: W2^2 of one batch counts from so many times its noise: of few images, or of features that few
-#: images have, a single batch says little.
-_NOISES: Final = 4.0
-#: An average is judged from 3/m updates on, when 5 % of its initial value are left, or from these.
-_WARM: Final = 50
+#: An average is judged from 3/m updates on, when 5 % of its initial value are left, or from these:
+#: 3/m of the smallest momentum that is common, EfficientNet's 0.01.
+_WARM: Final = 300
+_TINY: Final = 1e-300
 
 
-def batch_distance(snapshot: Snapshot, name: str, *, certain: bool = True) -> float:
-    """W2 of running statistics from the batch, most channels taking part.
-
-    0 where it is not known, and where it may be chance unless that is asked for, too.
-    """
+def batch_distance(snapshot: Snapshot, name: str) -> float:
+    """W2 of running statistics from the batch, without what it is by chance; 0 where unknown."""
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
     if seen is None or seen.w2 is None or seen.training is False:
         return 0.0
+    return seen.w2 if seen.common is None else seen.common
+
+
+def surprise(snapshots: Iterable[Snapshot], name: str) -> float:
+    """How surely several batches in a row are no chance: a product of W2^2 over its expectation.
+
+    Each factor is 1 on average by chance, and so is the product: that it ever exceeds n has a
+    probability of at most 1/n (Ville 1939), whatever the distribution.
+    """
+    return math.prod(_factor(snapshot, name) for snapshot in snapshots)
+
+
+def _factor(snapshot: Snapshot, name: str) -> float:
+    seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
+    if seen is None or seen.w2 is None:
+        return 1.0
+    noise = max(seen.noise or 0.0, _TINY)
     w2 = seen.w2 if seen.common is None else seen.common
-    return w2 if not certain or w2**2 >= _NOISES * (seen.noise or 0.0) else 0.0
+    return min(1 + w2**2 / noise, 1e6)
 
 
 def is_warm(state: State | None) -> bool:
     """Whether a running average has forgotten what it began with."""
-    if state is None:
-        return False
-    momentum = DEFAULT_MOMENTUM if state.momentum is None else state.momentum
-    return momentum > 0 and (state.counter or 0) >= min(3 / momentum, _WARM)
+    return state is not None and (state.counter or 0) >= warm_from(state.momentum)
+
+
+def warm_from(momentum: float | None) -> float:
+    """The number of updates that it takes for that."""
+    momentum = DEFAULT_MOMENTUM if momentum is None else momentum
+    return min(3 / momentum, _WARM) if momentum > 0 else math.inf

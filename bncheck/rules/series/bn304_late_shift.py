@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
-from bncheck.rules.series.batches import batch_distance, is_warm
+from bncheck.rules.series.batches import batch_distance, is_warm, surprise
 from bncheck.rules.series.resets import resets_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _LOOK_BACK: Final = 3
 _BEFORE: Final = 2
 #: A batch is never nearer than this for sure.
 _LEAST: Final = 0.05
+#: Two batches that are 4 times as far as usual are so by chance at most once in so many times.
+_SURE: Final = 16.0
 
 
 @rule("BN304", "late-distribution-shift", Severity.WARNING)
@@ -39,7 +41,8 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
     learning rate, as far as that was as high before: a planned restart moves statistics no further
     than the beginning. There W2 of the running statistics from the batch counts, too (BN306), where
     two recorded steps in a row are 4 times as far as is usual, one of them from 0.40 and the other
-    from 0.20: averages with a small momentum jump late.
+    from 0.20, and the product of W2^2 over what it is by chance is from 16 (BN306): averages with a
+    small momentum jump late.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
@@ -81,15 +84,15 @@ def _of_batches(
     """The first two batches in a row that are far from running statistics that fitted before."""
     snapshots = movement.snapshots
     row = np.array([batch_distance(snapshot, name) for snapshot in snapshots])
-    known = np.array([batch_distance(snapshot, name, certain=False) for snapshot in snapshots])
     for place in range(_BEFORE + 2, row.size):
         nearer, now = sorted(row[place - 1 : place + 1].tolist())
         before, after = movement.snapshots[place - 2], movement.snapshots[place]
         limits = movement.thresholds
         far = now >= limits.w2_error and nearer >= limits.w2_warning
-        if not far or not is_warm(before.states.get(name)):
+        sure = surprise(snapshots[place - 1 : place + 1], name) >= _SURE
+        if not far or not sure or not is_warm(before.states.get(name)):
             continue
-        usual = max(_usual(known, np.ones(row.size), rates, place - 1), _LEAST)
+        usual = max(_usual(row, np.ones(row.size), rates, place - 1), _LEAST)
         if nearer > _FACTOR * usual and not {place - 1, place} & lost:
             first = movement.snapshots[place - 1]
             yield self.finding(

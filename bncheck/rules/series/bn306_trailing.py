@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
-from bncheck.rules.series.batches import batch_distance, is_warm
+from bncheck.rules.series.batches import batch_distance, is_warm, surprise
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Movement
 
-#: Recorded steps in a row, and updates between the first and the last of them: an average with
-#: momentum 0.1 has followed any jump to 1 % by then.
-_IN_A_ROW: Final = 4
+#: Updates between the first and the last step: an average with momentum 0.1 has followed any jump
+#: to 1 % by then.
 _UPDATES: Final = 40
+#: By chance at most one in so many rows of steps is taken for trailing.
+_SURE: Final = 1e4
 
 
 @rule("BN306", "statistics-trail-the-batch", Severity.WARNING)
@@ -27,11 +28,14 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
     than the network is, and a checkpoint of this step needs new statistics. It often ends by itself
     when the learning rate falls.
 
-    Criterion: in a record, W2 of the running statistics from the batch's, less the noise of both
-    ((kappa + 1)/B, kappa = m/(2 - m)), is from 0.40, and its square from 4 times that noise, in 4
-    recorded steps in a row over at least 40 updates, in a layer that is in train(), whose momentum
-    is not 0, and whose average has made 3/m updates (or 50). No channel counts for more than 0.7:
-    features that few images have are none that the averages trail.
+    Criterion: in a record, W2 of the running statistics from the batch's, less what it is by
+    chance, is from 0.40 in recorded steps in a row over at least 40 updates, in a layer that is in
+    train(), whose momentum is not 0, and whose average has made 3/m updates (or 300); and the
+    product of W2^2 over what chance makes of it, over these steps, is from 10,000. By chance that
+    is 1 on average, so that at most one such row in 10,000 gets there (Ville's inequality). Chance
+    is (kappa + 1)/B of the images' own differences, kappa = m/(2 - m), or what the layer's batches
+    differ by from one to the next, channel by channel the larger: features that few images have
+    are none that the averages trail.
 
     Fix: a larger momentum (0.1), a lower learning rate; recalibrate before you evaluate.
     """
@@ -62,14 +66,15 @@ def _trailing(movement: Movement, name: str) -> list[int]:
         if far and is_warm(state):
             row.append(place)
             continue
-        if _long_enough(movement, row):
+        if _long_enough(movement, name, row):
             return row
         row = []
-    return row if _long_enough(movement, row) else []
+    return row if _long_enough(movement, name, row) else []
 
 
-def _long_enough(movement: Movement, places: list[int]) -> bool:
-    if len(places) < _IN_A_ROW:
+def _long_enough(movement: Movement, name: str, places: list[int]) -> bool:
+    if not places:
         return False
-    first, last = (movement.snapshots[places[end]].position or 0 for end in (0, -1))
-    return last - first >= _UPDATES
+    row = [movement.snapshots[place] for place in places]
+    long = (row[-1].position or 0) - (row[0].position or 0) >= _UPDATES
+    return long and surprise(row, name) >= _SURE

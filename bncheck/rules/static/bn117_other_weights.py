@@ -74,7 +74,7 @@ def other_weights(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
 
 
 def _by_graph(self: Rule[Network, Finding], chains: Chains) -> Iterator[Finding]:
-    bad = [c for c in chains.found if c.correlation < _BROKEN and c.deviation >= _HARMFUL]
+    bad = _bad(chains)
     rest = [c.correlation for c in chains.found if c not in bad]
     if bad and rest and median(rest) >= _SOUND and len(bad) <= len(rest):
         for chain in bad:
@@ -102,6 +102,15 @@ def _by_graph(self: Rule[Network, Finding], chains: Chains) -> Iterator[Finding]
     elif deviation > _OTHER_EPOCH and len(chains.found) >= _FEWEST:
         text = f"off by {deviation:.2f} standard deviations in the median of "
         yield _of_all(self, chains, f"{text}{_number(chains, 'layers')}, in sound networks .15")
+
+
+def _bad(chains: Chains) -> list[Chain]:
+    return [c for c in chains.found if c.correlation < _BROKEN and c.deviation >= _HARMFUL]
+
+
+def is_settled(chains: Chains) -> bool:
+    """Whether a graph's chains speak against no layer, and so would not if they fitted better."""
+    return not _bad(chains) and next(_by_graph(other_weights, chains), None) is None
 
 
 def _of_all(self: Rule[Network, Finding], chains: Chains, text: str) -> Finding:

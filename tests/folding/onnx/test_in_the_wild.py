@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.inputs import inputs_of, invented
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
 WEIGHTS = {"conv.weight": graphs.numbers(6, 3, 3, 3), **graphs.norm(6)}
 

@@ -13,10 +13,9 @@ import pytest
 from onnx import helper
 
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.planner.families import Norms
 from tests.folding.onnx.graphs import building as graphs
-from tests.folding.onnx.graphs.building import bn, conv, norm, numbers
+from tests.folding.onnx.graphs.building import bn, conv, fold_onnx, norm, numbers
 
 node = helper.make_node
 
@@ -88,13 +87,14 @@ def test_lure(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("results", "sizes", "axis"),
-    [(["n", "mean", "deviation"], 6, 6), (["n"], 1, 6), (["n"], 6, "C")],
-    ids=["several results", "one number for all", "an axis of free size"],
+    [(["n", "mean", "deviation"], 6, 6), (["n"], 1, "C"), (["n"], 6, "C")],
+    ids=["several results", "one number for all of a free size", "an axis of free size"],
 )
 def test_a_norm_that_cannot_be_described_is_kept_and_not_overlooked(
     results: list[str], sizes: int, axis: Any, tmp_path: Path
 ) -> None:
-    nodes = [node("LayerNormalization", ["x", "g"], results), node("MatMul", ["n", "w"], ["y"])]
+    nodes = [node("LayerNormalization", ["x", "g"], results), node("MatMul", ["n", "w"], ["m"])]
+    nodes.append(node("Add", ["m", results[-1] if len(results) > 1 else "m"], ["y"]))
     weights = {"g": numbers(sizes), "w": numbers(6, 2)}
     onnx.save(graphs.model(nodes, weights, ("N", axis)), tmp_path / "net.onnx")
     report, _ = fold_onnx(tmp_path / "net.onnx", FoldOptions(norms=Norms.ALL))
@@ -114,3 +114,16 @@ def test_a_norm_of_onnxruntime_alone_is_kept_with_the_next_step(tmp_path: Path) 
     (kept,) = report.kept
     assert "of onnxruntime alone" in kept.reason
     assert "before onnxruntime's optimiser" in kept.hint
+
+
+def test_a_weight_that_is_stored_as_a_sparse_tensor_stays(tmp_path: Path) -> None:
+    model = graphs.model([conv(), bn("c", "y")], {"conv.weight": numbers(6, 3, 1, 1), **norm(6)})
+    dense = next(t for t in model.graph.initializer if t.name == "conv.weight")
+    array = onnx.numpy_helper.to_array(dense)
+    values = onnx.numpy_helper.from_array(array.ravel()[::2], "conv.weight")
+    places = onnx.numpy_helper.from_array(np.arange(array.size)[::2], "")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, array.shape))
+    model.graph.initializer.remove(dense)
+    onnx.save(model, tmp_path / "net.onnx")
+    (kept,) = fold_onnx(tmp_path / "net.onnx")[0].kept
+    assert "is stored as a sparse tensor" in kept.reason

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.file import load_onnx, save_onnx
-from bncheck.folding.onnx.fold import fold_onnx
+from bncheck.folding.onnx.file import load_onnx
 from bncheck.reading.onnx_file import graphs_of
-from tests.folding.onnx.graphs.building import bn, conv, conv_bn, model, norm, numbers
+from tests.folding.onnx.graphs.building import bn, conv, conv_bn, fold_onnx, model, norm, numbers
 from tests.folding.onnx.graphs.calls import CALLS
 from tests.folding.onnx.graphs.moves import MOVES
 
@@ -53,8 +53,7 @@ def test_external_data_ends_up_in_one_file_that_runs(tmp_path: Path) -> None:
     model = conv_bn()()
     path = tmp_path / "net.onnx"
     onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
-    _, folded = fold_onnx(path)
-    save_onnx(folded, tmp_path / "folded.onnx")
+    assert run(["fold", str(path), "-o", str(tmp_path / "folded.onnx")]) == 0
     x = np.random.default_rng(1).normal(size=(2, 3, 9, 9)).astype(np.float32)
     results = [
         onnxruntime.InferenceSession(str(tmp_path / name)).run(None, {"x": x})[0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.folding.onnx.reference import evaluator, in_float64
+from bncheck.folding.onnx.running import reporting
 
 
 def _run(node: onnx.NodeProto, opset: int, x: Any, **stored: Any) -> Any:
@@ -98,3 +100,30 @@ def test_pooling_is_what_onnxruntime_computes(
     for side in (evaluator(model), in_float64(model)):
         (found,) = side.run(None, {"x": x})
         np.testing.assert_allclose(np.asarray(found), right, rtol=1e-5, atol=1e-6)
+
+
+def test_a_norm_gives_the_dtype_that_it_is_given() -> None:
+    """bfloat16 and a number of Python are float32 in NumPy; the next operator would refuse that."""
+    half = np.dtype(ml_dtypes.bfloat16)
+    x, stored = X.astype(half), {name: np.ones(3, half) for name in "smbv"}
+    node = helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"])
+    graph = helper.make_graph(
+        [node], "graph",
+        [helper.make_tensor_value_info("x", TensorProto.BFLOAT16, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.BFLOAT16, x.shape)],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert evaluator(model).run(None, {"x": x})[0].dtype == half  # type: ignore[index]
+
+
+def test_other_sizes_are_not_tried_where_dtypes_do_not_fit() -> None:
+    node = helper.make_node("Mul", ["x", "z"], ["y"])
+    kinds = (("x", TensorProto.FLOAT), ("z", TensorProto.DOUBLE))
+    graph = helper.make_graph(
+        [node], "graph", [helper.make_tensor_value_info(name, kind, ["N"]) for name, kind in kinds],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])],
+    )  # fmt: skip
+    run = reporting(evaluator(helper.make_model(graph)))
+    with pytest.raises(NotImplementedError, match="Mul"):
+        run({"x": np.zeros(2, np.float32), "z": np.zeros(2)})

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.inputs import asked_sizes, free_axes, inputs_of
 from bncheck.folding.onnx.sizes import find
 from bncheck.folding.proof import RefusedError
 from bncheck.subject.inputs import parse_input
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
 
 def _pyramid(path: Path, dims: Sequence[Any], levels: int, name: str = "x") -> Path:
@@ -139,7 +139,7 @@ def test_what_was_tried_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     onnx.save(graphs.model(nodes, weights, ("N", 3, "H", "W")), net)
     assert run(["fold", str(net), "-o", str(tmp_path / "out.onnx")]) == 2
     error = capsys.readouterr().err
-    assert "H = 1, 2, 4, 8, 16, 32, 64, 224, 256, 320, 512, 640" in error
+    assert "N = 1, 2, 4, 8, 16, 32; H and W = 1, 2, 4, 8, 16, 28, 32, 64, 96, 112, 128," in error
     assert "--input NAME=SIZES" in error
     assert not (tmp_path / "out.onnx").exists()
 
@@ -196,6 +196,118 @@ def test_where_only_one_sample_is_taken_the_batch_is_not_varied() -> None:
     found = find(inputs, {}, takes)
     assert (found.sizes, found.free_batch) == ({"n": 1}, False)
     assert found.of_batch(inputs, 3) == {"n": 1}
+
+
+def _behind(
+    nodes: Sequence[onnx.NodeProto], dims: Sequence[Any], kernel: Sequence[int], **more: Any
+) -> onnx.ModelProto:
+    """A convolution, a BatchNorm, and what wants certain sizes."""
+    weights = {"conv.weight": graphs.numbers(*kernel), **graphs.norm(kernel[0]), **more}
+    return graphs.model([graphs.conv(), graphs.bn("c", "d"), *nodes], weights, dims)
+
+
+def _flat(*reads: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Flatten", ["d"], ["f"]),
+        helper.make_node("Gemm", ["f", *reads], ["y"]),
+    ]
+
+
+_PLAIN = [helper.make_node("Relu", ["d"], ["y"])]
+_MEAN = [
+    helper.make_node("GlobalAveragePool", ["d"], ["g"]),
+    helper.make_node("Reshape", ["g", "shape"], ["y"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "dims", "kernel", "more"),
+    [
+        (_PLAIN, ("N", "C", "H", "W"), (6, 3, 3, 3), {}),
+        (_PLAIN, (-1, -1, -1, -1), (6, 3, 3, 3), {}),
+        (_PLAIN, (0, 3, 0, 0), (6, 3, 3, 3), {}),
+        (_flat("w"), ("N", 1, "H", "W"), (2, 1, 5, 5), {"w": graphs.numbers(2 * 24 * 24, 3)}),
+        (_PLAIN, ("N", 1, "T"), (6, 1, 900), {}),
+        (_MEAN, ("N", 3, "H", "W"), (6, 3, 3, 3), {"shape": np.array([4, 6])}),
+    ],
+    ids=["channels", "no names", "zeros", "28 x 28", "a long window", "a batch of 4"],
+)
+def test_sizes_that_few_models_take_are_found(
+    nodes: Sequence[onnx.NodeProto],
+    dims: Sequence[Any],
+    kernel: Sequence[int],
+    more: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    onnx.save(_behind(nodes, dims, kernel, **more), tmp_path / "net.onnx")
+    report, folded = fold_onnx(tmp_path / "net.onnx")
+    assert report.folded == 1
+    assert report.parity is not None
+    assert report.parity.holds
+    sizes = folded.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in sizes] == list(dims)
+
+
+def _recurrent(path: Path, state: Sequence[Any]) -> Path:
+    """A normalised sequence, and the state that a GRU begins with: its batch is the second axis."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), graphs.bn("t", "n"),
+        helper.make_node("Transpose", ["n"], ["u"], perm=[2, 0, 1]),
+        helper.make_node("GRU", ["u", "w", "r", "", "", "h"], ["y"], hidden_size=5),
+    ]  # fmt: skip
+    weights = {**graphs.norm(4), "w": graphs.numbers(1, 15, 4), "r": graphs.numbers(1, 15, 5)}
+    held = helper.make_tensor_value_info("h", TensorProto.FLOAT, state)
+    onnx.save(graphs.model(nodes, weights, ("N", "T", 4), inputs=[held]), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "batches"),
+    [
+        ((1, "N", 5), [], [2, 3]),
+        ((1, "N", 5), ["h=1x3x5"], [3]),
+        (("L", "B", 5), ["h=1x2x5"], [2]),
+        (("L", "B", 5), ["x=2x7x4"], [2]),
+        ((1, 1, 5), [], [1]),
+    ],
+)
+def test_the_batch_of_a_state_is_what_it_is_asked_to_be(
+    state: Sequence[Any], words: Sequence[str], batches: list[int], tmp_path: Path
+) -> None:
+    path = _recurrent(tmp_path / "net.onnx", state)
+    report, _ = fold_onnx(path, shapes=list(map(parse_input, words)))
+    assert report.parity is not None
+    assert report.parity.holds
+    assert list(report.parity.batches[: len(batches)]) == batches
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["h=2x1x5"], "leave it out: all of its sizes are fixed"),
+        (["x=4x7x4"], "give other sizes, or leave --input out"),
+    ],
+)
+def test_a_state_of_one_sample_says_why_it_takes_no_more(
+    words: Sequence[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _recurrent(tmp_path / "net.onnx", (1, 1, 5))
+    given = [word for each in words for word in ("--input", each)]
+    assert run(["fold", str(path), "-o", str(tmp_path / "out.onnx"), *given]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_input_that_is_no_tensor_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = _behind(_PLAIN, ("N", 3, 9, 9), (6, 3, 3, 3), first=np.array(0))
+    model.graph.node.insert(0, helper.make_node("SequenceAt", ["all", "first"], ["x"]))
+    del model.graph.input[:]
+    all_ = helper.make_tensor_sequence_value_info("all", TensorProto.FLOAT, ("N", 3, 9, 9))
+    model.graph.input.append(all_)
+    onnx.save(model, tmp_path / "net.onnx")
+    assert run(["fold", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "out.onnx")]) == 2
+    assert "its input all is not a tensor" in capsys.readouterr().err
 
 
 def test_empty_outputs_are_no_run() -> None:

@@ -12,9 +12,9 @@ from onnx import helper, numpy_helper
 
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import rewrite as onnx_rewrite
-from bncheck.folding.onnx.fold import fold_onnx
 from bncheck.folding.onnx.windows import windows
 from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 
 _MAP = {"x": np.zeros((2, 4, 60, 60), np.float32)}
 _NORM = helper.make_node("BatchNormalization", ["y", "s", "b", "m", "v"], ["z"])
@@ -45,11 +45,33 @@ def test_kernels_behind_each_other_see_further() -> None:
         helper.make_node("Add", ["x", "table"], ["y"]),  # numbers by place
         helper.make_node("Flatten", ["x"], ["y"]),
         helper.make_node("Conv", ["x", "computed"], ["y"]),
-        helper.make_node("Resize", ["x", "", "sizes"], ["y"]),
+        helper.make_node("Resize", ["x", "", "", "sizes"], ["y"]),
+        helper.make_node("Resize", ["x", "", "computed"], ["y"]),
+        helper.make_node("Concat", ["x", "table"], ["y"], axis=1),
+        helper.make_node("Concat", ["x", "x"], ["y"], axis=2),
     ],
 )
 def test_where_places_differ_the_whole_is_needed(node: onnx.NodeProto) -> None:
     assert _seen([node], table=(4, 60, 60)) == []
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Resize", ["x", "", "factors"], ["y"]),
+        helper.make_node("Concat", ["x", "x"], ["y"], axis=1),
+        helper.make_node("GlobalAveragePool", ["x"], ["y"]),
+        helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2),
+    ],
+)
+def test_few_places_are_enough_where_the_sizes_of_maps_do_not_count(node: onnx.NodeProto) -> None:
+    assert _seen([node], factors=(4,)) == [(1, 4, 4, 4)]
+
+
+def test_a_factor_for_each_channel_is_taken_as_it_is() -> None:
+    values = {**_MAP, "g": np.zeros((2, 4, 1, 1), np.float32)}
+    product = helper.make_node("Mul", ["x", "g"], ["y"])
+    assert _seen([product], values) == [(1, 4, 4, 4), (1, 4, 1, 1)]
 
 
 def test_maps_of_different_sizes_are_needed_whole() -> None:

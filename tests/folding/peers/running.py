@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from bncheck.folding.onnx.decomposing import decomposed as decomposed_onnx
 from bncheck.folding.onnx.reference import evaluator
 from bncheck.folding.onnx.rewrite import rewrite as rewrite_onnx
+from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.decomposing import decomposed
@@ -75,7 +76,7 @@ def check_onnx(case: OnnxCase) -> Outcome:
     original, folded = (decomposed_onnx(model_of(case)) for _ in range(2))
     parts = read_model(folded)
     solutions = [solve(part.graph, (), Norms(case.norms)) for part in parts]
-    rewrite_onnx(folded, parts, solutions)
+    rewrite_onnx(folded, parts, solutions, Weights())
     if all(o.type.tensor_type.HasField("shape") for o in folded.graph.output):
         onnx.checker.check_model(folded)
     decisions = [d for solution in solutions for d in solution.plan.decisions]
@@ -88,7 +89,7 @@ def check_onnx(case: OnnxCase) -> Outcome:
         for name, sizes in known.items()
     }
     runs = (evaluator(model).run(None, inputs) for model in (original, folded))
-    pairs = [(torch.tensor(a), torch.tensor(b)) for a, b in zip(*runs, strict=True)]
+    pairs = [(torch.tensor(a.copy()), torch.tensor(b.copy())) for a, b in zip(*runs, strict=True)]
     return Outcome(decisions, max(_error(a, b) for a, b in pairs))
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bncheck.folding.planner.plan import Status
-from tests.folding.peers.onnx_cases import CASES, INVALID
+from tests.folding.peers import more_onnx_cases, onnx_cases
+from tests.folding.peers.onnx_cases import INVALID
 from tests.folding.peers.running import check_onnx
+
+CASES = onnx_cases.CASES | more_onnx_cases.CASES
 
 
 @pytest.mark.parametrize("name", CASES)

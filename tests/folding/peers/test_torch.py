@@ -6,11 +6,20 @@ import pytest
 import torch
 
 from bncheck.folding.planner.plan import Status
-from tests.folding.peers import exact_cases, shared_cases, torch_cases
+from tests.folding.peers import (
+    computed_cases,
+    exact_cases,
+    ordered_cases,
+    shared_cases,
+    torch_cases,
+)
 from tests.folding.peers.running import check
 
 torch.set_num_threads(1)
-CASES = torch_cases.CASES | exact_cases.CASES | shared_cases.CASES
+CASES = (
+    torch_cases.CASES | exact_cases.CASES | shared_cases.CASES | ordered_cases.CASES
+    | computed_cases.CASES
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

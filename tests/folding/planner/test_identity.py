@@ -27,6 +27,9 @@ SUMS: dict[str, Callable[[Fn, Tensor], Tensor]] = {
     "(conv + conv) + x": lambda s, x: s.a(x) + s.b(x) + x,
     "(x + conv) - conv": lambda s, x: (x + s.a(x)) - s.b(x),
     "dropout": lambda s, x: s.drop(s.a(x)) + x,
+    "pooled": lambda s, x: nn.functional.avg_pool2d(s.a(x) + x, 2),
+    "joined": lambda s, x: torch.cat([s.a(x) + x, x + s.b(x)], 2),
+    "x added twice": lambda s, x: torch.sub(s.a(x) + x, x, alpha=3),
 }  # fmt: skip
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from bncheck.folding.planner.backwards import pull
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.normalisations import affine_of
+from bncheck.folding.planner.pulling import pull
 from bncheck.folding.planner.skip import pull_with_skip
 from bncheck.folding.planner.sums import ConstantWay, Shift, combinations
 from bncheck.folding.program.fold import fold

@@ -96,3 +96,32 @@ def test_the_matrix_of_an_einsum_is_its_weight_wherever_it_stands() -> None:
     op = _op(node, ("n", 5, 3), w=np.ones((4, 3), np.float32))
     assert op.spec == Linear.matrix(output_first=True)
     assert op.inputs == ("x", "w")
+
+
+def _shape_behind(nodes: str, opset: int = 17, **sparse: Any) -> Any:
+    graph = onnx.parser.parse_graph(f"g (double[N, 3, 6] x) => (double[] y) {{ {nodes} }}")
+    for name, numbers in sparse.items():
+        places = np.flatnonzero(numbers)
+        values = numpy_helper.from_array(numbers.ravel()[places], name)
+        held = helper.make_sparse_tensor(values, numpy_helper.from_array(places, ""), numbers.shape)
+        graph.sparse_initializer.append(held)
+    graph.ClearField("value_info")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    made = read_model(model)[0].graph
+    return made.shape("z"), made.values["z"].dtype
+
+
+@pytest.mark.parametrize("opset", [9, 13, 17])
+def test_shape_behind_a_function_of_onnx(opset: int) -> None:
+    found = _shape_behind("z = MeanVarianceNormalization <axes=[0, 2]> (x) y = Relu(z)", opset)
+    assert found == (("N", 3, 6), "float64")
+
+
+def test_shape_behind_a_sparse_weight() -> None:
+    weight = np.eye(4, 3).reshape(4, 3, 1)
+    assert _shape_behind("z = Conv(x, w) y = Relu(z)", w=weight) == (("N", 4, 6), "float64")
+
+
+def test_shape_and_dtype_of_a_sum_with_two_ellipses() -> None:
+    nodes = 'v = Identity(x) z = Einsum <equation="b...i,b...j->b...ij"> (x, v) y = Relu(z)'
+    assert _shape_behind(nodes) == (("N", 3, 6, 6), "float64")

@@ -9,8 +9,7 @@ import onnx
 from onnx import helper
 
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.fold import fold_onnx
-from tests.folding.onnx.graphs.building import bn, conv, model, norm
+from tests.folding.onnx.graphs.building import bn, conv, fold_onnx, model, norm
 
 
 def test_quantised_weights_stay_and_quantised_statistics_are_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from bncheck.graph.dataflow import Dim
 from bncheck.graph.onnx.read import _read
 from bncheck.graph.onnx.scope import Scope
+from bncheck.reading.onnx_constants import Resolver
 
 SIZES = {"n": 2, "h": 7}
 
@@ -28,7 +29,7 @@ def _model(nodes: Sequence[onnx.NodeProto], numbers: dict[str, list[int]]) -> on
 
 
 def _followed(model: onnx.ModelProto) -> dict[str, tuple[Dim, ...]]:
-    scope = Scope(model.graph, model.graph, model, None)
+    scope = Scope(model.graph, model.graph, model.ir_version, Resolver(model))
     _read(model.graph, scope, "graph")
     return scope.sizes
 

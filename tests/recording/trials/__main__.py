@@ -11,7 +11,9 @@ import torch
 
 import bncheck
 from tests.recording.trials.faulty import Fault, faulty
+from tests.recording.trials.fresh import fresh_faulty, fresh_sound
 from tests.recording.trials.healthy import healthy
+from tests.recording.trials.held import set_aside
 from tests.recording.trials.training import Trial
 
 
@@ -41,15 +43,24 @@ def judged(trial: Trial, fault: Fault) -> str:
     return "more" if said else "right"
 
 
+def chosen(words: list[str]) -> dict[str, tuple[Trial, Fault | None]]:
+    """Those whose names have one of the words; --own and --aside are the halves."""
+    everything: dict[str, tuple[Trial, Fault | None]] = {
+        name: (trial, None) for name, trial in {**healthy(), **fresh_sound()}.items()
+    }
+    everything |= {**faulty(), **fresh_faulty()}
+    for flag, wanted in (("--own", False), ("--aside", True)):
+        if flag in words:
+            everything = {n: pair for n, pair in everything.items() if set_aside(n) is wanted}
+    words = [word for word in words if not word.startswith("--")]
+    return {n: p for n, p in everything.items() if not words or any(w in n for w in words)}
+
+
 def main(words: list[str]) -> None:
     torch.set_num_threads(1)
     logging.getLogger("bncheck.recording").setLevel(logging.ERROR)
     told: dict[str, int] = {}
-    everything: dict[str, tuple[Trial, Fault | None]] = {n: (t, None) for n, t in healthy().items()}
-    everything |= faulty()
-    for name, (trial, fault) in everything.items():
-        if words and not any(word in name for word in words):
-            continue
+    for name, (trial, fault) in chosen(words).items():
         with tempfile.TemporaryDirectory() as folder:
             trial.run(Path(folder))
             files = drifted(Path(folder), trial)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.recording.trials.healthy import RATES, constant, cosine, one_cycle
-from tests.recording.trials.nets import NETS
+from tests.recording.trials.nets import FIRST, NETS
 from tests.recording.trials.training import Act, Trial
 
 #: The step of the fault.
@@ -168,7 +168,7 @@ FAULTS = {
 def faulty() -> dict[str, tuple[Trial, Fault]]:
     """Every fault in four networks, with the rest in turn."""
     found = {}
-    names, nets, schedules = list(RATES), list(NETS), (constant, cosine, one_cycle)
+    names, nets, schedules = list(RATES), FIRST, (constant, cosine, one_cycle)
     everies, batches = (10, 25, 1, 50), (64, 32, 128)
     for place, (word, fault) in enumerate(FAULTS.items()):
         for number in range(4):

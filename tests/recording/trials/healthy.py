@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tests.recording.trials.nets import NETS
+from tests.recording.trials.nets import FIRST, NETS
 from tests.recording.trials.training import Trial
 
 
@@ -60,7 +60,7 @@ def scheduled() -> dict[str, Trial]:
     """Networks x schedules; the rest in turn."""
     found = {}
     batches, everies, names = (32, 128, 16), (20, 5, 50, 1), list(RATES)
-    for number, (net, schedule) in enumerate((n, s) for n in NETS for s in SCHEDULES):
+    for number, (net, schedule) in enumerate((n, s) for n in FIRST for s in SCHEDULES):
         optimizer = names[number % len(names)]
         trial = Trial(
             net, optimizer, RATES[optimizer], batches[number % 3], everies[number % 4],

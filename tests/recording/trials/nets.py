@@ -112,3 +112,5 @@ NETS = {
     "MLP": mlp, "conv": conv, "ResNet": resnet, "pre-activation": preact, "separable": separable,
     "GRU": Recurrent, "U-Net": Unet,
 }  # fmt: skip
+#: The first of them; `fresh` brings others.
+FIRST = tuple(NETS)

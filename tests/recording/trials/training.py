@@ -84,18 +84,25 @@ class Trial:
         return self
 
     def update(self, step: int) -> Tensor:
-        pixels, labels = digits()
         for part in range(self.accumulate):
-            chosen = torch.randint(len(pixels), (self.batch,), generator=self.images)
-            x = pixels[chosen]
+            x, y = self.drawn(step)
             if part == 0:
                 changed = self.act(self, step, x)
                 x = x if changed is None else changed
-            loss = nn.functional.cross_entropy(self.model(x), labels[chosen])
+            loss = self.loss(x, y)
             (loss / self.accumulate).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
+
+    def drawn(self, step: int) -> tuple[Tensor, Tensor]:
+        """A batch, with replacement."""
+        pixels, labels = digits()
+        chosen = torch.randint(len(pixels), (self.batch,), generator=self.images)
+        return pixels[chosen], labels[chosen]
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.model(x), y)
 
     def said(self) -> list[tuple[str, int]]:
         """Codes with the step at which each was said first."""

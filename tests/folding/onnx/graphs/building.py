@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bncheck.folding.onnx import fold
+from bncheck.folding.onnx.weights import whole
+from bncheck.folding.result import FoldReport
+
 Build = Callable[[], onnx.ModelProto]
 #: Name -> model and how many BatchNormalization nodes must stay.
 Table = dict[str, tuple[Build, int]]
+
+
+def fold_onnx(path: Path, *settings: Any, **more: Any) -> tuple[FoldReport, onnx.ModelProto]:
+    """The report, and the folded model with all of its numbers."""
+    report, model, weights = fold.fold_onnx(path, *settings, **more)
+    return report, whole(model, weights)
 
 
 def numbers(*shape: int, dtype: Any = np.float32) -> Any:

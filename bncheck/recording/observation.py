@@ -1,0 +1,97 @@
+"""A recorded step of one model: what is written, and what is judged where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.reading.record_snapshot import SCHEMA
+from bncheck.reading.training_state import Seen, TrainingState
+from bncheck.recording.state import eps_of, norm_layers
+from bncheck.series.snapshot import Snapshot, state_of
+
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+    from bncheck.recording.modules import Watched
+
+_STATE: Final = tuple(f.name for f in fields(TrainingState) if f.name != "seen")
+_SEEN: Final = tuple(f.name for f in fields(Seen))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """`tensors` and `metadata` are written; most snapshots are not judged, so that the rest is
+    made when it is asked for. `modules` is what a layer's tensors do not tell."""
+
+    watched: Watched
+    state: TrainingState
+    path: Path
+    tensors: Mapping[str, Array]
+    modules: Mapping[str, Mapping[str, object]]
+
+    @property
+    def step(self) -> int:
+        """The number of updates."""
+        return self.state.step or 0
+
+    @cached_property
+    def layers(self) -> list[NormLayer]:
+        """Its layers, as rules on one file see them."""
+        return norm_layers(self.watched, self.tensors)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The same as rules on a series see it."""
+        state = self.state
+        states = {layer.name: state_of(layer) for layer in self.layers}
+        label = f"step {state.step:,}"
+        return Snapshot(self.path, label, state.step, state.epoch, states, training=state)
+
+    @property
+    def counter(self) -> int | None:
+        """The largest batch counter."""
+        counters = (
+            int(array.reshape(-1)[0])
+            for name, array in self.tensors.items()
+            if name.endswith("num_batches_tracked") and array.size
+        )
+        return max((counter for counter in counters if counter), default=None)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all numbers are finite, and none is negative that may not be: a quick look."""
+        eps = [eps_of(norm.module) for norm in self.watched.norms]
+        names = {norm.var_name for norm in self.watched.norms}
+        variances = (a for name, a in self.tensors.items() if name.rpartition(".")[2] in names)
+        whole = {id(base): base for a in self.tensors.values() for base in (_base(a),)}
+        return (
+            all(0 <= one < float("inf") for one in eps)
+            and all(bool(np.isfinite(_single(base)).all()) for base in whole.values())
+            and not any(bool((_single(a) < 0).any()) for a in variances)
+        )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What stands beside the tensors."""
+        told = {name: getattr(self.state, name) for name in _STATE}
+        layers: dict[str, Any] = {name: dict(module) for name, module in self.modules.items()}
+        for name, one in self.state.seen.items():
+            known = ((key, getattr(one, key)) for key in _SEEN)
+            layers.setdefault(name, {})["seen"] = {k: v for k, v in known if v is not None}
+        return {"schema": SCHEMA, **told, "layers": layers}
+
+
+def _base(array: Array) -> Any:
+    """What it was copied in, together with others."""
+    return array if array.base is None else array.base
+
+
+def _single(array: Array) -> Any:
+    """NumPy knows of 16 bits that are not its own only how to convert them."""
+    return array.astype(np.float32) if array.dtype.itemsize == 2 else array

@@ -1,0 +1,133 @@
+"""ONNX cases beyond those of others: means, extremes, orders, weights that are repeated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.folding.peers.onnx_cases import Case
+
+_W: dict[str, Any] = {"w": (4, 3, 3, 3)}
+_TWO: dict[str, Any] = {"w": (4, 3, 3, 3), "v": (4, 3, 3, 3)}
+_BN = "BatchNormalization (c, gamma, beta, mean, var)"
+_BEFORE = "c = Identity(x) n = BatchNormalization(c, gamma, beta, mean, var)"
+_LAYER: dict[str, Any] = {"w": (12, 4), "s": (3, 4), "b": (3, 4)}
+_ROUND = "turns the order of its numbers round"
+CASES: dict[str, Case] = {
+    "mean of two convs, bn": Case(
+        f"d = Conv(x, w) e = Conv(x, v) c = Mean(d, e) y = {_BN}", weights=_TWO
+    ),
+    "mean of three, bn": Case(
+        f"d = Conv(x, w) e = Conv(x, v) c = Mean(d, e, d) y = {_BN}", weights=_TWO
+    ),
+    "mean of one, bn": Case(f"d = Conv(x, w) c = Mean(d) y = {_BN}", weights=_W),
+    "mean with a constant, bn": Case(
+        f"d = Conv(x, w) c = Mean(d, s) y = {_BN}", weights=_W | {"s": (4, 1, 1)}
+    ),
+    "bn, mean with a constant, padded conv": Case(
+        f"{_BEFORE} m = Mean(n, s, s) y = Conv <pads=[1, 1, 1, 1]> (m, w)", ("N", 3, 4, 4),
+        weights=_W | {"s": (3, 4, 4)}, channels=3, positive=True,
+    ),
+    "largest of three convs, bn": Case(
+        f"d = Conv(x, w) e = Conv(x, v) f = Abs(e) c = Max(d, e, f) y = {_BN}", weights=_TWO,
+        kept=1, positive=True, reason="only a positive scale",
+    ),
+    "smallest of three, bn": Case(
+        f"d = Conv(x, w) e = Conv(x, v) c = Min(d, s, e) y = {_BN}",
+        weights=_TWO | {"s": (4, 1, 1)}, positive=True,
+    ),
+    "smallest of three, bn with negative scales": Case(
+        f"d = Conv(x, w) e = Conv(x, v) c = Min(d, s, e) y = {_BN}",
+        weights=_TWO | {"s": (4, 1, 1)}, kept=1, reason=_ROUND,
+    ),
+    "max of one, bn": Case(f"d = Conv(x, w) c = Max(d) y = {_BN}", weights=_W),
+    "bn, max of a constant, conv": Case(
+        f"{_BEFORE} m = Max(s, n) y = Conv(m, w)", weights=_W | {"s": (1, 3, 1, 1)}, channels=3,
+        positive=True,
+    ),
+    "not above 0, scale": Case(
+        f"d = Conv(x, w) c = Clip(d, , high) y = {_BN}", weights=_W | {"high": np.array(0.0)},
+        positive=True, scale_only=True,
+    ),
+    "running sum, scale": Case(
+        f"d = Conv(x, w) c = CumSum <exclusive=1, reverse=1> (d, axis) y = {_BN}",
+        weights=_W | {"axis": np.array(-1)}, scale_only=True,
+    ),
+    "running sum, bn": Case(
+        f"d = Conv(x, w) c = CumSum(d, axis) y = {_BN}", weights=_W | {"axis": np.array(2)}, kept=1,
+        reason="a growing number",
+    ),
+    "topk, its places unread, bn": Case(
+        f"d = Conv(x, w) c, i = TopK(d, k) y = {_BN}", weights=_W | {"k": np.array([2])},
+        positive=True,
+    ),
+    "topk whose places alone are read": Case(
+        f"c = Conv(x, w) y = {_BN} e, i = TopK(c, k)",
+        weights=_W | {"k": np.array([2])}, kept=1, outputs=("y", "i"), positive=True,
+        reason="also used by e (TopK)",
+    ),
+    "largest pool whose places are unread, bn": Case(
+        f"d = Conv(x, w) c, i = MaxPool <kernel_shape=[2, 2]> (d) y = {_BN}", weights=_W,
+        positive=True,
+    ),
+    "layer norm, its statistics unread, gemm": Case(
+        "d, m, i = LayerNormalization(x, s, b) y = MatMul(d, w)", ("N", 3, 4),
+        weights={"s": (4,), "b": (4,), "w": (4, 5)}, norms="all",
+    ),
+    "layer norm whose mean is read": Case(
+        "d, m, i = LayerNormalization(x, s, b) y = MatMul(d, w)", ("N", 3, 4),
+        weights={"s": (4,), "b": (4,), "w": (4, 5)}, norms="all", kept=1, outputs=("y", "m"),
+        reason="several results",
+    ),
+    "layer norm with a row of scales, gemm": Case(
+        "d = LayerNormalization <axis=1> (x, s, b) f = Flatten(d) y = MatMul(f, w)", ("N", 3, 4),
+        weights=_LAYER | {"s": (4,)}, norms="all",
+    ),
+    "layer norm with a column of shifts, gemm": Case(
+        "d = LayerNormalization <axis=1> (x, s, b) f = Flatten(d) y = MatMul(f, w)", ("N", 3, 4),
+        weights=_LAYER | {"b": (3, 1)}, norms="all",
+    ),
+    "layer norm with rows, gemm": Case(
+        "d = LayerNormalization <axis=1> (x, s, b) f = Flatten(d) y = MatMul(f, w)", ("N", 3, 4),
+        weights=_LAYER | {"s": (4,), "b": (1, 4)}, norms="all",
+    ),
+    "layer norm with one scale, gemm": Case(
+        "d = LayerNormalization(x, s, b) y = MatMul(d, w)", ("N", 3, 4),
+        weights={"s": (1,), "b": (), "w": (4, 5)}, norms="all",
+    ),
+    "layer norm with a scale for each row, gemm": Case(
+        "d = LayerNormalization(x, s, b) f = Flatten(d) y = MatMul(f, w)", ("N", 3, 4),
+        weights=_LAYER | {"s": (3, 1), "b": (1, 3, 1)}, norms="all",
+    ),
+    "layer norm with a column of shifts, bn": Case(
+        f"d = LayerNormalization(x, s, b) c = Transpose <perm=[0, 2, 1]> (d) y = {_BN}",
+        ("N", 3, 4), weights={"s": (), "b": (3, 1)}, kept=1,
+        reason="other axes than the channels",
+    ),
+    "rms norm with one scale, conv": Case(
+        "d = RMSNormalization(x, s) t = Transpose <perm=[0, 2, 1]> (d) y = Conv(t, w)",
+        ("N", 3, 4), weights={"s": (1,), "w": (2, 4, 1)}, norms="all", opset=23,
+    ),
+    "einsum with an ellipsis in the middle, bn": Case(
+        'd = Einsum <equation="b...i,io->b...o"> (x, w) c = Transpose <perm=[0, 3, 1, 2]> (d)'
+        f" y = {_BN}", ("N", 3, 2, 5), {"w": (5, 4)},
+    ),
+    "einsum with an ellipsis in both, bn": Case(
+        'd = Einsum <equation="...i,...io->...o"> (x, w) c = Transpose <perm=[0, 2, 1]> (d)'
+        f" y = {_BN}", ("N", 3, 5), {"w": (3, 5, 4)},
+    ),
+    "bn, einsum with an ellipsis behind": Case(
+        f'{_BEFORE} y = Einsum <equation="oi,bi...->bo..."> (w, n)', ("N", 4, 3, 2), {"w": (5, 4)}
+    ),
+    "mean of three, opset 6": Case(
+        "d = Conv(x, w) e = Conv(x, v) c = Mean(d, e, d)"
+        " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+        weights=_TWO, opset=6, kept=1, reason="c (Mean) lies between",
+    ),
+    "sum and largest of three, opset 6": Case(
+        "d = Conv(x, w) e = Conv(x, v) f = Sum(d, e, d) c = Max(e, f, d)"
+        " y = BatchNormalization <is_test=1> (c, gamma, beta, mean, var)", (2, 3, 6, 6),
+        weights=_TWO, opset=6, kept=1, positive=True, reason="need different",
+    ),
+}  # fmt: skip
