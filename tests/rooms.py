@@ -16,9 +16,9 @@ PACKAGE: Final = Path(__file__).parents[1] / "bncheck"
 
 #: From the ground up: docs/architecture.md.
 ROOMS: Final = (
-    "core", "reading", "writing", "layers", "data", "graph", "measuring", "subject", "series",
-    "rules", "policy", "inspecting", "recalibrating", "drifting", "recording", "surveying",
-    "folding", "shipping", "gate", "reporting", "cli",
+    "core", "reading", "writing", "layers", "data", "graph", "measuring", "subject", "runtime",
+    "series", "rules", "policy", "inspecting", "recalibrating", "drifting", "recording",
+    "surveying", "folding", "shipping", "gate", "reporting", "cli",
 )  # fmt: skip
 #: Modules outside the rooms: _version is below all rooms, the others are above.
 DOOR: Final = ("__init__", "__main__", "_version", "testing")

@@ -37,7 +37,8 @@ def lost_statistics(
     checkpoint = open_checkpoint(last.path, key)
     found: set[str] = set()
     for finding in inspect_checkpoint(checkpoint, options).findings:
-        name = (finding.layer or "").removeprefix(checkpoint.prefix)
+        name = finding.layer or ""
+        name = name if name in lost else name.removeprefix(checkpoint.prefix)
         found.add(name)
         if name in lost:
             yield _since(finding, series, name)

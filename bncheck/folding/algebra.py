@@ -200,10 +200,12 @@ def checked(rounded: NDArray[np.generic], dtype: str) -> Cast:
 
 @dataclass(frozen=True)
 class FloatRange:
-    """The range of a floating dtype: its largest and its smallest normal number."""
+    """The range of a floating dtype: its largest and its smallest normal number, and how many
+    binary digits a number has."""
 
     largest: float
     tiny: float
+    digits: int
 
 
 def limits_of(dtype: str) -> FloatRange:
@@ -211,7 +213,7 @@ def limits_of(dtype: str) -> FloatRange:
     import ml_dtypes
 
     info: Any = ml_dtypes.finfo(numpy_dtype(dtype))  # type: ignore[no-untyped-call]
-    return FloatRange(float(info.max), float(info.smallest_normal))
+    return FloatRange(float(info.max), float(info.smallest_normal), int(info.nmant))
 
 
 def numpy_dtype(dtype: str) -> np.dtype[np.generic]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bncheck.core.errors import BncheckError
@@ -20,6 +20,7 @@ class FoldOptions:
     """What a user can set about a fold.
 
     Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
+    `not_held` says of norms, by name, why the form of the output cannot hold their fold.
     """
 
     keep: Sequence[str] = ()
@@ -29,6 +30,7 @@ class FoldOptions:
     residual: Residual = Residual.BN
     norms: Norms = Norms.BATCH
     whole_too: bool = True
+    not_held: Mapping[str, str] = field(default_factory=dict)
 
 
 class Foldable(Protocol[Inputs]):
@@ -57,7 +59,8 @@ def fold(
     Raises BncheckError.
     """
     solutions: Sequence[Solution] = [
-        rewritten(solve(g, options.keep, options.norms), options.residual) for g in program.read()
+        rewritten(solve(g, options.keep, options.norms, options.not_held), options.residual)
+        for g in program.read()
     ]
     decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
     parity, flushed = None, 0

@@ -24,6 +24,7 @@ import numpy as np
 from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, is_float
 from bncheck.folding.result import Parity, RegionsParity
+from bncheck.runtime.refused import RefusedError
 
 Inputs = TypeVar("Inputs")
 #: Values on the way by their names in the original; floating ones are arrays.
@@ -34,22 +35,9 @@ Move: TypeAlias = Callable[[Output], Output]
 _BATCHES = (2, 3)
 #: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
-#: This many values of a channel speak for all of it: a wrong weight or bias shows in each of them.
-_SAMPLED = 256
 #: A response to rounding is random. Of a thousand channels some would seem to have none.
 _DRAWS = 4
 _SEED = 20262
-
-
-class RefusedError(RuntimeError):
-    """The program does not take such inputs: their sizes or values, which need not show in it.
-
-    `hint` says what to give instead, where that is known.
-    """
-
-    def __init__(self, sentence: str, hint: str = "") -> None:
-        super().__init__(sentence)
-        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -307,7 +295,7 @@ class _Regions(Generic[Inputs]):
 
 
 def _in_order(names: Sequence[str], *sides: Values) -> list[list[Output]]:
-    return [[sampled(side[name]) for name in names] for side in sides]
+    return [[side[name] for name in names] for side in sides]
 
 
 def _farther(original: Output, one: Output, other: Output) -> Output:
@@ -319,11 +307,3 @@ def _farther(original: Output, one: Output, other: Output) -> Output:
 def steps(value: Output, epsilon: float, generator: np.random.Generator) -> Output:
     """Factors that move each number by about one unit in its last place, up or down."""
     return 1 + epsilon * (generator.integers(0, 2, np.shape(value)) * 2.0 - 1)
-
-
-def sampled(array: Output) -> Output:
-    """Some values of each channel (axis 1), as (values, channels)."""
-    wide = np.moveaxis(array, 1, -1) if array.ndim > 1 else array.reshape(-1, 1)
-    flat = wide.reshape(-1, wide.shape[-1])
-    step = max(1, -(-flat.shape[0] // _SAMPLED))
-    return np.array(flat[::step], dtype=np.float64)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bncheck.folding.weights import Solution
+from bncheck.graph.dataflow import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,10 @@ def dependent(
     return found
 
 
-def constants_of(solution: Solution) -> dict[str, tuple[int, ...]]:
-    """The values whose numbers the plan rests on, and their sizes."""
+def constants_of(solution: Solution) -> dict[str, Shape | None]:
+    """The values whose numbers the plan rests on, and their sizes where these are known."""
     graph = solution.graph
-    shapes = {n: value.shape or () for n, value in graph.values.items() if graph.is_constant(n)}
-    return {
-        n: tuple(size for size in sizes if isinstance(size, int)) for n, sizes in shapes.items()
-    }
+    return {name: value.shape for name, value in graph.values.items() if graph.is_constant(name)}
 
 
 def between(

@@ -103,11 +103,16 @@ class Solution:
         return [c for c in (*pairs, *self.constants.values()) if c is not None]
 
 
-def solve(graph: Graph, keep: Sequence[str] = (), norms: Norms = Norms.BATCH) -> Solution:
+def solve(
+    graph: Graph,
+    keep: Sequence[str] = (),
+    norms: Norms = Norms.BATCH,
+    not_held: Mapping[str, str] | None = None,
+) -> Solution:
     """Plan, compute, and plan again without what does not fit its dtype."""
     forbidden: dict[str, str] = {}
     while True:
-        found = plan(graph, keep, forbidden, norms)
+        found = plan(graph, keep, forbidden, norms, not_held)
         weights = {i: _new_weights(graph, graph.ops[i], f) for i, f in found.folds.items()}
         constants = {
             place: _new_constant(graph, place, edit) for place, edit in found.constants.items()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.graph.specs import Average, Gather, Maximum, Pad, Split
+from bncheck.graph.specs import Average, Gather, Kernel, Maximum, Pad, Split
 
 #: More places than these are not worth counting out, and a file can ask for any number of them.
 _MOST_PLACES = 1 << 20
@@ -59,9 +59,9 @@ def cut(axis: int, sizes: Sequence[Any]) -> Split | None:
     return Split(axis, tuple(slice(start, end) for start, end in itertools.pairwise(ends)))
 
 
-def average(axes: Sequence[int], padded: bool = False) -> Average:
+def average(axes: Sequence[int], padded: bool = False, kernel: Kernel | None = None) -> Average:
     """Windows of equal weights; `padded`: zeros around the input are counted as well."""
-    return Average(tuple(axes), None if padded else 1.0)
+    return Average(tuple(axes), None if padded else 1.0, kernel=kernel)
 
 
 def reduced(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from bncheck.graph.dataflow import Dim
-from bncheck.graph.specs import Conv, ConvTranspose
+from bncheck.graph.specs import Conv, ConvTranspose, Kernel
 
 #: One size for all axes, or one each.
 Sizes = int | Sequence[int]
@@ -27,16 +27,42 @@ def conv(
     else:
         pads = any(size != 0 for side in (before, behind) for size in each(side, 1))
     even = before == behind
-    return Conv(groups, pads, _centre(kernel, stride, dilation, before) if even else None)
+    centre = _centre(kernel, stride, dilation, before) if even else None
+    return Conv(groups, pads, centre, kernel=sliding(kernel, stride, dilation))
 
 
 def transposed(
-    groups: int, kernel: Sequence[Dim], stride: Sizes, dilation: Sizes, plain: bool
+    groups: int,
+    kernel: Sequence[Dim],
+    stride: Sizes,
+    dilation: Sizes,
+    plain: bool,
+    sized: bool = False,
 ) -> ConvTranspose:
-    """A transposed convolution; `plain`: it neither cuts its result nor adds to it."""
+    """A transposed convolution; `plain`: it neither cuts its result nor adds to it.
+
+    `sized`: it is cut to a size that is given.
+    """
     steps = each(stride, len(kernel))
     tiles = plain and steps == list(kernel) and set(each(dilation, 1)) == {1}
-    return ConvTranspose(groups, tiles, tuple(steps))
+    slides = None if sized else sliding(kernel, stride, dilation)
+    return ConvTranspose(groups, tiles, tuple(steps), slides)
+
+
+def sliding(kernel: Sequence[Dim], stride: Sizes, dilation: Sizes) -> Kernel | None:
+    """What slides over a map; None where its sizes are not known."""
+    sizes = tuple(size for size in kernel if isinstance(size, int))
+    steps, gaps = (tuple(each(given, len(sizes))) for given in (stride, dilation))
+    known = len(kernel) == len(sizes) == len(steps) == len(gaps)
+    return Kernel(sizes, steps, gaps) if known else None
+
+
+def interpolating(mode: str, factors: Sequence[float]) -> Kernel | None:
+    """What makes each place so many places; None for parts of places, which differ by place."""
+    taps = {"nearest": 1, "linear": 2, "cubic": 4}.get(mode)
+    whole = all(factor >= 1 and factor == int(factor) for factor in factors)
+    number = len(factors)
+    return Kernel((taps,) * number, (1,) * number, (1,) * number) if taps and whole else None
 
 
 def _centre(

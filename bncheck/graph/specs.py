@@ -15,6 +15,18 @@ from bncheck.graph.weighted import Axes, Weighted
 
 
 @dataclass(frozen=True, slots=True)
+class Kernel:
+    """What slides over a map: along each axis its places, their gaps, and its steps.
+
+    What it does follows from what it sees, and from how far the borders are away, alone.
+    """
+
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+    gaps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Conv(Weighted):
     """A convolution of inputs x, weight [out, in/groups, ...], bias.
 
@@ -27,6 +39,7 @@ class Conv(Weighted):
     pads_with_zeros: bool
     centre: tuple[int, ...] | None = None
     samples: str = ""
+    kernel: Kernel | None = None
 
     def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
         """An image may have no batch."""
@@ -49,6 +62,7 @@ class ConvTranspose(Weighted):
     groups: int
     tiles: bool
     stride: tuple[int, ...] = ()
+    kernel: Kernel | None = None
 
     def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
         """An image may have no batch."""
@@ -231,12 +245,14 @@ class Average:
     """A weighted mean over these axes, times `gain`: pooling, mean, sum, interpolation.
 
     `gain` is what the weights sum to; None where that is not known or differs from place to place,
-    as where padded zeros take part. `drops` where the axes disappear.
+    as where padded zeros take part. `drops` where the axes disappear. `kernel` is there where the
+    same is done at all places, whatever the sizes.
     """
 
     axes: tuple[int, ...]
     gain: float | None = 1.0
     drops: bool = False
+    kernel: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +262,11 @@ class RunningSum(Average):
 
 @dataclass(frozen=True, slots=True)
 class Maximum:
-    """The largest, or the smallest, of some elements along these axes."""
+    """The largest, or the smallest, of some elements along these axes; `kernel` as of Average."""
 
     axes: tuple[int, ...]
     drops: bool = False
+    kernel: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from bncheck.layers.norm_layer import NormLayer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from bncheck.layers.channels import Channels
+    from bncheck.layers.norm_layer import Floats
+
 
 def at_initial_statistics(layer: NormLayer) -> bool:
     """Mean exactly 0 and variance exactly 1 in every channel: what a new layer holds."""
@@ -48,16 +51,29 @@ def initial_share(layer: NormLayer) -> float:
     return float((1 - momentum) ** layer.counter)
 
 
+def initial_shares(channels: Channels) -> Floats:
+    """The same of many layers; NaN without a counter."""
+    momentum = channels.momentum
+    updates = (momentum > 0) & (momentum < 1)
+    return np.where(updates, (1 - momentum) ** channels.counter, 0.0)
+
+
 def predicted_w2(layer: NormLayer, w0: float) -> float:
     """W2 between the running statistics and what they would be without their initial value."""
     assert layer.statistics is not None
     assert layer.eps.value is not None
-    mean, var = layer.statistics
-    sigma = np.sqrt(var + layer.eps.value)
+    return float(np.sqrt(np.mean(squared_w2_without(w0, *layer.statistics, layer.eps.value))))
+
+
+def squared_w2_without(
+    w0: float | Floats, mean: Floats, var: Floats, eps: float | Floats
+) -> Floats:
+    """The same of each channel, squared."""
+    sigma = np.sqrt(var + eps)
     warm_var = np.maximum((var - w0) / (1 - w0), 0.0)
     shift = w0 / (1 - w0) * mean / sigma
-    ratio = np.sqrt(warm_var + layer.eps.value) / sigma
-    return float(np.sqrt(np.mean(shift**2 + (ratio - 1) ** 2)))
+    ratio = np.sqrt(warm_var + eps) / sigma
+    return np.asarray(shift**2 + (ratio - 1) ** 2)
 
 
 def median(numbers: npt.NDArray[np.float64]) -> float:

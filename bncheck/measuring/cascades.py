@@ -19,7 +19,8 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
 from bncheck.data import Batch, Batches
-from bncheck.measuring.collector import ClassMean, Collector, SingleValueError, by_call
+from bncheck.measuring.class_means import ClassMean
+from bncheck.measuring.collector import Collector, SingleValueError, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.kinds import Kinds

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from bncheck.core.errors import BncheckError
+from bncheck.measuring.class_means import ClassMeans, Layout, apart
 from bncheck.measuring.moments import Moments, are_finite, merged, packed, unpack
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     _Reduced: TypeAlias = tuple[Tensor, Tensor, float]
     #: The same behind the name of the layer.
     _Call: TypeAlias = tuple[str, Tensor, Tensor, float]
-    #: Layers side by side, each with its number of channels.
-    _Layout: TypeAlias = tuple[tuple[str, int], ...]
 
 
 #: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
@@ -55,60 +53,6 @@ class SingleValueError(BncheckError):
             "use larger batches, or drop the incomplete last one",
         )
         self.layer = layer
-
-
-@dataclass(frozen=True, slots=True)
-class ClassMean:
-    """Mean and variance of one class in a layer, (C,) each, over a number of images."""
-
-    mean: Floats
-    images: int
-    var: Floats
-
-
-class ClassMeans:
-    """Per class the means and mean squares about the pivots, over batches; layers side by side."""
-
-    def __init__(self) -> None:
-        self._sums: dict[_Layout, dict[int, tuple[Floats, int]]] = {}
-        self._pivots: dict[_Layout, Floats] = {}
-
-    def add(self, layout: _Layout, m: Tensor, q: Tensor, labels: Tensor, pivot: Floats) -> None:
-        """Add a batch: (N, C) means and mean squares about the pivot, (N,) labels."""
-        import torch
-
-        self._pivots[layout] = pivot
-        known = self._sums.setdefault(layout, {})
-        found, places = torch.unique(labels, return_inverse=True)
-        totals = torch.zeros((2, len(found), m.shape[1]), dtype=m.dtype, device=m.device)
-        for total, numbers in zip(totals, (m, q), strict=True):
-            total.index_add_(0, places, numbers)
-        counts = places.bincount(minlength=len(found)).tolist()
-        sums = totals.transpose(0, 1).cpu().numpy()
-        for label, both, count in zip(found.tolist(), sums, counts, strict=True):
-            before = known.get(label)
-            known[label] = (
-                (both, count) if before is None else (before[0] + both, before[1] + count)
-            )
-
-    def by_layer(self) -> dict[str, dict[int, ClassMean]]:
-        """Every class, and how many images it has."""
-        found: dict[str, dict[int, tuple[Floats, int]]] = {}
-        pivots: dict[str, Floats] = {}
-        for layout, sums in self._sums.items():
-            pivots |= dict(_apart(layout, self._pivots[layout]))
-            for label, (total, n) in sums.items():
-                for name, both in _apart(layout, total):
-                    known, number = found.setdefault(name, {}).get(label, (0.0, 0))
-                    found[name][label] = known + both, number + n
-        return {
-            layer: {
-                label: ClassMean(m + pivots[layer], n, q - m * m)
-                for label, (total, n) in sums.items()
-                for m, q in [total / n]
-            }
-            for layer, sums in found.items()
-        }
 
 
 class Collector:
@@ -135,15 +79,15 @@ class Collector:
         self._calls: dict[str, list[_Reduced]] = {}
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
-        self._sums: dict[_Layout, Floats] = {}
-        self._pivots: dict[_Layout, Floats] = {}
+        self._sums: dict[Layout, Floats] = {}
+        self._pivots: dict[Layout, Floats] = {}
 
     @property
     def moments(self) -> dict[str, Moments]:
         """What was added so far, by layer."""
         found: dict[str, Floats] = {}
         for layout, sums in self._sums.items():
-            for name, rows in _apart(layout, sums):
+            for name, rows in apart(layout, sums):
                 found[name] = merged(found[name], rows) if name in found else rows
         return {name: unpack(rows) for name, rows in found.items()}
 
@@ -178,7 +122,7 @@ class Collector:
             self._add_classes([call for call in alike if call[0] in single])
             layout, rows = self._packed(alike)
             _refuse_non_finite(layout, rows, number)
-            for name, part in _apart(layout, rows):
+            for name, part in apart(layout, rows):
                 found[name].append(part)
         self._calls.clear()
         taken: dict[str, Floats] = {}
@@ -201,7 +145,7 @@ class Collector:
             known = self._sums.get(layout)
             self._sums[layout] = rows if known is None else merged(known, rows)
 
-    def _packed(self, calls: Sequence[_Call]) -> tuple[_Layout, Floats]:
+    def _packed(self, calls: Sequence[_Call]) -> tuple[Layout, Floats]:
         """Calls on as many images side by side."""
         layout, m, q = _side_by_side(calls)
         values = np.repeat([call[3] for call in calls], [size for _, size in layout])
@@ -212,7 +156,7 @@ class Collector:
             layout, m, q = _side_by_side(calls)
             self.classes.add(layout, m, q, self.labels, self._pivot_of(layout))
 
-    def _pivot_of(self, layout: _Layout) -> Floats:
+    def _pivot_of(self, layout: Layout) -> Floats:
         import torch
 
         known = self._pivots.get(layout)
@@ -341,7 +285,7 @@ def _alike(calls: Sequence[_Call]) -> Iterator[list[_Call]]:
     yield from groups.values()
 
 
-def _side_by_side(calls: Sequence[_Call]) -> tuple[_Layout, Tensor, Tensor]:
+def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor]:
     """The layers' names and channels, their means and their mean squares in float64, (N, C)."""
     import torch
 
@@ -350,18 +294,10 @@ def _side_by_side(calls: Sequence[_Call]) -> tuple[_Layout, Tensor, Tensor]:
     return layout, torch.cat(m, dim=1).double(), torch.cat(q, dim=1).double()
 
 
-def _apart(layout: _Layout, numbers: Floats) -> Iterator[tuple[str, Floats]]:
-    """Each layer's channels of (..., C) for layers side by side."""
-    start = 0
-    for name, channels in layout:
-        yield name, numbers[..., start : start + channels]
-        start += channels
-
-
-def _refuse_non_finite(layout: _Layout, rows: Floats, number: int) -> None:
+def _refuse_non_finite(layout: Layout, rows: Floats, number: int) -> None:
     if are_finite(rows):
         return
-    name = next(name for name, part in _apart(layout, rows) if not are_finite(part))
+    name = next(name for name, part in apart(layout, rows) if not are_finite(part))
     raise BncheckError(
         f"batch {number} reaches layer {name} with NaN or infinity",
         "look at this batch and the layers before; half precision ends at 65504",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from bncheck.measuring.collector import ClassMean
+    from bncheck.measuring.class_means import ClassMean
     from bncheck.measuring.features import InputFeatures
     from bncheck.measuring.histogram import Shape
     from bncheck.measuring.results import Candidate

@@ -7,7 +7,7 @@ line that a killed process left unfinished, the last one, is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +50,11 @@ class Recorded:
     series: str = ""
     severity: str = ""
 
+    @property
+    def place(self) -> str | None:
+        """The layer; that of another model behind its name, "ema/layer1.bn"."""
+        return f"{self.series}/{self.layer or '(all)'}" if self.series else self.layer
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -70,6 +75,12 @@ class Record:
         """The names of the other models that it holds."""
         found = {name: None for entry in self.entries for name in entry.files}
         return tuple(name for name in found if name)
+
+    def found_in(self, series: str) -> tuple[Recorded, ...]:
+        """What was found in one of the other models; in the model and in all others for ""."""
+        if not series:
+            return self.findings
+        return tuple(replace(f, series="") for f in self.findings if f.series == series)
 
     def file(self, entry: Entry, series: str = "") -> Path:
         """The file of a snapshot. Raises BncheckError for one that leads out of the folder."""

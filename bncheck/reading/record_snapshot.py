@@ -96,6 +96,7 @@ def _seen(told: dict[str, Any]) -> Seen:
         training=training if isinstance(training, bool) else None,
         common=as_number(told.get("common")),
         noise=as_number(told.get("noise")),
+        apart_noise=as_number(told.get("apart_noise")),
     )
 
 

@@ -12,7 +12,8 @@ class Seen:
 
     `w2` is without what `images` of a batch and the running average are off by chance. `largest`
     is the largest absolute value. `apart` is the largest W2 of one process's batch from that of all
-    others together, again without noise, `rank` that process. `training` is the layer's own mode.
+    others together, again without noise (`apart_noise` of its square), `rank` that process.
+    `training` is the layer's own mode.
     `noise` is what was taken off of W2^2; `common`, in older records, W2 where no channel counts
     for more than 0.7.
     """
@@ -27,6 +28,7 @@ class Seen:
     training: bool | None = None
     common: float | None = None
     noise: float | None = None
+    apart_noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

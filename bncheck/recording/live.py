@@ -36,6 +36,7 @@ class Live:
     `held` is the one that a training went on from, until there is a `last`.
     """
 
+    series: str = ""
     anchors: list[Snapshot] = field(default_factory=list)
     last: Observation | None = None
     held: Snapshot | None = None
@@ -87,7 +88,8 @@ class Live:
             before = self.said.get(key)
             if before is None or (finding.rule == "BN304" and step - before >= _AGAIN):
                 self.said[key] = step
-                yield replace(finding, evidence={**finding.evidence, "step": step})
+                more = {"series": self.series} if self.series else {}
+                yield replace(finding, evidence={**finding.evidence, "step": step, **more})
 
     def _move_on(self, now: Observation) -> None:
         self.last = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ class Observed:
 
     watched: Watched
     meter: BatchMeter
-    live: Live = field(default_factory=Live)
+    live: Live = field(init=False)
     before: Held | None = None
     now: Held | None = None
     largest: dict[str, float] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Observed:
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
+        self.live = Live(self.watched.name)
         self.sentinel = Sentinel(self.watched)
         self.weights = Weights(self.watched.model)
         self.spread = Spread(np.zeros(sum(norm.channels for norm in self.watched.norms)))
@@ -170,8 +172,13 @@ class Observed:
         for norm, own in zip(self.watched.norms, self.before.places, strict=True):
             found = by_layer[norm.name]
             if len(found) > 1 and norm.name not in shared:
-                apart, place = furthest([one for _, one in found], eps_of(norm.module), usual[own])
-                told[norm.name] = replace(told[norm.name], apart=apart, rank=found[place][0])
+                square, noise, place = furthest(
+                    [one for _, one in found], eps_of(norm.module), usual[own]
+                )
+                told[norm.name] = replace(
+                    told[norm.name], apart=math.sqrt(max(0.0, square - noise)), apart_noise=noise,
+                    rank=found[place][0] if len(found) > 2 else None,
+                )  # fmt: skip
         return told
 
     def _outputs(self, batches: Mapping[str, Batch]) -> dict[str, Array]:

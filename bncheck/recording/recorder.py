@@ -159,7 +159,9 @@ class Recorder:
     def _say(self, finding: Finding, quietly: bool) -> None:
         if finding.severity is Severity.INFO:
             return
-        layer = f"{finding.layer}: " if finding.layer else ""
+        series = finding.evidence.get("series")
+        layer = "/".join(str(part) for part in (series, finding.layer) if part)
+        layer = f"{layer}: " if layer else ""
         text = f"step {finding.evidence['step']}: {finding.rule} {layer}{finding.message}"
         if callable(self._on_finding):
             self._on_finding(finding)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.rules.series.resets import weights_go_on
-from bncheck.series.snapshot import Snapshot, opened_snapshot
+from bncheck.series.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from bncheck.reading.record import Entry, Record
@@ -31,19 +30,12 @@ def resumed(record: Record, now: Snapshot, step: int | None) -> Resumed | None:
     """
     for entry in _candidates(record, now, step):
         try:
-            snapshot = _named_as_in_the_model(record.file(entry))
+            snapshot = read_snapshot(record.file(entry), None, Assumptions())
         except BncheckError:
             continue
         if _goes_on(snapshot, now):
             return Resumed(snapshot, step or _step(entry, snapshot, now))
     return None
-
-
-def _named_as_in_the_model(path: Path) -> Snapshot:
-    """With all of its layers' names: read from a file they are without what all begin with."""
-    snapshot, layers = opened_snapshot(path, None, Assumptions())
-    states = {layer.name: snapshot.states[name] for name, layer in layers.items()}
-    return replace(snapshot, states=states)
 
 
 def _candidates(record: Record, now: Snapshot, step: int | None) -> list[Entry]:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _TINY: Final = float(np.finfo(np.float64).tiny)
-#: W2^2 between processes counts from so many times its noise: chance is no difference.
-_NOISES: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +70,10 @@ class Held:
 
     @property
     def scale(self) -> Floats:
-        """The variance that every channel is divided by."""
+        """The variance that every channel is divided by; NaN where it is negative (BN103)."""
         eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
-        scale: Floats = np.maximum(self.var + eps, _TINY)
+        var = self.var + eps
+        scale: Floats = np.where(var < 0, np.nan, np.maximum(var, _TINY))
         return scale
 
     @property
@@ -138,7 +137,7 @@ def _compared(parts: Sequence[Batch], held: Held, spread: Spread) -> Floats:
         (counter or 0) >= warm_from(momentum_of(norm.module))
         for norm, counter in zip(held.norms, held.counters, strict=True)
     ]
-    spread.add(np.stack([d, e]), np.repeat(warm, held.widths))
+    spread.add(np.stack([d, e]), np.repeat(warm, held.widths), chance, held.places)
     values = np.stack([d * d + e * e, noise, d, 2 * np.log(r)])
     means: Floats = np.add.reduceat(values, held.starts, axis=1) / held.widths
     return means
@@ -185,16 +184,16 @@ def pooled(batches: Sequence[Batch], between: bool) -> Batch:
     )  # fmt: skip
 
 
-def furthest(batches: Sequence[Batch], eps: float, usual: Floats) -> tuple[float, int]:
-    """The process whose batch is furthest from all others', and W2 between, noise taken off.
+def furthest(batches: Sequence[Batch], eps: float, usual: Floats) -> tuple[float, float, int]:
+    """W2^2 of the batch that is furthest from all others, its expectation by chance, the process.
 
     `usual` is the variance, by channel, that batches of all processes together have by chance.
     """
-    found = [(_apart(batches, rank, eps, usual), rank) for rank in range(len(batches))]
-    return max(found, key=lambda pair: pair[0])
+    found = [(*_apart(batches, rank, eps, usual), rank) for rank in range(len(batches))]
+    return max(found, key=lambda one: one[0])
 
 
-def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> float:
+def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> tuple[float, float]:
     """A batch of one of R processes varies R times as much, one of the others R/(R - 1) times."""
     own, number = batches[rank], len(batches)
     others = pooled([batch for place, batch in enumerate(batches) if place != rank], False)
@@ -205,4 +204,4 @@ def _apart(batches: Sequence[Batch], rank: int, eps: float, usual: Floats) -> fl
         w2 = float(np.mean(d**2 + (r - 1) ** 2))
         chance = sum(one.unit * one.var / max(one.images, 1.0) for one in (own, others))
         noise = float(np.mean(np.maximum(chance, usual * number**2 / (number - 1)) / scale))
-    return math.sqrt(w2 - noise) if math.isfinite(w2) and w2 > _NOISES * noise else 0.0
+    return (w2, noise) if math.isfinite(w2) and math.isfinite(noise) else (0.0, 0.0)

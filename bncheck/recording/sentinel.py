@@ -3,6 +3,10 @@
 A running average keeps a NaN for ever, so it would be found at the next recorded step, but not when
 it came. One sum over all layers a step is enough to know: NaN and infinity go through it. On an
 accelerator the step stays there until it is asked for, so that no step waits for it.
+
+A batch that is not finite makes the running variance so, whatever becomes of the mean; a gradient
+makes the weight so, at that very step, and statistics only with the next batch. Bias and mean are
+looked at in recorded steps.
 """
 
 from __future__ import annotations
@@ -17,21 +21,30 @@ if TYPE_CHECKING:
 
 
 class Sentinel:
-    """Looks at one model's running statistics after every step: 20 layers in 40 microseconds."""
+    """Looks at one model's variances and weights after every step: 20 layers in 35 microseconds."""
 
     def __init__(self, watched: Watched) -> None:
+        import torch
+
         self._places = [
             (norm.module, name)
             for norm in watched.norms
-            for name in (norm.mean_name, norm.var_name)
+            for name in (norm.var_name, "weight")
+            if isinstance(getattr(norm.module, name, None), torch.Tensor)
         ]
+        # Those that are sharded have their own class, and no sum in one process.
+        self._plain = frozenset((torch.Tensor, torch.nn.Parameter, torch.nn.Buffer))
         self._first: Tensor | None = None
 
     def look(self, step: int) -> int | None:
         """The step, where a number is not finite and the model is on a CPU."""
         import torch
 
-        tensors = [getattr(module, name) for module, name in self._places]
+        tensors = [
+            tensor
+            for module, name in self._places
+            if type(tensor := getattr(module, name)) in self._plain
+        ]
         with torch.no_grad():
             for device in dict.fromkeys(tensor.device for tensor in tensors):
                 group = [tensor for tensor in tensors if tensor.device == device]

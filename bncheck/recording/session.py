@@ -16,6 +16,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.reading.training_state import TrainingState
+from bncheck.recording.clock import Clock, number_of
 from bncheck.recording.folder import RecordFolder
 from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
@@ -42,27 +43,6 @@ class Plan:
     every_layer: bool
 
 
-@dataclass
-class _Clock:
-    """Where the training is. `rate` is the highest learning rate since the last snapshot."""
-
-    step: int = 0
-    epoch: int | None = None
-    loss: Any = None
-    lr: float | None = None
-    rate: float | None = None
-    peak: float | None = None
-
-    def tick(self, step: int, epoch: int | None, loss: Any, lr: float | None) -> None:
-        self.step, self.loss, self.lr = step, loss, lr
-        self.epoch = self.epoch if epoch is None else epoch
-        self.rate = _higher(self.rate, lr)
-
-    def recorded(self) -> None:
-        """The next interval begins."""
-        self.peak, self.rate = _higher(self.peak, self.rate), None
-
-
 class Session:
     """What a `Recorder` does, raising whatever goes wrong: the recorder decides what becomes of it.
 
@@ -73,7 +53,7 @@ class Session:
         self, models: Mapping[str, Any], path: Path, plan: Plan, optimizer: Any = None
     ) -> None:
         self._plan, self._optimizer, self._path = plan, optimizer, path
-        self._clock = _Clock()
+        self._clock = Clock()
         self._findings: list[Finding] = []
         self._problems: list[str] = []
         self._scalars: list[tuple[Scalars, Mapping[str, Array], int]] = []
@@ -183,7 +163,7 @@ class Session:
                 if found is not None:
                     goes_on, number = True, found.step
                     rates = [e.lr for e in record.entries if e.lr is not None]
-                    self._clock.peak = max(rates, default=None)
+                    self._clock.resume(rates)
                     self._observed[""].live.resume(found.snapshot)
             self._write(lambda folder: folder.begin(goes_on, **_about(self._ranks)))
         self._clock.step = number
@@ -213,8 +193,8 @@ class Session:
             Severity.ERROR,
             layers[0],
             f"NaN or infinity here{more} for the first time after step {step:,}{what}",
-            "go back to a checkpoint before this step; skip non-finite batches while training, and "
-            "keep half precision below 65504",
+            f"{_way_back(step, self._clock.bad_since)}; skip non-finite batches while training, "
+            "and keep half precision below 65504",
         )
         self._found(observed.live.say(finding, step), name)
         observed.live.take_as_said(non_finite.code, layers, step)
@@ -231,8 +211,10 @@ class Session:
             name = max(largest, key=lambda name: largest[name])
             when = "" if now else " when last recorded"
             parts.append(f"largest activation {largest[name]:.3g} in {name}{when}")
-        loss = _number(self._clock.loss)
-        parts += [] if loss is None else [f"loss {loss:.4g}"]
+        loss = number_of(self._clock.loss)
+        since = self._clock.bad_since
+        long = "" if since in (None, self._clock.step) else f", not finite since step {since:,}"
+        parts += [] if loss is None else [f"loss {loss:.4g}{long}"]
         parts += [] if self._clock.lr is None else [f"learning rate {self._clock.lr:g}"]
         return f" ({', '.join(parts)})" if parts else ""
 
@@ -245,7 +227,7 @@ class Session:
             if late is not None:
                 self._not_finite(name, observed, late)
         state = TrainingState(
-            clock.step, clock.epoch, clock.rate, clock.peak, _number(clock.loss), self._run
+            clock.step, clock.epoch, clock.rate, clock.peak, number_of(clock.loss), self._run
         )
         found: dict[str, Observation] = {}
         for name, observed in self._observed.items():
@@ -325,22 +307,17 @@ def _about(ranks: Ranks) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _way_back(step: int, loss_since: int | None) -> str:
+    """A checkpoint that is sound: of the step before, weights that no layer shows may not be."""
+    first = step if loss_since is None else min(step, loss_since)
+    if first <= 2:
+        return "start anew"
+    return (
+        f"go back to a checkpoint from before step {first - 1:,}, the last that is sure to be sound"
+    )
+
+
 def _rate(optimizer: Any) -> float | None:
     """The highest learning rate of an optimizer's groups."""
-    rates = [_number(group.get("lr")) for group in getattr(optimizer, "param_groups", ())]
+    rates = [number_of(group.get("lr")) for group in getattr(optimizer, "param_groups", ())]
     return max((rate for rate in rates if rate is not None), default=None)
-
-
-def _number(value: Any) -> float | None:
-    """A number or a tensor of one number as a float; None for anything else."""
-    if value is None:
-        return None
-    try:
-        return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _higher(first: float | None, second: float | None) -> float | None:
-    known = [rate for rate in (first, second) if rate is not None]
-    return max(known, default=None)

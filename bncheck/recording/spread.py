@@ -8,6 +8,7 @@ expectation, however fast the network moves meanwhile (von Neumann 1941).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Recorded batches that an estimate remembers.
 _MEMORY: Final = 20
+#: The square of 3 sigma.
+_JUMP: Final = 9.0
 
 
 @dataclass
@@ -30,15 +33,26 @@ class Spread:
     _before: Floats | None = field(default=None)
     _number: Floats | float = 0.0
 
-    def add(self, deviation: Floats, warm: NDArray[np.bool_]) -> None:
-        """The next batch: (2, C), how far its mean and its sigma are from the running ones; of
-        channels that are not `warm`, whose averages still approach them, nothing is learnt."""
+    def add(
+        self, deviation: Floats, warm: NDArray[np.bool_], chance: Floats, places: Sequence[slice]
+    ) -> None:
+        """The next batch: (2, C), how far its mean and its sigma are from the running ones.
+
+        Nothing is learnt of channels that are not `warm`, whose averages still approach them, and
+        of a layer at one of `places` that jumps: more than 3 sigma in most of its channels, by what
+        was known or is by `chance`. Features that few images have are not most.
+        """
         before, self._before = self._before, np.where(warm, deviation, np.nan)
         if before is None:
             return
         with np.errstate(all="ignore"):
             change = self._before - before
             step = (change * change).sum(axis=0) / 2
+            expected = np.maximum(chance, self.noise)
+        for own in places:
+            far = step[own].mean() > _JUMP * expected[own].mean()  # cheaper than two medians
+            if far and np.median(step[own]) > _JUMP * np.median(expected[own]):
+                step[own] = np.nan
         known = np.isfinite(step)
         self._number = self._number + known
         share = known / np.clip(self._number, 1, _MEMORY)

@@ -117,7 +117,7 @@ class Watch:
             raise BncheckError("holds no snapshot yet", "wait for the first", str(self.folder))
         layers = tuple(dict.fromkeys(name for s in snapshots for name in _seen(s)))
         w2 = tuple(tuple(_w2(snapshot, name) for snapshot in snapshots) for name in layers)
-        told = [finding for finding in record.findings if finding.series == self.series]
+        told = record.found_in(self.series)
         findings = with_recorded([], told, choose_rules(self.select, self.ignore))
         return WatchReport(record, self.series, snapshots, layers, w2, tuple(findings))
 

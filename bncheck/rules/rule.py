@@ -5,15 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.layers.channels import Channels, is_regular
 from bncheck.layers.means import Chains
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.layers.other_norms import OtherNorm
 from bncheck.layers.unjudged import Unjudged
 from bncheck.reading.roles import split_name
+
+if TYPE_CHECKING:
+    from bncheck.layers.channels import Flags
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,34 @@ class Network:
             if role == "weight":
                 yield owner, shape
 
-    @property
-    def tracked(self) -> list[NormLayer]:
+    @cached_property
+    def tracked(self) -> tuple[NormLayer, ...]:
         """The layers with running statistics."""
-        return [layer for layer in self.layers if layer.tracked]
+        return tuple(layer for layer in self.layers if layer.tracked)
+
+    @cached_property
+    def _channels(self) -> Channels:
+        return Channels(tuple(layer for layer in self.tracked if is_regular(layer)))
+
+    def suspects(
+        self, question: Callable[[Channels], Flags], among: Iterable[NormLayer] | None = None
+    ) -> Iterator[NormLayer]:
+        """The layers that a rule has to look at, of those with statistics or `among` others.
+
+        `question` is asked of all regular layers at once, and clears those of which it is not
+        true: most of thousands. Any other layer is never cleared.
+        """
+        channels = self._channels
+        if channels.layers:
+            with np.errstate(all="ignore"):  # what is not finite is for rules to say
+                flags = question(channels).tolist()
+        else:
+            flags = []
+        cleared = {
+            id(layer) for layer, flag in zip(channels.layers, flags, strict=True) if not flag
+        }
+        layers = self.tracked if among is None else among
+        return (layer for layer in layers if id(layer) not in cleared)
 
 
 Given = TypeVar("Given")

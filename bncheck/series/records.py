@@ -92,7 +92,7 @@ def _add(found: _Unfolding, record: Record, key: str | None) -> str | None:
     if part is None and not numbers:
         part = BATCH_PART
         layers, numbers = _size(files[entries[0].step], BATCH_PART)
-    recorded = [finding for finding in record.findings if finding.series == series]
+    recorded = record.found_in(series)
     steps = {finding.step for finding in recorded}
     most = min(max(_FEWEST, _MOST_NUMBERS // max(numbers, 1)), _MOST)
     streamed = min(max(_FEWEST, _MOST_STATES // max(layers, 1)), _MOST_STREAMED)

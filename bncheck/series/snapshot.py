@@ -120,7 +120,9 @@ def opened_snapshot(
         step, epoch = _whole(checkpoint, _STEPS), _whole(checkpoint, _EPOCHS)
     else:
         step, epoch = training.step, training.epoch
-    prefix = checkpoint.prefix if all(n.startswith(checkpoint.prefix) for n in states) else ""
+    # A record calls layers what the training does: so do its findings, and what batches were like.
+    whole = training is not None or not all(n.startswith(checkpoint.prefix) for n in states)
+    prefix = "" if whole else checkpoint.prefix
     states = {name[len(prefix) :]: state for name, state in states.items()}
     others = tuple(tree.path for tree in checkpoint.alternatives)
     return (

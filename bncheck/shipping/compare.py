@@ -115,7 +115,7 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
 
 def _program_side(checkpoint: Checkpoint, shapes: Sequence[InputShape]) -> Side | None:
     if checkpoint.container is Container.ONNX:
-        from bncheck.folding.onnx.file import open_onnx
+        from bncheck.runtime.file import open_onnx
         from bncheck.shipping.onnx_side import OnnxSide
 
         need("onnxruntime", purpose="comparing an ONNX model")

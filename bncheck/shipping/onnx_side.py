@@ -12,15 +12,15 @@ import onnx
 from onnx import helper
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.file import user_inputs
-from bncheck.folding.onnx.inputs import asked_sizes, batch_axes, free_axes, inputs_of, sizes_of
 from bncheck.folding.onnx.parity import FAILURES, default_tolerance
-from bncheck.folding.onnx.reference import InFloat64, in_float64
-from bncheck.folding.onnx.running import runner, said
-from bncheck.folding.onnx.sizes import Found, find
-from bncheck.folding.onnx.weights import Weights
-from bncheck.folding.proof import RefusedError
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.runtime.file import user_inputs
+from bncheck.runtime.inputs import asked_sizes, batch_axes, free_axes, inputs_of, sizes_of
+from bncheck.runtime.reference import InFloat64, in_float64
+from bncheck.runtime.refused import RefusedError
+from bncheck.runtime.running import runner, said
+from bncheck.runtime.sizes import Found, find
+from bncheck.runtime.weights import Weights
 from bncheck.shipping.sessions import LEVELS, Runnable, Runner
 from bncheck.shipping.sides import Array, CannotRun, Port, Run, See, fitted, is_float
 from bncheck.subject.inputs import InputShape

@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx
 
-from bncheck.folding.onnx.running import session_of
-from bncheck.folding.onnx.weights import Weights, references
+from bncheck.runtime.running import session_of
+from bncheck.runtime.weights import Weights, references
 from bncheck.shipping.sides import Array, CannotRun, is_float
 
 #: In the order in which onnxruntime does more and more to a graph.

@@ -17,8 +17,8 @@ import onnx
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.timing import timed
-from bncheck.folding.onnx.weights import Weights
 from bncheck.reading.onnx_weights import KEPT_BYTES
+from bncheck.runtime.weights import Weights
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.opsets.lowering import OLDEST, lowered
 from bncheck.shipping.scrubbing import scrub

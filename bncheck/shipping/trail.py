@@ -12,14 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from bncheck.folding.difference import relative_error
-from bncheck.folding.proof import sampled
 from bncheck.shipping.sides import Array, Side
 
 #: Values that a fold may have moved a value past, with others beside them in the order of calls.
 _NEAR: Final = 4
 #: One that was moved agrees better than with its namesake by this factor.
 _FAR_LESS: Final = 0.01
+#: This many values of a channel speak for the rest.
+_SAMPLED: Final = 256
 #: Bytes of values that are kept whole; of those behind some of each channel are.
 _KEPT: Final = 1 << 26
 
@@ -145,3 +148,11 @@ class Trail:
             if reaches:
                 found.add(name)
         return found
+
+
+def sampled(array: Array) -> Array:
+    """Some values of each channel (axis 1), as (values, channels)."""
+    wide = np.moveaxis(array, 1, -1) if array.ndim > 1 else array.reshape(-1, 1)
+    flat = wide.reshape(-1, wide.shape[-1])
+    step = max(1, -(-flat.shape[0] // _SAMPLED))
+    return np.array(flat[::step], dtype=np.float64)

@@ -19,8 +19,8 @@ import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.folding.onnx.file import wire
-from bncheck.folding.onnx.weights import Weights, whole
+from bncheck.runtime.file import wire
+from bncheck.runtime.weights import Weights, whole
 from bncheck.writing.atomic import (
     check_target,
     explained,

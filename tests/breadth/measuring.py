@@ -73,8 +73,8 @@ def _fx(model: nn.Module, example: Any, norms: Any, _: int | None) -> Found:
 
 def _slim(model: nn.Module, example: Any, norms: Any, _: int | None) -> Found:
     """OnnxSlim on the file that `export` writes without folding: optimised, norms as they are."""
-    from bncheck.folding.onnx.weights import whole
     from bncheck.folding.program.in_place import functional
+    from bncheck.runtime.weights import whole
     from bncheck.shipping.torch_to_onnx import to_onnx
     from tests.breadth.files import norms_in
 

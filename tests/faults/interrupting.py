@@ -87,7 +87,7 @@ def state(folder: Path) -> dict[str, str]:
 
 
 def write_pair(target: Path) -> int:
-    from bncheck.folding.onnx.weights import Weights
+    from bncheck.runtime.weights import Weights
     from bncheck.shipping.writing import write
     from tests.zoo.onnx_models import onnx_model, onnx_norm, onnx_values
 

@@ -76,6 +76,29 @@ class Twice(Base):
     def forward(self, x):
         return self.bn2(self.fc(torch.relu(self.bn(self.fc(x)))))
 
+class TwiceAndOnce(Twice):
+    def __init__(self):
+        super().__init__()
+        self.last, self.bn3 = nn.Linear(3, 3), nn.BatchNorm1d(3)
+    def forward(self, x):
+        return self.bn3(self.last(torch.relu(super().forward(x))))
+
+class Mixture(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernels, self.routing = nn.Parameter(torch.randn(2, 9)), nn.Linear(3, 2)
+    def forward(self, x):
+        weight = self.routing(x.mean(0)).sigmoid() @ self.kernels
+        return nn.functional.linear(x, weight.view(3, 3))
+
+class Mixed(Base):
+    def __init__(self):
+        super().__init__()
+        self.mixture = Mixture()
+        nn.init.normal_(self.bn.bias)
+    def forward(self, x):
+        return self.bn2(self.fc(torch.relu(self.bn(self.mixture(x)))))
+
 class Branches(Base):
     def forward(self, x):
         y = self.fc(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -139,11 +140,24 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     assert list(out.iterdir()) == []
 
 
-def test_a_state_dict_that_cannot_hold_the_fold_names_the_layer(
+def test_what_a_state_dict_cannot_hold_stays_and_the_rest_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(shaped(tmp_path, "Twice", "safetensors")) == 2
-    line = capsys.readouterr().err
-    assert "fc is called more than once" in line
-    assert "write a .pt2 instead" in line
-    assert not (tmp_path / "out.safetensors").exists()
+    """`fc` would need weights of its own for each call; `last` is called once."""
+    assert run([*shaped(tmp_path, "TwiceAndOnce", "safetensors"), "--json"]) == 0
+    found = {d["name"]: d for d in json.loads(capsys.readouterr().out)["batchnorms"]}
+    assert {name: d["status"] for name, d in found.items()} == {
+        "bn": "kept", "bn2": "kept", "bn3": "folded",
+    }  # fmt: skip
+    assert "fc is called more than once" in found["bn"]["reason"]
+    assert "a .pt2 program could hold it" in found["bn"]["reason"]
+    assert (tmp_path / "out.safetensors").exists()
+
+
+def test_a_computed_weight_has_no_place_for_the_shift_in_a_state_dict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*shaped(tmp_path, "Mixed", "safetensors"), "--json"]) == 0
+    (first, second) = json.loads(capsys.readouterr().out)["batchnorms"]
+    assert (first["status"], second["status"]) == ("kept", "folded")
+    assert "no module of the model can hold mixture.bias" in first["reason"]

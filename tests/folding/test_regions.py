@@ -15,9 +15,9 @@ from bncheck.folding.onnx import cutting
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import parity as onnx_parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
-from bncheck.folding.onnx.reference import in_float64
 from bncheck.folding.program.fold import fold
 from bncheck.folding.regions import Call, Calls, between, dependent
+from bncheck.runtime.reference import in_float64
 from tests.folding.onnx.graphs import building as graphs
 from tests.folding.onnx.graphs.building import fold_onnx
 

@@ -266,3 +266,23 @@ def test_what_a_branch_takes_from_outside_is_told_apart(tmp_path: Path) -> None:
     onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
     report, _ = fold_onnx(tmp_path / "net.onnx")
     assert "its input is an input of the inner graph" in report.batchnorms[0].reason
+
+
+def test_amounts_of_padding_may_follow_from_sizes_that_are_free() -> None:
+    """To a multiple of 8, with a value that the map leaves as it is, or with copies."""
+
+    def run(net: Fn, x: Tensor) -> Tensor:
+        y = net.first(net.conv(x))
+        padded = nn.functional.pad(y, (0, -y.shape[3] % 8, 0, 0), mode="replicate")
+        z = net.second(padded)
+        return net.head(nn.functional.pad(net.third(z).relu(), (0, 1 - z.shape[3] % 2)))
+
+    torch.manual_seed(0)
+    norms = {name: nn.BatchNorm2d(6) for name in ("first", "second", "third")}
+    model = randomised(Fn(run, conv=_conv(), head=nn.Conv2d(6, 2, 1), **norms))
+    sizes = ({3: torch.export.Dim("width", min=12, max=60)},)
+    program = torch.export.export(model, (torch.randn(2, 4, 9, 13),), dynamic_shapes=sizes)
+    result = fold(program, None)
+    assert result.report.folded == 3
+    x = torch.randn(2, 4, 9, 22)
+    torch.testing.assert_close(result.module()(x), model(x), rtol=1e-4, atol=1e-4)

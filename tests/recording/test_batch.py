@@ -167,6 +167,20 @@ def test_what_few_images_have_is_no_deviation_once_it_was_seen() -> None:
     assert told.w2**2 / told.noise > 10
 
 
+def test_a_jump_is_not_learnt_as_what_is_usual() -> None:
+    """Else the batches of a process with other data would be usual from the second on."""
+    spread, statistics = Spread(np.zeros(256)), right()
+    statistics.counters[0] = 1000.0  # type: ignore[index]
+    for seed in range(10):
+        seen({"": made(0, 64, seed)}, statistics, spread)
+    before = spread.noise.mean()
+    assert before == pytest.approx(1.5 / 64, rel=0.2)
+    seen({"": made(1, 64, 11)}, statistics, spread)
+    assert spread.noise.mean() == before
+    seen({"": made(1, 64, 12)}, statistics, spread)
+    assert spread.noise.mean() == pytest.approx(before, rel=0.2)
+
+
 def test_a_channel_that_is_constant_in_a_batch_has_no_scale_to_be_wrong() -> None:
     batch = Batch(np.zeros(4), np.array([0, 1, 1, 1.0]), np.zeros(4), 64, 1, 1.0)
     layer = nn.BatchNorm1d(4, eps=1e-5)
@@ -176,11 +190,13 @@ def test_a_channel_that_is_constant_in_a_batch_has_no_scale_to_be_wrong() -> Non
 
 def test_the_process_with_other_data_is_found() -> None:
     batches = [made(0, 64, 0), made(0, 64, 1), made(0.5, 64, 2), made(0, 64, 3)]
-    apart, rank = furthest(batches, 0.0, np.zeros(256))
+    square, noise, rank = furthest(batches, 0.0, np.zeros(256))
     assert rank == 2
-    assert apart == pytest.approx(0.5, abs=0.1)
-    assert furthest(batches[:2], 0.0, np.zeros(256))[0] == 0.0
-    assert furthest(batches, 0.0, np.full(256, 0.1))[0] == 0.0  # batches differ as much by chance
+    assert (square - noise) ** 0.5 == pytest.approx(0.5, abs=0.1)
+    assert noise == pytest.approx(1.5 / 64 * 4 / 3, rel=0.2)
+    square, noise, _ = furthest(batches[:2], 0.0, np.zeros(256))
+    assert square < 1.5 * noise
+    assert furthest(batches, 0.0, np.full(256, 0.1))[1] == pytest.approx(0.1 * 16 / 3, rel=0.2)
 
 
 def test_synchronised_layers_share_the_variance_between_processes() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import bncheck
 from bncheck.core.findings import Finding
 from bncheck.recording import Recorder
+from bncheck.recording.watching import Watch
 from tests.recording.training import Training, net
 
 BOTH = ("1", "5")
@@ -139,9 +140,55 @@ def test_an_average_of_weights_alone_is_told_as_a_series_of_its_own(tmp_path: Pa
     training.hook = follow
     training.run(tmp_path, also={"ema": average})
     assert training.codes == {("BN302", layer) for layer in BOTH}
+    assert {f.evidence["series"] for f in training.found} == {"ema"}
+    assert all("use_buffers=True" in f.fix for f in training.found)
     report = bncheck.drift([tmp_path], key="ema")
-    assert {f.rule for f in report.findings} == {"BN302"}
-    assert bncheck.drift([tmp_path]).findings == ()
+    assert {(f.rule, f.layer) for f in report.findings} == {("BN302", layer) for layer in BOTH}
+    # Whoever looks at the model hears of the others.
+    for whole in (bncheck.drift([tmp_path]), Watch(tmp_path).look()):
+        assert whole.verdict == "suspect"
+        told = {(f.rule, f.layer, f.evidence["series"]) for f in whole.findings}
+        assert told == {("BN302", f"ema/{layer}", "ema") for layer in BOTH}
+        assert all("--key ema" in f.fix for f in whole.findings)
+    assert {f.layer for f in Watch(tmp_path, "ema").look().findings} == set(BOTH)
+
+
+def test_the_log_names_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = net(0.0)
+    models = [net(), other]
+
+    def both(training: Training, step: int, x: Tensor) -> None:
+        other(x).square().mean().backward()
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter -= 0.01 * parameter.grad  # type: ignore[operator, misc]
+
+    Training(models[0], hook=both, steps=40).run(tmp_path, also={"other": other}, on_finding="warn")
+    assert "BN302 other/1: its weight and bias have moved" in caplog.text
+    assert "(momentum 0)" in caplog.text
+
+
+def test_nothing_is_measured_by_a_negative_variance(tmp_path: Path) -> None:
+    """A standard deviation that does not exist made W2 of 150 digits."""
+
+    def negative(training: Training, step: int, x: Tensor) -> None:
+        if step == 100:
+            training.model[1].running_var[3] = -50.0
+
+    training = Training(hook=negative, steps=200).run(tmp_path, every=5)
+    assert {rule for rule, layer in training.codes if layer == "1"} == {"BN103"}
+    assert max(len(finding.message) for finding in training.found) < 300
+
+
+def test_what_trails_at_the_usual_momentum_is_not_told_to_use_it(tmp_path: Path) -> None:
+    def fast(training: Training, step: int, x: Tensor) -> None:
+        training.model[0].bias.data += 1.0  # away from under the averages
+
+    training = Training(hook=fast, steps=120).run(tmp_path, every=10)
+    trailing = [finding for finding in training.found if finding.rule == "BN306"]
+    assert [finding.layer for finding in trailing] == ["1"]
+    assert "(momentum 0.1)" in trailing[0].message
+    assert "momentum" not in trailing[0].fix
 
 
 def test_a_finding_can_raise(tmp_path: Path) -> None:
@@ -178,3 +225,22 @@ def test_what_is_said_of_a_jump_names_the_step_before(tmp_path: Path) -> None:
     assert jump.rule == "BN304"
     step = int(str(jump.evidence["step"])) - 20
     assert jump.fix.endswith(f"step {step} is the last snapshot before it")
+
+
+class Held(nn.Module):
+    """As a LightningModule holds it: all names begin with `net.`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+def test_layers_whose_names_begin_alike_are_judged_from_the_files_too(tmp_path: Path) -> None:
+    """What their batches were like is kept under the names that the model has for them."""
+    training = Training(Held(), hook=other_data).run(tmp_path, every=1)
+    live = {(f.rule, f.layer) for f in training.found}
+    assert ("BN304", "net.1") in live
+    assert {(f.rule, f.layer) for f in bncheck.drift([tmp_path]).findings} == live

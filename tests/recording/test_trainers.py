@@ -76,7 +76,7 @@ def test_lightning(tmp_path: Path) -> None:
     assert {entry.lr for entry in record.entries} == {0.05}
     assert not record.findings
     report = bncheck.drift([tmp_path / "run"])
-    assert report.movement.layers == ("1", "5")  # what all names begin with
+    assert report.movement.layers == ("net.1", "net.5")  # as the model and `inspect` call them
     (metrics,) = (tmp_path / "logs").rglob("metrics.csv")
     assert "bncheck/w2/net.1" in metrics.read_text().splitlines()[0]
     again = lightning.Trainer(

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport
-from bncheck.reporting.document import Pages
-from bncheck.reporting.documents.fold import document, moves
+from bncheck.reporting.document import Detail, Pages
+from bncheck.reporting.documents.fold import decisions_table, document, moves
 from bncheck.reporting.html import render
 from bncheck.reporting.moves import drawn
 
@@ -31,6 +31,15 @@ def test_norms_of_one_call_are_one_line_and_names_are_text() -> None:
     assert "\x1b" not in lines[1][5][1]
     assert lines[2] == [("stays", "left"), ("why", "stays: sigmoid & more lie between")]
     assert lines[3] == [("gone", "same"), ("why", "gone: it changed nothing")]
+
+
+def test_a_module_of_which_several_calls_took_a_part_is_named_once() -> None:
+    decision = Decision("norm", "batch_norm", Status.FOLDED, ("c", "c", "fc"))
+    report = FoldReport((decision,))
+    (figure,) = moves(report)
+    assert figure.moves[0].into == ("c", "fc")
+    assert decisions_table(report, Detail.ALWAYS).rows[0][1] == "c, fc"
+    assert report.to_dict()["batchnorms"][0]["into"] == "c, c, fc"  # type: ignore[index]
 
 
 def test_many_are_folded_away_and_none_draw_nothing() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import bncheck
-from bncheck.folding.onnx.weights import references
+from bncheck.runtime.weights import references
 from bncheck.shipping import sessions
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sessions import Runnable, session

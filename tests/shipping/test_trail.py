@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import bncheck
 from bncheck.cli import run
-from bncheck.folding.onnx.file import load_onnx
 from bncheck.reporting.clouds import drawn_columns
 from bncheck.reporting.documents.parity import on_the_way, steps_table
+from bncheck.runtime.file import load_onnx
 from bncheck.shipping.axes import Axes, traced
 from bncheck.shipping.onnx_side import OnnxSide
 from bncheck.shipping.proof import LevelParity, Proof, prove

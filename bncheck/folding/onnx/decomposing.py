@@ -77,10 +77,11 @@ def _in_pairs(node: onnx.NodeProto, graph: Graph, opset: int) -> list[onnx.NodeP
     total = f"{result}.sum" if is_mean else result
     names = [node.input[0], *(f"{result}.{node.op_type.lower()}{i}" for i in range(1, last)), total]
     pairs = [
-        helper.make_node(kind, [names[i - 1], node.input[i]], [names[i]], node.name)
+        helper.make_node(kind, [names[i - 1], node.input[i]], [names[i]])
         for i in range(1, last + 1)
     ]
     if not is_mean or value is None:
+        pairs[-1].name = node.name  # a name is one node's: onnxruntime refuses a second
         return pairs
     count = numpy_helper.from_array(np.asarray(len(node.input), numpy_dtype(value.dtype)))
     number = helper.make_node("Constant", [], [f"{result}.count"], value=count)

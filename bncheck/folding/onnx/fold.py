@@ -12,11 +12,7 @@ from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.decomposing import decomposed
-from bncheck.folding.onnx.file import open_onnx
-from bncheck.folding.onnx.inputs import Named, asked_sizes, inputs_of
 from bncheck.folding.onnx.rewrite import rewrite
-from bncheck.folding.onnx.sizes import told_by_weights
-from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.regions import constants_of, regions_of
 from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
@@ -25,6 +21,10 @@ from bncheck.graph.onnx.light import light
 from bncheck.graph.onnx.read import read_model
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_functions import without_functions
+from bncheck.runtime.file import open_onnx
+from bncheck.runtime.inputs import Named, asked_sizes, inputs_of
+from bncheck.runtime.sizes import told_by_weights
+from bncheck.runtime.weights import Weights
 from bncheck.subject.inputs import InputShape
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Model:
         changed = [part.proto for part, solution in pairs if solution.changes]
         self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
-        self._numbers = solutions[0].numbers
+        self._numbers, self._ops = solutions[0].numbers, solutions[0].graph.ops
         self._told = told_by_weights(solutions[0].graph)
         self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
         self._renamed = rewrite(self.result, self._parts, solutions, self._weights)
@@ -104,6 +104,7 @@ class _Model:
             self._dtypes,
             self._numbers,
             self._told,
+            self._ops,
         )
         sides = ModelSides(
             self._planned, self.result, self._weights, altered, self._shapes, self.sample

@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.file import save_onnx
 from bncheck.folding.onnx.fold import fold_onnx
-from bncheck.folding.onnx.samples import samples_for
 from bncheck.folding.request import Folded, FoldRequest, findings_of_file
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.runtime.file import save_onnx
+from bncheck.runtime.samples import samples_for
 from bncheck.subject.inputs import parse_input
 
 

@@ -12,7 +12,14 @@ import onnx
 
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
-from bncheck.folding.onnx.inputs import (
+from bncheck.folding.proof import Move, Seen, Values
+from bncheck.folding.regions import dependent
+from bncheck.folding.result import epsilon_for, tolerance_for
+from bncheck.folding.windows import Shapes, Window, window_of
+from bncheck.graph.dataflow import Op
+from bncheck.graph.onnx.nodes import FLOATS, captured
+from bncheck.reading.onnx_file import graphs_of
+from bncheck.runtime.inputs import (
     Named,
     Sizes,
     asked_sizes,
@@ -21,16 +28,11 @@ from bncheck.folding.onnx.inputs import (
     invented,
     sizes_of,
 )
-from bncheck.folding.onnx.reference import in_float64, widened_by_reader
-from bncheck.folding.onnx.running import Run, reporting, runner
-from bncheck.folding.onnx.sizes import Found, find
-from bncheck.folding.onnx.weights import Weights
-from bncheck.folding.onnx.windows import Shapes, windows
-from bncheck.folding.proof import Move, RefusedError, Seen, Values
-from bncheck.folding.regions import dependent
-from bncheck.folding.result import epsilon_for, tolerance_for
-from bncheck.graph.onnx.nodes import FLOATS
-from bncheck.reading.onnx_file import graphs_of
+from bncheck.runtime.reference import in_float64, widened_by_reader
+from bncheck.runtime.refused import RefusedError
+from bncheck.runtime.running import Run, reporting, runner
+from bncheck.runtime.sizes import Found, find
+from bncheck.runtime.weights import Weights
 from bncheck.subject.inputs import InputShape
 
 _SEED = 20260
@@ -48,8 +50,8 @@ class Altered:
 
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
     `regions` say what each region makes, `renamed` which values have another name in the fold,
-    `dtypes` are those of floating values, `numbers` the stored ones that the fold changes, and
-    `told` the sizes of free axes that its graph tells.
+    `dtypes` are those of floating values, `numbers` the stored ones that the fold changes,
+    `told` the sizes of free axes that its graph tells, and `ops` its calls.
     """
 
     values: frozenset[str]
@@ -59,6 +61,7 @@ class Altered:
     dtypes: Mapping[str, str]
     numbers: Sequence[str] = ()
     told: Sizes = field(default_factory=dict)
+    ops: Sequence[Op] = ()
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -220,9 +223,26 @@ class ModelSides:
 
     def enough(self, region: int, values: Values) -> Values:
         """What a region reads, and no more of it than shows what it does."""
-        nodes = self._original.nodes(self.regions[region], self._stops)
         read = {name: values[name] for name in self._entries[region]}
-        return {**values, **windows(nodes, read, self._altered.fixed)}
+        window = self._window(region, read) if all(map(is_float, read.values())) else None
+        if window is None:
+            return values
+        return {**values, **{name: window.of(value) for name, value in read.items()}}
+
+    @cached_property
+    def _ops(self) -> Mapping[str, Op]:
+        """Which call makes a value."""
+        return {name: op for op in self._altered.ops for name in op.outputs}
+
+    def _window(self, region: int, read: Values) -> Window | None:
+        """How much of what a region reads shows what it does."""
+        varying, calls = set(read), list[Op | None]()
+        for node in self._original.nodes(self.regions[region], self._stops):
+            if not varying.isdisjoint((*node.input, *captured(node))):
+                varying.update(node.output)
+                calls.append(self._ops.get(node.output[0]))
+        sizes = {name: value.shape for name, value in read.items()}
+        return window_of(calls, sizes, self._altered.fixed)
 
     def exits(
         self, region: int, values: Values, *, of_fold: bool, move: Move | None = None

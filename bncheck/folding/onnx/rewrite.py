@@ -14,7 +14,6 @@ from bncheck.folding.onnx.cutting import read_instead
 from bncheck.folding.onnx.old_forms import along_axis
 from bncheck.folding.onnx.sweeping import all_names, sweep
 from bncheck.folding.onnx.tiling import moves
-from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.weights import NewWeights, Solution
 from bncheck.graph.dataflow import Op
@@ -23,6 +22,7 @@ from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
 from bncheck.graph.specs import Add, ConvTranspose, Mul, Recurrent
 from bncheck.reading.onnx_constants import opset_of
+from bncheck.runtime.weights import Weights
 
 
 def rewrite(

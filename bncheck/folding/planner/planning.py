@@ -25,6 +25,7 @@ from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push, push_scale
 from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.planner.narrowing import check_narrow
 from bncheck.folding.planner.normalisations import Normalisation, affine_of
 from bncheck.folding.planner.plan import Decision, Plan
 from bncheck.folding.planner.pulling import pull, pull_with_identity
@@ -43,18 +44,20 @@ def plan(
     keep: Sequence[str] = (),
     forbidden: Mapping[str, str] | None = None,
     which: Norms = Norms.BATCH,
+    not_held: Mapping[str, str] | None = None,
 ) -> Plan:
     """Decide about every normalisation of the graph.
 
     `keep` are patterns of names to leave alone; `forbidden` maps names to the reason why a fold
-    that would be exact on paper is not allowed (its numbers do not fit their dtype).
+    that would be exact on paper is not allowed (its numbers do not fit their dtype), and `not_held`
+    to the reason why the form of the output cannot hold it.
     """
     norms = list(find_normalisations(graph, which))
     kept: dict[int, Decision] = {}
     maps: dict[int, Affine] = {}
     partly = partly_read(graph)
     for norm in norms:
-        found = _map_or_reason(graph, norm, keep, forbidden or {})
+        found = _map_or_reason(graph, norm, keep, forbidden or {}, not_held or {})
         if isinstance(found, Affine):
             maps[norm.last] = found
         else:
@@ -67,11 +70,18 @@ def plan(
 
 
 def _map_or_reason(
-    graph: Graph, norm: Normalisation, keep: Sequence[str], forbidden: Mapping[str, str]
+    graph: Graph,
+    norm: Normalisation,
+    keep: Sequence[str],
+    forbidden: Mapping[str, str],
+    not_held: Mapping[str, str],
 ) -> Affine | Decision:
     """The map of a normalisation that may move, else why it may not."""
     if any(fnmatch.fnmatchcase(norm.name, pattern) for pattern in keep):
         return kept_for(norm, Stuck("--keep asks for it"))
+    if norm.name in not_held:
+        hint = "a .pt2 program could hold it"
+        return kept_for(norm, Stuck(f"a state dict cannot hold it: {not_held[norm.name]}", hint))
     if norm.name in forbidden:
         hint = "in a dtype of a larger range (float32, bfloat16) it could be folded"
         return replace(kept_for(norm, Stuck(forbidden[norm.name], hint)), overflow=True)
@@ -143,6 +153,7 @@ class _Planning:
             moving = replace(moving, affine=without_unread(moving.affine, read))
         try:
             step = move(self.draft, moving, into_norms)
+            check_narrow(self.draft.graph, moving, step)
         except Stuck as stuck:
             return stuck
         if read is not None:
@@ -161,5 +172,6 @@ class _Planning:
             draft.bypassed,
             draft.altered,
             {norm.name: tuple(steps[norm.last].into) for norm in norms if norm.last in steps},
+            {norm.name: tuple(steps[norm.last].constants) for norm in norms if norm.last in steps},
             tuple(norms),
         )

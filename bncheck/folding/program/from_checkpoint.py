@@ -54,7 +54,8 @@ def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) ->
 def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
     inputs = inputs_of(request.given, request.inputs, model)
     more = [inputs] if request.given.data is not None else []
-    result = fold_model(model, inputs, request.options, more, request.parts)
+    held = request.output is not None and request.output.suffix == ".safetensors"
+    result = fold_model(model, inputs, request.options, more, request.parts, held)
 
     def write(path: Path) -> None:
         if isinstance(result, PartsResult):

@@ -8,35 +8,31 @@ every key and shape.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.difference import relative_error
-from bncheck.folding.planner.normalisations import data_slot
-from bncheck.folding.planner.plan import Status
 from bncheck.folding.program.fold import FoldResult
+from bncheck.folding.program.holding import (
+    OTHER_FORM,
+    bare_modules,
+    check_held,
+    neutral,
+    plain_weights,
+    removed_modules,
+    why_not_added,
+    why_not_identity,
+    why_not_plain,
+)
 from bncheck.folding.program.parity import arrays
-from bncheck.graph.specs import Mul
 
-OTHER_FORM: Final = "write a .pt2 instead"
-#: What a weight of one call among several is named.
-_CLONE: Final = re.compile(r"(?:weight|bias)_\d+")
 _PARAMETRISED: Final = "parametrizations.weight."
-#: Exactly these: a subclass may do more than normalise, as timm's BatchNormAct2d does.
-_PLAIN: Final = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
-    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
-)  # fmt: skip
-#: In torchvision, detectron2 and transformers: a product and a sum, and nothing else.
-_FROZEN: Final = "FrozenBatchNorm2d"
 
 
 @dataclass(frozen=True)
@@ -53,23 +49,19 @@ class FoldedState:
 
     @classmethod
     def of(cls, result: FoldResult, model: nn.Module) -> FoldedState:
-        """What a fold makes of the model. Raises BncheckError where no module can carry it out."""
+        """What a fold makes of the model. Raises NotHeldError where no module can hold it."""
         tensors = {
             name: tensor.detach().contiguous()
             for name, tensor in result.program.state_dict.items()
             if isinstance(tensor, torch.Tensor)
         }
-        norms = result.solution.plan.norms
-        for key, value in _neutral(result, model).items():
-            if key in tensors:
-                raise BncheckError(f"{key} is read by what is not folded, too", OTHER_FORM)
-            tensors[key] = value
+        check_held(result, model)
         return cls._complete(
             model,
-            tensors,
-            identities=_removed_modules(result),
-            bare=_bare_modules(result),
-            plain_weights=[n.name for n in norms if n.of_weight],
+            {**tensors, **neutral(result, model)},
+            identities=removed_modules(result),
+            bare=bare_modules(result),
+            plain_weights=plain_weights(result),
         )
 
     @classmethod
@@ -104,59 +96,6 @@ def applied(model: nn.Module, state: FoldedState) -> nn.Module:
         raise BncheckError("computes a weight in a hook", OTHER_FORM) from None
     apply(trial, state.changes, state.tensors)
     return trial
-
-
-def _removed_modules(result: FoldResult) -> list[str]:
-    """The modules that become Identity; refuses plans that no module can carry out."""
-    graph, plan = result.solution.graph, result.solution.plan
-    for index, fold in plan.folds.items():
-        if fold.as_shuffle:
-            raise BncheckError(
-                f"{graph.ops[index].label} becomes another operation",
-                OTHER_FORM,
-            )
-    if result.solution.constants:
-        raise BncheckError("constants in the model's forward change", OTHER_FORM)
-    names = []
-    stay = {norm.name for norm in plan.norms if norm.only_forwards}
-    for decision in result.batchnorms:
-        if decision.status is Status.KEPT or decision.name in stay:
-            continue
-        if decision.name.endswith(")"):
-            raise BncheckError(f"{decision.name} is not one module that is called once", OTHER_FORM)
-        names.append(decision.name)
-    return names
-
-
-def _neutral(result: FoldResult, model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters with which norms that are written out change nothing at their end.
-
-    Ones and zeros; where the graph adds 1 to a parameter, zeros.
-    """
-    graph, plan = result.solution.graph, result.solution.plan
-    stored, found = model.state_dict(), dict[str, torch.Tensor]()
-    gone = (n for n in plan.norms if n.only_forwards and not n.bare and n.last in plan.bypassed)
-    for op in (graph.ops[index] for norm in gone for index in norm.ops):
-        name = op.inputs[1 - data_slot(graph, op)] or ""
-        labels = [graph.values[name].label, *graph.values[name].made_from]
-        keys, number = [label for label in labels if label in stored], graph.constant(name)
-        if len(keys) != 1 or number is None or number.size != stored[keys[0]].numel():
-            raise BncheckError(f"{op.label} multiplies with what is not a parameter", OTHER_FORM)
-        wanted = 1.0 if isinstance(op.spec, Mul) else 0.0
-        offset = number.reshape(-1) - stored[keys[0]].detach().double().numpy().reshape(-1)
-        if np.ptp(offset) > 1e-6:
-            raise BncheckError(f"{op.label} computes its scale of {keys[0]}", OTHER_FORM)
-        neutral = wanted - round(float(offset.mean()), 6)
-        found[keys[0]] = torch.full_like(stored[keys[0]], neutral)
-    return found
-
-
-def _bare_modules(result: FoldResult) -> list[str]:
-    """The modules that lose their weight and bias."""
-    weights = result.solution.weights
-    norms = result.solution.plan.norms
-    bare = (n for n in norms if n.bare and not n.of_weight and n.last in weights)
-    return [norm.name for norm in bare if weights[norm.last].plain]
 
 
 def _shapes(model: nn.Module) -> dict[str, list[int]]:
@@ -231,32 +170,17 @@ def _take_plain(module: nn.Module, weight: torch.Tensor) -> None:
 
 def _check_modules(modules: dict[str, nn.Module], manifest: dict[str, Any]) -> None:
     """Refuse norms that an identity cannot replace, and numbers that no module can hold."""
-    for name in manifest["identities"]:
-        norm = modules.get(name)
-        if type(norm) not in _PLAIN and not type(norm).__name__.endswith(_FROZEN):
-            what = "not a module" if norm is None else f"a {type(norm).__name__}"
-            raise BncheckError(
-                f"the norm {name} is {what}, which an identity cannot replace",
-                OTHER_FORM,
-            )
-    for name in manifest.get("plain_weights", []):
-        computed = getattr(modules.get(name), "parametrizations", {})
-        if set(computed) != {"weight"}:
-            raise BncheckError(f"the weight of {name} is computed in another way", OTHER_FORM)
-    for name in manifest.get("bare", []):
-        if name not in modules:
-            raise BncheckError(f"the norm {name} is not a module", OTHER_FORM)
-    for key in manifest["added"]:
-        owner, _, role = key.rpartition(".")
-        if _CLONE.fullmatch(role):
-            raise BncheckError(
-                f"{owner} is called more than once, and its calls need weights of their own",
-                OTHER_FORM,
-            )
-        if role == "weight" and owner in manifest.get("plain_weights", []):
-            continue
-        if role not in ("weight", "bias") or getattr(modules.get(owner), role, 0) is not None:
-            raise BncheckError(f"no module of the model can hold {key}", OTHER_FORM)
+    plain = manifest.get("plain_weights", [])
+    lacking = [name for name in manifest.get("bare", []) if name not in modules]
+    reasons = (
+        *(why_not_identity(modules, name) for name in manifest["identities"]),
+        *(why_not_plain(modules, name) for name in plain),
+        *(f"the norm {name} is not a module" for name in lacking),
+        *(why_not_added(modules, key, plain) for key in manifest["added"]),
+    )
+    for reason in reasons:
+        if reason is not None:
+            raise BncheckError(reason, OTHER_FORM)
 
 
 def _check_architecture(module: nn.Module, manifest: dict[str, Any]) -> None:

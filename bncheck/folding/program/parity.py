@@ -16,12 +16,14 @@ from bncheck.folding.program.exporting import has_free_batch, user_inputs
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
-from bncheck.folding.program.windows import kept, middle, reach_of
-from bncheck.folding.proof import Move, RefusedError, Seen, Values, steps
+from bncheck.folding.proof import Move, Seen, Values, steps
 from bncheck.folding.regions import constants_of, dependent, regions_of
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.folding.weights import Solution
-from bncheck.graph.program.calls import module_path
+from bncheck.folding.windows import Window, window_of
+from bncheck.graph.dataflow import Op
+from bncheck.graph.program.calls import module_path, shape_and_dtype
+from bncheck.runtime.refused import RefusedError
 
 _SEED = 20260
 _SIZE = 8  # of an axis that may have any size
@@ -52,10 +54,11 @@ class ProgramSides:
         self._generator = torch.Generator().manual_seed(_SEED)
         self._inputs = user_inputs(original)
         self._twins, self._altered = folded.twins, solution.plan.altered
-        self._numbers, self._graph = solution.numbers, solution.graph
+        self._numbers, self._ops = solution.numbers, {op.name: op for op in solution.graph.ops}
+        self._fixed = constants_of(solution)
         self._old, self._new = Cuttable(planned), Cuttable(folded.program)
         self._names = [node.name for node in user_inputs(planned)]
-        self._changing = dependent(self._old.calls, self._names, constants_of(solution))
+        self._changing = dependent(self._old.calls, self._names, self._fixed)
         there = {node.name for node in self._new.nodes}
         seen = {
             n.name for n in planned.graph.nodes if _is_compared(n) and folded.twins[n.name] in there
@@ -91,22 +94,35 @@ class ProgramSides:
         return {n for i, region in enumerate(self.regions) for n in (*self.entries(i), *region)}
 
     @cached_property
-    def _reaches(self) -> list[int | None]:
-        """How much of the maps that each region reads shows what it does."""
-        nodes, found = {node.name: node for node in self._old.nodes}, []
-        for (places, entries), _ in self._cuts:
-            calls = [n for n in (self._old.nodes[i] for i in places) if n.name in self._changing]
-            found.append(reach_of(calls, [nodes[name] for name in entries], self._graph))
-        return found
+    def _nodes(self) -> dict[str, Node]:
+        return {node.name: node for node in self._old.nodes}
 
     @cached_property
-    def _kept(self) -> dict[str, int | None]:
+    def _windows(self) -> list[Window | None]:
+        """How much of the maps that each region reads shows what it does."""
+        return [self._window(places, entries) for (places, entries), _ in self._cuts]
+
+    def _window(self, places: Sequence[int], entries: Sequence[str]) -> Window | None:
+        maps = {name: self._nodes[name].meta.get("val") for name in entries}
+        if not all(isinstance(m, torch.Tensor) and m.is_floating_point() for m in maps.values()):
+            return None
+        varying, calls = set(entries), list[Op | None]()
+        for node in (self._old.nodes[place] for place in places):
+            if any(source.name in varying for source in node.all_input_nodes):
+                varying.add(node.name)
+                calls.append(self._ops.get(node.name))
+        sizes = {name: shape_and_dtype(value)[0] or () for name, value in maps.items()}
+        return window_of(calls, sizes, self._fixed)
+
+    @cached_property
+    def _kept(self) -> dict[str, Window | None]:
         """How much to keep of what regions read, and of what those make that need all of it."""
-        needed: dict[str, list[int | None]] = {}
-        for place, (reach, region) in enumerate(zip(self._reaches, self.regions, strict=True)):
-            for name in (*self.entries(place), *(region if reach is None else ())):
-                needed.setdefault(name, []).append(reach)
-        return kept(needed)
+        kept: dict[str, Window | None] = {}
+        for place, (window, region) in enumerate(zip(self._windows, self.regions, strict=True)):
+            for name in (*self.entries(place), *(region if window is None else ())):
+                before = kept.get(name, window)
+                kept[name] = before.joined(window) if before and window else None
+        return kept
 
     @cached_property
     def _watched(self) -> ExportedProgram:
@@ -136,10 +152,11 @@ class ProgramSides:
 
         def keep(node: Node, value: Any) -> None:
             if node.name in self._kept:
-                reach, seen = self._kept[node.name], _seen(value)
-                if reach is not None:
-                    seen = middle(seen, reach)
-                values[node.name] = seen.copy() if node in changed and is_float(seen) else seen
+                window, seen = self._kept[node.name], _seen(value)
+                if window is not None:
+                    values[node.name] = window.of(seen).copy()
+                else:
+                    values[node.name] = seen.copy() if node in changed and is_float(seen) else seen
 
         try:
             if self._watched is self._given:
@@ -169,10 +186,10 @@ class ProgramSides:
 
     def enough(self, region: int, values: Values) -> Values:
         """What a region reads, and no more of it than shows what it does."""
-        reach = self._reaches[region]
-        if reach is None:
+        window = self._windows[region]
+        if window is None:
             return values
-        return {**values, **{name: middle(values[name], reach) for name in self.entries(region)}}
+        return {**values, **{name: window.of(values[name]) for name in self.entries(region)}}
 
     def exits(
         self, region: int, values: Values, *, of_fold: bool, move: Move | None = None

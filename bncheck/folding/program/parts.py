@@ -31,6 +31,7 @@ from bncheck.folding.program.calls_of import (
 )
 from bncheck.folding.program.exporting import NotOneGraphError, as_arguments
 from bncheck.folding.program.fold import Folding, FoldResult, fold
+from bncheck.folding.program.holding import fold_held
 from bncheck.folding.program.in_module import FoldedState, applied, compare, is_floating, own
 from bncheck.folding.program.parity import Flat, arrays
 from bncheck.folding.result import (
@@ -86,14 +87,17 @@ def fold_model(
     options: FoldOptions,
     more_inputs: Sequence[Flat] = (),
     names: Sequence[str] = (),
+    held: bool = False,
 ) -> FoldResult | PartsResult:
     """Fold a model whole, or by parts where it is not one graph or these submodules are asked for.
 
-    Raises BncheckError.
+    `held`: only what its modules can hold. Raises BncheckError.
     """
     if isinstance(model, nn.Module) and names:
         return fold_by_parts(model, example_inputs, options, names)
     try:
+        if held and isinstance(model, nn.Module):
+            return fold_held(model, example_inputs, options, more_inputs)
         return fold(model, example_inputs, options, more_inputs)
     except NotOneGraphError as error:
         assert isinstance(model, nn.Module)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.axes import average, largest, padded, reduced
-from bncheck.graph.convolutions import each
+from bncheck.graph.convolutions import each, interpolating, sliding
 from bncheck.graph.dataflow import Shape
-from bncheck.graph.specs import Larger, Maximum, Ordered, Pad, Reshape, RunningSum, Spec
+from bncheck.graph.specs import Kernel, Larger, Maximum, Ordered, Pad, Reshape, RunningSum, Spec
 
 _DIMENSIONS = re.compile(r"(\d)d")
+_MODE = re.compile("nearest|linear|cubic")
 
 
 def _averaged(call: Call) -> Described | None:
@@ -21,6 +23,28 @@ def _averaged(call: Call) -> Described | None:
 
 def _largest(call: Call) -> Described | None:
     return call.on_source(Maximum(call.last(_dimensions(call))))
+
+
+def _interpolated(call: Call) -> Described | None:
+    """By factors, or to sizes; what lines up the corners depends on these, too."""
+    mode, factors = _MODE.search(call.name), call("scale_factors")
+    by_factor = call("output_size") is None and not call("align_corners", False)
+    known = mode is not None and by_factor and isinstance(factors, Sequence)
+    kernel = interpolating(mode[0], [float(f) for f in factors]) if known and mode else None
+    return call.on_source(average(call.last(_dimensions(call)), kernel=kernel))
+
+
+def _max_pool(call: Call) -> Described | None:
+    return call.on_source(Maximum(call.last(_dimensions(call)), kernel=_kernel(call)))
+
+
+def _kernel(call: Call) -> Kernel | None:
+    """Of a pool, whose steps are its size where none are given."""
+    number = _dimensions(call)
+    given = [call("kernel_size"), call("stride") or call("kernel_size"), call("dilation", 1)]
+    sizes = [each(item, number) for item in given]
+    whole = all(isinstance(size, int) for items in sizes for size in items)
+    return sliding(*sizes) if whole else None
 
 
 def _mirrored(call: Call) -> Described | None:
@@ -37,7 +61,8 @@ def _dimensions(call: Call) -> int:
 def _average_pool(call: Call) -> Described | None:
     counts = any(each(call("padding"), 1)) and bool(call("count_include_pad"))
     axes = call.last(_dimensions(call))
-    return call.on_source(average(axes, counts or call("divisor_override") is not None))
+    counts = counts or call("divisor_override") is not None
+    return call.on_source(average(axes, counts, _kernel(call)))
 
 
 def _rotated(call: Call) -> Described | None:
@@ -98,7 +123,11 @@ def _padded(call: Call) -> Described | None:
     value = call("value") or 0.0
     if constant and not isinstance(value, (int, float)):
         return None
-    return call.on_source(padded(amounts, float(value) if constant else None))
+    number = float(value) if constant else None
+    if all(isinstance(size, int) for size in sizes):
+        return call.on_source(padded(amounts, number))
+    free = {axis for axis, pair in amounts.items() if pair != (0, 0)}
+    return call.on_source(Pad(tuple(sorted(free)), number))  # by sizes that are free
 
 
 def windows(call: Call) -> tuple[Spec, Shape, Spec] | None:
@@ -127,12 +156,13 @@ def _im2col(call: Call, shape: Shape, result: Shape) -> tuple[Spec, Shape, Spec]
 POOLING: dict[str, Describe] = {
     **named(_averaged, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
     **named(_averaged, "_adaptive_avg_pool2d _adaptive_avg_pool3d"),
-    **named(_averaged, "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
-    **named(_averaged, "_upsample_nearest_exact1d _upsample_nearest_exact2d"),
-    **named(_averaged, "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d"),
-    **named(_averaged, "upsample_trilinear3d upsample_bicubic2d"),
+    **named(_interpolated, "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
+    **named(_interpolated, "_upsample_nearest_exact1d _upsample_nearest_exact2d"),
+    **named(_interpolated, "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d"),
+    **named(_interpolated, "upsample_trilinear3d upsample_bicubic2d"),
     **named(_averaged, "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
-    **named(_largest, "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices"),
+    **named(_max_pool, "max_pool1d max_pool2d max_pool3d"),
+    **named(_largest, "max_pool1d_with_indices"),
     **named(_largest, "max_pool2d_with_indices max_pool3d_with_indices"),
     **named(_largest, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
     **named(_average_pool, "avg_pool1d avg_pool2d avg_pool3d"),

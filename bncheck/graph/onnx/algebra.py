@@ -48,7 +48,8 @@ def _transposed(call: NodeCall) -> Spec:
     plain = not cut and not any(a("output_padding", ())) and a("output_shape") is None
     plain &= call.opset >= 5  # before, Reshape (folding/onnx/tiling.py) has another form
     strides = a("strides", [1] * len(kernel))
-    return transposed(_groups(call), kernel, strides, a("dilations", [1]), plain)
+    sized = a("output_shape") is not None
+    return transposed(_groups(call), kernel, strides, a("dilations", [1]), plain, sized)
 
 
 def _groups(call: NodeCall) -> int:

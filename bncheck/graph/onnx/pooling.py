@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bncheck.graph.axes import average, largest, padded, reduced
+from bncheck.graph.convolutions import interpolating, sliding
 from bncheck.graph.onnx.call import Describe, NodeCall
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import Maximum, Ordered, RunningSum, Spec
+from bncheck.graph.specs import Kernel, Maximum, Ordered, RunningSum, Spec
+
+#: Where a place of the result lies in the input, whatever the sizes are.
+_BY_FACTOR = {"half_pixel", "pytorch_half_pixel", "asymmetric"}
 
 
 def _spatial(call: NodeCall) -> tuple[int, ...]:
@@ -22,6 +26,15 @@ def _largest(call: NodeCall) -> Spec | None:
     return Maximum(_spatial(call)) if call.gives_one else None
 
 
+def _max_pool(call: NodeCall) -> Spec | None:
+    return Maximum(_spatial(call), kernel=_kernel(call)) if call.gives_one else None
+
+
+def _kernel(call: NodeCall) -> Kernel | None:
+    a = call.attribute
+    return sliding(a("kernel_shape", ()), a("strides") or [1], a("dilations") or [1])
+
+
 def _sampled(call: NodeCall) -> Spec:
     return average(_spatial(call), call.attribute("padding_mode", "zeros") == "zeros")
 
@@ -30,7 +43,8 @@ def _average_pool(call: NodeCall) -> Spec:
     a = call.attribute
     # With ceil_mode, too, windows may reach beyond the input, and runtimes count differently.
     reaches = any(a("pads", ())) or call.keeps_size or a("ceil_mode", 0)
-    return average(_spatial(call), bool(reaches and a("count_include_pad", 0)))
+    counts = bool(reaches and a("count_include_pad", 0))
+    return average(_spatial(call), counts, _kernel(call))
 
 
 def _mean(call: NodeCall) -> Spec:
@@ -65,7 +79,18 @@ def _resized(call: NodeCall) -> Spec | None:
     before, after = call.shape(), call.scope.shape(call.node.output[0])
     crops = call.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
     keeps_channels = after is not None and before[:2][1:] == after[:2][1:]
-    return average(_spatial(call)) if keeps_channels and not crops else None
+    return average(_spatial(call), kernel=_factors(call)) if keeps_channels and not crops else None
+
+
+def _factors(call: NodeCall) -> Kernel | None:
+    """Those of an Upsample or Resize; from opset 11 on, a region of interest is before them."""
+    place = 1 if call.kind == "Upsample" or call.opset < 11 else 2
+    given, default = call.name(place), "half_pixel" if place == 2 else "asymmetric"
+    found = call.scope.fixed(given) if given else call.attribute("scales")
+    factors = [float(factor) for factor in np.ravel(() if found is None else found)]
+    by_factor = call.attribute("coordinate_transformation_mode", default) in _BY_FACTOR
+    known = by_factor and not call.name(3) and len(factors) == len(call.shape())
+    return interpolating(call.attribute("mode", "nearest"), factors[2:]) if known else None
 
 
 def _padded(call: NodeCall) -> Spec | None:
@@ -85,7 +110,7 @@ POOLING: dict[str, Describe] = {
     "GlobalMaxPool": _largest,
     "GridSample": _sampled,
     "AveragePool": _average_pool,
-    "MaxPool": _largest,
+    "MaxPool": _max_pool,
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _mean),
     **dict.fromkeys(("ReduceMax", "ReduceMin"), _extreme),
     "CumSum": _running_sum,

@@ -95,8 +95,13 @@ def _without_idle(ops: Sequence[Op], outputs: frozenset[str]) -> Iterator[Op]:
         if not needed.isdisjoint(op.outputs):
             needed.update(name for name in op.inputs if name)
     for op in ops:
-        idle = needed.isdisjoint(op.outputs) and not isinstance(op.spec, Norm)
-        yield replace(op, spec=Opaque(op.kind), inputs=()) if idle else op
+        if not needed.isdisjoint(op.outputs):
+            yield op
+        elif isinstance(op.spec, Norm):
+            unused = replace(op.spec, uses_batch=True, why="its output is unused", hint="")
+            yield replace(op, spec=unused, inputs=(None, *op.inputs[1:]))
+        else:
+            yield replace(op, spec=Opaque(op.kind), inputs=())
 
 
 def _operation(name: str, node: onnx.NodeProto, scope: Scope) -> Op:

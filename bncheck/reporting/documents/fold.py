@@ -184,13 +184,18 @@ def _destination_of(decision: Decision) -> tuple[object, ...]:
     """Those with the same one, one behind the other, are one move."""
     if decision.status is Status.KEPT or not decision.into:
         return (decision.name, decision.reason)
-    return (decision.into, decision.through)
+    return (_names_of(decision), decision.through)
+
+
+def _names_of(decision: Decision) -> tuple[str, ...]:
+    """Where it went: a module once, however many of its calls took a part."""
+    return tuple(dict.fromkeys(decision.into))
 
 
 def _moved(same: Sequence[Decision]) -> Move:
     first, names = same[0], tuple(decision.name for decision in same)
     stays = first.reason if first.status is Status.KEPT else ""
-    return Move(names, first.into, first.through, stays)
+    return Move(names, _names_of(first), first.through, stays)
 
 
 def decisions_table(report: FoldReport, detail: Detail) -> Table:
@@ -199,7 +204,7 @@ def decisions_table(report: FoldReport, detail: Detail) -> Table:
     columns = {
         _noun(went or report.batchnorms): [d.name or "(root)" for d in went],
         "status": [d.status.value for d in went],
-        "went into": [", ".join(d.into) or "nothing (it is an identity)" for d in went],
+        "went into": [", ".join(_names_of(d)) or "nothing (it is an identity)" for d in went],
         "through": [", ".join(d.through) for d in went],
         "reason": [d.reason for d in went],
     }

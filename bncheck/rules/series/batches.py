@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from bncheck.core.thresholds import W2_WARNING
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 
 if TYPE_CHECKING:
@@ -15,12 +16,24 @@ if TYPE_CHECKING:
 #: 3/m of the smallest momentum that is common, EfficientNet's 0.01.
 _WARM: Final = 300
 _TINY: Final = 1e-300
+_LARGE: Final = 1e6
+
+
+def distance_text(w2: float) -> str:
+    """0.53, 1,234.00; from a million on 9.43e+143: nobody reads 150 digits."""
+    return f"{w2:,.2f}" if w2 < _LARGE else f"{w2:.3g}"
 
 
 def batch_distance(snapshot: Snapshot, name: str) -> float:
-    """W2 of running statistics from the batch, without what it is by chance; 0 where unknown."""
+    """W2 of running statistics from the batch, without what it is by chance; 0 where unknown.
+
+    And where the batches of several processes differ: running statistics are those of one process,
+    and not of the batch of all. That is BN303.
+    """
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
     if seen is None or seen.w2 is None or seen.training is False:
+        return 0.0
+    if (seen.apart or 0.0) >= W2_WARNING:
         return 0.0
     return seen.w2 if seen.common is None else seen.common
 

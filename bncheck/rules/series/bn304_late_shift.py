@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
-from bncheck.rules.series.batches import batch_distance, is_warm, surprise
+from bncheck.rules.series.batches import batch_distance, distance_text, is_warm, surprise
 from bncheck.rules.series.resets import resets_of
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
                 yield self.finding(
                     Severity.WARNING,
                     name,
-                    f"jumps by W2 {row[place]:.2f} from {before.label} to {after.label}, where "
-                    f"{usual:.2f} is usual",
+                    f"jumps by W2 {distance_text(row[place])} from {before.label} to "
+                    f"{after.label}, where {distance_text(usual)} is usual",
                     "look at what changed in between (data, learning rate, a resumed run); "
                     f"{last} is the last snapshot before it",
                     w2=float(row[place]),
@@ -98,8 +98,9 @@ def _of_batches(
             yield self.finding(
                 Severity.WARNING,
                 name,
-                f"its batches are W2 {row[place - 1]:.2f} and {row[place]:.2f} from its running "
-                f"statistics at {first.label} and {after.label}, where {usual:.2f} is usual",
+                f"its batches are W2 {distance_text(row[place - 1])} and "
+                f"{distance_text(row[place])} from its running statistics at {first.label} and "
+                f"{after.label}, where {distance_text(usual)} is usual",
                 "look at what changed in between (data, learning rate, a resumed run); "
                 f"{before.label} is the last snapshot before it",
                 w2=now,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
+from bncheck.rules.series.batches import distance_text
 from bncheck.rules.series.resets import Reset, resets_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def _finding(self: Rule[Movement, Finding], movement: Movement, name: str, reset
     if reset.counters is not None:
         what.append("its batch counter falls from {:,} to {:,}".format(*reset.counters))
     if far or not what:
-        what.append(f"its running statistics are W2 {reset.w2:.2f} from those of {before.label}")
+        what.append(
+            f"its running statistics are W2 {distance_text(reset.w2)} from those of {before.label}"
+        )
     return self.finding(
         Severity.ERROR if far else Severity.WARNING,
         name,

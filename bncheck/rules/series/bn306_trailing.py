@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 from bncheck.rules.rule import Rule, rule
-from bncheck.rules.series.batches import batch_distance, is_warm, surprise
+from bncheck.rules.series.batches import batch_distance, distance_text, is_warm, surprise
 
 if TYPE_CHECKING:
     from bncheck.series.movement import Movement
@@ -37,7 +38,8 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
     differ by from one to the next, channel by channel the larger: features that few images have
     are none that the averages trail.
 
-    Fix: a larger momentum (0.1), a lower learning rate; recalibrate before you evaluate.
+    Fix: a momentum of 0.1 where it is smaller, a lower learning rate; recalibrate before you
+    evaluate.
     """
     for name in movement.layers:
         places = _trailing(movement, name)
@@ -49,12 +51,19 @@ def trailing(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Find
             yield self.finding(
                 Severity.WARNING,
                 name,
-                f"its running statistics are up to W2 {worst:.2f} from those of the batch, from "
-                f"{first.label} to {last.label}{told}: eval() is another network than train()",
-                "use momentum 0.1 or a lower learning rate; recalibrate before you evaluate",
+                f"its running statistics are up to W2 {distance_text(worst)} from those of the "
+                f"batch, from {first.label} to {last.label}{told}: eval() is another network than "
+                "train()",
+                _what_to_do(momentum),
                 w2=worst,
                 since=first.label,
             )
+
+
+def _what_to_do(momentum: float | None) -> str:
+    small = momentum is None or momentum < DEFAULT_MOMENTUM
+    what = "use momentum 0.1 or a lower learning rate" if small else "use a lower learning rate"
+    return f"{what}; recalibrate before you evaluate"
 
 
 def _trailing(movement: Movement, name: str) -> list[int]:

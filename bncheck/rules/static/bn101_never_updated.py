@@ -21,7 +21,7 @@ def _count_nothing(network: Network) -> bool:
 
 
 def _never_written(self: Rule[Network, Finding], network: Network) -> Iterator[Finding]:
-    for layer in network.tracked:
+    for layer in network.suspects(lambda c: c.all((c.mean == 0) & (c.var == 0))):
         if never_written(layer):
             yield self.finding(
                 Severity.ERROR,
@@ -56,7 +56,8 @@ def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
     weights.
     """
     yield from _never_written(self, network)
-    untouched = [layer for layer in network.tracked if at_initial_statistics(layer)]
+    suspects = network.suspects(lambda c: c.all((c.mean == 0) & (c.var == 1)))
+    untouched = [layer for layer in suspects if at_initial_statistics(layer)]
     if not untouched:
         return
     others = len(network.tracked) - len(untouched)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,15 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.rules.rule import Network, Rule, rule
 
+if TYPE_CHECKING:
+    from bncheck.layers.channels import Channels, Flags
+
 _MOST_NAMED = 4
+
+
+def _holds_one(c: Channels) -> Flags:
+    """NaN and infinity survive every sum."""
+    return c.any(~np.isfinite(c.mean + c.var + c.weight + c.bias)) | ~np.isfinite(c.eps)
 
 
 @rule("BN102", "non-finite-statistics", Severity.ERROR)
@@ -29,7 +38,7 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
     Fix: recalibrate the statistics with data (non-finite weights cannot be recalibrated: go back to
     an earlier checkpoint), and skip non-finite batches while training.
     """
-    for layer in network.layers:
+    for layer in network.suspects(_holds_one, network.layers):
         if layer.plain_norm:  # BN120
             continue
         tensors = {

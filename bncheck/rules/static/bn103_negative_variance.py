@@ -24,7 +24,7 @@ def negative_variance(self: Rule[Network, Finding], network: Network) -> Iterato
 
     Fix: recalibrate with data, or take the statistics from the checkpoint before the merge.
     """
-    for layer in network.tracked:
+    for layer in network.suspects(lambda c: c.any(c.var < 0) | (c.eps < 0)):
         if -math.inf < (layer.eps.value or 0.0) < 0:
             yield self.finding(
                 Severity.ERROR,

@@ -87,11 +87,11 @@ def _bare_batchnorms(network: Network) -> list[str]:
     Hybrids give their LayerNorms the names of their BatchNorms (CoAtNet's norm1), so a name that
     others have, too, is not enough by itself.
     """
-    tracked = Counter(_pattern(layer.name) for layer in network.tracked)
-    if not tracked:
-        return []
     listed = {layer.name for layer in network.layers}
     bare = {name: size for name, size in _affine_pairs(network) if name not in listed}
+    if not bare or not network.tracked:
+        return []
+    tracked = Counter(_pattern(layer.name) for layer in network.tracked)
     patterns = Counter(map(_pattern, bare))
     convs = _convs_without_bias(network)
     found = []

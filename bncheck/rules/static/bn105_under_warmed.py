@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
-from bncheck.layers.facts import at_initial_statistics, initial_share, predicted_w2
+from bncheck.layers.facts import (
+    at_initial_statistics,
+    initial_share,
+    initial_shares,
+    predicted_w2,
+    squared_w2_without,
+)
 from bncheck.rules.rule import Network, Rule, rule
 from bncheck.rules.static.bn106_batch_counter import contradicted_counters
+
+if TYPE_CHECKING:
+    from bncheck.layers.channels import Channels, Flags
 
 
 @rule("BN105", "under-warmed-statistics", Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -27,7 +38,7 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
     or with a larger momentum.
     """
     doubtful = contradicted_counters(network)
-    for layer in network.tracked:
+    for layer in network.suspects(partial(_may_matter, network.thresholds.w2_warning)):
         if layer.counter is None or layer.counter in doubtful or at_initial_statistics(layer):
             continue
         w0 = initial_share(layer)
@@ -53,6 +64,13 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
             initial_share=w0,
             batches=layer.counter,
         )
+
+
+def _may_matter(least: float, c: Channels) -> Flags:
+    """Whether a channel is that far off: the RMS over all is no larger, but for rounding."""
+    shares = c.each(initial_shares(c))
+    squares = squared_w2_without(shares, c.mean, c.var, c.each(c.eps))
+    return c.any(squares >= 0.99 * least**2)
 
 
 def _percent(share: float) -> str:

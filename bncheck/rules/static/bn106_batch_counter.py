@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bncheck.core.findings import Finding, Severity
-from bncheck.layers.facts import at_initial_statistics
+from bncheck.layers.facts import at_initial_statistics, initial_share, initial_shares
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.kinds import NormKind
 from bncheck.rules.rule import Network, Rule, rule
+
+if TYPE_CHECKING:
+    from bncheck.layers.channels import Channels, Flags
 
 #: Rounding of the average itself: variances are this much below w0 before it is a contradiction.
 _SLACK = 1e-3
@@ -42,7 +48,7 @@ def unusable_counter(self: Rule[Network, Finding], network: Network) -> Iterator
             layers=len(counted),
         )
         return
-    for layer in counted:
+    for layer in network.suspects(_may_contradict, counted):
         reason = _reason(layer)
         if reason:
             yield self.finding(Severity.INFO, layer.name, reason, _FIX, batches=layer.batches)
@@ -65,19 +71,20 @@ def _reason(layer: NormLayer) -> str:
 
 def contradicts(layer: NormLayer) -> bool:
     """Whether a variance is below the share that its initial value of 1 must still have."""
-    momentum = layer.momentum.value
-    if layer.statistics is None or layer.counter is None or momentum is None:
+    if layer.statistics is None:
         return False
-    if not 0 < momentum < 1:
-        return False
-    w0 = (1 - momentum) ** layer.counter
-    return bool((layer.statistics[1] < w0 * (1 - _SLACK)).any())
+    return bool((layer.statistics[1] < initial_share(layer) * (1 - _SLACK)).any())
+
+
+def _may_contradict(c: Channels) -> Flags:
+    """Whether there is no counter, or a variance below the share of its initial value."""
+    return np.isnan(c.counter) | c.any(c.var < c.each(initial_shares(c)))
 
 
 def contradicted_counters(network: Network) -> set[int]:
     """Counter values that some layer proves wrong: others with the same value share its origin."""
     return {
         layer.counter
-        for layer in network.tracked
+        for layer in network.suspects(_may_contradict)
         if layer.counter is not None and contradicts(layer)
     }

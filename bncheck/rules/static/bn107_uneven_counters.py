@@ -28,7 +28,7 @@ def uneven_counters(self: Rule[Network, Finding], network: Network) -> Iterator[
     Fix: with activation checkpointing use momentum m' = 1 - sqrt(1 - m), or keep BatchNorm out of
     the recomputed part.
     """
-    counters = {layer.name: layer.counter for layer in network.tracked if layer.counter}
+    counters = {layer.name: n for layer in network.tracked if (n := layer.counter)}
     if len(counters) < 2:
         return
     usual, _ = min(Counter(counters.values()).items(), key=lambda item: (-item[1], item[0]))

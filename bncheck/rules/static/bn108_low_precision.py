@@ -36,7 +36,8 @@ def low_precision(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
     """
     for layer in network.tracked:
         tensors = [tensor for tensor in (layer.mean, layer.var) if tensor is not None]
-        low = [tensor for tensor in tensors if tensor.dtype.name in _LIMITS]
+        low = [tensor for tensor in tensors if tensor.dtype.itemsize == 2]
+        low = [tensor for tensor in low if tensor.dtype.name in _LIMITS]
         if not low:
             continue
         dtype = low[0].dtype.name

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.thresholds import DEAD_VARIANCE
 from bncheck.core.words import count
 from bncheck.layers.facts import dead_channels
 from bncheck.rules.rule import Network, Rule, rule
-
-if TYPE_CHECKING:
-    pass
 
 
 @rule("BN109", "dead-channels", Severity.INFO)
@@ -28,7 +25,7 @@ def report_dead_channels(self: Rule[Network, Finding], network: Network) -> Iter
 
     Fix: none needed; prune the channels to save work.
     """
-    for layer in network.tracked:
+    for layer in network.suspects(lambda c: c.any(c.var < DEAD_VARIANCE)):
         dead = dead_channels(layer)
         if dead.any():
             number = int(dead.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +12,29 @@ from bncheck.core.words import count
 from bncheck.layers.facts import median
 from bncheck.rules.rule import Network, Rule, rule
 
+if TYPE_CHECKING:
+    from bncheck.layers.channels import Channels, Flags
+    from bncheck.layers.norm_layer import Floats
+
 _SPREAD = 100.0
 _NEAR_EPS = 10.0
 _MATTERS = 0.1
+
+
+def _gain(scale: Floats, var: Floats, eps: float | Floats) -> Floats:
+    return np.where(np.greater(eps, 0), scale / np.sqrt(var + eps), scale)
+
+
+def _is_eps(scale: Floats, var: Floats, eps: float | Floats) -> Flags:
+    """Where the gain is eps's doing."""
+    return np.asarray((var < _NEAR_EPS * eps) & (scale > _MATTERS))
+
+
+def _spreads(c: Channels) -> Flags:
+    """Whether the largest gain is far above the smallest, which the median is not below."""
+    scale, eps = np.abs(c.weight), c.each(c.eps)
+    gain = _gain(scale, c.var, eps)
+    return (c.most(gain) > _SPREAD * c.least(gain)) | c.any(_is_eps(scale, c.var, eps))
 
 
 @rule("BN110", "extreme-fold-gain", Severity.INFO)
@@ -30,7 +51,7 @@ def extreme_gain(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
 
     Fix: none in float. Quantise per channel, or set such channels' variance to a sane value.
     """
-    for layer in network.tracked:
+    for layer in network.suspects(_spreads):
         if layer.statistics is None or layer.eps.value is None:
             continue
         var = layer.statistics[1]
@@ -38,10 +59,10 @@ def extreme_gain(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
         scale = np.abs(np.broadcast_to(weight, var.shape) if weight.size == 1 else weight)
         if scale.shape != var.shape or not np.isfinite(scale).all():
             continue
-        gain = scale / np.sqrt(var + layer.eps.value) if layer.eps.value > 0 else scale
+        gain = _gain(scale, var, layer.eps.value)
         middle = median(gain)
         extreme = (gain > _SPREAD * middle) & (middle > 0)
-        extreme |= (var < _NEAR_EPS * layer.eps.value) & (scale > _MATTERS)
+        extreme |= _is_eps(scale, var, layer.eps.value)
         if extreme.any():
             number, most = int(extreme.sum()), float(gain[extreme].max())
             yield self.finding(

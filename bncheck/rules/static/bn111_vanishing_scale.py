@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,16 @@ from bncheck.core.words import count
 from bncheck.layers.facts import median
 from bncheck.rules.rule import Network, Rule, rule
 
+if TYPE_CHECKING:
+    from bncheck.layers.channels import Channels, Flags
+
 _SHARE = 1e-2
+
+
+def _spreads(c: Channels) -> Flags:
+    """Whether the smallest weight is far below the largest, which the median is not above."""
+    scale = np.abs(c.weight)
+    return c.least(scale) <= _SHARE * c.most(scale)
 
 
 @rule("BN111", "vanishing-scale", Severity.INFO)
@@ -25,8 +35,8 @@ def vanishing_scale(self: Rule[Network, Finding], network: Network) -> Iterator[
 
     Fix: none needed.
     """
-    for layer in network.layers:
-        if not layer.tracked or layer.weight is None or not layer.weight.size:
+    for layer in network.suspects(_spreads):
+        if layer.weight is None or not layer.weight.size:
             continue
         scale = np.abs(layer.weight.astype(np.float64))
         if not np.isfinite(scale).all():

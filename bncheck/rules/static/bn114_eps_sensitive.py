@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,14 @@ from bncheck.layers.facts import dead_channels
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.rules.rule import Network, Rule, rule
 
+if TYPE_CHECKING:
+    from bncheck.layers.norm_layer import Floats
+
 #: PyTorch's eps, and that of TensorFlow, Keras and their ports.
 _PYTORCH, _TENSORFLOW = 1e-5, 1e-3
 _FELT = 0.05
+#: The RMS over channels is no larger than the change of one of them, but for rounding.
+_MAY_FEEL = 0.99 * _FELT
 
 
 @rule("BN114", "eps-sensitive", Severity.WARNING, Severity.INFO)
@@ -30,7 +36,8 @@ def eps_sensitive(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
 
     Fix: build the model with the eps it was trained with, and pass it to bncheck with --eps.
     """
-    for layer in network.tracked:
+    may = network.suspects(lambda c: c.any(_change(c.var, _TENSORFLOW, _PYTORCH) >= _MAY_FEEL))
+    for layer in may if network.eps is None else network.tracked:
         said = layer.eps.value if layer.eps.known else None
         effect = _effect(layer, _TENSORFLOW, _PYTORCH)
         if said is not None and network.eps is not None and not same_eps(said, network.eps):
@@ -74,5 +81,9 @@ def _effect(layer: NormLayer, one: float, other: float) -> float:
     var = layer.statistics[1][~dead_channels(layer)]
     if not var.size or min(one, other) < 0:
         return 0.0
-    ratio = np.sqrt((var + max(one, other)) / (var + min(one, other)))
-    return float(np.sqrt(np.mean((ratio - 1) ** 2)))
+    return float(np.sqrt(np.mean(_change(var, one, other) ** 2)))
+
+
+def _change(var: Floats, one: float, other: float) -> Floats:
+    """Relative change of each channel's output between two eps."""
+    return np.asarray(np.sqrt((var + max(one, other)) / (var + min(one, other))) - 1)

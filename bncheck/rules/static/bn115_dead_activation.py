@@ -25,7 +25,7 @@ def dead_activation(self: Rule[Network, Finding], network: Network) -> Iterator[
 
     Fix: none needed; such channels can be pruned.
     """
-    for layer in network.tracked:
+    for layer in network.suspects(lambda c: c.any(c.bias < _DEAD * np.abs(c.weight))):
         if layer.weight is None or layer.bias is None or layer.weight.shape != layer.bias.shape:
             continue
         scale, bias = np.abs(layer.weight.astype(np.float64)), layer.bias.astype(np.float64)

@@ -25,7 +25,7 @@ def half_loaded(self: Rule[Network, Finding], network: Network) -> Iterator[Find
 
     Fix: load the missing half under its name in the source; or recalibrate with data.
     """
-    for layer in network.tracked:
+    for layer in network.suspects(lambda c: c.all(c.mean == 0) | c.all(c.var == 1)):
         half = missing_half(layer)
         if half is not None:
             kept, other = ("variance", "means") if half == "var" else ("mean", "variances")

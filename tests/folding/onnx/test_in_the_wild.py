@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.inputs import inputs_of, invented
+from bncheck.runtime.inputs import inputs_of, invented
 from tests.folding.onnx.graphs import building as graphs
 from tests.folding.onnx.graphs.building import fold_onnx
 

@@ -62,11 +62,22 @@ def _head_that_was_cut_off() -> onnx.ModelProto:
     return graphs.model([conv(), *head, bn("c", "y")], weights)
 
 
+def _norm_that_nobody_reads(other: bool) -> onnx.ModelProto:
+    """It reads the result of a norm that goes, or one that nobody else reads."""
+    nodes = [conv(), bn("c", "b"), bn("b", "unread", "more"), node("Relu", ["b"], ["r"])]
+    weights = {"conv.weight": numbers(6, 3, 1, 1), "w": numbers(6, 3, 1, 1)}
+    weights |= {**norm(6), **norm(6, prefix="more"), "v": numbers(2, 6, 1, 1)}
+    nodes += [conv(w="w", y="d"), node("Conv", ["d" if other else "r", "v"], ["y"])]
+    return graphs.model(nodes, weights)
+
+
 #: Name -> the graph, and how many BatchNormalization nodes stay.
 LURES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
     "sum with a map of one channel": (_sum_with_a_map_of_one_channel, 1),
     "Gemm that repeats its bias": (_gemm_that_repeats_its_bias, 0),
     "a head that was cut off": (_head_that_was_cut_off, 0),
+    "a norm that nobody reads": (partial(_norm_that_nobody_reads, False), 1),
+    "norms that nobody reads": (partial(_norm_that_nobody_reads, True), 2),
     "the first half of a free axis": (partial(_half_of_an_axis, True), 0),
     "the second half of a free axis": (partial(_half_of_an_axis, False), 0),
     "one place of a free axis": (partial(_picked, -1), 0),
@@ -83,6 +94,20 @@ def test_lure(name: str, tmp_path: Path) -> None:
     report, _ = fold_onnx(tmp_path / "net.onnx")
     assert len(report.kept) == kept, report.batchnorms
     assert report.parity is None or report.parity.holds
+
+
+@pytest.mark.parametrize("kind", ["Sum", "Mean", "Max", "Min"])
+def test_nodes_that_take_the_place_of_one_have_names_of_their_own(
+    kind: str, tmp_path: Path
+) -> None:
+    nodes = [conv(), bn("c", "b"), node(kind, ["b", "x", "x", "x"], ["y"], name="joined")]
+    weights = {"conv.weight": numbers(3, 3, 1, 1), **norm(3)}
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    report, model = fold_onnx(tmp_path / "net.onnx")
+    assert report.folded == 1
+    names = [each.name for each in model.graph.node if each.name]
+    assert "joined" in names
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

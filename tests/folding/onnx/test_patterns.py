@@ -12,8 +12,8 @@ from onnx import helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.file import load_onnx
 from bncheck.reading.onnx_file import graphs_of
+from bncheck.runtime.file import load_onnx
 from tests.folding.onnx.graphs.building import bn, conv, conv_bn, fold_onnx, model, norm, numbers
 from tests.folding.onnx.graphs.calls import CALLS
 from tests.folding.onnx.graphs.moves import MOVES

@@ -233,8 +233,6 @@ CASES |= {
         (2, 5),
         e=lambda: nn.EmbeddingBag(5, 4, mode="mean"),
         n=bn(4, 1),
-        kept=1,
-        reason="lies between",
     ),
     "embedding bag sum bn": _case(
         lambda s, x: s.n(s.e(x.argsort(1))),
@@ -242,7 +240,7 @@ CASES |= {
         e=lambda: nn.EmbeddingBag(5, 4, mode="sum"),
         n=bn(4, 1),
         kept=1,
-        reason="lies between",
+        reason="adds up rows",
     ),
     # norms
     "batch renorm": _chain(conv(), lambda: Renorm(4), norms="all"),
@@ -386,9 +384,7 @@ CASES |= {
         f=linear(5, 4),
     ),
     # computed weights
-    "cond conv": _case(
-        lambda s, x: s.n(_cond(s, x)), r=linear(3, 2), w=numbers(2, 108), n=bn(4), kept=1
-    ),
+    "cond conv": _case(lambda s, x: s.n(_cond(s, x)), r=linear(3, 2), w=numbers(2, 108), n=bn(4)),
     "bn of a weight norm by hand": _case(
         lambda s, x: s.n(F.conv2d(x, s.w / s.w.flatten(1).norm(dim=1).view(-1, 1, 1, 1))),
         w=numbers(4, 3, 3, 3),

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from bncheck.folding.onnx.decomposing import decomposed as decomposed_onnx
-from bncheck.folding.onnx.reference import evaluator
 from bncheck.folding.onnx.rewrite import rewrite as rewrite_onnx
-from bncheck.folding.onnx.weights import Weights
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.decomposing import decomposed
@@ -23,6 +21,8 @@ from bncheck.folding.program.rewrite import rewrite
 from bncheck.folding.weights import solve
 from bncheck.graph.onnx.read import read_model
 from bncheck.graph.program.read import read_program
+from bncheck.runtime.reference import evaluator
+from bncheck.runtime.weights import Weights
 from tests.folding.peers.onnx_cases import Case as OnnxCase
 from tests.folding.peers.onnx_cases import model_of
 from tests.folding.peers.torch_cases import Case

@@ -127,7 +127,7 @@ class _Counting(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel = self.get_buffer("kernel")
-        weight = kernel * x.mean() if self.by_input else kernel.add_(1.0)
+        weight = (kernel * x.mean()).tanh() if self.by_input else kernel.add_(1.0)
         y: torch.Tensor = self.norm(F.conv2d(x, weight))
         return y
 

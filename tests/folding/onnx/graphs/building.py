@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.folding.onnx import fold
-from bncheck.folding.onnx.weights import whole
 from bncheck.folding.result import FoldReport
+from bncheck.runtime.weights import whole
 
 Build = Callable[[], onnx.ModelProto]
 #: Name -> model and how many BatchNormalization nodes must stay.

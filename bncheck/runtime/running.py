@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 from onnx.reference.op_run import RuntimeTypeError
 
-from bncheck.folding.onnx.inputs import Named
-from bncheck.folding.onnx.reference import evaluator, with_opset
-from bncheck.folding.onnx.weights import Weights, fed, whole
+from bncheck.runtime.inputs import Named
+from bncheck.runtime.reference import evaluator, with_opset
+from bncheck.runtime.weights import Weights, fed, whole
 
 Run = Callable[[Named], Sequence[Any]]
 

@@ -15,11 +15,11 @@ from onnx import numpy_helper
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.folding.onnx.weights import Weights, is_large, is_reference, whole
 from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parsed
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import field_head
 from bncheck.reading.source import Source
+from bncheck.runtime.weights import Weights, is_large, is_reference, whole
 from bncheck.writing.atomic import replacing
 
 _GRAPH: Final = 7  # of ModelProto

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.file import user_inputs
+from bncheck.runtime.file import user_inputs
 from bncheck.subject.inputs import SAMPLES, first_samples
 
 if TYPE_CHECKING:

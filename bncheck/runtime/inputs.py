@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.file import user_inputs
+from bncheck.runtime.file import user_inputs
 from bncheck.subject.inputs import InputShape
 
 #: By the names of the model's inputs.

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.onnx.inputs import asked_sizes, free_axes, inputs_of
-from bncheck.folding.onnx.sizes import find
-from bncheck.folding.proof import RefusedError
+from bncheck.runtime.inputs import asked_sizes, free_axes, inputs_of
+from bncheck.runtime.refused import RefusedError
+from bncheck.runtime.sizes import find
 from bncheck.subject.inputs import parse_input
 from tests.folding.onnx.graphs import building as graphs
 from tests.folding.onnx.graphs.building import fold_onnx

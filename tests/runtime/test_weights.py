@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.cli import run
-from bncheck.folding.onnx import file as onnx_file
-from bncheck.folding.onnx import running
 from bncheck.reading.onnx_file import parsed
+from bncheck.runtime import file as onnx_file
+from bncheck.runtime import running
 from tests.folding.onnx.graphs.building import bn, conv, model, norm, numbers
 
 runtime = pytest.importorskip("onnxruntime")

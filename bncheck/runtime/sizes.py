@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from bncheck.folding.onnx.inputs import Input, Named, Sizes, batch_axes, free_axes, invented
-from bncheck.folding.proof import RefusedError
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.specs import Conv, Norm
+from bncheck.runtime.inputs import Input, Named, Sizes, batch_axes, free_axes, invented
+from bncheck.runtime.refused import RefusedError
 
 #: For axes other than the batch. Tiny ones come last: they leave little to compare.
 LIKELY = (16, 32, 64, 224, 256, 320, 640, 512, 8, 4, 2, 1)

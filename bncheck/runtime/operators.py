@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
-from bncheck.folding.onnx.pools import AveragePool, MaxPool, margins_of, windows_of
+from bncheck.runtime.pools import AveragePool, MaxPool, margins_of, windows_of
 
 #: Numbers of a kernel that fit into a processor's cache.
 _AT_ONCE = 1 << 16

@@ -11,12 +11,12 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bncheck.folding.onnx.operators import own_operators
-from bncheck.folding.onnx.weights import Weights
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_names import STANDARD
+from bncheck.runtime.operators import own_operators
+from bncheck.runtime.weights import Weights
 
 _NARROW = {
     onnx.TensorProto.FLOAT,

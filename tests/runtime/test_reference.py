@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bncheck.folding.onnx.reference import evaluator, in_float64
-from bncheck.folding.onnx.running import reporting
+from bncheck.runtime.reference import evaluator, in_float64
+from bncheck.runtime.running import reporting
 
 
 def _run(node: onnx.NodeProto, opset: int, x: Any, **stored: Any) -> Any:
