@@ -22,11 +22,13 @@ def check_files(
 
     Raises BncheckError.
     """
-    from bncheck.writing.outputs import check_outputs
-
     written = [*outputs, *(path for _, path in delivery.files)]
     if tally.target is not None:
         written.append(tally.target)
+    if not written:
+        return
+    from bncheck.writing.outputs import check_outputs
+
     read = chain(inputs, tally.files, () if model is None else _named(model))
     check_outputs(written, read)
 

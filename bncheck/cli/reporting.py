@@ -78,8 +78,6 @@ class ReportOptions:
         `output` is a file for the report in --format, or as its ending says, with text on stdout.
         Raises BncheckError.
         """
-        from bncheck.writing.atomic import check_target
-
         if self.quiet and self.verbose:
             raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
         asked = Format.JSON if self.json else self.format_
@@ -88,8 +86,11 @@ class ReportOptions:
             files.append((_offered(format_of(output, asked), self.formats), output))
             asked = None
         shown = asked or Format.TEXT
-        for _, path in files:
-            check_target(path)
+        if files:
+            from bncheck.writing.atomic import check_target
+
+            for _, path in files:
+                check_target(path)
         if Format.HTML in (shown, *(format_ for format_, _ in files)):
             need("jinja2", "plotly", purpose="the HTML report")
         return Delivery(shown, tuple(files), self.quiet, self.verbose, self.no_color)
@@ -121,10 +122,11 @@ class Delivery:
 
     def write(self, said: Said, tally: Tally | None = None) -> None:
         """Write the files, each whole or not at all."""
-        from bncheck.writing.atomic import write_text
+        if self.files:
+            from bncheck.writing.atomic import write_text
 
-        for format_, path in self.files:
-            write_text(path, self._rendered(format_, said, tally))
+            for format_, path in self.files:
+                write_text(path, self._rendered(format_, said, tally))
 
     def deliver(self, said: Said, tally: Tally | None = None) -> None:
         """Write the files, then show the result."""

@@ -69,7 +69,7 @@ def watch(
     policy = tally.policy
     watched = Watch(record, key or "", policy.select, policy.ignore)
     live = not once and sys.stdout is not None and sys.stdout.isatty()
-    if live and delivery.is_text:
+    if live and delivery.is_text and record.is_dir():  # the training may begin later, but there
         _follow(watched, tally, delivery, interval)
     report = tally.count(watched.look())
     delivery.deliver(_said(report), tally)

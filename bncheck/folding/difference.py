@@ -1,8 +1,10 @@
 """How far two programs are apart, channel by channel, and how far they may be.
 
-Each output channel is measured against its own largest value over all samples, and may be off by
-the tolerance, or by what the original's own rounding costs in that same channel. A tolerance on
-absolute errors would mean nothing: equally good folds range from 7e-6 to 3.
+Each output channel is measured against its own largest value over the samples of a kind, and may be
+off by the tolerance, or by what the original's own rounding costs in that same channel. A tolerance
+on absolute errors would mean nothing: equally good folds range from 7e-6 to 3. Inputs that a user
+gives are a kind of their own: invented ones that a BatchNorm takes for far outliers make outputs a
+hundred times as large, beside which any error on real data looks small.
 """
 
 from __future__ import annotations
@@ -30,19 +32,29 @@ FLOOR = 1e-3
 _AT_ONCE = 1 << 18
 #: From this many values on, the largest tells how large a channel is.
 ENOUGH_VALUES = 64
+#: The kind of the inputs that are made up; there can be more of them at any time.
+INVENTED = -1
 
 
 @dataclass
 class _Channels:
-    """One output's largest value and largest differences, by channel."""
+    """One output's largest value and largest differences, by channel, on one kind of inputs."""
 
     size: Floats
     fold: Floats
     own: Floats
     values: int
+    kind: int
+
+    @property
+    def few(self) -> bool:
+        """Whether these are too few values to tell how large a channel is."""
+        return self.values < ENOUGH_VALUES
 
     def measure(self, pooled: bool) -> Floats:
         """What the errors of each channel are measured against."""
+        # There are no more of the inputs that a user gave.
+        pooled = pooled or (self.few and self.kind != INVENTED)
         size = _at_least_usual(self.size) if pooled else self.size
         largest: Floats = np.maximum(size, max(FLOOR * size.max(initial=0.0), _TINY))
         return largest
@@ -55,7 +67,7 @@ class _Channels:
         else:
             pairs = zip(mine, its, strict=True)
             size, fold, own = (np.concatenate(pair).max(keepdims=True) for pair in pairs)
-        return _Channels(size, fold, own, self.values + other.values)
+        return _Channels(size, fold, own, self.values + other.values, self.kind)
 
 
 @dataclass
@@ -69,10 +81,11 @@ class Difference:
     #: of its output. Both are random: of a thousand logits, some have by chance nearly nothing of
     #: it. Only for a comparison that has a stricter one beside it.
     pooled: bool = False
-    outputs: list[_Channels] = field(default_factory=list)
+    seen: dict[tuple[int, int], _Channels] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     agreement: list[float] = field(default_factory=list)
     misshapen: bool = False
+    places: int = 0
 
     def add(
         self,
@@ -80,50 +93,47 @@ class Difference:
         reference: Sequence[Output],
         folded: Sequence[Output],
         original: Sequence[Output],
+        kind: int = INVENTED,
     ) -> None:
-        """Take in the outputs for one batch: in float64, of the fold, of the original."""
+        """Take in the outputs for one batch: in float64, of the fold, of the original.
+
+        `kind` tells inputs apart whose outputs may be of other sizes.
+        """
         self.batches.append(batch)
+        self.places = len(reference)
         for place, (wide, new, old) in enumerate(zip(reference, folded, original, strict=True)):
             if wide.shape != new.shape or wide.shape != old.shape:
                 self.misshapen = True
             else:
-                self._add(place, wide, new, old)
+                self._join(place, _channels(wide, new, old, kind))
                 if (
                     wide.ndim == 2 and wide.shape[1] > 1 and len(wide)
                 ):  # looks like scores of classes
                     self.agreement.append(float((wide.argmax(1) == new.argmax(1)).mean()))
-
-    def _add(self, place: int, wide: Output, new: Output, old: Output) -> None:
-        self._join(
-            place,
-            _Channels(
-                _largest(wide), gaps(wide, new, old), gaps(wide, old, old), _per_channel(wide)
-            ),
-        )
 
     def join(self, other: Difference) -> None:
         """Take in what another has seen."""
         self.batches += other.batches
         self.agreement += other.agreement
         self.misshapen |= other.misshapen
-        for place, channels in enumerate(other.outputs):
+        self.places = other.places
+        for (place, _), channels in other.seen.items():
             self._join(place, channels)
 
-    def _join(self, place: int, seen: _Channels) -> None:
-        if place < len(self.outputs):
-            self.outputs[place] = self.outputs[place].joined(seen)
-        else:
-            self.outputs.append(seen)
+    def _join(self, place: int, channels: _Channels) -> None:
+        key = place, channels.kind
+        known = self.seen.get(key)
+        self.seen[key] = channels if known is None else known.joined(channels)
 
     @property
     def needs_more(self) -> bool:
         """Whether it looks bad, and that may be for lack of samples."""
-        few = [channels for channels in self.outputs if channels.values < ENOUGH_VALUES]
+        few = [c for c in self.seen.values() if c.few and c.kind == INVENTED]
         return not self.misshapen and any(self._excess(channels) > 1 for channels in few)
 
     def refuse_nothing(self) -> None:
         """Raise where all outputs were empty: such a comparison would say that all is well."""
-        if self.outputs and not any(channels.values for channels in self.outputs):
+        if self.seen and not any(channels.values for channels in self.seen.values()):
             raise BncheckError(
                 "cannot be compared: its outputs hold no numbers",
                 "give inputs of at least one sample",
@@ -131,22 +141,23 @@ class Difference:
 
     def first_bad(self) -> int | None:
         """The first of the outputs that is further off than it may be."""
-        bad = (i for i, channels in enumerate(self.outputs) if self._excess(channels) > 1)
-        return next(bad, None)
+        return min((i for (i, _), c in self.seen.items() if self._excess(c) > 1), default=None)
 
     def _excess(self, channels: _Channels) -> float:
         """The largest error of a channel in parts of what that channel is allowed."""
         measure = channels.measure(self.pooled)
         own = _at_least_usual(channels.own) if self.pooled else channels.own
+        own = np.where(np.isfinite(own), own, 0.0)  # that rounding overflows excuses nothing
         excuse = np.minimum(EXCUSE * own / measure, self.largest_excuse * self.tolerance)
         allowed = np.maximum(np.maximum(excuse, self.tolerance), _TINY)
         return float((channels.fold / measure / allowed).max(initial=0.0))
 
     def errors(self) -> list[float]:
         """The largest relative error of each output."""
-        if self.misshapen:
-            return [float("inf")] * len(self.outputs)
-        return [self._relative(c, c.fold) for c in self.outputs]
+        found = [float("inf") if self.misshapen else 0.0] * self.places
+        for (place, _), channels in self.seen.items():
+            found[place] = max(found[place], self._relative(channels, channels.fold))
+        return found
 
     def _relative(self, channels: _Channels, errors: Floats) -> float:
         return float((errors / channels.measure(self.pooled)).max(initial=0.0))
@@ -154,7 +165,7 @@ class Difference:
     def parity(self, parts_at: str | None = None) -> Parity:
         """The figures."""
         worst = own = excess = 0.0
-        for channels in self.outputs:
+        for channels in self.seen.values():
             worst = max(worst, self._relative(channels, channels.fold))
             own = max(own, self._relative(channels, channels.own))
             excess = max(excess, self._excess(channels))
@@ -165,6 +176,11 @@ class Difference:
 
 
 _TINY = float(np.finfo(np.float64).tiny)
+
+
+def _channels(wide: Output, new: Output, old: Output, kind: int) -> _Channels:
+    fold, own = gaps(wide, new, old), gaps(wide, old, old)
+    return _Channels(_largest(wide), fold, own, _per_channel(wide), kind)
 
 
 def _at_least_usual(numbers: Floats) -> Floats:

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from bncheck.core.timing import timed
-from bncheck.folding.difference import ENOUGH_VALUES, Difference, Output, is_float
+from bncheck.folding.difference import ENOUGH_VALUES, INVENTED, Difference, Output, is_float
 from bncheck.folding.result import Parity, RegionsParity
 from bncheck.runtime.refused import RefusedError
 
@@ -31,8 +31,11 @@ Inputs = TypeVar("Inputs")
 Values: TypeAlias = Mapping[str, Any]
 
 Move: TypeAlias = Callable[[Output], Output]
+#: The kind of inputs, and what makes them.
+_Made: TypeAlias = tuple[int, Callable[[], Inputs]]
 
-_BATCHES = (2, 3)
+#: Of two sizes, one differs from any that is written into a program. Regions see the first.
+_BATCHES = (2, 1)
 #: How many more inputs are tried where the usual ones were all refused.
 _PATIENCE = 8
 #: A response to rounding is random. Of a thousand channels some would seem to have none.
@@ -125,12 +128,12 @@ def prove(
     whole, regions = _Whole(sides, limit, whole_too), _Regions(sides, limit)
     first = _BATCHES[: None if whole_too else 1] if sides.has_free_batch else ()
     batches = itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4))
-    fresh: Iterator[Callable[[], Inputs]] = (partial(sides.fresh, batch) for batch in batches)
-    usual = [*itertools.islice(fresh, max(1, len(first))), *map(_given, extra)]
+    fresh: Iterator[_Made[Inputs]] = ((INVENTED, partial(sides.fresh, batch)) for batch in batches)
+    usual = [*itertools.islice(fresh, max(1, len(first))), *_given(extra)]
     refused: RefusedError | None = None
-    spare = (_given(inputs) for inputs in sides.examples if not whole.has_any)
+    spare = (each for each in _given(sides.examples) if not whole.has_any)
     more = itertools.chain(spare, itertools.islice(fresh, ENOUGH_VALUES))
-    for tried, make in enumerate(itertools.chain(usual, more)):
+    for tried, (kind, make) in enumerate(itertools.chain(usual, more)):
         if tried >= len(usual):
             whole.judge()
             if not whole.seen.needs_more and not regions.want_more:
@@ -143,9 +146,9 @@ def prove(
         except RefusedError as error:  # left out where other inputs are accepted
             refused = error
             continue
-        whole.hold(inputs, seen.outputs)
-        if regions.want_more:
-            regions.add(seen)
+        whole.hold(inputs, seen.outputs, kind)
+        if regions.want_more or kind != INVENTED:
+            regions.add(seen, kind)
     whole.judge()
     if refused is not None and not whole.seen.batches:
         raise refused
@@ -157,8 +160,9 @@ def prove(
     return found if found.holds else replace(found, parts_at=sides.maker_of(regions.first_bad()))
 
 
-def _given(inputs: Inputs) -> Callable[[], Inputs]:
-    return lambda: inputs
+def _given(given: Sequence[Inputs]) -> Iterator[_Made[Inputs]]:
+    """Each a kind of its own, since a user's inputs may be of any sizes."""
+    return ((kind, lambda inputs=inputs: inputs) for kind, inputs in enumerate(given))  # type: ignore[misc]
 
 
 class _Whole(Generic[Inputs]):
@@ -167,23 +171,23 @@ class _Whole(Generic[Inputs]):
     def __init__(self, sides: SideBySide[Inputs], limit: float, compared: bool) -> None:
         self._sides, self._compared, proven = sides, compared, bool(sides.regions)
         self.seen = Difference(limit, np.inf if proven else 100.0, pooled=proven)
-        self._waiting: list[tuple[Inputs, Sequence[Output]]] = []
+        self._waiting: list[tuple[Inputs, Sequence[Output], int]] = []
 
     @property
     def has_any(self) -> bool:
         """Whether the original took some inputs."""
         return bool(self.seen.batches or self._waiting)
 
-    def hold(self, inputs: Inputs, outputs: Sequence[Output]) -> None:
+    def hold(self, inputs: Inputs, outputs: Sequence[Output], kind: int) -> None:
         """Keep what the original makes of these until the fold is run: a runtime at a time."""
-        self._waiting.append((inputs, outputs))
+        self._waiting.append((inputs, outputs, kind))
 
     def judge(self) -> None:
         """Run the fold on all that waits."""
         while self._waiting:
             self._add(*self._waiting.pop(0))
 
-    def _add(self, inputs: Inputs, outputs: Sequence[Output]) -> None:
+    def _add(self, inputs: Inputs, outputs: Sequence[Output], kind: int) -> None:
         """Take in what both make of these; how rounding moves it is measured if need be.
 
         A response seen at other inputs is not enough: it may be a thousand times as large here.
@@ -196,7 +200,7 @@ class _Whole(Generic[Inputs]):
         draws = itertools.islice(self._sides.moved(inputs), _DRAWS)
         while True:
             found = deepcopy(self.seen)
-            found.add(batch, outputs, folded, moved)
+            found.add(batch, outputs, folded, moved, kind)
             drawn = None if found.parity().holds else next(draws, None)
             if drawn is None:
                 break
@@ -228,19 +232,21 @@ class _Regions(Generic[Inputs]):
         """The largest error of any channel in parts of what it is allowed."""
         return max((d.parity().excess for d in self._differences), default=0.0)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: Seen, kind: int) -> None:
         for place in range(len(self._found)):
             own, other = self._found[place]
             values = self._sides.enough(place, seen.values)
-            self._compare(place, own, values, seen.values)
+            self._compare(place, own, values, seen.values, kind)
             try:
-                self._compare(place, other, self._random(place, values), {})
+                self._compare(place, other, self._random(place, values), {}, kind)
             except self._sides.failures:
                 if own.batches:
                     continue  # values that the calls do not take
                 raise
 
-    def _compare(self, place: int, difference: Difference, values: Values, written: Values) -> None:
+    def _compare(
+        self, place: int, difference: Difference, values: Values, written: Values, kind: int
+    ) -> None:
         """Hold one against the other; what rounding costs is measured where they are apart.
 
         It is seen in the values as written, or in the response to steps of all that is read.
@@ -248,11 +254,16 @@ class _Regions(Generic[Inputs]):
         sides = self._sides
         before, after = (sides.exits(place, values, of_fold=which) for which in (False, True))
         names = self._names.setdefault(place, [name for name in before if name in after])
-        alike = {n: v for n, v in written.items() if n in before and v.shape == before[n].shape}
+        alike = {
+            n: np.where(np.isfinite(v), v, before[n])
+            for n, v in written.items()
+            if n in before and v.shape == before[n].shape
+        }
         moved = {**before, **alike}
         for left in reversed(range(_DRAWS + 1)):
             trial = Difference(difference.tolerance)
-            trial.add(0, *_in_order(names, before, after, moved))
+            wide, new, old = _in_order(names, before, after, moved)
+            trial.add(0, wide, new, old, kind)
             if not left or trial.parity().holds:
                 difference.join(trial)
                 break
@@ -299,8 +310,8 @@ def _in_order(names: Sequence[str], *sides: Values) -> list[list[Output]]:
 
 
 def _farther(original: Output, one: Output, other: Output) -> Output:
-    """Of each number the one that is farther from the original's."""
-    nearer = abs(other - original) <= abs(one - original)
+    """Of each number the one that is farther from the original's, and still a number."""
+    nearer = (abs(other - original) <= abs(one - original)) | ~np.isfinite(other)
     return np.where(nearer, one, other)
 
 

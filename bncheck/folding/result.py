@@ -195,10 +195,13 @@ def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
 
 
 def _differs(parity: Parity) -> Finding:
+    error, where = parity.max_relative_error, ""
+    if parity.regions is not None and parity.regions.max_relative_error > error:
+        error, where = parity.regions.max_relative_error, "beside a fold "
     return parity_failure.finding(
         Severity.ERROR,
         parity.parts_at,
-        f"the folded program differs from the original by {parity.max_relative_error:.2g} "
+        f"the folded program differs from the original {where}by {error:.2g} "
         f"(tolerance {parity.tolerance:.2g})",
         _parity_advice(parity),
         max_relative_error=parity.max_relative_error,
@@ -209,6 +212,12 @@ def _differs(parity: Parity) -> Finding:
 def _parity_advice(parity: Parity) -> str:
     if parity.parts_at is not None or parity.regions is None:
         return f"{REPORT_IT}; nothing was written"
+    if not math.isfinite(parity.max_relative_error):
+        return (
+            "every place where something was folded agrees, but outputs of the one are NaN or "
+            "infinite, or of another shape, where those of the other are not: nothing was written; "
+            "--keep the layers whose numbers are large"
+        )
     enough = 10.0 ** math.ceil(math.log10(parity.max_relative_error))
     return (
         f"every place where something was folded agrees, and rounding moves the original by "

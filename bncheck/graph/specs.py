@@ -106,11 +106,12 @@ class Lookup(Weighted):
     """Rows of a table: an embedding of inputs indices, weight [rows, features].
 
     Or sums, means or largest numbers of rows: without `shifts` such a result may be of any number
-    of rows, or of none; with `orders` it is the largest.
+    of rows, or of none; with `orders` it is the largest. `rows`: how many a sum is of.
     """
 
     shifts: bool = True
     orders: bool = False
+    rows: int = 1
     takes_input = False
     unit = "features"
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -45,6 +43,9 @@ def inspect_in_processes(
 
     Started by fork where that is safe, so that what is imported need not be imported again.
     """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(min(jobs, len(paths)), start, initializer=_leave_signals_alone)
     try:

@@ -46,13 +46,10 @@ def framework_layers(tensors: Tensors) -> dict[str, Roles]:
 def _flax_and_haiku(tensors: Tensors) -> Iterator[tuple[str, Roles]]:
     found: dict[Path, Roles] = {}
     averages: set[Path] = set()
-    affine: dict[Path, Roles] = {}
     stated: set[Path] = set()
     for name in tensors:
         owner, own = split_name(name)
-        if own in _AFFINE:
-            affine.setdefault(_path(owner), {}).setdefault(_AFFINE[own], name)
-        elif own == "average" and split_name(owner)[1] in _AVERAGES:
+        if own == "average" and split_name(owner)[1] in _AVERAGES:
             layer, moment = split_name(owner)
             path = _path(layer.removesuffix("/~"))
             averages.add(path)
@@ -62,11 +59,21 @@ def _flax_and_haiku(tensors: Tensors) -> Iterator[tuple[str, Roles]]:
             found.setdefault(path, {}).setdefault(_STATISTICS[own], name)
             if "batch_stats" in re.split(r"[./]", owner):
                 stated.add(path)
+    affine = _affine(tensors) if found else {}
     for path, roles in found.items():
         whole = all(role in roles for role in _BOTH)
         weights = _of_its_size(roles, _affine_of(path, affine), tensors) if whole else {}
         if path in stated or path in averages or (whole and weights and _alike(roles, tensors)):
             yield _joined(path), {**roles, **weights}
+
+
+def _affine(tensors: Tensors) -> dict[Path, Roles]:
+    affine: dict[Path, Roles] = {}
+    for name in tensors:
+        owner, own = split_name(name)
+        if own in _AFFINE:
+            affine.setdefault(_path(owner), {}).setdefault(_AFFINE[own], name)
+    return affine
 
 
 def _path(owner: str) -> Path:
@@ -95,7 +102,7 @@ def _of_its_size(roles: Roles, weights: Roles, tensors: Tensors) -> Roles:
 def _keras(tensors: Tensors) -> Iterator[tuple[str, Roles]]:
     variables: dict[str, dict[int, str]] = {}
     for name in tensors:
-        if match := _KERAS.match(name):
+        if "vars" in name and (match := _KERAS.match(name)):
             variables.setdefault(match[1] or "", {})[int(match[2])] = name
     for owner, numbered in variables.items():
         names = [numbered[number] for number in sorted(numbered)]

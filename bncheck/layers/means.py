@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PREDICTING_BYTES
+from bncheck.layers.facts import median
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.roles import split_name
 
@@ -156,7 +156,7 @@ def adjacent_chains(layers: Sequence[NormLayer], tensors: Mapping[str, LazyTenso
 def _agreement(chains: Chains) -> float:
     """The median correlation; 0 where there are too few to tell."""
     found = [chain.correlation for chain in chains.found]
-    return median(found) if len(found) >= _FEWEST_CHAINS else 0.0
+    return median(np.array(found)) if len(found) >= _FEWEST_CHAINS else 0.0
 
 
 def _chains(links: Iterable[_Link], tensors: Mapping[str, LazyTensor]) -> Chains:

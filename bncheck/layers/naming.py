@@ -6,11 +6,11 @@ of them it takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.layers.frameworks import framework_layers
-from bncheck.layers.normalisers import is_input_normaliser, own_names
+from bncheck.layers.normalisers import is_input_normaliser
 from bncheck.reading.checkpoint import NormModule
 from bncheck.reading.roles import (
     AFFINE,
@@ -20,14 +20,14 @@ from bncheck.reading.roles import (
     STATISTICS,
     looks_like_a_statistic,
 )
-from bncheck.reading.tensors import LazyTensor
+from bncheck.reading.tensors import TensorMap
 
 Roles = dict[str, str]
 
 _BOTH = {"running_mean", "running_var"}
 
 
-def group(tensors: Mapping[str, LazyTensor], modules: Mapping[str, NormModule]) -> dict[str, Roles]:
+def group(tensors: TensorMap, modules: Mapping[str, NormModule]) -> dict[str, Roles]:
     """Layer name -> role -> tensor name: what the modules say, then what the names do.
 
     By its names a layer is what has a statistic or a batch counter. One that lacks mean or variance
@@ -37,7 +37,7 @@ def group(tensors: Mapping[str, LazyTensor], modules: Mapping[str, NormModule]) 
     found: dict[str, Roles] = {name: dict(module.tensors) for name, module in modules.items()}
     spoken_for = {name for roles in found.values() for name in roles.values()}
     spoken_for = spoken_for.union(*(module.sources for module in modules.values()))
-    for owner, named in own_names(tensors).items():
+    for owner, named in tensors.owners.items():
         left = [(own, name) for own, name in named if name not in spoken_for]
         roles: Roles = {}
         for own, name in left:
@@ -55,11 +55,11 @@ def group(tensors: Mapping[str, LazyTensor], modules: Mapping[str, NormModule]) 
                 if role := AFFINE.get(own):
                     _add(roles, role, name)
             found[owner] = roles
-    free = {name: tensor for name, tensor in tensors.items() if name not in spoken_for}
+    free = {name: tensor for name, tensor in tensors.lazy.items() if name not in spoken_for}
     return {**framework_layers(free), **found}
 
 
-def _renorm(named: list[tuple[str, str]]) -> Roles:
+def _renorm(named: Sequence[tuple[str, str]]) -> Roles:
     """Batch Renormalization keeps a running standard deviation, and has weights or a counter."""
     own_names = {own for own, _ in named}
     if own_names.isdisjoint((*AFFINE, *COUNTER, "r_max", "d_max")):
@@ -74,7 +74,7 @@ def _renorm(named: list[tuple[str, str]]) -> Roles:
     return roles if len(roles) == 2 and not has_variance else {}
 
 
-def _is_relative(named: list[tuple[str, str]]) -> bool:
+def _is_relative(named: Sequence[tuple[str, str]]) -> bool:
     """Whether it keeps running numbers that BatchNorm does not have."""
     return any(
         looks_like_a_statistic(own) and own not in STATISTICS and own not in COUNTER

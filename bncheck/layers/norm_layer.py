@@ -143,7 +143,7 @@ def find_layers(checkpoint: Checkpoint, given: Assumptions) -> list[NormLayer]:
     Raises BncheckError where two tensors have one role in a layer, or where one holds no real
     numbers.
     """
-    groups = group(checkpoint.tensors.lazy, checkpoint.modules)
+    groups = group(checkpoint.tensors, checkpoint.modules)
     if len(groups) > MAX_LAYERS:
         raise BncheckError(
             f"holds more than {MAX_LAYERS:,} normalisation layers (limit MAX_LAYERS)",
@@ -233,8 +233,8 @@ def _kind(tensors: Mapping[str, Array]) -> NormKind:
     """torch's InstanceNorm keeps statistics and never counts, as some ports of BatchNorm."""
     counter, mean = tensors.get("num_batches_tracked"), tensors.get("running_mean")
     still = counter is not None and counter.size == 1 and not counter.any()
-    moved = mean is not None and bool(mean.any())
-    return NormKind.BATCH_OR_INSTANCE if still and moved else NormKind.BATCH
+    moved = still and mean is not None and mean.any()
+    return NormKind.BATCH_OR_INSTANCE if moved else NormKind.BATCH
 
 
 def bare_layer(name: str, kind: NormKind, size: int = 0) -> NormLayer:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from bncheck.reading.roles import AFFINE, COUNTER, looks_like_a_statistic, split_name
+from bncheck.reading.roles import AFFINE, COUNTER, looks_like_a_statistic
 
 #: rl_games, habitat-baselines, Stable-Baselines3, rsl_rl, Brax; skrl says `current_count`.
 _COUNTS: Final = frozenset(("count", "_count", "current_count", "_current_count", "n_samples"))
@@ -33,12 +33,3 @@ def is_input_normaliser(owner: str, own_names: Iterable[str]) -> bool:
         return False
     moments = any(name in _MOMENTS or looks_like_a_statistic(name) for name in names)
     return moments and (not names.isdisjoint(_COUNTS) or bool(_NAMES.search(owner[-_LONGEST:])))
-
-
-def own_names(names: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Owner -> pairs of own name and tensor name: `bn.weight` and `bn/weight` have one owner."""
-    owners: dict[str, list[tuple[str, str]]] = {}
-    for name in names:
-        owner, own_name = split_name(name)
-        owners.setdefault(owner, []).append((own_name, name))
-    return owners

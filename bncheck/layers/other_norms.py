@@ -32,6 +32,7 @@ _NEW: Final = re.compile(
     r"(?:(?P<owner>.*)\.)?parametrizations\.(?P<tensor>[^.]+)\."
     r"(?P<role>original|original0|original1|0\._u|0\._v)", re.DOTALL,
 )  # fmt: skip
+_ENDINGS: Final = ("_orig", "_u", "_v", "_g", ".original", ".original0", ".original1")
 _ROLES: Final = {"original": "orig", "original0": "g", "original1": "v", "0._u": "u", "0._v": "v"}
 _SPECTRAL, _WEIGHT = frozenset(("orig", "u")), frozenset(("g", "v"))
 #: ln_1, norm2, layer_norm, final_layernorm, rmsnorm: what a bare file calls its LayerNorms.
@@ -79,7 +80,7 @@ def _reparametrised(
 ) -> Iterator[tuple[str, NormKind, dict[str, str]]]:
     groups: dict[tuple[str, str, bool], dict[str, str]] = {}
     for name in tensors:
-        if len(name) > _LONGEST_NAME:
+        if not name.endswith(_ENDINGS) or len(name) > _LONGEST_NAME:
             continue
         if match := _NEW.fullmatch(name):
             key = (match["owner"] or "", match["tensor"], True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from bncheck.core.errors import BncheckError, OtherFileError, quoted
 from bncheck.core.limits import MAX_LAYERS
 from bncheck.layers.norm_layer import NormLayer, check_size
-from bncheck.layers.normalisers import is_input_normaliser, own_names
+from bncheck.layers.normalisers import is_input_normaliser
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.roles import is_unnamed, looks_like_a_statistic
 
@@ -52,7 +52,7 @@ def unjudged(checkpoint: Checkpoint, layers: Iterable[NormLayer]) -> tuple[Unjud
     judged = judged.union(*(module.sources for module in checkpoint.modules.values()))
     found: dict[str, tuple[str, ...]] = {}
     normalisers: set[str] = set()
-    for owner, named in own_names(checkpoint.tensors).items():
+    for owner, named in checkpoint.tensors.owners.items():
         left = [(own, name) for own, name in named if name not in judged]
         if is_input_normaliser(owner, (own for own, _ in left)):
             normalisers.add(owner)

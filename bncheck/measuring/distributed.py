@@ -7,7 +7,6 @@ in the exchange that they come to next, anything else as the last word of a proc
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -89,6 +88,8 @@ class Processes:
         It is made where there is another rank.
         """
         if self.wire is not None:
+            import hashlib
+
             text = json.dumps(report(), sort_keys=True, default=str)
             self.agree({"what the files hold": hashlib.sha256(text.encode()).hexdigest()})
 

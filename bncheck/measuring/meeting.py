@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import socket
 import struct
 import time
@@ -119,6 +118,8 @@ def connect(place: Place, store: Store, timeout: float) -> Wire:
 
 def _welcome(place: Place, store: Store, until: float) -> dict[int, socket.socket]:
     """Rank 0 says in the store where it listens; who knows the token there is a sibling."""
+    import secrets  # which takes as long to import as all beside it
+
     token = secrets.token_bytes(32)
     peers: dict[int, socket.socket] = {}
     server, host = _listening(place.host)

@@ -12,7 +12,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from multiprocessing.connection import wait
 from typing import Final
 
 from bncheck.core.errors import BncheckError
@@ -103,6 +102,8 @@ class Wire:
 
     @staticmethod
     def _wait(sockets: list[socket.socket], until: float) -> list[object]:
+        from multiprocessing.connection import wait  # which a process alone has no use for
+
         return list(wait(sockets, max(0.0, until - time.monotonic())))
 
     def _send(self, rank: int, kind: bytes, body: bytes) -> None:

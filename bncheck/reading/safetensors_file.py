@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError
@@ -16,8 +15,8 @@ from bncheck.reading.tensors import (
     LoadedTensor,
     Storage,
     StridedTensor,
-    checked_shape,
     item_size,
+    row_major,
     unknown_dtype,
 )
 
@@ -107,8 +106,8 @@ def _tensor(data: Storage, entry: dict[str, Any]) -> LazyTensor:
     dtype = DTYPES.get(entry["dtype"])
     if dtype is None:  # F4, F6_E2M3...: sub-byte floats
         return LoadedTensor(lambda: unknown_dtype(entry["dtype"]))
-    shape = checked_shape(tuple(entry["shape"]))
-    strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    shape = tuple(entry["shape"])
+    strides = row_major(shape)
     start, end = entry["data_offsets"]
     place, beyond = divmod(start, item_size(dtype))
     if not beyond:  # as what is aligned, which nearly all are

@@ -6,11 +6,12 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_EXPANDED_BYTES
+from bncheck.reading.roles import split_name
 from bncheck.reading.source import Source
 
 if TYPE_CHECKING:
@@ -173,6 +174,23 @@ def checked_shape(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+@lru_cache(maxsize=1 << 12)  # a file has thousands of tensors, and few shapes
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a contiguous tensor, which is refused where its shape is impossible."""
+    checked_shape(shape)
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+@lru_cache(maxsize=1 << 12)
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """How many elements of a storage lie from a view's first to its last."""
+    checked_shape(shape)
+    least, most = min(strides, default=0), max(strides, default=0)
+    if least < 0 or most >= _MOST_ELEMENTS or len(shape) != len(strides):
+        raise impossible_shape()
+    return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+
+
 @dataclass(slots=True)
 class StridedTensor:
     """A strided view of a storage, as torch has them; `offset` and `strides` count elements."""
@@ -185,12 +203,8 @@ class StridedTensor:
 
     def __post_init__(self) -> None:
         """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
-        checked_shape(self.shape)
-        least, most = min(self.strides, default=0), max(self.strides, default=0)
-        if least < 0 or most >= _MOST_ELEMENTS or len(self.shape) != len(self.strides):
-            raise impossible_shape()
-        end = self._end if 0 not in self.shape else 0
-        if self.offset < 0 or end > self.storage.source.size:
+        end = self._end
+        if self.offset < 0 or (end > self.storage.source.size and 0 not in self.shape):
             raise BncheckError(
                 f"is damaged: a tensor needs {self._end} bytes, its storage holds "
                 f"{self.storage.source.size}",
@@ -217,10 +231,7 @@ class StridedTensor:
 
     @property
     def _end(self) -> int:
-        last = self.offset + 1
-        for size, stride in zip(self.shape, self.strides, strict=True):
-            last += (size - 1) * stride
-        return last * item_size(self.dtype)
+        return (self.offset + _reach(self.shape, self.strides)) * item_size(self.dtype)
 
     def read(self) -> Array:
         """A contiguous copy in native byte order."""
@@ -239,13 +250,15 @@ class StridedTensor:
                 "save a contiguous copy of it",
             )
         stored = dtype.newbyteorder(">") if self.storage.big_endian else dtype
-        steps = tuple(step * dtype.itemsize for step in self.strides)
         array: Array = np.empty(self.shape, stored)
-        if array.strides == steps:  # as nearly all are: no second copy of what may be gigabytes
+        if self.strides == row_major(
+            self.shape
+        ):  # as nearly all are: no second copy of what may be gigabytes
             self.storage.read_into(start, array.reshape(-1).view(np.uint8).data)
         else:
+            steps = tuple(step * dtype.itemsize for step in self.strides)
             array[...] = np.ndarray(self.shape, stored, self.storage.read(start, length), 0, steps)
-        return array.astype(dtype, copy=False)
+        return array if stored is dtype else array.astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +320,15 @@ class TensorMap(Mapping[str, "Array"]):
 
     def __getitem__(self, name: str) -> Array:
         return self.lazy[name].read()
+
+    @cached_property
+    def owners(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Owner -> pairs of own name and tensor name: `bn.weight` and `bn/weight` have one."""
+        owners: dict[str, list[tuple[str, str]]] = {}
+        for name in self.lazy:
+            owner, own_name = split_name(name)
+            owners.setdefault(owner, []).append((own_name, name))
+        return owners
 
     def ahead(self, names: Iterable[str]) -> None:
         """Say what will be read: of a remote file it is fetched at once, not piece by piece."""

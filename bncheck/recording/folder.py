@@ -30,6 +30,7 @@ from bncheck.reading.record import (
     read_record,
 )
 from bncheck.reading.record_snapshot import METADATA, whole
+from bncheck.recording.holding import LOCK, Hold
 from bncheck.recording.packing import Packer
 from bncheck.recording.thinning import superfluous
 from bncheck.writing.atomic import explained, usual_mode
@@ -59,6 +60,7 @@ class RecordFolder:
     lines: list[Line] = field(default_factory=list)
     run: int = 0
     _packer: Packer = field(default_factory=Packer)
+    _hold: Hold | None = None
 
     @classmethod
     def open(cls, path: Path, keep: int | None) -> RecordFolder:
@@ -67,6 +69,7 @@ class RecordFolder:
         with explained(path):
             _refuse_links(path)
             (path / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+            folder._hold = Hold.of(path)
             if is_record(path):
                 folder._resume()
             sweep(path)
@@ -79,6 +82,7 @@ class RecordFolder:
 
     def begin(self, continues: bool, **told: object) -> None:
         """A start of the training; unless it continues another, what was there is another's."""
+        self._check()
         if not continues:
             self.lines = [line for line in self.lines if line["kind"] == RUN]
         line = {"kind": RUN, "schema": SCHEMA, "run": self.run, "continues": continues, **told}
@@ -86,6 +90,7 @@ class RecordFolder:
 
     def add(self, files: Mapping[str, tuple[Mapping[str, Array], Line]], line: Line) -> None:
         """A snapshot of each model, then its line in the index."""
+        self._check()
         names = {}
         for series, (tensors, metadata) in files.items():
             names[series] = _file_name(self.run, line["step"], series)
@@ -100,10 +105,15 @@ class RecordFolder:
 
     def find(self, finding: Finding, step: int, series: str) -> None:
         """A line for a finding."""
+        self._check()
         told = finding.to_dict()
         del told["fingerprint"], told["fix"]
         more = {"series": series} if series else {}
         self._append({"kind": FINDING, "step": step, **more, **told})
+
+    def _check(self) -> None:
+        if self._hold is not None:
+            self._hold.check()
 
     def _resume(self) -> None:
         """Cut an unfinished line off, and drop the snapshots that no line names."""
@@ -120,6 +130,11 @@ class RecordFolder:
             name = f"{SNAPSHOTS}/{file.name}"
             if name not in named and _OWN.fullmatch(name):
                 file.unlink()
+
+    def close(self) -> None:
+        """Let another recorder write."""
+        if self._hold is not None:
+            self._hold.let_go()
 
     def _append(self, line: Line) -> None:
         self.lines.append(line)
@@ -186,7 +201,11 @@ class RecordFolder:
 
 def _refuse_links(path: Path) -> None:
     """What is written into a stranger's record stays there, and no pipe holds the training up."""
-    for place, what in ((path / SNAPSHOTS, "folder"), (path / INDEX, "file")):
+    for place, what in (
+        (path / SNAPSHOTS, "folder"),
+        (path / INDEX, "file"),
+        (path / LOCK, "file"),
+    ):
         fits = place.is_dir() if what == "folder" else place.is_file()
         if place.is_symlink() or (place.exists() and not fits):
             raise BncheckError(

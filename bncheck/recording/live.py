@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -51,10 +51,11 @@ class Live:
                 for rule in (non_finite, negative_variance):
                     yield from self._new(rule.check(Network(tuple(now.layers))), step)
             if self.anchors and step - self.judged >= _SELDOM:
-                self.judged = step
+                before, self.judged = self.judged, step
                 movement = _between([*self.anchors, now.snapshot])
                 for series_rule in SERIES_RULES:
-                    yield from self._new(series_rule.check(movement), step)
+                    found = (f for f in series_rule.check(movement) if not _judged(f, before))
+                    yield from self._new(found, step)
         self._move_on(now)
 
     def moved(self, now: Observation) -> dict[str, float]:
@@ -69,6 +70,16 @@ class Live:
         """The snapshot that the training goes on from."""
         snapshot = replace(snapshot, label=f"step {snapshot.step:,}")
         self.anchors, self.held = [snapshot], snapshot
+
+    def of_layers(self, widths: Mapping[str, int]) -> Live:
+        """The same, of a model whose layers were replaced: other widths cannot be compared."""
+        known = [*self.anchors, *([] if self.last is None else [self.last.snapshot])]
+        same = all(
+            state.channels == widths.get(name, state.channels)
+            for snapshot in known
+            for name, state in snapshot.states.items()
+        )
+        return self if same else Live(self.series, said=self.said)
 
     def say(self, finding: Finding, step: int) -> Iterator[Finding]:
         """A finding that something else made, unless it was said."""
@@ -97,6 +108,12 @@ class Live:
         far = held is None or now.step - (held.step or 0) >= _UPDATES
         if far or (held is not None and _run(held) != now.state.run):
             self.anchors = [*self.anchors, now.snapshot][-_WINDOW:]
+
+
+def _judged(finding: Finding, before: int) -> bool:
+    """Whether it is of an interval that was judged when more of what came before was in memory."""
+    step = finding.evidence.get("to_step")
+    return isinstance(step, int) and step <= before
 
 
 def _run(snapshot: Snapshot) -> int:

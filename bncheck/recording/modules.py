@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
@@ -31,6 +32,7 @@ class Watched:
     outputs: tuple[tuple[str, nn.Module], ...]
     compiled: bool
     group: Any = None
+    _modules: tuple[nn.Module, ...] = field(init=False, repr=False)
 
     @classmethod
     def of(cls, name: str, model: Any, every_layer: bool) -> Watched:
@@ -46,6 +48,32 @@ class Watched:
             )
         compiled = compiled or any(_is_compiled(module) for module in bare.modules())
         return cls(name, bare, norms, outputs, compiled, group)
+
+    def __post_init__(self) -> None:
+        """All modules as they are now, held so that none of them is another later."""
+        object.__setattr__(self, "_modules", tuple(self.model.modules()))
+
+    @property
+    def replaced(self) -> bool:
+        """Whether modules were replaced, added or taken away since the model was looked at."""
+        now = self.model.modules()
+        same = all(one is other for one, other in zip_longest(self._modules, now))
+        return not same
+
+    def again(self, every_layer: bool) -> Watched:
+        """The same model as it is now. Raises BncheckError where nothing is left to record."""
+        now = Watched.of(self.name, self.model, every_layer)
+        return replace(now, compiled=self.compiled or now.compiled, group=self.group)
+
+    def differing(self, before: Watched) -> list[str]:
+        """The layers that are others than they were."""
+        one, other = ({norm.name: norm.module for norm in w.norms} for w in (before, self))
+        return [name for name in {**one, **other} if one.get(name) is not other.get(name)]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The channels of every layer."""
+        return {norm.name: norm.channels for norm in self.norms}
 
     @property
     def training(self) -> bool:

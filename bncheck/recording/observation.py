@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bncheck.layers.norm_layer import NormLayer
-from bncheck.reading.record_snapshot import SCHEMA
+from bncheck.layers.norm_layer import NormLayer, Origin, Setting
+from bncheck.reading.checkpoint import as_number
+from bncheck.reading.kinds import NormKind
+from bncheck.reading.record_snapshot import BATCH_MOMENTS, SCHEMA
 from bncheck.reading.training_state import Seen, TrainingState
 from bncheck.recording.state import eps_of, norm_layers
 from bncheck.series.snapshot import Snapshot, state_of
@@ -49,9 +51,23 @@ class Observation:
     def snapshot(self) -> Snapshot:
         """The same as rules on a series see it."""
         state = self.state
-        states = {layer.name: state_of(layer) for layer in self.layers}
+        layers = self.layers or self._outputs()
+        states = {layer.name: state_of(layer) for layer in layers}
         label = f"step {state.step:,}"
         return Snapshot(self.path, label, state.step, state.epoch, states, training=state)
+
+    def _outputs(self) -> list[NormLayer]:
+        """Of a network without such layers, what its batches were like, as the files tell it."""
+        mean, var = BATCH_MOMENTS
+        unknown, found = Setting(None, Origin.ASSUMED), []
+        for name, _ in self.watched.outputs:
+            dot = f"{name}." if name else ""
+            if dot + mean in self.tensors:
+                eps = Setting(as_number(self.modules[name].get("eps")), Origin.MODEL)
+                moments = self.tensors[dot + mean], self.tensors[dot + var]
+                nothing = None, None, None
+                found.append(NormLayer(name, NormKind.BATCH, *moments, *nothing, eps, unknown))
+        return found
 
     @property
     def counter(self) -> int | None:

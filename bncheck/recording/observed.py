@@ -128,9 +128,8 @@ class Observed:
     def _everywhere(
         self, batches: dict[str, Batch], step: int, ranks: Ranks, complain: Callable[[str], None]
     ) -> list[dict[str, Batch]]:
-        widths = {norm.name: norm.channels for norm in self.watched.norms}
         try:
-            return ranks.gathered(f"{self.watched.name}/{step}", batches, widths)
+            return ranks.gathered(f"{self.watched.name}/{step}", batches, self.watched.widths)
         except Exception as error:  # of whatever kind the store's are
             complain(f"another process told nothing of its batch ({error})")
             ranks.part()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -63,18 +64,10 @@ class Recorder:
         optimizer: Any = None,
         on_finding: OnFinding = "warn",
     ) -> None:
-        if every < 1 or (keep is not None and keep < 2):
-            raise BncheckError(
-                "cannot record so seldom", "give every= from 1 and keep= from 2", "Recorder"
-            )
-        if on_finding not in ("warn", "raise") and not callable(on_finding):
-            raise BncheckError(
-                f"on_finding {on_finding!r} is not known", 'give "warn", "raise" or a function',
-                "Recorder",
-            )  # fmt: skip
+        _check(every, keep, layers, optimizer, on_finding, also or {})
         from bncheck.recording.session import Plan, Session
 
-        plan = Plan(every, every_epoch, keep, layers == "all")
+        plan = Plan(operator.index(every), every_epoch, keep, layers == "all")
         models = {"": model, **(also or {})}
         self._session: Session | None = Session(models, Path(path), plan, optimizer)
         self._on_finding = on_finding
@@ -94,6 +87,7 @@ class Recorder:
         The same `step` again is one of several batches of an update. `loss` may be a tensor: it is
         only looked at in recorded steps.
         """
+        step, epoch = self._whole("step", step), self._whole("epoch", epoch)
         self._guarded(lambda session: session.step(loss, lr, epoch, step))
 
     def log_to(self, target: Any, *, histograms: bool = False) -> None:
@@ -156,6 +150,17 @@ class Recorder:
         for finding in session.findings():
             self._say(finding, quietly)
 
+    def _whole(self, name: str, value: Any) -> int | None:
+        """A whole number, or None and a warning: the recorder counts steps itself."""
+        if value is None or type(value) is int:
+            return value
+        if _is_count(value, 0):
+            return operator.index(value)
+        if isinstance(value, float) and value >= 0:
+            return int(value)
+        self._warn(f"{name}={value!r}, which is not a whole number")
+        return None
+
     def _say(self, finding: Finding, quietly: bool) -> None:
         if finding.severity is Severity.INFO:
             return
@@ -175,3 +180,41 @@ class Recorder:
         if text not in self._warned and len(self._warned) < _MOST_WARNINGS:
             LOGGER.warning("not recorded: %s; the training goes on", text)
             self._warned.add(text)
+
+
+def _check(
+    every: object, keep: object, layers: object, optimizer: Any, on_finding: object,
+    also: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Refuse what would be misunderstood. Raises BncheckError."""
+    rates = optimizer is None or hasattr(optimizer, "param_groups")
+    for fits, sentence, hint in (
+        (_is_count(every, 1), f"every={every!r} is not a number of steps", "give 1 or more"),
+        (
+            keep is None or _is_count(keep, 2),
+            f"keep={keep!r} is not a number of snapshots", "give 2 or more, or None for all",
+        ),
+        (layers in ("norm", "all"), f"layers={layers!r} is not known", 'give "norm" or "all"'),
+        (
+            on_finding in ("warn", "raise") or callable(on_finding),
+            f"on_finding={on_finding!r} is not known", 'give "warn", "raise" or a function',
+        ),
+        (
+            rates, f"optimizer is a {type(optimizer).__name__}, which has no learning rate",
+            "give the torch.optim optimizer, or step(lr=...)",
+        ),
+        (
+            all(isinstance(name, str) and name for name in also),
+            "also= has a model without a name", 'give each one: also={"ema": average}',
+        ),
+    ):  # fmt: skip
+        if not fits:
+            raise BncheckError(sentence, hint, "Recorder")
+
+
+def _is_count(value: object, least: int) -> bool:
+    """A whole number, be it NumPy's."""
+    try:
+        return operator.index(value) >= least  # type: ignore[arg-type]
+    except TypeError:
+        return False

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from bncheck.core.words import count
 from bncheck.reading.training_state import TrainingState
 from bncheck.recording.clock import Clock, number_of
 from bncheck.recording.folder import RecordFolder
+from bncheck.recording.holding import HeldError
 from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
 from bncheck.recording.observation import Observation
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 Scalars = dict[str, float]
+#: Layers that a sentence names.
+_MOST_NAMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Session:
             name: self._watch(Watched.of(name, model, plan.every_layer))
             for name, model in models.items()
         }
-        self._folder = None if _is_helper() else RecordFolder.open(path, plan.keep)
+        self._folder = None if _is_helper() else self._open()
         if any(observed.watched.sharded for observed in self._observed.values()):
             self._problems.append("weight and bias of layers that are sharded (FSDP)")
         self._armed, self._began, self._last = False, False, -1
@@ -94,7 +97,7 @@ class Session:
             step = self._clock.step
         before = self._clock.step
         number = before + 1 if step is None else step
-        rate = lr if lr is not None else _rate(self._optimizer)
+        rate = number_of(lr) if lr is not None else _rate(self._optimizer)
         self._clock.tick(number, epoch, loss, rate)
         recorded = self._armed or self._crossed(before)
         if recorded:
@@ -109,6 +112,8 @@ class Session:
         if self._began and self._last != self._clock.step:
             self._record()
         self.disarm()
+        if self._folder is not None:
+            self._folder.close()
 
     def disarm(self) -> None:
         """Take all hooks off."""
@@ -126,11 +131,38 @@ class Session:
         )
         self._found(self._observed[""].live.say(finding, self._clock.step + 1), "")
 
+    def _open(self) -> RecordFolder | None:
+        """The folder; None where another process writes into it, which is no reason to stop."""
+        try:
+            return RecordFolder.open(self._path, self._plan.keep)
+        except HeldError as error:
+            self._problems.append(str(error))
+            return None
+
     def _watch(self, watched: Watched) -> Observed:
         def failed(error: Exception) -> None:
             self._problems.append(f"a batch could not be measured ({error})")
 
         return Observed(watched, BatchMeter(watched, self.single_value, failed))
+
+    def _look_again(self) -> None:
+        """Layers may have been replaced since the last recorded step."""
+        for name, observed in self._observed.items():
+            if not observed.watched.replaced:
+                continue
+            try:
+                watched = observed.watched.again(self._plan.every_layer)
+            except BncheckError as error:
+                self._problems.append(str(error))
+                continue
+            others = watched.differing(observed.watched)
+            if others:
+                self._problems.append(
+                    f"what {', '.join(others[:_MOST_NAMED])} did until step {self._clock.step:,}: "
+                    "replaced, added or taken away since the recorder looked at the model"
+                )
+            self._observed[name] = self._watch(watched)
+            self._observed[name].live = observed.live.of_layers(watched.widths)
 
     def _due(self, number: int, begins: bool) -> bool:
         """Whether a step is to be recorded, as far as it is known before."""
@@ -222,6 +254,7 @@ class Session:
         clock, self._last = self._clock, self._clock.step
         self.disarm()
         assert self._ranks is not None
+        self._look_again()
         for name, observed in self._observed.items():
             late = observed.sentinel.first()
             if late is not None:

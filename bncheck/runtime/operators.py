@@ -9,6 +9,7 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 
 from bncheck.runtime.pools import AveragePool, MaxPool, margins_of, windows_of
+from bncheck.runtime.resizing import OldResize, Resize, Upsample
 
 #: Numbers of a kernel that fit into a processor's cache.
 _AT_ONCE = 1 << 16
@@ -23,6 +24,10 @@ def own_operators(opset: int) -> list[type[OpRun]]:
         found.append(GroupNormalization)
     if opset < 19:
         found.append(DequantizeLinear)
+    if opset < 11:
+        found += [Upsample, OldResize]
+    elif opset < 13:
+        found.append(Resize)
     if opset < 7:
         found += [Add, Sub, Mul, Div]
     return found

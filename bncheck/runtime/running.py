@@ -36,12 +36,22 @@ _CONFUSED = (TypeError, IndexError, KeyError, AttributeError, AssertionError)
 def runner(model: onnx.ModelProto, weights: Weights) -> Run:
     """What runs it and gives all outputs. Raises RuntimeError, ValueError, NotImplementedError."""
     try:
-        session, held = _session_with(with_opset(model), weights)
+        return by_onnxruntime(model, weights)
     except Exception:  # not installed, or it has no kernel for a dtype (bfloat16, float64)
-        try:
-            return reporting(evaluator(whole(model, weights)))
-        except Exception as error:
-            raise NotImplementedError(said(error)) from None
+        return by_evaluator(model, weights)
+
+
+def by_evaluator(model: onnx.ModelProto, weights: Weights) -> Run:
+    """onnx' evaluator. Raises NotImplementedError for what it does not know."""
+    try:
+        return reporting(evaluator(whole(model, weights)))
+    except Exception as error:
+        raise NotImplementedError(said(error)) from None
+
+
+def by_onnxruntime(model: onnx.ModelProto, weights: Weights) -> Run:
+    """onnxruntime, which raises errors of its own for a model that it does not take."""
+    session, held = _session_with(with_opset(model), weights)
 
     def run(inputs: Named) -> Sequence[Any]:
         try:

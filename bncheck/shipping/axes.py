@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.sizes import fixed_size
+from bncheck.shipping.samples import fixed_batch
+from bncheck.shipping.sides import TorchSide, free_axes
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +63,9 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
         program = export_shaped(model, inputs, shapes)
     values = [node.meta.get("val") for node in user_inputs(program)]
     if any(map(_pins, values)):
-        only = tuple(dict.fromkeys(_free(value), Dim.AUTO) for value in values)
+        only = tuple(
+            dict.fromkeys(_free(getattr(value, "shape", ())), Dim.AUTO) for value in values
+        )
         program = export_shaped(model, inputs, only)
     check_free(program, axes)
     return program
@@ -76,11 +80,9 @@ def _pins(value: Any) -> bool:
     return any(not isinstance(size, int) and fixed_size(size) is not None for size in sizes)
 
 
-def _free(value: Any) -> list[int]:
+def _free(shape: Sequence[Any]) -> list[int]:
     """The axes that may have any size."""
-    return [
-        axis for axis, size in enumerate(getattr(value, "shape", ())) if fixed_size(size) is None
-    ]
+    return [axis for axis, size in enumerate(shape) if fixed_size(size) is None]
 
 
 def forward_names(model: nn.Module, number: int) -> list[str]:
@@ -120,7 +122,8 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
 
     sizes = {n.name: n.meta["val"].shape for n in user_inputs(program)
              if isinstance(n.meta.get("val"), torch.Tensor)}  # fmt: skip
-    wanted = [(name, axis) for name, places in axes.more.items() for axis in places]
+    asked = [(name, axis) for name, places in axes.more.items() for axis in places]
+    wanted = list(asked)
     if axes.batch:  # of a state it may be another axis
         firsts = {str(shape[0]) for shape in sizes.values() if len(shape)}
         wanted += [
@@ -136,8 +139,32 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
                 f"the inputs are {', '.join(sizes)}",
             )
         if fixed_size(shape[axis]) is not None:
+            rest = [] if (name, axis) in asked else _free(shape)
             raise BncheckError(
                 f"axis {axis} of the input {name} cannot be dynamic: the model fixes it at "
                 f"{shape[axis]}",
-                "look for sizes written into its forward (view, reshape), or leave the axis static",
+                _instead(name, rest),
             )
+
+
+def _instead(name: str, free: Sequence[int]) -> str:
+    """What to do where an axis is fixed that was taken for the batch; `free` ones need no option.
+
+    A GRU or LSTM that is not `batch_first` has the batch behind the time.
+    """
+    if free:
+        axes = " and ".join(map(str, free))
+        return (
+            f"leave out --dynamic-batch (dynamic_batch=True): axis {axes} of {name}, the batch "
+            "where time comes first, is free without it"
+        )
+    return "look for sizes written into its forward (view, reshape), or leave the axis static"
+
+
+def fixed_notes(program: ExportedProgram, axes: Axes) -> list[str]:
+    """What users should know of a file whose first axis is fixed, though nobody asked for that."""
+    size = fixed_batch(program)
+    if size is None or axes.batch is False:
+        return []
+    what = "the first axis of its inputs" if free_axes(TorchSide(program)) else "its batch"
+    return [f"the model fixes {what} at {size}, and so does the file"]

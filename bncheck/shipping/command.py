@@ -19,11 +19,10 @@ from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, sta
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.static.bn401_training_mode import training_mode
-from bncheck.shipping.axes import Axes, check_free, traced
+from bncheck.shipping.axes import Axes, check_free, fixed_notes, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.samples import as_arrays, fixed_batch
-from bncheck.shipping.sides import TorchSide, free_axes
 from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, no_inputs, samples_of
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
             facts = {**request.options.facts, **_source(request.source)}
             options = replace(request.options, facts=facts, original=request.source)
             report = export_program(program, request.output, options, samples, say)
-            return replace(report, notes=(*report.notes, *_notes(program, request.axes)))
+            return replace(report, notes=(*report.notes, *fixed_notes(program, request.axes)))
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None
 
@@ -187,14 +186,6 @@ def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, 
     program = traced(model, inputs, request.axes)
     used = inputs if given.data is not None else ()
     return program, as_arrays(used, fixed_batch(program))
-
-
-def _notes(program: ExportedProgram, axes: Axes) -> list[str]:
-    size = fixed_batch(program)
-    if size is None or axes.batch is False:
-        return []
-    what = "the first axis of its inputs" if free_axes(TorchSide(program)) else "its batch"
-    return [f"the model fixes {what} at {size}, and so does the file"]
 
 
 def _source(path: Path) -> dict[str, str]:

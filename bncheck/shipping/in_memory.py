@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.folding.program.calls_of import first_call
 from bncheck.folding.program.exporting import as_arguments
 from bncheck.inspecting.from_file import InspectOptions, static_findings
-from bncheck.shipping.axes import Axes, check_free, traced
+from bncheck.shipping.axes import Axes, check_free, fixed_notes, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 
@@ -50,7 +51,7 @@ def export_model(
         worst = next(f for f in report.findings if f.severity is Severity.ERROR)
         where = worst.layer or "the model"
         raise BncheckError(f"{where}: {worst.message}", worst.fix, str(path))
-    return report
+    return replace(report, notes=(*report.notes, *fixed_notes(program, axes)))
 
 
 def _refuse(model: nn.Module) -> None:

@@ -110,6 +110,7 @@ class OnnxSide:
             if see is not None and isinstance(value, np.ndarray) and is_float(value):
                 see(name, name, value)
 
+        self._open = None  # float64 needs the room of a session
         try:
             results = self._in_float64.run(None, self._feed(arrays), watch)
         except _FAILURES as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
-from bncheck.folding.difference import ENOUGH_VALUES, Difference, relative_error
+from bncheck.folding.difference import ENOUGH_VALUES, INVENTED, Difference, relative_error
 from bncheck.folding.proof import steps
 from bncheck.folding.result import Parity, epsilon_for
 from bncheck.shipping.sides import (
@@ -17,6 +17,7 @@ from bncheck.shipping.sides import (
     Array,
     CannotRun,
     Run,
+    See,
     Side,
     free_axes,
     fresh,
@@ -31,6 +32,8 @@ _ON_THE_WAY = 10.0
 FLOAT64, AS_WRITTEN = "float64", "as written"
 #: What stands in where no runtime has the kernels.
 _REFERENCE = "reference"
+#: The kind of the user's inputs, which are judged by the sizes of their own outputs.
+_GIVEN = 0
 #: Two programs with the same numbers, in float64: a network that makes 1e-3 of the rounding of
 #: float32 makes 1e-12 of that of float64.
 _SAME = 1e-9
@@ -118,7 +121,7 @@ def prove(
     trial = _Trial(reference, other, limit)
     inputs = _inputs(reference, other)
     usual = [next(inputs) for _ in range(len(BATCHES) if trial.free else 1)]
-    trial.add([*usual, *([list(data)] if data else [])])
+    trial.add(usual, data)
     for _ in range(_MORE):
         if not trial.needs_more:
             break
@@ -142,6 +145,7 @@ class _Judged:
     arrays: Sequence[Array]
     precise: list[Array]
     own: list[Array]
+    kind: int = INVENTED
 
 
 class _Trial:
@@ -153,11 +157,14 @@ class _Trial:
         self.refused: dict[str, str] = {}
         self.accepted: list[_Judged] = []
         self.judge = FLOAT64
-        self.trail, self._seen = Trail(reference, other), False
+        self.trail = Trail(reference, other)
+        self._followed: _Judged | None = None
 
-    def add(self, inputs: Sequence[Sequence[Array]]) -> None:
+    def add(self, inputs: Sequence[Sequence[Array]], data: Sequence[Array] = ()) -> None:
         """Hold all ways of running the other against the reference, one after the other."""
-        judged = [self._judge(arrays) for arrays in inputs]
+        judged = list(self._judged([*inputs, data] if data else inputs))
+        if data:
+            judged[-1] = replace(judged[-1], kind=_GIVEN)
         self.accepted += judged
         for name, run in list(self.ways.items()):
             if name in self.refused:
@@ -176,10 +183,17 @@ class _Trial:
                 except CannotRun as reason:
                     raise BncheckError(str(reason), "see what it names") from None
 
-    def _judge(self, arrays: Sequence[Array]) -> _Judged:
+    def _judged(self, inputs: Sequence[Sequence[Array]]) -> Iterator[_Judged]:
+        """Each in turn; what lies on the way is kept of the smallest, when the others are done."""
+        found: dict[int, _Judged] = {}
+        for place in sorted(range(len(inputs)), key=lambda place: -_size(inputs[place])):
+            last = self._followed is None and len(found) == len(inputs) - 1
+            found[place] = self._judge(inputs[place], self.trail.know if last else None)
+            self._followed = found[place] if last else self._followed
+        return (found[place] for place in sorted(found))
+
+    def _judge(self, arrays: Sequence[Array], see: See | None) -> _Judged:
         run = next(iter(self.reference.runs.values()))
-        see = None if self._seen else self.trail.know
-        self._seen = True
         try:
             precise = self.reference.precise(arrays, see)
         except CannotRun as reason:
@@ -194,7 +208,10 @@ class _Trial:
         epsilon, generator = epsilon_for(a.dtype.name for a in arrays), np.random.default_rng(_SEED)
         moved = [a * steps(a, epsilon, generator) if is_float(a) else a for a in arrays]
         try:
-            judged = _Judged(arrays, run(arrays), run(moved))
+            outputs, other = run(arrays), run(moved)
+            # That rounding makes an output overflow excuses nothing.
+            own = [np.where(np.isfinite(b), b, a) for a, b in zip(outputs, other, strict=True)]
+            judged = _Judged(arrays, outputs, own)
         except CannotRun as error:
             raise BncheckError(f"{reason}, nor as it is ({error})", "see what it names") from None
         self.judge = AS_WRITTEN
@@ -207,7 +224,7 @@ class _Trial:
                 "compare files of the same model",
             )
         batch = next((a.shape[0] for a in judged.arrays if a.ndim), 0)
-        self.differences[name].add(batch, judged.precise, new, judged.own)
+        self.differences[name].add(batch, judged.precise, new, judged.own, judged.kind)
 
     def steps(self, limit: float, *, holds: bool) -> tuple[Step, ...]:
         """What lies on the way. Raises CannotRun.
@@ -216,9 +233,9 @@ class _Trial:
         """
         if self.judge != FLOAT64:
             raise CannotRun
-        if holds:
-            return self.trail.follow(self.accepted[0].arrays, limit)
-        most = max(self.accepted, key=lambda j: max((a.size for a in j.arrays), default=0))
+        if holds and self._followed is not None:
+            return self.trail.follow(self._followed.arrays, limit)
+        most = max(self.accepted, key=lambda judged: _size(judged.arrays))
         whole = Trail(self.reference, self.other)
         self.reference.precise(most.arrays, whole.know)
         return whole.follow(most.arrays, limit)
@@ -260,6 +277,10 @@ class _Trial:
             else:
                 errors = dict(zip(self.other.outputs, difference.errors(), strict=False))
                 yield LevelParity(name, difference.parity(), errors, reference=self.judge)
+
+
+def _size(arrays: Sequence[Array]) -> int:
+    return max((array.size for array in arrays), default=0)
 
 
 def _check_ports(first: Side, second: Side) -> None:

@@ -22,9 +22,9 @@ _NEAR: Final = 4
 #: One that was moved agrees better than with its namesake by this factor.
 _FAR_LESS: Final = 0.01
 #: This many values of a channel speak for the rest.
-_SAMPLED: Final = 256
+_SAMPLED: Final = 16
 #: Bytes of values that are kept whole; of those behind some of each channel are.
-_KEPT: Final = 1 << 26
+_KEPT: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)

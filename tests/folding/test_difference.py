@@ -16,12 +16,13 @@ from torch.export import ExportedProgram
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.folding.difference import Difference, gaps, relative_error
+from bncheck.folding.difference import INVENTED, Difference, gaps, relative_error
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import rewrite as onnx_rewrite
 from bncheck.folding.program import fold as program_fold
 from bncheck.folding.program import rewrite as program_rewrite
 from bncheck.folding.program.rewrite import Rewritten
+from bncheck.folding.result import Parity, RegionsParity, findings_of
 from bncheck.folding.weights import Solution
 
 torch.set_num_threads(1)
@@ -207,7 +208,7 @@ def test_a_right_fold_is_written_however_far_rounding_moves_the_outputs() -> Non
 
 
 class _Steeper(nn.Module):
-    """With three samples it amplifies rounding 300 times as much as with two."""
+    """With one sample it amplifies rounding 300 times as much as with two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,7 +216,7 @@ class _Steeper(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         samples = torch.ones_like(x[:, 0, 0, 0]).sum()
-        return torch.sin(self.norm(self.conv(x)) * 100 * (samples / 2) ** 14)
+        return torch.sin(self.norm(self.conv(x)) * 100 * (2 / samples) ** 8.2)
 
 
 def test_what_rounding_moves_is_measured_on_the_inputs_where_the_fold_differs() -> None:
@@ -313,3 +314,50 @@ def test_a_program_that_takes_none_of_the_inputs_is_not_compared() -> None:
     program = torch.export.export(_Table().eval(), inputs)
     with pytest.raises(BncheckError, match="cannot be run for the comparison"):
         program_fold.fold(program, None)
+
+
+@pytest.mark.parametrize("real_first", [False, True])
+def test_inputs_of_the_user_are_judged_by_their_own_sizes(real_first: bool) -> None:
+    """Invented inputs whose outputs are a hundred times as large hide no error on real data."""
+    real = np.random.default_rng(5).normal(size=(64, 4))
+    difference = Difference(5e-3)
+    given = [(real, real + 0.1, 0), (real * 100, real * 100 + 0.1, INVENTED)]
+    for exact, fold, kind in given if real_first else given[::-1]:
+        difference.add(64, [exact], [fold], [exact], kind)
+    assert not difference.parity().holds
+    assert difference.first_bad() == 0
+    assert difference.errors() == [difference.parity().max_relative_error]
+    assert difference.errors()[0] > 0.01
+    assert not difference.needs_more  # there is no more of it, and of the others all is well
+
+
+def test_what_rounding_moves_on_invented_inputs_excuses_nothing_on_real_ones() -> None:
+    exact = np.random.default_rng(6).normal(size=(64, 4))
+    difference = Difference(1e-5)
+    difference.add(64, [exact], [exact], [exact + 1e-4])
+    difference.add(64, [exact], [exact + 1e-4], [exact], 0)
+    assert not difference.parity().holds
+
+
+def test_few_real_values_near_zero_are_measured_against_the_usual_ones() -> None:
+    exact = _outputs(7)
+    difference = Difference(1e-5)
+    difference.add(5, [exact], [exact + 1e-7], [exact], 0)
+    assert difference.parity().holds
+
+
+def test_that_rounding_overflows_excuses_no_other_number() -> None:
+    exact = np.random.default_rng(8).normal(size=(64, 4))
+    moved, fold = exact.copy(), exact.copy()
+    exact[0, 1] = fold[0, 1] = np.inf
+    fold[5, 1] *= 1.5
+    difference = Difference(1e-5, np.inf, pooled=True)
+    difference.add(64, [exact], [fold], [moved])
+    assert not difference.parity().holds
+
+
+def test_errors_without_end_are_no_crash() -> None:
+    decision = Parity(float("inf"), 0.1, 1e-5, (2,), excess=float("inf"),
+                      regions=RegionsParity(1, 0.0))  # fmt: skip
+    (finding,) = findings_of((), decision, fail_unfolded=False)
+    assert "NaN or infinite" in finding.fix

@@ -89,6 +89,14 @@ def test_what_comes_out_of_a_recurrent_layer_stays() -> None:
     assert "r (gru) lies between" in result.batchnorms[0].reason
 
 
+def test_a_state_is_not_called_a_weight() -> None:
+    torch.manual_seed(6)
+    run: Callable[..., Any] = lambda s, x: s.r(x, s.n(x[0].sin())[None])[0]  # noqa: E731
+    net = randomised(Fn(run, n=nn.BatchNorm1d(5), r=nn.GRU(5, 5))).double()
+    result, _ = _folded(net, torch.randn(4, 3, 5).double())
+    assert "it is a state of r (gru)" in result.batchnorms[0].reason
+
+
 def test_a_bilinear_layer_takes_over_what_follows_it() -> None:
     torch.manual_seed(4)
     run: Callable[..., Any] = lambda s, x: s.n(s.b(torch.tanh(x), x.sin()))  # noqa: E731

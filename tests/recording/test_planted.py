@@ -244,3 +244,17 @@ def test_layers_whose_names_begin_alike_are_judged_from_the_files_too(tmp_path: 
     live = {(f.rule, f.layer) for f in training.found}
     assert ("BN304", "net.1") in live
     assert {(f.rule, f.layer) for f in bncheck.drift([tmp_path]).findings} == live
+
+
+def test_a_network_without_batchnorm_is_judged_by_its_batches(tmp_path: Path) -> None:
+    def plain() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
+                             nn.Linear(16, 4))  # fmt: skip
+
+    sound = Training(plain()).run(tmp_path / "sound", layers="all")
+    assert sound.found == []
+    training = Training(plain(), hook=other_data).run(tmp_path / "other", layers="all")
+    told = {(f.layer, f.evidence["step"]) for f in training.found if f.rule == "BN304"}
+    assert ("0", 160) in told
+    found = bncheck.drift([tmp_path / "other"]).findings
+    assert {(f.layer, f.evidence["step"]) for f in found} == told

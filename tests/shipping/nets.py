@@ -81,6 +81,16 @@ class Counting(Unit):
         return super().forward(x)
 
 
+class GroupsOfTheBatch(Unit):
+    """A kernel for each sample: all are convolved at once, as groups."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        number, _, *sizes = x.shape
+        weight = self.conv.weight * x.mean((1, 2, 3)).view(-1, 1, 1, 1, 1)
+        y = nn.functional.conv2d(x.view(1, -1, *sizes), weight.flatten(0, 1), groups=number)
+        return torch.relu(self.bn(y.view(number, -1, *y.shape[2:])))
+
+
 class Stays(nn.Module):
     """A BatchNorm behind a ReLU, with no linear layer behind it, of inputs of rank `rank`."""
 

@@ -30,6 +30,7 @@ from tests.shipping.nets import (
     Counting,
     Dicts,
     FixedBatch,
+    GroupsOfTheBatch,
     HalfConv,
     Stateful,
     Stays,
@@ -41,6 +42,16 @@ from tests.shipping.nets import (
 torch.set_num_threads(1)
 
 HEALTHY = [str(SAMPLES / "healthy.pt"), "--model", f"{SAMPLES / 'nets.py'}:DigitNet"]
+
+
+def test_groups_that_depend_on_the_batch_need_it_fixed_as_the_hint_says(tmp_path: Path) -> None:
+    model, path = made(GroupsOfTheBatch), tmp_path / "net.onnx"
+    with pytest.raises(BncheckError, match=r"groups that depend on the batch.*--static-batch"):
+        bncheck.export(model, IMAGES, path)
+    assert not path.exists()
+    report = bncheck.export(model, IMAGES, path, dynamic_batch=False, timing=False)
+    assert report.fold is not None
+    assert report.fold.folded == 1
 
 
 @pytest.fixture
@@ -334,6 +345,28 @@ def test_a_batch_behind_the_time_is_free_and_varied(batch: int, tmp_path: Path) 
     feed = {name: t.numpy() for name, t in zip("xhc", given, strict=True)}
     y, *_ = onnxruntime.InferenceSession(tmp_path / "n.onnx").run(None, feed)
     np.testing.assert_allclose(y, net(*given)[0].detach().numpy(), atol=1e-5)
+
+
+class _TimeFirstGru(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.bn = nn.GRU(4, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.bn(self.gru(x)[0][-1])
+        return y
+
+
+def test_a_batch_behind_the_time_needs_no_option_and_the_time_is_said(tmp_path: Path) -> None:
+    model, x = made(_TimeFirstGru), torch.randn(7, 2, 4)
+    with pytest.raises(BncheckError, match=r"axis 0 of the input x .* fixes it at 7") as caught:
+        bncheck.export(model, x, tmp_path / "net.onnx", dynamic_batch=True)
+    assert "leave out --dynamic-batch (dynamic_batch=True): axis 1 of x" in caught.value.hint
+    report = bncheck.export(model, x, tmp_path / "net.onnx", timing=False)
+    assert [port.shape for port in report.inputs] == [(7, "x_1", 4)]
+    assert report.notes == (
+        "the model fixes the first axis of its inputs at 7, and so does the file",
+    )
 
 
 def test_a_network_with_a_state_is_folded_at_several_batches(tmp_path: Path) -> None:

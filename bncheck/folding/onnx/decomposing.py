@@ -11,6 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import numpy_dtype
+from bncheck.folding.onnx.sweeping import all_names, unused
 from bncheck.graph.dataflow import Graph
 from bncheck.graph.onnx.read import Part, read_model
 from bncheck.reading.onnx_constants import opset_of
@@ -37,10 +38,12 @@ def decomposed(
     new, opset = onnx.ModelProto(), opset_of(model)
     new.CopyFrom(model)
     # Inner graphs first: whoever changes a graph's list of nodes gets copies of the graphs inside.
+    taken = set(all_names(new.graph))
     for part in reversed(read_model(new, load)):
         _without_expansions(part)
         if any(map(_is_long, part.proto.node)):
-            nodes = [n for node in part.proto.node for n in _in_pairs(node, part.graph, opset)]
+            graph = part.graph
+            nodes = [n for node in part.proto.node for n in _in_pairs(node, graph, opset, taken)]
             del part.proto.node[:]
             part.proto.node.extend(nodes)
     return new
@@ -65,17 +68,20 @@ def _is_long(node: onnx.NodeProto) -> bool:
     return node.op_type in _PAIRWISE and node.domain in STANDARD and len(node.input) > 2
 
 
-def _in_pairs(node: onnx.NodeProto, graph: Graph, opset: int) -> list[onnx.NodeProto]:
+def _in_pairs(
+    node: onnx.NodeProto, graph: Graph, opset: int, taken: set[str]
+) -> list[onnx.NodeProto]:
     """A mean is a sum that is divided, in the dtype of its operands: it stays without one, and
-    before opset 7, where a number is not repeated."""
+    before opset 7, where a number is not repeated. `taken` are the names of values."""
     result = node.output[0] if node.output else ""
     value, is_mean = graph.values.get(result), node.op_type == "Mean"
     divisible = value is not None and value.dtype and opset >= 7
     if not _is_long(node) or not result or (is_mean and not divisible):
         return [node]
     kind, last = _PAIRWISE[node.op_type], len(node.input) - 1
-    total = f"{result}.sum" if is_mean else result
-    names = [node.input[0], *(f"{result}.{node.op_type.lower()}{i}" for i in range(1, last)), total]
+    total = unused(f"{result}.sum", taken) if is_mean else result
+    between = [unused(f"{result}.{node.op_type.lower()}{i}", taken) for i in range(1, last)]
+    names = [node.input[0], *between, total]
     pairs = [
         helper.make_node(kind, [names[i - 1], node.input[i]], [names[i]])
         for i in range(1, last + 1)
@@ -84,5 +90,5 @@ def _in_pairs(node: onnx.NodeProto, graph: Graph, opset: int) -> list[onnx.NodeP
         pairs[-1].name = node.name  # a name is one node's: onnxruntime refuses a second
         return pairs
     count = numpy_helper.from_array(np.asarray(len(node.input), numpy_dtype(value.dtype)))
-    number = helper.make_node("Constant", [], [f"{result}.count"], value=count)
+    number = helper.make_node("Constant", [], [unused(f"{result}.count", taken)], value=count)
     return [*pairs, number, helper.make_node("Div", [total, number.output[0]], [result], node.name)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
 from bncheck.folding.proof import Move, Seen, Values
@@ -30,7 +31,7 @@ from bncheck.runtime.inputs import (
 )
 from bncheck.runtime.reference import in_float64, widened_by_reader
 from bncheck.runtime.refused import RefusedError
-from bncheck.runtime.running import Run, reporting, runner
+from bncheck.runtime.running import Run, by_evaluator, by_onnxruntime, reporting, runner, said
 from bncheck.runtime.sizes import Found, find
 from bncheck.runtime.weights import Weights
 from bncheck.subject.inputs import InputShape
@@ -105,6 +106,7 @@ class ModelSides:
         }
         self._judge: onnx.ModelProto | None = None
         self._open: tuple[str, Run] | None = None
+        self._native = False
         self._parts: dict[tuple[int, bool], _Part] = {}
         self._outputs = len(original.graph.output)
         self._generator = np.random.default_rng(_SEED)
@@ -120,8 +122,22 @@ class ModelSides:
         """By the runtime, in which one model is open at a time: each takes twice its weights."""
         if self._open is None or self._open[0] != which:
             self._open = None
-            self._open = which, runner(model, self._weights)
+            self._open = which, self._opened(which, model)
         return self._open[1](inputs)
+
+    def _opened(self, which: str, model: onnx.ModelProto) -> Run:
+        """Raises BncheckError where onnxruntime takes the original and not the fold."""
+        try:
+            run = by_onnxruntime(model, self._weights)
+        except Exception as error:
+            if which == "fold" and self._native:
+                raise BncheckError(
+                    f"folds into a model that onnxruntime rejects ({said(error)[:160]})",
+                    f"{REPORT_IT}; nothing was written",
+                ) from None
+            return by_evaluator(model, self._weights)
+        self._native = True
+        return run
 
     def judge_by(self, model: onnx.ModelProto) -> None:
         """Let the outputs of this model be those of the original."""

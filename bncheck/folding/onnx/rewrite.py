@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from bncheck.folding.algebra import Cast
 from bncheck.folding.onnx.cutting import read_instead
 from bncheck.folding.onnx.old_forms import along_axis
-from bncheck.folding.onnx.sweeping import all_names, sweep
+from bncheck.folding.onnx.sweeping import all_names, sweep, unused
 from bncheck.folding.onnx.tiling import moves
 from bncheck.folding.planner.normalisations import data_slot
 from bncheck.folding.weights import NewWeights, Solution
@@ -139,7 +139,7 @@ class _ModelRewriter:
                 info.CopyFrom(_info(old, number))
 
     def _add(self, wish: str, number: Cast) -> str:
-        name = self._unused(wish)
+        name = unused(wish, self.taken)
         self.proto.initializer.append(self._tensor(name, number))
         if self.model.ir_version < 4:
             self.proto.input.append(_info(name, number))
@@ -150,16 +150,9 @@ class _ModelRewriter:
             return self.weights.tensor(name, number.array)
         return numpy_helper.from_array(np.ascontiguousarray(number.array), name)
 
-    def _unused(self, wish: str) -> str:
-        name, count = wish, 1
-        while name in self.taken:
-            name, count = f"{wish}_{count}", count + 1
-        self.taken.add(name)
-        return name
-
     def _add_after(self, node: onnx.NodeProto, op: Op, bias: Cast) -> None:
         result = node.output[0]
-        node.output[0] = self._unused(f"{result}.product")
+        node.output[0] = unused(f"{result}.product", self.taken)
         name = self._add(f"{op.label}.bias", bias)
         added = helper.make_node("Add", [node.output[0], name], [result])
         self.after.setdefault(int(op.name), []).append(added)
@@ -170,7 +163,7 @@ class _ModelRewriter:
         node.op_type = "Conv"
         del node.attribute[:]
         node.attribute.append(helper.make_attribute("group", spec.groups))
-        last = node.output[0] = self._unused(f"{result}.tiles")
+        last = node.output[0] = unused(f"{result}.tiles", self.taken)
         behind = self.after.setdefault(int(op.name), [])
         tile = spec.stride
         # DepthToSpace knows squares, and the order that is needed from opset 11 on.
@@ -180,7 +173,7 @@ class _ModelRewriter:
             )
             return
         for kind, numbers in moves(tile):
-            moved = self._unused(f"{result}.tiles")
+            moved = unused(f"{result}.tiles", self.taken)
             if kind == "Transpose":
                 behind.append(helper.make_node(kind, [last], [moved], perm=numbers))
             else:

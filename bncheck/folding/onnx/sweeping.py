@@ -19,6 +19,15 @@ def all_names(graph: onnx.GraphProto) -> Iterator[str]:
             yield item.name
 
 
+def unused(wish: str, taken: set[str]) -> str:
+    """A name like that one which no value has; it is taken from now on."""
+    name, count = wish, 1
+    while name in taken:
+        name, count = f"{wish}_{count}", count + 1
+    taken.add(name)
+    return name
+
+
 def sweep(model: onnx.ModelProto, before: set[str]) -> None:
     """Remove nodes and initialisers whose outputs are no longer used; `before` were read once."""
     changed = True

@@ -38,6 +38,7 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
         raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
     if isinstance(op.spec, Lookup):
         _check_rows(op, op.spec, vector)
+        vector = Affine(vector.scale, vector.shift / op.spec.rows)
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
 
 
@@ -47,7 +48,7 @@ def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
         raise Stuck(
             f"{op.label} ({op.kind}) adds up rows, or may have none of them, so its shift does not "
             "pass",
-            "with bags of one size, mode='mean' and no padding_idx it could be folded",
+            "with bags of one fixed size, and without padding_idx, it could be folded",
         )
     if spec.orders and np.any(vector.scale < 0):
         raise Stuck(

@@ -27,9 +27,12 @@ from bncheck.graph.specs import (
     Larger,
     Mul,
     Norm,
+    Recurrent,
 )
 from bncheck.graph.weighted import Weighted
 
+#: What the other operands of a call are; usually a weight.
+_ROLES = {Bilinear: "the second input", Recurrent: "a state"}
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
 
@@ -100,7 +103,7 @@ def _readers(graph: Graph, name: str) -> set[int]:
 def _check_absorbs(draft: Draft, index: int, given: Given, into_norms: bool) -> None:
     op = draft.graph.ops[index]
     if set(given) != {0}:
-        role = "the second input" if isinstance(op.spec, Bilinear) else "a weight"
+        role = _ROLES.get(type(op.spec), "a weight")
         raise Stuck(f"it is {role} of {op.label} ({op.kind})")
     if isinstance(op.spec, Norm) and not (into_norms and draft.can_take_over(index)):
         raise Stuck(f"{op.label} follows, itself a normalisation that stays")

@@ -26,6 +26,8 @@ _REACH = 64.0
 def check_narrow(graph: Graph, moving: Moving, step: Step) -> None:
     """Raise Stuck where a value would change that has a narrower dtype than the normalisation,
     and might not hold what it would have to."""
+    if moving.output not in step.altered:
+        _check_rounding(graph, step)
     wide = graph.values[moving.output].dtype
     for name in sorted(step.altered):
         narrow = graph.values[name].dtype if name in graph.values else ""
@@ -36,9 +38,25 @@ def check_narrow(graph: Graph, moving: Moving, step: Step) -> None:
         # What a normalisation of each sample gives is of size 1 without its affine.
         elif not moving.norm.only_forwards and not _comes_from(graph, moving.source, narrow):
             raise Stuck(
-                f"behind it {wide} becomes {narrow}, which its input may not fit in",
+                f"behind it {wide} becomes {narrow}, a cast that would round its input",
                 "with the cast before it, it could be folded",
             )
+
+
+def _check_rounding(graph: Graph, step: Step) -> None:
+    """No map passes what rounds against the data either: float16 knows 288 +- 1 by quarters."""
+    for name in sorted(step.altered & graph.producers.keys()):
+        op = graph.ops[graph.producers[name]]
+        narrow = graph.values[name].dtype
+        for source in op.inputs:
+            if source is None or source not in step.altered:
+                continue
+            wide = graph.values[source].dtype
+            if _is_narrower(narrow, wide) and not _comes_from(graph, source, narrow):
+                raise Stuck(
+                    f"a cast to {narrow} lies between, which rounds",
+                    f"with {narrow} before it, or {wide} behind it, it could be folded",
+                )
 
 
 def _check_pulled(graph: Graph, moving: Moving, narrow: str, wide: str) -> None:

@@ -114,7 +114,9 @@ def _bag(call: Call) -> Described | None:
         return None
     alike = call("per_sample_weights") is None and call("padding_idx") in (None, -1)
     whole = alike and not call("include_last_offset") and call.rises(call("offsets"), sizes[0])
-    return Lookup(shifts=mode != 0 and whole, orders=mode == 2), (indices, weight, None)
+    rows = call.stride_of(call("offsets"), sizes[0]) if whole and mode == 0 else 1
+    shifts = whole and rows is not None
+    return Lookup(shifts=shifts, orders=mode == 2, rows=rows or 1), (indices, weight, None)
 
 
 def _sum(call: Call) -> Described | None:

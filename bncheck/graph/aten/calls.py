@@ -123,6 +123,15 @@ class Call(ABC):
         pairs = itertools.pairwise([*numbers, end])
         return numbers[:1] == [0] and all(first < second for first, second in pairs)
 
+    def stride_of(self, item: Any, end: Dim) -> int | None:
+        """How far the numbers of a tensor, and `end`, are apart; None where that differs."""
+        found = self.numbers(item)
+        if found is None or not isinstance(end, int) or not self.rises(item, end):
+            return None
+        numbers = [*map(int, found), end]
+        steps = {second - first for first, second in itertools.pairwise(numbers)}
+        return steps.pop() if len(steps) == 1 else None
+
     def on_source(self, spec: Spec | None) -> Described | None:
         """With the source as its only input."""
         return None if spec is None else (spec, (self.source,))

@@ -11,7 +11,17 @@ from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.axes import average, largest, padded, reduced
 from bncheck.graph.convolutions import each, interpolating, sliding
 from bncheck.graph.dataflow import Shape
-from bncheck.graph.specs import Kernel, Larger, Maximum, Ordered, Pad, Reshape, RunningSum, Spec
+from bncheck.graph.specs import (
+    Average,
+    Kernel,
+    Larger,
+    Maximum,
+    Ordered,
+    Pad,
+    Reshape,
+    RunningSum,
+    Spec,
+)
 
 _DIMENSIONS = re.compile(r"(\d)d")
 _MODE = re.compile("nearest|linear|cubic")
@@ -59,10 +69,14 @@ def _dimensions(call: Call) -> int:
 
 
 def _average_pool(call: Call) -> Described | None:
-    counts = any(each(call("padding"), 1)) and bool(call("count_include_pad"))
-    axes = call.last(_dimensions(call))
-    counts = counts or call("divisor_override") is not None
-    return call.on_source(average(axes, counts, _kernel(call)))
+    pads, divisor = any(each(call("padding"), 1)), call("divisor_override")
+    axes, kernel = call.last(_dimensions(call)), _kernel(call)
+    if divisor is None:
+        return call.on_source(average(axes, pads and bool(call("count_include_pad")), kernel))
+    sizes = each(call("kernel_size"), _dimensions(call))
+    whole = not pads and not call("ceil_mode") and all(isinstance(size, int) for size in sizes)
+    gain = math.prod(sizes) / divisor if whole else None
+    return call.on_source(Average(tuple(axes), gain, kernel=kernel))
 
 
 def _rotated(call: Call) -> Described | None:

@@ -97,6 +97,15 @@ class ProgramCall(Arguments, Call):
             return start == 0 and steps and last is not None and made.size("end") == end
         return super().rises(item, end)
 
+    def stride_of(self, item: Any, end: Dim) -> int | None:
+        """Also for arange(0, end, step) where the step divides whatever `end` may be."""
+        if not (isinstance(item, Node) and operator_name(item) == "arange"):
+            return super().stride_of(item, end)
+        made = ProgramCall(item, self.constants)
+        last, step = _known(made("end")), made("step", 1)
+        size = last.node.expr if isinstance(last, torch.SymInt) else last
+        return step if self.rises(item, end) and size % step == 0 else None
+
     def numbers(self, item: Any) -> torch.Tensor | None:
         """Those of a fixed node."""
         return self.constants.get(item)

@@ -89,7 +89,7 @@ def _noun(decisions: Sequence[Decision]) -> str:
 
 def _parity(parity: Parity) -> str:
     """The proof in a sentence."""
-    sizes = [str(batch) for batch in dict.fromkeys(parity.batches)]
+    sizes = [str(batch) for batch in sorted(set(parity.batches))]
     if len(sizes) > 1:
         where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
     else:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import median, quantiles
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
+from bncheck.layers.facts import median
 from bncheck.layers.means import Chain, Chains
 from bncheck.rules.rule import Network, Rule, rule
+
+if TYPE_CHECKING:
+    from bncheck.layers.norm_layer import Floats
 
 #: Correlation of predicted and stored means by a graph: sound layers have .95 and more (.85 in one
 #: network), layers with their channels permuted less than .5 in 95 of 100.
@@ -63,9 +68,8 @@ def other_weights(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
     if chains.certain:
         yield from _by_graph(self, chains)
     elif len(chains.found) >= _FEWEST:
-        found = [chain.correlation for chain in chains.found]
-        upper = quantiles(found, n=4)[2]
-        if median(found) < _BROKEN_MEDIAN and upper < _BROKEN:
+        found = _correlations(chains.found)
+        if median(found) < _BROKEN_MEDIAN and _upper_quartile(found) < _BROKEN:
             yield _of_all(
                 self, chains,
                 f"correlation {median(found):.2f} over {_number(chains, 'neighbouring layers')}, "
@@ -75,8 +79,8 @@ def other_weights(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
 
 def _by_graph(self: Rule[Network, Finding], chains: Chains) -> Iterator[Finding]:
     bad = _bad(chains)
-    rest = [c.correlation for c in chains.found if c not in bad]
-    if bad and rest and median(rest) >= _SOUND and len(bad) <= len(rest):
+    rest = _correlations([chain for chain in chains.found if chain not in bad])
+    if bad and rest.size and median(rest) >= _SOUND and len(bad) <= rest.size:
         for chain in bad:
             yield self.finding(
                 Severity.ERROR,
@@ -94,14 +98,29 @@ def _by_graph(self: Rule[Network, Finding], chains: Chains) -> Iterator[Finding]
         return
     if not chains.found:
         return
-    correlation = median(chain.correlation for chain in chains.found)
-    deviation = median(chain.deviation for chain in chains.found)
+    correlation = median(_correlations(chains.found))
+    deviation = median(_deviations(chains.found))
     if correlation < _BROKEN and deviation >= _HARMFUL:
         text = f"correlation {correlation:.2f} over {_number(chains, 'layers')}, in sound networks "
         yield _of_all(self, chains, f"{text}above {_SOUND:g}")
     elif deviation > _OTHER_EPOCH and len(chains.found) >= _FEWEST:
         text = f"off by {deviation:.2f} standard deviations in the median of "
         yield _of_all(self, chains, f"{text}{_number(chains, 'layers')}, in sound networks .15")
+
+
+def _correlations(chains: Sequence[Chain]) -> Floats:
+    return np.array([chain.correlation for chain in chains])
+
+
+def _deviations(chains: Sequence[Chain]) -> Floats:
+    return np.array([chain.deviation for chain in chains])
+
+
+def _upper_quartile(numbers: Floats) -> float:
+    """As a sample's; the module's import takes longer than most files."""
+    from statistics import quantiles
+
+    return float(quantiles(numbers.tolist(), n=4)[2])
 
 
 def _bad(chains: Chains) -> list[Chain]:
@@ -120,8 +139,8 @@ def _of_all(self: Rule[Network, Finding], chains: Chains, text: str) -> Finding:
         "the running means do not follow from the weights: predicted from the affine before each "
         f"layer and the weights between, {text}",
         _FIX,
-        correlation=median(chain.correlation for chain in chains.found),
-        deviation=median(chain.deviation for chain in chains.found),
+        correlation=median(_correlations(chains.found)),
+        deviation=median(_deviations(chains.found)),
         layers=len(chains.found),
         of=chains.number,
     )

@@ -12,8 +12,11 @@ import onnx
 import pytest
 from onnx import helper
 
+from bncheck import BncheckError
 from bncheck.folding.fold import FoldOptions
+from bncheck.folding.onnx.parity import Altered, ModelSides
 from bncheck.folding.planner.families import Norms
+from bncheck.runtime.weights import Weights
 from tests.folding.onnx.graphs import building as graphs
 from tests.folding.onnx.graphs.building import bn, conv, fold_onnx, norm, numbers
 
@@ -108,6 +111,33 @@ def test_nodes_that_take_the_place_of_one_have_names_of_their_own(
     names = [each.name for each in model.graph.node if each.name]
     assert "joined" in names
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("taken", ["m.sum", "m.mean1", "m.count"])
+def test_values_that_are_new_have_names_of_their_own(taken: str, tmp_path: Path) -> None:
+    nodes = [
+        conv(),
+        node("Mean", ["c", "one", "c"], ["m"]),
+        bn("m", "b"),
+        node("Sin", ["x"], [taken]),
+    ]
+    nodes += [node("Tanh", ["b"], ["t"]), node("Concat", ["t", taken], ["y"], axis=1)]
+    weights = {"conv.weight": numbers(6, 3, 1, 1), "one": numbers(1, 6, 1, 1), **norm(6)}
+    onnx.save(graphs.model(nodes, weights), tmp_path / "net.onnx")
+    assert fold_onnx(tmp_path / "net.onnx")[0].folded == 1
+
+
+def test_a_fold_that_onnxruntime_does_not_load_is_refused() -> None:
+    nodes = [conv(), node("Relu", ["c"], ["y"], name="relu")]
+    model = graphs.model(nodes, {"conv.weight": numbers(6, 3, 1, 1)})
+    broken = onnx.ModelProto()
+    broken.CopyFrom(model)
+    broken.graph.node[0].name = "relu"
+    sides = ModelSides(model, broken, Weights(), Altered(frozenset(), {}, [], {}, {}))
+    inputs = sides.fresh(2)
+    sides.original(inputs)
+    with pytest.raises(BncheckError, match=r"onnxruntime rejects .*relu"):
+        sides.folded(inputs)
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,15 @@ PASSING: dict[str, Pattern] = {
         lambda y: F.grid_sample(y, _grid(y), align_corners=True),
         kept=1, reason="padding_mode",
     ),
-    "divisor_override": behind(
-        lambda y: F.avg_pool2d(y, 2, divisor_override=3), kept=1, reason="count_include_pad"
+    "divisor_override": behind(lambda y: F.avg_pool2d(y, 2, divisor_override=3)),
+    "divisor_override_in_steps": behind(lambda y: F.avg_pool2d(y, (3, 2), 2, divisor_override=-4)),
+    "divisor_override_and_padding": behind(
+        lambda y: F.avg_pool2d(y, 2, padding=1, divisor_override=3),
+        kept=1, reason="count_include_pad",
+    ),
+    "divisor_override_and_ceiling": behind(
+        lambda y: F.avg_pool2d(y, 2, 2, ceil_mode=True, divisor_override=3),
+        kept=1, reason="count_include_pad",
     ),
     "antialiased": behind(
         lambda y: F.interpolate(y, size=(4, 4), mode="bilinear", antialias=True)

@@ -239,8 +239,6 @@ CASES |= {
         (2, 5),
         e=lambda: nn.EmbeddingBag(5, 4, mode="sum"),
         n=bn(4, 1),
-        kept=1,
-        reason="adds up rows",
     ),
     # norms
     "batch renorm": _chain(conv(), lambda: Renorm(4), norms="all"),

@@ -21,7 +21,8 @@ _CASES: dict[str, tuple[dict[str, Any], bool, bool, str]] = {
     "means": ({"mode": "mean"}, False, False, ""),
     "means without a row": ({"mode": "mean", "padding_idx": 1}, False, False, "adds up rows"),
     "means without a row, scaled": ({"mode": "mean", "padding_idx": 1}, True, True, ""),
-    "sums": ({"mode": "sum"}, True, False, "adds up rows"),
+    "sums": ({"mode": "sum"}, False, False, ""),
+    "sums without a row": ({"mode": "sum", "padding_idx": 1}, True, False, "adds up rows"),
     "sums, scaled": ({"mode": "sum"}, True, True, ""),
     "largest": ({"mode": "max"}, True, False, ""),
     "largest, negative scales": ({"mode": "max"}, False, False, "some scales are negative"),
@@ -56,9 +57,9 @@ def test_bags_of_one_size(name: str, dynamic: bool) -> None:
 class _Offsets(nn.Module):
     """Bags that begin at places which are constants."""
 
-    def __init__(self, *offsets: int) -> None:
+    def __init__(self, *offsets: int, mode: str = "mean") -> None:
         super().__init__()
-        self.e, self.n = nn.EmbeddingBag(10, 4, mode="mean"), nn.BatchNorm1d(4)
+        self.e, self.n = nn.EmbeddingBag(10, 4, mode=mode), nn.BatchNorm1d(4)
         self.register_buffer("offsets", torch.tensor(offsets))
 
     def forward(self, x: Tensor) -> Any:
@@ -70,5 +71,16 @@ def test_a_bag_without_a_row_takes_no_shift(offsets: tuple[int, ...], kept: int)
     torch.manual_seed(0)
     net = randomised(_Offsets(*offsets), False, False).double()
     decision, error = _fold(net, torch.randint(10, (7,)), dynamic=False, core=False)
+    assert (decision.status is Status.KEPT) == bool(kept)
+    assert error < 1e-14
+
+
+@pytest.mark.parametrize(("offsets", "kept"), [((0, 2, 4), 0), ((0, 2, 3), 1), ((0, 3), 0)])
+def test_sums_take_a_shift_where_all_are_of_as_many_rows(
+    offsets: tuple[int, ...], kept: int
+) -> None:
+    torch.manual_seed(0)
+    net = randomised(_Offsets(*offsets, mode="sum"), False, False).double()
+    decision, error = _fold(net, torch.randint(10, (6,)), dynamic=False, core=False)
     assert (decision.status is Status.KEPT) == bool(kept)
     assert error < 1e-14

@@ -106,15 +106,14 @@ def test_a_region_keeps_the_operators_of_its_graph() -> None:
 
 
 class _Typed(nn.Module):
-    """What is normalised lends another its dtype, behind a convolution of a wider one."""
+    """What is normalised lends another its dtype."""
 
     def __init__(self) -> None:
         super().__init__()
         self.block = _block(3)
-        self.block[0].double()
 
     def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.block[0](x.double()).float()
+        y = self.block[0](x)
         return self.block[1](y), z.double().type_as(y)
 
 
