@@ -51,10 +51,11 @@ class Live:
                 for rule in (non_finite, negative_variance):
                     yield from self._new(rule.check(Network(tuple(now.layers))), step)
             if self.anchors and step - self.judged >= _SELDOM:
-                self.judged = step
+                before, self.judged = self.judged, step
                 movement = _between([*self.anchors, now.snapshot])
                 for series_rule in SERIES_RULES:
-                    yield from self._new(series_rule.check(movement), step)
+                    found = (f for f in series_rule.check(movement) if not _judged(f, before))
+                    yield from self._new(found, step)
         self._move_on(now)
 
     def moved(self, now: Observation) -> dict[str, float]:
@@ -107,6 +108,12 @@ class Live:
         far = held is None or now.step - (held.step or 0) >= _UPDATES
         if far or (held is not None and _run(held) != now.state.run):
             self.anchors = [*self.anchors, now.snapshot][-_WINDOW:]
+
+
+def _judged(finding: Finding, before: int) -> bool:
+    """Whether it is of an interval that was judged when more of what came before was in memory."""
+    step = finding.evidence.get("to_step")
+    return isinstance(step, int) and step <= before
 
 
 def _run(snapshot: Snapshot) -> int:

@@ -76,8 +76,8 @@ class Distance:
 
     `mean_shift` is the mean of d, `log_variance_ratio` that of ln(var / var_ref): both signed,
     positive where the later distribution lies higher or is wider. `channels` is W2 by channel,
-    noise included; `common` is W2 where no channel counts for more than 0.7: a few channels that
-    hardly ever vary do not make it.
+    noise included; `common` is W2 where no channel counts for more than 0.7, nor for more than all
+    others together: a few channels that hardly ever vary do not make it.
     """
 
     w2: Floats
@@ -98,10 +98,18 @@ def distance(reference: Statistics, found: Statistics) -> Distance:
         mean_shift=np.mean(d, axis=-1),
         log_variance_ratio=2 * np.mean(np.log(r), axis=-1),
         channels=channels,
-        common=np.sqrt(
-            np.maximum(0.0, np.mean(np.minimum(channels, COMMON) ** 2, axis=-1) - reference.noise)
-        ),
+        common=np.sqrt(np.maximum(0.0, _common(channels) - reference.noise)),
     )
+
+
+def _common(channels: Floats) -> Floats:
+    """Mean square over channels, none for more than 0.7 nor than all others together."""
+    squares = np.minimum(channels, COMMON) ** 2
+    total = squares.sum(axis=-1)
+    if squares.shape[-1] > 1:
+        total = np.minimum(total, 2 * (total - squares.max(axis=-1)))
+    common: Floats = total / squares.shape[-1]
+    return common
 
 
 def histogram_distance(reference: Floats, found: Floats, width: float) -> Floats:

@@ -112,8 +112,13 @@ class Movement:
 
     @property
     def common_to_previous(self) -> Floats:
-        """The same where no channel counts for more than 0.7: what most of them do."""
+        """The same where no channel counts for more than 0.7, nor than all others together."""
         return self._steps.common
+
+    @property
+    def ratio_to_previous(self) -> Floats:
+        """The log variance ratio to the snapshot before."""
+        return self._steps.log_variance_ratio
 
     @cached_property
     def _steps(self) -> Grid:

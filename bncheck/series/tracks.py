@@ -74,9 +74,18 @@ class Tracks:
             d = (found.mean - base.mean) / base.sigma
             r = found.sigma / base.sigma - 1
             squares = d * d + r * r
-            parts = (squares, d, found.log_sigma - base.log_sigma, np.minimum(squares, COMMON**2))
-            w2, shift, log_ratio, common = (self._means(part) for part in parts)
+            parts = (squares, d, found.log_sigma - base.log_sigma)
+            w2, shift, log_ratio = (self._means(part) for part in parts)
+            common = self._common(np.minimum(squares, COMMON**2))
             return np.stack([np.sqrt(w2), shift, 2 * log_ratio, np.sqrt(common)])
+
+    def _common(self, squares: Floats) -> Floats:
+        """Means to which no channel gives more than all others of its layer together."""
+        totals = np.add.reduceat(squares, self._starts)
+        others = totals - np.maximum.reduceat(squares, self._starts)
+        alone = self._numbers == 1
+        common: Floats = np.where(alone, totals, np.minimum(totals, 2 * others)) / self._numbers
+        return common
 
     def _means(self, values: Floats) -> Floats:
         means: Floats = np.add.reduceat(values, self._starts) / self._numbers

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.thresholds import W2_WARNING
 from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
+from bncheck.measuring.deviation import averaging_noise
 
 if TYPE_CHECKING:
     from bncheck.series.snapshot import Snapshot, State
@@ -54,6 +55,20 @@ def _factor(snapshot: Snapshot, name: str) -> float:
     noise = max(seen.noise or 0.0, _TINY)
     w2 = seen.w2 if seen.common is None else seen.common
     return min(1 + w2**2 / noise, 1e6)
+
+
+def by_chance(snapshots: Sequence[Snapshot], name: str) -> float:
+    """E[W2^2] of two averages of a layer by chance, by what its batches have differed by so far.
+
+    An average varies kappa = m / (2 - m) as much as a batch. 0 where nothing is known: only a
+    record tells.
+    """
+    for snapshot in reversed(snapshots):
+        seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
+        state = snapshot.states.get(name)
+        if seen is not None and seen.noise is not None and state is not None:
+            return 2 * averaging_noise(state.momentum, None) * seen.noise
+    return 0.0
 
 
 def is_warm(state: State | None) -> bool:

@@ -9,7 +9,13 @@ import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
-from bncheck.rules.series.batches import batch_distance, distance_text, is_warm, surprise
+from bncheck.rules.series.batches import (
+    batch_distance,
+    by_chance,
+    distance_text,
+    is_warm,
+    surprise,
+)
 from bncheck.rules.series.resets import resets_of
 
 if TYPE_CHECKING:
@@ -24,6 +30,8 @@ _BEFORE: Final = 2
 _LEAST: Final = 0.05
 #: Two batches that are 4 times as far as usual are so by chance at most once in so many times.
 _SURE: Final = 16.0
+#: A batch that is so much of the way back, in log variance, shows that nothing has changed.
+_BACK: Final = 0.75
 
 
 @rule("BN304", "late-distribution-shift", Severity.WARNING)
@@ -36,13 +44,15 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
 
     Criterion: W2 to the snapshot before from 0.40, and more than 4 times the median of what the
     layer moved in the last 3 intervals (at least 2), each stretched to the length of this one
-    where the steps are known; and from 0.40 where no channel counts for more than 0.7: one batch
-    is enough to move features that few images have. In a record what is usual also grows with the
-    learning rate, as far as that was as high before: a planned restart moves statistics no further
-    than the beginning. There W2 of the running statistics from the batch counts, too (BN306), where
-    two recorded steps in a row are 4 times as far as is usual, one of them from 0.40 and the other
-    from 0.20, and the product of W2^2 over what it is by chance is from 16 (BN306): averages with a
-    small momentum jump late.
+    where the steps are known; and from 0.40 where no channel counts for more than 0.7, nor for
+    more than all others together: one batch is enough to move features that few images have. In a
+    record W2^2 is also 16 times what it is by chance, 2 kappa of what batches differ by (BN306),
+    and 256 times where the batch of that step is back where the layer was. There what is usual
+    also grows with the learning rate, as far as that was as high before: a planned restart moves
+    statistics no further than the beginning. There W2 of the running statistics from the batch
+    counts, too (BN306), where two recorded steps in a row are 4 times as far as is usual, one of
+    them from 0.40 and the other from 0.20, and the product of W2^2 over what it is by chance is
+    from 16 (BN306): averages with a small momentum jump late.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
@@ -54,6 +64,8 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
         jumped = False
         far = (row >= movement.thresholds.w2_error) & (common >= movement.thresholds.w2_error)
         for place in np.flatnonzero(far).tolist():
+            if _is_chance(movement, number, place):
+                continue
             usual = _usual(row, gaps, rates, place) if place > _BEFORE else float("inf")
             if row[place] > _FACTOR * usual and place not in lost:
                 jumped = True
@@ -72,10 +84,28 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
                     usual=usual,
                     before=str(before.path),
                     after=str(after.path),
+                    to_step=after.position,
                 )
 
         if not jumped:
             yield from _of_batches(self, movement, name, rates, lost)
+
+
+def _is_chance(movement: Movement, number: int, place: int) -> bool:
+    """Whether an average may have jumped by what batches differ by.
+
+    One batch with a heavy tail throws an average, and the next is where the layer was: it is off by
+    as much as the average jumped, in the other direction.
+    """
+    name, square = movement.layers[number], movement.to_previous[number, place] ** 2
+    chance = by_chance(movement.snapshots[:place], name)
+    if square >= _SURE**2 * chance:
+        return False
+    training = movement.snapshots[place].training
+    seen = None if training is None else training.seen.get(name)
+    back = 0.0 if seen is None else -(seen.log_variance_ratio or 0.0)
+    wider = float(movement.ratio_to_previous[number, place])
+    return square < _SURE * chance or 0 < _BACK * wider <= back
 
 
 def _of_batches(
@@ -107,6 +137,7 @@ def _of_batches(
                 usual=usual,
                 before=str(before.path),
                 after=str(after.path),
+                to_step=after.position,
             )
             return
 
