@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.planner.families import Norms
-from bncheck.folding.proof import Inputs, SideBySide, prove
+from bncheck.folding.planner.maps import Stuck
+from bncheck.folding.proof import Inputs, SideBySide, UnevaluatedError, first_line, prove
+from bncheck.folding.regions import norms_by_exit
 from bncheck.folding.residual import Residual, rewritten
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
 from bncheck.graph.dataflow import Graph
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,8 @@ class FoldOptions:
     """What a user can set about a fold.
 
     Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
-    `not_held` says of norms, by name, why the form of the output cannot hold their fold.
+    `not_held` says of norms, by name, why the form of the output cannot hold their fold, and
+    `unproven` what cannot be computed in float64 where they would go.
     """
 
     keep: Sequence[str] = ()
@@ -31,6 +36,41 @@ class FoldOptions:
     norms: Norms = Norms.BATCH
     whole_too: bool = True
     not_held: Mapping[str, str] = field(default_factory=dict)
+    unproven: Mapping[str, str] = field(default_factory=dict)
+
+    def stay(self) -> dict[str, Stuck]:
+        """Why norms cannot be written, by name."""
+        other_form = "a .pt2 program could hold it"
+        return {
+            **{n: Stuck(_UNPROVEN.format(said)) for n, said in self.unproven.items()},
+            **{
+                n: Stuck(f"a state dict cannot hold it: {why}", other_form)
+                for n, why in self.not_held.items()
+            },
+        }
+
+
+_UNPROVEN = "its fold cannot be computed in float64 ({}), so it is not proven"
+
+
+class UnprovenError(BncheckError):
+    """Where these norms go, something cannot be computed in float64; what, by name."""
+
+    def __init__(self, norms: Mapping[str, str]) -> None:
+        name, said = next(iter(norms.items()))
+        super().__init__(f"{name}: {_UNPROVEN.format(said)}", f"--keep {name}")
+        self.norms = norms
+
+
+def proven(attempt: Callable[[FoldOptions], Result], options: FoldOptions) -> Result:
+    """What the attempt gives, without what it cannot prove: that is planned again, and stays."""
+    while True:
+        try:
+            return attempt(options)
+        except UnprovenError as error:
+            if set(error.norms) <= set(options.unproven):
+                raise
+            options = replace(options, unproven={**options.unproven, **error.norms})
 
 
 class Foldable(Protocol[Inputs]):
@@ -59,7 +99,7 @@ def fold(
     Raises BncheckError.
     """
     solutions: Sequence[Solution] = [
-        rewritten(solve(g, options.keep, options.norms, options.not_held), options.residual)
+        rewritten(solve(g, options.keep, options.norms, options.stay()), options.residual)
         for g in program.read()
     ]
     decisions = tuple(d for solution in solutions for d in solution.plan.decisions)
@@ -67,20 +107,34 @@ def fold(
     # Where nothing is altered, there is nothing to compare: the program is not run at all.
     if not options.dry_run and any(solution.changes for solution in solutions):
         flushed = sum(solution.flushed for solution in solutions)
+        norms = norms_by_exit(solutions[0])
         solutions = program.rewrite(solutions)  # their numbers take as much room as the weights
         say("comparing")
-        parity = _proved(program, options, extra)
+        parity = _proved(program, options, extra, norms)
     findings = findings_of(decisions, parity, options.fail_unfolded)
     return FoldReport(decisions, parity, flushed=flushed, findings=findings), solutions
 
 
-def _proved(program: Foldable[Inputs], options: FoldOptions, extra: Sequence[Inputs]) -> Parity:
+def _proved(
+    program: Foldable[Inputs],
+    options: FoldOptions,
+    extra: Sequence[Inputs],
+    norms: Mapping[str, Sequence[str]],
+) -> Parity:
     try:
         return prove(program.evaluate(), options.tolerance, extra, whole_too=options.whole_too)
+    except UnevaluatedError as error:
+        names = {name for value in error.exits for name in norms.get(value, ())}
+        if not names:
+            raise _cannot_run(error) from None
+        raise UnprovenError(dict.fromkeys(sorted(names), str(error))) from None
     except program.failures as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BncheckError(
-            f"cannot be run for the comparison ({first[:320]})",
-            getattr(error, "hint", "")
-            or "--dry-run prints the plan; nothing is written without a comparison",
-        ) from None
+        raise _cannot_run(error) from None
+
+
+def _cannot_run(error: Exception) -> BncheckError:
+    return BncheckError(
+        f"cannot be run for the comparison ({first_line(error)[:320]})",
+        getattr(error, "hint", "")
+        or "--dry-run prints the plan; nothing is written without a comparison",
+    )

@@ -43,6 +43,19 @@ _DRAWS = 4
 _SEED = 20262
 
 
+class UnevaluatedError(RuntimeError):
+    """A region that makes these values cannot be computed in float64 on the original's own."""
+
+    def __init__(self, exits: Sequence[str], error: Exception) -> None:
+        super().__init__(first_line(error)[:160])
+        self.exits = exits
+
+
+def first_line(error: Exception) -> str:
+    """What a runtime says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 @dataclass(frozen=True)
 class Seen:
     """A run of the original as written: its floating outputs, and what regions read."""
@@ -236,7 +249,10 @@ class _Regions(Generic[Inputs]):
         for place in range(len(self._found)):
             own, other = self._found[place]
             values = self._sides.enough(place, seen.values)
-            self._compare(place, own, values, seen.values, kind)
+            try:
+                self._compare(place, own, values, seen.values, kind)
+            except self._sides.failures as error:
+                raise UnevaluatedError(self._sides.regions[place], error) from None
             try:
                 self._compare(place, other, self._random(place, values), {}, kind)
             except self._sides.failures:

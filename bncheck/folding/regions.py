@@ -34,6 +34,30 @@ class Calls(tuple[Call, ...]):
 
 def regions_of(solution: Solution) -> list[tuple[str, ...]]:
     """The exits of each region, in the order of the graph."""
+    region = _regions(solution)
+    found: dict[str, list[str]] = {}
+    for op in solution.graph.ops:
+        for name in op.outputs:
+            if name in solution.boundary:
+                found.setdefault(region(name), []).append(name)
+    return [tuple(names) for names in found.values()]
+
+
+def norms_by_exit(solution: Solution) -> dict[str, tuple[str, ...]]:
+    """The normalisations that move in the region of each exit."""
+    region, ops, targets = _regions(solution), solution.graph.ops, solution.plan.targets
+    inside: dict[str, list[str]] = {}
+    for norm in solution.plan.norms:
+        places = (*norm.ops, *targets[norm.name]) if norm.name in targets else ()
+        values = {name for place in places for name in (*ops[place].inputs, *ops[place].outputs)}
+        for root in sorted({region(name) for name in values if name}):
+            inside.setdefault(root, []).append(norm.name)
+    exits = (name for names in regions_of(solution) for name in names)
+    return {name: tuple(inside.get(region(name), ())) for name in exits}
+
+
+def _regions(solution: Solution) -> Callable[[str], str]:
+    """What gives all values of a region the same one of them."""
     altered, boundary = solution.plan.altered, solution.boundary
     parents: dict[str, str] = {}
 
@@ -42,18 +66,13 @@ def regions_of(solution: Solution) -> list[tuple[str, ...]]:
             name = parents[name]
         return name
 
-    exits: list[str] = []
     for op in solution.graph.ops:
         own = [name for name in op.outputs if name in boundary]
         held = [n for n in (*op.inputs, *op.outputs) if n in altered]
         names = [*held, *own]
-        exits += own
         for name in names[1:]:
             parents[root(name)] = root(names[0])
-    found: dict[str, list[str]] = {}
-    for name in exits:
-        found.setdefault(root(name), []).append(name)
-    return [tuple(names) for names in found.values()]
+    return root
 
 
 def dependent(

@@ -20,7 +20,7 @@ from bncheck.folding.algebra import (
 )
 from bncheck.folding.planner.computed import has_computed_weight
 from bncheck.folding.planner.families import Norms
-from bncheck.folding.planner.maps import each
+from bncheck.folding.planner.maps import Stuck, each
 from bncheck.folding.planner.normalisations import Slot, channel_axes, parameters_of
 from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
@@ -107,12 +107,12 @@ def solve(
     graph: Graph,
     keep: Sequence[str] = (),
     norms: Norms = Norms.BATCH,
-    not_held: Mapping[str, str] | None = None,
+    stay: Mapping[str, Stuck] | None = None,
 ) -> Solution:
     """Plan, compute, and plan again without what does not fit its dtype."""
     forbidden: dict[str, str] = {}
     while True:
-        found = plan(graph, keep, forbidden, norms, not_held)
+        found = plan(graph, keep, forbidden, norms, stay)
         weights = {i: _new_weights(graph, graph.ops[i], f) for i, f in found.folds.items()}
         constants = {
             place: _new_constant(graph, place, edit) for place, edit in found.constants.items()

@@ -85,7 +85,7 @@ class InFloat64:
             values |= {name: self._weight(name) for name in self._stored if name not in inputs}
         for place, (node, reads, inner) in enumerate(self._steps):
             given = [values[n] if n in values else self._weight(n) for n in reads]
-            results = node.run(*given, context=values) if inner else node.run(*given)
+            results = _results(node, given, values if inner else None)
             made = list(zip(node.output, results, strict=False))
             values.update(made)
             if watch is not None:
@@ -101,6 +101,15 @@ class InFloat64:
             raise RuntimeError(f"nothing makes {name!r}")
         array = self._weights.numbers(self._stored[name])
         return array.astype(np.float64) if self._stored[name].data_type in _NARROW else array
+
+
+def _results(node: Any, given: Sequence[Any], context: Mapping[str, Any] | None) -> Any:
+    """What a node makes; what it raises begins with the operator's name."""
+    try:
+        return node.run(*given) if context is None else node.run(*given, context=context)
+    except Exception as error:
+        error.args = (f"{node.onnx_node.op_type}: {error}",)
+        raise
 
 
 def in_float64(model: onnx.ModelProto, weights: Weights | None = None) -> InFloat64:

@@ -54,7 +54,7 @@ class Resize(_OnnxResize):
         if settings.get("coordinate_transformation_mode") != _FOR_NEAREST:
             return super()._run(x, roi, scales, sizes, **settings)
         if (settings.get("mode") or "nearest") != "nearest":
-            raise NotImplementedError(f"Resize of mode {settings['mode']} with {_FOR_NEAREST}")
+            raise NotImplementedError(f"mode {settings['mode']} with {_FOR_NEAREST}")
         if sizes is None or not len(sizes):
             sizes = [int(n * s) for n, s in zip(x.shape, scales, strict=True)]
         else:
@@ -68,7 +68,7 @@ class Resize(_OnnxResize):
 
 def _asymmetric(x: Any, scales: Sequence[float], mode: str) -> Any:
     if mode != "nearest" and mode not in _LINEAR:
-        raise NotImplementedError(f"Upsample of mode {mode}")
+        raise NotImplementedError(f"mode {mode}")
     for axis, scale in enumerate(scales):
         at = np.arange(int(x.shape[axis] * scale)) / scale
         if scale == 1:

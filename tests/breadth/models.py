@@ -38,9 +38,9 @@ _PYTORCHCV = (
     "shufflenetv2_wd2", "menet108_8x1_g3", "mobilenet_wd4", "fdmobilenet_wd4", "mobilenetv2_wd4",
     "mobilenetv3_small_w7d20", "igcv3_wd4", "mnasnet_small", "darknet_tiny", "darknet53",
     "bninception", "efficientnet_b0", "ghostnet", "hardnet39ds", "dla34", "vovnet27s",
-    "proxylessnas_gpu", "xdensenet41_2_k24_bc_cifar10", "diracnet18v2", "regnetx002", "resnesta18",
+    "proxylessnas_gpu", "xdensenet40_2_k24_bc_cifar10", "diracnet18v2", "regnetx002", "resnesta18",
     "sknet50", "spnasnet", "fbnet_cb", "lednet_cityscapes", "icnet_resnetd50b_cityscapes",
-    "fastscnn_cityscapes", "cgnet_cityscapes", "erfnet_cityscapes", "esnetv2_cityscapes",
+    "fastscnn_cityscapes", "cgnet_cityscapes", "erfnet_cityscapes", "esnet_cityscapes",
 )  # fmt: skip
 _SMP = tuple(
     f"{decoder}:{encoder}"
@@ -97,9 +97,9 @@ def built(library: str, name: str) -> tuple[nn.Module, tuple[Any, ...]]:
         return _timm(name)
     if library == "pytorchcv":
         get_model: Any = importlib.import_module("pytorchcv.model_provider").get_model
-        model = get_model(name, pretrained=False)
         size = 32 if "cifar" in name else 256 if "cityscapes" in name else 224
-        return model, (torch.randn(2, 3, size, size),)
+        sized = {"in_size": (size, size)} if name.startswith(("icnet", "fastscnn")) else {}
+        return get_model(name, pretrained=False, **sized), (torch.randn(2, 3, size, size),)
     if library == "torchvision":
         return _torchvision(name)
     if library == "smp":

@@ -45,11 +45,15 @@ def fold_onnx(
     BncheckError.
     """
     given, weights = open_onnx(path, freeze_inputs=freeze_inputs)
-    model = _Model(given, weights, shapes)
-    extra = [] if samples is None else [samples(model.original)]
-    model.sample = extra[0] if extra else None
-    report, _ = folding.fold(model, options or FoldOptions(), extra)
-    return report, model.result, weights
+
+    def attempt(options: FoldOptions) -> tuple[FoldReport, onnx.ModelProto, Weights]:
+        model = _Model(given, weights, shapes)
+        extra = [] if samples is None else [samples(model.original)]
+        model.sample = extra[0] if extra else None
+        report, _ = folding.fold(model, options, extra)
+        return report, model.result, weights
+
+    return folding.proven(attempt, options or FoldOptions())
 
 
 class _Model:

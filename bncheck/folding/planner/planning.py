@@ -44,20 +44,20 @@ def plan(
     keep: Sequence[str] = (),
     forbidden: Mapping[str, str] | None = None,
     which: Norms = Norms.BATCH,
-    not_held: Mapping[str, str] | None = None,
+    stay: Mapping[str, Stuck] | None = None,
 ) -> Plan:
     """Decide about every normalisation of the graph.
 
     `keep` are patterns of names to leave alone; `forbidden` maps names to the reason why a fold
-    that would be exact on paper is not allowed (its numbers do not fit their dtype), and `not_held`
-    to the reason why the form of the output cannot hold it.
+    that would be exact on paper is not allowed (its numbers do not fit their dtype), and `stay`
+    to why it cannot be written.
     """
     norms = list(find_normalisations(graph, which))
     kept: dict[int, Decision] = {}
     maps: dict[int, Affine] = {}
     partly = partly_read(graph)
     for norm in norms:
-        found = _map_or_reason(graph, norm, keep, forbidden or {}, not_held or {})
+        found = _map_or_reason(graph, norm, keep, forbidden or {}, stay or {})
         if isinstance(found, Affine):
             maps[norm.last] = found
         else:
@@ -74,14 +74,13 @@ def _map_or_reason(
     norm: Normalisation,
     keep: Sequence[str],
     forbidden: Mapping[str, str],
-    not_held: Mapping[str, str],
+    stay: Mapping[str, Stuck],
 ) -> Affine | Decision:
     """The map of a normalisation that may move, else why it may not."""
     if any(fnmatch.fnmatchcase(norm.name, pattern) for pattern in keep):
         return kept_for(norm, Stuck("--keep asks for it"))
-    if norm.name in not_held:
-        hint = "a .pt2 program could hold it"
-        return kept_for(norm, Stuck(f"a state dict cannot hold it: {not_held[norm.name]}", hint))
+    if norm.name in stay:
+        return kept_for(norm, stay[norm.name])
     if norm.name in forbidden:
         hint = "in a dtype of a larger range (float32, bfloat16) it could be folded"
         return replace(kept_for(norm, Stuck(forbidden[norm.name], hint)), overflow=True)

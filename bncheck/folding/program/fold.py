@@ -103,9 +103,14 @@ def fold(
     if not isinstance(model, ExportedProgram):
         say("exporting")
         model = export_program(model, arguments)
-    program = _Program(model, [pytree.tree_leaves(arguments)] if arguments else [])
-    report, (solution,) = folding.fold(program, options or FoldOptions(), more_inputs, say)
-    return FoldResult(program.result, report, solution)
+    exported = model
+
+    def attempt(options: FoldOptions) -> FoldResult:
+        program = _Program(exported, [pytree.tree_leaves(arguments)] if arguments else [])
+        report, (solution,) = folding.fold(program, options, more_inputs, say)
+        return FoldResult(program.result, report, solution)
+
+    return folding.proven(attempt, options or FoldOptions())
 
 
 class _Program:

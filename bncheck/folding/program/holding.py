@@ -56,16 +56,20 @@ def fold_held(
     """
     arguments = as_arguments(example_inputs)
     program = export_program(model, arguments)
+    not_held: dict[str, str] = {}
     while True:
-        result = fold(program, arguments, options, more_inputs)
+        # A plan alone does not say which tensors the fold has.
+        tried = replace(options, dry_run=False, not_held=dict(not_held))
+        result = fold(program, arguments, tried, more_inputs)
         try:
             check_held(result, model)
         except NotHeldError as error:
-            if set(error.norms) <= set(options.not_held):
+            if error.norms.keys() <= not_held.keys():
                 raise
-            options = replace(options, not_held={**options.not_held, **error.norms})
+            not_held |= error.norms
         else:
-            return result
+            planned = replace(tried, dry_run=True)
+            return fold(program, arguments, planned) if options.dry_run else result
 
 
 def removed_modules(result: FoldResult) -> list[str]:
