@@ -6,15 +6,15 @@ Operations are reduced to what the planner must know of them: specs.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.graph.specs import Norm, ShapeOf, Spec
+from bncheck.graph.specs import Norm, Opaque, ShapeOf, Spec
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -130,3 +130,19 @@ class Graph:
         for index, op in enumerate(self.ops):
             if isinstance(op.spec, Norm):
                 yield index, op
+
+
+def without_idle(ops: Sequence[Op], outputs: Collection[str]) -> Iterator[Op]:
+    """Calls that no output needs, as of a head that was cut off, read nothing; a norm is named."""
+    needed = set(outputs)
+    for op in reversed(ops):
+        if not needed.isdisjoint(op.outputs):
+            needed.update(name for name in op.inputs if name)
+    for op in ops:
+        if not needed.isdisjoint(op.outputs):
+            yield op
+        elif isinstance(op.spec, Norm):
+            unused = replace(op.spec, uses_batch=True, why="its output is unused", hint="")
+            yield replace(op, spec=unused, inputs=(None, *op.inputs[1:]))
+        else:
+            yield replace(op, spec=Opaque(op.kind), inputs=())

@@ -286,3 +286,43 @@ def test_amounts_of_padding_may_follow_from_sizes_that_are_free() -> None:
     assert result.report.folded == 3
     x = torch.randn(2, 4, 9, 22)
     torch.testing.assert_close(result.module()(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_what_no_output_needs_reads_nothing() -> None:
+    """A value kept for debugging, a head that was cut off; a norm in it stays and is named."""
+
+    def run(net: Fn, x: Tensor) -> Tensor:
+        y = net.conv(x)
+        net.kept = y.clone()
+        net.unused(y).tanh()
+        return net.bn(y).relu()
+
+    report = _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6), unused=nn.BatchNorm2d(6)).report
+    assert {d.name: d.status for d in report.batchnorms} == {
+        "bn": Status.FOLDED,
+        "unused": Status.KEPT,
+    }
+    assert "its output is unused" in report.kept[0].reason
+
+
+def test_a_call_that_does_more_than_its_result_reads() -> None:
+    """It checks, or it writes to a buffer: what it reads has to stay as it was."""
+
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = _conv(), nn.BatchNorm2d(6)
+            self.register_buffer("seen", torch.zeros(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            self.seen.copy_(y.mean((0, 2, 3)))
+            return self.bn(y).relu()
+
+    model = randomised(Kept())
+    torch.manual_seed(1)
+    result = fold(copy.deepcopy(model), (torch.randn(2, 4, 9, 9),))
+    x = torch.randn(2, 4, 9, 9)
+    module = result.module()
+    torch.testing.assert_close(module(x), model(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(module.state_dict()["seen"], model.seen, rtol=1e-4, atol=1e-4)

@@ -6,14 +6,14 @@ around it is an input there, and so stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx
 from onnx import helper
 
-from bncheck.graph.dataflow import Graph, Op, Value
+from bncheck.graph.dataflow import Graph, Op, Value, without_idle
 from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.light import with_shapes
 from bncheck.graph.onnx.nodes import FLOATS, captured, is_whole
@@ -25,7 +25,6 @@ from bncheck.graph.specs import (
     Conv,
     ConvTranspose,
     Norm,
-    Opaque,
     Recurrent,
     Rescaled,
     Spec,
@@ -85,23 +84,7 @@ def _read(proto: onnx.GraphProto, scope: Scope, what: str) -> Graph:
         if not scope.fix(node):
             ops.append(_operation(str(place), node, scope))
     found = frozenset(o.name for o in proto.output)
-    return Graph(tuple(_without_idle(ops, found)), scope.values, found, what=what)
-
-
-def _without_idle(ops: Sequence[Op], outputs: frozenset[str]) -> Iterator[Op]:
-    """Calls that no output needs, as of a head that was cut off, read nothing; a norm is named."""
-    needed = set(outputs)
-    for op in reversed(ops):
-        if not needed.isdisjoint(op.outputs):
-            needed.update(name for name in op.inputs if name)
-    for op in ops:
-        if not needed.isdisjoint(op.outputs):
-            yield op
-        elif isinstance(op.spec, Norm):
-            unused = replace(op.spec, uses_batch=True, why="its output is unused", hint="")
-            yield replace(op, spec=unused, inputs=(None, *op.inputs[1:]))
-        else:
-            yield replace(op, spec=Opaque(op.kind), inputs=())
+    return Graph(tuple(without_idle(ops, found)), scope.values, found, what=what)
 
 
 def _operation(name: str, node: onnx.NodeProto, scope: Scope) -> Op:

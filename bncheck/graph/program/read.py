@@ -12,7 +12,7 @@ from torch.fx import Node
 from bncheck.graph.aten.norms import BATCH_NORMS
 from bncheck.graph.aten.pooling import windows
 from bncheck.graph.aten.views import LIKE
-from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value
+from bncheck.graph.dataflow import Floats, Graph, Op, Shape, Value, without_idle
 from bncheck.graph.program.calls import (
     Arguments,
     ProgramCall,
@@ -43,11 +43,22 @@ def _updated(program: ExportedProgram) -> set[str]:
     """Statistics that a batch_norm in training mode changes, which its schema does not say."""
     found = set()
     for node in program.graph.nodes:
-        if node.op == "call_function" and operator_name(node) in ("batch_norm", "instance_norm"):
+        if _updates(node):
             a = Arguments(node)
-            if a.first("training", "use_input_stats"):
-                found |= {n.name for n in (a("running_mean"), a("running_var")) if n is not None}
+            found |= {n.name for n in (a("running_mean"), a("running_var")) if n is not None}
     return found
+
+
+def _updates(node: Node) -> bool:
+    is_norm = node.op == "call_function" and operator_name(node) in ("batch_norm", "instance_norm")
+    return is_norm and bool(Arguments(node).first("training", "use_input_stats"))
+
+
+def _does_more(node: Node) -> bool:
+    """Whether a call may do more than make its result, and so counts where nobody reads that."""
+    if isinstance(node.target, torch._ops.HigherOrderOperator) or node.is_impure():
+        return True
+    return _updates(node)
 
 
 def parameter_names(program: ExportedProgram) -> dict[str, str]:
@@ -91,7 +102,8 @@ class _Reader:
                 self._leaf(node)
         inside = tuple(enclosed(self.program.graph_module, self.labels))
         ops = with_samples_apart(self.ops, self.values, frozenset(outputs))
-        return Graph(tuple(ops), self.values, frozenset(outputs), inside)
+        needed = outputs | {node.name for node in self.program.graph.nodes if _does_more(node)}
+        return Graph(tuple(without_idle(ops, needed)), self.values, frozenset(outputs), inside)
 
     def _leaf(self, node: Node) -> None:
         inside = node.op == "get_attr"
