@@ -19,7 +19,6 @@ from bncheck.core.extras import need
 from bncheck.core.timing import timed
 from bncheck.reading.onnx_weights import KEPT_BYTES
 from bncheck.runtime.weights import Weights
-from bncheck.shipping.free_groups import free_groups
 from bncheck.shipping.naming import name_axes
 from bncheck.shipping.opsets.lowering import OLDEST, lowered
 from bncheck.shipping.scrubbing import scrub
@@ -90,6 +89,8 @@ def to_onnx(
     except BncheckError:
         raise
     except Exception as error:
+        from bncheck.shipping.free_groups import free_groups
+
         raise free_groups(program) or _inexpressible(error) from None
     scrub(model)
     name_axes(model)

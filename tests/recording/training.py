@@ -41,7 +41,7 @@ def batch(generator: torch.Generator, size: int = 64) -> tuple[Tensor, Tensor]:
 class Training:
     """One training; `hook` may change the model, the optimizer, or what a step is fed."""
 
-    model: Any = field(default_factory=lambda: net())
+    model: Any = None
     lr: float = 0.05
     steps: int = 300
     seed: int = 0
@@ -49,6 +49,9 @@ class Training:
     found: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.model is None:
+            torch.manual_seed(self.seed)
+            self.model = net()
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), self.lr, momentum=0.9, weight_decay=1e-4
         )
