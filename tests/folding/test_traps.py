@@ -305,8 +305,7 @@ def test_what_no_output_needs_reads_nothing() -> None:
     assert "its output is unused" in report.kept[0].reason
 
 
-def test_a_call_that_does_more_than_its_result_reads() -> None:
-    """It checks, or it writes to a buffer: what it reads has to stay as it was."""
+def test_what_is_written_to_a_buffer_stays_as_it_was() -> None:
 
     class Kept(nn.Module):
         def __init__(self) -> None:
@@ -326,3 +325,15 @@ def test_a_call_that_does_more_than_its_result_reads() -> None:
     module = result.module()
     torch.testing.assert_close(module(x), model(x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(module.state_dict()["seen"], model.seen, rtol=1e-4, atol=1e-4)
+
+
+def test_a_check_reads_what_it_is_about() -> None:
+    """Nobody needs its result, and yet what it looks at must stay as it was."""
+
+    def run(net: Fn, x: Tensor) -> Tensor:
+        y = net.conv(x)
+        torch.ops.aten._assert_async.msg((y.abs().amax() < 1e6).all(), "too large")
+        return net.bn(y).relu()
+
+    (kept,) = _folded(run, conv=_conv(), bn=nn.BatchNorm2d(6)).report.kept
+    assert "its input is also used by abs" in kept.reason
