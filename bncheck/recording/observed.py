@@ -106,16 +106,25 @@ class Observed:
         if not everywhere:
             return None
         told = self._seen(everywhere)
-        self.calm = all((one.w2 or 0.0) < W2_WARNING for one in told.values())
+        self.calm = self._is_calm(told)
         state = replace(state, weights=self.weights.digest(), seen=told)
         self.before, self.now = None, now
         tensors = {**arrays, **self._outputs(batches)}
         return Observation(self.watched, state, path, tensors, self._modules(batches))
 
+    def _is_calm(self, told: Mapping[str, Seen]) -> bool:
+        """Whether no layer moves that is judged: averages that still approach their batches are
+        not, and move anyway."""
+        if self.before is None:
+            return True
+        warm = zip(self.before.norms, self.before.warm, strict=True)
+        moves = {name for name, one in told.items() if (one.w2 or 0.0) >= W2_WARNING}
+        return not any(is_warm and norm.name in moves for norm, is_warm in warm)
+
     def _may_be_brief(self, step: int) -> bool:
         """Whether a look and the running averages tell enough of the next batch.
 
-        Not where something moves: then it is asked whether single images make it.
+        Not where something moves that is judged: it is asked whether single images make it.
         """
         return (
             self.last_apart is not None

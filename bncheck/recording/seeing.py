@@ -69,10 +69,22 @@ class Held:
         return math.isfinite(float(self.mean.sum() + self.var.sum()))
 
     @property
+    def eps(self) -> Floats:
+        """Every channel's."""
+        return np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
+
+    @property
+    def warm(self) -> list[bool]:
+        """Of every layer whether its averages have forgotten what they began with."""
+        return [
+            (counter or 0) >= warm_from(momentum_of(norm.module))
+            for norm, counter in zip(self.norms, self.counters, strict=True)
+        ]
+
+    @property
     def scale(self) -> Floats:
         """The variance that every channel is divided by; NaN where it is negative (BN103)."""
-        eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
-        var = self.var + eps
+        var = self.var + self.eps
         scale: Floats = np.where(var < 0, np.nan, np.maximum(var, _TINY))
         return scale
 
@@ -114,31 +126,17 @@ def seen(batches: Mapping[str, Batch], held: Held, spread: Spread) -> dict[str, 
 
 def _compared(parts: Sequence[Batch], held: Held, spread: Spread) -> Floats:
     """W2^2, its noise, mean shift and log variance ratio: (4, layers)."""
-
-    def each(values: Sequence[float]) -> Floats:
-        repeated: Floats = np.repeat(np.array(values, np.float64), held.widths)
-        return repeated
-
     mean, var, unit = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "var", "unit")
     )
-    eps, scale = each([eps_of(norm.module) for norm in held.norms]), held.scale
-    sigma2 = np.maximum(var + eps, _TINY)
+    scale, sigma2 = held.scale, np.maximum(var + held.eps, _TINY)
     d, r = (mean - held.mean) / np.sqrt(scale), np.sqrt(sigma2 / scale)
     e = (r - 1) * np.sqrt(var / sigma2)
-    chance = (
-        unit
-        * var
-        / scale
-        * each([_averaged(*pair) for pair in zip(held.norms, parts, strict=True)])
-    )
+    averaged = [_averaged(norm, part) for norm, part in zip(held.norms, parts, strict=True)]
+    chance = unit * var / scale * np.repeat(averaged, held.widths)
     noise = np.maximum(chance, spread.noise)
-    warm = [
-        (counter or 0) >= warm_from(momentum_of(norm.module))
-        for norm, counter in zip(held.norms, held.counters, strict=True)
-    ]
-    spread.add(np.stack([d, e]), np.repeat(warm, held.widths), chance, held.places)
-    values = np.stack([d * d + e * e, noise, d, 2 * np.log(r)])
+    spread.add(np.array([d, e]), np.repeat(held.warm, held.widths), chance, held.places)
+    values = np.array([d * d + e * e, noise, d, 2 * np.log(r)])
     means: Floats = np.add.reduceat(values, held.starts, axis=1) / held.widths
     return means
 

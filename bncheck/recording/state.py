@@ -98,33 +98,31 @@ def momentum_of(module: Any) -> float | None:
 class Weights:
     """Some numbers of every weight of a model, in views of them that are made once.
 
-    A view keeps the memory of a weight that is replaced, so that those of no weight are let go.
+    A view keeps the memory of a weight that is replaced until the next digest.
     """
 
     model: nn.Module
-    _views: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    _places: list[int] = field(default_factory=list)
+    _samples: list[Tensor] = field(default_factory=list)
 
     def digest(self) -> str:
         """Other digests, other weights."""
         import torch
 
+        parameters = list(self.model.parameters())
+        places = [parameter.data_ptr() for parameter in parameters]
         with torch.no_grad():
-            before, self._views = self._views, {}
-            samples = [self._sample(parameter, before) for parameter in self.model.parameters()]
-            devices = dict.fromkeys(sample.device for sample in samples)
-            parts = [torch.cat([s for s in samples if s.device == d]).cpu() for d in devices]
+            if places != self._places:
+                self._samples = [_sampled(parameter.detach()) for parameter in parameters]
+                views = [sample.data_ptr() for sample in self._samples]
+                self._places = places if views == places and all(places) else []
+            devices = dict.fromkeys(sample.device for sample in self._samples)
+            samples = [sample.float() for sample in self._samples]
+            parts = [torch.cat([s for s in samples if s.device == d]) for d in devices]
         digest = hashlib.blake2b(digest_size=12)
         for part in parts:
-            digest.update(part.numpy().tobytes())
+            digest.update(part.cpu().numpy().tobytes())
         return digest.hexdigest()
-
-    def _sample(self, parameter: Tensor, before: Mapping[int, tuple[int, Tensor]]) -> Tensor:
-        place, known = parameter.data_ptr(), before.get(id(parameter))
-        same = known is not None and known[0] == place
-        sample = known[1] if known is not None and same else _sampled(parameter.detach())
-        if place and sample.data_ptr() == place:  # no copy
-            self._views[id(parameter)] = place, sample
-        return sample
 
 
 def _sampled(parameter: Tensor) -> Tensor:
@@ -139,5 +137,5 @@ def _sampled(parameter: Tensor) -> Tensor:
         last is not None and parameter.is_contiguous(memory_format=last)
     )
     if number and dense:
-        return parameter.as_strided((number // step,), (step,), parameter.storage_offset()).float()
-    return parameter.reshape(-1)[::step].float()
+        return parameter.as_strided((number // step,), (step,), parameter.storage_offset())
+    return parameter.reshape(-1)[::step]
