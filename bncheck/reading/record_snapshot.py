@@ -97,6 +97,7 @@ def _seen(told: dict[str, Any]) -> Seen:
         common=as_number(told.get("common")),
         noise=as_number(told.get("noise")),
         apart_noise=as_number(told.get("apart_noise")),
+        debiased=as_number(told.get("debiased")),
     )
 
 

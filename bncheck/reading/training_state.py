@@ -15,7 +15,8 @@ class Seen:
     others together, again without noise (`apart_noise` of its square), `rank` that process.
     `training` is the layer's own mode.
     `noise` is what was taken off of W2^2; `common`, in older records, W2 where no channel counts
-    for more than 0.7.
+    for more than 0.7. `debiased` is W2 of the batch from a young average without what is left of
+    its beginning; `noise` is then what was taken off of that.
     """
 
     w2: float | None = None
@@ -29,6 +30,7 @@ class Seen:
     common: float | None = None
     noise: float | None = None
     apart_noise: float | None = None
+    debiased: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from bncheck.reading.kinds import NormKind
 from bncheck.reading.record_snapshot import BATCH_MOMENTS
 from bncheck.reading.training_state import Seen, TrainingState
 from bncheck.recording.batch import Batch
+from bncheck.recording.beginning import Beginning
 from bncheck.recording.live import Live
 from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
@@ -57,6 +58,7 @@ class Observed:
     told_apart: dict[str, Batch] = field(default_factory=dict)
     last_apart: int | None = None
     calm: bool = False
+    beginning: Beginning = field(default_factory=Beginning)
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
@@ -108,6 +110,8 @@ class Observed:
         told = self._seen(everywhere)
         self.calm = self._is_calm(told)
         state = replace(state, weights=self.weights.digest(), seen=told)
+        if now is not None:
+            self.beginning.note(now)
         self.before, self.now = None, now
         tensors = {**arrays, **self._outputs(batches)}
         return Observation(self.watched, state, path, tensors, self._modules(batches))
@@ -176,7 +180,7 @@ class Observed:
             if found
         }
         usual = self.spread.noise * self.before.scale
-        told = seen(batches, self.before, self.spread)
+        told = seen(batches, self.before, self.spread, self.beginning.without(self.before))
         for norm, own in zip(self.watched.norms, self.before.places, strict=True):
             found = by_layer[norm.name]
             if len(found) > 1 and norm.name not in shared:
