@@ -38,7 +38,8 @@ class TrainingState:
     """Where the training was. `run` counts its starts: 0, then 1 after the first resume.
 
     `lr` is the highest learning rate since the snapshot before, `peak_lr` the highest before that.
-    `weights` is a digest of samples of all weights.
+    `weights` is a digest of samples of all weights, `bad_weight` the name of the first of which
+    they are not finite. Since step `bad_since` no loss that was told is.
     """
 
     step: int | None = None
@@ -48,4 +49,6 @@ class TrainingState:
     loss: float | None = None
     run: int = 0
     weights: str | None = None
+    bad_weight: str | None = None
+    bad_since: int | None = None
     seen: Mapping[str, Seen] = field(default_factory=dict)

@@ -109,7 +109,8 @@ class Observed:
             return None
         told = self._seen(everywhere)
         self.calm = self._is_calm(told)
-        state = replace(state, weights=self.weights.digest(), seen=told)
+        weights, bad = self.weights.digest()
+        state = replace(state, weights=weights, bad_weight=bad, seen=told)
         if now is not None:
             self.beginning.note(now)
         self.before, self.now = None, now

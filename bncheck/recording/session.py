@@ -263,8 +263,9 @@ class Session:
             if late is not None:
                 self._not_finite(name, observed, late)
         state = TrainingState(
-            clock.step, clock.epoch, clock.rate, clock.peak, number_of(clock.loss), self._run
-        )
+            clock.step, clock.epoch, clock.rate, clock.peak, clock.look(), self._run,
+            bad_since=clock.bad_since,
+        )  # fmt: skip
         found: dict[str, Observation] = {}
         for name, observed in self._observed.items():
             one = observed.observe(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.reading.roles import AFFINE
@@ -105,8 +108,8 @@ class Weights:
     _places: list[int] = field(default_factory=list)
     _samples: list[Tensor] = field(default_factory=list)
 
-    def digest(self) -> str:
-        """Other digests, other weights."""
+    def digest(self) -> tuple[str, str | None]:
+        """Other digests, other weights; the first that trains of which a number is not finite."""
         import torch
 
         parameters = list(self.model.parameters())
@@ -119,10 +122,27 @@ class Weights:
             devices = dict.fromkeys(sample.device for sample in self._samples)
             samples = [sample.float() for sample in self._samples]
             parts = [torch.cat([s for s in samples if s.device == d]) for d in devices]
-        digest = hashlib.blake2b(digest_size=12)
+        digest, finite = hashlib.blake2b(digest_size=12), True
         for part in parts:
-            digest.update(part.cpu().numpy().tobytes())
-        return digest.hexdigest()
+            array = part.cpu().numpy()
+            digest.update(array.tobytes())
+            finite = finite and math.isfinite(array.sum(dtype=np.float64))
+        return digest.hexdigest(), None if finite else self._bad(samples)
+
+    def _bad(self, samples: Sequence[Tensor]) -> str | None:
+        """The first that is not finite: finite numbers may have a sum that is not.
+
+        What does not train may be a mask, in which infinity has a meaning.
+        """
+        named = zip(self.model.named_parameters(), samples, strict=True)
+        return next(
+            (
+                name
+                for (name, parameter), sample in named
+                if parameter.requires_grad and not bool(sample.isfinite().all())
+            ),
+            None,
+        )
 
 
 def _sampled(parameter: Tensor) -> Tensor:
