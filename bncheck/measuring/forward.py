@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ def prepared(model: nn.Module, batch: Batch, number: int, device: str) -> Batch:
     def fit(tensor: Tensor) -> Tensor:
         if tensor.is_floating_point():
             # A sum is finite only if everything in it is, and one pass instead of five.
-            if not tensor.sum().isfinite() and not torch.isfinite(tensor).all():
+            if not math.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
                 raise BncheckError(
                     f"batch {number} of the data holds NaN or infinity",
                     "clean the data; one such batch in training ruins the statistics for good",
