@@ -154,7 +154,7 @@ class Collector:
         """Calls on as many images side by side; `with_classes` theirs are summed up, too."""
         layout, m, q = _side_by_side(calls)
         pivot, labels = self._pivot_of(layout), self.labels
-        if with_classes and labels is not None and len(labels) == len(m):
+        if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
             self.classes.add(layout, m, m * m if q is None else q, labels, pivot)
         each = [call[3] for call in calls]
         values = each[0] if q is None else np.repeat(each, [size for _, size in layout])
@@ -293,7 +293,7 @@ def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[_Cal
     groups: dict[object, list[_Call]] = {}
     for call in calls:
         name, m, q, _ = call
-        groups.setdefault((len(m), m.device, q is None, name in single), []).append(call)
+        groups.setdefault((m.shape[0], m.device, q is None, name in single), []).append(call)
     yield from groups.values()
 
 

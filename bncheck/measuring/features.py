@@ -167,7 +167,7 @@ class InputWatch:
         if not isinstance(module, torch.nn.Linear) or rows > _ROWS:
             self._keep(_sums(module, x))
             return
-        if sum(map(len, self._waiting)) + rows > _ROWS:
+        if sum(x.shape[0] for x in self._waiting) + rows > _ROWS:
             self._sum_up()
         wide = x.cpu().reshape(rows, -1).to(torch.float64, copy=True)
         self._waiting.append(wide)
