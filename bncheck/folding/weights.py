@@ -144,9 +144,9 @@ def _overflows(
                 f"folded into {op.label}, its numbers would exceed the largest {dtype}, "
                 f"{limits_of(dtype).largest:g}"
             )
-    if not result and any(c.overflows for c in constants.values()):
-        result = dict.fromkeys(found.targets, "a constant that it passes would exceed its dtype")
-    return result
+    large = {place for place, number in constants.items() if number.overflows}
+    passes = "a constant that it passes would exceed its dtype"
+    return result or {n: passes for n, places in found.edits.items() if large.intersection(places)}
 
 
 def _dtype(graph: Graph, op: Op) -> str:
