@@ -182,18 +182,26 @@ def packed_vectors(m: Tensor, pivot: Floats) -> Floats:
 
     With m = mean + d, and d adding up to 0, sums of d^2, d^3 and d^4 say all. m is overwritten.
     """
-    images, mean = m.shape[0], m.mean(0)
+    images = m.shape[0]
+    mean = m.sum(0) / images
     d = m.sub_(mean)
     square = d * d
     s2 = square.sum(0)
     s3, s4 = d.mul_(square).sum(0), square.mul_(square).sum(0)
-    var, twice = s2 / images, 2 * mean
-    s12 = s3 + twice * s2
-    s22 = s4 - var * s2 + twice * (s3 + s12)
-    rows = np.empty((_ROWS, m.shape[1]))
+    return _of_powers(images, pivot, *(sums.cpu().numpy() for sums in (mean, s2, s3, s4)))
+
+
+def _of_powers(
+    images: int, pivot: Floats, mean: Floats, s2: Floats, s3: Floats, s4: Floats
+) -> Floats:
+    """From the sums of d^2, d^3 and d^4."""
+    rows = np.empty((_ROWS, mean.size))
     rows[:_PIVOT], rows[_PIVOT] = images, pivot
-    for place, row in enumerate((mean, var + mean * mean, s2, s22, s12), _PIVOT + 1):
-        rows[place] = row.cpu().numpy()
+    with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
+        rows[4], rows[5], rows[6] = mean, s2 / images + mean * mean, s2
+        twice = 2 * mean
+        s12 = rows[8] = s3 + twice * s2
+        rows[7] = s4 - s2 * s2 / images + twice * (s3 + s12)
     return rows
 
 
