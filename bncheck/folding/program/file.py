@@ -81,11 +81,13 @@ def save_program(program: ExportedProgram, path: Path, original: Path | None = N
             for node in module.graph.nodes:
                 for key in _TRACES:
                     node.meta.pop(key, None)
-    with replacing(path, original) as temporary, warnings.catch_warnings():
+    with (
+        replacing(path, original) as temporary,
+        open(temporary, "w+b") as file,  # by its name, torch would put it into the file
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-        temporary.write_bytes(buffer.getbuffer())
+        torch.export.save(program, file)
 
 
 def moved(program: ExportedProgram, device: str) -> ExportedProgram:
