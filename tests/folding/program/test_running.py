@@ -46,11 +46,11 @@ def test_only_what_is_changed_is_copied() -> None:
     assert changed == {"b_rows", "x"}
 
 
-class _Batches(TorchDispatchMode):
+class _Batches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """How many samples each convolution is given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[int] = []
 
     def __torch_dispatch__(
