@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Solution:
     def _new(self) -> list[NewWeights]:
         return [*self.weights.values(), *self.rewritten.values()]
 
-    @property
+    @cached_property
     def boundary(self) -> frozenset[str]:
         """The values that must be as they were although what makes them is changed.
 
