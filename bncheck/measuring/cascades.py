@@ -7,7 +7,7 @@ statistics do not reach the layers after it. It says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -89,17 +89,20 @@ def run_cascade(
     watch: Watch | None = None,
     outputs: Outputs | None = None,
     first: Callable[[], AbstractContextManager[object]] = nullcontext,
+    near: Collection[str] = (),
 ) -> Pass:
     """Send the data through the model and measure; the model comes back as it was.
 
     `outputs` are measured beside the inputs of the normalisation layers; with some of them, a model
     may have no such layer. `watch` is shown every output, and the first forward runs in `first()`.
+    The layers `near` see about their running means, which are pivots as good as the first batch's.
     """
     import torch
 
     if outputs is None:
         subject.require_norms()
     collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs, subject.own)
+    collector.pivot_at_running_means(near)
     spare = spare_statistics(subject.norms) if cascade is Cascade.BATCH else nullcontext()
     gathering = _Gathering(subject.model, collector, cascade, run, watch, first)
     with torch.no_grad(), in_eval_mode(subject.model), spare, collector.attached():

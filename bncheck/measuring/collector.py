@@ -8,7 +8,7 @@ with the number of samples.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -102,6 +102,11 @@ class Collector:
             if self._outputs is not None:
                 stack.enter_context(self._outputs.watched(self._record))
             yield self
+
+    def pivot_at_running_means(self, names: Collection[str]) -> None:
+        """The running means of these layers are pivots: no batch need be seen first."""
+        near = (norm for norm in self._norms if norm.name in names)
+        self.pivots |= {norm.name: _single(norm.mean.detach().clone()) for norm in near}
 
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""

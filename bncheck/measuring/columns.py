@@ -119,8 +119,9 @@ def _with_measured(
 
     statistics = measured_statistics(layers)
     answers = Answers(run.metric)
-    with torch.no_grad(), with_statistics(subject.norms, subject.in_model(statistics)):
-        moments = run_cascade(subject, data, Cascade.EVAL, run, answers).moments
+    held = subject.in_model(statistics)
+    with torch.no_grad(), with_statistics(subject.norms, held):
+        moments = run_cascade(subject, data, Cascade.EVAL, run, answers, near=held).moments
     seen = subject.in_file(moments)
     new = [
         replace(m.layer, mean=statistics[m.layer.name][0], var=statistics[m.layer.name][1])

@@ -18,7 +18,16 @@ import pytest
 
 from bncheck.cli import run
 from bncheck.measuring.distributed import Processes
-from tests.measuring.ranks import REPORT, inspect, packed, scenarios
+from tests.measuring.ranks import (
+    BATCH,
+    BATCH_OF_FAR,
+    REPORT,
+    counted,
+    inspect,
+    packed,
+    scenarios,
+    searched,
+)
 from tests.planted import SAMPLES
 
 WORLD = 2
@@ -72,10 +81,22 @@ def test_all_ranks_are_bitwise_equal(folder: Path) -> None:
 
 
 def test_they_equal_a_single_process(folder: Path) -> None:
-    alone, shared = packed(Processes()), np.load(folder / "0.npz")
+    alone = packed(Processes()) | searched(Processes())[0]
+    shared = np.load(folder / "0.npz")
     assert alone.keys() == set(shared)
     for name, vector in alone.items():
         np.testing.assert_allclose(shared[name], vector, rtol=1e-12, atol=1e-12)
+
+
+def test_what_looks_for_causes_is_run_once(folder: Path) -> None:
+    """Every rank runs its share of it; what a network calls, which says what to exchange, each."""
+    alone = searched(Processes())[1]
+    first, second = (json.loads((folder / f"{r}-samples.json").read_text()) for r in range(WORLD))
+    called = {"code": BATCH_OF_FAR}
+    for question, samples in alone.items():
+        again = called.get(question, 0)
+        assert first[question] + second[question] == samples + again, question
+        assert 0 < second[question] <= first[question] < samples, question
 
 
 @pytest.mark.parametrize("name", ["", "measures a series"])
@@ -86,7 +107,9 @@ def test_rank_0_reports_what_one_process_reports(
     first, second = told[name]
     monkeypatch.chdir(folder / "1")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert run(scenarios()[name]) == first["code"] == second["code"]
+    with counted() as sent:
+        assert run(scenarios()[name]) == first["code"] == second["code"]
+    assert first["sent"] + second["sent"] <= sum(sent) + 2 * BATCH  # the first batch, for pivots
     alone, shared = json.loads(capsys.readouterr().out), json.loads(first["out"])
     assert close(alone, shared)
     assert (first["files"], second["files"], second["out"]) == (["report.json"], [], "")
