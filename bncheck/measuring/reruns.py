@@ -21,7 +21,7 @@ from bncheck.measuring.collector import Collector, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay, Seen
-from bncheck.measuring.messages import Parts
+from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.replay import Refuted, replays
 from bncheck.measuring.run import Run
@@ -48,7 +48,7 @@ class Rerunning:
     subject: Instrumented
     data: Batches
     run: Run
-    kinds: Mapping[int, Tensor]
+    kinds: Mapping[int, Counts]
 
     def other_code(self, refuted: Refuted) -> Sequence[Replay]:
         """What layers see with other code between them, where none of them refutes it."""
@@ -103,13 +103,13 @@ class Rerunning:
         if len(shapes) != 1:
             return None, np.zeros(0, np.int64)
         inputs = [Batch(b.args, b.kwargs) for b, _ in pairs]
-        return joined(inputs), np.concatenate([k.cpu().numpy() for _, k in pairs])
+        return joined(inputs), np.concatenate([k for _, k in pairs])
 
-    def _batches(self, samples: int) -> tuple[list[Batch], list[Tensor | None]]:
+    def _batches(self, samples: int) -> tuple[list[Batch], list[Counts | None]]:
         """Batches with the kinds of their samples."""
         model, device = self.subject.model, self.run.device
         found: list[Batch] = []
-        kinds: list[Tensor | None] = []
+        kinds: list[Counts | None] = []
         for number, batch in enumerate(self.data.first(samples)):
             if batch.size:
                 found.append(prepared(model, batch, number, device))

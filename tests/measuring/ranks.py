@@ -213,7 +213,7 @@ def searched(processes: Processes) -> tuple[dict[str, Any], dict[str, int]]:
     run, data = Run(processes=processes), open_data(x, DataOptions(batch_size=BATCH_OF_FAR))
     subject = Instrumented.of(net)
     (stem, *_), (norm, *_) = layers_of(subject), subject.norms
-    kinds = {number: torch.arange(batch.size) % 5 for number, batch in enumerate(data)}
+    kinds = {number: np.arange(batch.size) % 5 for number, batch in enumerate(data)}
     asked = Rerunning(subject, data, run, kinds)
     questions: dict[str, Callable[[], Mapping[str, Moments]]] = {
         "changed": lambda: asked.changed(lambda x: x / 2),
