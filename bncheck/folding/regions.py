@@ -56,6 +56,28 @@ def norms_by_exit(solution: Solution) -> dict[str, tuple[str, ...]]:
     return {name: tuple(inside.get(region(name), ())) for name in exits}
 
 
+def written_by_exit(solution: Solution) -> dict[str, frozenset[str]]:
+    """The dtypes of the numbers that a fold writes in the region of each exit: in float64, nothing
+    else there is rounded."""
+    region, ops = _regions(solution), solution.graph.ops
+    inside: dict[str, frozenset[str]] = {}
+    for place, dtypes in solution.written.items():
+        for root in {region(name) for name in ops[place].outputs}:
+            inside[root] = inside.get(root, frozenset()) | dtypes
+    exits = (name for names in regions_of(solution) for name in names)
+    return {name: inside.get(region(name), frozenset()) for name in exits}
+
+
+def passed_on(
+    calls: Calls, changed: Collection[str], outputs: Collection[str]
+) -> tuple[list[int], set[str]]:
+    """The calls between what changes and the outputs, by their places, and what these make."""
+    moved = dependent(calls, changed)
+    places, _ = between(calls, outputs, lambda name: name not in moved)
+    makes = {name for place in places for name in calls[place].makes}
+    return places, makes & moved
+
+
 def _regions(solution: Solution) -> Callable[[str], str]:
     """What gives all values of a region the same one of them."""
     altered, boundary = solution.plan.altered, solution.boundary

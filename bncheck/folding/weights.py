@@ -98,6 +98,17 @@ class Solution:
         reads = (name for index in self._changed for name in self.graph.ops[index].inputs)
         return [name for name in reads if name and self.graph.is_constant(name)]
 
+    @property
+    def written(self) -> Mapping[int, frozenset[str]]:
+        """The dtypes of what is written for each call that changes, by its place."""
+        found: dict[int, set[str]] = {}
+        for index, new in (*self.weights.items(), *self.rewritten.items()):
+            numbers = [number for number in (new.weight, new.bias) if number is not None]
+            found.setdefault(index, set()).update(number.array.dtype.name for number in numbers)
+        for (index, _), number in self.constants.items():
+            found.setdefault(index, set()).add(number.array.dtype.name)
+        return {index: frozenset(names) for index, names in found.items()}
+
     def _casts(self) -> list[Cast]:
         pairs = [c for new in self._new for c in (new.weight, new.bias)]
         return [c for c in (*pairs, *self.constants.values()) if c is not None]
@@ -144,9 +155,9 @@ def _overflows(
                 f"folded into {op.label}, its numbers would exceed the largest {dtype}, "
                 f"{limits_of(dtype).largest:g}"
             )
-    if not result and any(c.overflows for c in constants.values()):
-        result = dict.fromkeys(found.targets, "a constant that it passes would exceed its dtype")
-    return result
+    large = {place for place, number in constants.items() if number.overflows}
+    passes = "a constant that it passes would exceed its dtype"
+    return result or {n: passes for n, places in found.edits.items() if large.intersection(places)}
 
 
 def _dtype(graph: Graph, op: Op) -> str:

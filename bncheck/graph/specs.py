@@ -105,11 +105,11 @@ class Bilinear(Weighted):
 class Lookup(Weighted):
     """Rows of a table: an embedding of inputs indices, weight [rows, features].
 
-    Or sums, means or largest numbers of rows: without `shifts` such a result may be of any number
-    of rows, or of none; with `orders` it is the largest. `rows`: how many a sum is of.
+    Or sums, means or largest numbers of rows: with `orders` it is the largest. `rows`: how many a
+    sum is of. `uneven`: why a shift of all rows is not one of such a result, if it is not.
     """
 
-    shifts: bool = True
+    uneven: str = ""
     orders: bool = False
     rows: int = 1
     takes_input = False

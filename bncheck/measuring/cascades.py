@@ -7,7 +7,7 @@ statistics do not reach the layers after it. It says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +21,7 @@ from bncheck.core.timing import timed
 from bncheck.data import Batch, Batches
 from bncheck.measuring.class_means import Classes, of_all_ranks
 from bncheck.measuring.collector import Collector, SingleValueError, by_call
-from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.kinds import Kinds
 from bncheck.measuring.messages import Counts, Parts
@@ -91,7 +91,7 @@ def run_cascade(
     watch: Watch | None = None,
     outputs: Outputs | None = None,
     first: Callable[[], AbstractContextManager[object]] = nullcontext,
-    near: Collection[str] = (),
+    near: Container[str] = (),
 ) -> Pass:
     """Send the data through the model and measure; the model comes back as it was.
 
@@ -124,6 +124,7 @@ class _Gathering:
         first: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self._model = model
+        self._prepared = preparing(model, run.device)
         self._collector = collector
         self._run = run
         self._watch = watch
@@ -196,7 +197,7 @@ class _Gathering:
         self._first = {}
 
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
-        fitted = prepared(self._model, batch, number, self._run.device)
+        fitted = self._prepared(batch, number)
         around, self._around_first = self._around_first, nullcontext
         with around():
             return fitted, forward(self._model, fitted, number)

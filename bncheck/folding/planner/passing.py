@@ -52,11 +52,10 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
     """The maps that the results take when input i (by slot) takes `given[i]`."""
     if isinstance(op.spec, Concat):
         return [parts.joined(graph, op, given)]
+    through = None if isinstance(op.spec, Split) else _passage(op)[1]
     if set(given) != {0}:
-        raise Stuck(f"it is used as more than the data of {op.label} ({op.kind})")
-    if isinstance(op.spec, Split):
-        return parts.cuts_of(op, given[0])
-    return [_passage(op)[1](graph, op, given[0])]
+        raise Stuck(f"{op.label} ({op.kind}) takes it as a setting, beside its data")
+    return [through(graph, op, given[0])] if through else parts.cuts_of(op, given[0])
 
 
 def _passage(op: Op) -> tuple[_OneToOne, _OneToOne]:

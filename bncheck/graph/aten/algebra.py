@@ -10,6 +10,7 @@ from typing import Any
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.convolutions import conv, each, multiple, transposed
+from bncheck.graph.dataflow import Dim
 from bncheck.graph.linear import Linear
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
@@ -112,11 +113,28 @@ def _bag(call: Call) -> Described | None:
     sizes = call.named_sizes(indices) or ()
     if call.rank_of(weight) != 2 or len(sizes) != 1:
         return None
-    alike = call("per_sample_weights") is None and call("padding_idx") in (None, -1)
-    whole = alike and not call("include_last_offset") and call.rises(call("offsets"), sizes[0])
-    rows = call.stride_of(call("offsets"), sizes[0]) if whole and mode == 0 else 1
-    shifts = whole and rows is not None
-    return Lookup(shifts=shifts, orders=mode == 2, rows=rows or 1), (indices, weight, None)
+    rows = call.stride_of(call("offsets"), sizes[0]) if mode == 0 else 1
+    uneven = _uneven(call, sizes[0]) or ("" if rows else "adds up bags of different sizes")
+    return Lookup(uneven, orders=mode == 2, rows=rows or 1), (indices, weight, None)
+
+
+def _uneven(call: Call, end: Dim) -> str:
+    """Why bags are not of all rows alike, or may be of none."""
+    offsets = call("offsets")
+    if call("per_sample_weights") is not None:
+        return "weights its rows"
+    if call("padding_idx") not in (None, -1):
+        return "leaves rows out (padding_idx), and a bag may have no other"
+    if call("include_last_offset"):
+        return "is told where its last bag ends (include_last_offset)"
+    if call.rises(offsets, end):
+        return ""
+    numbers = call.numbers(offsets)
+    if numbers is None:
+        return "has bags that begin where its input says, and one may have no row"
+    if isinstance(end, int) or not call.rises(offsets, max(map(int, numbers), default=0) + 1):
+        return "has a bag without a row"
+    return "has a last bag that may have no row, since the number of its indices is free"
 
 
 def _sum(call: Call) -> Described | None:

@@ -15,6 +15,18 @@ _BEFORE = "c = Identity(x) n = BatchNormalization(c, gamma, beta, mean, var)"
 _LAYER: dict[str, Any] = {"w": (12, 4), "s": (3, 4), "b": (3, 4)}
 _ROUND = "turns the order of its numbers round"
 CASES: dict[str, Case] = {
+    "a constant first operand of Gemm": Case(
+        f"c = Gemm(w, x) y = {_BN}", (5, 4), {"w": (3, 5)}, kept=1,
+        reason="the second operand of c (Gemm) is an input",
+    ),
+    "bn as the bias of Gemm": Case(
+        f"{_BEFORE} y = Gemm(u, w, n)", (5, 4), {"w": (3, 4)}, inputs={"u": (5, 3)}, kept=1,
+        reason="it is the bias of y (Gemm)",
+    ),
+    "a weight drawn at random": Case(
+        f"v = RandomNormalLike(w) c = Conv(x, v) y = {_BN}", weights=_W, kept=1,
+        reason="the weight of c (Conv) is drawn at random by v (RandomNormalLike)",
+    ),
     "mean of two convs, bn": Case(
         f"d = Conv(x, w) e = Conv(x, v) c = Mean(d, e) y = {_BN}", weights=_TWO
     ),

@@ -10,6 +10,7 @@ from tests.folding.peers import (
     computed_cases,
     exact_cases,
     ordered_cases,
+    reason_cases,
     shared_cases,
     torch_cases,
 )
@@ -18,7 +19,7 @@ from tests.folding.peers.running import check
 torch.set_num_threads(1)
 CASES = (
     torch_cases.CASES | exact_cases.CASES | shared_cases.CASES | ordered_cases.CASES
-    | computed_cases.CASES
+    | computed_cases.CASES | reason_cases.CASES
 )  # fmt: skip
 
 
