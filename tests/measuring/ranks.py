@@ -40,6 +40,7 @@ RANK = int(os.environ.get("RANK", "0"))
 HERE = __name__ if __name__ != "__main__" else "tests.measuring.ranks"
 BATCH = 64
 BATCH_OF_FAR = 40
+FEW = 8  # of so many images the preparations are tried
 MODEL = ("--model", f"{HERE}:model")
 LOADER = ("--data", f"{HERE}:batches")
 DIGITS = ("--data", "digits.npz")
@@ -89,8 +90,17 @@ def model() -> nn.Module:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(2 * x)
 
-    Louder.__name__ = "DigitNet"
-    built = Louder() if mode() == "runs other code" else DigitNet()
+    class Choosy(DigitNet):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == FEW and mode() == "is interrupted while searching":
+                raise KeyboardInterrupt
+            if len(x) == FEW:
+                raise ValueError("too few images")
+            return super().forward(x)
+
+    Louder.__name__ = Choosy.__name__ = "DigitNet"
+    choosy = mode() in ("is interrupted while searching", "rejects what it tries")
+    built = Choosy() if choosy else Louder() if mode() == "runs other code" else DigitNet()
     if mode() == "has another architecture":
         built.extra = nn.Identity()
     return built.double() if mode() == "has another dtype" else built
@@ -121,6 +131,8 @@ def scenarios() -> dict[str, list[str]]:
                               "--json", *REPORT],
         "raises": inspect(),
         "is interrupted": inspect(),
+        "is interrupted while searching": inspect(),
+        "rejects what it tries": inspect(),
         "has another architecture": inspect(),
         "has another dtype": inspect(),
         "runs other code": inspect(),

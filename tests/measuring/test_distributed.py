@@ -165,8 +165,15 @@ def test_a_rank_fails_and_all_say_so(name: str, told: Told) -> None:
         assert sentence in one_line(rank)
 
 
-def test_an_interrupted_rank_ends_the_others(told: Told) -> None:
-    first, second = told["is interrupted"]
+def test_preparations_that_one_rank_cannot_try_are_left_out(told: Told) -> None:
+    first, second = told["rejects what it tries"]
+    assert first["code"] == second["code"] == 1
+    assert json.loads(first["out"])["summary"] == json.loads(told[""][0]["out"])["summary"]
+
+
+@pytest.mark.parametrize("name", ["is interrupted", "is interrupted while searching"])
+def test_an_interrupted_rank_ends_the_others(name: str, told: Told) -> None:
+    first, second = told[name]
     assert "rank 1 was interrupted" in one_line(first)
     assert second["code"] == 130
 
