@@ -45,6 +45,7 @@ from bncheck.graph.specs import (
     Add,
     Mul,
     Norm,
+    Rescaled,
 )
 from bncheck.graph.weighted import Weighted
 
@@ -91,7 +92,9 @@ class Walk:
                 name = op.inputs[slot]
                 assert name is not None
                 self._want(name, Use(index, slot), map_)
-            self.step.altered.update(op.outputs)
+            # The mean that a LayerNorm gives as well is as it was.
+            of_affine = isinstance(op.spec, Rescaled)
+            self.step.altered.update(op.outputs[:1] if of_affine else op.outputs)
         for found, map_ in self.identities:
             make_up(self.draft, self.step, found, map_)
         return self.step
