@@ -115,6 +115,11 @@ class Collector:
                 stack.enter_context(self._outputs.watched(self._record))
             yield self
 
+    def pivot_at_running_means(self, names: Container[str]) -> None:
+        """The running means of these layers are pivots: no batch need be seen first."""
+        near = (norm for norm in self._norms if norm.name in names)
+        self.pivots |= {norm.name: _single(norm.mean.detach().clone()) for norm in near}
+
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
         self._calls.clear()
