@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Solution:
     def _new(self) -> list[NewWeights]:
         return [*self.weights.values(), *self.rewritten.values()]
 
-    @property
+    @cached_property
     def boundary(self) -> frozenset[str]:
         """The values that must be as they were although what makes them is changed.
 
@@ -82,7 +83,7 @@ class Solution:
         return frozenset(
             name
             for index, op in enumerate(self.graph.ops)
-            if index in changed or not altered.isdisjoint(name for name in op.inputs if name)
+            if index in changed or not altered.isdisjoint(op.inputs)
             for name in op.outputs
             if name not in altered
         )

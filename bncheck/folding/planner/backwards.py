@@ -24,6 +24,7 @@ from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
     Shared,
     Stuck,
+    alike,
     before_repeating,
     merged,
     settled,
@@ -106,8 +107,9 @@ class Walk:
         shape = self.draft.graph.shape(name)
         if shape is None:
             raise Stuck("the rank of its input is not known")
-        result = unconstrained(len(shape))
-        for map_ in self.wanted.get(name, {}).values():
+        first, *others = self.wanted.get(name, {}).values() or [unconstrained(len(shape))]
+        result = Affine(*alike(first))
+        for map_ in others:
             both = merged(result, map_)
             if both is None:
                 raise Stuck(f"the paths that meet at {name} need different scales of it")
