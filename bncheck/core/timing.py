@@ -5,16 +5,19 @@ A stage within a stage counts for itself alone, so that the stages add up to the
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 VARIABLE: Final = "BNCHECK_TIMING"
-#: Whatever is in no stage: imports, options, building the user's model.
+#: torch alone takes seconds.
+IMPORTING: Final = "importing libraries"
+#: Whatever is in no stage.
 REST: Final = "the rest"
 
 P = ParamSpec("P")
@@ -52,12 +55,24 @@ class Stopwatch:
 
 #: None where nobody asked: a stage then costs a comparison.
 _watch: Stopwatch | None = None
+_import: Final = builtins.__import__
 
 
 def begin() -> None:
-    """Start anew if the environment asks for it."""
+    """Start anew if the environment asks for it.
+
+    Libraries are imported where they are needed first, which is anywhere: so every import statement
+    becomes a stage.
+    """
     global _watch
     _watch = Stopwatch() if os.environ.get(VARIABLE) == "1" else None
+    builtins.__import__ = _import if _watch is None else _timed_import
+
+
+def _timed_import(*given: Any, **named: Any) -> Any:
+    assert _watch is not None
+    with _watch.stage(IMPORTING):
+        return _import(*given, **named)
 
 
 def lines() -> list[str]:

@@ -21,7 +21,7 @@ from bncheck.core.timing import timed
 from bncheck.data import Batch, Batches
 from bncheck.measuring.class_means import ClassMean
 from bncheck.measuring.collector import Collector, SingleValueError, by_call
-from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.kinds import Kinds
 from bncheck.measuring.messages import Parts
@@ -119,6 +119,7 @@ class _Gathering:
         first: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self._model = model
+        self._prepared = preparing(model, run.device)
         self._collector = collector
         self._run = run
         self._watch = watch
@@ -183,7 +184,7 @@ class _Gathering:
         self._first = {}
 
     def _forward(self, number: int, batch: Batch) -> tuple[Batch, Any]:
-        fitted = prepared(self._model, batch, number, self._run.device)
+        fitted = self._prepared(batch, number)
         around, self._around_first = self._around_first, nullcontext
         with around():
             return fitted, forward(self._model, fitted, number)

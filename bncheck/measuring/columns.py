@@ -16,7 +16,7 @@ from bncheck.data import Batch, Batches
 from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.comparison import compare, value_of
 from bncheck.measuring.deviation import deviation
-from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.grading import Answers
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, measured_statistics
@@ -75,10 +75,10 @@ def answers_of(subject: Instrumented, data: Batches, run: Run) -> Answers:
     """The answers with the running statistics alone, whatever these are."""
     import torch
 
-    answers = Answers(run.metric)
+    answers, prepare = Answers(run.metric), preparing(subject.model, run.device)
 
     def work(number: int, batch: Batch) -> Parts:
-        fitted = prepared(subject.model, batch, number, run.device)
+        fitted = prepare(batch, number)
         return answers.parts(fitted, forward(subject.model, fitted, number))
 
     with torch.no_grad(), in_eval_mode(subject.model):

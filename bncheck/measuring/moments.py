@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -159,24 +158,52 @@ def of_images(m: Floats, q: Floats, values: float, pivot: Floats) -> Moments:
     return unpack(packed(m.copy(), q.copy(), values, pivot))
 
 
-def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Floats:
+def packed(m: Floats, q: Floats | None, values: Floats | float, pivot: Floats) -> Floats:
     """The same as rows; `values` may be another number for each channel, (C,).
 
-    m and q are overwritten: new memory would cost more than the arithmetic.
+    Without q images have one value a channel, so that q = m^2. m and q are overwritten: new memory
+    would cost more than the arithmetic.
     """
     images = m.shape[0]
     rows = np.empty((_ROWS, m.shape[1]))
     rows[0], rows[_WEIGHT], rows[2] = images, images * values, images * np.square(values)
     rows[_PIVOT] = pivot
     with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
-        rows[4], rows[5] = m.mean(axis=0), q.mean(axis=0)
+        rows[4] = np.add.reduce(m) / images
         m -= rows[4]
+        if q is None:
+            return _of_single_values(m, rows)
+        rows[5] = np.add.reduce(q) / images
         q -= rows[5]
     for place, (one, other) in enumerate(((m, m), (q, q), (m, q)), 6):
         rows[place] = values * np.einsum("ij,ij->j", one, other)
     return rows
 
 
-def merge_all(parts: Sequence[Moments]) -> Moments:
-    """Several sets merged in their order."""
-    return reduce(Moments.merge, parts)
+def _of_single_values(d: Floats, rows: Floats) -> Floats:
+    """What the sums of d^2, d^3 and d^4 say of q = m^2 = (d + mean)^2, where d adds up to 0."""
+    mean, square = rows[4], d * d
+    s2 = np.add.reduce(square)
+    s3, s4 = np.einsum("ij,ij->j", d, square), np.einsum("ij,ij->j", square, square)
+    var = s2 / len(d)
+    rows[5] = var + mean * mean
+    rows[6] = s2
+    rows[7] = s4 - var * s2 + 4 * mean * (s3 + mean * s2)
+    rows[8] = s3 + 2 * mean * s2
+    return rows
+
+
+def merged_all(parts: Sequence[Floats]) -> Floats:
+    """Several packed sets together: what `merged` gives one by one, for all of them at once."""
+    rows = np.stack(parts)
+    pivot = rows[0, _PIVOT]
+    if (rows[:, _PIVOT] != pivot).any():
+        rows = np.stack([about(part, pivot) for part in parts])
+    total: Floats = np.add.reduce(rows)
+    weights = rows[:, _WEIGHT, None]
+    total[_PIVOT] = pivot
+    total[_MEANS] = np.add.reduce(rows[:, _MEANS] * (weights / total[_WEIGHT]))
+    d = rows[:, _MEANS] - total[_MEANS]
+    total[_SQUARES] += np.add.reduce(d * d * weights)
+    total[_PRODUCTS] += np.add.reduce(d[:, 0] * d[:, 1] * weights[:, 0])
+    return total

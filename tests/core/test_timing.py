@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from bncheck.core import timing
-from bncheck.core.timing import REST, VARIABLE, Stopwatch, timed
+from bncheck.core.timing import IMPORTING, REST, VARIABLE, Stopwatch, timed
 from tests.networks import SAMPLES
 
 COMMAND = [sys.executable, "-m", "bncheck", "inspect", str(SAMPLES / "healthy.pt")]
@@ -45,6 +46,7 @@ def test_what_fails_is_timed_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     timing.begin()
     assert timing.lines() == []
+    assert builtins.__import__ is timing._import
 
 
 def test_the_command_says_it_on_stderr_and_only_when_asked() -> None:
@@ -57,4 +59,4 @@ def test_the_command_says_it_on_stderr_and_only_when_asked() -> None:
     assert plain.stderr == ""
     assert plain.stdout == asked.stdout
     stages = [line.split(" s  ")[1] for line in asked.stderr.splitlines()]
-    assert stages == ["reading the file", "judging the file", REST]
+    assert stages == [IMPORTING, "reading the file", "judging the file", REST]
