@@ -24,8 +24,8 @@ from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
     Shared,
     Stuck,
-    alike,
     before_repeating,
+    in_one_shape,
     merged,
     settled,
     shapes_of,
@@ -117,7 +117,7 @@ class Walk:
         if shape is None:
             raise Stuck("the rank of its input is not known")
         first, *others = self.wanted.get(name, {}).values() or [unconstrained(len(shape))]
-        result = Affine(*alike(first))
+        result = Affine(*in_one_shape(first))
         for map_ in others:
             both = merged(result, map_)
             if both is None:
