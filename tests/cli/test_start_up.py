@@ -39,6 +39,10 @@ from tests.planted import SAMPLES
                 "bncheck.series",
             ),
         ),
+        (
+            ["inspect", "--isolated", f"{SAMPLES}/healthy.onnx"],
+            ("torch", "onnxruntime", "onnx.reference", "numpy.ma", "numpy.random", "hashlib"),
+        ),
     ],
 )
 def test_a_start_imports_only_what_it_needs(arguments: list[str], heavy: tuple[str, ...]) -> None:
