@@ -159,15 +159,19 @@ def averaged(first: nn.Module, second: nn.Module) -> nn.Module:
     return with_state(first, state)
 
 
+#: In as many the digits are learnt: 99 % of the test images are named.
+_EPOCHS = 10
+
+
 def digit_cases(seed: int) -> Iterator[Case]:
     """Every fault of the reference's catalogue, on networks trained with this seed."""
     x, y = digits("train")
     snapshots: dict[int, dict[str, Tensor]] = {}
-    healthy = train(seed, snapshots=snapshots)
+    healthy = train(seed, epochs=_EPOCHS, snapshots=snapshots)
     yield Case("healthy", healthy, (x, y), None)
     yield Case("healthy, test images", healthy, digits("test"), None)
     yield Case("healthy, 64 images", healthy, (x[:64], y[:64]), None)
-    untouched = train(seed, DigitNet(momentum=0.0))
+    untouched = train(seed, DigitNet(momentum=0.0), epochs=_EPOCHS)
     yield Case("never updated", untouched, (x, y), "BN101", "bn1")
     for name in ("bn1", "bn2", "bn3", "bn4"):
         yield Case(f"{name} reset", reset_layer(healthy, name), (x, y), "BN101", name)
@@ -184,13 +188,13 @@ def digit_cases(seed: int) -> Iterator[Case]:
     yield Case("statistics of 0..1", refreshed(healthy, unit, passes=3), (x, y), "BN205", stem)
     noisy = train(seed, DigitNet(momentum=0.9), batch_size=4, epochs=5, lr=0.01)
     yield Case("momentum .9, batch 4", noisy, (x, y), "BN201", "bn4")
-    state = {**snapshots[20]}
+    state = healthy.state_dict()
     buffers = [n for n in state if "running" in n]
-    stale = state | {name: snapshots[4][name] for name in buffers}
-    yield Case("statistics of epoch 4", with_state(healthy, stale), (x, y), "BN202")
-    other = train(seed + 100)
+    stale = state | {name: snapshots[3][name] for name in buffers}
+    yield Case("statistics of epoch 3", with_state(healthy, stale), (x, y), "BN202")
+    other = train(seed + 100, epochs=_EPOCHS)
     yield Case("two models averaged", averaged(healthy, other), (x, y), "BN203")
-    dropped = train(seed, DropoutNet())
+    dropped = train(seed, DropoutNet(), epochs=_EPOCHS)
     yield Case("dropout before BN", dropped, (x, y), "BN206")
     warming = train(seed, DigitNet(momentum=0.01), batch_size=64, max_steps=100)
     yield Case("under-warmed", warming, (x, y), "BN105")
@@ -291,7 +295,7 @@ def resnet_cases(depth: int, seed: int, samples: int = 512) -> Iterator[Case]:
                mendable=False)  # fmt: skip
     yield Case("BGR", healthy, data(normalised(unit.flip(1))), "BN205", "bn1", mendable=False)
     yield Case("inverted", healthy, data(normalised(1 - unit)), "BN205", "bn1", mendable=False)
-    by_class = torch.argsort(y, stable=True)
+    by_class = torch.argsort(y, stable=True)[-1024:]  # of batches before nothing is left
     yield Case("sorted last pass", refreshed(healthy, training, order=by_class), data(x), "BN204")
     yield Case(
         "momentum .9, batch 4",
@@ -303,13 +307,13 @@ def resnet_cases(depth: int, seed: int, samples: int = 512) -> Iterator[Case]:
     )
     yield Case(
         "under-warmed",
-        refreshed(healthy, training, batch_size=32, momentum=0.01, reset=True, max_steps=60),
+        refreshed(healthy, training, batch_size=16, momentum=0.01, reset=True, max_steps=60),
         data(x), "BN105",
     )  # fmt: skip
-    later = trained_on(healthy, training, y, 80, 0.05, seed)
+    later = trained_on(healthy, training, y, 30, 0.05, seed)
     before = {n: v for n, v in healthy.state_dict().items() if "running" in n}
     old = with_state(later, later.state_dict() | before)
-    yield Case("statistics of 80 steps ago", old, data(x), "BN202")
+    yield Case("statistics of 30 steps ago", old, data(x), "BN202")
     yield Case("two models averaged", averaged(healthy, trained_elsewhere(depth, seed)), data(x),
                "BN203")  # fmt: skip
 
