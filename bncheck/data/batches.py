@@ -51,7 +51,7 @@ class Batch:
     @property
     def size(self) -> int:
         """How many samples."""
-        first = self.inputs[0]
+        first = self.args[0] if self.args else next(iter(self.kwargs.values()))
         return int(first.shape[0]) if first.ndim else 1
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:

@@ -13,7 +13,7 @@ regions read and make, and of the numbers that they have stored: docs/folding.md
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ import numpy as np
 
 from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, INVENTED, Difference, Output, is_float
-from bncheck.folding.result import Parity, RegionsParity
+from bncheck.folding.result import Parity, RegionsParity, epsilon_for, tolerance_for
 from bncheck.runtime.refused import RefusedError
 
 Inputs = TypeVar("Inputs")
@@ -74,11 +74,8 @@ class SideBySide(Protocol[Inputs]):
 
     @property
     def tolerance(self) -> float:
-        """The relative error that rounding in its narrowest dtype explains."""
-
-    @property
-    def epsilon(self) -> float:
-        """One unit in the last place of that dtype."""
+        """The relative error of the whole that rounding explains, in the narrowest dtype between
+        what a fold alters and the outputs."""
 
     @property
     def has_free_batch(self) -> bool:
@@ -109,6 +106,9 @@ class SideBySide(Protocol[Inputs]):
     def folded(self, inputs: Inputs) -> Sequence[Output]:
         """The outputs of the fold as written."""
 
+    def written(self, region: int) -> Collection[str]:
+        """The dtypes of the numbers that a fold writes there: in float64 only these are rounded."""
+
     def entries(self, region: int) -> Sequence[str]:
         """The values that a region reads."""
 
@@ -138,7 +138,7 @@ def prove(
     is then compared as a whole.
     """
     limit = sides.tolerance if tolerance is None else tolerance
-    whole, regions = _Whole(sides, limit, whole_too), _Regions(sides, limit)
+    whole, regions = _Whole(sides, limit, whole_too), _Regions(sides, tolerance)
     first = _BATCHES[: None if whole_too else 1] if sides.has_free_batch else ()
     batches = itertools.chain(first, itertools.repeat(ENOUGH_VALUES // 4))
     fresh: Iterator[_Made[Inputs]] = ((INVENTED, partial(sides.fresh, batch)) for batch in batches)
@@ -224,10 +224,13 @@ class _Whole(Generic[Inputs]):
 class _Regions(Generic[Inputs]):
     """Each region twice: on the original's own values, and on random ones."""
 
-    def __init__(self, sides: SideBySide[Inputs], limit: float) -> None:
+    def __init__(self, sides: SideBySide[Inputs], limit: float | None) -> None:
         self._sides = sides
         self._generator = np.random.default_rng(_SEED)
-        self._found = [[Difference(limit), Difference(limit)] for _ in sides.regions]
+        written = [sides.written(place) for place in range(len(sides.regions))]
+        limits = [tolerance_for(dtypes) if limit is None else limit for dtypes in written]
+        self._epsilons = [epsilon_for(dtypes) for dtypes in written]
+        self._found = [[Difference(limit), Difference(limit)] for limit in limits]
         self._names: dict[int, list[str]] = {}
 
     @property
@@ -284,11 +287,12 @@ class _Regions(Generic[Inputs]):
                 difference.join(trial)
                 break
             stepped = {**values, **self._stepped(place, values)}
-            drawn = sides.exits(place, stepped, of_fold=False, move=self._step)
+            step = partial(self._step, place)
+            drawn = sides.exits(place, stepped, of_fold=False, move=step)
             moved = {n: _farther(before[n], moved[n], drawn[n]) for n in names}
 
-    def _step(self, value: Output) -> Output:
-        return value * steps(value, self._sides.epsilon, self._generator)
+    def _step(self, place: int, value: Output) -> Output:
+        return value * steps(value, self._epsilons[place], self._generator)
 
     def _random(self, place: int, values: Values) -> Values:
         """Signed values of the same size for what a region reads."""
@@ -304,7 +308,7 @@ class _Regions(Generic[Inputs]):
     def _stepped(self, place: int, values: Values) -> Values:
         """The values that a region reads, off by one unit in the last place."""
         read = {name: values.get(name) for name in self._sides.entries(place)}
-        return {name: self._step(value) for name, value in read.items() if is_float(value)}
+        return {name: self._step(place, value) for name, value in read.items() if is_float(value)}
 
     def parity(self) -> RegionsParity:
         """The figures."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.linear import Linear
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled, Spec
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast | None, Floats | None]
@@ -71,7 +72,7 @@ class Solution:
     def _new(self) -> list[NewWeights]:
         return [*self.weights.values(), *self.rewritten.values()]
 
-    @property
+    @cached_property
     def boundary(self) -> frozenset[str]:
         """The values that must be as they were although what makes them is changed.
 
@@ -97,6 +98,17 @@ class Solution:
         """The stored numbers that these calls read in the original."""
         reads = (name for index in self._changed for name in self.graph.ops[index].inputs)
         return [name for name in reads if name and self.graph.is_constant(name)]
+
+    @property
+    def written(self) -> Mapping[int, frozenset[str]]:
+        """The dtypes of what is written for each call that changes, by its place."""
+        found: dict[int, set[str]] = {}
+        for index, new in (*self.weights.items(), *self.rewritten.items()):
+            numbers = [number for number in (new.weight, new.bias) if number is not None]
+            found.setdefault(index, set()).update(number.array.dtype.name for number in numbers)
+        for (index, _), number in self.constants.items():
+            found.setdefault(index, set()).add(number.array.dtype.name)
+        return {index: frozenset(names) for index, names in found.items()}
 
     def _casts(self) -> list[Cast]:
         pairs = [c for new in self._new for c in (new.weight, new.bias)]
@@ -144,9 +156,9 @@ def _overflows(
                 f"folded into {op.label}, its numbers would exceed the largest {dtype}, "
                 f"{limits_of(dtype).largest:g}"
             )
-    if not result and any(c.overflows for c in constants.values()):
-        result = dict.fromkeys(found.targets, "a constant that it passes would exceed its dtype")
-    return result
+    large = {place for place, number in constants.items() if number.overflows}
+    passes = "a constant that it passes would exceed its dtype"
+    return result or {n: passes for n, places in found.edits.items() if large.intersection(places)}
 
 
 def _dtype(graph: Graph, op: Op) -> str:
@@ -185,7 +197,9 @@ def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
         assert fold.after is not None
         return None, fold.after.shift
     if isinstance(op.spec, Rescaled) or (isinstance(op.spec, Norm) and op.spec.rescales):
-        weight, bias = _rescaled(graph, op, weight, bias, fold)
+        found = _rescaled(graph, op, weight, bias, fold)
+        weight, bias = (_of_each_group(op.spec, numbers) for numbers in found)
+        assert weight is not None
     elif isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
     elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent, Bilinear)):
@@ -212,6 +226,12 @@ def _rescaled(
     sizes = weight.shape
     after = each(fold.after, lambda numbers: numbers.reshape(sizes))
     return weight * after.scale, scaled_bias(bias, after)
+
+
+def _of_each_group(spec: Spec, numbers: Floats | None) -> Floats | None:
+    """One of the numbers that channels of a group have alike, where they have one together."""
+    share = spec.share if isinstance(spec, Rescaled) else 1
+    return numbers if numbers is None or share == 1 else numbers[::share]
 
 
 def _as_linear(spec: LinearCall | Recurrent | Bilinear, rank: int) -> LinearCall:

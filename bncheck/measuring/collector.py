@@ -8,7 +8,7 @@ with the number of samples.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -17,7 +17,15 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.class_means import ClassMeans, Layout, apart
-from bncheck.measuring.moments import Moments, are_finite, merged, packed, unpack
+from bncheck.measuring.moments import (
+    Moments,
+    are_finite,
+    merged,
+    merged_all,
+    packed,
+    packed_vectors,
+    unpack,
+)
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.own_update import OwnUpdate, input_of
@@ -29,15 +37,19 @@ if TYPE_CHECKING:
     from bncheck.measuring.messages import Parts
 
     Floats = NDArray[np.float64]
-    #: (N, C) means and mean squares about the pivot, and how many values an image has.
-    _Reduced: TypeAlias = tuple[Tensor, Tensor, float]
+    #: (N, C) means and mean squares about the pivot, and how many values an image has: of one value
+    #: the mean square, which is the mean's, is left out.
+    _Reduced: TypeAlias = tuple[Tensor, Tensor | None, float]
     #: The same behind the name of the layer.
-    _Call: TypeAlias = tuple[str, Tensor, Tensor, float]
+    _Call: TypeAlias = tuple[str, Tensor, Tensor | None, float]
 
 
 #: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
 _PORTION: Final = 1 << 18
 
+
+#: Moments of batches that wait to be merged at once, in bytes: one by one costs as much as to take.
+_WAITING: Final = 1 << 22
 
 #: Of a layer that is called more often in one forward (unrolled over time), no call is kept.
 _CALLS: Final = 16
@@ -79,15 +91,15 @@ class Collector:
         self._calls: dict[str, list[_Reduced]] = {}
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
-        self._sums: dict[Layout, Floats] = {}
+        self._added: dict[Layout, list[Floats]] = {}
         self._pivots: dict[Layout, Floats] = {}
 
     @property
     def moments(self) -> dict[str, Moments]:
         """What was added so far, by layer."""
         found: dict[str, Floats] = {}
-        for layout, sums in self._sums.items():
-            for name, rows in apart(layout, sums):
+        for layout, parts in self._added.items():
+            for name, rows in apart(layout, merged_all(parts)):
                 found[name] = merged(found[name], rows) if name in found else rows
         return {name: unpack(rows) for name, rows in found.items()}
 
@@ -102,6 +114,11 @@ class Collector:
             if self._outputs is not None:
                 stack.enter_context(self._outputs.watched(self._record))
             yield self
+
+    def pivot_at_running_means(self, names: Container[str]) -> None:
+        """The running means of these layers are pivots: no batch need be seen first."""
+        near = (norm for norm in self._norms if norm.name in names)
+        self.pivots |= {norm.name: _single(norm.mean.detach().clone()) for norm in near}
 
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
@@ -118,9 +135,8 @@ class Collector:
         each = [(name, *call) for name, calls in self._calls.items() for call in calls]
         single = {name for name, calls in self._calls.items() if len(calls) == 1}
         found: dict[str, list[Floats]] = {name: [] for name in self._calls}
-        for alike in _alike(each):
-            self._add_classes([call for call in alike if call[0] in single])
-            layout, rows = self._packed(alike)
+        for alike in _alike(each, single):
+            layout, rows = self._packed(alike, with_classes=alike[0][0] in single)
             _refuse_non_finite(layout, rows, number)
             for name, part in apart(layout, rows):
                 found[name].append(part)
@@ -142,19 +158,21 @@ class Collector:
         if batch:
             layout = tuple((name, rows.shape[1]) for name, rows in batch.items())
             rows = np.concatenate([*batch.values()], axis=1)
-            known = self._sums.get(layout)
-            self._sums[layout] = rows if known is None else merged(known, rows)
+            parts = self._added.setdefault(layout, [])
+            parts.append(rows)
+            if len(parts) * rows.nbytes > _WAITING:
+                parts[:] = [merged_all(parts)]
 
-    def _packed(self, calls: Sequence[_Call]) -> tuple[Layout, Floats]:
-        """Calls on as many images side by side."""
+    def _packed(self, calls: Sequence[_Call], with_classes: bool = False) -> tuple[Layout, Floats]:
+        """Calls on as many images side by side; `with_classes` theirs are summed up, too."""
         layout, m, q = _side_by_side(calls)
+        pivot, labels = self._pivot_of(layout), self.labels
+        if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
+            self.classes.add(layout, m, m * m if q is None else q, labels, pivot)
+        if q is None:
+            return layout, packed_vectors(m, pivot)
         values = np.repeat([call[3] for call in calls], [size for _, size in layout])
-        return layout, packed(m.cpu().numpy(), q.cpu().numpy(), values, self._pivot_of(layout))
-
-    def _add_classes(self, calls: Sequence[_Call]) -> None:
-        if calls and self.labels is not None and len(self.labels) == len(calls[0][1]):
-            layout, m, q = _side_by_side(calls)
-            self.classes.add(layout, m, q, self.labels, self._pivot_of(layout))
+        return layout, packed(m.cpu().numpy(), q.cpu().numpy(), values, pivot)
 
     def _pivot_of(self, layout: Layout) -> Floats:
         import torch
@@ -166,18 +184,18 @@ class Collector:
         return known
 
     def _hook(self, norm: TrackingNorm) -> Any:
-        own = self._own.get(norm.name)
+        own, channels = self._own.get(norm.name), norm.channels
 
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = input_of(args, kwargs)
-            m, q, values = reduced = self._reduce(norm.name, norm.channels, x.detach(), norm.last)
+            reduced = self._reduce(norm.name, channels, x.detach(), norm.last)
             if own is not None:
-                m, q, values = reduced = self._by_own_update(own, reduced, args, kwargs)
+                reduced = self._by_own_update(own, reduced, args, kwargs)
             self._calls.setdefault(norm.name, []).append(reduced)
             if self._normalise:
-                if m.shape[0] * values < 2:
+                if reduced[0].shape[0] * reduced[2] < 2:
                     raise SingleValueError(norm.name)
-                self._set_batch_statistics(norm, m, q)
+                self._set_batch_statistics(norm, *reduced[:2])
 
         return before
 
@@ -194,6 +212,7 @@ class Collector:
         How much images differ is taken from their whole inputs, by a factor known from one batch.
         """
         m, q, values = reduced
+        q = m * m if q is None else q
         mean, var = own.statistics(args, kwargs)
         mean = mean - self.pivots[own.norm.name].double()
         counted = own.values(args, kwargs)
@@ -204,25 +223,25 @@ class Collector:
 
     def _reduce(self, name: str, channels: int, x: Tensor, last: bool = False) -> _Reduced:
         """Per image and channel the mean and the mean square about the pivot, in fp32."""
-        import torch
-
         pivot = self.pivots.get(name)
         if pivot is None:
             pivot = self.pivots[name] = _pivot(channels_second(name, channels, x, last))
+        if x.ndim == 2 and x.shape[1] == channels:
+            return _single(x) - pivot, None, 1
         images = (channels_second(name, channels, part, last) for part in portions(x))
-        parts = [_reduce_images(part, pivot) for part in images]
-        m, q = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        m, q = _joined([_reduce_images(part, pivot) for part in images])
         return m, q, x.numel() // m.numel()
 
-    def _set_batch_statistics(self, norm: TrackingNorm, m: Tensor, q: Tensor) -> None:
+    def _set_batch_statistics(self, norm: TrackingNorm, m: Tensor, q: Tensor | None) -> None:
         """What train() would normalise with: the batch's mean and biased variance."""
+        q = m * m if q is None else q
         mean = m.mean(dim=0)
         if norm.kind.value == "InstanceNorm":
             var = (q - m * m).mean(dim=0)
         else:
-            var = q.mean(dim=0) - mean * mean
+            var = q.mean(dim=0).addcmul_(mean, mean, value=-1)
         norm.mean.copy_(self.pivots[norm.name] + mean)
-        norm.var.copy_(var.clamp_min(0))
+        norm.var.copy_(var.clamp_min_(0))
 
 
 def call_name(layer: str, place: int) -> str:
@@ -259,10 +278,16 @@ def _pivot(images: Tensor) -> Tensor:
 
 def _reduce_images(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     deviation = _single(x) - pivot[:, None]
-    if deviation.shape[2] == 1:
-        m = deviation[:, :, 0]
-        return m, m * m
     return deviation.mean(dim=2), deviation.square_().mean(dim=2)
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    import torch
+
+    if len(parts) == 1:
+        return parts[0]
+    m, q = zip(*parts, strict=True)
+    return torch.cat(m), torch.cat(q)
 
 
 def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:
@@ -277,21 +302,23 @@ def _single(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def _alike(calls: Sequence[_Call]) -> Iterator[list[_Call]]:
-    """Calls on as many images, on one device."""
+def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[_Call]]:
+    """Calls on as many images, on one device; layers that are called once by themselves."""
     groups: dict[object, list[_Call]] = {}
     for call in calls:
-        groups.setdefault((len(call[1]), call[1].device), []).append(call)
+        name, m, q, _ = call
+        groups.setdefault((m.shape[0], m.device, q is None, name in single), []).append(call)
     yield from groups.values()
 
 
-def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor]:
+def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor | None]:
     """The layers' names and channels, their means and their mean squares in float64, (N, C)."""
     import torch
 
-    names, m, q, _ = zip(*calls, strict=True)
-    layout = tuple((name, part.shape[1]) for name, part in zip(names, m, strict=True))
-    return layout, torch.cat(m, dim=1).double(), torch.cat(q, dim=1).double()
+    layout = tuple((name, m.shape[1]) for name, m, _, _ in calls)
+    squares = [q for _, _, q, _ in calls if q is not None]
+    means = torch.cat([m for _, m, _, _ in calls], dim=1).double()
+    return layout, means, torch.cat(squares, dim=1).double() if squares else None
 
 
 def _refuse_non_finite(layout: Layout, rows: Floats, number: int) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,12 +66,25 @@ class Conditions:
 
 @dataclass(frozen=True)
 class InputFeatures:
-    """What the first layer with weights is fed; a feature is a channel, of a vector an entry."""
+    """What the first layer with weights is fed; a feature is a channel, of a vector an entry.
+
+    `moments` are the means of (x, 1) (x, 1)^T over what its outputs are a linear function of; None
+    where that is too many numbers. With `bias` the layer has one.
+    """
 
     layer: str
     mean: Floats
     sd: Floats
-    conditions: Conditions | None  # None where there are too many features
+    moments: Floats | None
+    bias: bool
+
+    @cached_property
+    def conditions(self) -> Conditions | None:
+        """The condition numbers, whose eigenvalues cost as much as some batches do."""
+        if self.moments is None:
+            return None
+        found = conditions_of(self.moments, self.bias)
+        return found and _by_channel(found, len(self.moments) - 1, self.sd.size)
 
     @property
     def spread(self) -> float:
@@ -103,6 +116,7 @@ class InputWatch:
         self._processes = processes
         self._first: tuple[str, nn.Module] | None = None
         self._sums: Floats | None = None
+        self._waiting: list[Tensor] = []
         self._handles: dict[nn.Module, RemovableHandle] = {}
 
     @contextlib.contextmanager
@@ -124,6 +138,7 @@ class InputWatch:
 
     def features(self) -> InputFeatures | None:
         """What the first layer was fed, over all processes; None where no such layer ran."""
+        self._sum_up()
         sums = self._processes.summed(self._sums)
         if self._first is None or sums is None:
             return None
@@ -140,10 +155,32 @@ class InputWatch:
                     return  # the first batch of the data is another rank's, and run for its pivot
             usual = isinstance(module, torch.nn.Linear) or args[0].ndim == module.weight.ndim
             if self._first is not None and self._first[1] is module and usual:
-                sums = _sums(module, args[0].detach())
-                self._sums = sums if self._sums is None else self._sums + sums
+                self._add(module, args[0].detach())
 
         return before
+
+    def _add(self, module: Any, x: Tensor) -> None:
+        """Small batches of vectors wait until they are as many rows as one is summed up of."""
+        import torch
+
+        rows = x.numel() // x.shape[-1]
+        if not isinstance(module, torch.nn.Linear) or rows > _ROWS:
+            self._keep(_sums(module, x))
+            return
+        if sum(x.shape[0] for x in self._waiting) + rows > _ROWS:
+            self._sum_up()
+        wide = x.cpu().reshape(rows, -1).to(torch.float64, copy=True)
+        self._waiting.append(wide)
+
+    def _sum_up(self) -> None:
+        import torch
+
+        if self._waiting and self._first is not None:
+            self._keep(_sums(self._first[1], torch.cat(self._waiting)))
+            self._waiting.clear()
+
+    def _keep(self, sums: Floats) -> None:
+        self._sums = sums if self._sums is None else self._sums + sums
 
     def _leave_all_but(self, first: nn.Module) -> None:
         """A hook that has nothing to do costs as much as a small layer."""
@@ -198,13 +235,10 @@ def _features(name: str, module: Any, sums: Floats) -> InputFeatures:
     number, total, squares = sums[0], sums[1 : channels + 1], sums[channels + 1 : 2 * channels + 1]
     mean = total / number
     sd = np.sqrt(np.maximum(squares / number - mean**2, 0))
-    moments = sums[2 * channels + 1 :]
-    if not moments.size:
-        return InputFeatures(name, mean, sd, None)
-    size = math.isqrt(moments.size)
-    matrix = moments.reshape(size, size)
-    conditions = conditions_of(matrix / matrix[-1, -1], module.bias is not None)
-    return InputFeatures(name, mean, sd, conditions and _by_channel(conditions, size - 1, channels))
+    size = math.isqrt(sums.size - 2 * channels - 1)
+    matrix = sums[2 * channels + 1 :].reshape(size, size)
+    moments = matrix / matrix[-1, -1] if size else None
+    return InputFeatures(name, mean, sd, moments, module.bias is not None)
 
 
 def _by_channel(found: Conditions, inputs: int, channels: int) -> Conditions:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bncheck.core import usercode
@@ -16,23 +17,27 @@ if TYPE_CHECKING:
 
 def prepared(model: nn.Module, batch: Batch, number: int, device: str) -> Batch:
     """The batch on the model's device and, where it has fractions, in the model's precision."""
+    return preparing(model, device)(batch, number)
+
+
+def preparing(model: nn.Module, device: str) -> Callable[[Batch, int], Batch]:
+    """The same for many batches, given one by one with their numbers."""
     import torch
 
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    precision = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
-    def fit(tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point():
-            # A sum is finite only if everything in it is, and one pass instead of five.
-            if not tensor.sum().isfinite() and not torch.isfinite(tensor).all():
-                raise BncheckError(
-                    f"batch {number} of the data holds NaN or infinity",
-                    "clean the data; one such batch in training ruins the statistics for good",
-                )
-            if parameter is not None:
-                tensor = tensor.to(parameter.dtype)
-        return tensor.to(device)
+    def fit(tensor: Tensor, number: int) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.to(device)
+        # A sum is finite only if everything in it is, and one pass instead of five.
+        if not math.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            raise BncheckError(
+                f"batch {number} of the data holds NaN or infinity",
+                "clean the data; one such batch in training ruins the statistics for good",
+            )
+        return tensor.to(device, precision)
 
-    return check_shapes(model, batch.map(fit))
+    return lambda batch, number: check_shapes(model, batch.map(lambda x: fit(x, number)))
 
 
 def forward(

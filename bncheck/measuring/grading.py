@@ -6,9 +6,9 @@ gathered while a cascade runs the model, so no forward is needed for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Array = NDArray[Any]
+    Array: TypeAlias = NDArray[Any]
 
 #: Numbers of an output that are kept of a sample, evenly taken.
 _KEPT: Final = 1024
@@ -64,6 +64,9 @@ class Answers:
         """One kind of number of all batches, one after another; None where one lacks it."""
         found = [part.get(name) for part in self.batches if part]
         arrays = [array for array in found if array is not None]
+        if not arrays and name in _OF_SCORES:
+            scores = self.all_of("scores")
+            return None if scores is None else _OF_SCORES[name](scores)
         same = len({array.shape[1:] for array in arrays}) == 1
         return np.concatenate(arrays) if same and len(arrays) == len(found) else None
 
@@ -95,6 +98,8 @@ def _outputs(output: Any, samples: int) -> dict[str, Array]:
     if not found:
         return kept
     scores = found[0]
+    if scores.ndim == 2 and 2 <= scores.shape[1] <= _KEPT:
+        return {**kept, "scores": _array(scores)}
     kept["outputs"] = _array(_some(scores.reshape(samples, -1)))
     if scores.ndim < 2 or scores.shape[1] < 2:
         return kept
@@ -104,6 +109,27 @@ def _outputs(output: Any, samples: int) -> dict[str, Array]:
     if sure is not None:
         kept["confidence"] = _array(sure)
     return kept
+
+
+def _predicted(scores: Array) -> Array:
+    import torch
+
+    return _array(torch.from_numpy(scores).argmax(dim=1, keepdim=True).int())
+
+
+def _sureness(scores: Array) -> Array | None:
+    import torch
+
+    sure = _confidence(torch.from_numpy(scores)[:, :, None])
+    return None if sure is None else _array(sure)
+
+
+#: What follows from the scores of classes, where all of them are kept, for all batches at once.
+_OF_SCORES: Final[Mapping[str, Callable[[Array], Array | None]]] = {
+    "outputs": lambda scores: scores,
+    "predicted": _predicted,
+    "confidence": _sureness,
+}
 
 
 def _some(x: Tensor) -> Tensor:

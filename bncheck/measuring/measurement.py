@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from bncheck.core.thresholds import DEFAULT, Thresholds
@@ -87,6 +88,18 @@ class MeasuredLayer:
     classes: Mapping[int, ClassMean] = field(default_factory=dict)  # in the batch cascade
     shape: Shape | None = None
     calls: tuple[Moments, ...] = ()  # of each of several in a forward, in the batch cascade
+
+    @cached_property
+    def stored(self) -> tuple[Floats, Floats]:
+        """Its running statistics, (C,) each."""
+        assert self.layer.statistics is not None
+        return self.layer.statistics
+
+    @cached_property
+    def seen(self) -> tuple[Floats, Floats]:
+        """Mean and unbiased variance that the layer sees by itself, (C,) each."""
+        assert self.batch_moments is not None
+        return self.batch_moments.mean, self.batch_moments.unbiased_var
 
     @property
     def worst_channels(self) -> list[dict[str, object]]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     Floats: TypeAlias = NDArray[np.float64]
 
@@ -177,6 +177,45 @@ def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Float
     return rows
 
 
-def merge_all(parts: Sequence[Moments]) -> Moments:
-    """Several sets merged in their order."""
-    return reduce(Moments.merge, parts)
+def packed_vectors(m: Tensor, pivot: Floats) -> Floats:
+    """The same of images with one value a channel, so that q = m^2; of (n, C) in float64.
+
+    With m = mean + d, and d adding up to 0, sums of d^2, d^3 and d^4 say all. m is overwritten.
+    """
+    images = m.shape[0]
+    mean = m.sum(0) / images
+    d = m.sub_(mean)
+    square = d * d
+    s2 = square.sum(0)
+    s3, s4 = d.mul_(square).sum(0), square.mul_(square).sum(0)
+    return _of_powers(images, pivot, *(sums.cpu().numpy() for sums in (mean, s2, s3, s4)))
+
+
+def _of_powers(
+    images: int, pivot: Floats, mean: Floats, s2: Floats, s3: Floats, s4: Floats
+) -> Floats:
+    """From the sums of d^2, d^3 and d^4."""
+    rows = np.empty((_ROWS, mean.size))
+    rows[:_PIVOT], rows[_PIVOT] = images, pivot
+    with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
+        rows[4], rows[5], rows[6] = mean, s2 / images + mean * mean, s2
+        twice = 2 * mean
+        s12 = rows[8] = s3 + twice * s2
+        rows[7] = s4 - s2 * s2 / images + twice * (s3 + s12)
+    return rows
+
+
+def merged_all(parts: Sequence[Floats]) -> Floats:
+    """Several packed sets together: what `merged` gives one by one, for all of them at once."""
+    rows = np.stack(parts)
+    pivot = rows[0, _PIVOT]
+    if (rows[:, _PIVOT] != pivot).any():
+        rows = np.stack([about(part, pivot) for part in parts])
+    total: Floats = np.add.reduce(rows)
+    weights = rows[:, _WEIGHT, None]
+    total[_PIVOT] = pivot
+    total[_MEANS] = np.add.reduce(rows[:, _MEANS] * (weights / total[_WEIGHT]))
+    d = rows[:, _MEANS] - total[_MEANS]
+    total[_SQUARES] += np.add.reduce(d * d * weights)
+    total[_PRODUCTS] += np.add.reduce(d[:, 0] * d[:, 1] * weights[:, 0])
+    return total

@@ -70,7 +70,7 @@ def _as_statistic(name: str) -> str:
 
 
 def _state(told: dict[str, Any], layers: Mapping[str, dict[str, Any]]) -> TrainingState:
-    weights = told.get("weights")
+    weights, bad = told.get("weights"), told.get("bad_weight")
     return TrainingState(
         whole(told.get("step")),
         whole(told.get("epoch")),
@@ -79,6 +79,8 @@ def _state(told: dict[str, Any], layers: Mapping[str, dict[str, Any]]) -> Traini
         as_number(told.get("loss")),
         whole(told.get("run")) or 0,
         weights if isinstance(weights, str) else None,
+        bad if isinstance(bad, str) else None,
+        whole(told.get("bad_since")),
         {name: _seen(layer["seen"]) for name, layer in layers.items() if _dict(layer.get("seen"))},
     )
 
@@ -97,6 +99,7 @@ def _seen(told: dict[str, Any]) -> Seen:
         common=as_number(told.get("common")),
         noise=as_number(told.get("noise")),
         apart_noise=as_number(told.get("apart_noise")),
+        debiased=as_number(told.get("debiased")),
     )
 
 

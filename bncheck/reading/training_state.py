@@ -15,7 +15,8 @@ class Seen:
     others together, again without noise (`apart_noise` of its square), `rank` that process.
     `training` is the layer's own mode.
     `noise` is what was taken off of W2^2; `common`, in older records, W2 where no channel counts
-    for more than 0.7.
+    for more than 0.7. `debiased` is W2 of the batch from a young average without what is left of
+    its beginning; `noise` is then what was taken off of that.
     """
 
     w2: float | None = None
@@ -29,6 +30,7 @@ class Seen:
     common: float | None = None
     noise: float | None = None
     apart_noise: float | None = None
+    debiased: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class TrainingState:
     """Where the training was. `run` counts its starts: 0, then 1 after the first resume.
 
     `lr` is the highest learning rate since the snapshot before, `peak_lr` the highest before that.
-    `weights` is a digest of samples of all weights.
+    `weights` is a digest of samples of all weights, `bad_weight` the name of the first of which
+    they are not finite. Since step `bad_since` no loss that was told is.
     """
 
     step: int | None = None
@@ -46,4 +49,6 @@ class TrainingState:
     loss: float | None = None
     run: int = 0
     weights: str | None = None
+    bad_weight: str | None = None
+    bad_since: int | None = None
     seen: Mapping[str, Seen] = field(default_factory=dict)

@@ -41,11 +41,16 @@ class Clock:
         if len(self._recent) > _FOLLOWED:
             self._followed = _higher(self._followed, self._recent.popleft())
         if getattr(getattr(loss, "device", None), "type", "cpu") == "cpu":  # others would wait
-            number = number_of(loss)
-            if number is None or math.isfinite(number):
-                self.bad_since = None
-            elif self.bad_since is None:
-                self.bad_since = step
+            self.look()
+
+    def look(self) -> float | None:
+        """The loss of this step, be it on an accelerator."""
+        number = number_of(self.loss)
+        if number is not None and math.isfinite(number):
+            self.bad_since = None
+        elif number is not None and self.bad_since is None:
+            self.bad_since = self.step
+        return number
 
     def recorded(self) -> None:
         """The next interval begins."""

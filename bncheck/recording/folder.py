@@ -45,6 +45,8 @@ _ENDING: Final = ".safetensors"
 _OWN: Final = re.compile(rf"{SNAPSHOTS}/\d+-\d{{8,}}[.\w-]*{re.escape(_ENDING)}")
 #: Six digits are enough but for a time.
 _LARGE: Final = 1e6
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_AS_IS: Final = frozenset((str, int, bool))
 #: Lines of findings that an index keeps when it is written anew.
 _FINDINGS: Final = 1000
 
@@ -231,10 +233,12 @@ def _whole(written: int, data: bytes) -> None:
 
 def _json(value: Mapping[str, object]) -> str:
     """Strict JSON: what is not finite is left out, as null."""
-    return json.dumps(_plain(value), separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(_plain(value))
 
 
 def _plain(value: Any) -> Any:
+    if value is None or type(value) in _AS_IS:
+        return value
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

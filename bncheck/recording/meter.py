@@ -55,12 +55,13 @@ class BatchMeter:
         """Measure from now on, or only look; a compiled model is left alone."""
         from torch.nn.modules import module
 
+        self._brief = brief
         if self._handles or self.watched.compiled:
             return
         if not self._attached:
             # torch warns that hooks may run twice for a compiled wrapper, which is no layer.
             warnings.filterwarnings("ignore", "Using `torch.compile.*global hooks", UserWarning)
-        self._brief, self._attached = brief, True
+        self._attached = True
         self._handles.append(module.register_module_forward_pre_hook(self._before))
         if self._outputs:
             self._handles.append(module.register_module_forward_hook(self._after))
@@ -75,22 +76,16 @@ class BatchMeter:
         """By layer the largest absolute value so far, NaN and infinity included."""
         import torch
 
-        found = [
-            (name, value)
-            for name, calls in self._calls.items()
-            for value in (call.largest for call in calls)
-        ] + [
-            (name, value.abs())
-            for name, looks in self._looks.items()
-            for look in looks
-            for value in (look.low, look.high)
-        ]
-        if not found:
-            return {}
-        values = torch.stack([value.float().to(found[0][1].device) for _, value in found]).tolist()
+        found = [(name, call.largest) for name, calls in self._calls.items() for call in calls]
+        for name, looks in self._looks.items():
+            found += [(name, value) for look in looks for value in (look.low, look.high)]
+        values = [value for _, value in found]
+        if len({(value.device, value.dtype) for value in values}) > 1:
+            values = [value.to(values[0].device, torch.float32) for value in values]
         largest: dict[str, float] = {}
-        for (name, _), value in zip(found, values, strict=True):
-            largest[name] = _larger(largest.get(name, 0.0), value)
+        numbers = torch.stack(values).tolist() if values else []
+        for (name, _), value in zip(found, numbers, strict=True):
+            largest[name] = _larger(largest.get(name, 0.0), abs(value))
         return largest
 
     def take(self) -> tuple[dict[str, Batch], dict[str, Glance]]:

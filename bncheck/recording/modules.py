@@ -33,6 +33,7 @@ class Watched:
     compiled: bool
     group: Any = None
     _modules: tuple[nn.Module, ...] = field(init=False, repr=False)
+    _held: tuple[tuple[str, nn.Module, str, int], ...] = field(init=False, repr=False)
 
     @classmethod
     def of(cls, name: str, model: Any, every_layer: bool) -> Watched:
@@ -50,8 +51,18 @@ class Watched:
         return cls(name, bare, norms, outputs, compiled, group)
 
     def __post_init__(self) -> None:
-        """All modules as they are now, held so that none of them is another later."""
+        """All modules as they are now, held so that none of them is another later.
+
+        And what the layers hold: asking a module for what it has not is slow.
+        """
         object.__setattr__(self, "_modules", tuple(self.model.modules()))
+        held = (
+            (f"{norm.name}.{own}" if norm.name else own, norm.module, own, norm.channels)
+            for norm in self.norms
+            for own in (norm.mean_name, norm.var_name, *AFFINE, "num_batches_tracked")
+            if getattr(norm.module, own, None) is not None
+        )
+        object.__setattr__(self, "_held", tuple(held))
 
     @property
     def replaced(self) -> bool:
@@ -83,13 +94,11 @@ class Watched:
     def tensors(self, affine: bool = True) -> dict[str, Tensor]:
         """Every tensor of the layers, by its name; with weight and bias, or without."""
         found = {}
-        for norm in self.norms:
-            dot = f"{norm.name}." if norm.name else ""
-            names = (*AFFINE, "num_batches_tracked") if affine else ("num_batches_tracked",)
-            for own in (norm.mean_name, norm.var_name, *names):
-                tensor = local(getattr(norm.module, own, None))
-                if tensor is not None and (own not in AFFINE or tensor.numel() == norm.channels):
-                    found[dot + own] = tensor
+        for name, module, own, channels in self._held:
+            if affine or own not in AFFINE:
+                tensor = local(getattr(module, own, None))
+                if tensor is not None and (own not in AFFINE or tensor.numel() == channels):
+                    found[name] = tensor
         return found
 
     @property

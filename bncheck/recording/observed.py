@@ -16,6 +16,7 @@ from bncheck.reading.kinds import NormKind
 from bncheck.reading.record_snapshot import BATCH_MOMENTS
 from bncheck.reading.training_state import Seen, TrainingState
 from bncheck.recording.batch import Batch
+from bncheck.recording.beginning import Beginning
 from bncheck.recording.live import Live
 from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
@@ -57,6 +58,7 @@ class Observed:
     told_apart: dict[str, Batch] = field(default_factory=dict)
     last_apart: int | None = None
     calm: bool = False
+    beginning: Beginning = field(default_factory=Beginning)
 
     def __post_init__(self) -> None:
         """Watch for what is not finite, too."""
@@ -106,16 +108,28 @@ class Observed:
         if not everywhere:
             return None
         told = self._seen(everywhere)
-        self.calm = all((one.w2 or 0.0) < W2_WARNING for one in told.values())
-        state = replace(state, weights=self.weights.digest(), seen=told)
+        self.calm = self._is_calm(told)
+        weights, bad = self.weights.digest()
+        state = replace(state, weights=weights, bad_weight=bad, seen=told)
+        if now is not None:
+            self.beginning.note(now)
         self.before, self.now = None, now
         tensors = {**arrays, **self._outputs(batches)}
         return Observation(self.watched, state, path, tensors, self._modules(batches))
 
+    def _is_calm(self, told: Mapping[str, Seen]) -> bool:
+        """Whether no layer moves that is judged: averages that still approach their batches are
+        not, and move anyway."""
+        if self.before is None:
+            return True
+        warm = zip(self.before.norms, self.before.warm, strict=True)
+        moves = {name for name, one in told.items() if (one.w2 or 0.0) >= W2_WARNING}
+        return not any(is_warm and norm.name in moves for norm, is_warm in warm)
+
     def _may_be_brief(self, step: int) -> bool:
         """Whether a look and the running averages tell enough of the next batch.
 
-        Not where something moves: then it is asked whether single images make it.
+        Not where something moves that is judged: it is asked whether single images make it.
         """
         return (
             self.last_apart is not None
@@ -167,7 +181,7 @@ class Observed:
             if found
         }
         usual = self.spread.noise * self.before.scale
-        told = seen(batches, self.before, self.spread)
+        told = seen(batches, self.before, self.spread, self.beginning.without(self.before))
         for norm, own in zip(self.watched.norms, self.before.places, strict=True):
             found = by_layer[norm.name]
             if len(found) > 1 and norm.name not in shared:

@@ -69,10 +69,22 @@ class Held:
         return math.isfinite(float(self.mean.sum() + self.var.sum()))
 
     @property
+    def eps(self) -> Floats:
+        """Every channel's."""
+        return np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
+
+    @property
+    def warm(self) -> list[bool]:
+        """Of every layer whether its averages have forgotten what they began with."""
+        return [
+            (counter or 0) >= warm_from(momentum_of(norm.module))
+            for norm, counter in zip(self.norms, self.counters, strict=True)
+        ]
+
+    @property
     def scale(self) -> Floats:
         """The variance that every channel is divided by; NaN where it is negative (BN103)."""
-        eps = np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
-        var = self.var + eps
+        var = self.var + self.eps
         scale: Floats = np.where(var < 0, np.nan, np.maximum(var, _TINY))
         return scale
 
@@ -88,10 +100,13 @@ class Held:
         return [slice(start, start + width) for start, width in pairs]
 
 
-def seen(batches: Mapping[str, Batch], held: Held, spread: Spread) -> dict[str, Seen]:
+def seen(
+    batches: Mapping[str, Batch], held: Held, spread: Spread, young: Held | None = None
+) -> dict[str, Seen]:
     """How far running statistics, those before the step, are from the batches; by layer.
 
-    `spread` is what is known of earlier batches, and learns of these.
+    `spread` is what is known of earlier batches, and learns of these. `young` are averages without
+    what they began with: see `recording.beginning`.
     """
     if not batches:
         return {}
@@ -100,47 +115,50 @@ def seen(batches: Mapping[str, Batch], held: Held, spread: Spread) -> dict[str, 
         for norm, width in zip(held.norms, held.widths.tolist(), strict=True)
     ]
     with np.errstate(all="ignore"):
-        found = _compared(parts, held, spread)
+        found = _compared(parts, held, spread, young)
     rows = zip(held.norms, parts, found.T.tolist(), strict=True)
     return {
         norm.name: Seen(
             _root(square - noise), _finite(shift), _finite(ratio), part.images,
-            _finite(part.largest), training=bool(norm.module.training), noise=_finite(noise),
+            _finite(part.largest), training=bool(norm.module.training),
+            noise=_finite(chance) if math.isfinite(other) else _finite(noise),
+            debiased=_root(other - chance) if math.isfinite(other) else None,
         )
-        for norm, part, (square, noise, shift, ratio) in rows
+        for norm, part, (square, noise, shift, ratio, other, chance) in rows
         if norm.name in batches
     }  # fmt: skip
 
 
-def _compared(parts: Sequence[Batch], held: Held, spread: Spread) -> Floats:
-    """W2^2, its noise, mean shift and log variance ratio: (4, layers)."""
-
-    def each(values: Sequence[float]) -> Floats:
-        repeated: Floats = np.repeat(np.array(values, np.float64), held.widths)
-        return repeated
-
+def _compared(parts: Sequence[Batch], held: Held, spread: Spread, young: Held | None) -> Floats:
+    """(6, layers): W2^2, its noise, mean shift, log variance ratio; W2^2 of `young`, its noise."""
     mean, var, unit = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "var", "unit")
     )
-    eps, scale = each([eps_of(norm.module) for norm in held.norms]), held.scale
-    sigma2 = np.maximum(var + eps, _TINY)
-    d, r = (mean - held.mean) / np.sqrt(scale), np.sqrt(sigma2 / scale)
-    e = (r - 1) * np.sqrt(var / sigma2)
-    chance = (
-        unit
-        * var
-        / scale
-        * each([_averaged(*pair) for pair in zip(held.norms, parts, strict=True)])
-    )
+    averaged = [_averaged(norm, part) for norm, part in zip(held.norms, parts, strict=True)]
+    own = unit * var * np.repeat(averaged, held.widths)
+    d, e, r, chance = _deviation(mean, var, own, held)
     noise = np.maximum(chance, spread.noise)
-    warm = [
-        (counter or 0) >= warm_from(momentum_of(norm.module))
-        for norm, counter in zip(held.norms, held.counters, strict=True)
-    ]
-    spread.add(np.stack([d, e]), np.repeat(warm, held.widths), chance, held.places)
-    values = np.stack([d * d + e * e, noise, d, 2 * np.log(r)])
-    means: Floats = np.add.reduceat(values, held.starts, axis=1) / held.widths
+    values = [d * d + e * e, noise, d, 2 * np.log(r)]
+    settled = np.repeat(held.warm, held.widths)
+    if young is not None:
+        apart, off, _, less = _deviation(mean, var, own, young)
+        is_young = np.isfinite(young.mean)
+        d, e, chance = (np.where(is_young, *p) for p in ((apart, d), (off, e), (less, chance)))
+        settled |= is_young
+        values += [apart * apart + off * off, np.maximum(less, spread.noise)]
+    spread.add(np.array([d, e]), settled, chance, held.places)
+    means = np.full((6, len(parts)), np.nan)
+    means[: len(values)] = np.add.reduceat(np.array(values), held.starts, axis=1) / held.widths
     return means
+
+
+def _deviation(
+    mean: Floats, var: Floats, own: Floats, held: Held
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """d, the share of r - 1 that counts, r, and what chance makes of W2^2, by channel."""
+    scale, sigma2 = held.scale, np.maximum(var + held.eps, _TINY)
+    r = np.sqrt(sigma2 / scale)
+    return (mean - held.mean) / np.sqrt(scale), (r - 1) * np.sqrt(var / sigma2), r, own / scale
 
 
 def _averaged(norm: Any, batch: Batch) -> float:

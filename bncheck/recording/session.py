@@ -106,6 +106,8 @@ class Session:
             self._look()
         if self._due(number + max(1, number - before), begins):
             self._arm(recorded)
+        elif recorded:
+            self.disarm()
 
     def close(self) -> None:
         """Record the last step, if it is not."""
@@ -161,6 +163,7 @@ class Session:
                     f"what {', '.join(others[:_MOST_NAMED])} did until step {self._clock.step:,}: "
                     "replaced, added or taken away since the recorder looked at the model"
                 )
+            observed.disarm()
             self._observed[name] = self._watch(watched)
             self._observed[name].live = observed.live.of_layers(watched.widths)
 
@@ -252,7 +255,7 @@ class Session:
 
     def _record(self) -> None:
         clock, self._last = self._clock, self._clock.step
-        self.disarm()
+        self._armed = False
         assert self._ranks is not None
         self._look_again()
         for name, observed in self._observed.items():
@@ -260,8 +263,9 @@ class Session:
             if late is not None:
                 self._not_finite(name, observed, late)
         state = TrainingState(
-            clock.step, clock.epoch, clock.rate, clock.peak, number_of(clock.loss), self._run
-        )
+            clock.step, clock.epoch, clock.rate, clock.peak, clock.look(), self._run,
+            bad_since=clock.bad_since,
+        )  # fmt: skip
         found: dict[str, Observation] = {}
         for name, observed in self._observed.items():
             one = observed.observe(

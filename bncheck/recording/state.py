@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from bncheck.layers.norm_layer import NormLayer, Origin, Setting
 from bncheck.reading.roles import AFFINE
@@ -98,33 +101,48 @@ def momentum_of(module: Any) -> float | None:
 class Weights:
     """Some numbers of every weight of a model, in views of them that are made once.
 
-    A view keeps the memory of a weight that is replaced, so that those of no weight are let go.
+    A view keeps the memory of a weight that is replaced until the next digest.
     """
 
     model: nn.Module
-    _views: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    _places: list[int] = field(default_factory=list)
+    _samples: list[Tensor] = field(default_factory=list)
 
-    def digest(self) -> str:
-        """Other digests, other weights."""
+    def digest(self) -> tuple[str, str | None]:
+        """Other digests, other weights; the first that trains of which a number is not finite."""
         import torch
 
+        parameters = list(self.model.parameters())
+        places = [parameter.data_ptr() for parameter in parameters]
         with torch.no_grad():
-            before, self._views = self._views, {}
-            samples = [self._sample(parameter, before) for parameter in self.model.parameters()]
-            devices = dict.fromkeys(sample.device for sample in samples)
-            parts = [torch.cat([s for s in samples if s.device == d]).cpu() for d in devices]
-        digest = hashlib.blake2b(digest_size=12)
+            if places != self._places:
+                self._samples = [_sampled(parameter.detach()) for parameter in parameters]
+                views = [sample.data_ptr() for sample in self._samples]
+                self._places = places if views == places and all(places) else []
+            devices = dict.fromkeys(sample.device for sample in self._samples)
+            samples = [sample.float() for sample in self._samples]
+            parts = [torch.cat([s for s in samples if s.device == d]) for d in devices]
+        digest, finite = hashlib.blake2b(digest_size=12), True
         for part in parts:
-            digest.update(part.numpy().tobytes())
-        return digest.hexdigest()
+            array = part.cpu().numpy()
+            digest.update(array.tobytes())
+            finite = finite and math.isfinite(array.sum(dtype=np.float64))
+        return digest.hexdigest(), None if finite else self._bad(samples)
 
-    def _sample(self, parameter: Tensor, before: Mapping[int, tuple[int, Tensor]]) -> Tensor:
-        place, known = parameter.data_ptr(), before.get(id(parameter))
-        same = known is not None and known[0] == place
-        sample = known[1] if known is not None and same else _sampled(parameter.detach())
-        if place and sample.data_ptr() == place:  # no copy
-            self._views[id(parameter)] = place, sample
-        return sample
+    def _bad(self, samples: Sequence[Tensor]) -> str | None:
+        """The first that is not finite: finite numbers may have a sum that is not.
+
+        What does not train may be a mask, in which infinity has a meaning.
+        """
+        named = zip(self.model.named_parameters(), samples, strict=True)
+        return next(
+            (
+                name
+                for (name, parameter), sample in named
+                if parameter.requires_grad and not bool(sample.isfinite().all())
+            ),
+            None,
+        )
 
 
 def _sampled(parameter: Tensor) -> Tensor:
@@ -139,5 +157,5 @@ def _sampled(parameter: Tensor) -> Tensor:
         last is not None and parameter.is_contiguous(memory_format=last)
     )
     if number and dense:
-        return parameter.as_strided((number // step,), (step,), parameter.storage_offset()).float()
-    return parameter.reshape(-1)[::step].float()
+        return parameter.as_strided((number // step,), (step,), parameter.storage_offset())
+    return parameter.reshape(-1)[::step]

@@ -63,8 +63,12 @@ def _shares(
         calls, glance = new - old, glances.get(norm.name)
         if calls < 1 or (glance is not None and glance.calls != calls):
             continue
-        momentum = momentum_of(norm.module)
-        share = old / new if momentum is None else (1 - momentum) ** calls
+        share = share_left(momentum_of(norm.module), old, new)
         if 0 <= share < 1:
             found[norm.name] = share
     return found
+
+
+def share_left(momentum: float | None, old: float, new: float) -> float:
+    """How much of an average is left when its counter has gone from `old` to `new`."""
+    return old / new if momentum is None else (1 - momentum) ** int(new - old)

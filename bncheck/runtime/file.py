@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import onnx
@@ -15,13 +15,18 @@ from onnx import numpy_helper
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.reading.onnx_constants import held
 from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parsed
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import field_head
 from bncheck.reading.source import Source
 from bncheck.runtime.weights import Weights, is_large, is_reference, whole
-from bncheck.writing.atomic import replacing
+from bncheck.writing.atomic import check_read_back, replacing
 
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+
+Load: TypeAlias = "Callable[[onnx.TensorProto], Array]"
 _GRAPH: Final = 7  # of ModelProto
 _INITIALIZER: Final = 5  # of GraphProto
 _RAW: Final = 9  # of TensorProto
@@ -38,26 +43,32 @@ def open_onnx(path: Path, *, freeze_inputs: bool = False) -> tuple[onnx.ModelPro
     External data may lie in the model's own folder only. `freeze_inputs`: inputs that have a value
     already are then no longer inputs.
     """
+    model, load = _opened(path)
+    if freeze_inputs and model.ir_version >= 4:
+        needed = list(user_inputs(model))
+        del model.graph.input[:]
+        model.graph.input.extend(needed)
+    return model, Weights(load)
+
+
+def _opened(path: Path) -> tuple[onnx.ModelProto, Load]:
+    """The model, and what reads the large weights that it refers to."""
     source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
     itself = secrets.token_hex(16)  # so that no file can say that its data are somewhere in it
     model = parsed(without_weights(source, itself))
     folder = ModelFolder(path, source.budget, {itself: source})
-    weights = Weights(partial(load_tensor, folder=folder))
+    load = partial(load_tensor, folder=folder)
     for tensor in filter(is_reference, _stored(model)):
-        tensor.CopyFrom(numpy_helper.from_array(weights.numbers(tensor), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(load(tensor), tensor.name))
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
         raise BncheckError(
             "keeps the data of an attribute or a function in another file",
             "export it again with its data in one file",
             str(path),
         )
-    if freeze_inputs and model.ir_version >= 4:
-        needed = list(user_inputs(model))
-        del model.graph.input[:]
-        model.graph.input.extend(needed)
-    return model, weights
+    return model, load
 
 
 def _stored(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -102,8 +113,36 @@ def save_onnx(
     pieces = wire(model, weights)
     if sum(map(len, pieces)) > MAX_ONNX_BYTES:
         raise BncheckError("would be larger than a protobuf can be", "fold it in parts", str(path))
-    with replacing(path, original) as temporary, open(temporary, "wb") as file:
-        file.writelines(pieces)
+    with replacing(path, original) as temporary:
+        with open(temporary, "wb") as file:
+            file.writelines(pieces)
+        check_read_back(path, lambda: is_written(temporary, model, weights))
+
+
+def is_written(path: Path, model: onnx.ModelProto, weights: Weights) -> bool:
+    """Whether a file, read a weight at a time, is this model to the bit; reading may raise."""
+    read, load = _opened(path)
+    pairs = zip(read.graph.initializer, model.graph.initializer, strict=False)
+    return _without_initializers(read) == _without_initializers(model) and all(
+        _is_same(one, other, load, weights) for one, other in pairs
+    )
+
+
+def _without_initializers(model: onnx.ModelProto) -> tuple[int, bytes]:
+    """How many there are, and all the rest."""
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    del rest.graph.initializer[:]
+    return len(model.graph.initializer), rest.SerializeToString(deterministic=True)
+
+
+def _is_same(
+    read: onnx.TensorProto, proven: onnx.TensorProto, load: Load, weights: Weights
+) -> bool:
+    if not is_reference(read) and not is_reference(proven):
+        return bool(read == proven)
+    one = load(read) if is_reference(read) else held(read)
+    return read.name == proven.name and same_bits(one, weights.numbers(proven))
 
 
 def wire(model: onnx.ModelProto, weights: Weights) -> list[bytes | memoryview]:
@@ -128,8 +167,19 @@ def _tensor(tensor: onnx.TensorProto, weights: Weights) -> list[bytes | memoryvi
     plain.ClearField("data_location")
     plain.ClearField("external_data")
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    raw = little.reshape(-1).view(np.uint8).data
+    raw = bits(little).data
     return [plain.SerializeToString(), *_field(_RAW, [raw])]
+
+
+def bits(array: Array) -> Array:
+    """The bytes of the numbers, in their order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Whether both are the same numbers of one dtype and shape, NaN and -0 among them."""
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and np.array_equal(bits(one), bits(other))
 
 
 def _field(number: int, content: list[bytes | memoryview]) -> list[bytes | memoryview]:

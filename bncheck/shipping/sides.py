@@ -67,7 +67,7 @@ class Side(Protocol):
     def precise(self, arrays: Sequence[Array], see: See | None = None) -> list[Array]:
         """Its outputs computed in float64. Raises CannotRun where nothing here can do that.
 
-        `see` is shown every floating value on the way.
+        `see` is shown every floating value on the way, which later calls may change.
         """
 
     def readers(self) -> Mapping[str, Sequence[str]]:
@@ -155,7 +155,7 @@ class TorchSide:
             is_tensor = node.op == "call_function" and isinstance(value, torch.Tensor)
             if see is not None and is_tensor and value.is_floating_point():
                 shown = module_path(node) or node.name
-                see(node.name, shown, value.detach().cpu().double().numpy().copy())
+                see(node.name, shown, value.detach().cpu().double().numpy())
 
         watched = None if see is None else watch
         return wide(run_in_float64(self.program, self._flat(arrays), watched))

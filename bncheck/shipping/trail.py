@@ -94,7 +94,7 @@ class Trail:
         self._room -= value.nbytes
         whole = self._room >= 0
         self._order[name] = len(self._order)
-        self._known[name] = _Known(shown, value if whole else sampled(value), whole)
+        self._known[name] = _Known(shown, value.copy() if whole else sampled(value), whole)
 
     def _meet(self, name: str, shown: str, value: Array) -> None:
         """A value of the other program."""

@@ -19,9 +19,10 @@ import onnx
 from onnx.external_data_helper import convert_model_to_external_data
 
 from bncheck.core.limits import MAX_ONNX_BYTES
-from bncheck.runtime.file import wire
+from bncheck.runtime.file import is_written, wire
 from bncheck.runtime.weights import Weights, whole
 from bncheck.writing.atomic import (
+    check_read_back,
     check_target,
     explained,
     most_open,
@@ -60,16 +61,20 @@ def write(
     size = sum(map(len, pieces))
     if size >= limit:
         del pieces
-        return _write_pair(whole(model, weights), path, original)
+        return _write_pair(model, weights, path, original)
     digest = hashlib.sha256()
-    with replacing(path, original) as temporary, open(temporary, "wb") as file:
-        for piece in pieces:
-            digest.update(piece)
-            file.write(piece)
+    with replacing(path, original) as temporary:
+        with open(temporary, "wb") as file:
+            for piece in pieces:
+                digest.update(piece)
+                file.write(piece)
+        check_read_back(path, lambda: is_written(temporary, model, weights))
     return Written(size, digest.hexdigest())
 
 
-def _write_pair(model: onnx.ModelProto, path: Path, original: Path | None) -> Written:
+def _write_pair(
+    model: onnx.ModelProto, weights: Weights, path: Path, original: Path | None
+) -> Written:
     """The old model keeps its data until the new one is there: two files never change at once.
 
     So the data get a name that is free, net.onnx.data or else net.onnx.1.data, and those of
@@ -77,7 +82,8 @@ def _write_pair(model: onnx.ModelProto, path: Path, original: Path | None) -> Wr
     """
     earlier = _data_of(path)
     beside = _beside(path, earlier)
-    with pair(model, path, beside.name) as (made, made_data):
+    with pair(whole(model, weights), path, beside.name) as (made, made_data):
+        check_read_back(path, lambda: is_written(made, model, weights))
         digest, size = _digest(made), made.stat().st_size + made_data.stat().st_size
         check_target(beside)
         try:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bncheck.core.errors import BncheckError
@@ -104,6 +104,24 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise BncheckError(f"cannot be written ({reason})", "choose another", str(path)) from None
+
+
+def check_read_back(path: Path, is_same: Callable[[], bool]) -> None:
+    """Raise BncheckError unless what was written for `path` reads back as what was proven.
+
+    For use before it gets its name. `is_same` reads it and tells; it may raise anything.
+    """
+    why = ""
+    try:
+        if is_same():
+            return
+    except Exception as error:
+        why = f" ({(str(error).splitlines() or [type(error).__name__])[0][:160]})"
+    raise BncheckError(
+        f"does not read back as what was proven{why}, so it is not kept",
+        "check the disk, and run the command again",
+        str(path),
+    )
 
 
 def usual_mode(path: Path, usual: int = 0o666) -> int:

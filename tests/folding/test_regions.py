@@ -154,9 +154,9 @@ def test_the_numbers_that_a_fold_changes_are_moved_as_well(
     seen: list[str] = []
     right = cutting.moved
 
-    def watched(model: onnx.ModelProto, kinds: dict[str, int], step: float) -> onnx.ModelProto:
-        seen.extend(kinds)
-        return right(model, kinds, step)
+    def watched(model: onnx.ModelProto, dtypes: dict[str, str]) -> onnx.ModelProto:
+        seen.extend(dtypes)
+        return right(model, dtypes)
 
     monkeypatch.setattr(onnx_parity, "moved", watched)
     test_a_right_onnx_fold_is_written_however_far_rounding_moves_the_outputs(tmp_path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -167,11 +168,22 @@ def test_labels_that_cannot_be_used_are_refused(target: Any, said: str) -> None:
     assert "--metric" in error.value.hint
 
 
+def sureness(*outputs: torch.Tensor) -> Any:
+    """The confidence of a pass that gave these outputs, batch by batch."""
+    batch = Batch((torch.zeros(N, 1),))
+    kept = [Answers().parts(batch, output) for output in outputs]
+    return Answers(None, kept).all_of("confidence")
+
+
 def test_several_labels_a_sample_have_no_confidence() -> None:
     """Of 360 sigmoids a softmax means nothing; of class scores and probabilities it does."""
-    kept = [
-        Answers().parts(Batch((torch.zeros(N, 1),)), output)
-        for output in (scores(), scores().softmax(dim=1), scores().sigmoid())
-    ]
-    assert ["confidence" in parts for parts in kept] == [True, True, False]
-    assert kept[0]["confidence"] == pytest.approx(kept[1]["confidence"], abs=1e-5)
+    assert sureness(scores()) == pytest.approx(sureness(scores().softmax(dim=1)), abs=1e-5)
+    assert sureness(scores().sigmoid()) is None
+
+
+def test_all_batches_tell_whether_scores_are_shares() -> None:
+    """One whose scores lie in 0..1 by chance is read as the others are."""
+    by_chance = torch.linspace(0.1, 0.9, N)[:, None].expand(N, CLASSES)
+    together = sureness(scores(), by_chance)
+    np.testing.assert_array_equal(together[:N], sureness(scores()))
+    np.testing.assert_allclose(together[N:], 1 / CLASSES, rtol=1e-6)

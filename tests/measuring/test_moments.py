@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bncheck.measuring.moments import Moments, about, merge_all, of_images, unpack
+from bncheck.measuring.moments import (
+    Moments,
+    about,
+    merged_all,
+    of_images,
+    packed,
+    packed_vectors,
+    unpack,
+)
 
 Floats = NDArray[np.float64]
 
@@ -16,6 +27,10 @@ def moments_of(x: Floats, pivot: Floats) -> Moments:
     """x is (images, channels, values)."""
     deviation = x - pivot[:, None]
     return of_images(deviation.mean(axis=2), (deviation**2).mean(axis=2), x.shape[2], pivot)
+
+
+def merge_all(parts: list[Moments]) -> Moments:
+    return unpack(merged_all([part.pack() for part in parts]))
 
 
 def assert_close(actual: Floats | float, expected: Floats | float, scale: Floats | float) -> None:
@@ -81,6 +96,30 @@ def test_any_split_into_processes_gives_the_same(
     spread = np.abs(np.concatenate(parts) - pivot[:, None]).max(axis=(0, 2)) ** 2
     assert_close(merged.mean_m, single.mean_m, np.sqrt(spread) * 10)
     assert_close(merged.var, single.var, spread * 10)
+
+
+@given(batches())
+def test_all_at_once_is_one_by_one(case: tuple[list[Floats], Floats]) -> None:
+    """Also where sets are about other pivots."""
+    parts, pivot = case
+    each = [moments_of(x, pivot + place % 2 * x.std()) for place, x in enumerate(parts)]
+    at_once, one_by_one = merge_all(each), reduce(Moments.merge, each)
+    spread = np.abs(np.concatenate(parts) - pivot[:, None]).max() ** 2
+    assert (at_once.images, at_once.weight) == (one_by_one.images, one_by_one.weight)
+    assert_close(at_once.mean_q, one_by_one.mean_q, spread * 100)
+    assert_close(at_once.sum_mm, one_by_one.sum_mm, spread * 1000)
+    assert_close(at_once.sum_qq, one_by_one.sum_qq, spread**2 * 10_000)
+
+
+@given(batches())
+def test_of_single_values_the_squares_need_not_be_told(case: tuple[list[Floats], Floats]) -> None:
+    parts, pivot = case
+    m = parts[0][:, :, 0] - pivot
+    told, untold = packed(m.copy(), m * m, 1.0, pivot), packed_vectors(torch.tensor(m), pivot)
+    size = np.abs(m).max() * 10 + 1e-300
+    for row, power in ((4, 1), (5, 2), (6, 2), (7, 4), (8, 3)):
+        assert_close(untold[row], told[row], size**power * len(m))
+    np.testing.assert_array_equal(untold[:4], told[:4])
 
 
 @given(batches())

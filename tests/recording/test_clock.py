@@ -73,7 +73,8 @@ def test_the_checkpoint_to_go_back_to_is_older_than_a_loss_that_is_not_finite(
             own.model[3].weight.data.fill_(math.nan)
 
     found: list[Finding] = Training(model=model, hook=broken, steps=110).run(tmp_path).found
-    (one,) = found
+    first, one = found  # step 100 is a recorded one, whose weights are looked at
+    assert first.rule == "BN307"
     assert one.evidence["step"] == 101
     assert "not finite since step 100" in one.message
     assert "from before step 99" in one.fix

@@ -12,9 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.cli import run
+from bncheck.core.errors import BncheckError
 from bncheck.reading.onnx_file import parsed
 from bncheck.runtime import file as onnx_file
 from bncheck.runtime import running
+from tests.faulty import opening
 from tests.folding.onnx.graphs.building import bn, conv, model, norm, numbers
 
 runtime = pytest.importorskip("onnxruntime")
@@ -113,7 +115,10 @@ def test_tensors_of_two_shapes_may_share_their_bytes(tmp_path: Path) -> None:
 
 
 def test_what_is_parsed_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two sessions of a light message, one forward of each for each batch."""
+    """Two sessions of a light message, one forward of each for each batch.
+
+    The file is parsed, and then the one that was written.
+    """
     messages: list[int] = []
     sessions: list[int] = []
     forwards: list[str] = []
@@ -140,7 +145,7 @@ def test_what_is_parsed_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     onnx.save(_large(), tmp_path / "net.onnx")
     out = tmp_path / "out.onnx"
     assert run(["fold", str(tmp_path / "net.onnx"), "-o", str(out), "--quiet"]) == 0
-    assert len(messages) == 1
+    assert len(messages) == 2
     assert len(sessions) == 2
     assert len(forwards) == 4
     assert max(*messages, *sessions) < LIGHT
@@ -163,3 +168,42 @@ def test_an_operator_that_wants_its_weights_in_the_message_has_them(
     assert run(["fold", str(tmp_path / "net.onnx"), "-o", str(out), "--quiet"]) == 0
     assert refused
     _same(tmp_path / "net.onnx", out, (2, 64, 9, 9))
+
+
+def test_a_disk_that_loses_bits_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(_large(), tmp_path / "net.onnx")
+    read, weights = onnx_file.open_onnx(tmp_path / "net.onnx")
+    monkeypatch.setattr(onnx_file, "open", opening, raising=False)
+    with pytest.raises(BncheckError, match="does not read back as what was proven"):
+        onnx_file.save_onnx(read, weights, tmp_path / "out.onnx")
+    assert [each.name for each in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("save", [_one_file, _data_beside])
+@pytest.mark.parametrize("name", ["plain", "half", "bn.weight"])
+def test_a_number_that_is_another_one_is_noticed(
+    name: str, save: Callable[[onnx.ModelProto, Path], None], tmp_path: Path
+) -> None:
+    """Of large weights and of small, in the message or beside it."""
+    path = tmp_path / "net.onnx"
+    onnx.save(_large(), tmp_path / "proven.onnx")
+    read, weights = onnx_file.open_onnx(tmp_path / "proven.onnx")
+    save(_large(), path)
+    assert onnx_file.is_written(path, read, weights)
+    other = _large()
+    (tensor,) = [each for each in other.graph.initializer if each.name == name]
+    tensor.raw_data = bytes([tensor.raw_data[0] ^ 1]) + tensor.raw_data[1:]
+    (tmp_path / "net.data").unlink(missing_ok=True)
+    save(other, path)
+    assert not onnx_file.is_written(path, read, weights)
+
+
+def test_another_node_is_noticed(tmp_path: Path) -> None:
+    path, other = tmp_path / "net.onnx", _large()
+    onnx.save(other, path)
+    read, weights = onnx_file.open_onnx(path)
+    other.graph.node[-1].op_type = "Add"
+    onnx.save(other, path)
+    assert not onnx_file.is_written(path, read, weights)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import json
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,12 +21,15 @@ from torch import nn
 
 import bncheck
 from bncheck.runtime.weights import references
-from bncheck.shipping import sessions
+from bncheck.shipping import sessions, writing
+from bncheck.shipping.axes import Axes, traced
+from bncheck.shipping.export import ExportOptions, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.sessions import Runnable, session
 from bncheck.shipping.torch_to_onnx import to_onnx
-from bncheck.shipping.writing import write
+from bncheck.shipping.writing import pair, write
 from tests.architectures import ARCHITECTURES, randomised
+from tests.faulty import opening
 from tests.shipping.nets import IMAGES, Unit, listing
 
 torch.set_num_threads(1)
@@ -157,3 +163,27 @@ def test_sessions_are_as_few_as_there_are_levels(
         opened.clear()
         bncheck.export(Unit().eval(), IMAGES, tmp_path / "net.onnx", timing=timing)
         assert opened.count("all") == opened.count("extended") == number
+
+
+def test_a_disk_that_loses_bits_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "open", opening, raising=False)
+    with pytest.raises(bncheck.BncheckError, match="does not read back as what was proven"):
+        bncheck.export(Unit().eval(), IMAGES, tmp_path / "net.onnx", timing=False)
+    assert listing(tmp_path) == []
+
+
+def test_nor_one_with_its_data_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def damaged(*arguments: Any) -> Iterator[tuple[Path, Path]]:
+        with pair(*arguments) as (made, data):
+            numbers = data.read_bytes()
+            data.write_bytes(bytes([numbers[0] ^ 1]) + numbers[1:])
+            yield made, data
+
+    monkeypatch.setattr(writing, "pair", damaged)
+    program = traced(Unit().eval(), (IMAGES,), Axes())
+    with pytest.raises(bncheck.BncheckError, match="does not read back as what was proven"):
+        export_program(program, tmp_path / "net.onnx", ExportOptions(one_file_below=100))
+    assert listing(tmp_path) == []

@@ -10,7 +10,10 @@ import onnx
 from onnx import helper
 
 from bncheck.folding.regions import Call, Calls, between, unmade
-from bncheck.graph.onnx.nodes import captured
+from bncheck.folding.result import epsilon_for
+from bncheck.graph.onnx.nodes import FLOATS, captured
+
+_KINDS = {name: kind for kind, name in FLOATS.items()}
 
 
 class Cuttable:
@@ -78,10 +81,11 @@ def showing(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[onnx.Model
         del model.graph.output[own:]
 
 
-def moved(model: onnx.ModelProto, dtypes: Mapping[str, int], step: float) -> onnx.ModelProto:
-    """The model with each number of some values off by about `step` of itself before it is read.
+def moved(model: onnx.ModelProto, dtypes: Mapping[str, str]) -> onnx.ModelProto:
+    """The model with each number of some values off by about one unit in its last place before it
+    is read.
 
-    `dtypes` gives these values' element types.
+    `dtypes` gives these values' floating dtypes.
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)
@@ -89,10 +93,10 @@ def moved(model: onnx.ModelProto, dtypes: Mapping[str, int], step: float) -> onn
     seeds = {name: seed for seed, name in enumerate(dtypes)}
     makers = [dict.fromkeys(node.output) for node in new.graph.node]
     made = {name for each in makers for name in each}
-    nodes = [n for name in dtypes if name not in made for n in _moving(name, dtypes, seeds, step)]
+    nodes = [n for name in dtypes if name not in made for n in _moving(name, dtypes, seeds)]
     for node, names in zip(new.graph.node, makers, strict=True):
         nodes.append(node)
-        nodes += [n for name in names if name in dtypes for n in _moving(name, dtypes, seeds, step)]
+        nodes += [n for name in names if name in dtypes for n in _moving(name, dtypes, seeds)]
     plain = onnx.GraphProto(node=nodes)
     del new.graph.node[:]
     new.graph.node.extend(plain.node)
@@ -100,19 +104,21 @@ def moved(model: onnx.ModelProto, dtypes: Mapping[str, int], step: float) -> onn
 
 
 def _moving(
-    name: str, dtypes: Mapping[str, int], seeds: Mapping[str, int], step: float
+    name: str, dtypes: Mapping[str, str], seeds: Mapping[str, int]
 ) -> Iterator[onnx.NodeProto]:
     """A value times random numbers about 1, as NAME/product."""
-    wide = math.sqrt(3) * step  # uniform numbers between -w and w have the size w / sqrt(3)
+    kind = _KINDS[dtypes[name]]
+    # Uniform numbers between -w and w have the size w / sqrt(3).
+    wide = math.sqrt(3) * epsilon_for([dtypes[name]])
     draw, factor = f"{name}/drawn", f"{name}/factor"
     # The runtime has no random numbers of less precision.
     double = onnx.TensorProto.DOUBLE
-    drawn = double if dtypes[name] == double else onnx.TensorProto.FLOAT
+    drawn = double if kind == double else onnx.TensorProto.FLOAT
     yield helper.make_node(
         "RandomUniformLike", [name], [draw],
         dtype=drawn, low=1 - wide, high=1 + wide, seed=float(seeds[name]),
     )  # fmt: skip
-    yield helper.make_node("Cast", [draw], [factor], to=dtypes[name])
+    yield helper.make_node("Cast", [draw], [factor], to=kind)
     yield helper.make_node("Mul", [name, factor], [f"{name}/product"])
 
 

@@ -13,7 +13,7 @@ from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.decomposing import decomposed
 from bncheck.folding.onnx.rewrite import rewrite
-from bncheck.folding.regions import constants_of, regions_of
+from bncheck.folding.regions import constants_of, regions_of, written_by_exit
 from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
@@ -91,7 +91,9 @@ class _Model:
         self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
         self._numbers, self._ops = solutions[0].numbers, solutions[0].graph.ops
         self._told = told_by_weights(solutions[0].graph)
-        self._dtypes = {name: v.dtype for name, v in solutions[0].graph.values.items() if v.dtype}
+        values = solutions[0].graph.values.items()
+        self._dtypes = {n: v.dtype or "?" for n, v in values if v.dtype or v.shape is None}
+        self._written = written_by_exit(solutions[0])
         self._renamed = rewrite(self.result, self._parts, solutions, self._weights)
         self._parts = []
         _check_model(self.original, self.result)
@@ -109,6 +111,7 @@ class _Model:
             self._numbers,
             self._told,
             self._ops,
+            self._written,
         )
         sides = ModelSides(
             self._planned, self.result, self._weights, altered, self._shapes, self.sample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,8 @@ from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
 from bncheck.folding.proof import Move, Seen, Values
-from bncheck.folding.regions import dependent
-from bncheck.folding.result import epsilon_for, tolerance_for
+from bncheck.folding.regions import dependent, not_apart, passed_on
+from bncheck.folding.result import tolerance_for
 from bncheck.folding.windows import Shapes, Window, window_of
 from bncheck.graph.dataflow import Op
 from bncheck.graph.onnx.nodes import FLOATS, captured
@@ -37,7 +37,6 @@ from bncheck.runtime.weights import Weights
 from bncheck.subject.inputs import InputShape
 
 _SEED = 20260
-_KINDS = {name: kind for kind, name in FLOATS.items()}
 
 #: What the runtimes raise for a model that they cannot run.
 FAILURES: tuple[type[Exception], ...] = (
@@ -52,7 +51,9 @@ class Altered:
     `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
     `regions` say what each region makes, `renamed` which values have another name in the fold,
     `dtypes` are those of floating values, `numbers` the stored ones that the fold changes,
-    `told` the sizes of free axes that its graph tells, and `ops` its calls.
+    `told` the sizes of free axes that its graph tells, `ops` its calls, and `written` the dtypes of
+    the new numbers in the region of each exit. A value that has no dtype is none of a float; one
+    of which nothing is known has the dtype "?".
     """
 
     values: frozenset[str]
@@ -63,6 +64,7 @@ class Altered:
     numbers: Sequence[str] = ()
     told: Sizes = field(default_factory=dict)
     ops: Sequence[Op] = ()
+    written: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def twin(self, name: str) -> str:
         """The name of a value in the fold."""
@@ -93,8 +95,7 @@ class ModelSides:
         sample: Named | None = None,
     ) -> None:
         self.examples: Sequence[Named] = ()
-        dtypes = floating_dtypes(original)
-        self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
+        self._all_dtypes = floating_dtypes(original)
         self._altered = altered
         self._weights = weights
         self._inputs = inputs_of(original, shapes, sample)
@@ -144,6 +145,24 @@ class ModelSides:
         self._judge = model
 
     @cached_property
+    def tolerance(self) -> float:
+        """Of the dtypes between what is altered and the outputs; of all where one is not known."""
+        altered, graph = self._altered, self._original.model.graph
+        ends = {name for region in self.regions for name in region}
+        outputs = [output.name for output in graph.output]
+        places, names = passed_on(self._original.calls, altered.values | ends, outputs)
+        dtypes = {altered.dtypes[name] for name in names if name in altered.dtypes}
+        dtypes.update(*altered.written.values())
+        attributes = (a for place in places for a in graph.node[place].attribute)
+        inner = any(a.HasField("g") or a.graphs for a in attributes)
+        return tolerance_for(self._all_dtypes if inner or "?" in dtypes or not dtypes else dtypes)
+
+    def written(self, region: int) -> Collection[str]:
+        """The dtypes of its new numbers; all of the model where a region is a graph in a node."""
+        found = {d for name in self.regions[region] for d in self._altered.written.get(name, ())}
+        return found or self._all_dtypes
+
+    @cached_property
     def _entries(self) -> list[list[str]]:
         return [self._original.entries(region, self._stops) for region in self.regions]
 
@@ -152,7 +171,12 @@ class ModelSides:
         return self._entries[region]
 
     def _stops(self, name: str) -> bool:
-        return name in self._changing and name not in self._altered.values
+        inside = self._altered.values | self._not_apart
+        return name in self._changing and name not in inside
+
+    @cached_property
+    def _not_apart(self) -> frozenset[str]:
+        return not_apart(self._altered.ops)
 
     @cached_property
     def _watched(self) -> list[str]:
@@ -224,12 +248,12 @@ class ModelSides:
         inner = self._altered.values & self._original.made & self._changing
         ends = (name for region in self.regions for name in region)
         read = (name for entries in self._entries for name in entries)
-        known = {n: _KINDS[d] for n, d in self._altered.dtypes.items() if d in _KINDS}
         stored = filter(self._original.has, self._altered.numbers)
         names = dict.fromkeys((*read, *ends, *inner, *stored))
-        kinds = {name: known[name] for name in names if name in known}
+        dtypes = {name: self._altered.dtypes.get(name, "") for name in names}
+        known = {name: dtype for name, dtype in dtypes.items() if dtype in FLOATS.values()}
         self._open = None
-        run = runner(moved(self._original.model, kinds, self.epsilon), self._weights)
+        run = runner(moved(self._original.model, known), self._weights)
         while True:
             yield _floats(run(inputs))
 

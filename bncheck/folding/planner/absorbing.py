@@ -22,10 +22,15 @@ from bncheck.graph.specs import (
     Conv,
     ConvTranspose,
     Lookup,
+    Norm,
     Recurrent,
     Rescaled,
 )
 from bncheck.graph.weighted import Axes, Weighted
+
+_OTHERS = {Bilinear: "the second input", Recurrent: "a state"}
+#: Products whose second operand is the weight by its place.
+_WITH_BIAS = ("linear", "addmm", "Gemm")
 
 
 def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -36,19 +41,26 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_sizes(draft.graph, op, vector, 1)
     if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
+    if isinstance(op.spec, Rescaled) and not _is_shared(vector, op.spec.share):
+        raise Stuck(f"{op.label} ({op.kind}) has one number for each group, not for each channel")
     if isinstance(op.spec, Lookup):
         _check_rows(op, op.spec, vector)
         vector = Affine(vector.scale, vector.shift / op.spec.rows)
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
 
 
+def _is_shared(vector: Affine, share: int) -> bool:
+    """Whether so many channels, one behind the other, have the same map."""
+    rows = (numbers.reshape(-1, share) for numbers in (vector.scale, vector.shift))
+    return all(np.array_equal(row, np.broadcast_to(row[:, :1], row.shape)) for row in rows)
+
+
 def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
     """Raise where rows do not take the map of what is made of several of them."""
-    if vector.shifts and not spec.shifts:
+    if vector.shifts and spec.uneven:
         raise Stuck(
-            f"{op.label} ({op.kind}) adds up rows, or may have none of them, so its shift does not "
-            "pass",
-            "with bags of one fixed size, and without padding_idx, it could be folded",
+            f"{op.label} ({op.kind}) {spec.uneven}, so its shift does not pass",
+            "with bags of one fixed size, and without padding_idx or weights, it could be folded",
         )
     if spec.orders and np.any(vector.scale < 0):
         raise Stuck(
@@ -86,11 +98,22 @@ def output_channels(graph: Graph, op: Op, map_: Affine) -> Affine:
     return _channels(graph, op, op.outputs[0], map_, _axes(graph, op)[1])
 
 
+def role_of(graph: Graph, op: Op, slot: int) -> str:
+    """What people call an operand of a call with a weight."""
+    if slot > Slot.BIAS and not isinstance(op.spec, Norm):
+        return _OTHERS.get(type(op.spec), "a setting")
+    if slot == Slot.WEIGHT and isinstance(op.spec, Linear) and op.kind not in _WITH_BIAS:
+        return "an operand"
+    if slot == Slot.WEIGHT and isinstance(op.spec, Linear) and graph.is_constant(op.inputs[0]):
+        return "the second operand"
+    return ("the data", "the weight", "the bias", "the running mean", "the running variance")[slot]
+
+
 def _check_constant(graph: Graph, op: Op) -> None:
-    for slot, role in ((Slot.WEIGHT, "weight"), (Slot.BIAS, "bias")):
+    for slot in (Slot.WEIGHT, Slot.BIAS):
         name = op.input(slot)
         if name is not None and not graph.is_constant(name):
-            raise not_constant(graph, name, f"the {role} of {op.label} ({op.kind})")
+            raise not_constant(graph, name, f"{role_of(graph, op, slot)} of {op.label} ({op.kind})")
 
 
 def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
@@ -159,8 +182,8 @@ def _shift_needs_shuffle(op: Op) -> bool:
     if isinstance(spec, ConvTranspose):
         if not spec.tiles:
             raise Stuck(
-                f"the windows of {op.label} ({op.kind}) overlap or are cut, so its shift would "
-                "not reach every output alike",
+                f"the windows of {op.label} ({op.kind}) overlap or are cut, or leave gaps, so its "
+                "shift would not reach every output alike",
                 "a kernel_size equal to the stride, without padding, would let it be folded",
             )
         return any(step != 1 for step in spec.stride)

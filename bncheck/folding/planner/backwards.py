@@ -30,7 +30,7 @@ from bncheck.folding.planner.maps import (
     shapes_of,
     spreads,
 )
-from bncheck.folding.planner.normalisations import Slot, data_slot, no_map
+from bncheck.folding.planner.normalisations import Slot, data_slot, no_map, not_made
 from bncheck.folding.planner.passing import pulled_through
 from bncheck.folding.planner.sums import (
     ConstantWay,
@@ -45,6 +45,7 @@ from bncheck.graph.specs import (
     Add,
     Mul,
     Norm,
+    Rescaled,
 )
 from bncheck.graph.weighted import Weighted
 
@@ -75,9 +76,11 @@ class Walk:
     pending: set[int] = field(default_factory=set)
     computed: Stuck | None = None
     identities: list[tuple[Identity, Affine]] = field(default_factory=list)
+    source: str = ""
 
     def run(self, source: str, wishes: Mapping[Use, Affine]) -> Step:
         """What must change so that `source` takes the maps that these readers want of it."""
+        self.source = source
         for use, map_ in wishes.items():
             self._want(source, use, map_)
         while self.pending:
@@ -89,15 +92,21 @@ class Walk:
                 name = op.inputs[slot]
                 assert name is not None
                 self._want(name, Use(index, slot), map_)
-            self.step.altered.update(op.outputs)
+            # The mean that a LayerNorm gives as well is as it was.
+            of_affine = isinstance(op.spec, Rescaled)
+            self.step.altered.update(op.outputs[:1] if of_affine else op.outputs)
         for found, map_ in self.identities:
             make_up(self.draft, self.step, found, map_)
         return self.step
 
     def _want(self, value: str, use: Use, map_: Affine) -> None:
-        producer = self.draft.graph.producers.get(value)
+        graph = self.draft.graph
+        producer = graph.producers.get(value)
         if producer is None:
-            raise Stuck(f"its input is an input of the {self.draft.graph.what}")
+            label = graph.values[value].label or value
+            alone = value == self.source
+            what = "its input" if alone else f"{label}, which would have to change with it,"
+            raise not_made(graph, value, what)
         self.wanted.setdefault(value, {})[use] = map_
         self.pending.add(producer)
 
@@ -110,7 +119,11 @@ class Walk:
         for map_ in self.wanted.get(name, {}).values():
             both = merged(result, map_)
             if both is None:
-                raise Stuck(f"the paths that meet at {name} need different scales of it")
+                alike = merged(*(Affine(m.scale, 0.0 * m.scale) for m in (result, map_)))
+                raise Stuck(
+                    f"the paths that meet behind {self._maker(name)} need different "
+                    f"{'shifts' if alike else 'scales'} of its result"
+                )
             result = both
         bystander = None if self.alone else self._bystander(name)
         if bystander is None:
@@ -122,10 +135,11 @@ class Walk:
 
     def _bystander(self, name: str) -> Shared | None:
         """Who else reads a value, as the reason why it cannot change."""
-        graph = self.draft.graph
+        graph, is_input = self.draft.graph, name == self.source
+        what = "its input" if is_input else f"the result of {self._maker(name)}"
         if name in graph.outputs:
             return Shared(
-                f"its input is also an output of the {graph.what}",
+                f"{what} is also an output of the {graph.what}",
                 "without that output it could be folded",
             )
         wishes = self.wanted.get(name, {})
@@ -133,10 +147,17 @@ class Walk:
             if use not in wishes:
                 other = graph.ops[self.draft.final_reader(use.op)]
                 return Shared(
-                    f"its input is also used by {other.label} ({other.kind})",
-                    f"if {other.label} read its result instead, it could be folded",
+                    f"{what} is also used by {other.label} ({other.kind})",
+                    f"if {other.label} read its result instead, it could be folded"
+                    if is_input
+                    else f"without {other.label} it could be folded",
                 )
         return None
+
+    def _maker(self, name: str) -> str:
+        """What people call the call that makes a value."""
+        op = self.draft.graph.ops[self.draft.graph.producers[name]]
+        return f"{op.label} ({op.kind})"
 
     def _visit(self, index: int, op: Op, maps: list[Affine]) -> list[Wish]:
         """Let a call absorb the maps of its results, or say what its inputs must take."""
@@ -200,13 +221,14 @@ class Walk:
         """A scale goes into one operand."""
         if fixed:
             return self._into_constant(index, op, map_)
-        if map_.shifts or index in self.draft.units:
-            raise Stuck(
-                f"{op.label} ({op.kind}) lies between, a product of two activations, which no "
-                "shift passes",
-                "before that product it could be folded",
-            )
         divides = isinstance(op.spec, Mul) and op.spec.divides
+        if map_.shifts or index in self.draft.units:
+            what = "quotient" if divides else "product"
+            raise Stuck(
+                f"{op.label} ({op.kind}) lies between, a {what} of two activations, which no "
+                "shift passes",
+                f"before that {what} it could be folded",
+            )
         if not divides:
             self.sums[index] = Factor
         way = self.ways.get(index)

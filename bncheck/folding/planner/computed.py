@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bncheck.folding.algebra import Affine
-from bncheck.folding.planner.absorbing import output_channels
+from bncheck.folding.planner.absorbing import output_channels, role_of
 from bncheck.folding.planner.draft import Draft
 from bncheck.folding.planner.maps import Stuck, each
 from bncheck.folding.planner.normalisations import Slot, not_constant
@@ -46,7 +46,8 @@ def computed(graph: Graph, op: Op) -> Stuck:
     """Why such a call absorbs nothing by itself."""
     name = op.inputs[Slot.WEIGHT]
     assert name is not None
-    return not_constant(graph, name, f"the weight of {op.label} ({op.kind})")
+    role = role_of(graph, op, Slot.WEIGHT)
+    return not_constant(graph, name, f"{role} of {op.label} ({op.kind})")
 
 
 def shares_of_operands(draft: Draft, index: int, map_: Affine) -> Shares:

@@ -129,10 +129,14 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
         if is_even(affine, axis):
             continue
         if indices is None:
-            raise Stuck(f"{op.label} ({op.kind}) rearranges positions")
+            raise _unknown_places(op)
         place = np.asarray(indices)
         affine = each(affine, lambda array, a=axis, i=place: np.take(array, i, a))  # type: ignore[misc]
     return affine
+
+
+def _unknown_places(op: Op) -> Stuck:
+    return Stuck(f"{op.label} ({op.kind}) picks channels that are not known before it runs")
 
 
 def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
@@ -144,7 +148,7 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
             continue
         size = shape[axis] if shape else "?"
         if indices is None or not isinstance(size, int):
-            raise Stuck(f"{op.label} ({op.kind}) rearranges positions")
+            raise _unknown_places(op)
         affine = _returned(op, affine, axis, indices, size)
     return affine
 

@@ -75,13 +75,16 @@ class Draft:
             folds.pop(norm.last, None)
         elif norm.last not in step.folds:  # the affine is gone, the call stays
             folds[norm.last] = Absorbed(bare=True)
+        bypassed = self.bypassed | step.bypassed | set(() if norm.bare else norm.ops)
+        constants = {**self.constants, **step.constants}
+        constants = {place: edit for place, edit in constants.items() if place[0] not in bypassed}
         # What comes out of the normalisation itself is from now on what comes in, and as it was.
         inner = {name for index in norm.ops[:-1] for name in self.graph.ops[index].outputs}
         return replace(
             self,
             folds=folds,
-            constants={**self.constants, **step.constants},
-            bypassed=self.bypassed | step.bypassed | set(() if norm.bare else norm.ops),
+            constants=constants,
+            bypassed=bypassed,
             altered=self.altered | step.altered | inner,
         )
 
@@ -110,9 +113,8 @@ class Draft:
         op = self.graph.ops[index]
         if index in self.held:
             raise Stuck(f"it follows {op.label}, which is itself a normalisation that stays")
-        found = elementwise_map(self.graph, op)
-        edited = any((index, slot) in self.constants for slot in (0, 1))
-        return None if edited else found
+        edits = [self.constants[index, slot] for slot in (0, 1) if (index, slot) in self.constants]
+        return elementwise_map(self.graph, op, *edits)
 
     def commutes(self, index: int, map_: Affine) -> bool:
         """Whether a map passes x * c as it is: a (c x) = c (a x), whatever c is at each place."""

@@ -12,27 +12,23 @@ from dataclasses import replace
 import numpy as np
 
 from bncheck.folding.algebra import FREE, Affine, identity, is_free
-from bncheck.folding.planner.absorbing import absorbed_before
+from bncheck.folding.planner.absorbing import absorbed_before, role_of
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
-from bncheck.folding.planner.maps import Stuck, merged, settled
+from bncheck.folding.planner.maps import Stuck, known_shape, merged, over_rank, settled
 from bncheck.folding.planner.normalisations import data_slot, no_map
 from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.plan import Absorbed, Place
-from bncheck.folding.planner.pooling import after_larger, before_larger
+from bncheck.folding.planner.pooling import after_larger, check_order
 from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import (
     Add,
-    Bilinear,
     Larger,
     Mul,
     Norm,
-    Recurrent,
 )
 from bncheck.graph.weighted import Weighted
 
-#: What the other operands of a call are; usually a weight.
-_ROLES = {Bilinear: "the second input", Recurrent: "a state"}
 #: The maps that some operands of a call have, by slot.
 Given = Mapping[int, Affine]
 
@@ -53,7 +49,7 @@ def push(draft: Draft, moving: Moving, into_norms: bool) -> Step:
 def _pushed(draft: Draft, moving: Moving, into_norms: bool, step: Step, divides: bool) -> Step:
     graph = draft.graph
     carried = {moving.output: moving.affine}
-    pending = _readers(graph, moving.output)
+    pending = _readers(graph, moving.output, moving.output)
     if not pending:
         raise Stuck("its output is unused")
     while pending:
@@ -72,7 +68,7 @@ def _pushed(draft: Draft, moving: Moving, into_norms: bool, step: Step, divides:
             op.outputs, _results(draft, moving, index, given, step, divides), strict=False
         ):
             carried[name] = map_
-            pending |= _readers(graph, name)
+            pending |= _readers(graph, name, moving.output)
     step.altered.update(carried)
     return step
 
@@ -94,16 +90,19 @@ def push_scale(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     return step
 
 
-def _readers(graph: Graph, name: str) -> set[int]:
+def _readers(graph: Graph, name: str, result: str) -> set[int]:
+    """Who reads what a norm makes, its result, or what others make of that."""
     if name in graph.outputs:
-        raise Stuck(f"its result is an output of the {graph.what}")
+        maker = graph.ops[graph.producers[name]]
+        what = "its result" if name == result else f"what {maker.label} ({maker.kind}) makes of it"
+        raise Stuck(f"{what} is an output of the {graph.what}")
     return {use.op for use in graph.uses.get(name, [])}
 
 
 def _check_absorbs(draft: Draft, index: int, given: Given, into_norms: bool) -> None:
     op = draft.graph.ops[index]
     if set(given) != {0}:
-        role = _ROLES.get(type(op.spec), "a weight")
+        role = role_of(draft.graph, op, max(given))
         raise Stuck(f"it is {role} of {op.label} ({op.kind})")
     if isinstance(op.spec, Norm) and not (into_norms and draft.can_take_over(index)):
         raise Stuck(f"{op.label} follows, itself a normalisation that stays")
@@ -140,11 +139,16 @@ def _past_constant(draft: Draft, place: Place, spec: Add, map_: Affine, step: St
     """f (a x + t) + g c = a (f x + g (c + f t / g) / a): what goes on has no shift."""
     whole = settled(map_)
     if np.any(whole.scale == 0):
-        raise Stuck("a scale of 0 lies before a constant")
+        raise Stuck(f"some of its scales are 0, before the constant of {_called(draft, place[0])}")
     share = spec.factors[1 - place[1]] / spec.factors[place[1]]
     edit = Affine(1.0 / whole.scale, share * whole.shift / whole.scale)
     step.constants[place] = draft.edited(place, edit)
     return Affine(whole.scale, np.zeros_like(whole.scale))
+
+
+def _called(draft: Draft, index: int) -> str:
+    op = draft.graph.ops[index]
+    return f"{op.label} ({op.kind})"
 
 
 def _larger(draft: Draft, index: int, given: Given, step: Step) -> Affine:
@@ -155,43 +159,39 @@ def _larger(draft: Draft, index: int, given: Given, step: Step) -> Affine:
         return after_larger(graph, op, given)
     (slot,) = fixed
     map_ = settled(given[1 - slot])
-    before_larger(graph, op, map_)
-    if graph.shape(op.inputs[1 - slot]) != graph.shape(op.outputs[0]):
-        raise Stuck(f"{op.label} ({op.kind}) broadcasts it")
+    check_order(op, map_)
     if np.any(map_.scale == 0):
-        raise Stuck("a scale of 0 lies before a constant")
+        raise Stuck(f"some of its scales are 0, before the constant of {_called(draft, index)}")
     edit = Affine(1.0 / map_.scale, -map_.shift / map_.scale)
     step.constants[index, slot] = draft.edited((index, slot), edit)
-    return map_
+    return over_rank(map_, len(known_shape(graph, op.outputs[0])))
 
 
 def _product(graph: Graph, op: Op, spec: Mul, given: Given) -> Affine:
     """(a x) (b y) = (a b) (x y)."""
-    shape = graph.shape(op.outputs[0])
+    rank = len(known_shape(graph, op.outputs[0]))
     if any(graph.is_constant(name) for name in op.inputs[:2]):
         raise no_map(graph, op)
-    if shape is None or any(map_.shifts for map_ in given.values()):
-        raise Stuck(
-            f"{op.label} ({op.kind}) multiplies it with another activation, which no shift passes"
-        )
-    scale = np.ones((1,) * len(shape))
+    if any(map_.shifts for map_ in given.values()):
+        what = "divides one activation by another" if spec.divides else "multiplies two activations"
+        raise Stuck(f"{op.label} ({op.kind}) {what}, which no shift passes")
+    scale = np.ones((1,) * rank)
     for slot, map_ in given.items():
         own = settled(map_).scale
         if spec.divides and slot == 1:
             if np.any(own == 0):
-                raise Stuck(f"{op.label} ({op.kind}) divides by it")
+                raise Stuck(f"{op.label} ({op.kind}) divides by it, and some scales are 0")
             own = 1.0 / own
         scale = scale * own
     return Affine(scale, np.zeros_like(scale))
 
 
 def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:
-    """f (a x + t1) + g (a y + t2) = a (f x + g y) + (f t1 + g t2)."""
-    out = graph.shape(op.outputs[0])
-    if out is None or any(graph.shape(name) != out for name in op.inputs):
-        raise Stuck(f"{op.label} ({op.kind}) broadcasts it")
-    one = identity(len(out))
-    first, second = given.get(0, one), given.get(1, one)
+    """f (a x + t1) + g (a y + t2) = a (f x + g y) + (f t1 + g t2), also where y is repeated."""
+    rank = len(known_shape(graph, op.outputs[0]))
+    if any(graph.is_constant(name) for name in op.inputs[:2]):
+        raise no_map(graph, op)
+    first, second = (over_rank(given.get(slot, identity(rank)), rank) for slot in (0, 1))
     both = merged(*(Affine(m.scale, np.zeros_like(m.scale)) for m in (first, second)))
     if both is None:
         raise Stuck(

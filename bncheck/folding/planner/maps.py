@@ -36,12 +36,22 @@ def each(affine: Affine, change: Callable[[Floats], Floats]) -> Affine:
     return Affine(change(scale), change(shift))
 
 
+def known_shape(graph: Graph, name: str | None) -> Shape:
+    """The shape of a value, where it is known."""
+    shape = graph.shape(name)
+    if shape is None:
+        raise Stuck("the shapes around it are not known")
+    return shape
+
+
 def shapes_of(graph: Graph, first: str | None, second: str | None) -> tuple[Shape, Shape]:
     """The shapes of two values, where both are known."""
-    shapes = graph.shape(first), graph.shape(second)
-    if shapes[0] is None or shapes[1] is None:
-        raise Stuck("the shapes around it are not known")
-    return shapes[0], shapes[1]
+    return known_shape(graph, first), known_shape(graph, second)
+
+
+def over_rank(affine: Affine, rank: int) -> Affine:
+    """The map of a value that is repeated, by broadcasting, to one of that rank."""
+    return each(affine, lambda array: array.reshape((1,) * (rank - array.ndim) + array.shape))
 
 
 def constant_along(array: Floats, axes: Sequence[int]) -> Floats | None:

@@ -14,13 +14,15 @@ from bncheck.folding.algebra import limits_of
 from bncheck.folding.planner.draft import Moving, Step
 from bncheck.folding.planner.maps import Stuck, settled
 from bncheck.folding.planner.normalisations import Slot
-from bncheck.graph.dataflow import Graph
+from bncheck.graph.dataflow import Floats, Graph
 from bncheck.graph.specs import Identity, Norm, Rectifier, Reshape, Transpose
 
 #: What gives numbers of a dtype for numbers of that dtype, whatever dtype it computes in.
 _EXACT = (Identity, Rectifier, Reshape, Transpose)
 #: Values of a normalisation are taken to lie within so many standard deviations.
 _REACH = 64.0
+#: A unit in the last place that is more than this part of the spread loses much of it.
+_COARSE = 1 / 32
 
 
 def check_narrow(graph: Graph, moving: Moving, step: Step) -> None:
@@ -60,12 +62,30 @@ def _check_rounding(graph: Graph, step: Step) -> None:
 
 
 def _check_pulled(graph: Graph, moving: Moving, narrow: str, wide: str) -> None:
-    fits = _reach(graph, moving, narrow) <= limits_of(narrow).largest
-    if not fits and not _goes_to(graph, moving.output, narrow):
+    if _goes_to(graph, moving.output, narrow):
+        return
+    instead = f"with {wide} before it, too, it could be folded"
+    if _reach(graph, moving, narrow) > limits_of(narrow).largest:
         raise Stuck(
-            f"before it values are {narrow}, which its result, in {wide}, may not fit in",
-            f"with {wide} before it, too, it could be folded",
+            f"before it values are {narrow}, which its result, in {wide}, may not fit in", instead
         )
+    if _is_coarse(graph, moving, narrow):
+        raise Stuck(
+            f"before it values are {narrow}, which would round its result, in {wide}, by much of "
+            "its spread",
+            instead,
+        )
+
+
+def _statistics(graph: Graph, moving: Moving) -> tuple[Floats, Floats] | None:
+    """The running mean and deviation of what a normalisation reads, where it has them."""
+    op = graph.ops[moving.norm.last]
+    slots = (Slot.MEAN, Slot.VARIANCE) if isinstance(op.spec, Norm) else ()
+    mean, var = [graph.constant(op.input(slot)) for slot in slots] or (None, None)
+    size = np.broadcast_arrays(moving.affine.scale, moving.affine.shift)[0].size
+    if mean is None or var is None or not mean.size == var.size == size:
+        return None
+    return mean.reshape(-1), np.sqrt(var.reshape(-1))
 
 
 def _reach(graph: Graph, moving: Moving, narrow: str) -> float:
@@ -73,15 +93,34 @@ def _reach(graph: Graph, moving: Moving, narrow: str) -> float:
 
     By the running statistics; without any, of inputs up to the root of the largest number.
     """
-    map_, op = settled(moving.affine), graph.ops[moving.norm.last]
-    scale, shift = (a.reshape(-1) for a in np.broadcast_arrays(map_.scale, map_.shift))
-    slots = (Slot.MEAN, Slot.VARIANCE) if isinstance(op.spec, Norm) else ()
-    mean, var = [graph.constant(op.input(slot)) for slot in slots] or (None, None)
-    if mean is not None and var is not None and mean.size == var.size == scale.size:
-        center, spread = scale * mean.reshape(-1) + shift, np.abs(scale) * np.sqrt(var.reshape(-1))
-        return float(np.max(np.abs(center) + _REACH * spread, initial=0.0))
-    root = math.sqrt(limits_of(narrow).largest)
-    return float(np.max(np.abs(shift) + np.abs(scale) * root, initial=0.0))
+    scale, shift = _vectors(moving)
+    known = _statistics(graph, moving)
+    if known is None:
+        reach: Floats = np.abs(shift) + np.abs(scale) * math.sqrt(limits_of(narrow).largest)
+    else:
+        mean, deviation = known
+        reach = np.abs(scale * mean + shift) + _REACH * np.abs(scale) * deviation
+    return float(np.max(reach, initial=0.0))
+
+
+def _is_coarse(graph: Graph, moving: Moving, narrow: str) -> bool:
+    """Whether a channel's result is rounded by much of its spread, and its input by much less.
+
+    Without statistics, inputs are taken to be of size 1. A channel that hardly varies is left out.
+    """
+    scale, shift = _vectors(moving)
+    mean, deviation = _statistics(graph, moving) or (np.zeros_like(scale), np.ones_like(scale))
+    center, spread = np.abs(scale * mean + shift), np.abs(scale) * deviation
+    rounded = center * 2.0 ** -limits_of(narrow).digits > _COARSE * spread
+    coarser = center > 4 * np.abs(scale) * (np.abs(mean) + deviation)
+    varies = spread > 1e-3 * np.max(spread, initial=0.0)
+    return bool(np.any(rounded & coarser & varies))
+
+
+def _vectors(moving: Moving) -> tuple[Floats, Floats]:
+    map_ = settled(moving.affine)
+    scale, shift = np.broadcast_arrays(map_.scale, map_.shift)
+    return scale.reshape(-1), shift.reshape(-1)
 
 
 def _comes_from(graph: Graph, name: str, narrow: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,7 @@ from bncheck.graph.dataflow import Dim, Floats, Graph, Op, Shape
 from bncheck.graph.specs import Add, Mul, Norm, Opaque, Rescaled, Spec
 
 _INSPECT = "see `bncheck inspect`"
+_DRAWS = re.compile("rand|normal|uniform|bernoulli|multinomial", re.IGNORECASE)
 
 
 class Slot(IntEnum):
@@ -68,14 +70,19 @@ def data_slot(graph: Graph, op: Op) -> int:
     return 1 if graph.is_constant(op.inputs[0]) else 0
 
 
-def elementwise_map(graph: Graph, op: Op) -> tuple[int, Affine] | None:
-    """x + c, x * c, c - x, x / c with a constant c, as the slot of x and a map of it."""
+def elementwise_map(graph: Graph, op: Op, edit: Affine | None = None) -> tuple[int, Affine] | None:
+    """x + c, x * c, c - x, x / c with a constant c, as the slot of x and a map of it.
+
+    `edit` is what has become of c.
+    """
     fixed = [graph.is_constant(name) for name in op.inputs[:2]]
     if not isinstance(op.spec, (Add, Mul)) or len(fixed) != 2 or sum(fixed) != 1:
         return None
     slot = fixed.index(False)
     number = graph.constant(op.inputs[1 - slot])
     shape = graph.shape(op.inputs[slot])
+    if number is not None and edit is not None:
+        number = np.asarray(edit.scale * number + edit.shift)
     if shape is None or number is None or not _leaves_form(graph, op, slot, number):
         return None
     number = number.reshape((1,) * (len(shape) - number.ndim) + number.shape)
@@ -115,22 +122,30 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
         return Stuck(f"{what} is quantised and stays as it is", "fold before quantising")
     if graph.values[name].sparse:
         return Stuck(f"{what} is stored as a sparse tensor", "stored whole, it could be folded")
-    if graph.values[name].overridable:
-        return Stuck(
-            f"{what} is also an input of the model, which a caller may override",
-            "--freeze-inputs rules that out",
-        )
-    if graph.producers.get(name) is None and graph.values[name].label:
-        return Stuck(f"{what} changes while the model runs")
     if graph.producers.get(name) is None:
-        return Stuck(f"{what} is an input of the {graph.what}")
+        return not_made(graph, name, what)
     maker = _known_alone(graph, name)
+    if maker is not None and _DRAWS.match(maker.kind):
+        return Stuck(f"{what} is drawn at random by {maker.label} ({maker.kind})")
     if maker is not None:
         return Stuck(
             f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers",
             f"fold before the {maker.kind} is put there, or store its result instead",
         )
     return Stuck(f"{what} is computed from the input")
+
+
+def not_made(graph: Graph, name: str, what: str) -> Stuck:
+    """Why a value that no call makes cannot be another one."""
+    value = graph.values.get(name)
+    if value is not None and value.overridable:
+        return Stuck(
+            f"{what} is also an input of the model, which a caller may override",
+            "--freeze-inputs rules that out",
+        )
+    if value is not None and value.label:
+        return Stuck(f"{what} changes while the model runs")
+    return Stuck(f"{what} is an input of the {graph.what}")
 
 
 def _known_alone(graph: Graph, name: str) -> Op | None:
@@ -192,10 +207,7 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
             "fold the model before onnxruntime's optimiser fuses its norms",
         )
     if isinstance(op.spec, Opaque):
-        raise Stuck(
-            "it has several results, or its scale is not one number for each place of axes whose "
-            "sizes are known"
-        )
+        raise Stuck("its scale is not one number for each place of axes whose sizes are known")
     shape = graph.shape(op.outputs[0])
     if shape is None:
         raise Stuck("the rank of its input is not known")

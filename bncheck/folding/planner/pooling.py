@@ -14,12 +14,14 @@ from bncheck.folding.planner.maps import (
     collapsed,
     each,
     is_even,
+    known_shape,
     merged,
+    over_rank,
     shapes_of,
     spreads,
 )
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Average, Maximum, Pad
+from bncheck.graph.specs import Average, Maximum, Pad, RunningSum
 
 
 def before_reduction(_: Graph, op: Op, affine: Affine) -> Affine:
@@ -45,22 +47,33 @@ def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
     assert isinstance(op.spec, (Average, Maximum))
     affine = collapsed(affine, op.spec.axes, f"{op.label} ({op.kind}) mixes its channels")
     if isinstance(op.spec, Maximum):
-        _check_order(op, affine)
+        check_order(op, affine)
         return affine
     if not affine.shifts:
         return affine
     if gain is None:
-        raise Stuck(
-            f"{op.label} ({op.kind}) lies between and does not weight all positions equally "
-            "(it averages padded zeros, or sums an unknown or a growing number of values), so its "
-            "shift does not pass",
-            "without counting what is padded (count_include_pad=False, padding_mode='border'), or "
-            "as a mean, it could be folded",
-        )
+        raise _uneven(op)
     return Affine(affine.scale, affine.shift * gain)
 
 
-def _check_order(op: Op, affine: Affine) -> None:
+def _uneven(op: Op) -> Stuck:
+    """Why an average takes no shift."""
+    if isinstance(op.spec, RunningSum):
+        why, instead = "sums a growing number of values", ""
+    elif "sum" in op.kind.lower():
+        why, instead = "sums an unknown number of values", "as a mean it could be folded"
+    elif "sample" in op.kind.lower():
+        why = "counts zeros beyond the border"
+        instead = "with padding_mode='border' it could be folded"
+    else:
+        why = "counts zeros beyond the border"
+        instead = "without padding, or without counting it (count_include_pad), it could be folded"
+    reason = f"{op.label} ({op.kind}) lies between and {why}, so its shift does not pass"
+    return Stuck(reason, instead)
+
+
+def check_order(op: Op, affine: Affine) -> None:
+    """Raise where a map turns the order of numbers round."""
     if np.any(affine.scale < 0):
         raise Stuck(
             f"{op.label} ({op.kind}) lies between and some scales are negative, which turns the "
@@ -71,7 +84,7 @@ def _check_order(op: Op, affine: Affine) -> None:
 
 def before_larger(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
     """a max(x, y) + t = max(a x + t, a y + t) for a >= 0."""
-    _check_order(op, affine)
+    check_order(op, affine)
     complaint = f"{op.label} ({op.kind}) repeats an operand along its channels"
     maps = []
     for name in op.inputs[:2]:
@@ -85,14 +98,12 @@ def before_larger(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
 
 def after_larger(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     """The map that both operands have."""
-    out = graph.shape(op.outputs[0])
-    if out is None or any(graph.shape(name) != out for name in op.inputs[:2]):
-        raise Stuck(f"{op.label} ({op.kind}) broadcasts it")
-    first, second = (given.get(slot, identity(len(out))) for slot in (0, 1))
+    rank = len(known_shape(graph, op.outputs[0]))
+    first, second = (over_rank(given.get(slot, identity(rank)), rank) for slot in (0, 1))
     both = merged(first, second)
     if both is None:
         raise Stuck(f"{op.label} ({op.kind}) compares it with what does not have the same map")
-    _check_order(op, both)
+    check_order(op, both)
     return both
 
 

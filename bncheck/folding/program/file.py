@@ -15,9 +15,10 @@ from torch.export import ExportedProgram
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.guard import AGAIN, check_record
+from bncheck.folding.program.reading_back import is_same_program
 from bncheck.reading.source import Source
 from bncheck.reading.zip_archive import ZipArchive
-from bncheck.writing.atomic import replacing
+from bncheck.writing.atomic import check_read_back, replacing
 
 _SAMPLES: Final = "data/sample_inputs/"
 _EXTRA: Final = "extra/"
@@ -75,17 +76,24 @@ def _without_pickles(archive: ZipArchive) -> io.BytesIO:
 
 
 def save_program(program: ExportedProgram, path: Path, original: Path | None = None) -> None:
-    """Write a program, whole or not at all, without paths and source lines of this machine."""
+    """Write a program, whole or not at all, without paths and source lines of this machine.
+
+    Raises BncheckError where what was written is not that program.
+    """
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 for key in _TRACES:
                     node.meta.pop(key, None)
-    with replacing(path, original) as temporary, warnings.catch_warnings():
+    with (
+        replacing(path, original) as temporary,
+        open(temporary, "w+b") as file,  # by its name, torch would put it into the file
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-        temporary.write_bytes(buffer.getbuffer())
+        torch.export.save(program, file)
+        file.seek(0)
+        check_read_back(path, lambda: is_same_program(torch.export.load(file), program))
 
 
 def moved(program: ExportedProgram, device: str) -> ExportedProgram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.words import Note, as_argument
 from bncheck.folding.program.exporting import user_inputs
 from bncheck.folding.program.file import load_program, moved, save_program
-from bncheck.folding.program.fold import fold
+from bncheck.folding.program.fold import FoldResult, fold
 from bncheck.folding.program.parts import BY_PARTS, PartsResult, fold_model
 from bncheck.folding.program.state_file import save_folded, save_state
 from bncheck.folding.request import (
@@ -56,18 +57,24 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
     more = [inputs] if request.given.data is not None else []
     held = request.output is not None and request.output.suffix == ".safetensors"
     result = fold_model(model, inputs, request.options, more, request.parts, held)
+    if not held and not isinstance(result, PartsResult):
+        return Folded(result.report, _saving(result, request))
 
     def write(path: Path) -> None:
-        if isinstance(result, PartsResult):
-            if path.suffix != ".safetensors":
-                raise BncheckError(*BY_PARTS, "-o")
-            save_state(result.state, result.report, path, request.source)
-        elif path.suffix == ".safetensors":
+        if not isinstance(result, PartsResult):
             save_folded(result, model, inputs, path, request.source)
+        elif held:
+            save_state(result.state, result.report, path, request.source)
         else:
-            save_program(moved(result.program, request.given.device), path, request.source)
+            raise BncheckError(*BY_PARTS, "-o")
 
     return Folded(result.report, write)
+
+
+def _saving(result: FoldResult, request: FoldRequest) -> Callable[[Path], None]:
+    """What writes the program; it holds no number of the original, which is let go before."""
+    program = moved(result.program, request.given.device)
+    return lambda path: save_program(program, path, request.source)
 
 
 def _fold_program(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
@@ -88,13 +95,7 @@ def _fold_program(request: FoldRequest, checkpoint: Checkpoint) -> Folded:
         batch = samples_of(request.given, module, sizes[0] if fixed else SAMPLES)
         more = [in_order(module, batch)]
     result = fold(program, None, request.options, more)
-    return Folded(
-        result.report,
-        lambda path: save_program(
-            moved(result.program, request.given.device), path, request.source
-        ),
-        said,
-    )
+    return Folded(result.report, _saving(result, request), said)
 
 
 def _model(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -17,7 +18,14 @@ from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
 from bncheck.folding.proof import Move, Seen, Values, steps
-from bncheck.folding.regions import constants_of, dependent, regions_of
+from bncheck.folding.regions import (
+    constants_of,
+    dependent,
+    not_apart,
+    passed_on,
+    regions_of,
+    written_by_exit,
+)
 from bncheck.folding.result import epsilon_for, tolerance_for
 from bncheck.folding.weights import Solution
 from bncheck.folding.windows import Window, window_of
@@ -48,14 +56,14 @@ class ProgramSides:
     ) -> None:
         self.examples = examples
         self._given, self._planned, self._folded = original, planned, folded.program
-        dtypes = floating_dtypes(original)
-        self.tolerance, self.epsilon = tolerance_for(dtypes), epsilon_for(dtypes)
+        self._written = written_by_exit(solution)
         self.has_free_batch = has_free_batch(original)
         self._generator = torch.Generator().manual_seed(_SEED)
         self._inputs = user_inputs(original)
         self._twins, self._altered = folded.twins, solution.plan.altered
         self._numbers, self._ops = solution.numbers, {op.name: op for op in solution.graph.ops}
         self._fixed = constants_of(solution)
+        self._inside = self._altered | not_apart(solution.graph.ops)
         self._old, self._new = Cuttable(planned), Cuttable(folded.program)
         self._names = [node.name for node in user_inputs(planned)]
         self._changing = dependent(self._old.calls, self._names, self._fixed)
@@ -66,9 +74,30 @@ class ProgramSides:
         parts = {
             n.name: [user.name for user in n.users] for n in planned.graph.nodes if _is_tuple(n)
         }
+        for name, users in parts.items():
+            self._written |= {user: self._written.get(name, frozenset()) for user in users}
         ends = ([e for n in region for e in parts.get(n, [n])] for region in regions_of(solution))
         compared = ([name for name in region if name in seen] for region in ends)
         self.regions = [region for region in compared if region]
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Of the dtypes between what is altered and the outputs; of all where a call has a graph of
+        its own."""
+        ends = {name for region in self.regions for name in region}
+        altered = {re.split(r"[\[:]", name)[0] for name in self._altered}
+        outputs = [node.name for node in self._old.nodes if node.op == "output"]
+        places, names = passed_on(self._old.calls, altered | ends, outputs)
+        dtypes = {dtype for name in names for dtype in _dtypes_of(self._nodes[name])}
+        dtypes.update(*self._written.values())
+        own = (self._old.nodes[place].target for place in places)
+        inner = any(isinstance(target, torch._ops.HigherOrderOperator) for target in own)
+        return tolerance_for(floating_dtypes(self._given) if inner or not dtypes else dtypes)
+
+    def written(self, region: int) -> Collection[str]:
+        """The dtypes of its new numbers."""
+        found = {d for name in self.regions[region] for d in self._written.get(name, ())}
+        return found or floating_dtypes(self._given)
 
     @cached_property
     def _cuts(self) -> list[tuple[Cut, Cut]]:
@@ -82,7 +111,7 @@ class ProgramSides:
         return found
 
     def _stops(self, name: str) -> bool:
-        return name in self._changing and name not in self._altered
+        return name in self._changing and name not in self._inside
 
     def entries(self, region: int) -> Sequence[str]:
         """What a region reads."""
@@ -175,7 +204,8 @@ class ProgramSides:
         def change(node: Node, value: Any) -> Any:
             if node.name not in names or not is_float(seen := _seen(value)):
                 return value
-            return value * torch.from_numpy(steps(seen, self.epsilon, generator)).to(value.dtype)
+            factors = steps(seen, epsilon_for(_dtypes_of(node)), generator)
+            return value * torch.from_numpy(factors).to(value.dtype)
 
         while True:
             yield arrays(run_as_written(self._planned, inputs, change=change))
@@ -221,6 +251,14 @@ def _is_compared(node: Node) -> bool:
     value = node.meta.get("val")
     floats = isinstance(value, torch.Tensor) and value.is_floating_point()
     return node.op == "call_function" and floats
+
+
+def _dtypes_of(node: Node) -> set[str]:
+    """Those of the floating values that a call makes."""
+    made = node.meta.get("val")
+    found = made if isinstance(made, (tuple, list)) else [made]
+    tensors = [v for v in found if isinstance(v, torch.Tensor) and v.is_floating_point()]
+    return {str(tensor.dtype).removeprefix("torch.") for tensor in tensors}
 
 
 def _seen(value: Any) -> Any:

@@ -94,6 +94,7 @@ class Cuttable:
             Call(tuple(n.name for n in node.all_input_nodes), (node.name,)) for node in self.nodes
         )
         self._by_name = {node.name: node for node in self.nodes}
+        self._tuples = {n.name for n in self.nodes if isinstance(n.meta.get("val"), (tuple, list))}
         self._stored = stored_inputs(program)
         self._runner = _Precise(program.graph_module)
 
@@ -101,8 +102,8 @@ class Cuttable:
         self, exits: Collection[str], stops: Callable[[str], bool]
     ) -> tuple[list[int], list[str]]:
         """The places of the nodes that make the exits, and the values at which that stops."""
-        tuples = {n.name for n in self.nodes if isinstance(n.meta.get("val"), (tuple, list))}
-        return between(self.calls, exits, lambda name: name not in tuples and stops(name))
+        whole = self._tuples
+        return between(self.calls, exits, lambda name: name not in whole and stops(name))
 
     def run(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,9 @@ from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.in_module import FoldedState, applied, apply, compare
+from bncheck.folding.program.reading_back import same_bits
 from bncheck.folding.result import FoldReport
-from bncheck.writing.atomic import replacing
+from bncheck.writing.atomic import check_read_back, replacing
 
 _KEY: Final = "bncheck.fold"
 _SCHEMA: Final = "bncheck.folded-state/1"
@@ -41,7 +43,7 @@ def save_folded(
 
 def save_state(state: FoldedState, report: FoldReport, path: Path, source: Path) -> None:
     """Write what was folded and proven."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     manifest = {
         "schema": _SCHEMA,
@@ -52,9 +54,22 @@ def save_state(state: FoldedState, report: FoldReport, path: Path, source: Path)
         **state.changes,
         "parity": report.parity.to_dict() if report.parity else None,
     }
-    data = save(_unshared(state.tensors), {"format": "pt", _KEY: json.dumps(manifest)})
+    metadata = {"format": "pt", _KEY: json.dumps(manifest)}
     with replacing(path, source) as temporary:
-        temporary.write_bytes(data)
+        save_file(_unshared(state.tensors), temporary, metadata)
+        check_read_back(path, lambda: _holds(temporary, state.tensors, metadata))
+
+
+def _holds(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether a file holds these, to the bit."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), "pt") as file:
+        return (
+            file.metadata() == metadata
+            and set(file.keys()) == set(tensors)
+            and all(same_bits(file.get_tensor(name), each) for name, each in tensors.items())
+        )
 
 
 def load_folded(module: nn.Module, path: Path) -> nn.Module:

@@ -23,8 +23,8 @@ import numpy as np
 
 from bncheck.measuring.measurement import MeasuredLayer, Seen
 from bncheck.rules.data.class_mixture import simplex_least_squares
-from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, share, stored
+from bncheck.rules.data.measured_network import EACH, MeasuredNetwork
+from bncheck.rules.data.scoring import BOUND, error, measured, sampling_noise, share, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +38,8 @@ _TINY: Final = 1e-12
 #: networks they come within 0.1 of what all explain, and other faults are at 0 to 0.4.
 _FEW: Final = 8
 _NEARLY: Final = 0.5
+#: Means of a few samples may happen to come nearer by this share than those of all.
+_MARGIN: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,27 @@ class BatchKinds:
     shares: Mapping[str, float]
     free: float
     alone: bool  # one kind in every batch
+
+
+def first_layer_forbids(network: MeasuredNetwork) -> bool:
+    """Whether no shares of the kinds leave what the first layer's means are, which tells for all.
+
+    Nothing is normalised before it, so a kind's mean in it is the same in whatever batches, and
+    known without a run. What is left of its means by the best weights at all is the least that any
+    shares leave.
+    """
+    stem = network.stem
+    if stem.layer.name not in network.heavy or not stem.classes:
+        return False
+    mean, sigma = measured(stem)[0], _units(stem)[0]
+    off = (stored(stem)[0] - mean) / sigma
+    if float(np.abs(off).max()) > BOUND:  # where scoring counts less than the squares
+        return False
+    kinds = np.stack([(kind.mean - mean) / sigma for kind in stem.classes.values()], axis=1)
+    left = off - kinds @ np.linalg.lstsq(kinds, off)[0]
+    noise = sampling_noise(stem)
+    total = float(error(stem, *measured(stem)).sum()) - noise
+    return total > 0 and 1 - (float(left @ left) - noise) / total < EACH - _MARGIN
 
 
 def batches_of_one_kind(network: MeasuredNetwork) -> BatchKinds | None:

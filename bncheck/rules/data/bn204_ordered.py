@@ -12,6 +12,7 @@ from bncheck.rules.data.batch_kinds import (
     BatchKinds,
     batches_of_one_kind,
     batches_of_some_kinds,
+    first_layer_forbids,
 )
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
@@ -57,7 +58,7 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
 
 def _of_runs(network: MeasuredNetwork) -> BatchKinds | None:
     """What other batches would leave, measured by running them."""
-    if network.stem.classes:
+    if network.stem.classes and not first_layer_forbids(network):
         for predicted in (batches_of_one_kind, batches_of_some_kinds):
             found = predicted(network)
             if found is not None and network.whole_share(found.shares) >= LEAST:

@@ -24,7 +24,7 @@ _OFF: Final = 0.06
 _OFF_SHARE: Final = 0.2
 #: What a story about all layers must explain of each: half, of those of a tenth of the weight.
 _HEAVY: Final = 0.1
-_EACH: Final = 0.5
+EACH: Final = 0.5
 #: Means are looked at in layers that deviate by this W2.
 _MOVED: Final = 0.04
 #: kappa / B of momentum 0.9 and batches of 2, with room for scatter.
@@ -122,15 +122,19 @@ class MeasuredNetwork:
         """Whether the layer deviates by itself."""
         return measured.layer.name in self.off
 
+    @property
+    def heavy(self) -> list[str]:
+        """Those that weigh a tenth of the heaviest at least."""
+        least = _HEAVY * max(self.off.values(), default=0.0)
+        return [name for name, weight in self.off.items() if weight >= least]
+
     def whole_share(self, shares: Mapping[str, float]) -> float:
         """The share of the whole deviation that layers' shares amount to; 0 where one is left out.
 
         Of a layer that weighs a tenth of the heaviest, half must be explained.
         """
-        heavy = _HEAVY * max(self.off.values(), default=0.0)
-        for name, weight in self.off.items():
-            if weight >= heavy and shares.get(name, 0.0) < _EACH:
-                return 0.0
+        if any(shares.get(name, 0.0) < EACH for name in self.heavy):
+            return 0.0
         parts = [weight * shares.get(name, 0.0) for name, weight in self.off.items()]
         return sum(parts) / max(sum(self.off.values()), 1e-12)
 

@@ -27,20 +27,18 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 #: No channel counts for more than this many standard deviations, so that none decides alone.
-_MOST: Final = 4.0
+BOUND: Final = 4.0
 _TINY: Final = 1e-12
 
 
 def measured(layer: MeasuredLayer) -> tuple[Floats, Floats]:
     """Mean and unbiased variance that the layer sees by itself, (C,) each."""
-    assert layer.batch_moments is not None
-    return layer.batch_moments.mean, layer.batch_moments.unbiased_var
+    return layer.seen
 
 
 def stored(layer: MeasuredLayer) -> tuple[Floats, Floats]:
     """Its running statistics, (C,) each."""
-    assert layer.layer.statistics is not None
-    return layer.layer.statistics
+    return layer.stored
 
 
 def error(layer: MeasuredLayer, mean: Floats, var: Floats) -> Floats:
@@ -91,4 +89,4 @@ def residual(layer: MeasuredLayer, mean: Floats, var: Floats) -> float:
 
 
 def _bounded(values: Floats) -> Floats:
-    return np.clip(np.nan_to_num(values, nan=_MOST, posinf=_MOST, neginf=-_MOST), -_MOST, _MOST)
+    return np.fmax(np.fmin(values, BOUND), -BOUND)  # of NaN and a number they take the number

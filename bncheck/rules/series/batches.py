@@ -11,6 +11,7 @@ from bncheck.layers.norm_layer import DEFAULT_MOMENTUM
 from bncheck.measuring.deviation import averaging_noise
 
 if TYPE_CHECKING:
+    from bncheck.reading.training_state import Seen
     from bncheck.series.snapshot import Snapshot, State
 
 #: An average is judged from 3/m updates on, when 5 % of its initial value are left, or from these:
@@ -31,12 +32,12 @@ def batch_distance(snapshot: Snapshot, name: str) -> float:
     And where the batches of several processes differ: running statistics are those of one process,
     and not of the batch of all. That is BN303.
     """
-    seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
-    if seen is None or seen.w2 is None or seen.training is False:
-        return 0.0
-    if (seen.apart or 0.0) >= W2_WARNING:
-        return 0.0
-    return seen.w2 if seen.common is None else seen.common
+    return _w2(snapshot, name, False)
+
+
+def batch_change(snapshot: Snapshot, name: str) -> float:
+    """The same of a young average, without what is left in it of what it began with."""
+    return _w2(snapshot, name, True)
 
 
 def surprise(snapshots: Iterable[Snapshot], name: str) -> float:
@@ -53,8 +54,22 @@ def _factor(snapshot: Snapshot, name: str) -> float:
     if seen is None or seen.w2 is None:
         return 1.0
     noise = max(seen.noise or 0.0, _TINY)
-    w2 = seen.w2 if seen.common is None else seen.common
-    return min(1 + w2**2 / noise, 1e6)
+    return min(1 + _own_w2(seen, True) ** 2 / noise, 1e6)
+
+
+def _w2(snapshot: Snapshot, name: str, debiased: bool) -> float:
+    seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
+    if seen is None or seen.w2 is None or seen.training is False:
+        return 0.0
+    if (seen.apart or 0.0) >= W2_WARNING:
+        return 0.0
+    return _own_w2(seen, debiased)
+
+
+def _own_w2(seen: Seen, debiased: bool) -> float:
+    if debiased and seen.debiased is not None:
+        return seen.debiased
+    return (seen.w2 if seen.common is None else seen.common) or 0.0
 
 
 def by_chance(snapshots: Sequence[Snapshot], name: str) -> float:
@@ -69,6 +84,13 @@ def by_chance(snapshots: Sequence[Snapshot], name: str) -> float:
         if seen is not None and seen.noise is not None and state is not None:
             return 2 * averaging_noise(state.momentum, None) * seen.noise
     return 0.0
+
+
+def is_settled(snapshot: Snapshot, name: str) -> bool:
+    """Whether a running average, or what `batch_change` holds in its place, tells of batches."""
+    seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
+    young = seen is not None and seen.debiased is not None
+    return young or is_warm(snapshot.states.get(name))
 
 
 def is_warm(state: State | None) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
 from bncheck.rules.series.batches import (
-    batch_distance,
+    batch_change,
     by_chance,
     distance_text,
-    is_warm,
+    is_settled,
     surprise,
 )
 from bncheck.rules.series.resets import resets_of
@@ -52,7 +52,8 @@ def late_shift(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Fi
     statistics no further than the beginning. There W2 of the running statistics from the batch
     counts, too (BN306), where two recorded steps in a row are 4 times as far as is usual, one of
     them from 0.40 and the other from 0.20, and the product of W2^2 over what it is by chance is
-    from 16 (BN306): averages with a small momentum jump late.
+    from 16 (BN306): averages with a small momentum jump late. Of a young average, from 30 updates
+    on, what is left of its beginning, 5 to 50 %, is taken out of it first.
 
     Fix: look at what changed between the two snapshots; go on from the one before.
     """
@@ -113,14 +114,15 @@ def _of_batches(
 ) -> Iterator[Finding]:
     """The first two batches in a row that are far from running statistics that fitted before."""
     snapshots = movement.snapshots
-    row = np.array([batch_distance(snapshot, name) for snapshot in snapshots])
+    row = np.array([batch_change(snapshot, name) for snapshot in snapshots])
     for place in range(_BEFORE + 2, row.size):
         nearer, now = sorted(row[place - 1 : place + 1].tolist())
         before, after = movement.snapshots[place - 2], movement.snapshots[place]
         limits = movement.thresholds
         far = now >= limits.w2_error and nearer >= limits.w2_warning
         sure = surprise(snapshots[place - 1 : place + 1], name) >= _SURE
-        if not far or not sure or not is_warm(before.states.get(name)):
+        settled = all(is_settled(one, name) for one in snapshots[place - 2 : place + 1])
+        if not far or not sure or not settled:
             continue
         usual = max(_usual(row, np.ones(row.size), rates, place - 1), _LEAST)
         if nearer > _FACTOR * usual and not {place - 1, place} & lost:

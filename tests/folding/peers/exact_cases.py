@@ -351,7 +351,7 @@ CASES |= {
         t=numbers(5, 3),
         f=linear(3, 4),
         kept=1,
-        reason="a scale of 0 lies before a constant",
+        reason="some of its scales are 0, before the constant",
     ),
     "bn and position embedding padded conv": _case(
         lambda s, x: s.c(s.n(x) + s.t),

@@ -217,7 +217,8 @@ CASES |= {
     ),
     "conv, average of a padded map, bn": Case(
         f"d = Conv(x, w) c = AveragePool <kernel_shape=[3, 3], pads=[1, 1, 1, 1],"
-        f" count_include_pad=1> (d) y = {_BN}", weights=_W, kept=1, reason="averages padded zeros",
+        f" count_include_pad=1> (d) y = {_BN}", weights=_W, kept=1,
+        reason="counts zeros beyond the border",
     ),
     "conv, average, bn": Case(
         f"d = Conv(x, w) c = AveragePool <kernel_shape=[2, 2], strides=[2, 2]> (d) y = {_BN}",

@@ -123,7 +123,7 @@ CASES |= {
     ),
     "a constant that repeats what it is compared with": _case(
         lambda s, x: s.c(torch.maximum(s.n(x).mean((2, 3), keepdim=True), s.t)), c=conv(), n=bn(3),
-        t=numbers(3, 6, 6), positive=True, kept=1, reason="broadcasts it",
+        t=numbers(3, 6, 6), positive=True,
     ),
     "channels that a constant repeats": _case(
         lambda s, x: s.n(torch.maximum(s.c(x), s.t)), c=conv(3, 1), n=bn(), t=numbers(4, 1, 1),
@@ -168,10 +168,10 @@ CASES |= {
         lambda s, x: F.grid_sample(
             x, s.n(x[:, :2]).permute(0, 2, 3, 1), align_corners=False, padding_mode="border"
         )[:, :1],
-        n=bn(2), kept=1, reason="used as more than the data",
+        n=bn(2), kept=1, reason="reads it as another operand",
     ),
     "bn as slopes, their first channel": _case(
         lambda s, x: F.prelu(s.c(x), s.n(x).mean((0, 2, 3)))[:, :1], c=conv(3, 3), n=bn(3), kept=1,
-        reason="used as more than the data",
+        reason="reads it as another operand",
     ),
 }  # fmt: skip

@@ -7,9 +7,11 @@ import torch
 
 from bncheck.folding.planner.plan import Status
 from tests.folding.peers import (
+    between_cases,
     computed_cases,
     exact_cases,
     ordered_cases,
+    reason_cases,
     shared_cases,
     torch_cases,
 )
@@ -18,7 +20,7 @@ from tests.folding.peers.running import check
 torch.set_num_threads(1)
 CASES = (
     torch_cases.CASES | exact_cases.CASES | shared_cases.CASES | ordered_cases.CASES
-    | computed_cases.CASES
+    | computed_cases.CASES | reason_cases.CASES | between_cases.CASES
 )  # fmt: skip
 
 

@@ -19,12 +19,18 @@ Run = Callable[[Any, Tensor], Tensor]
 
 
 def _decision(
-    run: Run, *, mean: float = 0.0, gamma: float = 1.0, dtype: torch.dtype = torch.float32
+    run: Run,
+    *,
+    mean: float = 0.0,
+    gamma: float = 1.0,
+    beta: float = 0.0,
+    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """What becomes of a BatchNorm in `dtype` beside a float16 layer."""
     bn, fc = nn.BatchNorm1d(8).to(dtype), nn.Linear(8, 8).half()
     nn.init.constant_(bn.running_mean, mean)  # type: ignore[arg-type]
     nn.init.constant_(bn.weight, gamma)
+    nn.init.constant_(bn.bias, beta)
     torch.manual_seed(0)
     result = fold(Fn(run, bn=bn, fc=fc).eval(), torch.randn(2, 8))
     (decision,) = result.batchnorms
@@ -83,3 +89,22 @@ def test_a_result_that_would_have_to_be_held_in_a_narrower_dtype(
     decision = _decision(run, gamma=gamma)
     assert decision.status == status
     assert (status == "kept") == ("before it values are float16" in decision.reason)
+
+
+@pytest.mark.parametrize(
+    ("beta", "mean", "run", "status"),
+    [
+        (3.0, 0.0, lambda s, x: s.bn(s.fc(x.half()).float()), "folded"),
+        (300.0, 0.0, lambda s, x: s.bn(s.fc(x.half()).float()), "kept"),
+        (300.0, 300.0, lambda s, x: s.bn(s.fc(x.half()).float()), "folded"),
+        (300.0, 0.0, lambda s, x: s.bn(s.fc(x.half()).float()).half(), "folded"),
+    ],
+    ids=["of its size", "far from its size", "as far as its input", "becomes narrow again"],
+)
+def test_a_result_that_a_narrower_dtype_would_round_by_much_of_its_spread(
+    beta: float, mean: float, run: Run, status: str
+) -> None:
+    """300 +- 1 is known by quarters in float16."""
+    decision = _decision(run, beta=beta, mean=mean)
+    assert decision.status == status
+    assert (status == "kept") == ("by much of its spread" in decision.reason)

@@ -19,10 +19,10 @@ from tests.folding.peers.torch_cases import Net, bn
 torch.set_num_threads(1)
 _CASES: dict[str, tuple[dict[str, Any], bool, bool, str]] = {
     "means": ({"mode": "mean"}, False, False, ""),
-    "means without a row": ({"mode": "mean", "padding_idx": 1}, False, False, "adds up rows"),
+    "means without a row": ({"mode": "mean", "padding_idx": 1}, False, False, "leaves rows out"),
     "means without a row, scaled": ({"mode": "mean", "padding_idx": 1}, True, True, ""),
     "sums": ({"mode": "sum"}, False, False, ""),
-    "sums without a row": ({"mode": "sum", "padding_idx": 1}, True, False, "adds up rows"),
+    "sums without a row": ({"mode": "sum", "padding_idx": 1}, True, False, "leaves rows out"),
     "sums, scaled": ({"mode": "sum"}, True, True, ""),
     "largest": ({"mode": "max"}, True, False, ""),
     "largest, negative scales": ({"mode": "max"}, False, False, "some scales are negative"),

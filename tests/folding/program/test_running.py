@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.running import run_as_written, run_in_float64
@@ -41,3 +44,38 @@ def test_only_what_is_changed_is_copied() -> None:
     program = torch.export.export(_Writes(), (torch.ones(2, 3),))
     changed = {n.name for n in changed_in_place(program.graph) if n.op == "placeholder"}
     assert changed == {"b_rows", "x"}
+
+
+class _Batches(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How many samples each convolution is given."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.seen.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_float64_lays_out_the_columns_of_one_sample_at_a_time() -> None:
+    """torch lays out those of a whole batch, which is more than all values on the way."""
+    conv = nn.Conv2d(2, 4, 3, padding=1, groups=2).eval()
+    x = torch.randn(3, 2, 5, 5)
+    program = torch.export.export(conv, (x,))
+    with _Batches() as batches:
+        (y,) = run_in_float64(program, [x])
+    assert batches.seen == [1, 1, 1]
+    with torch.no_grad():
+        torch.testing.assert_close(y, conv.double()(x.double()), rtol=1e-12, atol=1e-12)
+
+
+def test_a_convolution_of_one_sample_without_a_batch_is_one_call() -> None:
+    conv = nn.Conv2d(2, 4, 3).eval()
+    x = torch.randn(2, 5, 5)
+    (y,) = run_in_float64(torch.export.export(conv, (x,)), [x])
+    with torch.no_grad():
+        torch.testing.assert_close(y, conv.double()(x.double()), rtol=1e-12, atol=1e-12)

@@ -1,0 +1,65 @@
+"""BN307."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.core.errors import quoted
+from bncheck.core.findings import Finding, Severity
+from bncheck.rules.rule import Rule, rule
+
+if TYPE_CHECKING:
+    from bncheck.series.movement import Movement
+    from bncheck.series.snapshot import Snapshot
+
+#: Updates in a row whose loss is not finite. A loss scale that is too high takes a few to fall, and
+#: a batch without labels has none.
+_UPDATES: Final = 20
+
+
+@rule("BN307", "non-finite-training", Severity.ERROR)
+def non_finite_training(self: Rule[Movement, Finding], movement: Movement) -> Iterator[Finding]:
+    """The loss or a weight is NaN or infinite, while all running statistics are finite.
+
+    A head that nothing normalises, a loss that takes the logarithm of 0, or a loss scaler that
+    skips every update: the statistics look sound, and nothing is learnt any more.
+
+    Criterion: in a record, the loss that was told is not finite for at least 20 updates in a row,
+    or one of 16 numbers that are taken of each weight that trains is not and was at the beginning;
+    in a snapshot whose layers with running statistics are finite (otherwise BN102 tells it).
+
+    Fix: go back to a checkpoint from before that step; look at what the loss divides by and takes
+    logarithms of, and skip batches whose loss is not finite.
+    """
+    first = movement.snapshots[0].training
+    for snapshot in movement.snapshots:
+        told = snapshot.training
+        if told is None or first is None or not _norms_are_finite(snapshot):
+            continue
+        what = []
+        if told.bad_weight is not None and told.bad_weight != first.bad_weight:
+            name = quoted(told.bad_weight)
+            what.append(f"weights hold NaN or infinity at {snapshot.label} ({name} is the first)")
+        if told.bad_since is not None and (what or (told.step or 0) - told.bad_since >= _UPDATES):
+            to = "" if what else f" to {snapshot.label}"
+            what.append(f"the loss is not finite from step {told.bad_since:,}{to}")
+        if what:
+            yield self.finding(
+                Severity.ERROR,
+                None,
+                f"{' and '.join(what)}, while all running statistics are finite",
+                "go back to a checkpoint from before it, and skip batches whose loss is not finite",
+                snapshot=str(snapshot.path),
+            )
+            return
+
+
+def _norms_are_finite(snapshot: Snapshot) -> bool:
+    """As far as samples of weight and bias tell."""
+    return all(
+        state.usable and (state.sample is None or bool(np.isfinite(state.sample).all()))
+        for state in snapshot.states.values()
+    )
