@@ -40,6 +40,17 @@ import sys, safetensors
 with safetensors.safe_open(sys.argv[1], "numpy") as file:
     for name in file.keys(): file.get_tensor(name)
 """
+EVAL = """
+import sys, numpy, torch
+from tests.benchmarks import networks
+model = networks.resnet18()
+model.load_state_dict(torch.load(sys.argv[1]))
+images = torch.from_numpy(numpy.load(sys.argv[2])["x"][:int(sys.argv[3])])
+model.eval()
+with torch.no_grad():
+    for batch in images.split(64):
+        model(batch)
+"""
 ONNX_LOAD = "import sys, onnx; onnx.load(sys.argv[1])"
 
 Line = Sequence[str]
@@ -124,6 +135,17 @@ def models(folder: Path) -> Iterator[Row]:
         yield row(f"`export` of a {title}", "1.7 times torch's, 1.2 of its memory", command, peers)
 
 
+def measured(folder: Path) -> Iterator[Row]:
+    """Beside a script that loads the same model and runs it on the same data, once."""
+    images, samples = str(folder / "images.npz"), 256
+    for name, work in (("healthy", "`inspect` with data"), ("stale", "the same, stale")):
+        path = str(folder / f"{name}.pt")
+        data = ["--data", images, "--max-samples", str(samples)]
+        line = ["inspect", path, "--model", f"{NETWORKS}:resnet18", *data]
+        peers = {"a script that runs it": ("torch", [EVAL, path, images, str(samples)])}
+        yield row(f"{work}, {samples} samples", "", line, peers)
+
+
 def processes(folder: Path) -> Iterator[Row]:
     """By the clock: two processes measure what one would, in half the time at best."""
     inspect = ["inspect", str(folder / "stale.pt"), "--model", f"{NETWORKS}:resnet18", "--data",
@@ -142,5 +164,5 @@ def processes(folder: Path) -> Iterator[Row]:
 
 def rows(folder: Path) -> Iterator[Row]:
     """All of them, on what `build` has put into the folder."""
-    for part in (starting, reading, onnx_files, models, processes):
+    for part in (starting, reading, onnx_files, models, measured, processes):
         yield from part(folder)
