@@ -7,12 +7,13 @@ same values at its entries, the original and the fold must give the same values 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from bncheck.folding.weights import Solution
-from bncheck.graph.dataflow import Shape
+from bncheck.graph.dataflow import Op, Shape
+from bncheck.graph.specs import Attended
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,20 @@ def passed_on(
     places, _ = between(calls, outputs, lambda name: name not in moved)
     makes = {name for place in places for name in calls[place].makes}
     return places, makes & moved
+
+
+def not_apart(ops: Iterable[Op]) -> frozenset[str]:
+    """Shares of 1 and what they are made of up to a softmax: with any other numbers in their place,
+    a map would not pass what they weight."""
+    makers = {name: op for op in ops for name in op.outputs}
+    found = set[str]()
+    for op in makers.values():
+        name = op.inputs[1] if isinstance(op.spec, Attended) and len(op.inputs) == 2 else None
+        while name is not None and name in makers and name not in found:
+            found.add(name)
+            made = makers[name]
+            name = None if "softmax" in made.kind.lower() else made.inputs[0]
+    return frozenset(found)
 
 
 def _regions(solution: Solution) -> Callable[[str], str]:

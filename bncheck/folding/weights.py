@@ -27,7 +27,7 @@ from bncheck.folding.planner.plan import Absorbed, Place, Plan
 from bncheck.folding.planner.planning import plan
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.linear import Linear
-from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled
+from bncheck.graph.specs import Bilinear, Conv, ConvTranspose, Norm, Recurrent, Rescaled, Spec
 
 #: A weight in its dtype, and a bias that is still to be cast; the same in float64.
 _Computed = tuple[Cast | None, Floats | None]
@@ -83,7 +83,7 @@ class Solution:
         return frozenset(
             name
             for index, op in enumerate(self.graph.ops)
-            if index in changed or not altered.isdisjoint(name for name in op.inputs if name)
+            if index in changed or not altered.isdisjoint(op.inputs)
             for name in op.outputs
             if name not in altered
         )
@@ -197,7 +197,9 @@ def _computed(graph: Graph, op: Op, fold: Absorbed, dtype: str) -> _Computed:
         assert fold.after is not None
         return None, fold.after.shift
     if isinstance(op.spec, Rescaled) or (isinstance(op.spec, Norm) and op.spec.rescales):
-        weight, bias = _rescaled(graph, op, weight, bias, fold)
+        found = _rescaled(graph, op, weight, bias, fold)
+        weight, bias = (_of_each_group(op.spec, numbers) for numbers in found)
+        assert weight is not None
     elif isinstance(op.spec, Norm):
         weight, bias = _norm(graph, op, op.spec, fold)
     elif isinstance(op.spec, (Conv, ConvTranspose, Linear, Recurrent, Bilinear)):
@@ -224,6 +226,12 @@ def _rescaled(
     sizes = weight.shape
     after = each(fold.after, lambda numbers: numbers.reshape(sizes))
     return weight * after.scale, scaled_bias(bias, after)
+
+
+def _of_each_group(spec: Spec, numbers: Floats | None) -> Floats | None:
+    """One of the numbers that channels of a group have alike, where they have one together."""
+    share = spec.share if isinstance(spec, Rescaled) else 1
+    return numbers if numbers is None or share == 1 else numbers[::share]
 
 
 def _as_linear(spec: LinearCall | Recurrent | Bilinear, rank: int) -> LinearCall:

@@ -24,6 +24,7 @@ from bncheck.graph.specs import (
     ConvTranspose,
     Identity,
     Kernel,
+    Larger,
     Maximum,
     Mul,
     Norm,
@@ -114,7 +115,7 @@ def _treats_places_alike(op: Op, maps: set[str], fixed: Shapes, axes: int) -> bo
         return axes == 2
     if op.kind == "prelu":  # torch's has a slope for each channel
         return True
-    pointwise = isinstance(spec, (Add, Mul, Identity, Pointwise, Rectifier))
+    pointwise = isinstance(spec, (Add, Mul, Larger, Identity, Pointwise, Rectifier))
     return pointwise and all(_has_one_place(fixed[name], axes) for name in beside)
 
 

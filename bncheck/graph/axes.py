@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bncheck.graph.specs import Average, Gather, Kernel, Maximum, Pad, Split
+from bncheck.graph.dataflow import Shape
+from bncheck.graph.specs import Average, Chosen, Gather, Kernel, Maximum, Pad, Split
 
 #: More places than these are not worth counting out, and a file can ask for any number of them.
 _MOST_PLACES = 1 << 20
@@ -49,6 +50,21 @@ def selected(shape: Sequence[Any], axis: int, indices: Iterable[Any] | None) -> 
     if indices is None or not isinstance(size, int):
         return Gather(((axis, None),))
     return Gather(((axis, tuple(int(index) % size for index in indices)),))
+
+
+def taken(shape: Shape, places: Shape, axis: int) -> Chosen | None:
+    """Elements of any places along an axis, and of the first ones along the others: a result of
+    that shape."""
+    pairs = list(enumerate(zip(shape, places, strict=False)))
+    picks: list[tuple[int, tuple[int, ...] | None]] = [(axis, None)]
+    for other, (size, number) in pairs:
+        if other == axis or size == number:
+            continue
+        known = isinstance(size, int) and isinstance(number, int)
+        if known and int(number) > int(size):
+            return None
+        picks.append((other, tuple(range(int(number))) if known else None))
+    return Chosen(tuple(picks)) if len(shape) == len(places) else None
 
 
 def cut(axis: int, sizes: Sequence[Any]) -> Split | None:

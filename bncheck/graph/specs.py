@@ -120,11 +120,13 @@ class Lookup(Weighted):
 class Rescaled(Weighted):
     """What normalises each sample and ends with a product and a sum along `axes`: LayerNorm.
 
-    Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm.
+    Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm. `share`:
+    how many channels, one behind the other, have a number together.
     """
 
     axes: tuple[int, ...]
     shifts: bool = True
+    share: int = 1
     takes_input = False
 
     def axes_of(self, weight: int, result: int) -> tuple[Axes, Axes]:
@@ -192,6 +194,14 @@ class Larger:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounded(Larger):
+    """The larger of x and `low`, or the smaller of x and `high`, where the other is infinite."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """The same numbers: dropout in eval, clone, a cast between floating dtypes."""
 
@@ -222,6 +232,11 @@ class Gather:
     """
 
     picks: tuple[tuple[int, tuple[int, ...] | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen(Gather):
+    """Elements picked by numbers that may be computed from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +274,11 @@ class Average:
 @dataclass(frozen=True, slots=True)
 class RunningSum(Average):
     """Sums of ever more elements along these axes; `gain` is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attended(Average):
+    """Means along these axes by weights that are computed and sum to 1: an attention's values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +358,7 @@ class Opaque:
 
 Spec: TypeAlias = (
     Conv | ConvTranspose | Linear | Recurrent | Bilinear | Lookup | Rescaled | Norm | Add | Mul
-    | Larger | Identity | Reshape | Transpose | Expand | Gather | Concat | Split | Average
-    | RunningSum | Maximum | Ordered | Pad | PixelShuffle | Rectifier | Pointwise | ShapeOf | Opaque
+    | Larger | Bounded | Identity | Reshape | Transpose | Expand | Gather | Chosen | Concat | Split
+    | Average | RunningSum | Attended | Maximum | Ordered | Pad | PixelShuffle | Rectifier
+    | Pointwise | ShapeOf | Opaque
 )  # fmt: skip

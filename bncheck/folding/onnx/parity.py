@@ -14,7 +14,7 @@ from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
 from bncheck.folding.proof import Move, Seen, Values
-from bncheck.folding.regions import dependent, passed_on
+from bncheck.folding.regions import dependent, not_apart, passed_on
 from bncheck.folding.result import tolerance_for
 from bncheck.folding.windows import Shapes, Window, window_of
 from bncheck.graph.dataflow import Op
@@ -171,7 +171,12 @@ class ModelSides:
         return self._entries[region]
 
     def _stops(self, name: str) -> bool:
-        return name in self._changing and name not in self._altered.values
+        inside = self._altered.values | self._not_apart
+        return name in self._changing and name not in inside
+
+    @cached_property
+    def _not_apart(self) -> frozenset[str]:
+        return not_apart(self._altered.ops)
 
     @cached_property
     def _watched(self) -> list[str]:

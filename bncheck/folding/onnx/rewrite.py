@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from bncheck.graph.dataflow import Op
 from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.nodes import names_in
 from bncheck.graph.onnx.read import Part
-from bncheck.graph.specs import Add, ConvTranspose, Mul, Recurrent
+from bncheck.graph.specs import Add, Bounded, ConvTranspose, Mul, Recurrent
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.runtime.weights import Weights
 
@@ -74,7 +75,11 @@ class _ModelRewriter:
             if opset_of(self.model) < 7 and slot == 1 and isinstance(ops[index].spec, (Add, Mul)):
                 rank = len(self.solution.graph.shape(ops[index].inputs[0]) or ())
                 number = along_axis(node, number, rank)
-            node.input[slot] = self._add(f"{ops[index].label}.constant", number)
+            bound, spec = self._add(f"{ops[index].label}.constant", number), ops[index].spec
+            if isinstance(spec, Bounded):
+                _compare(node, spec, bound)
+            else:
+                node.input[slot] = bound
         for index in sorted(self.solution.plan.bypassed):
             self._bypass(ops[index])
         self._put_in_order()
@@ -202,6 +207,13 @@ class _ModelRewriter:
         while name in self.others:
             name = self.others[name]
         return name
+
+
+def _compare(node: onnx.NodeProto, spec: Bounded, bound: str) -> None:
+    """A Clip, whose bounds are single numbers, as the Max or the Min that it is."""
+    node.op_type = "Min" if math.isinf(spec.low) else "Max"
+    del node.attribute[:]
+    node.input[:] = [node.input[0], bound]
 
 
 def _rename(graph: onnx.GraphProto, others: Mapping[str, str]) -> None:

@@ -41,10 +41,18 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     _check_sizes(draft.graph, op, vector, 1)
     if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
         raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
+    if isinstance(op.spec, Rescaled) and not _is_shared(vector, op.spec.share):
+        raise Stuck(f"{op.label} ({op.kind}) has one number for each group, not for each channel")
     if isinstance(op.spec, Lookup):
         _check_rows(op, op.spec, vector)
         vector = Affine(vector.scale, vector.shift / op.spec.rows)
     return replace(fold, after=vector.after(fold.after) if fold.after else vector)
+
+
+def _is_shared(vector: Affine, share: int) -> bool:
+    """Whether so many channels, one behind the other, have the same map."""
+    rows = (numbers.reshape(-1, share) for numbers in (vector.scale, vector.shift))
+    return all(np.array_equal(row, np.broadcast_to(row[:, :1], row.shape)) for row in rows)
 
 
 def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:

@@ -25,6 +25,7 @@ from bncheck.folding.planner.maps import (
     Shared,
     Stuck,
     before_repeating,
+    in_one_shape,
     merged,
     settled,
     shapes_of,
@@ -45,6 +46,7 @@ from bncheck.graph.specs import (
     Add,
     Mul,
     Norm,
+    Rescaled,
 )
 from bncheck.graph.weighted import Weighted
 
@@ -91,7 +93,9 @@ class Walk:
                 name = op.inputs[slot]
                 assert name is not None
                 self._want(name, Use(index, slot), map_)
-            self.step.altered.update(op.outputs)
+            # The mean that a LayerNorm gives as well is as it was.
+            of_affine = isinstance(op.spec, Rescaled)
+            self.step.altered.update(op.outputs[:1] if of_affine else op.outputs)
         for found, map_ in self.identities:
             make_up(self.draft, self.step, found, map_)
         return self.step
@@ -112,8 +116,9 @@ class Walk:
         shape = self.draft.graph.shape(name)
         if shape is None:
             raise Stuck("the rank of its input is not known")
-        result = unconstrained(len(shape))
-        for map_ in self.wanted.get(name, {}).values():
+        first, *others = self.wanted.get(name, {}).values() or [unconstrained(len(shape))]
+        result = Affine(*in_one_shape(first))
+        for map_ in others:
             both = merged(result, map_)
             if both is None:
                 alike = merged(*(Affine(m.scale, 0.0 * m.scale) for m in (result, map_)))

@@ -136,7 +136,7 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
 
 
 def _unknown_places(op: Op) -> Stuck:
-    return Stuck(f"{op.label} ({op.kind}) picks channels, and which is not known before it runs")
+    return Stuck(f"{op.label} ({op.kind}) picks channels that are not known before it runs")
 
 
 def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:

@@ -207,10 +207,7 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
             "fold the model before onnxruntime's optimiser fuses its norms",
         )
     if isinstance(op.spec, Opaque):
-        raise Stuck(
-            "it has several results, or its scale is not one number for each place of axes whose "
-            "sizes are known"
-        )
+        raise Stuck("its scale is not one number for each place of axes whose sizes are known")
     shape = graph.shape(op.outputs[0])
     if shape is None:
         raise Stuck("the rank of its input is not known")

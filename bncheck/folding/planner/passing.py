@@ -16,7 +16,9 @@ from bncheck.folding.planner import pooling, reshaping
 from bncheck.folding.planner.maps import Stuck
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import (
+    Attended,
     Average,
+    Chosen,
     Concat,
     Expand,
     Gather,
@@ -54,7 +56,7 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
         return [parts.joined(graph, op, given)]
     through = None if isinstance(op.spec, Split) else _passage(op)[1]
     if set(given) != {0}:
-        raise Stuck(f"{op.label} ({op.kind}) takes it as a setting, beside its data")
+        raise Stuck(f"{op.label} ({op.kind}) reads it as another operand than its data")
     return [through(graph, op, given[0])] if through else parts.cuts_of(op, given[0])
 
 
@@ -90,12 +92,12 @@ _PASSAGES: Mapping[type, tuple[_OneToOne, _OneToOne]] = {
     Rectifier: (_through_rectifier, _through_rectifier),
     Pad: (pooling.before_padding, pooling.after_padding),
     **dict.fromkeys(
-        (Average, RunningSum, Maximum, Ordered),
+        (Average, RunningSum, Attended, Maximum, Ordered),
         (pooling.before_reduction, pooling.after_reduction),
     ),
     Reshape: (reshaping.before_reshape, reshaping.after_reshape),
     Expand: (reshaping.before_expansion, reshaping.after_expansion),
     Transpose: (reshaping.before_transpose, reshaping.after_transpose),
     PixelShuffle: (reshaping.before_shuffle, reshaping.after_shuffle),
-    Gather: (parts.picked_from, parts.picked),
+    **dict.fromkeys((Gather, Chosen), (parts.picked_from, parts.picked)),
 }

@@ -32,7 +32,14 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 
 def _is_composite(node: Node) -> bool:
     is_operator = isinstance(node.target, torch._ops.OpOverload)
-    return is_operator and operator_name(node) in _COMPOSITE
+    return is_operator and operator_name(node) in _COMPOSITE and not _is_extended(node)
+
+
+def _is_extended(node: Node) -> bool:
+    """Whether it is a difference of more than its own input, or of what is no number."""
+    a, differs = Arguments(node), operator_name(node) == "diff"
+    whole = a("prepend") is None and a("append") is None
+    return differs and not (whole and node.meta["val"].is_floating_point())
 
 
 def _with_factor(node: Node, factor: Any, value: Node) -> Node:
@@ -78,12 +85,25 @@ def _time_first(node: Node) -> Node:
     )  # fmt: skip
 
 
+def _differences(node: Node) -> Node:
+    """x[1:] - x[:-1], as often as it says."""
+    a = Arguments(node)
+    value: Node = a("self")
+    axis = a("dim", -1)
+    for _ in range(a("n", 1)):
+        ends = [(1, None), (0, -1)]
+        parts = [call_before(node, _aten.slice.Tensor, (value, axis, *pair)) for pair in ends]
+        value = call_before(node, _aten.sub.Tensor, tuple(parts))
+    return value
+
+
 _COMPOSITE: dict[str, Callable[[Node], Node]] = {
     "addcmul": _elementwise,
     "addcdiv": _elementwise,
     "addbmm": _summed,
     "baddbmm": _batched,
     "conv_tbc": _time_first,
+    "diff": _differences,
 }
 
 

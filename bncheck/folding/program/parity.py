@@ -21,6 +21,7 @@ from bncheck.folding.proof import Move, Seen, Values, steps
 from bncheck.folding.regions import (
     constants_of,
     dependent,
+    not_apart,
     passed_on,
     regions_of,
     written_by_exit,
@@ -63,6 +64,7 @@ class ProgramSides:
         self._twins, self._altered = folded.twins, solution.plan.altered
         self._numbers, self._ops = solution.numbers, {op.name: op for op in solution.graph.ops}
         self._fixed = constants_of(solution)
+        self._inside = self._altered | not_apart(solution.graph.ops)
         self._old, self._new = Cuttable(planned), Cuttable(folded.program)
         self._names = [node.name for node in user_inputs(planned)]
         self._changing = dependent(self._old.calls, self._names, self._fixed)
@@ -110,7 +112,7 @@ class ProgramSides:
         return found
 
     def _stops(self, name: str) -> bool:
-        return name in self._changing and name not in self._altered
+        return name in self._changing and name not in self._inside
 
     def entries(self, region: int) -> Sequence[str]:
         """What a region reads."""

@@ -160,6 +160,11 @@ class _ProgramRewriter:
             node.args = (parts, *node.args[1:])
         elif isinstance(op.spec, (Conv, ConvTranspose, Linear)):
             _set_argument(node, _names(op.kind)[1] or "", new)
+        elif op.kind.startswith(("clamp", "clip")):
+            name = "max" if Arguments(node)("min") is None else "min"
+            assert isinstance(node.target, torch._ops.OpOverload)
+            node.target = node.target.overloadpacket.Tensor
+            _set_argument(node, name, new)
         else:
             node.args = (*node.args[:slot], new, *node.args[slot + 1 :])
             if isinstance(node.target, torch._ops.OpOverload):  # rsub.Scalar takes no tensor there

@@ -13,7 +13,18 @@ from bncheck.graph.convolutions import conv, each, multiple, transposed
 from bncheck.graph.dataflow import Dim
 from bncheck.graph.linear import Linear
 from bncheck.graph.operators import UndescribedError
-from bncheck.graph.specs import Add, Bilinear, Lookup, Mul, Pointwise, Rectifier, Spec
+from bncheck.graph.specs import (
+    Add,
+    Attended,
+    Bilinear,
+    Bounded,
+    Larger,
+    Lookup,
+    Mul,
+    Pointwise,
+    Rectifier,
+    Spec,
+)
 
 _PADDINGS = {"same": None, "valid": 0}
 
@@ -68,7 +79,24 @@ def _bilinear(call: Call) -> Described:
 
 def _matmul(call: Call) -> Described | None:
     operands = call.args[:2]
+    if call.shares(operands[0]) and not call.is_fixed(operands[1]):
+        found = _attended(call, operands[1], operands[0])
+        if found is not None:
+            return found
     return _product(products.product(_known(call, operands)), operands)
+
+
+def _attention(call: Call) -> Described | None:
+    query, key, value = (call(name) for name in ("query", "key", "value"))
+    plain = call("attn_mask") is None and not call("dropout_p") and not call("enable_gqa")
+    return _attended(call, value, query, key) if plain else None
+
+
+def _attended(call: Call, value: Any, *rest: Any) -> Described | None:
+    """Means of rows of the value, by weights of which each row sums to 1."""
+    shape, result = (call.named_sizes(item) for item in (value, call.results[0]))
+    alike = shape and result and len(shape) > 1 and shape[:-2] == result[:-2]
+    return (Attended((len(shape) - 2,)), (value, *rest)) if shape and alike else None
 
 
 def _einsum(call: Call) -> Described | None:
@@ -166,6 +194,8 @@ def _pair(call: Call) -> tuple[Any, Any]:
 
 def _clamp(call: Call) -> Described | None:
     low, high = call("min"), call("max")
+    if sum(call.is_tensor(bound) for bound in (low, high)) == 1 and None in (low, high):
+        return Larger(), (call.source, high if low is None else low)
     if low == 0 and high is None:
         return call.on_source(Rectifier(call.name))
     if high == 0 and low is None:
@@ -183,7 +213,9 @@ def _relu6(call: Call) -> Described | None:
 
 def _between(call: Call, low: Any, high: Any) -> Described | None:
     if not all(isinstance(bound, (int, float)) for bound in (low, high)):
-        return None  # a tensor, or a symbol
+        return None  # two tensors, or a symbol
+    if sum(map(math.isinf, (low, high))) == 1:
+        return Bounded(float(low), float(high)), (call.source, high if math.isinf(low) else low)
     return call.on_source(Pointwise("clip", (float(low), float(high))))
 
 
@@ -219,6 +251,8 @@ ALGEBRA: dict[str, Describe] = {
     "bilinear": _bilinear,
     **named(_matmul, "matmul mm bmm mv"),
     "einsum": _einsum,
+    **named(_attention, "scaled_dot_product_attention"),
+    **named(_attention, "_scaled_dot_product_flash_attention_for_cpu"),
     "tensordot": _tensordot,
     "addmm": _addmm,
     "embedding": _embedding,
@@ -227,7 +261,7 @@ ALGEBRA: dict[str, Describe] = {
     "lerp": _lerp,
     **named(_quotient, "div divide true_divide"),
     "neg": _negative,
-    **named(_clamp, "clamp clamp_min clamp_max"),
+    **named(_clamp, "clamp clip clamp_min clamp_max"),
     "hardtanh": _hard_tanh,
     "relu6": _relu6,
     "leaky_relu": _leaky,

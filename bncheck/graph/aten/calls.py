@@ -63,6 +63,10 @@ class Call(ABC):
     def numbers(self, item: Any) -> Iterable[Any] | None:
         """Those of a fixed tensor."""
 
+    def shares(self, item: Any) -> bool:
+        """Whether a tensor's numbers are shares of 1 along its last axis, as of a softmax."""
+        return False
+
     def first(self, *names: str) -> Any:
         """The first of these arguments that is given."""
         return next((self(name) for name in names if self(name) is not None), None)

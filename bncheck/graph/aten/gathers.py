@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bncheck.graph.aten.calls import Call, Describe, Described, named
-from bncheck.graph.axes import picked, selected, tiled
+from bncheck.graph.axes import picked, selected, taken, tiled
 
 _FLIPS = {"fliplr": (1,), "flipud": (0,)}
 
@@ -63,6 +63,13 @@ def _selected(call: Call, axis: int, index: Any) -> Described | None:
     return call.on_source(selected(call.shape, axis, call.numbers(index)))
 
 
+def _gathered(call: Call) -> Described | None:
+    shapes = [call.named_sizes(item) for item in (call.source, call.results[0])]
+    if shapes[0] is None or shapes[1] is None or call("dim") is None:
+        return None
+    return call.on_source(taken(shapes[0], shapes[1], call.axis()))
+
+
 GATHERS: dict[str, Describe] = {
     **named(_flipped, "flip fliplr flipud"),
     "roll": _rolled,
@@ -71,4 +78,5 @@ GATHERS: dict[str, Describe] = {
     **named(_shuffled, "channel_shuffle native_channel_shuffle"),
     "index_select": _index_select,
     "index": _indexed,
+    **named(_gathered, "gather take_along_dim"),
 }

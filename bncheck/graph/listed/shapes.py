@@ -14,7 +14,9 @@ from bncheck.graph.listed.call import ReadCall
 
 UNKNOWN: Final = "?"
 #: What keeps the shape of its first input.
-_ALIKE: Final = (specs.Norm, specs.Rescaled, specs.Identity, specs.Pointwise, specs.Rectifier)
+_ALIKE: Final = (
+    specs.Norm, specs.Rescaled, specs.Identity, specs.Pointwise, specs.Bounded, specs.Rectifier,
+)  # fmt: skip
 
 
 def input_shape(call: ReadCall) -> Shape | None:

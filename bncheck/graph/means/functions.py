@@ -104,6 +104,15 @@ def function_of(step: Step) -> Spread:
     return x.of(FUNCTIONS[spec.name](x.quantiles, *spec.settings))
 
 
+def bounded(step: Step) -> Spread:
+    """A number that is the least or the largest."""
+    spec, x = step.op.spec, step.spread()
+    assert isinstance(spec, specs.Bounded)
+    if x.mixed:
+        raise UnknownError
+    return x.of(FUNCTIONS["clip"](x.quantiles, spec.low, spec.high))
+
+
 def averaged(step: Step) -> Spread:
     """The mean over some axes: along most of them nothing differs."""
     spec, x = step.op.spec, step.spread()

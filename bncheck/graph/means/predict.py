@@ -128,6 +128,7 @@ _PASSING: Final[Mapping[type, Callable[[Step], Spread | list[Spread]]]] = {
     specs.Mul: functions.multiplied_up,
     specs.Rectifier: functions.rectified,
     specs.Pointwise: functions.function_of,
+    specs.Bounded: functions.bounded,
     specs.Identity: moves.identity,
     specs.Reshape: moves.reshaped,
     specs.Transpose: moves.transposed,

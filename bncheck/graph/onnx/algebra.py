@@ -15,6 +15,8 @@ from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import (
     ALONE,
     Add,
+    Attended,
+    Bounded,
     Identity,
     Larger,
     Mul,
@@ -68,7 +70,19 @@ def _gemm(call: NodeCall) -> Spec:
 
 
 def _matmul(call: NodeCall) -> Described | None:
+    """Shares of 1 in rows make means of the rows of what they are multiplied with."""
+    scope, value = call.scope, call.scope.shape(call.name(1)) or ()
+    shares = call.name(0) in scope.shares and not scope.is_stored(call.name(1))
+    result = scope.shape(call.results[0])
+    if shares and result and len(value) > 1 and value[:-2] == result[:-2]:
+        return Attended((len(value) - 2,)), [call.name(1), call.name(0)]
     return _product(call, products.product(_operands(call)))
+
+
+def _softmax(call: NodeCall) -> None:
+    """Before opset 13, it is over all axes from the given one on."""
+    if call.axis(-1 if call.opset >= 13 else 1) == call.rank() - 1:
+        call.scope.shares.add(call.results[0])
 
 
 def _einsum(call: NodeCall) -> Described | None:
@@ -126,7 +140,7 @@ def _max(call: NodeCall) -> Spec | None:
     return Larger() if len(call.inputs) == 2 else None
 
 
-def _clip(call: NodeCall) -> Spec | None:
+def _clip(call: NodeCall) -> Spec | Described | None:
     if call.opset < 11:
         low, high = call.attribute("min"), call.attribute("max")
     else:
@@ -138,7 +152,12 @@ def _clip(call: NodeCall) -> Spec | None:
     bounds = (-np.inf if low is None else low, np.inf if high is None else high)
     if any(np.size(bound) != 1 for bound in bounds):
         return None
-    return Pointwise("clip", (float(np.ravel(bounds[0])[0]), float(np.ravel(bounds[1])[0])))
+    least, most = (float(np.ravel(bound)[0]) for bound in bounds)
+    if (low is None) == (high is None) or call.opset < 8:  # before, Max repeats nothing
+        return Pointwise("clip", (least, most))
+    number = np.asarray(most if low is None else least)
+    name = call.scope.derived(f"{call.results[0]}:bound", lambda: number, (), call.name(0))
+    return Bounded(least, most), [call.name(0), name]
 
 
 def _leaky(call: NodeCall) -> Spec:
@@ -181,15 +200,32 @@ def _instance_norm(call: NodeCall) -> Spec:
 
 
 def _layer_norm(call: NodeCall) -> Described | None:
-    return _rescaled(call, shifts=True) if call.gives_one else None
+    """Its mean and its deviation, where they are read, do not depend on its affine."""
+    return _rescaled(call, shifts=True)
 
 
 def _rms_norm(call: NodeCall) -> Described | None:
     return _rescaled(call, shifts=False)
 
 
-def _group_norm(call: NodeCall) -> Spec | None:
-    return Rescaled((1,)) if call.opset >= 21 else None  # before, it has a number for each group
+def _group_norm(call: NodeCall) -> Spec | Described:
+    """Before opset 21, it has a number for each group."""
+    if call.opset >= 21:
+        return Rescaled((1,))
+    channels, groups = call.shape()[1], call.shape(1)[0]
+    known = isinstance(channels, int) and isinstance(groups, int) and groups > 0
+    if not known or int(channels) % int(groups):
+        raise UndescribedError
+    share = int(channels) // int(groups)
+    names = [_repeated(call, slot, share) for slot in (1, 2)]
+    return Rescaled((1,), share=share), [call.inputs[0], *names]
+
+
+def _repeated(call: NodeCall, slot: int, times: int) -> str:
+    """Each number of a weight so many times, which no node holds."""
+    numbers = np.repeat(np.asarray(call.numbers(slot), np.float64), times)
+    name = f"{call.results[0]}:{slot}"
+    return call.scope.derived(name, lambda: numbers, numbers.shape, call.name(slot))
 
 
 def _rescaled(call: NodeCall, *, shifts: bool) -> Described:
@@ -231,6 +267,7 @@ ALGEBRA: dict[str, Describe] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Einsum": _einsum,
+    "Softmax": _softmax,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     **dict.fromkeys(("Add", "Sub", "Sum", "Mean"), _sum),
     "Div": _quotient,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bncheck.graph.axes import Places, cut, picked, selected, tiled
+from bncheck.graph.axes import Places, cut, picked, selected, taken, tiled
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import (
+    Chosen,
     Concat,
     Gather,
     Identity,
@@ -107,6 +108,24 @@ def _gathered(call: NodeCall) -> Spec | Described | None:
     return Split(axis, (slice(index, index + 1),), drops=True)
 
 
+def _compressed(call: NodeCall) -> Spec | None:
+    """Without an axis, it is of the flattened input."""
+    if call.attribute("axis") is None:
+        return None
+    axis, chosen = call.axis(0), call.scope.fixed(call.name(1))
+    if chosen is None or not isinstance(call.shape()[axis], int):
+        return Chosen(((axis, None),))
+    return selected(call.shape(), axis, np.flatnonzero(chosen))
+
+
+def _taken(call: NodeCall) -> Spec | None:
+    return taken(call.shape(), call.shape(1), call.axis(0))
+
+
+def _reversed(call: NodeCall) -> Spec:
+    return Chosen(((int(call.attribute("time_axis", 0)) % len(call.shape()), None),))
+
+
 def _tiled(call: NodeCall) -> Spec | None:
     shape, counts = call.shape(), call.integers(1)
     if counts is None or len(counts) != len(shape) or min(counts) < 0:
@@ -124,5 +143,8 @@ VIEWS: dict[str, Describe] = {
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "Gather": _gathered,
+    "Compress": _compressed,
+    "GatherElements": _taken,
+    "ReverseSequence": _reversed,
     "Tile": _tiled,
 }

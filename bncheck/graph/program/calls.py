@@ -12,6 +12,12 @@ from bncheck.graph.aten.calls import Call
 from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 
+#: What keeps the rows of its source where these are as long as they were.
+_SAME_ROWS = frozenset({
+    "view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand",
+    "clone", "contiguous", "to", "_to_copy", "alias", "detach",
+})  # fmt: skip
+
 
 class Arguments:
     """A call's arguments by the names of its schema, defaults included."""
@@ -105,6 +111,16 @@ class ProgramCall(Arguments, Call):
         last, step = _known(made("end")), made("step", 1)
         size = last.node.expr if isinstance(last, torch.SymInt) else last
         return step if self.rises(item, end) and size % step == 0 else None
+
+    def shares(self, item: Any) -> bool:
+        """Also of what is laid out otherwise, in the same rows."""
+        if not isinstance(item, Node) or not self.rank_of(item):
+            return False
+        made = ProgramCall(item, self.constants)
+        if made.name in ("softmax", "_softmax"):
+            return made.axis() == made.rank - 1
+        rows = made.name in _SAME_ROWS and self.sizes(item)[-1] == made.shape[-1]
+        return rows and self.dtype(item) == self.dtype(made.source) and self.shares(made.source)
 
     def numbers(self, item: Any) -> torch.Tensor | None:
         """Those of a fixed node."""

@@ -25,7 +25,7 @@ from bncheck.graph.program.described import described
 from bncheck.graph.program.enclosed import enclosed, owner
 from bncheck.graph.program.recurrent import Recurrence, recurrence
 from bncheck.graph.program.samples import with_samples_apart
-from bncheck.graph.specs import Add, Mul, Norm, Recurrent, Spec, Split
+from bncheck.graph.specs import Add, Larger, Mul, Norm, Recurrent, Spec, Split
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -204,7 +204,7 @@ class _Reader:
         if isinstance(item, tuple):
             return f"{item[0].name}[{item[1]}]"
         is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
-        if not is_number or not isinstance(spec, (Add, Mul)):
+        if not is_number or not isinstance(spec, (Add, Mul, Larger)):
             return None
         name = f"{node.name}:{slot}"
         number = np.asarray(item, dtype=np.float64)

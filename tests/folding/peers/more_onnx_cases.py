@@ -23,6 +23,75 @@ CASES: dict[str, Case] = {
         f"{_BEFORE} y = Gemm(u, w, n)", (5, 4), {"w": (3, 4)}, inputs={"u": (5, 3)}, kept=1,
         reason="it is the bias of y (Gemm)",
     ),
+    "conv, at most a number, bn": Case(
+        f"d = Conv(x, w) c = Clip(d, , high) y = {_BN}", weights=_W | {"high": np.array(0.1)},
+        positive=True,
+    ),
+    "bn, at least a number of old form, conv": Case(
+        f"{_BEFORE} d = Clip <min=0.25> (n) y = Conv(d, w)", weights=_W, channels=3, positive=True,
+        opset=10,
+    ),
+    "bn, between two numbers, conv": Case(
+        f"{_BEFORE} d = Clip(n, low, high) y = Conv(d, w)", channels=3, positive=True, kept=1,
+        weights=_W | {"low": np.array(-0.5), "high": np.array(0.5)}, reason="moves no affine map",
+    ),
+    "bn, some columns, conv": Case(
+        f"{_BEFORE} d = Compress <axis=3> (n, k) y = Conv(d, w)", channels=3,
+        weights=_W | {"k": np.array([True, False, True, True, False, True])},
+    ),
+    "conv, some channels, bn": Case(
+        f"d = Conv(x, w) c = Compress <axis=1> (d, k) y = {_BN}",
+        weights={"w": (6, 3, 3, 3), "k": np.array([True, False, True, True, False, True])},
+    ),
+    "bn, places by their order, conv": Case(
+        f"{_BEFORE} v, i = TopK <axis=3> (x, k) d = GatherElements <axis=3> (n, i)"
+        " y = Conv(d, w)", weights=_W | {"k": np.array([3])}, channels=3,
+    ),
+    "bn, channels by their order, conv": Case(
+        f"{_BEFORE} v, i = TopK <axis=1> (x, k) d = GatherElements <axis=1> (n, i)"
+        " y = Conv(d, w)", weights=_W | {"k": np.array([3])}, channels=3, kept=1,
+        reason="picks channels that are not known",
+    ),
+    "bn, reversed as far as each sample goes, conv": Case(
+        f"{_BEFORE} t = Transpose <perm=[3, 0, 1, 2]> (n) r = ReverseSequence(t, l)"
+        " d = Transpose <perm=[1, 2, 3, 0]> (r) y = Conv(d, w)", (2, 3, 6, 6),
+        weights=_W | {"l": np.array([3, 6])}, channels=3,
+    ),
+    "attention, bn": Case(
+        "v = MatMul(x, w) k = Transpose <perm=[0, 2, 1]> (x) s = MatMul(x, k) p = Softmax(s)"
+        f" a = MatMul(p, v) c = Transpose <perm=[0, 2, 1]> (a) y = {_BN}", ("N", 5, 6),
+        weights={"w": (6, 4)},
+    ),
+    "attention by a softmax over two axes, bn": Case(
+        "v = MatMul(x, w) k = Transpose <perm=[0, 2, 1]> (x) s = MatMul(x, k) p = Softmax(s)"
+        f" a = MatMul(p, v) c = Transpose <perm=[0, 2, 1]> (a) y = {_BN}", ("N", 5, 6),
+        weights={"w": (6, 4)}, opset=11, kept=1, reason="a (MatMul) lies between",
+    ),
+    "a softmax behind what it weights, bn": Case(
+        "v = MatMul(x, w) k = Transpose <perm=[0, 2, 1]> (x) s = MatMul(x, k) p = Softmax(s)"
+        f" t = Transpose <perm=[0, 2, 1]> (v) c = MatMul(t, p) y = {_BN}", ("N", 5, 6),
+        weights={"w": (6, 4)}, kept=1, reason="c (MatMul) lies between",
+    ),
+    "layer norm whose mean is read": Case(
+        "n, m, d = LayerNormalization(x, s, b) p = MatMul(n, w) y = Add(p, m)", ("N", 3, 4),
+        weights={"w": (4, 5), "s": (4,), "b": (4,)}, norms="all",
+    ),
+    "layer norm whose mean is read, bn": Case(
+        f"c, m = LayerNormalization(x, s, b) n = {_BN} t = Tanh(n) y = Add(t, m)", ("N", 4),
+        weights={"s": (4,), "b": (4,)},
+    ),
+    "group norm of opset 18, conv": Case(
+        "n = GroupNormalization <num_groups=2> (x, s, b) y = Conv(n, w)", ("N", 4, 6, 6),
+        weights={"w": (3, 4, 1, 1), "s": (2,), "b": (2,)}, norms="all", opset=18,
+    ),
+    "group norm of opset 20, padded conv": Case(
+        "n = GroupNormalization <num_groups=2> (x, s, b) y = Conv <pads=[1, 1, 1, 1]> (n, w)",
+        ("N", 4, 6, 6), weights={"w": (3, 4, 3, 3), "s": (2,), "b": (2,)}, norms="all", opset=20,
+    ),
+    "group norm of opset 18, bn": Case(
+        f"c = GroupNormalization <num_groups=2> (x, s, b) y = {_BN}", ("N", 4, 6, 6),
+        weights={"s": (2,), "b": (2,)}, opset=18, kept=1, reason="one number for each group",
+    ),
     "a weight drawn at random": Case(
         f"v = RandomNormalLike(w) c = Conv(x, v) y = {_BN}", weights=_W, kept=1,
         reason="the weight of c (Conv) is drawn at random by v (RandomNormalLike)",
@@ -87,10 +156,9 @@ CASES: dict[str, Case] = {
         "d, m, i = LayerNormalization(x, s, b) y = MatMul(d, w)", ("N", 3, 4),
         weights={"s": (4,), "b": (4,), "w": (4, 5)}, norms="all",
     ),
-    "layer norm whose mean is read": Case(
+    "layer norm whose mean is an output": Case(
         "d, m, i = LayerNormalization(x, s, b) y = MatMul(d, w)", ("N", 3, 4),
-        weights={"s": (4,), "b": (4,), "w": (4, 5)}, norms="all", kept=1, outputs=("y", "m"),
-        reason="several results",
+        weights={"s": (4,), "b": (4,), "w": (4, 5)}, norms="all", outputs=("y", "m"),
     ),
     "layer norm with a row of scales, gemm": Case(
         "d = LayerNormalization <axis=1> (x, s, b) f = Flatten(d) y = MatMul(f, w)", ("N", 3, 4),

@@ -168,10 +168,10 @@ CASES |= {
         lambda s, x: F.grid_sample(
             x, s.n(x[:, :2]).permute(0, 2, 3, 1), align_corners=False, padding_mode="border"
         )[:, :1],
-        n=bn(2), kept=1, reason="takes it as a setting",
+        n=bn(2), kept=1, reason="reads it as another operand",
     ),
     "bn as slopes, their first channel": _case(
         lambda s, x: F.prelu(s.c(x), s.n(x).mean((0, 2, 3)))[:, :1], c=conv(3, 3), n=bn(3), kept=1,
-        reason="takes it as a setting",
+        reason="reads it as another operand",
     ),
 }  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 
 from bncheck.folding.planner.plan import Status
 from tests.folding.peers import (
+    between_cases,
     computed_cases,
     exact_cases,
     ordered_cases,
@@ -19,7 +20,7 @@ from tests.folding.peers.running import check
 torch.set_num_threads(1)
 CASES = (
     torch_cases.CASES | exact_cases.CASES | shared_cases.CASES | ordered_cases.CASES
-    | computed_cases.CASES | reason_cases.CASES
+    | computed_cases.CASES | reason_cases.CASES | between_cases.CASES
 )  # fmt: skip
 
 
