@@ -115,6 +115,11 @@ class Collector:
                 stack.enter_context(self._outputs.watched(self._record))
             yield self
 
+    def pivot_at_running_means(self, names: Container[str]) -> None:
+        """The running means of these layers are pivots: no batch need be seen first."""
+        near = (norm for norm in self._norms if norm.name in names)
+        self.pivots |= {norm.name: _single(norm.mean.detach().clone()) for norm in near}
+
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
         self._calls.clear()
@@ -235,8 +240,7 @@ class Collector:
             var = (q - m * m).mean(dim=0)
         else:
             var = q.mean(dim=0).addcmul_(mean, mean, value=-1)
-        norm.mean.copy_(self.pivots[norm.name] + mean)
-        norm.var.copy_(var.clamp_min_(0))
+        norm.hold(self.pivots[norm.name] + mean, var.clamp_min_(0))
 
 
 def call_name(layer: str, place: int) -> str:
