@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import io
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -125,20 +123,14 @@ _WARM_UP = (
 )
 
 
-def _imports(argv: list[str]) -> list[str]:
-    """What has been imported after a command line, in that order."""
+def _warm_up() -> None:
+    """Run them here, so that a fork finds what they import and make once (options, patterns)."""
     from bncheck.cli import run
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        run(argv)
-    return list(sys.modules)
-
-
-def _warm_up() -> None:
-    """Import what runs import lazily, so that a fork finds it; the runs are a fork's, too."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        for name in pool.map(_imports, _WARM_UP)[-1]:
-            importlib.import_module(name)
+        for argv in _WARM_UP:
+            run(argv)
+    gc.collect()
     gc.freeze()  # a collection in a fork would copy every page
 
 

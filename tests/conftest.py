@@ -12,7 +12,7 @@ import pytest
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Two workers and what they start share the cores: more threads would wait for each other, spinning.
+# Workers and what they start share the cores: more threads would wait for each other, spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: Why a test may be skipped where CI is "true". A missing browser or library would hide what it

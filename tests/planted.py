@@ -68,7 +68,7 @@ def train(
     net: DigitNet | None = None,
     *,
     batch_size: int = 32,
-    epochs: int = 20,
+    epochs: int = 10,  # after which 99 % of the test images are named
     lr: float = 0.05,
     max_steps: int = 10**9,
     snapshots: dict[int, dict[str, Tensor]] | None = None,
@@ -184,10 +184,10 @@ def digit_cases(seed: int) -> Iterator[Case]:
     yield Case("statistics of 0..1", refreshed(healthy, unit, passes=3), (x, y), "BN205", stem)
     noisy = train(seed, DigitNet(momentum=0.9), batch_size=4, epochs=5, lr=0.01)
     yield Case("momentum .9, batch 4", noisy, (x, y), "BN201", "bn4")
-    state = {**snapshots[20]}
+    state = healthy.state_dict()
     buffers = [n for n in state if "running" in n]
-    stale = state | {name: snapshots[4][name] for name in buffers}
-    yield Case("statistics of epoch 4", with_state(healthy, stale), (x, y), "BN202")
+    stale = state | {name: snapshots[3][name] for name in buffers}
+    yield Case("statistics of epoch 3", with_state(healthy, stale), (x, y), "BN202")
     other = train(seed + 100)
     yield Case("two models averaged", averaged(healthy, other), (x, y), "BN203")
     dropped = train(seed, DropoutNet())
@@ -291,7 +291,7 @@ def resnet_cases(depth: int, seed: int, samples: int = 512) -> Iterator[Case]:
                mendable=False)  # fmt: skip
     yield Case("BGR", healthy, data(normalised(unit.flip(1))), "BN205", "bn1", mendable=False)
     yield Case("inverted", healthy, data(normalised(1 - unit)), "BN205", "bn1", mendable=False)
-    by_class = torch.argsort(y, stable=True)
+    by_class = torch.argsort(y, stable=True)[-1024:]  # of batches before nothing is left
     yield Case("sorted last pass", refreshed(healthy, training, order=by_class), data(x), "BN204")
     yield Case(
         "momentum .9, batch 4",
@@ -303,13 +303,13 @@ def resnet_cases(depth: int, seed: int, samples: int = 512) -> Iterator[Case]:
     )
     yield Case(
         "under-warmed",
-        refreshed(healthy, training, batch_size=32, momentum=0.01, reset=True, max_steps=60),
+        refreshed(healthy, training, batch_size=16, momentum=0.01, reset=True, max_steps=60),
         data(x), "BN105",
     )  # fmt: skip
-    later = trained_on(healthy, training, y, 80, 0.05, seed)
+    later = trained_on(healthy, training, y, 30, 0.05, seed)
     before = {n: v for n, v in healthy.state_dict().items() if "running" in n}
     old = with_state(later, later.state_dict() | before)
-    yield Case("statistics of 80 steps ago", old, data(x), "BN202")
+    yield Case("statistics of 30 steps ago", old, data(x), "BN202")
     yield Case("two models averaged", averaged(healthy, trained_elsewhere(depth, seed)), data(x),
                "BN203")  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 #: What evidence may hold: it is written as JSON.
 Evidence: TypeAlias = "float | int | str | bool | list[Evidence] | None"
@@ -21,7 +21,10 @@ class Severity(StrEnum):
     @property
     def rank(self) -> int:
         """0 for an error, growing as it gets milder."""
-        return list(Severity).index(self)
+        return _RANKS[self]
+
+
+_RANKS: Final = {severity: rank for rank, severity in enumerate(Severity)}
 
 
 class FailOn(StrEnum):

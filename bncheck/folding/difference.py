@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bncheck.core.errors import BncheckError
 from bncheck.folding.result import EXCUSE, Parity
 from bncheck.graph.dataflow import Floats
+from bncheck.layers.facts import median
 
 Output: TypeAlias = NDArray[Any]
 
@@ -185,7 +186,7 @@ def _channels(wide: Output, new: Output, old: Output, kind: int) -> _Channels:
 
 def _at_least_usual(numbers: Floats) -> Floats:
     """Each channel's number, or the median of all where that is more."""
-    return np.maximum(numbers, np.median(numbers)) if numbers.size else numbers
+    return np.maximum(numbers, median(numbers)) if numbers.size else numbers
 
 
 def is_float(item: object) -> TypeGuard[Output]:

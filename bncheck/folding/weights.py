@@ -83,7 +83,7 @@ class Solution:
         return frozenset(
             name
             for index, op in enumerate(self.graph.ops)
-            if index in changed or not altered.isdisjoint(name for name in op.inputs if name)
+            if index in changed or not altered.isdisjoint(op.inputs)
             for name in op.outputs
             if name not in altered
         )

@@ -128,13 +128,20 @@ def graph_chains(
     """
     found = _compared(graph, weights, layers, prefix)
     number = sum(1 for _ in graph.norms())
-    for side in _SMALL:
+    for side in _SMALL if _pads(graph) else ():
         if is_settled(Chains(tuple(found.values()), number, certain=True)):
             break
         for name, chain in _compared(graph, weights, layers, prefix, side).items():
             if name in found and chain.correlation > _FITS:
                 found[name] = _better(found[name], chain)
     return Chains(tuple(found.values()), number, certain=True)
+
+
+def _pads(graph: Graph) -> bool:
+    """Whether there are kernels that see zeros where images have shrunk."""
+    from bncheck.graph.specs import Conv
+
+    return any(isinstance(op.spec, Conv) and op.spec.pads_with_zeros for op in graph.ops)
 
 
 def _better(first: Chain, second: Chain) -> Chain:

@@ -77,7 +77,7 @@ def squared_w2_without(
 
 
 def median(numbers: npt.NDArray[np.float64]) -> float:
-    """The median of finite numbers; np.median imports numpy.ma, which no other rule needs."""
+    """The median of numbers, infinite ones included; np.median imports numpy.ma."""
     ordered = np.sort(numbers, axis=None)
     middle = ordered.size // 2
     return float((ordered[middle] + ordered[~middle]) / 2)

@@ -7,7 +7,7 @@ statistics do not reach the layers after it. It says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,12 +19,12 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
 from bncheck.data import Batch, Batches
-from bncheck.measuring.class_means import ClassMean
+from bncheck.measuring.class_means import Classes, of_all_ranks
 from bncheck.measuring.collector import Collector, SingleValueError, by_call
 from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.kinds import Kinds
-from bncheck.measuring.messages import Parts
+from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.outputs import Outputs
@@ -42,6 +42,8 @@ _ROUNDING: Final = 0.05
 
 #: Stands before the names of what a watch keeps; no module's name begins with it.
 _WATCHED: Final = "."
+#: Stands before the number of the batch whose samples' kinds follow.
+_KINDS: Final = "\x03"
 
 
 class Watch(Protocol):
@@ -68,16 +70,16 @@ class Pass:
     """What one cascade gave: moments by layer in the order of execution, and how many samples.
 
     `calls` has those of each call, for layers that a forward calls several times (batch cascade).
-    `kinds` are the samples' by number of their batch, where there is one process.
+    `kinds` are the samples' by number of their batch, where all processes read the same.
     """
 
     moments: dict[str, Moments]
     samples: int
     batch_size: int
     skipped: int = 0
-    classes: Mapping[str, Mapping[int, ClassMean]] = field(default_factory=dict)
+    classes: Classes = field(default_factory=dict)
     calls: Mapping[str, Sequence[Moments]] = field(default_factory=dict)
-    kinds: Mapping[int, Tensor] = field(default_factory=dict)
+    kinds: Mapping[int, Counts] = field(default_factory=dict)
 
 
 @timed("passes over the data")
@@ -89,17 +91,20 @@ def run_cascade(
     watch: Watch | None = None,
     outputs: Outputs | None = None,
     first: Callable[[], AbstractContextManager[object]] = nullcontext,
+    near: Container[str] = (),
 ) -> Pass:
     """Send the data through the model and measure; the model comes back as it was.
 
     `outputs` are measured beside the inputs of the normalisation layers; with some of them, a model
     may have no such layer. `watch` is shown every output, and the first forward runs in `first()`.
+    The layers `near` see about their running means, which are pivots as good as the first batch's.
     """
     import torch
 
     if outputs is None:
         subject.require_norms()
     collector = Collector(subject.norms, cascade is Cascade.BATCH, outputs, subject.own)
+    collector.pivot_at_running_means(near)
     spare = spare_statistics(subject.norms) if cascade is Cascade.BATCH else nullcontext()
     gathering = _Gathering(subject.model, collector, cascade, run, watch, first)
     with torch.no_grad(), in_eval_mode(subject.model), spare, collector.attached():
@@ -125,8 +130,8 @@ class _Gathering:
         self._watch = watch
         self._around_first = first
         self._first: Parts = {}
-        self._telling = Kinds() if cascade is Cascade.BATCH and run.processes.size == 1 else None
-        self._kinds: dict[int, Tensor] = {}
+        self._telling = Kinds() if cascade is Cascade.BATCH else None
+        self._kinds: dict[int, Counts] = {}
         self._samples = self._largest = self._skipped = 0
 
     def over(self, data: Batches) -> Pass:
@@ -135,8 +140,9 @@ class _Gathering:
         for round_ in in_rounds(processes, share, partial(self._measure, share), "moments"):
             self._compare_first(round_[0].parts)
             for contribution in round_:
-                moments, watched = _parted(contribution.parts)
+                moments, watched, kinds = _parted(contribution.parts)
                 self._collector.add(moments)
+                self._kinds |= kinds
                 self._skipped += not moments
                 if self._watch is not None:
                     self._watch.add(watched)
@@ -146,14 +152,18 @@ class _Gathering:
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
         found = self._collector
-        classes = found.classes.by_layer()
+        classes: Classes = found.classes.by_layer()
+        if self._telling is not None:
+            classes = of_all_ranks(classes, processes)
         layers, calls = by_call(found.moments)
         seen = (self._samples, self._largest, self._skipped)
         return Pass(layers, *seen, classes, calls, self._kinds)
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:
-            self._forward(*share.first)  # all pivot at the first batch: sums merge to the last bit
+            # All pivot at the first batch, whose sums then merge to the last bit, and tell kinds
+            # by what is in it.
+            self._kinds_of(*self._forward(*share.first))
             self._first = self._collector.take(share.first[0])
         try:
             fitted, output = self._forward(number, batch)
@@ -163,13 +173,16 @@ class _Gathering:
                 raise
             return {}  # an incomplete last batch of one image
         kept = self._watch.parts(fitted, output) if self._watch is not None else {}
-        if self._telling is not None:
-            kinds = self._telling.of(fitted.target, output, fitted.size)
-            self._collector.labels = kinds
-            if kinds is not None:
-                self._kinds[number] = kinds
+        kinds = self._collector.labels = self._kinds_of(fitted, output)
+        told = {} if kinds is None else {f"{_KINDS}{number}": kinds.cpu().numpy()}
         moments = self._collector.take(number)
-        return {**moments, **{_WATCHED + name: array for name, array in kept.items()}}
+        return {**moments, **{_WATCHED + name: array for name, array in kept.items()}, **told}
+
+    def _kinds_of(self, batch: Batch, output: Any) -> Tensor | None:
+        """Ranks with data of their own would take other kinds by the same numbers."""
+        if self._telling is None or self._run.processes.own_data:
+            return None
+        return self._telling.of(batch.target, output, batch.size)
 
     def _compare_first(self, rank_0: Parts) -> None:
         """Equal weights may be run by other code: the first batch tells, beyond rounding."""
@@ -190,11 +203,15 @@ class _Gathering:
             return fitted, forward(self._model, fitted, number)
 
 
-def _parted(parts: Parts) -> tuple[Parts, Parts]:
-    """The moments of layers, and what a watch kept."""
-    moments = {name: array for name, array in parts.items() if not name.startswith(_WATCHED)}
-    watched = {name[1:]: array for name, array in parts.items() if name.startswith(_WATCHED)}
-    return moments, watched
+def _parted(parts: Parts) -> tuple[Parts, Parts, Mapping[int, Counts]]:
+    """The moments of layers, what a watch kept, and kinds."""
+    marked = (_WATCHED, _KINDS)
+    moments = {name: array for name, array in parts.items() if not name.startswith(marked)}
+    watched, kinds = (
+        {name[1:]: array for name, array in parts.items() if name.startswith(mark)}
+        for mark in marked
+    )
+    return moments, watched, {int(number): array for number, array in kinds.items()}
 
 
 def _apart(one: Moments, other: Moments) -> float:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import numpy as np
+
+from bncheck.measuring.messages import Contribution
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from bncheck.measuring.distributed import Processes
+
     Floats = NDArray[np.float64]
 
+#: Every rank is sent all of them, 8 bytes each.
+_MOST_NUMBERS: Final = 1 << 25
 #: Room for so many classes at first.
 _KINDS: Final = 16
 
@@ -36,6 +43,44 @@ class ClassMean:
     mean: Floats
     images: int
     var: Floats
+
+    def merge(self, other: ClassMean) -> ClassMean:
+        """Of the images of both (Chan, Golub, LeVeque 1979)."""
+        images = self.images + other.images
+        share, d = other.images / images, other.mean - self.mean
+        var = self.var + (other.var - self.var) * share + d**2 * share * (1 - share)
+        return ClassMean(self.mean + d * share, images, var)
+
+
+#: By layer and class.
+Classes: TypeAlias = Mapping[str, Mapping[int, ClassMean]]
+
+
+def of_all_ranks(mine: Classes, processes: Processes) -> Classes:
+    """The classes over the batches of all ranks; none where they take too much to be exchanged."""
+    if processes.size == 1:
+        return mine
+    numbers = sum(2 * len(one.mean) for found in mine.values() for one in found.values())
+    told = processes.told("how many numbers classes have", str(numbers).encode())
+    if sum(map(int, told)) > _MOST_NUMBERS:
+        return {}
+    parts = {layer: _rows(found) for layer, found in mine.items()}
+    merged: dict[str, dict[int, ClassMean]] = {}
+    for other in processes.exchange("the classes", Contribution(parts)):
+        for layer, rows in other.parts.items():
+            known = merged.setdefault(layer, {})
+            for row in rows:
+                label, images = (int(number) for number in row[:2])
+                mean, var = np.split(row[2:], 2)
+                one = ClassMean(mean, images, var)
+                known[label] = known[label].merge(one) if label in known else one
+    return {layer: dict(sorted(known.items())) for layer, known in merged.items()}
+
+
+def _rows(classes: Mapping[int, ClassMean]) -> Floats:
+    """A row for each: its number, images, means and variances."""
+    rows = [np.concatenate([[label, c.images], c.mean, c.var]) for label, c in classes.items()]
+    return np.stack(rows)
 
 
 class ClassMeans:

@@ -17,7 +17,15 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.class_means import ClassMeans, Layout, apart
-from bncheck.measuring.moments import Moments, are_finite, merged, merged_all, packed, unpack
+from bncheck.measuring.moments import (
+    Moments,
+    are_finite,
+    merged,
+    merged_all,
+    packed,
+    packed_vectors,
+    unpack,
+)
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.own_update import OwnUpdate, input_of
@@ -107,6 +115,11 @@ class Collector:
                 stack.enter_context(self._outputs.watched(self._record))
             yield self
 
+    def pivot_at_running_means(self, names: Container[str]) -> None:
+        """The running means of these layers are pivots: no batch need be seen first."""
+        near = (norm for norm in self._norms if norm.name in names)
+        self.pivots |= {norm.name: _single(norm.mean.detach().clone()) for norm in near}
+
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
         self._calls.clear()
@@ -156,9 +169,10 @@ class Collector:
         pivot, labels = self._pivot_of(layout), self.labels
         if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
             self.classes.add(layout, m, m * m if q is None else q, labels, pivot)
-        each = [call[3] for call in calls]
-        values = each[0] if q is None else np.repeat(each, [size for _, size in layout])
-        return layout, packed(_array(m), None if q is None else _array(q), values, pivot)
+        if q is None:
+            return layout, packed_vectors(m, pivot)
+        values = np.repeat([call[3] for call in calls], [size for _, size in layout])
+        return layout, packed(m.cpu().numpy(), q.cpu().numpy(), values, pivot)
 
     def _pivot_of(self, layout: Layout) -> Floats:
         import torch
@@ -226,8 +240,7 @@ class Collector:
             var = (q - m * m).mean(dim=0)
         else:
             var = q.mean(dim=0).addcmul_(mean, mean, value=-1)
-        norm.mean.copy_(self.pivots[norm.name] + mean)
-        norm.var.copy_(var.clamp_min_(0))
+        norm.hold(self.pivots[norm.name] + mean, var.clamp_min_(0))
 
 
 def call_name(layer: str, place: int) -> str:
@@ -305,11 +318,6 @@ def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor | None
     squares = [q for _, _, q, _ in calls if q is not None]
     means = torch.cat([m for _, m, _, _ in calls], dim=1).double()
     return layout, means, torch.cat(squares, dim=1).double() if squares else None
-
-
-def _array(x: Tensor) -> Floats:
-    found: Floats = x.cpu().numpy()
-    return found
 
 
 def _refuse_non_finite(layout: Layout, rows: Floats, number: int) -> None:

@@ -20,15 +20,13 @@ from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.grading import Answers
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, measured_statistics
-from bncheck.measuring.messages import Parts
+from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.norms import in_eval_mode, with_statistics
 from bncheck.measuring.results import Comparison
 from bncheck.measuring.rounds import Share, in_rounds
 from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from bncheck.measuring.cascades import Pass
 
 #: Samples that are run one by one, where batches of one may be what the network was trained with.
@@ -47,7 +45,7 @@ class Columns:
     layers: Layers
     restored: Mapping[str, float]
     comparison: Comparison
-    kinds: Mapping[int, Tensor]
+    kinds: Mapping[int, Counts]
 
 
 def three_columns(
@@ -119,8 +117,9 @@ def _with_measured(
 
     statistics = measured_statistics(layers)
     answers = Answers(run.metric)
-    with torch.no_grad(), with_statistics(subject.norms, subject.in_model(statistics)):
-        moments = run_cascade(subject, data, Cascade.EVAL, run, answers).moments
+    held = subject.in_model(statistics)
+    with torch.no_grad(), with_statistics(subject.norms, held):
+        moments = run_cascade(subject, data, Cascade.EVAL, run, answers, near=held).moments
     seen = subject.in_file(moments)
     new = [
         replace(m.layer, mean=statistics[m.layer.name][0], var=statistics[m.layer.name][1])

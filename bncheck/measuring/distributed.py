@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bncheck._version import __version__
 from bncheck.core import usercode
@@ -21,6 +21,7 @@ from bncheck.measuring.meeting import Place, connect, first_line, store_for
 from bncheck.measuring.messages import (
     Contribution,
     Counts,
+    Parts,
     SharedError,
     agreement,
     contribution_in,
@@ -35,19 +36,23 @@ from bncheck.measuring.wire import LostRankError, Wire
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
+T = TypeVar("T")
+
 
 @dataclass
 class Processes:
     """This process's place among those that measure together; alone, it exchanges with itself.
 
-    `own_data` tells that the ranks were found to read different batches, each its own; `notes` what
-    else users should know about how the work was shared.
+    `own_data` tells that the ranks were found to read different batches, each its own, `uneven`
+    that they read the same, and some fewer of them; `notes` what else users should know about how
+    the work was shared.
     """
 
     rank: int = 0
     size: int = 1
     wire: Wire | None = field(default=None, repr=False)
     own_data: bool = False
+    uneven: bool = False
     notes: dict[str, None] = field(default_factory=dict)
 
     def exchange(self, step: str, mine: Contribution) -> list[Contribution]:
@@ -72,6 +77,26 @@ class Processes:
         given = Contribution({} if mine is None else {"": mine})
         arrays = [c.parts[""] for c in self.exchange("counts", given) if c.parts]
         return sum(arrays[1:], arrays[0]) if arrays else None
+
+    def dealt(self, step: str, items: Sequence[T], work: Callable[[T], Parts]) -> list[Parts]:
+        """What `work` makes of each item, in the order of the items, which ranks take in turn.
+
+        All ranks have the same items. Where they read different data, each works on all of its own.
+        What `work` gives may not depend on the items before, which other ranks have.
+        """
+        if self.wire is None or self.own_data or self.uneven:
+            return [work(item) for item in items]
+        mine = {
+            f"{place} {name}": array
+            for place in range(self.rank, len(items), self.size)
+            for name, array in work(items[place]).items()
+        }
+        found: list[dict[str, Counts]] = [{} for _ in items]
+        for other in self.exchange(f"{step}, {len(items)} of them", Contribution(mine)):
+            for key, array in other.parts.items():
+                place, _, name = key.partition(" ")
+                found[int(place)][name] = array
+        return [*found]
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Raise SharedError where a rank has other facts than rank 0."""

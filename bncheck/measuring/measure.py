@@ -117,7 +117,7 @@ def in_depth(
     stem = next((m for m in layers if m.eval is not None), None)
     if stem is not None and stem.eval is not None and stem.eval.w2 >= W2_STEM:
         norm = subject.by_file_name()[stem.layer.name]
-        candidates = search(subject.model, norm, stem.layer, data, run.device)
+        candidates = search(subject.model, norm, stem.layer, data, run)
     return replace(
         result,
         layers=layers,

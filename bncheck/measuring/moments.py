@@ -18,6 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     Floats: TypeAlias = NDArray[np.float64]
 
@@ -158,38 +159,49 @@ def of_images(m: Floats, q: Floats, values: float, pivot: Floats) -> Moments:
     return unpack(packed(m.copy(), q.copy(), values, pivot))
 
 
-def packed(m: Floats, q: Floats | None, values: Floats | float, pivot: Floats) -> Floats:
+def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Floats:
     """The same as rows; `values` may be another number for each channel, (C,).
 
-    Without q images have one value a channel, so that q = m^2. m and q are overwritten: new memory
-    would cost more than the arithmetic.
+    m and q are overwritten: new memory would cost more than the arithmetic.
     """
     images = m.shape[0]
     rows = np.empty((_ROWS, m.shape[1]))
     rows[0], rows[_WEIGHT], rows[2] = images, images * values, images * np.square(values)
     rows[_PIVOT] = pivot
     with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
-        rows[4] = np.add.reduce(m) / images
+        rows[4], rows[5] = m.mean(axis=0), q.mean(axis=0)
         m -= rows[4]
-        if q is None:
-            return _of_single_values(m, rows)
-        rows[5] = np.add.reduce(q) / images
         q -= rows[5]
     for place, (one, other) in enumerate(((m, m), (q, q), (m, q)), 6):
         rows[place] = values * np.einsum("ij,ij->j", one, other)
     return rows
 
 
-def _of_single_values(d: Floats, rows: Floats) -> Floats:
-    """What the sums of d^2, d^3 and d^4 say of q = m^2 = (d + mean)^2, where d adds up to 0."""
-    mean, square = rows[4], d * d
-    s2 = np.add.reduce(square)
-    s3, s4 = np.einsum("ij,ij->j", d, square), np.einsum("ij,ij->j", square, square)
-    var = s2 / len(d)
-    rows[5] = var + mean * mean
-    rows[6] = s2
-    rows[7] = s4 - var * s2 + 4 * mean * (s3 + mean * s2)
-    rows[8] = s3 + 2 * mean * s2
+def packed_vectors(m: Tensor, pivot: Floats) -> Floats:
+    """The same of images with one value a channel, so that q = m^2; of (n, C) in float64.
+
+    With m = mean + d, and d adding up to 0, sums of d^2, d^3 and d^4 say all. m is overwritten.
+    """
+    images = m.shape[0]
+    mean = m.sum(0) / images
+    d = m.sub_(mean)
+    square = d * d
+    s2 = square.sum(0)
+    s3, s4 = d.mul_(square).sum(0), square.mul_(square).sum(0)
+    return _of_powers(images, pivot, *(sums.cpu().numpy() for sums in (mean, s2, s3, s4)))
+
+
+def _of_powers(
+    images: int, pivot: Floats, mean: Floats, s2: Floats, s3: Floats, s4: Floats
+) -> Floats:
+    """From the sums of d^2, d^3 and d^4."""
+    rows = np.empty((_ROWS, mean.size))
+    rows[:_PIVOT], rows[_PIVOT] = images, pivot
+    with np.errstate(invalid="ignore"):  # NaN and infinity are found by `is_finite`
+        rows[4], rows[5], rows[6] = mean, s2 / images + mean * mean, s2
+        twice = 2 * mean
+        s12 = rows[8] = s3 + twice * s2
+        rows[7] = s4 - s2 * s2 / images + twice * (s3 + s12)
     return rows
 
 

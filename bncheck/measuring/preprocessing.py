@@ -13,7 +13,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -23,14 +23,19 @@ from bncheck.data import Batch, Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import Deviation, deviation
+from bncheck.measuring.distributed import Processes
 from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
 from bncheck.measuring.preparations import OF_THESE_DATA, preparations
 from bncheck.measuring.results import GIVEN, Candidate
+from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    Change: TypeAlias = Callable[[Tensor], Tensor]
 
 #: So many samples are looked at, the first few by every candidate, more by the best of them.
 _SAMPLES: Final = 256
@@ -56,13 +61,13 @@ class _Reached(BncheckError):  # noqa: N818 - not an error: it ends a forward at
 
 
 def search(
-    model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, device: str
+    model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, run: Run
 ) -> list[Candidate]:
     """All candidates, the best first; none for inputs that are not one tensor of fractions."""
-    inputs = _inputs(model, data, device)
+    inputs = _inputs(model, data, run.device)
     if inputs is None:
         return []
-    with _Stem(model, norm, layer).watched() as stem:
+    with _Stem(model, norm, layer, run.processes).watched() as stem:
         kept, tried = _searched(stem, inputs)
     names = {one.name for one in kept}
     ordered = sorted(tried, key=lambda one: (one.name not in names, one.handicapped))
@@ -94,7 +99,7 @@ class _Tried:
     """A preparation, and what the first layer deviates with it on the samples that it was given."""
 
     name: str
-    transform: Callable[[Tensor], Tensor]
+    transform: Change
     usual: bool
     free: float
     held: Deviation | None = None
@@ -115,8 +120,9 @@ class _Tried:
 
 
 def _try(stem: _Stem, tried: Sequence[_Tried], x: Tensor) -> None:
-    for one in tried:
-        one.held = stem.held(one.transform(x))
+    held = stem.held(x, [one.transform for one in tried])
+    for one, found in zip(tried, held, strict=True):
+        one.held = found
 
 
 def _hopeful(tried: Sequence[_Tried], most: int) -> list[_Tried]:
@@ -154,7 +160,7 @@ def _fitted(stem: _Stem, x: Tensor) -> _Tried | None:
     step = float(x.std()) or 1.0
     mean, var = stem.layer.statistics or (np.zeros(0), np.zeros(0))
     for _ in range(_ROUNDS):
-        seen, moved = stem.seen(a * x + b), stem.seen(a * x + b + step)
+        seen, moved = stem.seen(x, [_scaled(a, b), _scaled(a, b + step)])
         if seen is None or moved is None:
             return None
         sigma = np.sqrt(np.maximum(seen.var, 0) + _TINY)
@@ -169,15 +175,23 @@ def _fitted(stem: _Stem, x: Tensor) -> _Tried | None:
     if max(a, 1 / a) < _SCALE and abs(b) < (_SCALE - 1) * a * step:
         return None
     name = f"x * {a:.3g} {'+' if b >= 0 else '-'} {abs(b):.3g}"
-    return _Tried(name, lambda x: a * x + b, False, 2.0, stem.held(a * x + b))
+    fitted = _scaled(a, b)
+    return _Tried(name, fitted, False, 2.0, *stem.held(x, [fitted]))
+
+
+def _scaled(a: float, b: float) -> Change:
+    return lambda x: a * x + b
 
 
 class _Stem:
     """The model up to its first normalisation layer."""
 
-    def __init__(self, model: nn.Module, norm: TrackingNorm, layer: NormLayer) -> None:
+    def __init__(
+        self, model: nn.Module, norm: TrackingNorm, layer: NormLayer, processes: Processes
+    ) -> None:
         self._model = model
         self._norm = norm
+        self._processes = processes
         self._collector = Collector([norm])
         self.layer = layer
 
@@ -196,24 +210,27 @@ class _Stem:
             finally:
                 handle.remove()
 
-    def held(self, x: Tensor) -> Deviation | None:
-        """The layer against these samples; None where the model does not take them."""
-        moments = self.seen(x)
-        if moments is None or not moments.is_finite:
-            return None
-        return deviation(self.layer, moments)
+    def held(self, x: Tensor, changes: Sequence[Change]) -> list[Deviation | None]:
+        """The layer against these samples, changed; None where the model does not take them."""
+        return [
+            None if moments is None or not moments.is_finite else deviation(self.layer, moments)
+            for moments in self.seen(x, changes)
+        ]
 
-    def seen(self, x: Tensor) -> Moments | None:
-        """What the layer sees of these samples."""
+    def seen(self, x: Tensor, changes: Sequence[Change]) -> list[Moments | None]:
+        """What the layer sees of the samples, changed in each of these ways."""
+        found = self._processes.dealt("preparations", changes, lambda change: self._run(change(x)))
+        return [unpack(parts[self._norm.name]) if parts else None for parts in found]
+
+    def _run(self, x: Tensor) -> Parts:
         self._collector.restart()
         try:
             forward(self._model, Batch((x,)), 0)
         except _Reached:
             pass
         except Exception:
-            return None
+            return {}
         try:
-            taken = self._collector.take(0).get(self._norm.name)
+            return self._collector.take(0)
         except BncheckError:  # the preparation overflows
-            return None
-        return None if taken is None else unpack(taken)
+            return {}

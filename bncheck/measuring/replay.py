@@ -19,7 +19,8 @@ from bncheck.measuring.collector import Collector, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay
-from bncheck.measuring.moments import Moments
+from bncheck.measuring.messages import Parts
+from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode, spare_statistics
 from bncheck.measuring.run import Run
 
@@ -76,13 +77,19 @@ def replays(subject: Instrumented, data: Batches, run: Run, refuted: Refuted) ->
     if as_it_is is None:
         return ()
     called_once = [n for n in subject.norms if _images(as_it_is, n) == batches[0].size]
-    found = []
-    for words, context in _exchanges(subject, set(used)):
-        stopping = partial(_stopping, subject, called_once, refuted)
-        moments = _run(subject, batches, context, stopping)
-        if moments is not None:
-            found.append(Replay(words, subject.in_file(moments)))
-    return found
+    stopping = partial(_stopping, subject, called_once, refuted)
+
+    def work(exchange: tuple[str, Callable[[], AbstractContextManager[Any]]]) -> Parts:
+        moments = _run(subject, batches, exchange[1], stopping)
+        return {name: seen.pack() for name, seen in (moments or {}).items()}
+
+    exchanges = [*_exchanges(subject, set(used))]
+    dealt = zip(exchanges, run.processes.dealt("other code", exchanges, work), strict=True)
+    return [
+        Replay(words, subject.in_file({name: unpack(rows) for name, rows in seen.items()}))
+        for (words, _), seen in dealt
+        if seen
+    ]
 
 
 def _run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -21,12 +21,15 @@ from bncheck.measuring.collector import Collector, by_call
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay, Seen
+from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.replay import Refuted, replays
 from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 _SAMPLES: Final = 512
 _FEW: Final = 128
@@ -45,7 +48,7 @@ class Rerunning:
     subject: Instrumented
     data: Batches
     run: Run
-    kinds: Mapping[int, Tensor]
+    kinds: Mapping[int, Counts]
 
     def other_code(self, refuted: Refuted) -> Sequence[Replay]:
         """What layers see with other code between them, where none of them refutes it."""
@@ -53,7 +56,8 @@ class Rerunning:
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
         """What layers see of changed inputs; nothing where the model does not take them."""
-        return self._seen([batch.map(change) for batch in self._batches(_FEW)[0]])
+        batches = self._batches(_FEW)[0]
+        return self._together(self._seen(batches, lambda batch: batch.map(change)))
 
     def input_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of all numbers in the inputs."""
@@ -68,13 +72,10 @@ class Rerunning:
         whole, kinds = self._whole
         if whole is None:
             return {}
-        found = {}
-        for kind in np.unique(kinds).tolist():
-            places = np.flatnonzero(kinds == kind)[:most]
-            seen = self._seen([_picked(whole, places)]) if len(places) >= _LEAST else {}
-            if seen:
-                found[kind] = seen
-        return found
+        places = {kind: np.flatnonzero(kinds == kind)[:most] for kind in np.unique(kinds).tolist()}
+        enough = [kind for kind, found in places.items() if len(found) >= _LEAST]
+        seen = self._seen(enough, lambda kind: _picked(whole, places[kind]))
+        return {kind: self._together([one]) for kind, one in zip(enough, seen, strict=True) if one}
 
     def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
         """What layers see of batches, or of the first few, in which kinds have other shares."""
@@ -91,7 +92,7 @@ class Rerunning:
         chosen = chance.choice(len(kinds), len(kinds), p=weights / weights.sum())
         size = max(_LEAST, self._batches(_SAMPLES)[0][0].size)
         parts = np.array_split(chosen, -(-len(chosen) // size))
-        return self._seen([_picked(whole, part) for part in parts[:batches]])
+        return self._together(self._seen(parts[:batches], lambda part: _picked(whole, part)))
 
     @cached_property
     def _whole(self) -> tuple[Batch | None, np.ndarray[tuple[int], np.dtype[np.int64]]]:
@@ -102,35 +103,51 @@ class Rerunning:
         if len(shapes) != 1:
             return None, np.zeros(0, np.int64)
         inputs = [Batch(b.args, b.kwargs) for b, _ in pairs]
-        return joined(inputs), np.concatenate([k.cpu().numpy() for _, k in pairs])
+        return joined(inputs), np.concatenate([k for _, k in pairs])
 
-    def _batches(self, samples: int) -> tuple[list[Batch], list[Tensor | None]]:
+    def _batches(self, samples: int) -> tuple[list[Batch], list[Counts | None]]:
         """Batches with the kinds of their samples."""
         model, device = self.subject.model, self.run.device
         found: list[Batch] = []
-        kinds: list[Tensor | None] = []
+        kinds: list[Counts | None] = []
         for number, batch in enumerate(self.data.first(samples)):
             if batch.size:
                 found.append(prepared(model, batch, number, device))
                 kinds.append(self.kinds.get(number))
         return found, kinds
 
-    def _seen(self, batches: Sequence[Batch]) -> Seen:
+    def _seen(self, items: Sequence[T], batch: Callable[[T], Batch]) -> list[Parts]:
+        """What layers see of each item's batch, packed; nothing where the model does not take it.
+
+        Every batch has pivots of its own, so that it does not matter which rank runs it.
+        """
         import torch
 
         subject = self.subject
         collector = Collector(subject.norms, True, None, subject.own)
-        try:
-            with (
-                torch.no_grad(), in_eval_mode(subject.model), spare_statistics(subject.norms),
-                collector.attached(),
-            ):  # fmt: skip
-                for number, batch in enumerate(batches):
-                    forward(subject.model, batch, number)
-                    collector.add(collector.take(number))
-        except BncheckError:  # a model may need batches as they come, or overflow
+
+        def work(item: T) -> Parts:
+            collector.restart()
+            try:
+                forward(subject.model, batch(item), 0)
+                return collector.take(0)
+            except BncheckError:  # a model may need batches as they come, or overflow
+                return {}
+
+        with (
+            torch.no_grad(), in_eval_mode(subject.model), spare_statistics(subject.norms),
+            collector.attached(),
+        ):  # fmt: skip
+            return self.run.processes.dealt("other batches", items, work)
+
+    def _together(self, seen: Sequence[Parts]) -> Seen:
+        """The moments of all batches; nothing where one was not taken."""
+        if not all(seen):
             return {}
-        return subject.in_file(by_call(collector.moments)[0])
+        collector = Collector(())
+        for one in seen:
+            collector.add(one)
+        return self.subject.in_file(by_call(collector.moments)[0])
 
 
 def _picked(batch: Batch, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:

@@ -76,7 +76,8 @@ class Share:
                 raise SharedError(sentence, "give all ranks the same files", self._data.name)
         elif not self._processes.own_data:
             counts = self._processes.told("the number of batches", str(self._batches).encode())
-            if _other(counts) is not None:
+            self._processes.uneven = _other(counts) is not None
+            if self._processes.uneven:
                 said = ", ".join(count.decode() for count in counts)
                 self._processes.notes[_UNEVEN.format(said)] = None
 

@@ -8,7 +8,7 @@ folder, as in the Hugging Face cache, whose files are all links into `blobs`.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections import ChainMap
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
@@ -96,7 +96,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     from bncheck.reading.onnx_constants import Resolver
     from bncheck.reading.onnx_functions import without_functions
 
-    itself = secrets.token_hex(16)  # so that no file can say that its data are somewhere in it
+    itself = os.urandom(16).hex()  # so that no file can say that its data are somewhere in it
     try:
         model = parsed(without_weights(source, itself))
     except DecodeError:

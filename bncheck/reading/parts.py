@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +53,7 @@ def _locations(path: Path, _changed: int, _size: int) -> frozenset[str]:
         if file.read(1) != _VERSION and path.suffix != ".onnx":
             return frozenset()
         file.seek(0)
-        here = secrets.token_hex(16)
+        here = os.urandom(16).hex()
         found = {name for data in _told(path, file, here) for name in _named(data)}
         return frozenset(found - {here})
 

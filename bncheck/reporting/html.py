@@ -8,11 +8,11 @@ Names come from strangers' files. In the page jinja2 escapes them; in the figure
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import resources
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from bncheck._version import __version__
 from bncheck.core.extras import need
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 #: What text always shows is open, and the first table, except tables too long to scroll through.
 _OPEN_ROWS: Final = 40
+#: Cells of a heatmap that are less as a picture of their own than plotly is.
+_STILL_CELLS: Final = 10_000
 #: A page draws no more snapshots than this.
 _COLUMNS: Final = 120
 
@@ -40,13 +42,18 @@ def render(pages: Pages) -> str:
     """The page. Raises BncheckError where jinja2 or plotly is not installed."""
     worst_first = sorted(pages.documents, key=_rank)
     documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in worst_first]
-    figures = [figure for document in documents for figure in _plotted(document)]
+    still = pages.refresh is not None
+    figures = [figure for document in documents for figure in _plotted(document, still)]
     template, plotly = _libraries(bool(figures))
     places = iter(range(len(figures)))
     page: str = template.render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
         documents=[
-            _document(d, places, pages.page_of, folded=len(documents) > 1 and d.standing is None)
+            {
+                **_document(d, pages.page_of, folded=len(documents) > 1 and d.standing is None),
+                "figures": [_figure(figure, next(places)) for figure in _plotted(d, still)],
+                "inline": list(inline([f for f in d.figures if not _is_plotted(f, still)])),
+            }
             for d in documents
         ],
         errors=[str(error) for error in pages.errors],
@@ -105,9 +112,7 @@ def _json(value: object) -> str:
     return text
 
 
-def _document(
-    document: Document, places: Iterator[int], page_of: Callable[[str], str], folded: bool
-) -> dict[str, object]:
+def _document(document: Document, page_of: Callable[[str], str], folded: bool) -> dict[str, object]:
     groups = [_group(group, page_of) for group in grouped(document.findings)]
     told = {group.rule for group in document.told}
     return {
@@ -121,8 +126,6 @@ def _document(
         "groups": [group for group in groups if group["rule"] not in told],
         "told": [_group(group, page_of) for group in document.told],
         "told_findings": [group for group in groups if group["rule"] in told],
-        "figures": [_figure(figure, next(places)) for figure in _plotted(document)],
-        "inline": list(inline(document.figures)),
         "folded": folded,
         "tables": [_table(table, is_first=not i) for i, table in enumerate(document.tables)],
         "details": document.details,
@@ -170,10 +173,15 @@ def _cell(text: str, tone: Severity | None) -> dict[str, str]:
     return {"text": text, "tone": tone.value if tone else ""}
 
 
-def _plotted(document: Document) -> list[Heatmap | Distributions | Lines]:
-    """The figures that plotly draws."""
-    kinds = (Heatmap, Distributions, Lines)
-    return [figure for figure in document.figures if isinstance(figure, kinds)]
+def _plotted(document: Document, still: bool) -> list[Heatmap | Distributions | Lines]:
+    return [figure for figure in document.figures if _is_plotted(figure, still)]
+
+
+def _is_plotted(figure: Figure, still: bool) -> TypeGuard[Heatmap | Distributions | Lines]:
+    """Whether plotly draws it, which is 4.8 MB: not on a page that is written again and again."""
+    if still and isinstance(figure, Heatmap):
+        return len(figure.rows) * len(figure.columns) > _STILL_CELLS
+    return isinstance(figure, (Heatmap, Distributions, Lines))
 
 
 def _fitted(figure: Figure) -> Figure:

@@ -7,8 +7,9 @@ from typing import Final
 
 from bncheck.reporting.bars import drawn as drawn_bars
 from bncheck.reporting.clouds import drawn_clouds, drawn_columns
-from bncheck.reporting.figures import Bars, Clouds, Columns, Figure, Moves
+from bncheck.reporting.figures import Bars, Clouds, Columns, Figure, Heatmap, Moves
 from bncheck.reporting.moves import drawn as drawn_moves
+from bncheck.reporting.svg import drawn as drawn_heatmap
 from bncheck.reporting.visible import layer_name
 
 #: The kinds of figures that it knows.
@@ -22,6 +23,8 @@ def inline(figures: Sequence[Figure]) -> Iterator[dict[str, object]]:
     for figure in figures:
         if isinstance(figure, Bars):
             yield _entry(figure, drawn_bars(figure))
+        elif isinstance(figure, Heatmap):
+            yield _entry(figure, drawn_heatmap(figure, headed=False))
         elif isinstance(figure, Columns):
             yield _entry(figure, drawn_columns(figure))
         elif isinstance(figure, Moves):
@@ -44,5 +47,5 @@ def inline(figures: Sequence[Figure]) -> Iterator[dict[str, object]]:
             yield {**_entry(figure, ""), "parts": parts}
 
 
-def _entry(figure: Bars | Columns | Clouds | Moves, svg: str) -> dict[str, object]:
+def _entry(figure: Bars | Columns | Clouds | Heatmap | Moves, svg: str) -> dict[str, object]:
     return {"title": figure.title, "caption": figure.caption, "svg": svg, "parts": []}

@@ -34,32 +34,39 @@ def render(pages: Pages) -> str:
     figures = [figure for document in pages.documents for figure in document.figures]
     for figure in figures:
         if isinstance(figure, Heatmap):
-            return "\n".join(_lines(heat.fitted(figure, _COLUMNS))) + "\n"
+            return drawn(heat.fitted(figure, _COLUMNS)) + "\n"
         if isinstance(figure, Lines):
             return curves.drawn(figure)
     raise BncheckError("there is nothing to draw", "take --format html")
 
 
-def _lines(figure: Heatmap) -> Iterator[str]:
+def drawn(figure: Heatmap, headed: bool = True) -> str:
+    """One heatmap, with its title and caption or without."""
+    return "\n".join(_lines(figure, _TOP if headed else 0))
+
+
+def _lines(figure: Heatmap, head: int) -> Iterator[str]:
     names = [_short(name) for name in figure.rows]
     left = round(max(len(name) for name in names) * _LETTER) + 12
     cell = min(40.0, max(2.0, _PICTURE / len(figure.columns)))
     width = round(left + max(cell * len(figure.columns), _KEY * (len(heat.LEVELS) + 1)) + 12)
-    height = _TOP + _ROW * len(names) + 54
+    bottom = head + _ROW * len(names)
+    height = bottom + 54
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-label={quoteattr(_text(figure.title))}>'
     )
     yield f"<style>{_STYLE}</style>"
-    yield f'<text class="h" x="8" y="16">{escape(_text(figure.title))}</text>'
-    yield f'<text x="8" y="33">{escape(_text(figure.caption))}</text>'
+    if head:
+        yield f'<text class="h" x="8" y="16">{escape(_text(figure.title))}</text>'
+        yield f'<text x="8" y="33">{escape(_text(figure.caption))}</text>'
     for index, (name, values) in enumerate(zip(names, figure.values, strict=True)):
-        top = _TOP + _ROW * index
+        top = head + _ROW * index
         yield f'<text x="{left - 6}" y="{top + 12}" text-anchor="end">{escape(name)}</text>'
         for place, value in enumerate(values):
             if value is not None:
                 yield _cell(left + cell * place, top, cell, value, figure, index, place)
-    yield from _feet(figure, left, cell, _TOP + _ROW * len(names))
+    yield from _feet(figure, left, cell, bottom)
 
 
 def _cell(

@@ -36,8 +36,9 @@ def visible(text: str, limit: int | None = MAX_NAME) -> str:
 
     Passwords and signatures in URLs are left out.
     """
-    text = without_secrets(text)
-    shown = "".join(_escape(character) for character in text[: limit and limit + 1])
+    shown = without_secrets(text)[: limit and limit + 1]
+    if not (shown.isascii() and shown.isprintable()):
+        shown = "".join(map(_escape, shown))
     shown = _COMMAND.sub(lambda match: f"\\x{ord(match[0]):02x}", shown)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 

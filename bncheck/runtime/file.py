@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ def _opened(path: Path) -> tuple[onnx.ModelProto, Load]:
     source = Source.open(path, Budget())
     if source.size > MAX_ONNX_BYTES:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
-    itself = secrets.token_hex(16)  # so that no file can say that its data are somewhere in it
+    itself = os.urandom(16).hex()  # so that no file can say that its data are somewhere in it
     model = parsed(without_weights(source, itself))
     folder = ModelFolder(path, source.budget, {itself: source})
     load = partial(load_tensor, folder=folder)

@@ -11,8 +11,8 @@ from onnx.reference.op_run import OpRun
 from bncheck.runtime.pools import AveragePool, MaxPool, margins_of, windows_of
 from bncheck.runtime.resizing import OldResize, Resize, Upsample
 
-#: Numbers of a kernel that fit into a processor's cache.
-_AT_ONCE = 1 << 16
+#: Numbers of a kernel that are widened at a time, into a processor's cache.
+_AT_ONCE = 1 << 17
 
 
 def own_operators(opset: int) -> list[type[OpRun]]:

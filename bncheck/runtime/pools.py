@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops.op_max_pool import MaxPool as WithPlaces
 
 #: Margins at both ends of an axis.
 Margins = list[tuple[int, int]]
@@ -39,19 +38,19 @@ def windows_of(
     return seen[(slice(None), slice(None), *picks)], tuple(range(2 + axes, 2 + 2 * axes))
 
 
-class MaxPool(WithPlaces):
+class MaxPool(OpRun):
     """The largest number under a kernel; onnx's own where the places are asked for as well."""
 
     op_domain = ""
 
-    def _run(  # type: ignore[no-untyped-def,override]
+    def _run(  # type: ignore[no-untyped-def]
         self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None,
         storage_order=None, strides=None,
     ):  # fmt: skip
         if len(self.output) > 1 or x.dtype.kind != "f":
-            return super()._run(  # type: ignore[no-untyped-call]
-                x, auto_pad, ceil_mode, dilations, kernel_shape, pads, storage_order, strides
-            )
+            from onnx.reference.ops.op_max_pool import MaxPool as WithPlaces  # and 200 others
+
+            return WithPlaces(self.onnx_node, self.run_params).run(x)  # type: ignore[no-untyped-call]
         margins, extra, pooling = _layout(
             x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
         )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops.op_resize import Resize as _OnnxResize
 
 _LINEAR = ("linear", "bilinear", "trilinear")
 _FOR_NEAREST = "tf_half_pixel_for_nn"
@@ -43,16 +42,16 @@ class OldResize(OpRun):
 OldResize.__name__ = "Resize"  # by which the evaluator knows it
 
 
-class Resize(_OnnxResize):
+class Resize(OpRun):
     """With the coordinates that opset 11 and 12 have for nearest neighbours."""
 
     op_domain = ""
 
-    def _run(  # type: ignore[no-untyped-def,override]
-        self, x, roi=None, scales=None, sizes=None, **settings
-    ):
+    def _run(self, x, roi=None, scales=None, sizes=None, **settings):  # type: ignore[no-untyped-def]
         if settings.get("coordinate_transformation_mode") != _FOR_NEAREST:
-            return super()._run(x, roi, scales, sizes, **settings)
+            from onnx.reference.ops.op_resize import Resize as OnnxResize  # and 200 others
+
+            return OnnxResize(self.onnx_node, self.run_params).run(x, roi, scales, sizes)  # type: ignore[no-untyped-call]
         if (settings.get("mode") or "nearest") != "nearest":
             raise NotImplementedError(f"mode {settings['mode']} with {_FOR_NEAREST}")
         if sizes is None or not len(sizes):

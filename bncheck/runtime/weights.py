@@ -9,7 +9,7 @@ parts; nothing of another make finds what they refer to.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class Weights:
     def __init__(self, load: Callable[[onnx.TensorProto], Array] = held) -> None:
         self._load = load
         self._found: dict[tuple[object, ...], Array] = {}
-        self._location = secrets.token_hex(16)  # so that no file can name it
+        self._location = os.urandom(16).hex()  # so that no file can name it
 
     def numbers(self, tensor: onnx.TensorProto) -> Array:
         """The numbers of a tensor, be it a reference or not."""

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict_saver
+from torch.optim.swa_utils import update_bn
 
 from tests.architectures import randomised
 from tests.benchmarks.networks import densenet121, efficientnet_b0, pooled, resnet18, resnet50
@@ -94,11 +95,16 @@ def exported(folder: Path) -> None:
         )  # fmt: skip
 
 
-def stale(folder: Path) -> None:
-    """A ResNet-18 whose means are off by half a standard deviation, and images for it."""
+def measured(folder: Path) -> None:
+    """A ResNet-18 whose means are off by half a standard deviation, one with the statistics of the
+    first images, and images for them."""
     torch.manual_seed(0)
     torch.save(stale_statistics(resnet18()).state_dict(), folder / "stale.pt")
-    np.savez(folder / "images.npz", x=torch.randn(2048, 3, 64, 64).numpy())
+    images = torch.randn(2048, 3, 64, 64)
+    np.savez(folder / "images.npz", x=images.numpy())
+    model = resnet18()
+    update_bn(torch.split(images[:256], 64), model)
+    torch.save(model.state_dict(), folder / "healthy.pt")
 
 
 @torch.no_grad()
@@ -119,7 +125,7 @@ def main(folder: Path) -> None:
     large(folder)
     snapshots(folder)
     exported(folder)
-    stale(folder)
+    measured(folder)
     many = norms(10_000, 4)
     torch.save(many, folder / "many.pt")
     safetensors.torch.save_file(many, folder / "many.safetensors")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import importlib
 import json
 import statistics
@@ -146,10 +147,18 @@ def folding() -> Iterator[Row]:
 
 
 def rewriting() -> Iterator[Row]:
-    """Plan and rewrite, apart from the export."""
+    """Plan and rewrite, apart from the export.
+
+    What this process has imported and built before is frozen: somewhere in these rows Python would
+    look through all of it for garbage, which takes longer than the work. No command holds so much
+    that it did (`gc.callbacks` in folds of several networks: no collection of the oldest).
+    """
     for number, wanted in ((100, "0.07"), (400, "0.3"), (1600, "1.2")):
         program = functional(export_program(chain(number), (torch.randn(2, 4, 8, 8),)))
+        gc.collect()
+        gc.freeze()
         cost = cpu(lambda p=program: rewrite(p, solve(read_program(p))))  # type: ignore[misc]
+        gc.unfreeze()
         yield Row(f"planning and rewriting {number:,} BatchNorms", cost, wanted=wanted)
 
 

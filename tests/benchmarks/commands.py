@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +39,17 @@ SAFE_OPEN = """
 import sys, safetensors
 with safetensors.safe_open(sys.argv[1], "numpy") as file:
     for name in file.keys(): file.get_tensor(name)
+"""
+EVAL = """
+import sys, numpy, torch
+from tests.benchmarks import networks
+model = networks.resnet18()
+model.load_state_dict(torch.load(sys.argv[1]))
+images = torch.from_numpy(numpy.load(sys.argv[2])["x"][:int(sys.argv[3])])
+model.eval()
+with torch.no_grad():
+    for batch in images.split(64):
+        model(batch)
 """
 ONNX_LOAD = "import sys, onnx; onnx.load(sys.argv[1])"
 
@@ -123,21 +135,34 @@ def models(folder: Path) -> Iterator[Row]:
         yield row(f"`export` of a {title}", "1.7 times torch's, 1.2 of its memory", command, peers)
 
 
+def measured(folder: Path) -> Iterator[Row]:
+    """Beside a script that loads the same model and runs it on the same data, once."""
+    images, samples = str(folder / "images.npz"), 256
+    for name, work in (("healthy", "`inspect` with data"), ("stale", "the same, stale")):
+        path = str(folder / f"{name}.pt")
+        data = ["--data", images, "--max-samples", str(samples)]
+        line = ["inspect", path, "--model", f"{NETWORKS}:resnet18", *data]
+        peers = {"a script that runs it": ("torch", [EVAL, path, images, str(samples)])}
+        yield row(f"{work}, {samples} samples", "", line, peers)
+
+
 def processes(folder: Path) -> Iterator[Row]:
     """By the clock: two processes measure what one would, in half the time at best."""
     inspect = ["inspect", str(folder / "stale.pt"), "--model", f"{NETWORKS}:resnet18", "--data",
                str(folder / "images.npz"), "--max-samples"]  # fmt: skip
     module = "import runpy, sys; sys.argv[0] = 'torchrun'; runpy.run_module('torch.distributed.run'"
-    torchrun = [f"{module}, run_name='__main__')", "--nproc-per-node", "2", "-m", "bncheck"]
+    torchrun = [f"{module}, run_name='__main__')", "--nproc-per-node", "2"]
+    nothing = [*torchrun, "--no-python", sys.executable, "-c", "import torch"]
     for samples in ("512", "2048"):  # in the former, starting takes longer than measuring
         line = [*inspect, samples]
-        together, alone = in_turns([[*torchrun, *line], [BNCHECK, *line]])
+        ours, one = [*torchrun, "-m", "bncheck", *line], [BNCHECK, *line]
+        together, alone, floor = in_turns([ours, one, nothing])
         work = f"`inspect` with data, stale, {int(samples):,} samples, in two processes (torchrun)"
-        peers = (Peer("one process", alone.wall),)
+        peers = (Peer("one process", alone.wall), Peer("importing torch so", floor.wall))
         yield Row(f"{work}, by the clock", together.wall, peers, wanted="1 / 1.8")
 
 
 def rows(folder: Path) -> Iterator[Row]:
     """All of them, on what `build` has put into the folder."""
-    for part in (starting, reading, onnx_files, models, processes):
+    for part in (starting, reading, onnx_files, models, measured, processes):
         yield from part(folder)

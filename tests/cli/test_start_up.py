@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import onnx
 import pytest
 
+from tests.folding.onnx.graphs import building
 from tests.planted import SAMPLES
 
 
@@ -36,9 +39,27 @@ from tests.planted import SAMPLES
                 "bncheck.series",
             ),
         ),
+        (
+            ["inspect", "--isolated", f"{SAMPLES}/healthy.onnx"],
+            ("torch", "onnxruntime", "onnx.reference", "numpy.ma", "numpy.random", "hashlib"),
+        ),
     ],
 )
 def test_a_start_imports_only_what_it_needs(arguments: list[str], heavy: tuple[str, ...]) -> None:
+    _check(arguments, heavy)
+
+
+def test_a_fold_of_an_onnx_model_with_its_proof_imports_no_more(tmp_path: Path) -> None:
+    heavy = ("torch", "pydantic", "numpy.ma", "fsspec", "asyncio", "onnx.reference.ops")
+    onnx.save(building.conv_bn()(), tmp_path / "net.onnx")
+    _check(
+        ["fold", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "folded.onnx")],
+        (*heavy, "bncheck.rules.registry", "bncheck.series", "bncheck.graph.program"),
+    )
+    assert (tmp_path / "folded.onnx").exists()
+
+
+def _check(arguments: list[str], heavy: tuple[str, ...]) -> None:
     program = f"import sys\nfrom bncheck.cli import run\nrun({arguments!r})\n"
     program += f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run(

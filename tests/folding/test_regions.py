@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,11 @@ from bncheck.folding.onnx import cutting
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import parity as onnx_parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
+from bncheck.folding.planner.plan import Absorbed
 from bncheck.folding.program.fold import fold
-from bncheck.folding.regions import Call, Calls, between, dependent
+from bncheck.folding.regions import Call, Calls, between, dependent, regions_of
+from bncheck.folding.weights import solve
+from bncheck.graph.program.read import read_program
 from bncheck.runtime.reference import in_float64
 from tests.folding.onnx.graphs import building as graphs
 from tests.folding.onnx.graphs.building import fold_onnx
@@ -70,6 +75,23 @@ def test_regions_are_counted_and_depth_amplifies_nothing() -> None:
         "max_relative_error": pytest.approx(0, abs=1e-6),
     }
     assert result.parity.holds
+
+
+def test_the_boundary_of_a_fold_is_found_once() -> None:
+    """It takes a walk over all calls, and is asked for at each."""
+    program = torch.export.export(_TwoBlocks().eval(), (torch.randn(2, 3, 9, 9),))
+    solution = solve(read_program(program))
+    asked: list[int] = []
+
+    class Counting(dict[int, Absorbed]):
+        def __iter__(self) -> Iterator[int]:
+            asked.append(len(self))
+            return super().__iter__()
+
+    folds = Counting(solution.plan.folds)
+    counted = replace(solution, plan=replace(solution.plan, folds=folds))
+    assert regions_of(counted) == regions_of(solution)
+    assert asked == [2]
 
 
 def _quantised(tmp_path: Path) -> Path:

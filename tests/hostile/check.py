@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -13,6 +14,8 @@ from bncheck.reporting.visible import visible
 from tests.batch import Outcome
 from tests.hostile.case import Case
 from tests.hostile.door import Door
+from tests.zoo.layout import ROLES
+from tests.zoo.states import statistics
 
 #: No file may make bncheck take more; most take 0.2 s and 40 MB.
 MOST_SECONDS = 10.0
@@ -67,6 +70,23 @@ def check(done: Outcome, codes: frozenset[int], *, commands: bool = False) -> No
         assert done.stdout == ""
     assert all(line.startswith("bncheck: ") or line == "{" for line in lines), lines
     assert all(len(line) < 6000 for line in [*lines, *done.stdout.splitlines()])
+
+
+def check_report(file: Path, case: Case, done: Outcome) -> None:
+    """It is written where something was read, is JSON, and holds the numbers of the weights."""
+    assert file.exists() == (done.code != 2)
+    if done.code == 2:
+        return
+    report = json.loads(file.read_text(), parse_constant=_refuse_constant)
+    if case.weights:
+        (layer,) = [layer for layer in report["layers"] if layer["name"] == "bn"]
+        for role in ROLES:
+            numbers = statistics()[f"bn.{role}"]
+            assert layer[role] == {"min": numbers.min().item(), "max": numbers.max().item()}
+
+
+def _refuse_constant(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
 
 
 def hidden(text: str) -> set[str]:

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,18 @@ from bncheck.data import DataOptions, open_data
 from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.distributed import Processes, launched_processes
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.moments import Moments
+from bncheck.measuring.preprocessing import search
+from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.run import Run
+from bncheck.subject.module_layers import layers_of
 from tests.planted import SAMPLES
 
 RANK = int(os.environ.get("RANK", "0"))
 HERE = __name__ if __name__ != "__main__" else "tests.measuring.ranks"
 BATCH = 64
+BATCH_OF_FAR = 40
+FEW = 8  # of so many images the preparations are tried
 MODEL = ("--model", f"{HERE}:model")
 LOADER = ("--data", f"{HERE}:batches")
 DIGITS = ("--data", "digits.npz")
@@ -84,8 +90,17 @@ def model() -> nn.Module:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(2 * x)
 
-    Louder.__name__ = "DigitNet"
-    built = Louder() if mode() == "runs other code" else DigitNet()
+    class Choosy(DigitNet):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == FEW and mode() == "is interrupted while searching":
+                raise KeyboardInterrupt
+            if len(x) == FEW:
+                raise ValueError("too few images")
+            return super().forward(x)
+
+    Louder.__name__ = Choosy.__name__ = "DigitNet"
+    choosy = mode() in ("is interrupted while searching", "rejects what it tries")
+    built = Choosy() if choosy else Louder() if mode() == "runs other code" else DigitNet()
     if mode() == "has another architecture":
         built.extra = nn.Identity()
     return built.double() if mode() == "has another dtype" else built
@@ -110,12 +125,16 @@ def scenarios() -> dict[str, list[str]]:
     second = RANK == 1
     return {
         "": inspect(),
+        "measures sorted classes": inspect(file="class-sorted.pt"),
+        "measures the wrong scale": inspect(file="wrong-input-scale.pt"),
         "has fewer batches": inspect(),
         "has a sampler": inspect(data=("--data", f"{HERE}:sampled")),
         "measures a series": ["drift", "healthy.pt", "stale.pt", *MODEL, *LOADER, "--shape",
                               "--json", *REPORT],
         "raises": inspect(),
         "is interrupted": inspect(),
+        "is interrupted while searching": inspect(),
+        "rejects what it tries": inspect(),
         "has another architecture": inspect(),
         "has another dtype": inspect(),
         "runs other code": inspect(),
@@ -135,7 +154,7 @@ def scenarios() -> dict[str, list[str]]:
 def prepared(folder: Path) -> None:
     """A folder for each rank, some of whose files differ."""
     folder.mkdir()
-    for name in ("stale.pt", "healthy.pt"):
+    for name in ("stale.pt", "healthy.pt", "class-sorted.pt", "wrong-input-scale.pt"):
         shutil.copy(SAMPLES / name, folder)
     shutil.copy(SAMPLES / ("stale.pt" if RANK else "healthy.pt"), folder / "mixed.pt")
     if not RANK:
@@ -149,31 +168,85 @@ def prepared(folder: Path) -> None:
 def said_by(arguments: list[str]) -> dict[str, Any]:
     out, err = io.StringIO(), io.StringIO()
     began = time.monotonic()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), counted() as sent,
+    ):  # fmt: skip
         code = run(arguments)
     took = time.monotonic() - began
     files = [name for name in ("report.json", "out.pt") if Path(name).exists()]
     for name in files:
         Path(name).unlink()
     return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "files": files,
-            "seconds": took}  # fmt: skip
+            "seconds": took, "sent": sum(sent)}  # fmt: skip
 
 
-def packed(processes: Processes) -> dict[str, Any]:
-    """Both cascades on data whose mean is 500 of its deviations: eight batches."""
+@contextlib.contextmanager
+def counted() -> Iterator[list[int]]:
+    """The sizes of the batches that are sent through the network, whole or in part."""
+    sent: list[int] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if type(module).__name__ == "DigitNet":
+            sent.append(len(args[0]))
+
+    handle = nn.modules.module.register_module_forward_pre_hook(before)
+    try:
+        yield sent
+    finally:
+        handle.remove()
+
+
+def far() -> tuple[nn.Module, Tensor]:
+    """A network, and data whose mean is 500 of their deviations."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5),
         nn.BatchNorm1d(5),
     )  # fmt: skip
+    return net, torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 + 1000
+
+
+def packed(processes: Processes) -> dict[str, Any]:
+    """Both cascades on eight batches."""
+    net, x = far()
     subject = Instrumented.of(net)
-    x = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 + 1000
     found: dict[str, Any] = {}
     for cascade in Cascade:
         data = open_data(x, DataOptions(batch_size=27))  # the last round is not full
         seen = run_cascade(subject, data, cascade, Run(processes=processes))
         found |= {f"{cascade.value} {n}": m.pack() for n, m in seen.moments.items()}
     return found
+
+
+def searched(processes: Processes) -> tuple[dict[str, Any], dict[str, int]]:
+    """What looking for causes finds, and how many samples each question sent through the network.
+
+    Its root is called for those that end at the first layer, too.
+    """
+    net, x = far()
+    run, data = Run(processes=processes), open_data(x, DataOptions(batch_size=BATCH_OF_FAR))
+    subject = Instrumented.of(net)
+    (stem, *_), (norm, *_) = layers_of(subject), subject.norms
+    kinds = {number: np.arange(batch.size) % 5 for number, batch in enumerate(data)}
+    asked = Rerunning(subject, data, run, kinds)
+    questions: dict[str, Callable[[], Mapping[str, Moments]]] = {
+        "changed": lambda: asked.changed(lambda x: x / 2),
+        "kinds": lambda: {f"{k} {n}": m for k, s in asked.of_each_kind().items()
+                          for n, m in s.items()},
+        "shares": lambda: asked.in_shares({0: 0.75, 1: 0.25}),
+        "code": lambda: {f"{r.words} {n}": m for r in asked.other_code(lambda *_: False)
+                         for n, m in r.moments.items()},
+    }  # fmt: skip
+    sent: list[int] = []
+    net.register_forward_pre_hook(lambda _, args: sent.append(len(args[0])))
+    found: dict[str, Any] = {}
+    samples: dict[str, int] = {}
+    for question, ask in questions.items():
+        found |= {f"{question} {name}": seen.pack() for name, seen in ask().items()}
+        samples[question], sent[:] = sum(sent), []
+    candidates = search(net, norm, stem, data, run)
+    found |= {f"search {c.name}": np.array(c.w2) for c in candidates}
+    return found, {**samples, "search": sum(sent)}
 
 
 def main(folder: Path, ports: list[str]) -> None:
@@ -191,7 +264,9 @@ def main(folder: Path, ports: list[str]) -> None:
     (folder / f"{RANK}.json").write_text(json.dumps(told))
     os.environ["MASTER_PORT"] = ports[-1]
     with launched_processes(60) as processes:
-        np.savez(folder / f"{RANK}.npz", **packed(processes))
+        found, samples = searched(processes)
+        np.savez(folder / f"{RANK}.npz", **packed(processes), **found)
+    (folder / f"{RANK}-samples.json").write_text(json.dumps(samples))
 
 
 if __name__ == "__main__":

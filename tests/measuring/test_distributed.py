@@ -18,7 +18,16 @@ import pytest
 
 from bncheck.cli import run
 from bncheck.measuring.distributed import Processes
-from tests.measuring.ranks import REPORT, inspect, packed, scenarios
+from tests.measuring.ranks import (
+    BATCH,
+    BATCH_OF_FAR,
+    REPORT,
+    counted,
+    inspect,
+    packed,
+    scenarios,
+    searched,
+)
 from tests.planted import SAMPLES
 
 WORLD = 2
@@ -72,21 +81,44 @@ def test_all_ranks_are_bitwise_equal(folder: Path) -> None:
 
 
 def test_they_equal_a_single_process(folder: Path) -> None:
-    alone, shared = packed(Processes()), np.load(folder / "0.npz")
+    alone = packed(Processes()) | searched(Processes())[0]
+    shared = np.load(folder / "0.npz")
     assert alone.keys() == set(shared)
     for name, vector in alone.items():
         np.testing.assert_allclose(shared[name], vector, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["", "measures a series"])
+def test_what_looks_for_causes_is_run_once(folder: Path) -> None:
+    """Every rank runs its share of it; what a network calls, which says what to exchange, each."""
+    alone = searched(Processes())[1]
+    first, second = (json.loads((folder / f"{r}-samples.json").read_text()) for r in range(WORLD))
+    called = {"code": BATCH_OF_FAR}
+    for question, samples in alone.items():
+        again = called.get(question, 0)
+        assert first[question] + second[question] == samples + again, question
+        assert 0 < second[question] <= first[question] < samples, question
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("", 3),
+        ("measures sorted classes", 3),
+        ("measures the wrong scale", 2),
+        ("measures a series", 4),
+    ],
+)
 def test_rank_0_reports_what_one_process_reports(
-    name: str, told: Told, folder: Path, capsys: pytest.CaptureFixture[str],
+    name: str, again: int, told: Told, folder: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     first, second = told[name]
     monkeypatch.chdir(folder / "1")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert run(scenarios()[name]) == first["code"] == second["code"]
+    with counted() as sent:
+        assert run(scenarios()[name]) == first["code"] == second["code"]
+    # Both run the first batch for its pivots, and to see which calls other code would exchange.
+    assert first["sent"] + second["sent"] == sum(sent) + again * BATCH
     alone, shared = json.loads(capsys.readouterr().out), json.loads(first["out"])
     assert close(alone, shared)
     assert (first["files"], second["files"], second["out"]) == (["report.json"], [], "")
@@ -141,8 +173,15 @@ def test_a_rank_fails_and_all_say_so(name: str, told: Told) -> None:
         assert sentence in one_line(rank)
 
 
-def test_an_interrupted_rank_ends_the_others(told: Told) -> None:
-    first, second = told["is interrupted"]
+def test_preparations_that_one_rank_cannot_try_are_left_out(told: Told) -> None:
+    first, second = told["rejects what it tries"]
+    assert first["code"] == second["code"] == 1
+    assert json.loads(first["out"])["summary"] == json.loads(told[""][0]["out"])["summary"]
+
+
+@pytest.mark.parametrize("name", ["is interrupted", "is interrupted while searching"])
+def test_an_interrupted_rank_ends_the_others(name: str, told: Told) -> None:
+    first, second = told[name]
     assert "rank 1 was interrupted" in one_line(first)
     assert second["code"] == 130
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bncheck.measuring.moments import Moments, about, merged_all, of_images, packed, unpack
+from bncheck.measuring.moments import (
+    Moments,
+    about,
+    merged_all,
+    of_images,
+    packed,
+    packed_vectors,
+    unpack,
+)
 
 Floats = NDArray[np.float64]
 
@@ -106,7 +115,7 @@ def test_all_at_once_is_one_by_one(case: tuple[list[Floats], Floats]) -> None:
 def test_of_single_values_the_squares_need_not_be_told(case: tuple[list[Floats], Floats]) -> None:
     parts, pivot = case
     m = parts[0][:, :, 0] - pivot
-    told, untold = packed(m.copy(), m * m, 1.0, pivot), packed(m.copy(), None, 1.0, pivot)
+    told, untold = packed(m.copy(), m * m, 1.0, pivot), packed_vectors(torch.tensor(m), pivot)
     size = np.abs(m).max() * 10 + 1e-300
     for row, power in ((4, 1), (5, 2), (6, 2), (7, 4), (8, 3)):
         assert_close(untold[row], told[row], size**power * len(m))

@@ -20,9 +20,11 @@ from bncheck.core.findings import Severity
 from bncheck.drifting.command import DriftOptions, drift
 from bncheck.drifting.report import DriftReport
 from bncheck.inspecting.command import inspect
+from bncheck.reporting import heat
 from bncheck.reporting.document import Document, Pages, Refresh, Table
 from bncheck.reporting.documents import drift as drift_document
 from bncheck.reporting.documents import inspect as inspect_document
+from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.formats import Format, Said, render, said
 from bncheck.reporting.html import render as html_of
 from bncheck.rules.registry import find_rule
@@ -230,6 +232,27 @@ def test_a_hostile_name_runs_nothing(tmp_path: Path, chromium: Page) -> None:
     assert "alert(1)" in shown  # as text
     assert chromium.evaluate("document.querySelectorAll('img').length") == 0
     assert chromium.problems == []
+
+
+def test_a_page_that_is_written_again_and_again_is_small() -> None:
+    """A page with plotly is 4.8 MB, each time; the last one, which stays, has it."""
+    values = tuple(tuple(0.01 * row * column for column in range(60)) for row in range(53))
+    names = tuple(f"layer{row}</script>" for row in range(53))
+    figure = Heatmap(
+        "How far", "W2.", names, tuple(f"step {step}" for step in range(60)), values, "W2",
+        heat.LEVELS[0], heat.LEVELS[-1], "the batch",
+    )  # fmt: skip
+    document = Document("watch", "run", "no fault found", None, figures=(figure,))
+    kept, left = (
+        html_of(Pages((document,), refresh=refresh)) for refresh in (Refresh(1, 10**9), None)
+    )
+    assert len(kept) < 700_000 < 4_000_000 < len(left)
+    assert kept.count("<rect") == 53 * 60 + len(heat.COLOURS)
+    assert "layer7&lt;/script&gt;, step 59: W2 4.13" in kept
+    assert 'id="plot-0"' not in kept
+    wide = replace(figure, columns=figure.columns * 4, values=tuple(row * 4 for row in values))
+    many = replace(document, figures=(wide, replace(wide, rows=names * 2, values=wide.values * 2)))
+    assert html_of(Pages((many,), refresh=Refresh(1, 10**9))).count('class="plot"') == 1
 
 
 @needs_chromium

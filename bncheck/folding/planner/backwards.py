@@ -25,6 +25,7 @@ from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
     Stuck,
     before_repeating,
+    in_one_shape,
     merged,
     settled,
     shapes_of,
@@ -115,8 +116,9 @@ class Walk:
         shape = self.draft.graph.shape(name)
         if shape is None:
             raise Stuck("the rank of its input is not known")
-        result = unconstrained(len(shape))
-        for map_ in self.wanted.get(name, {}).values():
+        first, *others = self.wanted.get(name, {}).values() or [unconstrained(len(shape))]
+        result = Affine(*in_one_shape(first))
+        for map_ in others:
             both = merged(result, map_)
             if both is None:
                 alike = merged(*(Affine(m.scale, 0.0 * m.scale) for m in (result, map_)))

@@ -30,9 +30,17 @@ class Shared(Stuck):
     """Somebody else reads what would change."""
 
 
+def in_one_shape(affine: Affine) -> tuple[Floats, Floats]:
+    """Its scale and shift in one shape, which most have: NumPy takes long to find that out."""
+    if affine.scale.shape == affine.shift.shape:
+        return affine.scale, affine.shift
+    scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
+    return scale, shift
+
+
 def each(affine: Affine, change: Callable[[Floats], Floats]) -> Affine:
     """The map with both arrays changed alike."""
-    scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
+    scale, shift = in_one_shape(affine)
     return Affine(change(scale), change(shift))
 
 
@@ -69,7 +77,7 @@ def constant_along(array: Floats, axes: Sequence[int]) -> Floats | None:
 
 def collapsed(affine: Affine, axes: Sequence[int], complaint: str) -> Affine:
     """The map with these axes reduced to size 1."""
-    scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
+    scale, shift = in_one_shape(affine)
     small = constant_along(scale, axes), constant_along(shift, axes)
     if small[0] is None or small[1] is None:
         raise Stuck(complaint)

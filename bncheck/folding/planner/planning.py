@@ -101,7 +101,7 @@ class _Planning:
     """The draft, the step of each normalisation that moved, and why the others did not (so far).
 
     Keys are the places of the calls that make a normalisation's output. `partly` are the values of
-    which a part is not read.
+    which a part is not read, and `failed` are the last attempts in vain, each with its draft.
     """
 
     draft: Draft
@@ -109,6 +109,7 @@ class _Planning:
     partly: Mapping[str, Affine]
     kept: dict[int, Decision]
     steps: dict[int, Step] = field(default_factory=dict)
+    failed: dict[tuple[int, bool], tuple[Draft, Decision]] = field(default_factory=dict)
 
     def run(self, waiting: list[Normalisation]) -> None:
         """Move all that can move, until none can any more."""
@@ -127,6 +128,10 @@ class _Planning:
         """Whether a normalisation has gone; else why not is noted."""
         if set(norm.ops) <= self.draft.bypassed:  # it lay on the way of another one
             return True
+        draft, kept = self.failed.get((norm.last, into_norms), (None, None))
+        if draft is self.draft and kept is not None:  # nothing has moved since
+            self.kept[norm.last] = kept
+            return False
         reasons = []
         for move in _moves_of(norm):
             stuck = self._move(norm, move, into_norms)
@@ -137,7 +142,8 @@ class _Planning:
         last = push_scale if norm.bare else pull_with_skip
         if not norm.of_weight and self._move(norm, last, into_norms) is None:
             return True
-        self.kept[norm.last] = kept_for(norm, *reasons)
+        self.kept[norm.last] = kept = kept_for(norm, *reasons)
+        self.failed[norm.last, into_norms] = self.draft, kept
         return False
 
     def _beside(self, norm: Normalisation, move: Move, into_norms: bool) -> bool:

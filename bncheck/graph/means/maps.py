@@ -50,8 +50,9 @@ def convolution(step: Step) -> Spread:
         raise UnknownError
     small = step.side is not None and spec.pads_with_zeros
     kernel = summed_kernel(weight, _reached(weight.shape[2:], step.side or 1) if small else None)
-    matrix = kernel.reshape(spec.groups, -1, kernel.shape[1])
-    return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
+    matrix, axis = kernel.reshape(spec.groups, -1, kernel.shape[1]), 1 - weight.ndim
+    del weight  # it may be most of what is held
+    return _linear_map(step, axis, matrix, spec.groups, _bias(step))
 
 
 def _reached(sizes: tuple[int, ...], side: int) -> Floats:

@@ -17,9 +17,12 @@ from bncheck.graph.program.read import read_program
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """torch's own remarks about shapes and unused options do not belong into our streams."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch._export", "torch.fx")]
+def quiet(*names: str) -> Iterator[None]:
+    """torch's own remarks about shapes and unused options do not belong into our streams.
+
+    Of all that export is made of, or of a part: to change a level costs as much as some tracing.
+    """
+    loggers = [logging.getLogger(name) for name in names or ("torch", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

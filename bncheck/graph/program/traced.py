@@ -30,7 +30,7 @@ _BILINEAR: Final = {"bilinear": "upsample_bilinear2d", "bicubic": "upsample_bicu
 
 def traced_listing(model: nn.Module) -> Listing:
     """The calls in the order in which they run. Raises whatever torch.fx or the model does."""
-    with quiet(), torch.no_grad():
+    with quiet("torch.fx"), torch.no_grad():
         graph = fx.Tracer().trace(model)
     return _Reader(model).listing(graph)
 

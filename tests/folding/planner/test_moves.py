@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from bncheck.folding.planner import planning
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.finding import find_normalisations
@@ -114,6 +115,25 @@ def test_all_ways_are_tried_but_the_usual_one() -> None:
     assert ways[-1] == {3: Shift.HALVES, 1: ConstantWay.SHIFTED}
     assert not list(combinations({}))
     assert len(list(combinations(dict.fromkeys(range(9), Shift)))) == 26
+
+
+def test_a_move_in_vain_is_tried_again_only_when_something_has_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, y = Net(5), "x"
+    for _ in range(4):
+        y = _norm(net, _relu(net, _norm(net, _conv(net, y))))  # the latter stays
+    net.call(specs.Rectifier("relu"), [y], F.relu)
+    tried: list[tuple[Draft, int, bool]] = []
+
+    def counted(draft: Draft, moving: Moving, into_norms: bool) -> Step:
+        tried.append((draft, moving.norm.last, into_norms))
+        return pull(draft, moving, into_norms)
+
+    monkeypatch.setattr(planning, "pull", counted)
+    found = planning.plan(net.graph())
+    assert [decision.status.value for decision in found.decisions].count("folded") >= 4
+    assert len({(id(draft), *rest) for draft, *rest in tried}) == len(tried)
 
 
 class _Counting(torch.nn.Module):
