@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 from bncheck.core.arguments import check_call, parse_arguments
 from bncheck.core.errors import BncheckError, TerminatedError
@@ -106,26 +106,43 @@ def call(function: object, arguments: Sequence[str], spec: str, option: str) -> 
         return function(**keywords)
 
 
-@contextlib.contextmanager
-def running(subject: str, todo: str = "fix it there") -> Iterator[None]:
-    """Send prints to stderr, and turn what user code raises into a BncheckError."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except BncheckError:
-        raise
-    except SystemExit as error:
+class running:  # noqa: N801 - like contextlib.redirect_stdout, which it is and more
+    """Send prints to stderr, and turn what user code raises into a BncheckError.
+
+    It is entered for every batch, so it is no generator, which would take four times as long.
+    """
+
+    def __init__(self, subject: str, todo: str = "fix it there") -> None:
+        self._subject = subject
+        self._todo = todo
+
+    def __enter__(self) -> None:
+        self._stdout = sys.stdout
+        sys.stdout = sys.stderr
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        sys.stdout = self._stdout
+        if error is not None:
+            _raise_as_ours(error, self._subject, self._todo)
+
+
+def _raise_as_ours(error: BaseException, subject: str, todo: str) -> None:
+    if isinstance(error, (BncheckError, KeyboardInterrupt, TerminatedError)):
+        return
+    if isinstance(error, SystemExit):
         raise BncheckError(
             f"called sys.exit({error.code!r}){_where(error)}",
             "guard scripts with `if __name__ == '__main__':`",
             subject,
         ) from error
-    except (KeyboardInterrupt, TerminatedError):
-        raise
-    except BaseException as error:  # GeneratorExit, or one of its own
-        if isinstance(error, ImportError) and (known := explained(error)) is not None:
-            raise known.about(subject) from error
-        raise BncheckError(described(error), todo, subject) from error
+    if isinstance(error, ImportError) and (known := explained(error)) is not None:
+        raise known.about(subject) from error
+    raise BncheckError(described(error), todo, subject) from error  # GeneratorExit, or its own
 
 
 @contextlib.contextmanager

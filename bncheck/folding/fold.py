@@ -25,7 +25,8 @@ class FoldOptions:
 
     Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
     `not_held` says of norms, by name, why the form of the output cannot hold their fold, and
-    `unproven` what cannot be computed in float64 where they would go.
+    `unproven` what cannot be computed in float64 where they would go. `batch_axes` are the axes of
+    the batch by input, where it is not the first of all.
     """
 
     keep: Sequence[str] = ()
@@ -37,6 +38,7 @@ class FoldOptions:
     whole_too: bool = True
     not_held: Mapping[str, str] = field(default_factory=dict)
     unproven: Mapping[str, str] = field(default_factory=dict)
+    batch_axes: Sequence[int] = ()
 
     def stay(self) -> dict[str, Stuck]:
         """Why norms cannot be written, by name."""

@@ -240,8 +240,7 @@ class Collector:
             var = (q - m * m).mean(dim=0)
         else:
             var = q.mean(dim=0).addcmul_(mean, mean, value=-1)
-        norm.mean.copy_(self.pivots[norm.name] + mean)
-        norm.var.copy_(var.clamp_min_(0))
+        norm.hold(self.pivots[norm.name] + mean, var.clamp_min_(0))
 
 
 def call_name(layer: str, place: int) -> str:

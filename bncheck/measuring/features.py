@@ -169,8 +169,7 @@ class InputWatch:
             return
         if sum(x.shape[0] for x in self._waiting) + rows > _ROWS:
             self._sum_up()
-        wide = x.cpu().reshape(rows, -1).to(torch.float64, copy=True)
-        self._waiting.append(wide)
+        self._waiting.append(x.reshape(rows, -1).clone())
 
     def _sum_up(self) -> None:
         import torch

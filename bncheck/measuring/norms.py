@@ -45,6 +45,12 @@ class TrackingNorm:
         """The running variance, as `mean`."""
         return _flat(getattr(self.module, self.var_name))
 
+    def hold(self, mean: Tensor, var: Tensor) -> None:
+        """Write statistics, (C,) each, to the module's; without gradients."""
+        for name, values in ((self.mean_name, mean), (self.var_name, var)):
+            held = getattr(self.module, name)
+            held.copy_(values if held.ndim == 1 else values.view_as(held))
+
     @property
     def channels(self) -> int:
         """The number of channels."""

@@ -46,11 +46,19 @@ def inputs_of(
     and a free first axis for the number of samples.
     """
     inputs = tuple(map(_input, user_inputs(model)))
-    sizes = {_named(inputs, s, place).name: s.sizes for place, s in enumerate(shapes)}
-    sizes |= {name: array.shape[1:] for name, array in (sample or {}).items() if array.ndim}
+    given = {_named(inputs, s, place).name: s for place, s in enumerate(shapes)}
+    given |= {
+        name: InputShape(name, array.shape[1:], None)
+        for name, array in (sample or {}).items()
+        if array.ndim
+    }
     return tuple(
-        replace(each, shape=(f"{each.name}.0", *sizes[each.name]), ranked=True)
-        if not each.ranked and each.name in sizes
+        replace(
+            each,
+            shape=given[each.name].whole(f"{each.name}.{given[each.name].batch or 0}"),
+            ranked=True,
+        )
+        if not each.ranked and each.name in given
         else each
         for each in inputs
     )
@@ -101,7 +109,8 @@ def asked_sizes(inputs: Sequence[Input], shapes: Sequence[InputShape]) -> Sizes:
     known: dict[str, int] = {}
     for place, shape in enumerate(shapes):
         given = _named(inputs, shape, place)
-        names = given.shape if len(shape.sizes) == len(given.shape) else given.shape[1:]
+        every = shape.batch is None and len(shape.sizes) == len(given.shape)
+        names = given.shape if every else shape.without_batch(given.shape)
         fits = len(names) == len(shape.sizes) and all(
             known.setdefault(name, size) == size if isinstance(name, str) else name == size
             for name, size in zip(names, shape.sizes, strict=True)

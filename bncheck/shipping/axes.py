@@ -22,10 +22,14 @@ _DYNAMIC = re.compile(r"(\w+)=(\d+(?:,\d+)*)")
 
 @dataclass(frozen=True)
 class Axes:
-    """Free axes: the first of every input (`batch`; None where possible), and `more` by input."""
+    """Free axes: the first of every input (`batch`; None where possible), and `more` by input.
+
+    `of_batch`: the batch is these axes, one an input, where it is not the first of all.
+    """
 
     batch: bool | None = None
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    of_batch: tuple[int, ...] = ()
 
     @property
     def usual(self) -> bool:
@@ -51,14 +55,15 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
     from bncheck.folding.program.exporting import export_program, export_shaped, user_inputs
 
     if axes.usual:
-        program = export_program(model, inputs)
+        program = export_program(model, inputs, axes.of_batch)
     else:
         names = forward_names(model, len(inputs))
-        _check_names(axes, names, inputs)
+        places = axes.of_batch or (0,) * len(names)
+        _check_names(axes, names, inputs, places)
         if axes.batch is False:
-            inputs = tuple(tensor[:1] for tensor in inputs)
-        first = () if axes.batch is False else (0,)
-        free = [{*first, *axes.more.get(name, ())} for name in names]
+            inputs = tuple(t.narrow(axis, 0, 1) for t, axis in zip(inputs, places, strict=True))
+            places = ()
+        free = [{*axes.more.get(name, ()), *places[i : i + 1]} for i, name in enumerate(names)]
         shapes = tuple(dict.fromkeys(sorted(which), Dim.AUTO) for which in free)
         program = export_shaped(model, inputs, shapes)
     values = [node.meta.get("val") for node in user_inputs(program)]
@@ -99,7 +104,9 @@ def forward_names(model: nn.Module, number: int) -> list[str]:
     return names[:number]
 
 
-def _check_names(axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor]) -> None:
+def _check_names(
+    axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor], batch: Sequence[int]
+) -> None:
     for name, wanted in axes.more.items():
         if name not in names:
             raise BncheckError(
@@ -110,8 +117,11 @@ def _check_names(axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor
             raise BncheckError(
                 f"--dynamic {name} has no axis {max(wanted)}", f"with the batch it has {rank} axes"
             )
-        if axes.batch is False and 0 in wanted:
-            raise BncheckError("--static-batch and --dynamic axis 0 contradict", "leave one out")
+        place = batch[names.index(name)]
+        if axes.batch is False and place in wanted:
+            raise BncheckError(
+                f"--static-batch and --dynamic axis {place} contradict", "leave one out"
+            )
 
 
 def check_free(program: ExportedProgram, axes: Axes) -> None:
@@ -124,7 +134,9 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
              if isinstance(n.meta.get("val"), torch.Tensor)}  # fmt: skip
     asked = [(name, axis) for name, places in axes.more.items() for axis in places]
     wanted = list(asked)
-    if axes.batch:  # of a state it may be another axis
+    if axes.batch and axes.of_batch:
+        wanted += list(zip(sizes, axes.of_batch, strict=False))
+    elif axes.batch:  # of a state it may be another axis
         firsts = {str(shape[0]) for shape in sizes.values() if len(shape)}
         wanted += [
             (name, 0)
@@ -162,9 +174,26 @@ def _instead(name: str, free: Sequence[int]) -> str:
 
 
 def fixed_notes(program: ExportedProgram, axes: Axes) -> list[str]:
-    """What users should know of a file whose first axis is fixed, though nobody asked for that."""
+    """What users should know of a file whose first axis is fixed, though nobody asked for that.
+
+    Or who asked for a fixed batch, and may have got a fixed time.
+    """
     size = fixed_batch(program)
-    if size is None or axes.batch is False:
+    if axes.batch is False:
+        return _static_notes(program, axes)
+    if size is None or axes.of_batch:
         return []
     what = "the first axis of its inputs" if free_axes(TorchSide(program)) else "its batch"
     return [f"the model fixes {what} at {size}, and so does the file"]
+
+
+def _static_notes(program: ExportedProgram, axes: Axes) -> list[str]:
+    """What became 1 of inputs of three axes, whose first may be the time."""
+    ports = [] if axes.of_batch else TorchSide(program).inputs
+    named = [port.name for port in ports if len(port.shape) == 3]
+    if not named:
+        return []
+    return [
+        f"axis 0 of {', '.join(named)} is 1, as --static-batch (dynamic_batch=False) asks: if that "
+        "is the time, leave it out, or mark the batch with N, as in --input 20,N,8"
+    ]

@@ -23,7 +23,15 @@ from bncheck.shipping.axes import Axes, check_free, fixed_notes, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
 from bncheck.shipping.samples import as_arrays, fixed_batch
-from bncheck.subject.inputs import SAMPLES, check_inputs, in_order, inputs_of, no_inputs, samples_of
+from bncheck.subject.inputs import (
+    SAMPLES,
+    batch_axes,
+    check_inputs,
+    in_order,
+    inputs_of,
+    no_inputs,
+    samples_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,11 +96,14 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
                     f"{finding.rule} {finding.layer or request.source}: {finding.message} (--force)"
                 )
             say("exporting")
-            program, samples = _program(request, loaded)
+            axes = _axes(request, loaded.model)
+            program, samples = _program(request, loaded, axes)
             facts = {**request.options.facts, **_source(request.source)}
-            options = replace(request.options, facts=facts, original=request.source)
+            options = replace(
+                request.options, facts=facts, original=request.source, batch_axes=axes.of_batch
+            )
             report = export_program(program, request.output, options, samples, say)
-            return replace(report, notes=(*report.notes, *fixed_notes(program, request.axes)))
+            return replace(report, notes=(*report.notes, *fixed_notes(program, axes)))
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None
 
@@ -166,12 +177,21 @@ def _serious(finding: Finding) -> Finding:
     )
 
 
-def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, list[Any]]:
+def _axes(request: ExportRequest, model: nn.Module | None) -> Axes:
+    """With the places of the batch; the inputs of a part are what it is called with."""
+    if model is None or request.part is not None:
+        return request.axes
+    return replace(request.axes, of_batch=batch_axes(request.given, request.inputs, model))
+
+
+def _program(
+    request: ExportRequest, loaded: _Loaded, axes: Axes
+) -> tuple[ExportedProgram, list[Any]]:
     """The program, and samples to compare it on where there are data."""
     given = request.given
     if loaded.program is not None:
         program = loaded.program
-        check_free(program, request.axes)
+        check_free(program, axes)
         if given.data is None:
             return program, []
         module, most = program.module(), fixed_batch(program)
@@ -183,7 +203,7 @@ def _program(request: ExportRequest, loaded: _Loaded) -> tuple[ExportedProgram, 
         from bncheck.folding.program.calls_of import first_call
 
         model, inputs = first_call(model, inputs, request.part)
-    program = traced(model, inputs, request.axes)
+    program = traced(model, inputs, axes)
     used = inputs if given.data is not None else ()
     return program, as_arrays(used, fixed_batch(program))
 

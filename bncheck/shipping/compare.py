@@ -23,6 +23,7 @@ from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
 from bncheck.subject.inputs import (
     SAMPLES,
     InputShape,
+    batch_axes,
     check_inputs,
     example_inputs,
     first_samples,
@@ -97,7 +98,7 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
         if side is None:
             try:
                 model, inputs = _module(request, opened[place], known)
-                made = _traced_side(model, inputs)
+                made = _traced_side(model, inputs, _batch_axes(request, model, known))
             except BncheckError as error:
                 raise (error if error.subject else error.about(str(paths[place]))) from None
             sides[place] = made
@@ -151,14 +152,32 @@ def _module(
 
 
 def _sample_of(port: Port) -> InputShape:
-    sizes = tuple(size if isinstance(size, int) else _SIZE for size in port.shape[1:])
-    return InputShape(None, sizes, None if "float" in port.dtype else port.dtype)
+    place = _batch_axis(port)
+    sizes = (*port.shape[:place], *port.shape[place + 1 :])
+    known = tuple(size if isinstance(size, int) else _SIZE for size in sizes)
+    return InputShape(None, known, None if "float" in port.dtype else port.dtype, place)
 
 
-def _traced_side(model: nn.Module, inputs: tuple[Any, ...]) -> TorchSide:
+def _batch_axis(port: Port) -> int:
+    """The second where it alone is free, as in a file of so many steps of time, or the first."""
+    free = [axis for axis, size in enumerate(port.shape) if isinstance(size, str)]
+    return 1 if free == [1] and port.shape[0] != 1 else 0
+
+
+def _batch_axes(request: CompareRequest, model: nn.Module, known: Side | None) -> tuple[int, ...]:
+    """Where the batch of each input is; none where it comes first."""
+    if request.inputs or request.given.data is not None or known is None or request.part:
+        return () if request.part else batch_axes(request.given, request.inputs, model)
+    found = tuple(map(_batch_axis, known.inputs))
+    return found if any(found) else ()
+
+
+def _traced_side(
+    model: nn.Module, inputs: tuple[Any, ...], batch_axes: tuple[int, ...]
+) -> TorchSide:
     from bncheck.shipping.axes import Axes, traced
 
-    return TorchSide(traced(model, inputs, Axes()))
+    return TorchSide(traced(model, inputs, Axes(of_batch=batch_axes)), batch_axes)
 
 
 def _samples(request: CompareRequest, known: Side | None) -> list[Array]:

@@ -48,6 +48,7 @@ Say = Callable[[str], None]
 class ExportOptions:
     """What a user can set about the file. `facts` go into its metadata.
 
+    `batch_axes` are the axes of the batch by input, where it is not the first of all.
     Its permissions are no wider than those of `original`, the checkpoint.
     """
 
@@ -62,6 +63,7 @@ class ExportOptions:
     one_file_below: int = MAX_ONNX_BYTES
     original: Path | None = None
     norms: Norms = Norms.BATCH
+    batch_axes: Sequence[int] = ()
 
 
 def check(path: Path, options: ExportOptions) -> None:
@@ -123,7 +125,8 @@ def export_program(
     )
     say("comparing")
     source = TorchSide(shipped)
-    proof = prove(TorchSide(program), side, options.tolerance, data, source)
+    original = TorchSide(program, options.batch_axes)
+    proof = prove(original, side, options.tolerance, data, source)
     del shipped, plain, source  # the file has all of it, and its weights are not kept twice
     report = replace(report, proof=proof, fold=_seen_whole(report.fold, proof))
     if not proof.holds:
@@ -132,7 +135,7 @@ def export_program(
     side.close()
     if options.timing and options.fold:
         say("timing")
-        report = replace(report, latency=tuple(_timed(side.runnable, before, TorchSide(program))))
+        report = replace(report, latency=tuple(_timed(side.runnable, before, original)))
     set_metadata(model, {**_facts(report), **options.facts})
     done = write(model, converted.weights, path, options.one_file_below, options.original)
     beside = None if done.data is None else str(done.data)
@@ -148,7 +151,12 @@ def _folded(
     from bncheck.folding.program.fold import fold
 
     asked = FoldOptions(
-        (), options.tolerance, residual=options.residual, norms=options.norms, whole_too=False
+        (),
+        options.tolerance,
+        residual=options.residual,
+        norms=options.norms,
+        whole_too=False,
+        batch_axes=options.batch_axes,
     )
     result = fold(program, None, asked)
     return (plain if result.parity is None else result.program), result.report

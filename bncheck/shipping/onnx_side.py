@@ -62,6 +62,10 @@ class OnnxSide:
         """See Side; a side that held them, and they it, would keep its session too long."""
         return {level: partial(self._run, level) for level in LEVELS}
 
+    def batch_of(self, arrays: Sequence[Array]) -> int:
+        """See Side."""
+        return next((array.shape[0] for array in arrays if array.ndim), 0)
+
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """See Side."""
         named = dict(zip([given.name for given in self._taken], arrays, strict=True))

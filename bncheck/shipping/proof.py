@@ -223,7 +223,7 @@ class _Trial:
                 f"has {len(new)} floating outputs where the other has {len(judged.precise)}",
                 "compare files of the same model",
             )
-        batch = next((a.shape[0] for a in judged.arrays if a.ndim), 0)
+        batch = self.reference.batch_of(judged.arrays)
         self.differences[name].add(batch, judged.precise, new, judged.own, judged.kind)
 
     def steps(self, limit: float, *, holds: bool) -> tuple[Step, ...]:

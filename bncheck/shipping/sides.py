@@ -61,6 +61,9 @@ class Side(Protocol):
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """Sizes of its inputs: free first axes `batch`, other free ones `factor` examples long."""
 
+    def batch_of(self, arrays: Sequence[Array]) -> int:
+        """How many samples these inputs hold."""
+
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """Let fresh inputs have the sizes of these samples where its own leave them open."""
 
@@ -117,13 +120,16 @@ def numpy_dtype(name: str) -> Any:
 
 
 class TorchSide:
-    """A torch.export program, run by torch."""
+    """A torch.export program, run by torch.
 
-    def __init__(self, program: ExportedProgram) -> None:
+    `batch_axes` are the axes of the batch by input, where it is not the first of all.
+    """
+
+    def __init__(self, program: ExportedProgram, batch_axes: Sequence[int] = ()) -> None:
         from bncheck.folding.program.exporting import user_inputs
         from bncheck.folding.program.parity import default_tolerance
 
-        self.program = program
+        self.program, self._batch_axes = program, batch_axes
         self.tolerance = default_tolerance(program)
         self._nodes = [n for n in user_inputs(program) if hasattr(n.meta.get("val"), "dtype")]
         self.inputs = [_port(node.name, node.meta["val"]) for node in self._nodes]
@@ -136,9 +142,17 @@ class TorchSide:
 
     def shapes(self, batch: int, factor: int) -> list[tuple[int, ...]]:
         """See Side."""
+        from bncheck.folding.program.exporting import batch_sizes
+
         values = [node.meta["val"] for node in self._nodes]
-        firsts = {str(v.shape[0]) for v in values if v.ndim and fixed_size(v.shape[0]) is None}
+        batches = batch_sizes(values, self._batch_axes)
+        firsts = {str(size) for size in batches if fixed_size(size) is None}
         return [tuple(_size(s, firsts, batch, factor) for s in v.shape) for v in values]
+
+    def batch_of(self, arrays: Sequence[Array]) -> int:
+        """See Side."""
+        place = self._batch_axes[0] if self._batch_axes else 0
+        return next((array.shape[place] for array in arrays if array.ndim), 0)
 
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """Those of its example are in it."""

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bncheck.core.errors import BncheckError
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bncheck.data import Batch, Batches
     from bncheck.subject.setup import Measuring
 
-_INPUT = re.compile(r"(?:([^=]+)=)?(\d+(?:[,x]\d+)*)?(?::(\w+))?")
+T = TypeVar("T")
+_INPUT = re.compile(r"(?:([^=]+)=)?((?:\d+|N)(?:[,x](?:\d+|N))*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
@@ -28,21 +29,40 @@ SAMPLES = 64
 
 @dataclass(frozen=True, slots=True)
 class InputShape:
-    """One input of a model: [name=]sizes[:dtype], without the batch."""
+    """One input of a model: [name=]sizes[:dtype], without the batch.
+
+    `batch` is the axis of the batch where it was marked; else it comes first.
+    """
 
     name: str | None
     sizes: tuple[int, ...]
     dtype: str | None
+    batch: int | None = None
+
+    def whole(self, batch: T) -> tuple[T | int, ...]:
+        """All sizes, with this one of the batch."""
+        place = self.batch or 0
+        return (*self.sizes[:place], batch, *self.sizes[place:])
+
+    def without_batch(self, whole: tuple[T, ...]) -> tuple[T, ...]:
+        """Of something for all axes that of the axes whose sizes are given."""
+        place = self.batch or 0
+        return (*whole[:place], *whole[place + 1 :])
 
 
 def parse_input(word: str) -> InputShape:
-    """`3,32,32`, `3x32x32`, `image=3,32,32`, `tokens=128:int64`."""
+    """`3,32,32`, `3x32x32`, `image=3,32,32`, `tokens=128:int64`; `20,N,8` where time is first."""
     match = _INPUT.fullmatch(word.replace(" ", ""))
     if not match or match[2] is None:
         raise BncheckError(
-            f"--input {word!r} is not a shape", "write one sample's sizes, e.g. 3,224,224"
+            f"--input {word!r} is not a shape",
+            "write one sample's sizes, e.g. 3,224,224; N marks a batch that is not the first axis",
         )
-    return InputShape(match[1], tuple(map(int, re.split("[,x]", match[2]))), match[3])
+    sizes = re.split("[,x]", match[2])
+    if sizes.count("N") > 1:
+        raise BncheckError(f"--input {word!r} marks the batch twice", "write N once, e.g. 20,N,8")
+    batch = sizes.index("N") if "N" in sizes else None
+    return InputShape(match[1], tuple(int(s) for s in sizes if s != "N"), match[3], batch)
 
 
 def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torch.Tensor, ...]:
@@ -51,8 +71,23 @@ def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torc
 
     generator = torch.Generator().manual_seed(0)
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    inputs = tuple(_example(shape, own, generator) for shape in _ordered(model, shapes))
+    _bound(model, inputs, {}, "--input")
+    return inputs
+
+
+def batch_axes(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[int, ...]:
+    """The axis of the batch of each input, in order; none where `--input` marks none."""
+    shapes = [parse_input(word) for word in words]
+    if given.data is not None or all(shape.batch is None for shape in shapes):
+        return ()
+    return tuple(shape.batch or 0 for shape in _ordered(model, shapes))
+
+
+def _ordered(model: nn.Module, shapes: Sequence[InputShape]) -> list[InputShape]:
+    """In the order of the model's forward. Raises BncheckError."""
     names = list(inspect.signature(model.forward).parameters)
-    placed: dict[int, torch.Tensor] = {}
+    placed: dict[int, InputShape] = {}
     for place, shape in enumerate(shapes):
         if shape.name is not None and shape.name not in names:
             raise BncheckError(
@@ -62,12 +97,10 @@ def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torc
         where = place if shape.name is None else names.index(shape.name)
         if where in placed:
             raise BncheckError("--input gives an input of the model twice", "name all of them")
-        placed[where] = _example(shape, own, generator)
+        placed[where] = shape
     if sorted(placed) != list(range(len(placed))):
         raise BncheckError("--input leaves out an input of the model", "give them in order")
-    inputs = tuple(placed[place] for place in sorted(placed))
-    _bound(model, inputs, {}, "--input")
-    return inputs
+    return [placed[place] for place in sorted(placed)]
 
 
 def batch_inputs(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -179,7 +212,7 @@ def _example(shape: InputShape, own: torch.dtype, generator: Any) -> torch.Tenso
             f"--input has the unknown dtype {shape.dtype!r}", f"choose from {', '.join(_DTYPES)}"
         )
     dtype: torch.dtype = own if shape.dtype is None else getattr(torch, shape.dtype)
-    values = torch.randn((_BATCH, *shape.sizes), generator=generator)
+    values = torch.randn(shape.whole(_BATCH), generator=generator)
     if dtype.is_floating_point or dtype.is_complex:
         return values.to(dtype)
     return torch.zeros_like(values).to(dtype)

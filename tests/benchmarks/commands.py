@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -150,12 +151,14 @@ def processes(folder: Path) -> Iterator[Row]:
     inspect = ["inspect", str(folder / "stale.pt"), "--model", f"{NETWORKS}:resnet18", "--data",
                str(folder / "images.npz"), "--max-samples"]  # fmt: skip
     module = "import runpy, sys; sys.argv[0] = 'torchrun'; runpy.run_module('torch.distributed.run'"
-    torchrun = [f"{module}, run_name='__main__')", "--nproc-per-node", "2", "-m", "bncheck"]
+    torchrun = [f"{module}, run_name='__main__')", "--nproc-per-node", "2"]
+    nothing = [*torchrun, "--no-python", sys.executable, "-c", "import torch"]
     for samples in ("512", "2048"):  # in the former, starting takes longer than measuring
         line = [*inspect, samples]
-        together, alone = in_turns([[*torchrun, *line], [BNCHECK, *line]])
+        ours, one = [*torchrun, "-m", "bncheck", *line], [BNCHECK, *line]
+        together, alone, floor = in_turns([ours, one, nothing])
         work = f"`inspect` with data, stale, {int(samples):,} samples, in two processes (torchrun)"
-        peers = (Peer("one process", alone.wall),)
+        peers = (Peer("one process", alone.wall), Peer("importing torch so", floor.wall))
         yield Row(f"{work}, by the clock", together.wall, peers, wanted="1 / 1.8")
 
 

@@ -125,6 +125,8 @@ def scenarios() -> dict[str, list[str]]:
     second = RANK == 1
     return {
         "": inspect(),
+        "measures sorted classes": inspect(file="class-sorted.pt"),
+        "measures the wrong scale": inspect(file="wrong-input-scale.pt"),
         "has fewer batches": inspect(),
         "has a sampler": inspect(data=("--data", f"{HERE}:sampled")),
         "measures a series": ["drift", "healthy.pt", "stale.pt", *MODEL, *LOADER, "--shape",
@@ -152,7 +154,7 @@ def scenarios() -> dict[str, list[str]]:
 def prepared(folder: Path) -> None:
     """A folder for each rank, some of whose files differ."""
     folder.mkdir()
-    for name in ("stale.pt", "healthy.pt"):
+    for name in ("stale.pt", "healthy.pt", "class-sorted.pt", "wrong-input-scale.pt"):
         shutil.copy(SAMPLES / name, folder)
     shutil.copy(SAMPLES / ("stale.pt" if RANK else "healthy.pt"), folder / "mixed.pt")
     if not RANK:

@@ -99,7 +99,15 @@ def test_what_looks_for_causes_is_run_once(folder: Path) -> None:
         assert 0 < second[question] <= first[question] < samples, question
 
 
-@pytest.mark.parametrize(("name", "again"), [("", 3), ("measures a series", 4)])
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("", 3),
+        ("measures sorted classes", 3),
+        ("measures the wrong scale", 2),
+        ("measures a series", 4),
+    ],
+)
 def test_rank_0_reports_what_one_process_reports(
     name: str, again: int, told: Told, folder: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,19 @@ def as_arguments(example_inputs: object) -> tuple[Any, ...]:
 _SIZE_SYMBOL = re.compile(r"\bs\d+\b")
 
 
-def export_program(model: nn.Module, example_inputs: tuple[Any, ...]) -> ExportedProgram:
+def export_program(
+    model: nn.Module, example_inputs: tuple[Any, ...], batch_axes: Sequence[int] = ()
+) -> ExportedProgram:
     """Export a module; raises BncheckError with the user's line where that is impossible.
 
     The first axis of every input is left free where the model allows it, or that of the first input
     and the second of others, as recurrent networks want it for their states. An example of one
-    sample would fix it, so it is doubled for the export.
+    sample would fix it, so it is doubled for the export. `batch_axes`: these are left free instead,
+    an axis an input.
     """
     _check_call(model, example_inputs)
+    if batch_axes:
+        return export_shaped(model, example_inputs, tuple({a: Dim.AUTO} for a in batch_axes))
     failure: Exception | None = None
     doubled = _doubled(example_inputs)
     for inputs in [example_inputs] if doubled is None else [doubled, example_inputs]:
@@ -163,12 +169,17 @@ def user_inputs(program: ExportedProgram) -> list[Node]:
     ]
 
 
-def has_free_batch(program: ExportedProgram) -> bool:
+def has_free_batch(program: ExportedProgram, batch_axes: Sequence[int] = ()) -> bool:
     """Whether some input may have any number of samples."""
     values = [node.meta.get("val") for node in user_inputs(program)]
-    return any(
-        isinstance(v, torch.Tensor) and v.dim() and fixed_size(v.shape[0]) is None for v in values
-    )
+    return any(fixed_size(size) is None for size in batch_sizes(values, batch_axes))
+
+
+def batch_sizes(values: Sequence[Any], batch_axes: Sequence[int] = ()) -> list[Any]:
+    """How many samples each tensor holds: its first axis, or the one that is given for it."""
+    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
+    axes = batch_axes or (0,) * len(tensors)
+    return [tensor.shape[axis] for tensor, axis in zip(tensors, axes, strict=False)]
 
 
 def export_shaped(

@@ -102,11 +102,12 @@ def fold(
     arguments = as_arguments(example_inputs)
     if not isinstance(model, ExportedProgram):
         say("exporting")
-        model = export_program(model, arguments)
+        model = export_program(model, arguments, (options or FoldOptions()).batch_axes)
     exported = model
 
     def attempt(options: FoldOptions) -> FoldResult:
-        program = _Program(exported, [pytree.tree_leaves(arguments)] if arguments else [])
+        examples = [pytree.tree_leaves(arguments)] if arguments else []
+        program = _Program(exported, examples, options.batch_axes)
         report, (solution,) = folding.fold(program, options, more_inputs, say)
         return FoldResult(program.result, report, solution)
 
@@ -118,8 +119,10 @@ class _Program:
 
     failures: tuple[type[Exception], ...] = (RuntimeError,)
 
-    def __init__(self, given: ExportedProgram, examples: Sequence[Flat]) -> None:
-        self._given, self._examples = given, examples
+    def __init__(
+        self, given: ExportedProgram, examples: Sequence[Flat], batch_axes: Sequence[int]
+    ) -> None:
+        self._given, self._examples, self._batch_axes = given, examples, batch_axes
         self._folded: Rewritten | None = None
         self._planned = decomposed(functional(inlined(given)))
         refuse_random(self._planned)
@@ -141,5 +144,10 @@ class _Program:
     def evaluate(self) -> ProgramSides:
         assert self._folded is not None
         return ProgramSides(
-            self._given, self._planned, self._folded, self._solution, self._examples
+            self._given,
+            self._planned,
+            self._folded,
+            self._solution,
+            self._examples,
+            self._batch_axes,
         )

@@ -26,7 +26,14 @@ from bncheck.folding.request import (
 from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics as rule
-from bncheck.subject.inputs import SAMPLES, in_order, inputs_of, no_inputs, samples_of
+from bncheck.subject.inputs import (
+    SAMPLES,
+    batch_axes,
+    in_order,
+    inputs_of,
+    no_inputs,
+    samples_of,
+)
 from bncheck.subject.model import missing_statistics
 from bncheck.subject.module_layers import layers_of
 from bncheck.subject.setup import checked_device, instrumented
@@ -56,7 +63,9 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
     inputs = inputs_of(request.given, request.inputs, model)
     more = [inputs] if request.given.data is not None else []
     held = request.output is not None and request.output.suffix == ".safetensors"
-    result = fold_model(model, inputs, request.options, more, request.parts, held)
+    axes = batch_axes(request.given, request.inputs, model)
+    options = replace(request.options, batch_axes=axes)
+    result = fold_model(model, inputs, options, more, request.parts, held)
     if not held and not isinstance(result, PartsResult):
         return Folded(result.report, _saving(result, request))
 

@@ -55,7 +55,7 @@ def fold_held(
     Raises BncheckError.
     """
     arguments = as_arguments(example_inputs)
-    program = export_program(model, arguments)
+    program = export_program(model, arguments, options.batch_axes)
     not_held: dict[str, str] = {}
     while True:
         # A plan alone does not say which tensors the fold has.

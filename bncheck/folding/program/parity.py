@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from bncheck.folding.difference import Output, is_float
-from bncheck.folding.program.exporting import has_free_batch, user_inputs
+from bncheck.folding.program.exporting import batch_sizes, has_free_batch, user_inputs
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
@@ -53,11 +53,12 @@ class ProgramSides:
         folded: Rewritten,
         solution: Solution,
         examples: Sequence[Flat] = (),
+        batch_axes: Sequence[int] = (),
     ) -> None:
-        self.examples = examples
+        self.examples, self._batch_axes = examples, batch_axes
         self._given, self._planned, self._folded = original, planned, folded.program
         self._written = written_by_exit(solution)
-        self.has_free_batch = has_free_batch(original)
+        self.has_free_batch = has_free_batch(original, batch_axes)
         self._generator = torch.Generator().manual_seed(_SEED)
         self._inputs = user_inputs(original)
         self._twins, self._altered = folded.twins, solution.plan.altered
@@ -163,12 +164,12 @@ class ProgramSides:
     def fresh(self, batch: int) -> Flat:
         """Random inputs."""
         values = [node.meta.get("val") for node in self._inputs]
-        firsts = {str(v.shape[0]) for v in values if isinstance(v, torch.Tensor) and v.dim()}
+        firsts = {str(size) for size in batch_sizes(values, self._batch_axes)}
         return tuple(_fresh_input(v, batch, firsts, self._generator) for v in values)
 
     def batch_of(self, inputs: Flat) -> int:
-        """The size of the first axis."""
-        return next((t.shape[0] for t in inputs if isinstance(t, torch.Tensor) and t.dim()), 0)
+        """The size of the axis of the batch, the first one unless another was marked."""
+        return next(iter(batch_sizes(inputs, self._batch_axes)), 0)
 
     def original(self, inputs: Flat) -> Seen:
         """The original as written. Raises RefusedError.

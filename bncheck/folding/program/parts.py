@@ -205,7 +205,7 @@ class _Search:
     def _renamed(self, name: str, part: nn.Module, inputs: tuple[Any, ...]) -> FoldOptions:
         """The options with --keep in the part's own names."""
         # A plan alone does not say whether modules can hold the fold.
-        options = replace(self._options, fail_unfolded=False, dry_run=False)
+        options = replace(self._options, fail_unfolded=False, dry_run=False, batch_axes=())
         if not options.keep:
             return options
         plan = fold(part, own(inputs), replace(options, keep=(), dry_run=True))

@@ -1,0 +1,158 @@
+"""What a pass costs beside the model's own forwards, counted: calls of torch, forwards, merges.
+
+Where a layer is small, every call that is made for it costs as much as the layer itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import bncheck
+from bncheck.data import Batches, open_data
+from bncheck.measuring import collector, features
+from bncheck.measuring.cascades import Cascade, run_cascade
+from bncheck.measuring.features import InputWatch
+from bncheck.measuring.grading import Answers
+from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.moments import merged_all
+from bncheck.measuring.run import Run
+from bncheck.rules.data import bn204_ordered
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is dispatched."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.made[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def mlp(layers: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for place in range(layers):
+        parts += [nn.Linear(16 if place else 8, 16), nn.BatchNorm1d(16), nn.ReLU()]
+    return nn.Sequential(*parts, nn.Linear(16, 4)).eval()
+
+
+def given(batches: int) -> Batches:
+    torch.manual_seed(1)
+    return open_data([torch.randn(64, 8) for _ in range(batches)], None)
+
+
+def calls(layers: int, batches: int, cascade: Cascade | None) -> int:
+    """Of a pass with what `inspect` watches in it; None for the model alone."""
+    model, data = mlp(layers), given(batches)
+    with Calls() as counted, torch.no_grad():
+        if cascade is None:
+            for batch in data:
+                model(*batch.args)
+        else:
+            watch = InputWatch(model, Run().processes)
+            with watch.watching():
+                run_cascade(Instrumented.of(model), data, cascade, Run(), Answers())
+    return sum(counted.made.values())
+
+
+def beyond(layers: int, batches: int, cascade: Cascade) -> int:
+    return calls(layers, batches, cascade) - calls(layers, batches, None)
+
+
+@pytest.mark.parametrize(("cascade", "each_batch", "each_layer"), [
+    (Cascade.EVAL, 22, 2), (Cascade.BATCH, 30, 10),
+])  # fmt: skip
+def test_calls_of_torch_for_a_batch_and_for_a_layer_of_it(
+    cascade: Cascade, each_batch: int, each_layer: int
+) -> None:
+    """A layer's input is taken about its pivot; the rest is done for all layers side by side."""
+    one, three = ({n: beyond(layers, n, cascade) for n in (3, 5)} for layers in (1, 3))
+    batch = (one[5] - one[3]) / 2
+    layer = ((three[5] - three[3]) / 2 - batch) / 2
+    assert layer <= each_layer
+    assert batch - layer <= each_batch
+
+
+def test_the_batches_of_a_pass_are_merged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    merges: list[int] = []
+
+    def counted(parts: Sequence[Any]) -> Any:
+        merges.append(len(parts))
+        return merged_all(parts)
+
+    monkeypatch.setattr(collector, "merged_all", counted)
+    run_cascade(Instrumented.of(mlp(3)), given(7), Cascade.EVAL, Run())
+    assert merges == [7]
+
+
+def test_moments_of_batches_wait_as_long_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results are the same to rounding; nothing grows with the number of batches."""
+    model, data = Instrumented.of(mlp(2)), given(9)
+    at_once = run_cascade(model, data, Cascade.EVAL, Run()).moments
+    monkeypatch.setattr(collector, "_WAITING", 0)
+    one_by_one = run_cascade(model, data, Cascade.EVAL, Run()).moments
+    for name, found in at_once.items():
+        np.testing.assert_allclose(found.pack(), one_by_one[name].pack(), rtol=1e-9, atol=1e-12)
+
+
+def test_eigenvalues_are_computed_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    conditions = features.conditions_of
+
+    def counted(moments: Any, bias: bool) -> Any:
+        asked.append(bias)
+        return conditions(moments, bias)
+
+    monkeypatch.setattr(features, "conditions_of", counted)
+    report = bncheck.inspect(mlp(2), [torch.randn(64, 8) for _ in range(2)])
+    assert not asked
+    report.to_dict()
+    report.to_dict()
+    assert asked == [True]
+
+
+class Counting(nn.Module):
+    """A model that counts its own forwards, by the size of the batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.sizes: Counter[int] = Counter()
+
+    def forward(self, x: Tensor) -> Any:
+        self.sizes[len(x)] += 1
+        return self.model(x)
+
+
+def test_no_kind_is_run_where_the_first_layer_forbids_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stale in every channel: no shares of classes leave such means before anything is normalised.
+
+    Batches of eight samples of one class each would only find the same.
+    """
+    data = [torch.randn(64, 8) for _ in range(8)]
+    model = mlp(3)
+    update_bn(data, model)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            norm.get_buffer("running_mean").add_(0.5 * torch.randn(16))
+            norm.get_buffer("num_batches_tracked").fill_(10_000)
+    known, run = Counting(model.eval()), Counting(model.eval())
+    found = bncheck.inspect(known, data).findings
+    monkeypatch.setattr(bn204_ordered, "first_layer_forbids", lambda network: False)
+    assert bncheck.inspect(run, data).findings == found
+    assert (known.sizes[64], known.sizes[8]) == (3 * len(data), 0)
+    assert run.sizes[8] > 1
