@@ -21,7 +21,10 @@ from bncheck.reading.referred import referred
 from bncheck.reading.source import Source
 
 INDEX: Final = "index.jsonl"
+SNAPSHOTS: Final = "snapshots"
 SCHEMA: Final = "bncheck.record/1"
+#: What to do where the index is lost.
+_WITHOUT: Final = f"give its folder {SNAPSHOTS}/, whose files are whole, and record elsewhere"
 #: What the lines are.
 RUN, SNAPSHOT, FINDING = "run", "snapshot", "finding"
 
@@ -118,13 +121,22 @@ def _read(folder: Path, budget: Budget) -> Record:
         except (AttributeError, ValueError, TypeError, KeyError, RecursionError):
             raise BncheckError(
                 f"has an index whose line {number} cannot be read",
-                "delete that line of index.jsonl, or record anew",
+                "delete that line of index.jsonl" if found.entries else _WITHOUT,
             ) from None
         found.check()
+    if not found.runs and _has_snapshots(folder):  # a disk that was full, or cut off
+        raise BncheckError("has snapshots and an index without a whole line", _WITHOUT)
     return Record(
         folder, tuple(found.entries), tuple(found.findings), max(found.runs, 1),
         max(found.trainings, 1),
     )  # fmt: skip
+
+
+def _has_snapshots(folder: Path) -> bool:
+    try:
+        return any((folder / SNAPSHOTS).iterdir())
+    except OSError:
+        return False
 
 
 def _complete(text: bytes) -> list[bytes]:

@@ -25,6 +25,7 @@ from bncheck.reading.record import (
     RUN,
     SCHEMA,
     SNAPSHOT,
+    SNAPSHOTS,
     Record,
     is_record,
     read_record,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from bncheck.core.findings import Finding
     from bncheck.reading.tensors import Array
 
-SNAPSHOTS: Final = "snapshots"
 _ENDING: Final = ".safetensors"
 _OWN: Final = re.compile(rf"{SNAPSHOTS}/\d+-\d{{8,}}[.\w-]*{re.escape(_ENDING)}")
 #: Six digits are enough but for a time.

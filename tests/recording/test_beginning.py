@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import bncheck
 from bncheck.measuring.norms import norms_of
 from bncheck.recording.beginning import Beginning
 from bncheck.recording.seeing import Held
@@ -86,3 +89,19 @@ def test_other_data_are_found_before_a_small_momentum_has_followed(
     training.run(tmp_path_factory.mktemp("record"), every=10)
     assert {finding.rule for finding in training.found} == codes
     assert all(at <= int(str(f.evidence["step"])) <= at + 30 for f in training.found)
+
+
+def test_another_momentum_is_no_change_of_the_data(tmp_path: Path) -> None:
+    """What was judged without its beginning is held against batches with it from then on."""
+
+    def quicker(training: Training, step: int, x: Tensor) -> Tensor:
+        if step == 85:
+            for layer in training.model.modules():
+                if isinstance(layer, nn.BatchNorm1d):
+                    layer.momentum = 0.05
+        return 2 * x + 9  # far from what averages begin with
+
+    torch.manual_seed(0)
+    training = Training(net(0.01), 0.001, 110, hook=quicker).run(tmp_path, every=3)
+    assert not training.found
+    assert not bncheck.drift([tmp_path]).findings

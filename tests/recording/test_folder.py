@@ -24,7 +24,6 @@ from bncheck.reading import record, record_snapshot
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.record import read_record
 from bncheck.recording import Recorder
-from bncheck.recording import folder as recording_folder
 from bncheck.recording.thinning import superfluous
 from tests.networks import SAMPLES
 from tests.recording.training import Training, batch, net
@@ -259,6 +258,19 @@ def test_a_stranger_s_index_is_one_line(
     assert "bug in bncheck" not in err
 
 
+@pytest.mark.parametrize("left", [b"", b"{", b"\0" * 4096, b"\0" * 4096 + b"\n"])
+def test_snapshots_of_a_lost_index_are_kept(sound: Path, tmp_path: Path, left: bytes) -> None:
+    """A disk that was full or cut off: a recorder that goes on swept away what no line names."""
+    folder = tmp_path / "run"
+    shutil.copytree(sound, folder)
+    (folder / "index.jsonl").write_bytes(left)
+    for act in (lambda: Recorder(net(), folder), lambda: read_record(folder)):
+        with pytest.raises(BncheckError, match="give its folder snapshots/"):
+            act()
+    assert len(list((folder / "snapshots").iterdir())) == 6
+    assert run(["drift", str(folder / "snapshots")]) == 0
+
+
 def test_a_stranger_s_metadata_and_findings_are_shown_as_text(
     sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,7 +359,7 @@ def test_layers_all_records_a_network_without_norms(tmp_path: Path) -> None:
 
 def test_its_names_are_those_of_the_docs() -> None:
     page = (SAMPLES.parent / "docs" / "recording.md").read_text()
-    words = (recording_folder.SNAPSHOTS, record.INDEX, record.SCHEMA, record_snapshot.SCHEMA)
+    words = (record.SNAPSHOTS, record.INDEX, record.SCHEMA, record_snapshot.SCHEMA)
     assert all(word in page for word in words)
 
 
@@ -371,7 +383,7 @@ def test_a_strangers_record_leads_the_recorder_nowhere(tmp_path: Path) -> None:
     for name in ("snapshots", "index", "pipe"):
         (tmp_path / name).mkdir()
     (tmp_path / "snapshots" / record.INDEX).write_text(f"{begun}\n")
-    (tmp_path / "snapshots" / recording_folder.SNAPSHOTS).symlink_to(mine)
+    (tmp_path / "snapshots" / record.SNAPSHOTS).symlink_to(mine)
     (tmp_path / "index" / record.INDEX).symlink_to(tmp_path / "made")
     os.mkfifo(tmp_path / "pipe" / record.INDEX)
     for name in ("snapshots", "index", "pipe"):

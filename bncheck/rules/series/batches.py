@@ -86,8 +86,17 @@ def by_chance(snapshots: Sequence[Snapshot], name: str) -> float:
     return 0.0
 
 
-def is_settled(snapshot: Snapshot, name: str) -> bool:
-    """Whether a running average, or what `batch_change` holds in its place, tells of batches."""
+def are_settled(snapshots: Sequence[Snapshot], name: str) -> bool:
+    """Whether averages, or what `batch_change` holds in their place, tell of the last two batches.
+
+    With another momentum an average that was young is judged with its beginning again.
+    """
+    states = [snapshot.states.get(name) for snapshot in snapshots]
+    momenta = {None if state is None else state.momentum for state in states}
+    return len(momenta) == 1 and all(_is_settled(one, name) for one in snapshots[-3:])
+
+
+def _is_settled(snapshot: Snapshot, name: str) -> bool:
     seen = snapshot.training.seen.get(name) if snapshot.training is not None else None
     young = seen is not None and seen.debiased is not None
     return young or is_warm(snapshot.states.get(name))

@@ -10,10 +10,10 @@ import numpy as np
 from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
 from bncheck.rules.series.batches import (
+    are_settled,
     batch_change,
     by_chance,
     distance_text,
-    is_settled,
     surprise,
 )
 from bncheck.rules.series.resets import resets_of
@@ -121,8 +121,8 @@ def _of_batches(
         limits = movement.thresholds
         far = now >= limits.w2_error and nearer >= limits.w2_warning
         sure = surprise(snapshots[place - 1 : place + 1], name) >= _SURE
-        settled = all(is_settled(one, name) for one in snapshots[place - 2 : place + 1])
-        if not far or not sure or not settled:
+        looked_at = snapshots[max(0, place - 1 - _LOOK_BACK) : place + 1]
+        if not far or not sure or not are_settled(looked_at, name):
             continue
         usual = max(_usual(row, np.ones(row.size), rates, place - 1), _LEAST)
         if nearer > _FACTOR * usual and not {place - 1, place} & lost:
