@@ -57,6 +57,11 @@ class Op:
     label: str
     kind: str
 
+    @property
+    def called(self) -> str:
+        """What people call it: conv1 (conv2d)."""
+        return f"{self.label} ({self.kind})"
+
     def input(self, slot: int) -> str | None:
         """The value in that place, or None."""
         return self.inputs[slot] if slot < len(self.inputs) else None

@@ -138,12 +138,17 @@ def folding() -> Iterator[Row]:
         ways: dict[str, Way] = {
             "ours": lambda m=model, x=x: bncheck.fold(m, (x,)),  # type: ignore[misc]
             "export": lambda m=model, x=x: torch.export.export(m, (x,)),  # type: ignore[misc]
+            "free": lambda m=model, x=x: torch.export.export(  # type: ignore[misc]
+                m, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+            ),
             "fuse": lambda m=model: fuse(m),  # type: ignore[misc]
         }
         costs = in_turns(ways, 2)
         work = f"`fold(model, x)`, {title}: what it adds to an export of {costs['export']:.2f} s"
         beyond = costs["ours"] - costs["export"]
-        yield Row(work, beyond, (Peer("torch.fx fuse", costs["fuse"]),), wanted=wanted)
+        free = Peer("torch.export with a free batch", costs["free"] - costs["export"])
+        peers = (free, Peer("torch.fx fuse", costs["fuse"]))
+        yield Row(work, beyond, peers, wanted=wanted)
 
 
 def rewriting() -> Iterator[Row]:

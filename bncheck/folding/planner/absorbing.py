@@ -40,9 +40,9 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
     fold, vector = draft.fold(index), output_channels(draft.graph, op, map_)
     _check_sizes(draft.graph, op, vector, 1)
     if isinstance(op.spec, Rescaled) and vector.shifts and not op.spec.shifts:
-        raise Stuck(f"{op.label} ({op.kind}) has no place for its shift")
+        raise Stuck(f"{op.called} has no place for its shift")
     if isinstance(op.spec, Rescaled) and not _is_shared(vector, op.spec.share):
-        raise Stuck(f"{op.label} ({op.kind}) has one number for each group, not for each channel")
+        raise Stuck(f"{op.called} has one number for each group, not for each channel")
     if isinstance(op.spec, Lookup):
         _check_rows(op, op.spec, vector)
         vector = Affine(vector.scale, vector.shift / op.spec.rows)
@@ -59,13 +59,11 @@ def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
     """Raise where rows do not take the map of what is made of several of them."""
     if vector.shifts and spec.uneven:
         raise Stuck(
-            f"{op.label} ({op.kind}) {spec.uneven}, so its shift does not pass",
+            f"{op.called} {spec.uneven}, so its shift does not pass",
             "with bags of one fixed size, and without padding_idx or weights, it could be folded",
         )
     if spec.orders and np.any(vector.scale < 0):
-        raise Stuck(
-            f"{op.label} ({op.kind}) takes the largest of several rows and some scales are negative"
-        )
+        raise Stuck(f"{op.called} takes the largest of several rows and some scales are negative")
 
 
 def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
@@ -76,11 +74,9 @@ def absorbed_before(draft: Draft, index: int, map_: Affine) -> Absorbed:
     vector = _channels(draft.graph, op, op.inputs[0], map_, _axes(draft.graph, op)[0])
     _check_sizes(draft.graph, op, vector, 0)
     if isinstance(op.spec, Recurrent) and vector.shifts and not op.spec.shifts:
-        raise Stuck(f"{op.label} ({op.kind}) has no bias for its shift")
+        raise Stuck(f"{op.called} has no bias for its shift")
     if isinstance(op.spec, Bilinear) and vector.shifts:
-        raise Stuck(
-            f"{op.label} ({op.kind}) multiplies it with its other input, which no shift passes"
-        )
+        raise Stuck(f"{op.called} multiplies it with its other input, which no shift passes")
     before = fold.before.after(vector) if fold.before else vector
     shuffles = before.shifts and _shift_needs_shuffle(op)
     return replace(fold, before=before, as_shuffle=fold.as_shuffle or shuffles)
@@ -113,7 +109,7 @@ def _check_constant(graph: Graph, op: Op) -> None:
     for slot in (Slot.WEIGHT, Slot.BIAS):
         name = op.input(slot)
         if name is not None and not graph.is_constant(name):
-            raise not_constant(graph, name, f"{role_of(graph, op, slot)} of {op.label} ({op.kind})")
+            raise not_constant(graph, name, f"{role_of(graph, op, slot)} of {op.called}")
 
 
 def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
@@ -129,7 +125,7 @@ def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
         single = bias[-1] if isinstance(op.spec, Linear) else math.prod(map(int, bias))
         fits &= single in (known[1], 1)
     if not fits:
-        raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
+        raise Stuck(f"the sizes of {op.called} do not fit")
 
 
 def _weighted(op: Op) -> Weighted:
@@ -154,14 +150,14 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) 
     except Stuck:
         wide = [n for n in np.broadcast_shapes(map_.scale.shape, map_.shift.shape) if n > 1]
         raise Stuck(
-            f"at {op.label} ({op.kind}) its numbers differ along other axes than the {what}",
+            f"at {op.called} its numbers differ along other axes than the {what}",
             f"with a transpose in between, so that it normalises the {what}, it could be folded"
             if len(wide) == 1
             else "",
         ) from None
     sizes = [size for size in (shape[axis] for axis in axes) if isinstance(size, int)]
     if len(sizes) != len(axes):
-        raise Stuck(f"the number of {what} of {op.label} ({op.kind}) is not known")
+        raise Stuck(f"the number of {what} of {op.called} is not known")
     order = [*axes, *(i for i in range(len(shape)) if i not in axes)]
 
     def vector(numbers: Floats) -> Floats:
@@ -176,13 +172,13 @@ def _shift_needs_shuffle(op: Op) -> bool:
     spec = op.spec
     if isinstance(spec, Conv) and spec.pads_with_zeros:
         raise Stuck(
-            f"{op.label} ({op.kind}) pads with zeros, which its shift does not reach",
+            f"{op.called} pads with zeros, which its shift does not reach",
             "no padding, or padding_mode='reflect', would let it be folded",
         )
     if isinstance(spec, ConvTranspose):
         if not spec.tiles:
             raise Stuck(
-                f"the windows of {op.label} ({op.kind}) overlap or are cut, or leave gaps, so its "
+                f"the windows of {op.called} overlap or are cut, or leave gaps, so its "
                 "shift would not reach every output alike",
                 "a kernel_size equal to the stride, without padding, would let it be folded",
             )

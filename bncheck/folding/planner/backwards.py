@@ -14,6 +14,7 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine, identity, unconstrained
 from bncheck.folding.planner.absorbing import absorbed_after
+from bncheck.folding.planner.bystanders import bystander
 from bncheck.folding.planner.computed import (
     computed,
     has_computed_weight,
@@ -22,7 +23,6 @@ from bncheck.folding.planner.computed import (
 from bncheck.folding.planner.draft import Draft, Step
 from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
-    Shared,
     Stuck,
     before_repeating,
     in_one_shape,
@@ -122,44 +122,19 @@ class Walk:
             both = merged(result, map_)
             if both is None:
                 alike = merged(*(Affine(m.scale, 0.0 * m.scale) for m in (result, map_)))
+                maker = self.draft.graph.ops[self.draft.graph.producers[name]]
                 raise Stuck(
-                    f"the paths that meet behind {self._maker(name)} need different "
+                    f"the paths that meet behind {maker.called} need different "
                     f"{'shifts' if alike else 'scales'} of its result"
                 )
             result = both
-        bystander = None if self.alone else self._bystander(name)
-        if bystander is None:
+        other = None if self.alone else bystander(self.draft, name, self.source, self.wanted)
+        if other is None:
             return result
         both = merged(result, identity(len(shape)))
         if both is None:
-            raise bystander
+            raise other
         return both
-
-    def _bystander(self, name: str) -> Shared | None:
-        """Who else reads a value, as the reason why it cannot change."""
-        graph, is_input = self.draft.graph, name == self.source
-        what = "its input" if is_input else f"the result of {self._maker(name)}"
-        if name in graph.outputs:
-            return Shared(
-                f"{what} is also an output of the {graph.what}",
-                "without that output it could be folded",
-            )
-        wishes = self.wanted.get(name, {})
-        for use in graph.uses.get(name, []):
-            if use not in wishes:
-                other = graph.ops[self.draft.final_reader(use.op)]
-                return Shared(
-                    f"{what} is also used by {other.label} ({other.kind})",
-                    f"if {other.label} read its result instead, it could be folded"
-                    if is_input
-                    else f"without {other.label} it could be folded",
-                )
-        return None
-
-    def _maker(self, name: str) -> str:
-        """What people call the call that makes a value."""
-        op = self.draft.graph.ops[self.draft.graph.producers[name]]
-        return f"{op.label} ({op.kind})"
 
     def _visit(self, index: int, op: Op, maps: list[Affine]) -> list[Wish]:
         """Let a call absorb the maps of its results, or say what its inputs must take."""
@@ -227,8 +202,7 @@ class Walk:
         if map_.shifts or index in self.draft.units:
             what = "quotient" if divides else "product"
             raise Stuck(
-                f"{op.label} ({op.kind}) lies between, a {what} of two activations, which no "
-                "shift passes",
+                f"{op.called} lies between, a {what} of two activations, which no shift passes",
                 f"before that {what} it could be folded",
             )
         if not divides:
@@ -271,7 +245,7 @@ class Walk:
                 if not spreads(
                     graph.shape(op.inputs[slot]) or (), graph.shape(op.outputs[0]) or ()
                 ):
-                    raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
+                    raise Stuck(f"the sizes of {op.called} do not fit")
                 self._edit((index, slot), part)
             else:
                 shapes = shapes_of(graph, op.inputs[slot], op.outputs[0])

@@ -47,7 +47,7 @@ def computed(graph: Graph, op: Op) -> Stuck:
     name = op.inputs[Slot.WEIGHT]
     assert name is not None
     role = role_of(graph, op, Slot.WEIGHT)
-    return not_constant(graph, name, f"{role} of {op.label} ({op.kind})")
+    return not_constant(graph, name, f"{role} of {op.called}")
 
 
 def shares_of_operands(draft: Draft, index: int, map_: Affine) -> Shares:
@@ -77,7 +77,7 @@ def _over_weight(graph: Graph, op: Op, vector: Affine) -> Floats:
     if not axes or len(sizes) < len(axes):
         raise computed(graph, op)
     if math.prod(sizes) != vector.scale.size:
-        raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
+        raise Stuck(f"the sizes of {op.called} do not fit")
     wide = vector.scale.reshape(sizes).transpose(np.argsort(axes))
     return np.expand_dims(wide, [axis for axis in range(len(shape)) if axis not in axes])
 

@@ -16,7 +16,7 @@ from bncheck.graph.specs import Concat, Gather, Split
 def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
     sizes = _known_sizes(graph, op, axis)
     if sizes is None:
-        raise Stuck(f"{op.label} ({op.kind}) joins parts of unknown size")
+        raise Stuck(f"{op.called} joins parts of unknown size")
     return sizes
 
 
@@ -59,9 +59,7 @@ def joined(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     if not stacks and (one_map := _shared(maps, axis)) is not None:
         return one_map
     if not stacks and all(is_even(m, axis) for m in maps) and not _known_sizes(graph, op, axis):
-        raise Stuck(
-            f"{op.label} ({op.kind}) joins it with an activation that does not have the same scale"
-        )
+        raise Stuck(f"{op.called} joins it with an activation that does not have the same scale")
     return side_by_side(maps, axis, [1] * len(maps) if stacks else _axis_sizes(graph, op, axis))
 
 
@@ -109,7 +107,7 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     if not isinstance(size, int):
         if (shared := _shared(wanted, spec.axis)) is not None:
             return shared
-        raise Stuck(f"{op.label} ({op.kind}) cuts an axis of unknown size")
+        raise Stuck(f"{op.called} cuts an axis of unknown size")
     pairs = [np.broadcast_arrays(w.scale, w.shift) for w in wanted]
     outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
     full = _resized(outer, spec.axis, size)
@@ -136,7 +134,7 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
 
 
 def _unknown_places(op: Op) -> Stuck:
-    return Stuck(f"{op.label} ({op.kind}) picks channels that are not known before it runs")
+    return Stuck(f"{op.called} picks channels that are not known before it runs")
 
 
 def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
@@ -161,6 +159,6 @@ def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: i
     for place, index in enumerate(indices):
         both = merged(rows[index], Affine(*(np.take(array, [place], axis) for array in pair)))
         if both is None:
-            raise Stuck(f"{op.label} ({op.kind}) repeats its channels, and their scales differ")
+            raise Stuck(f"{op.called} repeats its channels, and their scales differ")
         rows[index] = both
     return side_by_side(rows, axis, [1] * size)

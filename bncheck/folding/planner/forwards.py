@@ -94,7 +94,7 @@ def _readers(graph: Graph, name: str, result: str) -> set[int]:
     """Who reads what a norm makes, its result, or what others make of that."""
     if name in graph.outputs:
         maker = graph.ops[graph.producers[name]]
-        what = "its result" if name == result else f"what {maker.label} ({maker.kind}) makes of it"
+        what = "its result" if name == result else f"what {maker.called} makes of it"
         raise Stuck(f"{what} is an output of the {graph.what}")
     return {use.op for use in graph.uses.get(name, [])}
 
@@ -103,7 +103,7 @@ def _check_absorbs(draft: Draft, index: int, given: Given, into_norms: bool) -> 
     op = draft.graph.ops[index]
     if set(given) != {0}:
         role = role_of(draft.graph, op, max(given))
-        raise Stuck(f"it is {role} of {op.label} ({op.kind})")
+        raise Stuck(f"it is {role} of {op.called}")
     if isinstance(op.spec, Norm) and not (into_norms and draft.can_take_over(index)):
         raise Stuck(f"{op.label} follows, itself a normalisation that stays")
 
@@ -139,16 +139,13 @@ def _past_constant(draft: Draft, place: Place, spec: Add, map_: Affine, step: St
     """f (a x + t) + g c = a (f x + g (c + f t / g) / a): what goes on has no shift."""
     whole = settled(map_)
     if np.any(whole.scale == 0):
-        raise Stuck(f"some of its scales are 0, before the constant of {_called(draft, place[0])}")
+        raise Stuck(
+            f"some of its scales are 0, before the constant of {draft.graph.ops[place[0]].called}"
+        )
     share = spec.factors[1 - place[1]] / spec.factors[place[1]]
     edit = Affine(1.0 / whole.scale, share * whole.shift / whole.scale)
     step.constants[place] = draft.edited(place, edit)
     return Affine(whole.scale, np.zeros_like(whole.scale))
-
-
-def _called(draft: Draft, index: int) -> str:
-    op = draft.graph.ops[index]
-    return f"{op.label} ({op.kind})"
 
 
 def _larger(draft: Draft, index: int, given: Given, step: Step) -> Affine:
@@ -161,7 +158,7 @@ def _larger(draft: Draft, index: int, given: Given, step: Step) -> Affine:
     map_ = settled(given[1 - slot])
     check_order(op, map_)
     if np.any(map_.scale == 0):
-        raise Stuck(f"some of its scales are 0, before the constant of {_called(draft, index)}")
+        raise Stuck(f"some of its scales are 0, before the constant of {op.called}")
     edit = Affine(1.0 / map_.scale, -map_.shift / map_.scale)
     step.constants[index, slot] = draft.edited((index, slot), edit)
     return over_rank(map_, len(known_shape(graph, op.outputs[0])))
@@ -174,13 +171,13 @@ def _product(graph: Graph, op: Op, spec: Mul, given: Given) -> Affine:
         raise no_map(graph, op)
     if any(map_.shifts for map_ in given.values()):
         what = "divides one activation by another" if spec.divides else "multiplies two activations"
-        raise Stuck(f"{op.label} ({op.kind}) {what}, which no shift passes")
+        raise Stuck(f"{op.called} {what}, which no shift passes")
     scale = np.ones((1,) * rank)
     for slot, map_ in given.items():
         own = settled(map_).scale
         if spec.divides and slot == 1:
             if np.any(own == 0):
-                raise Stuck(f"{op.label} ({op.kind}) divides by it, and some scales are 0")
+                raise Stuck(f"{op.called} divides by it, and some scales are 0")
             own = 1.0 / own
         scale = scale * own
     return Affine(scale, np.zeros_like(scale))
@@ -194,9 +191,7 @@ def _sum(graph: Graph, op: Op, spec: Add, given: Given) -> Affine:
     first, second = (over_rank(given.get(slot, identity(rank)), rank) for slot in (0, 1))
     both = merged(*(Affine(m.scale, np.zeros_like(m.scale)) for m in (first, second)))
     if both is None:
-        raise Stuck(
-            f"{op.label} ({op.kind}) adds it to an activation that does not have the same scale"
-        )
+        raise Stuck(f"{op.called} adds it to an activation that does not have the same scale")
     f, g = spec.factors
     free = is_free(first.scale) | is_free(second.scale)
     return Affine(np.where(free, FREE, both.scale), f * first.shift + g * second.shift)

@@ -100,11 +100,11 @@ def elementwise_map(graph: Graph, op: Op, edit: Affine | None = None) -> tuple[i
 def no_map(graph: Graph, op: Op) -> Stuck:
     """Why a product with a constant is none that elementwise_map gives."""
     if isinstance(op.spec, Mul) and op.spec.divides and graph.is_constant(op.inputs[0]):
-        return Stuck(f"{op.label} ({op.kind}) divides a constant by it")
+        return Stuck(f"{op.called} divides a constant by it")
     number = graph.constant(op.inputs[1])
     if isinstance(op.spec, Mul) and op.spec.divides and number is not None and not np.all(number):
-        return Stuck(f"{op.label} ({op.kind}) divides it by 0")
-    return Stuck(f"the constant of {op.label} ({op.kind}) gives it another shape or dtype")
+        return Stuck(f"{op.called} divides it by 0")
+    return Stuck(f"the constant of {op.called} gives it another shape or dtype")
 
 
 def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
@@ -126,10 +126,10 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
         return not_made(graph, name, what)
     maker = _known_alone(graph, name)
     if maker is not None and _DRAWS.match(maker.kind):
-        return Stuck(f"{what} is drawn at random by {maker.label} ({maker.kind})")
+        return Stuck(f"{what} is drawn at random by {maker.called}")
     if maker is not None:
         return Stuck(
-            f"{what} is computed by {maker.label} ({maker.kind}) of stored numbers",
+            f"{what} is computed by {maker.called} of stored numbers",
             f"fold before the {maker.kind} is put there, or store its result instead",
         )
     return Stuck(f"{what} is computed from the input")

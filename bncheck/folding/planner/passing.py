@@ -56,7 +56,7 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
         return [parts.joined(graph, op, given)]
     through = None if isinstance(op.spec, Split) else _passage(op)[1]
     if set(given) != {0}:
-        raise Stuck(f"{op.label} ({op.kind}) reads it as another operand than its data")
+        raise Stuck(f"{op.called} reads it as another operand than its data")
     return [through(graph, op, given[0])] if through else parts.cuts_of(op, given[0])
 
 
@@ -64,7 +64,7 @@ def _passage(op: Op) -> tuple[_OneToOne, _OneToOne]:
     found = _PASSAGES.get(type(op.spec))
     if found is None:
         raise Stuck(
-            f"{op.label} ({op.kind}) lies between, and bncheck moves no affine map through it",
+            f"{op.called} lies between, and bncheck moves no affine map through it",
             "next to a convolution or linear layer it could be folded",
         )
     return found

@@ -45,7 +45,7 @@ def after_reduction(_: Graph, op: Op, affine: Affine) -> Affine:
 def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
     """gain * mean(a x + t) = a (gain * mean(x)) + gain * t; max(a x + t) = a max(x) + t, a >= 0."""
     assert isinstance(op.spec, (Average, Maximum))
-    affine = collapsed(affine, op.spec.axes, f"{op.label} ({op.kind}) mixes its channels")
+    affine = collapsed(affine, op.spec.axes, f"{op.called} mixes its channels")
     if isinstance(op.spec, Maximum):
         check_order(op, affine)
         return affine
@@ -68,7 +68,7 @@ def _uneven(op: Op) -> Stuck:
     else:
         why = "counts zeros beyond the border"
         instead = "without padding, or without counting it (count_include_pad), it could be folded"
-    reason = f"{op.label} ({op.kind}) lies between and {why}, so its shift does not pass"
+    reason = f"{op.called} lies between and {why}, so its shift does not pass"
     return Stuck(reason, instead)
 
 
@@ -76,7 +76,7 @@ def check_order(op: Op, affine: Affine) -> None:
     """Raise where a map turns the order of numbers round."""
     if np.any(affine.scale < 0):
         raise Stuck(
-            f"{op.label} ({op.kind}) lies between and some scales are negative, which turns the "
+            f"{op.called} lies between and some scales are negative, which turns the "
             "order of its numbers round",
             f"the {op.kind} behind the BatchNorm would let it be folded",
         )
@@ -85,12 +85,12 @@ def check_order(op: Op, affine: Affine) -> None:
 def before_larger(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
     """a max(x, y) + t = max(a x + t, a y + t) for a >= 0."""
     check_order(op, affine)
-    complaint = f"{op.label} ({op.kind}) repeats an operand along its channels"
+    complaint = f"{op.called} repeats an operand along its channels"
     maps = []
     for name in op.inputs[:2]:
         shape, out = shapes_of(graph, name, op.outputs[0])
         if not spreads(shape, out):
-            raise Stuck(f"the sizes of {op.label} ({op.kind}) do not fit")
+            raise Stuck(f"the sizes of {op.called} do not fit")
         whole = graph.is_constant(name)
         maps.append(affine if whole else before_repeating(affine, shape, out, complaint))
     return maps
@@ -102,7 +102,7 @@ def after_larger(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     first, second = (over_rank(given.get(slot, identity(rank)), rank) for slot in (0, 1))
     both = merged(first, second)
     if both is None:
-        raise Stuck(f"{op.label} ({op.kind}) compares it with what does not have the same map")
+        raise Stuck(f"{op.called} compares it with what does not have the same map")
     check_order(op, both)
     return both
 
@@ -141,7 +141,7 @@ def _new_channels(op: Op, affine: Affine) -> list[tuple[int, tuple[int, int]]]:
     amounts = dict(zip(op.spec.axes, op.spec.amounts, strict=False))
     known = all(min(amounts.get(axis, (-1,))) >= 0 for axis in wide)
     if wide and (op.spec.value is None or not known):
-        raise Stuck(f"{op.label} ({op.kind}) pads its channels")
+        raise Stuck(f"{op.called} pads its channels")
     return [(axis, amounts[axis]) for axis in wide]
 
 
@@ -159,7 +159,7 @@ def _check_filling(op: Op, affine: Affine) -> None:
     value = op.spec.value
     if value is not None and np.any(np.abs(affine.scale * value + affine.shift - value) > 0):
         raise Stuck(
-            f"{op.label} ({op.kind}) lies between and pads with {value:g}, which its map "
+            f"{op.called} lies between and pads with {value:g}, which its map "
             "would have to leave as it is",
             "padding with reflect, replicate or circular would let it be folded",
         )

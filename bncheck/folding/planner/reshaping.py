@@ -41,7 +41,7 @@ def after_reshape(graph: Graph, op: Op, affine: Affine) -> Affine:
 def before_expansion(graph: Graph, op: Op, affine: Affine) -> Affine:
     """The map of what is repeated, the same at all its copies."""
     out, into = shapes_of(graph, op.outputs[0], op.inputs[0])
-    return before_repeating(affine, into, out, f"{op.label} ({op.kind}) repeats its channels")
+    return before_repeating(affine, into, out, f"{op.called} repeats its channels")
 
 
 def after_expansion(graph: Graph, op: Op, affine: Affine) -> Affine:
@@ -171,7 +171,7 @@ def _product(sizes: Sequence[int | str]) -> tuple[int, list[str]]:
 def _to_blocks(op: Op, affine: Affine) -> Affine:
     """(N, C, 1, 1) -> (N, C*r*r, 1, 1): all places of a block have their channel's map."""
     assert isinstance(op.spec, PixelShuffle)
-    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) rearranges positions")
+    affine = collapsed(affine, (2, 3), f"{op.called} rearranges positions")
     block = op.spec.factor**2
     if is_even(affine, 1):
         return affine
@@ -183,7 +183,7 @@ def _to_blocks(op: Op, affine: Affine) -> Affine:
 def _to_small(op: Op, affine: Affine) -> Affine:
     """(N, C*r*r, 1, 1) -> (N, C, 1, 1): the map that all places of a block have."""
     assert isinstance(op.spec, PixelShuffle)
-    affine = collapsed(affine, (2, 3), f"{op.label} ({op.kind}) rearranges positions")
+    affine = collapsed(affine, (2, 3), f"{op.called} rearranges positions")
     block = op.spec.factor**2
     if is_even(affine, 1):
         return affine
@@ -192,7 +192,7 @@ def _to_small(op: Op, affine: Affine) -> Affine:
     def common(array: Floats) -> Floats:
         small = constant_along(array.reshape(array.shape[0], *sizes, 1, 1), (axis,))
         if small is None:
-            raise Stuck(f"{op.label} ({op.kind}) mixes its channels")
+            raise Stuck(f"{op.called} mixes its channels")
         return np.squeeze(small, axis)
 
     return each(affine, common)

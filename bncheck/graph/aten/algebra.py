@@ -194,13 +194,23 @@ def _pair(call: Call) -> tuple[Any, Any]:
 
 def _clamp(call: Call) -> Described | None:
     low, high = call("min"), call("max")
-    if sum(call.is_tensor(bound) for bound in (low, high)) == 1 and None in (low, high):
-        return Larger(), (call.source, high if low is None else low)
     if low == 0 and high is None:
         return call.on_source(Rectifier(call.name))
     if high == 0 and low is None:
         return call.on_source(Rectifier(call.name, 1.0, positive=0.0))
-    return _between(call, -math.inf if low is None else low, math.inf if high is None else high)
+    if low is None or high is None:
+        return _bounded(call, low, high)
+    return _between(call, low, high)
+
+
+def _bounded(call: Call, low: Any, high: Any) -> Described | None:
+    bound, none = (high, -math.inf) if low is None else (low, math.inf)
+    if call.is_tensor(bound):
+        return Larger(), (call.source, bound)
+    low, high = (none, bound) if low is None else (bound, none)
+    if not isinstance(bound, (int, float)) or not math.isfinite(bound):
+        return _between(call, low, high)
+    return Bounded(float(low), float(high)), (call.source, bound)
 
 
 def _hard_tanh(call: Call) -> Described | None:
@@ -214,8 +224,6 @@ def _relu6(call: Call) -> Described | None:
 def _between(call: Call, low: Any, high: Any) -> Described | None:
     if not all(isinstance(bound, (int, float)) for bound in (low, high)):
         return None  # two tensors, or a symbol
-    if sum(map(math.isinf, (low, high))) == 1:
-        return Bounded(float(low), float(high)), (call.source, high if math.isinf(low) else low)
     return call.on_source(Pointwise("clip", (float(low), float(high))))
 
 

@@ -153,9 +153,9 @@ def _clip(call: NodeCall) -> Spec | Described | None:
     if any(np.size(bound) != 1 for bound in bounds):
         return None
     least, most = (float(np.ravel(bound)[0]) for bound in bounds)
-    if (low is None) == (high is None) or call.opset < 8:  # before, Max repeats nothing
+    if np.isfinite(least) == np.isfinite(most) or call.opset < 8:  # before, Max repeats nothing
         return Pointwise("clip", (least, most))
-    number = np.asarray(most if low is None else least)
+    number = np.asarray(least if np.isfinite(least) else most)
     name = call.scope.derived(f"{call.results[0]}:bound", lambda: number, (), call.name(0))
     return Bounded(least, most), [call.name(0), name]
 

@@ -224,7 +224,7 @@ PASSING: dict[str, Pattern] = {
     "rrelu": before(lambda _, y: F.rrelu(y), scale_only=True),
     "abs": before(lambda _, y: y.abs(), scale_only=True),
     "clamp_at_zero": before(lambda _, y: y.clamp(min=0), scale_only=True),
-    "clamp_at_one": before(lambda _, y: y.clamp(min=1), scale_only=True, kept=1),
+    "clamp_at_one": before(lambda _, y: y.clamp(min=1), scale_only=True),
     "relu6": before(lambda _, y: F.relu6(y), scale_only=True, kept=1),
     "relu_plus_number": behind(lambda y: F.relu(y) + 0.5, positive=True),
     "number_minus_relu": behind(lambda y: 0.5 - F.relu(y), positive=True),

@@ -63,6 +63,14 @@ CASES: dict[str, Case] = {
     "bn, at most a number of each channel, conv": _case(
         lambda s, x: s.c(s.n(x).clamp(max=s.t)), n=bn(3), c=conv(), t=numbers(3, 1, 1), **_POSITIVE
     ),
+    "bn, at least minus infinity, conv": _case(
+        lambda s, x: s.c(s.n(x).clamp(min=-torch.inf)), n=bn(3), c=conv(), kept=1,
+        reason="clamp (clamp) lies between", **_POSITIVE,
+    ),
+    "bn, at most a number and infinity, conv": _case(
+        lambda s, x: s.c(s.n(x).clamp(0.1, torch.inf)), n=bn(3), c=conv(), kept=1,
+        reason="clamp (clamp) lies between", **_POSITIVE,
+    ),
     "conv, at most a number, bn": _case(
         lambda s, x: s.n(s.c(x).clamp_max(-0.2)), n=bn(), c=conv(), **_POSITIVE
     ),

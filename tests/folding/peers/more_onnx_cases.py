@@ -31,6 +31,10 @@ CASES: dict[str, Case] = {
         f"{_BEFORE} d = Clip <min=0.25> (n) y = Conv(d, w)", weights=_W, channels=3, positive=True,
         opset=10,
     ),
+    "bn, at most a number and at least minus infinity, conv": Case(
+        f"{_BEFORE} d = Clip(n, low, high) y = Conv(d, w)", channels=3, positive=True,
+        weights=_W | {"low": np.array(-np.inf), "high": np.array(0.5)},
+    ),
     "bn, between two numbers, conv": Case(
         f"{_BEFORE} d = Clip(n, low, high) y = Conv(d, w)", channels=3, positive=True, kept=1,
         weights=_W | {"low": np.array(-0.5), "high": np.array(0.5)}, reason="moves no affine map",

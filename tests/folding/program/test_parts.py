@@ -126,6 +126,41 @@ def test_what_lies_outside_is_kept_with_its_reason() -> None:
     assert [d.name for d in result.report.kept] == ["gate.norm", "unused.1"]
 
 
+class _Shared(nn.Module):
+    """Two norms behind one convolution, whose calls need weights of their own, and one more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.conv = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.a, self.b, self.bn = (nn.BatchNorm2d(4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(self.shared(torch.relu(self.a(self.shared(x)))))
+        return self.bn(self.conv(torch.relu(y)))
+
+
+class _Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = _Shared()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.part(x)
+        return y + 1 if y.sum() > 0 else y
+
+
+@pytest.mark.parametrize("names", [[], ["part"]])
+def test_what_a_part_cannot_hold_stays_and_the_rest_of_it_is_folded(names: list[str]) -> None:
+    """Split, it had nothing to fold: its convolutions and norms are called one by one."""
+    torch.manual_seed(3)
+    result = bncheck.fold(randomised(_Branches()), torch.randn(2, 4, 8, 8), parts=names)
+    assert {d.name: d.into for d in result.batchnorms} == {
+        "part.a": (), "part.b": (), "part.bn": ("part.conv",)
+    }  # fmt: skip
+    reasons = {d.name: d.reason for d in result.batchnorms}
+    assert "called more than once" in reasons["part.a"]
+
+
 def test_parts_by_hand_and_norms_that_are_kept() -> None:
     result = bncheck.fold(detector(), IMAGES, parts=["backbone"], keep=["*.stem.1"])
     assert {d.name: d.status for d in result.batchnorms} == {

@@ -206,7 +206,7 @@ MOVES: Table = {
     "relu_between": (between(("Relu", {}, ())), 1),
     "leaky_relu_shiftless": (shiftless("LeakyRelu", alpha=0.2), 0),
     "clip_at_zero_shiftless": (shiftless("Clip", {"low": np.float32(0)}), 0),
-    "clip_at_one_shiftless": (shiftless("Clip", {"low": np.float32(1)}), 1),
+    "clip_at_one_shiftless": (shiftless("Clip", {"low": np.float32(1)}), 0),
     "max_with_zero_shiftless": (shiftless("Max", {"zero": np.float32(0)}), 0),
     "prelu_shiftless": (shiftless("PRelu", {"slope": numbers(3, 1, 1)}), 0),
     "sigmoid_shiftless": (shiftless("Sigmoid"), 1),

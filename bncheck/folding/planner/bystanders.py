@@ -1,0 +1,30 @@
+"""Who else reads what a norm would change: docs/folding.md, "Pull"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bncheck.folding.algebra import Affine
+from bncheck.folding.planner.draft import Draft
+from bncheck.folding.planner.maps import Shared
+from bncheck.graph.dataflow import Use
+
+
+def bystander(
+    draft: Draft, name: str, source: str, wanted: Mapping[str, Mapping[Use, Affine]]
+) -> Shared | None:
+    """Why a value on the way to a norm's input, `source`, cannot change, if anybody reads it who
+    was not asked; `wanted` has those who were."""
+    graph, is_input = draft.graph, name == source
+    readers = [use for use in graph.uses.get(name, []) if use not in wanted.get(name, {})]
+    others = [graph.ops[draft.final_reader(use.op)] for use in readers]
+    maker = graph.ops[graph.producers[name]]
+    what = "its input" if is_input else f"the result of {maker.called}"
+    if name in graph.outputs:
+        hint = "" if others else "without that output it could be folded"
+        return Shared(f"{what} is also an output of the {graph.what}", hint)
+    if not others:
+        return None
+    who = others[0].label if len(others) == 1 else "all others that read it"
+    change = f"if {who} read its result instead" if is_input else f"without {who}"
+    return Shared(f"{what} is also used by {others[0].called}", f"{change}, it could be folded")
