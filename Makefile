@@ -63,7 +63,7 @@ LOWEST := .venv-lowest
 lower-bounds: $(VENV)/.dev
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip --disable-pip-version-check --quiet install \
-		--constraint tests/lower-bounds.txt --editable . pytest hypothesis jsonschema
+		--constraint tests/lower-bounds.txt --editable . pytest pytest-xdist hypothesis jsonschema
 	$(BIN)/python -m tests.zoo $(LOWEST)/zoo
 	BNCHECK_ZOO=$(CURDIR)/$(LOWEST)/zoo $(LOWEST)/bin/python -m tests.lower_bounds
 

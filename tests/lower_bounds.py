@@ -18,8 +18,11 @@ TESTS = (
     *("series/test_naming.py", "measuring/test_moments.py", "core/test_timing.py"),
     *("reporting/test_text.py", "reporting/test_visible.py", "writing/test_atomic.py"),
 )
-#: What runs a model stands among them.
-NEEDS_TORCH = "rules/test_static.py::test_eps_of_the_model_against_file_and_option"
+#: What runs a model, or takes a tensor, stands among them.
+NEEDS_TORCH = (
+    "rules/test_static.py::test_eps_of_the_model_against_file_and_option",
+    "measuring/test_moments.py::test_of_single_values_the_squares_need_not_be_told",
+)
 #: What `bncheck inspect` must say about each.
 EXPECTED = {
     **dict.fromkeys(("healthy.pt", "healthy-legacy.pth", "healthy-module.pt"), 0),
@@ -43,7 +46,7 @@ def main() -> int:
                 wrong += 1
     here = Path(__file__).parent
     chosen = [str(here / name) for name in TESTS]
-    return wrong or pytest.main(["-q", *chosen, f"--deselect=tests/{NEEDS_TORCH}"])
+    return wrong or pytest.main(["-q", *chosen, *(f"--deselect=tests/{n}" for n in NEEDS_TORCH)])
 
 
 if __name__ == "__main__":

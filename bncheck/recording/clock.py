@@ -74,3 +74,9 @@ def number_of(value: Any) -> float | None:
 def _higher(first: float | None, second: float | None) -> float | None:
     known = [rate for rate in (first, second) if rate is not None]
     return max(known, default=None)
+
+
+def rate_of(optimizer: Any) -> float | None:
+    """The highest learning rate of an optimizer's groups."""
+    rates = [number_of(group.get("lr")) for group in getattr(optimizer, "param_groups", ())]
+    return max((rate for rate in rates if rate is not None), default=None)

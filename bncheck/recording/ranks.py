@@ -99,3 +99,14 @@ def _unpacked(data: bytes, channels: Mapping[str, int]) -> dict[str, Batch]:
 def of_layer(everywhere: Sequence[Mapping[str, Batch]], name: str) -> list[tuple[int, Batch]]:
     """A layer's batches in the processes that had one, each with its process."""
     return [(rank, batches[name]) for rank, batches in enumerate(everywhere) if name in batches]
+
+
+def is_helper() -> bool:
+    """Whether this is a process of a distributed training that is not the first."""
+    import os
+
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() != 0
+    return os.environ.get("RANK", "0") not in ("", "0")

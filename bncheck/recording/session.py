@@ -9,29 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.core.words import count
 from bncheck.reading.training_state import TrainingState
-from bncheck.recording.clock import Clock, number_of
+from bncheck.recording.clock import Clock, number_of, rate_of
 from bncheck.recording.folder import RecordFolder
 from bncheck.recording.holding import HeldError
 from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
+from bncheck.recording.not_finite import found_not_finite
 from bncheck.recording.observation import Observation
 from bncheck.recording.observed import Observed
-from bncheck.recording.ranks import Ranks
+from bncheck.recording.ranks import Ranks, is_helper
 from bncheck.recording.resuming import resumed
+from bncheck.recording.scalars import Scalars, scalars_of
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.static.bn102_non_finite import non_finite
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
-Scalars = dict[str, float]
 #: Layers that a sentence names.
 _MOST_NAMED: Final = 4
 
@@ -65,7 +63,7 @@ class Session:
             name: self._watch(Watched.of(name, model, plan.every_layer))
             for name, model in models.items()
         }
-        self._folder = None if _is_helper() else self._open()
+        self._folder = None if is_helper() else self._open()
         if any(observed.watched.sharded for observed in self._observed.values()):
             self._problems.append("weight and bias of layers that are sharded (FSDP)")
         self._armed, self._began, self._last = False, False, -1
@@ -97,7 +95,7 @@ class Session:
             step = self._clock.step
         before = self._clock.step
         number = before + 1 if step is None else step
-        rate = number_of(lr) if lr is not None else _rate(self._optimizer)
+        rate = number_of(lr) if lr is not None else rate_of(self._optimizer)
         self._clock.tick(number, epoch, loss, rate)
         recorded = self._armed or self._crossed(before)
         if recorded:
@@ -222,36 +220,9 @@ class Session:
         layers = observed.live.unsaid(non_finite.code, observed.not_finite())
         if not layers:
             return
-        more = f" and in {count(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""
-        what = self._circumstances(observed)
-        finding = non_finite.finding(
-            Severity.ERROR,
-            layers[0],
-            f"NaN or infinity here{more} for the first time after step {step:,}{what}",
-            f"{_way_back(step, self._clock.bad_since)}; skip non-finite batches while training, "
-            "and keep half precision below 65504",
-        )
+        finding = found_not_finite(layers, step, observed, self._clock)
         self._found(observed.live.say(finding, step), name)
         observed.live.take_as_said(non_finite.code, layers, step)
-
-    def _circumstances(self, observed: Observed) -> str:
-        """What the batch of that step was like, as far as it is known."""
-        parts = []
-        now = observed.meter.largest()
-        reached = next((name for name, value in now.items() if not np.isfinite(value)), None)
-        if reached is not None:
-            parts.append(f"the batch reached {reached or 'the layer'} not finite")
-        largest = {n: v for n, v in (now or observed.largest).items() if np.isfinite(v) or not now}
-        if largest:
-            name = max(largest, key=lambda name: largest[name])
-            when = "" if now else " when last recorded"
-            parts.append(f"largest activation {largest[name]:.3g} in {name}{when}")
-        loss = number_of(self._clock.loss)
-        since = self._clock.bad_since
-        long = "" if since in (None, self._clock.step) else f", not finite since step {since:,}"
-        parts += [] if loss is None else [f"loss {loss:.4g}{long}"]
-        parts += [] if self._clock.lr is None else [f"learning rate {self._clock.lr:g}"]
-        return f" ({', '.join(parts)})" if parts else ""
 
     def _record(self) -> None:
         clock, self._last = self._clock, self._clock.step
@@ -277,7 +248,7 @@ class Session:
         clock.recorded()
         if "" in found:
             if self.logs:
-                self._log(found)
+                self._scalars.append((*scalars_of(found, self._observed), clock.step))
             self._keep(state, found)
             for name, one in found.items():
                 live = self._observed[name].live
@@ -290,22 +261,6 @@ class Session:
         }  # fmt: skip
         files = {name: (one.tensors, one.metadata) for name, one in found.items()}
         self._write(lambda folder: folder.add(files, line))
-
-    def _log(self, found: Mapping[str, Observation]) -> None:
-        scalars: Scalars = {}
-        arrays: dict[str, Array] = {}
-        for series, one in found.items():
-            start = f"{series}/" if series else ""
-            for layer, told in one.state.seen.items():
-                for name in ("w2", "mean_shift", "log_variance_ratio", "largest"):
-                    value = getattr(told, name)
-                    if value is not None:
-                        scalars[f"{start}{name}/{layer}"] = value
-            for layer, moved in self._observed[series].live.moved(one).items():
-                if np.isfinite(moved):
-                    scalars[f"{start}moved/{layer}"] = moved
-            arrays |= {f"{start}{name}": a for name, a in one.tensors.items() if a.ndim}
-        self._scalars.append((scalars, arrays, self._clock.step))
 
     def _found(self, findings: Iterator[Finding], series: str) -> None:
         for finding in findings:
@@ -324,17 +279,6 @@ class Session:
             self._problems.append(str(error))
 
 
-def _is_helper() -> bool:
-    """Whether this is a process of a distributed training that is not the first."""
-    import os
-
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() != 0
-    return os.environ.get("RANK", "0") not in ("", "0")
-
-
 def _about(ranks: Ranks) -> dict[str, object]:
     import torch
 
@@ -342,19 +286,3 @@ def _about(ranks: Ranks) -> dict[str, object]:
         "bncheck": __version__, "torch": str(torch.__version__), "processes": ranks.number,
         "time": round(time.time(), 3),
     }  # fmt: skip
-
-
-def _way_back(step: int, loss_since: int | None) -> str:
-    """A checkpoint that is sound: of the step before, weights that no layer shows may not be."""
-    first = step if loss_since is None else min(step, loss_since)
-    if first <= 2:
-        return "start anew"
-    return (
-        f"go back to a checkpoint from before step {first - 1:,}, the last that is sure to be sound"
-    )
-
-
-def _rate(optimizer: Any) -> float | None:
-    """The highest learning rate of an optimizer's groups."""
-    rates = [number_of(group.get("lr")) for group in getattr(optimizer, "param_groups", ())]
-    return max((rate for rate in rates if rate is not None), default=None)

@@ -234,6 +234,32 @@ def add_sum(net: Net, draw: Any, x: str) -> None:
     net.call(specs.Add((1.0, sign)), [x, other], lambda a, b: a + sign * b)
 
 
+def add_repeated(net: Net, draw: Any, x: str) -> None:
+    """A sum, or the larger, of a value and a mean that is repeated along an axis."""
+    axis = draw(st.integers(1, net.samples[x].dim() - 1))
+    same = [n for n in net.activations if net.samples[n].shape == net.samples[x].shape]
+    other = draw(st.sampled_from([x, *same]))
+    (mean,) = net.call(specs.Average((axis,)), [other], lambda a: a.mean(axis, keepdim=True))
+    pair = draw(st.permutations([x, mean]))
+    sign = draw(st.sampled_from([-1.0, -1.0, 1.0, 2.5]))
+    if draw(st.integers(0, 3)):
+        net.call(specs.Add((1.0, sign)), pair, lambda a, b: a + sign * b)
+    else:
+        net.call(specs.Larger(), pair, torch.maximum)
+
+
+def add_chosen(net: Net, draw: Any, x: str) -> None:
+    """Places along an axis in the order of another value, or means of rows by such weights."""
+    axis = draw(st.integers(1, net.samples[x].dim() - 1))
+    same = [n for n in net.activations if net.samples[n].shape == net.samples[x].shape]
+    pair = [x, draw(st.sampled_from(same))]
+    if net.samples[x].dim() == 4 and draw(st.booleans()):
+        net.call(specs.Attended((2,)), pair, lambda a, b: (b @ b.mT).softmax(-1) @ a)
+    else:
+        spec = specs.Chosen(((axis, None),))
+        net.call(spec, pair, lambda a, b: a.gather(axis, b.argsort(axis)))
+
+
 def add_constant(net: Net, draw: Any, x: str) -> None:
     shape = net.samples[x].shape
     sizes = draw(st.sampled_from([(), (shape[1],) + (1,) * (len(shape) - 2), tuple(shape[1:])]))
@@ -463,9 +489,10 @@ def add_nonlinear(net: Net, draw: Any, x: str) -> None:
 SPATIAL = [add_conv, add_conv, add_transposed, add_norm, add_norm, add_sum, add_constant,
            add_concat, add_split, add_pool, add_view, add_nonlinear, add_stack_sum, add_picks,
            add_product, add_layer_norm, add_sample_norm, add_einsum, add_gate, add_larger,
-           add_ordered, add_places]  # fmt: skip
+           add_ordered, add_places, add_repeated, add_repeated, add_chosen]  # fmt: skip
 FLAT = [add_linear, add_norm, add_sum, add_constant, add_concat, add_nonlinear, add_stack_sum,
-        add_picks, add_layer_norm, add_einsum, add_gate, add_larger, add_ordered]  # fmt: skip
+        add_picks, add_layer_norm, add_einsum, add_gate, add_larger, add_ordered, add_repeated,
+        add_chosen]  # fmt: skip
 THIN = [add_constant, add_einsum, add_norm, add_gate]
 LINEAR_CALLS = (add_conv, add_transposed, add_linear, add_product, add_einsum)
 
@@ -490,7 +517,8 @@ def nets(
         options = list(SPATIAL if _rank4(net, x) else FLAT if sample.dim() == 2 else THIN)
         if plain:
             others = (add_stack_sum, add_product, add_layer_norm, add_sample_norm, add_einsum,
-                      add_gate, add_larger, add_ordered, add_places)  # fmt: skip
+                      add_gate, add_larger, add_ordered, add_places, add_repeated,
+                      add_chosen)  # fmt: skip
             options = [o for o in options if o not in others]
         counts = [type(op.spec) for op in net.ops]
         if norms is not None and counts.count(specs.Norm) >= norms:

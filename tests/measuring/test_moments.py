@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
-import torch
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -111,11 +112,21 @@ def test_all_at_once_is_one_by_one(case: tuple[list[Floats], Floats]) -> None:
     assert_close(at_once.sum_qq, one_by_one.sum_qq, spread**2 * 10_000)
 
 
+@pytest.fixture(scope="module")
+def tensor() -> Any:
+    """What makes a tensor; the other tests need no torch: tests/lower_bounds.py."""
+    import torch
+
+    return torch.tensor
+
+
 @given(batches())
-def test_of_single_values_the_squares_need_not_be_told(case: tuple[list[Floats], Floats]) -> None:
+def test_of_single_values_the_squares_need_not_be_told(
+    tensor: Any, case: tuple[list[Floats], Floats]
+) -> None:
     parts, pivot = case
     m = parts[0][:, :, 0] - pivot
-    told, untold = packed(m.copy(), m * m, 1.0, pivot), packed_vectors(torch.tensor(m), pivot)
+    told, untold = packed(m.copy(), m * m, 1.0, pivot), packed_vectors(tensor(m), pivot)
     size = np.abs(m).max() * 10 + 1e-300
     for row, power in ((4, 1), (5, 2), (6, 2), (7, 4), (8, 3)):
         assert_close(untold[row], told[row], size**power * len(m))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bncheck.cli import run
-from tests.folding.command import SAMPLES
+from tests.networks import SAMPLES
 
 IGNORED = """
 [tool.bncheck]

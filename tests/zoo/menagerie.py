@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.zoo.layout import Array, Layout
 
-_FILE: Final = "layouts.pickle"
+FILE: Final = "layouts.pickle"
 
 
 class _Pickler(pickle.Pickler):
@@ -46,7 +46,7 @@ def build(folder: Path) -> dict[str, Layout]:
 def keep(folder: Path) -> None:
     """Build them for another process to read; it must find them at the same place."""
     layouts = build(folder)
-    with (folder / _FILE).open("wb") as out:
+    with (folder / FILE).open("wb") as out:
         _Pickler(out).dump(layouts)
 
 
@@ -55,7 +55,7 @@ def kept() -> dict[str, Layout] | None:
     folder = os.environ.get("BNCHECK_ZOO")
     layouts: dict[str, Layout] | None = None
     if folder:
-        layouts = pickle.loads((Path(folder) / _FILE).read_bytes())
+        layouts = pickle.loads((Path(folder) / FILE).read_bytes())
     return layouts
 
 

@@ -40,7 +40,7 @@ def kept_for(norm: Normalisation, *stuck: Stuck) -> Decision:
     """The decision with what stands in the way, on both sides where both were tried."""
     sides = ("backwards: ", "forwards: ") if len(stuck) > 1 else ("",)
     reason = "; ".join(f"{side}{s.reason}" for side, s in zip(sides, stuck, strict=True))
-    hint = next((s.hint for s in stuck if s.hint), "")
+    hint = next(filter(None, (s.hint for s in stuck)), "")
     return Decision(norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint, kind=norm.family)
 
 

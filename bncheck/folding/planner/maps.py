@@ -20,10 +20,15 @@ MAX_SIZE = 1 << 24
 class Stuck(Exception):
     """A map can go no further: why, and what would have to change in the model."""
 
-    def __init__(self, reason: str, hint: str = "") -> None:
+    def __init__(self, reason: str, hint: str | Callable[[], str] = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        self.hint = hint
+        self._hint = hint
+
+    @property
+    def hint(self) -> str:
+        """What would have to change; it may take a walk to find out, and few are asked for it."""
+        return self._hint() if callable(self._hint) else self._hint
 
 
 class Shared(Stuck):

@@ -101,15 +101,17 @@ class _Planning:
     """The draft, the step of each normalisation that moved, and why the others did not (so far).
 
     Keys are the places of the calls that make a normalisation's output. `partly` are the values of
-    which a part is not read, and `failed` are the last attempts in vain, each with its draft.
+    which a part is not read; `failed` are the last attempts in vain, each with its draft, and
+    `stuck` why the last of all was.
     """
 
     draft: Draft
     maps: Mapping[int, Affine]
     partly: Mapping[str, Affine]
-    kept: dict[int, Decision]
+    kept: Mapping[int, Decision]
     steps: dict[int, Step] = field(default_factory=dict)
-    failed: dict[tuple[int, bool], tuple[Draft, Decision]] = field(default_factory=dict)
+    failed: dict[tuple[int, bool], tuple[Draft, list[Stuck]]] = field(default_factory=dict)
+    stuck: dict[int, list[Stuck]] = field(default_factory=dict)
 
     def run(self, waiting: list[Normalisation]) -> None:
         """Move all that can move, until none can any more."""
@@ -128,9 +130,9 @@ class _Planning:
         """Whether a normalisation has gone; else why not is noted."""
         if set(norm.ops) <= self.draft.bypassed:  # it lay on the way of another one
             return True
-        draft, kept = self.failed.get((norm.last, into_norms), (None, None))
-        if draft is self.draft and kept is not None:  # nothing has moved since
-            self.kept[norm.last] = kept
+        draft, reasons = self.failed.get((norm.last, into_norms), (None, []))
+        if draft is self.draft:  # nothing has moved since
+            self.stuck[norm.last] = reasons
             return False
         reasons = []
         for move in _moves_of(norm):
@@ -142,8 +144,8 @@ class _Planning:
         last = push_scale if norm.bare else pull_with_skip
         if not norm.of_weight and self._move(norm, last, into_norms) is None:
             return True
-        self.kept[norm.last] = kept = kept_for(norm, *reasons)
-        self.failed[norm.last, into_norms] = self.draft, kept
+        self.stuck[norm.last] = reasons
+        self.failed[norm.last, into_norms] = self.draft, reasons
         return False
 
     def _beside(self, norm: Normalisation, move: Move, into_norms: bool) -> bool:
@@ -170,8 +172,10 @@ class _Planning:
     def result(self, norms: Sequence[Normalisation]) -> Plan:
         """The plan that has come about."""
         draft, steps = self.draft, self.steps
+        stuck = (norm for norm in norms if norm.last in self.stuck and norm.last not in steps)
+        kept = {norm.last: kept_for(norm, *self.stuck[norm.last]) for norm in stuck}
         return Plan(
-            tuple(decisions(draft.graph, norms, self.kept, steps)),
+            tuple(decisions(draft.graph, norms, {**self.kept, **kept}, steps)),
             draft.folds,
             draft.constants,
             draft.bypassed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bncheck.folding.planner.backwards import Walk
 from bncheck.folding.planner.draft import Draft, Moving, Step, check_dtype
 from bncheck.folding.planner.maps import Shared, Stuck
@@ -27,11 +29,16 @@ def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
             continue
     if not isinstance(failure, Shared):
         raise failure
-    try:  # without the other reader it may be stuck all the same, and then that would not help
-        Walk(draft, into_norms, alone=True).run(moving.source, wishes)
+    raise Stuck(failure.reason, partial(_hint_if_alone, failure, draft, moving, into_norms))
+
+
+def _hint_if_alone(failure: Stuck, draft: Draft, moving: Moving, into_norms: bool) -> str:
+    """Without the other reader it may be stuck all the same, and then that would not help."""
+    try:
+        Walk(draft, into_norms, alone=True).run(moving.source, {moving.entry: moving.affine})
     except Stuck as stuck:
-        raise Stuck(failure.reason, stuck.hint) from None
-    raise Stuck(failure.reason, failure.hint)
+        return stuck.hint
+    return failure.hint
 
 
 def pull_with_identity(draft: Draft, moving: Moving, into_norms: bool) -> Step:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import config
 
 from bncheck.core import usercode
 from bncheck.graph.dataflow import Graph
@@ -21,16 +22,21 @@ def quiet(*names: str) -> Iterator[None]:
     """torch's own remarks about shapes and unused options do not belong into our streams.
 
     Of all that export is made of, or of a part: to change a level costs as much as some tracing.
+    Nor does torch keep with every call where it stands in the user's code, which takes a twelfth of
+    the time: an error has its own traceback, and no file is written with these.
     """
     loggers = [logging.getLogger(name) for name in names or ("torch", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]
+    stackless = getattr(config, "do_not_emit_stack_traces", False)  # torch 2.10 asks for no such
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:
                 logger.setLevel(logging.CRITICAL)
+            config.do_not_emit_stack_traces = True
             yield
         finally:
+            config.do_not_emit_stack_traces = stackless
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
 

@@ -10,6 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from bncheck.cli import run
+from bncheck.runtime.file import open_onnx
+from tests.folding.onnx.graphs import building as graphs
+from tests.folding.onnx.graphs.building import fold_onnx
 from tests.zoo import onnx_models as zoo
 
 
@@ -74,3 +77,16 @@ def test_data_elsewhere_are_refused(
     assert error.count("\n") == 1
     assert "export it again" in error or "does not exist" in error
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_results_without_a_name_are_none(tmp_path: Path) -> None:
+    """Of a BatchNorm of opset 9 onnxruntime (1.32) wants to write all five of them, and crashes."""
+    model = graphs.conv_bn(opset=9)()
+    model.graph.node[1].output.extend([""] * 4)
+    onnx.save(model, tmp_path / "net.onnx")
+    given, _ = open_onnx(tmp_path / "net.onnx")
+    assert list(given.graph.node[1].output) == ["y"]
+    report, folded = fold_onnx(tmp_path / "net.onnx")
+    assert [node.op_type for node in folded.graph.node] == ["Conv"]
+    assert report.parity is not None
+    assert report.parity.holds

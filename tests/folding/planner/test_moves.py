@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from bncheck.folding.planner import planning
+from bncheck.folding.algebra import Affine
+from bncheck.folding.planner import planning, pulling
+from bncheck.folding.planner.backwards import Walk
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.finding import find_normalisations
@@ -20,6 +22,7 @@ from bncheck.folding.planner.skip import pull_with_skip
 from bncheck.folding.planner.sums import ConstantWay, Shift, combinations
 from bncheck.folding.program.fold import fold
 from bncheck.graph import specs
+from bncheck.graph.dataflow import Use
 from tests.folding.random_graphs import Net
 
 torch.set_num_threads(1)
@@ -134,6 +137,25 @@ def test_a_move_in_vain_is_tried_again_only_when_something_has_moved(
     found = planning.plan(net.graph())
     assert [decision.status.value for decision in found.decisions].count("folded") >= 4
     assert len({(id(draft), *rest) for draft, *rest in tried}) == len(tried)
+
+
+def test_what_would_help_is_found_out_once_for_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, y = Net(6), "x"
+    for _ in range(3):
+        c = _conv(net, y)
+        y = _sum(net, _relu(net, c), _relu(net, _norm(net, c)))
+    alone: list[Walk] = []
+
+    class Counted(Walk):
+        def run(self, source: str, wishes: Mapping[Use, Affine]) -> Step:
+            alone.extend([self] if self.alone else [])
+            return super().run(source, wishes)
+
+    monkeypatch.setattr(pulling, "Walk", Counted)
+    found = planning.plan(net.graph())
+    assert [decision.status.value for decision in found.decisions] == ["kept"] * 3
+    assert all("read its result instead" in decision.hint for decision in found.decisions)
+    assert len(alone) == 3
 
 
 class _Counting(torch.nn.Module):

@@ -71,3 +71,15 @@ def test_the_line_that_is_named_is_the_models() -> None:
         fold(_Narrow().eval(), torch.randn(2, 3, 9, 9))
     assert "test_exporting.py" in str(caught.value)
     assert "timing.py" not in str(caught.value)
+
+
+def test_no_call_keeps_where_it_stands_in_the_code() -> None:
+    """To know it takes a twelfth of an export; torch keeps it again afterwards."""
+    model, images = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(),
+        torch.randn(2, 3, 8, 8),
+    )
+    ours = fold(model, images).program
+    assert not any(node.stack_trace for node in ours.graph.nodes)
+    theirs = torch.export.export(model, (images,))
+    assert any(node.stack_trace for node in theirs.graph.nodes)
