@@ -7,7 +7,7 @@ import logging
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.export import ExportedProgram
@@ -87,13 +87,35 @@ def save_program(program: ExportedProgram, path: Path, original: Path | None = N
                     node.meta.pop(key, None)
     with (
         replacing(path, original) as temporary,
-        open(temporary, "w+b") as file,  # by its name, torch would put it into the file
+        _Enduring(temporary, "w+") as file,  # by its name, torch would put it into the file
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
         torch.export.save(program, file)
+        file.refuse_failed()
         file.seek(0)
         check_read_back(path, lambda: is_same_program(torch.export.load(file), program))
+
+
+class _Enduring(io.FileIO):
+    """A file whose errors wait: torch's writer ends the process at one that it meets."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of it, or nothing any more after an error."""
+        left = memoryview(data)
+        try:
+            while len(left) and self.failed is None:
+                left = left[super().write(left) or 0 :]
+        except OSError as error:
+            self.failed = error
+        return len(data)
+
+    def refuse_failed(self) -> None:
+        """Raise what was met."""
+        if self.failed is not None:
+            raise self.failed
 
 
 def moved(program: ExportedProgram, device: str) -> ExportedProgram:

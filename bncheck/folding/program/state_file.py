@@ -43,6 +43,7 @@ def save_folded(
 
 def save_state(state: FoldedState, report: FoldReport, path: Path, source: Path) -> None:
     """Write what was folded and proven."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     manifest = {
@@ -56,7 +57,12 @@ def save_state(state: FoldedState, report: FoldReport, path: Path, source: Path)
     }
     metadata = {"format": "pt", _KEY: json.dumps(manifest)}
     with replacing(path, source) as temporary:
-        save_file(_unshared(state.tensors), temporary, metadata)
+        try:
+            save_file(_unshared(state.tensors), temporary, metadata)
+        except SafetensorError as error:  # also of a full disk
+            raise BncheckError(
+                f"cannot be written ({error})", "choose another", str(path)
+            ) from None
         check_read_back(path, lambda: _holds(temporary, state.tensors, metadata))
 
 

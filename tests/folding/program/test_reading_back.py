@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,15 @@ from bncheck.folding.program import file
 from bncheck.folding.program.reading_back import is_same_program
 from bncheck.folding.program.rebuilding import copied, copied_tensor, rebuilt
 from bncheck.folding.program.state_file import _holds
-from tests.faulty import opening
+from tests.faulty import faulty
+from tests.planted import SAMPLES
 
 IMAGES = (torch.zeros(2, 3, 8, 8),)
+
+
+class _Faulty(file._Enduring):
+    def write(self, data: Any) -> int:
+        return super().write(faulty(data))
 
 
 class _Plain(nn.Module):
@@ -122,7 +130,7 @@ def test_a_disk_that_loses_bits_leaves_no_program(
     program, path = _folded(_Plain()), tmp_path / "net.pt2"
     file.save_program(program, path)
     before = path.read_bytes()
-    monkeypatch.setattr(file, "open", opening, raising=False)
+    monkeypatch.setattr(file, "_Enduring", _Faulty)
     with pytest.raises(bncheck.BncheckError, match="does not read back as what was proven"):
         file.save_program(program, path)
     assert path.read_bytes() == before
@@ -136,3 +144,20 @@ def test_a_state_file_is_held_against_what_it_should_hold(tmp_path: Path) -> Non
     assert not _holds(path, tensors, {"of": "others"})
     for others in ({}, {"k": torch.tensor([1.0, 0.0, float("nan")])}, {"k": tensors["k"].double()}):
         assert not _holds(path, others, {"of": "tests"})
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.safetensors"])
+def test_a_full_disk_is_one_line(name: str, tmp_path: Path) -> None:
+    """In a process of its own, which torch's writer would end, and whose files may not be large."""
+    words = ["fold", str(SAMPLES / "healthy.pt"), "--model", f"{SAMPLES / 'nets.py'}:DigitNet",
+             "--input", "1,8,8", "-o", str(tmp_path / name)]  # fmt: skip
+    code = (
+        "import resource, sys; from bncheck.cli import run; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); sys.exit(run(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot be written (" in done.stderr
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
