@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _AS_DEFINED: Final = ("weight", "bias", "running_mean", "running_var")
 #: With fewer channels a correlation is chance.
 _FEWEST_CHANNELS: Final = 8
+#: Numbers that are alike to this share of the largest tell nothing.
+_ROUNDING: Final = 1e-6
 #: A median correlation that is no chance, and of how many chains.
 _MANY: Final = 0.5
 _FEWEST_CHAINS: Final = 4
@@ -102,10 +104,16 @@ def compared(
 
 
 def _correlation(x: Floats, y: Floats) -> float | None:
-    x, y = x - x.sum() / x.size, y - y.sum() / y.size
-    x, y = x / (np.abs(x).max() or 1.0), y / (np.abs(y).max() or 1.0)
-    scale = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / scale if scale > 0 else None
+    """None where channels differ by no more than rounding: kernels are summed in float32."""
+    around = []
+    for numbers in (x, y):
+        differing = numbers - numbers.sum() / numbers.size
+        widest = float(np.abs(differing).max())
+        if widest <= _ROUNDING * float(np.abs(numbers).max()):
+            return None
+        around.append(differing / widest)
+    x, y = around
+    return float(x @ y) / math.sqrt(float(x @ x) * float(y @ y))
 
 
 def summed_kernel(weight: Array, shares: Floats | None = None) -> Floats:

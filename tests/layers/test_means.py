@@ -217,3 +217,13 @@ def test_buffers_of_another_epoch_of_one_run_are_found_in_most_pairs() -> None:
     assert not any(told(place, place) for place in places)
     others = [told(i, j) for i in places for j in places if i != j]
     assert sum(others) > 0.6 * len(others)
+
+
+@pytest.mark.parametrize(("noise", "told"), [(3e-7, False), (3e-5, True)])
+def test_what_rounding_makes_of_equal_channels_is_not_judged(noise: float, told: bool) -> None:
+    """Weights that are all one constant predict one mean for all channels."""
+    rng = np.random.default_rng(0)
+    other, one = rng.normal(0, 1, 32), np.ones(32)
+    alike = 5 + noise * rng.normal(0, 1, 32)
+    for predicted, mean in ((alike, other), (other, alike)):
+        assert (compared("bn", predicted, (mean, one), 0.0, [], []) is not None) is told
