@@ -17,9 +17,9 @@ from bncheck.measuring.comparison import running_alone
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.dropout import DropoutWatch
-from bncheck.measuring.features import InputWatch
 from bncheck.measuring.grading import Answers
 from bncheck.measuring.histogram import ShapeWatch
+from bncheck.measuring.input_watch import InputWatch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.preprocessing import search

@@ -20,8 +20,8 @@ import bncheck
 from bncheck.data import Batches, open_data
 from bncheck.measuring import collector, features
 from bncheck.measuring.cascades import Cascade, run_cascade
-from bncheck.measuring.features import InputWatch
 from bncheck.measuring.grading import Answers
+from bncheck.measuring.input_watch import InputWatch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.moments import merged_all
 from bncheck.measuring.run import Run

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.features import InputFeatures, InputWatch, conditions_of
+from bncheck.measuring.features import InputFeatures, conditions_of
+from bncheck.measuring.input_watch import InputWatch
 
 
 def watched(x: np.ndarray, module: nn.Module | None = None, batch: int = 256) -> InputFeatures:
