@@ -29,26 +29,22 @@ from bncheck.measuring.moments import (
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.own_update import OwnUpdate, input_of
+from bncheck.measuring.reduction import in_single, pivot_of, reduced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from bncheck.measuring.messages import Parts
+    from bncheck.measuring.reduction import Reduced
 
     Floats = NDArray[np.float64]
-    #: (N, C) means and mean squares about the pivot, and how many values an image has: of one value
-    #: the mean square, which is the mean's, is left out.
-    _Reduced: TypeAlias = tuple[Tensor, Tensor | None, float]
-    #: The same behind the name of the layer.
+    #: A `Reduced` behind the name of its layer.
     _Call: TypeAlias = tuple[str, Tensor, Tensor | None, float]
 
 
-#: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
-_PORTION: Final = 1 << 18
-
-
-#: Moments of batches that wait to be merged at once, in bytes: one by one costs as much as to take.
+#: Moments of batches wait to be merged together, up to so many bytes: merging them one by one costs
+#: as much as taking them.
 _WAITING: Final = 1 << 22
 
 #: Of a layer that is called more often in one forward (unrolled over time), no call is kept.
@@ -88,7 +84,7 @@ class Collector:
         self._outputs = outputs
         self._own = own
         self._normalise = normalise_by_batch
-        self._calls: dict[str, list[_Reduced]] = {}
+        self._calls: dict[str, list[Reduced]] = {}
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
         self._added: dict[Layout, list[Floats]] = {}
@@ -118,7 +114,7 @@ class Collector:
     def pivot_at_running_means(self, names: Container[str]) -> None:
         """The running means of these layers are pivots: no batch need be seen first."""
         near = (norm for norm in self._norms if norm.name in names)
-        self.pivots |= {norm.name: _single(norm.mean.detach().clone()) for norm in near}
+        self.pivots |= {norm.name: in_single(norm.mean.detach().clone()) for norm in near}
 
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
@@ -188,30 +184,31 @@ class Collector:
 
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = input_of(args, kwargs)
-            reduced = self._reduce(norm.name, channels, x.detach(), norm.last)
+            found = self._reduce(norm.name, channels, x.detach(), norm.last)
             if own is not None:
-                reduced = self._by_own_update(own, reduced, args, kwargs)
-            self._calls.setdefault(norm.name, []).append(reduced)
+                found = self._by_own_update(own, found, args, kwargs)
+            self._calls.setdefault(norm.name, []).append(found)
             if self._normalise:
-                if reduced[0].shape[0] * reduced[2] < 2:
+                m, q, values = found
+                if m.shape[0] * values < 2:
                     raise SingleValueError(norm.name)
-                self._set_batch_statistics(norm, *reduced[:2])
+                self._set_batch_statistics(norm, m, q)
 
         return before
 
-    def _record(self, name: str, x: Tensor, channels: int) -> _Reduced:
-        reduced = self._reduce(name, channels, x.detach())
-        self._calls.setdefault(name, []).append(reduced)
-        return reduced
+    def _record(self, name: str, x: Tensor, channels: int) -> Reduced:
+        found = self._reduce(name, channels, x.detach())
+        self._calls.setdefault(name, []).append(found)
+        return found
 
     def _by_own_update(
-        self, own: OwnUpdate, reduced: _Reduced, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> _Reduced:
+        self, own: OwnUpdate, given: Reduced, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Reduced:
         """The images' moments moved so that together they give what the layer itself takes.
 
         How much images differ is taken from their whole inputs, by a factor known from one batch.
         """
-        m, q, values = reduced
+        m, q, values = given
         q = m * m if q is None else q
         mean, var = own.statistics(args, kwargs)
         mean = mean - self.pivots[own.norm.name].double()
@@ -221,16 +218,11 @@ class Collector:
         q_own = _moved(q, var + mean.square(), spread[1])
         return m_own, q_own, values if counted is None else counted / m.shape[0]
 
-    def _reduce(self, name: str, channels: int, x: Tensor, last: bool = False) -> _Reduced:
-        """Per image and channel the mean and the mean square about the pivot, in fp32."""
+    def _reduce(self, name: str, channels: int, x: Tensor, last: bool = False) -> Reduced:
         pivot = self.pivots.get(name)
         if pivot is None:
-            pivot = self.pivots[name] = _pivot(channels_second(name, channels, x, last))
-        if x.ndim == 2 and x.shape[1] == channels:
-            return _single(x) - pivot, None, 1
-        images = (channels_second(name, channels, part, last) for part in portions(x))
-        m, q = _joined([_reduce_images(part, pivot) for part in images])
-        return m, q, x.numel() // m.numel()
+            pivot = self.pivots[name] = pivot_of(channels_second(name, channels, x, last))
+        return reduced(name, channels, x, pivot, last)
 
     def _set_batch_statistics(self, norm: TrackingNorm, m: Tensor, q: Tensor | None) -> None:
         """What train() would normalise with: the batch's mean and biased variance."""
@@ -260,45 +252,11 @@ def by_call(moments: Mapping[str, Moments]) -> tuple[dict[str, Moments], dict[st
     return layers, calls
 
 
-def portions(x: Tensor) -> Sequence[Tensor]:
-    """Groups of images small enough that what is computed from them stays in the cache.
-
-    Passes over main memory are what measuring costs on a CPU: this leaves one of them.
-    """
-    if x.device.type != "cpu" or x.numel() <= _PORTION or not x.shape[0]:
-        return [x]
-    return x.split(max(1, _PORTION * x.shape[0] // x.numel()))  # type: ignore[no-any-return,no-untyped-call]
-
-
-def _pivot(images: Tensor) -> Tensor:
-    """The channel means of the first batch; 0 where there is none."""
-    return _single(images).mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
-
-
-def _reduce_images(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
-    deviation = _single(x) - pivot[:, None]
-    return deviation.mean(dim=2), deviation.square_().mean(dim=2)
-
-
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    import torch
-
-    if len(parts) == 1:
-        return parts[0]
-    m, q = zip(*parts, strict=True)
-    return torch.cat(m), torch.cat(q)
-
-
 def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:
     """Numbers of images, (N, C), given another mean and spread."""
     wide = values.double()
     middle = wide.mean(dim=0)
     return ((wide - middle) * spread + mean).to(values.dtype)
-
-
-def _single(x: Tensor) -> Tensor:
-    """Half precision as single."""
-    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[_Call]]:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bncheck.measuring.collector import portions
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.norms import TrackingNorm
+from bncheck.measuring.reduction import portions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bncheck.measuring.collector import portions
 from bncheck.measuring.moments import Moments
 from bncheck.measuring.norms import channels_second
+from bncheck.measuring.reduction import in_single, pivot_of, portions
 from bncheck.recording.batch import Batch, noise_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def measured(name: str, channels: int, x: Tensor) -> Call:
 
     parts = [_portion(channels_second(name, channels, part)) for part in portions(x)]
     if any(part is None for part in parts):
-        pivot = _pivot(channels_second(name, channels, x[:_PIVOT]))
+        pivot = pivot_of(channels_second(name, channels, x[:_PIVOT]))
         parts = [_portion(channels_second(name, channels, part), pivot) for part in portions(x)]
     else:
         pivot = x.new_zeros(channels, dtype=torch.float32)
@@ -65,10 +65,6 @@ def batches_of(calls: Mapping[str, Sequence[Call]]) -> dict[str, Batch]:
     return found
 
 
-def _pivot(images: Tensor) -> Tensor:
-    return _single(images).mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
-
-
 def _portion(images: Tensor, pivot: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor] | None:
     """Mean and mean square of every image and channel, and the largest value.
 
@@ -79,7 +75,7 @@ def _portion(images: Tensor, pivot: Tensor | None = None) -> tuple[Tensor, Tenso
 
     low, high = torch.aminmax(images)
     largest = torch.maximum(high.abs(), low.abs()).float().reshape(1)
-    values = _single(images)
+    values = in_single(images)
     if pivot is not None:
         values = values - pivot[:, None]
     elif values.device.type != "cpu":
@@ -95,11 +91,6 @@ def _portion(images: Tensor, pivot: Tensor | None = None) -> tuple[Tensor, Tenso
 
 def _variance(m: Tensor, q: Tensor) -> Tensor:
     return q.mean(dim=0) - m.mean(dim=0).square()
-
-
-def _single(x: Tensor) -> Tensor:
-    """Half precision as single."""
-    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _batch(each: Sequence[Moments], calls: Sequence[Call]) -> Batch:
