@@ -11,9 +11,10 @@ import onnx
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
+from bncheck.folding.onnx.altered import Altered
 from bncheck.folding.onnx.decomposing import decomposed
 from bncheck.folding.onnx.rewrite import rewrite
-from bncheck.folding.regions import constants_of, regions_of, written_by_exit
+from bncheck.folding.regions import regions_of
 from bncheck.folding.result import FoldReport
 from bncheck.folding.weights import Solution
 from bncheck.graph.dataflow import Graph
@@ -23,7 +24,6 @@ from bncheck.reading.onnx_file import graphs_of
 from bncheck.reading.onnx_functions import without_functions
 from bncheck.runtime.file import open_onnx
 from bncheck.runtime.inputs import Named, asked_sizes, inputs_of
-from bncheck.runtime.sizes import told_by_weights
 from bncheck.runtime.weights import Weights
 from bncheck.subject.inputs import InputShape
 
@@ -87,34 +87,18 @@ class _Model:
         self.result = self._new
         pairs = zip(self._parts, solutions, strict=True)
         changed = [part.proto for part, solution in pairs if solution.changes]
-        self._regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
-        self._altered, self._fixed = solutions[0].plan.altered, constants_of(solutions[0])
-        self._numbers, self._ops = solutions[0].numbers, solutions[0].graph.ops
-        self._told = told_by_weights(solutions[0].graph)
-        values = solutions[0].graph.values.items()
-        self._dtypes = {n: v.dtype or "?" for n, v in values if v.dtype or v.shape is None}
-        self._written = written_by_exit(solutions[0])
-        self._renamed = rewrite(self.result, self._parts, solutions, self._weights)
+        regions = [*regions_of(solutions[0]), *_around(self._new, changed)]
+        renamed = rewrite(self.result, self._parts, solutions, self._weights)
+        self._altered = Altered.by(solutions[0], regions, renamed)
         self._parts = []
         _check_model(self.original, self.result)
         return ()
 
     def evaluate(self) -> ModelSides:
-        from bncheck.folding.onnx.parity import Altered, ModelSides
+        from bncheck.folding.onnx.parity import ModelSides
 
-        altered = Altered(
-            self._altered,
-            self._fixed,
-            self._regions,
-            self._renamed,
-            self._dtypes,
-            self._numbers,
-            self._told,
-            self._ops,
-            self._written,
-        )
         sides = ModelSides(
-            self._planned, self.result, self._weights, altered, self._shapes, self.sample
+            self._planned, self.result, self._weights, self._altered, self._shapes, self.sample
         )
         if self._planned is not self.original:
             sides.judge_by(self.original)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,17 +12,17 @@ import onnx
 
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.folding.difference import Output, is_float
+from bncheck.folding.onnx.altered import UNKNOWN, Altered
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
 from bncheck.folding.proof import Move, Seen, Values
 from bncheck.folding.regions import dependent, not_apart, passed_on
 from bncheck.folding.result import tolerance_for
-from bncheck.folding.windows import Shapes, Window, window_of
+from bncheck.folding.windows import Window, window_of
 from bncheck.graph.dataflow import Op
 from bncheck.graph.onnx.nodes import FLOATS, captured
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.runtime.inputs import (
     Named,
-    Sizes,
     asked_sizes,
     free_axes,
     inputs_of,
@@ -42,33 +42,6 @@ _SEED = 20260
 FAILURES: tuple[type[Exception], ...] = (
     RuntimeError, NotImplementedError, ValueError, onnx.shape_inference.InferenceError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Altered:
-    """What a fold does to the outermost graph.
-
-    `values` are others now, `fixed` are the same whatever the inputs are (with their sizes),
-    `regions` say what each region makes, `renamed` which values have another name in the fold,
-    `dtypes` are those of floating values, `numbers` the stored ones that the fold changes,
-    `told` the sizes of free axes that its graph tells, `ops` its calls, and `written` the dtypes of
-    the new numbers in the region of each exit. A value that has no dtype is none of a float; one
-    of which nothing is known has the dtype "?".
-    """
-
-    values: frozenset[str]
-    fixed: Shapes
-    regions: Sequence[Sequence[str]]
-    renamed: Mapping[str, str]
-    dtypes: Mapping[str, str]
-    numbers: Sequence[str] = ()
-    told: Sizes = field(default_factory=dict)
-    ops: Sequence[Op] = ()
-    written: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    def twin(self, name: str) -> str:
-        """The name of a value in the fold."""
-        return self.renamed.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -155,7 +128,9 @@ class ModelSides:
         dtypes.update(*altered.written.values())
         attributes = (a for place in places for a in graph.node[place].attribute)
         inner = any(a.HasField("g") or a.graphs for a in attributes)
-        return tolerance_for(self._all_dtypes if inner or "?" in dtypes or not dtypes else dtypes)
+        return tolerance_for(
+            self._all_dtypes if inner or UNKNOWN in dtypes or not dtypes else dtypes
+        )
 
     def written(self, region: int) -> Collection[str]:
         """The dtypes of its new numbers; all of the model where a region is a graph in a node."""

@@ -14,7 +14,8 @@ from onnx import helper
 
 from bncheck import BncheckError
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.onnx.parity import Altered, ModelSides
+from bncheck.folding.onnx.altered import Altered
+from bncheck.folding.onnx.parity import ModelSides
 from bncheck.folding.planner.families import Norms
 from bncheck.runtime.weights import Weights
 from tests.folding.onnx.graphs import building as graphs
