@@ -126,8 +126,8 @@ class TorchSide:
     """
 
     def __init__(self, program: ExportedProgram, batch_axes: Sequence[int] = ()) -> None:
+        from bncheck.folding.program.dtypes import default_tolerance
         from bncheck.folding.program.exporting import user_inputs
-        from bncheck.folding.program.parity import default_tolerance
 
         self.program, self._batch_axes = program, batch_axes
         self.tolerance = default_tolerance(program)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from bncheck.folding.difference import Output, is_float
+from bncheck.folding.program.dtypes import dtypes_of_node, dtypes_of_program
 from bncheck.folding.program.exporting import batch_sizes, has_free_batch, user_inputs
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
@@ -68,18 +69,22 @@ class ProgramSides:
         self._old, self._new = Cuttable(planned), Cuttable(folded.program)
         self._names = [node.name for node in user_inputs(planned)]
         self._changing = dependent(self._old.calls, self._names, self._fixed)
-        there = {node.name for node in self._new.nodes}
-        seen = {
-            n.name for n in planned.graph.nodes if _is_compared(n) and folded.twins[n.name] in there
-        }
         parts = {
             n.name: [user.name for user in n.users] for n in planned.graph.nodes if _is_tuple(n)
         }
         for name, users in parts.items():
             self._written |= {user: self._written.get(name, frozenset()) for user in users}
-        ends = ([e for n in region for e in parts.get(n, [n])] for region in regions_of(solution))
+        self.regions = self._compared(regions_of(solution), parts)
+
+    def _compared(
+        self, regions: Sequence[Sequence[str]], parts: Mapping[str, Sequence[str]]
+    ) -> list[list[str]]:
+        """What each region makes that both programs have; of several values, what is taken."""
+        there = {node.name for node in self._new.nodes}
+        seen = {n.name for n in self._old.nodes if _is_compared(n) and self._twins[n.name] in there}
+        ends = ([end for name in region for end in parts.get(name, [name])] for region in regions)
         compared = ([name for name in region if name in seen] for region in ends)
-        self.regions = [region for region in compared if region]
+        return [region for region in compared if region]
 
     @cached_property
     def tolerance(self) -> float:
@@ -89,16 +94,16 @@ class ProgramSides:
         altered = {re.split(r"[\[:]", name)[0] for name in self._altered}
         outputs = [node.name for node in self._old.nodes if node.op == "output"]
         places, names = passed_on(self._old.calls, altered | ends, outputs)
-        dtypes = {dtype for name in names for dtype in _dtypes_of(self._nodes[name])}
+        dtypes = {dtype for name in names for dtype in dtypes_of_node(self._nodes[name])}
         dtypes.update(*self._written.values())
         own = (self._old.nodes[place].target for place in places)
         inner = any(isinstance(target, torch._ops.HigherOrderOperator) for target in own)
-        return tolerance_for(floating_dtypes(self._given) if inner or not dtypes else dtypes)
+        return tolerance_for(dtypes_of_program(self._given) if inner or not dtypes else dtypes)
 
     def written(self, region: int) -> Collection[str]:
         """The dtypes of its new numbers."""
         found = {d for name in self.regions[region] for d in self._written.get(name, ())}
-        return found or floating_dtypes(self._given)
+        return found or dtypes_of_program(self._given)
 
     @cached_property
     def _cuts(self) -> list[tuple[Cut, Cut]]:
@@ -205,7 +210,7 @@ class ProgramSides:
         def change(node: Node, value: Any) -> Any:
             if node.name not in names or not is_float(seen := _seen(value)):
                 return value
-            factors = steps(seen, epsilon_for(_dtypes_of(node)), generator)
+            factors = steps(seen, epsilon_for(dtypes_of_node(node)), generator)
             return value * torch.from_numpy(factors).to(value.dtype)
 
         while True:
@@ -254,14 +259,6 @@ def _is_compared(node: Node) -> bool:
     return node.op == "call_function" and floats
 
 
-def _dtypes_of(node: Node) -> set[str]:
-    """Those of the floating values that a call makes."""
-    made = node.meta.get("val")
-    found = made if isinstance(made, (tuple, list)) else [made]
-    tensors = [v for v in found if isinstance(v, torch.Tensor) and v.is_floating_point()]
-    return {str(tensor.dtype).removeprefix("torch.") for tensor in tensors}
-
-
 def _seen(value: Any) -> Any:
     """A value on the way: floating ones as an array, in their own dtype where NumPy has it."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
@@ -273,19 +270,6 @@ def _seen(value: Any) -> Any:
 def arrays(tensors: Sequence[torch.Tensor]) -> list[Output]:
     """In float64, for the comparison."""
     return [tensor.detach().cpu().double().numpy() for tensor in tensors]
-
-
-def default_tolerance(program: ExportedProgram) -> float:
-    """By the narrowest floating dtype of all values, inside regions such as autocast, too."""
-    return tolerance_for(floating_dtypes(program))
-
-
-def floating_dtypes(program: ExportedProgram) -> set[str]:
-    """Those of all tensors and values."""
-    graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
-    values = [node.meta.get("val") for graph in graphs for node in graph.nodes]
-    tensors = [t for t in (*program.state_dict.values(), *values) if isinstance(t, torch.Tensor)]
-    return {str(t.dtype).removeprefix("torch.") for t in tensors}
 
 
 def _fresh_input(value: Any, batch: int, firsts: set[str], generator: torch.Generator) -> Any:

@@ -21,12 +21,13 @@ from bncheck.folding.program.calls_of import (
     HINT,
     copied_model,
 )
+from bncheck.folding.program.dtypes import dtypes_of_module
 from bncheck.folding.program.exporting import NotOneGraphError, as_arguments
 from bncheck.folding.program.fold import Folding, FoldResult, fold
 from bncheck.folding.program.holding import fold_held
 from bncheck.folding.program.in_module import FoldedState, applied
 from bncheck.folding.program.parity import Flat
-from bncheck.folding.program.part_search import Part, Search, chosen, difference, dtypes, is_norm
+from bncheck.folding.program.part_search import Part, Search, chosen, difference, is_norm
 from bncheck.folding.result import (
     EXCUSE,
     FoldReport,
@@ -170,7 +171,7 @@ def _parity(
     proofs = [part.result.parity for part in folded.values() if part.result is not None]
     seen = [proof for proof in proofs if proof is not None]
     regions = [proof.regions for proof in seen if proof.regions is not None]
-    limit = options.tolerance or tolerance_for(dtypes(model))
+    limit = options.tolerance or tolerance_for(dtypes_of_module(model))
     modules = [model.get_submodule(name) for name in folded]
     error, response = difference(model, new, inputs, modules, limit)
     allowed = max(limit, EXCUSE * response)
