@@ -24,7 +24,7 @@ import numpy as np
 from bncheck.measuring.measurement import MeasuredLayer, Seen
 from bncheck.rules.data.class_mixture import simplex_least_squares
 from bncheck.rules.data.measured_network import EACH, MeasuredNetwork
-from bncheck.rules.data.scoring import BOUND, error, measured, sampling_noise, share, stored
+from bncheck.rules.data.scoring import BOUND, error, sampling_noise, share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,14 +62,14 @@ def first_layer_forbids(network: MeasuredNetwork) -> bool:
     stem = network.stem
     if stem.layer.name not in network.heavy or not stem.classes:
         return False
-    mean, sigma = measured(stem)[0], _units(stem)[0]
-    off = (stored(stem)[0] - mean) / sigma
+    mean, sigma = stem.seen[0], _units(stem)[0]
+    off = (stem.stored[0] - mean) / sigma
     if float(np.abs(off).max()) > BOUND:  # where scoring counts less than the squares
         return False
     kinds = np.stack([(kind.mean - mean) / sigma for kind in stem.classes.values()], axis=1)
     left = off - kinds @ np.linalg.lstsq(kinds, off)[0]
     noise = sampling_noise(stem)
-    total = float(error(stem, *measured(stem)).sum()) - noise
+    total = float(error(stem, *stem.seen).sum()) - noise
     return total > 0 and 1 - (float(left @ left) - noise) / total < EACH - _MARGIN
 
 
@@ -150,13 +150,13 @@ def _shares_of_kinds(network: MeasuredNetwork, labels: list[int]) -> Floats:
     for m in network.layers:
         if not all(label in m.classes for label in labels):
             continue
-        kinds, mean = [m.classes[label] for label in labels], measured(m)[0]
+        kinds, mean = [m.classes[label] for label in labels], m.seen[0]
         sigma, half = _units(m)
         rows += [np.stack([k.var + (k.mean - mean) ** 2 for k in kinds], axis=1) * half[:, None]]
-        targets += [stored(m)[1] * half]
+        targets += [m.stored[1] * half]
         if m is network.stem:
             rows += [np.stack([k.mean - mean for k in kinds], axis=1) / sigma[:, None]]
-            targets += [(stored(m)[0] - mean) / sigma]
+            targets += [(m.stored[0] - mean) / sigma]
     return simplex_least_squares(np.concatenate(rows), np.concatenate(targets))
 
 
@@ -171,12 +171,12 @@ def _fitted(network: MeasuredNetwork, runs: list[Seen]) -> Floats:
         sigma, half = _units(m)
         rows += [np.stack([found.mean for found in moments], axis=1) / sigma[:, None]]
         rows += [np.stack([found.unbiased_var for found in moments], axis=1) * half[:, None]]
-        targets += [stored(m)[0] / sigma, stored(m)[1] * half]
+        targets += [m.stored[0] / sigma, m.stored[1] * half]
     return simplex_least_squares(np.concatenate(rows), np.concatenate(targets))
 
 
 def _units(m: MeasuredLayer) -> tuple[Floats, Floats]:
     """The standard deviation, and what makes half a logarithm of a small error of the variance."""
     eps = (m.layer.eps.value or 0.0) + _TINY
-    var, seen = stored(m)[1], measured(m)[1]
+    var, seen = m.stored[1], m.seen[1]
     return np.sqrt(np.maximum(seen, 0) + eps), 1 / (2 * (np.maximum(var, seen) + eps))

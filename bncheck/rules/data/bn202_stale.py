@@ -12,7 +12,6 @@ from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, stored
 from bncheck.rules.rule import Rule, rule
 
 #: Half of the layers deviate at least so much by themselves.
@@ -68,7 +67,7 @@ def _is_stale(network: MeasuredNetwork) -> bool:
 
 def resemblance(m: MeasuredLayer) -> float:
     """Correlation of stored and measured means, or of the log variances, the smaller one."""
-    (mean, var), (seen_mean, seen_var) = stored(m), measured(m)
+    (mean, var), (seen_mean, seen_var) = m.stored, m.seen
     eps = (m.layer.eps.value or 0.0) + 1e-12
     pairs = ((mean, seen_mean), (np.log(var + eps), np.log(np.maximum(seen_var, 0) + eps)))
     found = [float(np.corrcoef(a, b)[0, 1]) for a, b in pairs if a.std() > 0 and b.std() > 0]

@@ -11,7 +11,7 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, parts
+from bncheck.rules.data.scoring import parts
 from bncheck.rules.rule import Rule, rule
 
 #: Median ln(running_var / var), and the share of W2^2 that may be due to means.
@@ -69,6 +69,6 @@ def merged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
 
 def _lost(m: MeasuredLayer) -> float:
     """The share of a layer's deviation that is variance lost."""
-    d, log = parts(m, *measured(m))
+    d, log = parts(m, *m.seen)
     whole = float(np.sum(d**2 + log**2))
     return float(np.sum(np.maximum(log, 0) ** 2)) / whole if whole > 0 else 0.0

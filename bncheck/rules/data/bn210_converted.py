@@ -13,12 +13,10 @@ from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork, names
 from bncheck.rules.data.scoring import (
     error,
-    measured,
     parts,
     residual,
     sampling_noise,
     share,
-    stored,
 )
 from bncheck.rules.rule import Rule, rule
 
@@ -117,22 +115,22 @@ def _by_one_script(network: MeasuredNetwork, shares: dict[str, float]) -> bool:
 
 def _form_share(network: MeasuredNetwork, m: MeasuredLayer, form: Form) -> float:
     """The share that a form explains; 0 where a mere factor, or the data's scale, does as well."""
-    predicted = form(*measured(m))
+    predicted = form(*m.seen)
     explained = share(m, *predicted)
     if explained < LEAST or not _most_channels(m, *predicted):
         return 0.0
-    kept = np.array_equal(predicted[0], measured(m)[0])
+    kept = np.array_equal(predicted[0], m.seen[0])
     if kept and explained < _CERTAIN and residual(m, *predicted) > _LEFT:
         return 0.0  # a power of the variance is nearly a factor where variances are alike
     if m is network.stem and network.stem_alone and explained < _CERTAIN:
         return 0.0
-    mean, var = measured(m)
+    mean, var = m.seen
     return explained if explained >= share(m, mean, np.exp(_log_factor(m)) * var, 1) else 0.0
 
 
 def _most_channels(m: MeasuredLayer, mean: Floats, var: Floats) -> bool:
     """Whether half of the channels that the form changes come nearer, and not a few alone."""
-    seen_mean, seen_var = measured(m)
+    seen_mean, seen_var = m.seen
     changed = (mean != seen_mean) | (var != seen_var)
     if not changed.any():
         return False
@@ -164,7 +162,7 @@ def _factor(
         return
     shares = {m.layer.name: 0.0 for m in network.layers}
     for m in layers:
-        mean, var = measured(m)
+        mean, var = m.seen
         explained = share(m, mean, np.exp(log) * var, 1)
         shares[m.layer.name] = explained if _is_one_factor(m) else 0.0
     yield from _claim(
@@ -174,19 +172,19 @@ def _factor(
 
 def _is_one_factor(m: MeasuredLayer) -> bool:
     """Whether every channel's ratio is the same, to within the noise of running averages."""
-    log = parts(m, *measured(m))[1]
+    log = parts(m, *m.seen)[1]
     return float(np.std(log)) <= _SCATTER
 
 
 def _log_factor(m: MeasuredLayer) -> float:
-    var, seen = stored(m)[1], measured(m)[1]
+    var, seen = m.stored[1], m.seen[1]
     live = (var > 0) & (seen > 0)
     return float(np.median(np.log(var[live] / seen[live]))) if live.any() else 0.0
 
 
 def _moved_means(m: MeasuredLayer) -> float:
     """The share of the deviation that means make, where variances are right; else 0."""
-    d, log = parts(m, *measured(m))
+    d, log = parts(m, *m.seen)
     assert m.batch_moments is not None
     moments = m.batch_moments
     var = np.maximum(moments.var + (m.layer.eps.value or 0.0), 1e-12)

@@ -12,7 +12,7 @@ from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import error, measured, share, stored
+from bncheck.rules.data.scoring import error, share
 from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def exchanged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     known = _Scales(network.layers)
     for m in off:
         for other in known.near(m):
-            explained = share(m, *measured(other))
+            explained = share(m, *other.seen)
             swapped = m is not network.stem or network.is_off(other)
             if explained >= LEAST and swapped:
                 yield Claim(
@@ -78,7 +78,7 @@ class _Scales:
     def __init__(self, layers: Sequence[MeasuredLayer]) -> None:
         self._by_channels: dict[int, list[tuple[float, int, MeasuredLayer]]] = {}
         for place, m in enumerate(layers):
-            entry = (_mean_log(m, measured(m)[1]), place, m)
+            entry = (_mean_log(m, m.seen[1]), place, m)
             self._by_channels.setdefault(m.layer.channels, []).append(entry)
         for entries in self._by_channels.values():
             entries.sort(key=lambda entry: entry[:2])
@@ -86,8 +86,8 @@ class _Scales:
     def near(self, m: MeasuredLayer) -> list[MeasuredLayer]:
         """The other layers that may explain this one's statistics, in the order of the network."""
         entries = self._by_channels[m.layer.channels]
-        own = _mean_log(m, stored(m)[1])
-        reach = float(np.sqrt((1 - LEAST) * np.mean(error(m, *measured(m)))))
+        own = _mean_log(m, m.stored[1])
+        reach = float(np.sqrt((1 - LEAST) * np.mean(error(m, *m.seen))))
         first = bisect_left(entries, own - reach, key=lambda entry: entry[0])
         last = bisect_right(entries, own + reach, key=lambda entry: entry[0])
         middle = bisect_left(entries, own, key=lambda entry: entry[0])
@@ -105,9 +105,9 @@ def _permuted(m: MeasuredLayer) -> float:
     """The share explained by an order of channels; sorted values have the least distance."""
     if m.layer.channels < _CHANNELS:
         return 0.0
-    plain = error(m, *measured(m))
+    plain = error(m, *m.seen)
     eps = (m.layer.eps.value or 0.0) + 1e-12
-    (mean, var), (seen_mean, seen_var) = stored(m), measured(m)
+    (mean, var), (seen_mean, seen_var) = m.stored, m.seen
     unit = float(np.sqrt(np.median(seen_var) + eps))
     apart = (np.sort(mean) - np.sort(seen_mean)) / unit
     logs = 0.5 * (np.sort(np.log(var + eps)) - np.sort(np.log(np.maximum(seen_var, 0) + eps)))

@@ -13,7 +13,7 @@ from bncheck.measuring.measurement import MeasuredLayer, Seen
 from bncheck.rules.data.bn205_preprocessing import best_candidate
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, share, stored
+from bncheck.rules.data.scoring import share
 from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
 
 
 def _stem_factor(stem: MeasuredLayer) -> float:
-    var, seen = stored(stem)[1], measured(stem)[1]
+    var, seen = stem.stored[1], stem.seen[1]
     live = (var > 0) & (seen > 0)
     return float(np.exp(np.median(np.log(var[live] / seen[live])))) if live.any() else 1.0
 
@@ -102,7 +102,7 @@ def _fitted(network: MeasuredNetwork, large: Seen) -> _Outlier | None:
         shares = {}
         for m in network.layers:
             if m.layer.name in large:
-                (mean, var), (its_mean, its_var) = measured(m), _at(m, large, scale)
+                (mean, var), (its_mean, its_var) = m.seen, _at(m, large, scale)
                 mixed = (mean + weight * (its_mean - mean), var + weight * (its_var - var))
                 shares[m.layer.name] = share(m, *mixed, free)
         found.append(_Outlier(scale, weight, shares, network.whole_share(shares)))
@@ -112,14 +112,14 @@ def _fitted(network: MeasuredNetwork, large: Seen) -> _Outlier | None:
 
 def _weight(stem: MeasuredLayer, large: Seen, scale: float) -> float:
     """The weight that such a batch must have for the first layer's variances, on the median."""
-    (_, var), (_, seen), (_, its) = stored(stem), measured(stem), _at(stem, large, scale)
+    (_, var), (_, seen), (_, its) = stem.stored, stem.seen, _at(stem, large, scale)
     live = its > seen
     return float(np.median((var - seen)[live] / (its - seen)[live])) if live.any() else 0.0
 
 
 def _at(m: MeasuredLayer, large: Seen, scale: float) -> tuple[Floats, Floats]:
     """What a layer sees of a batch on this scale: means and standard deviations, linear in it."""
-    mean, var = measured(m)
+    mean, var = m.seen
     moments = large[m.layer.name]
     along = (scale - 1) / (_RUN - 1)
     sd, its = np.sqrt(np.maximum(var, 0)), np.sqrt(np.maximum(moments.unbiased_var, 0))

@@ -13,7 +13,7 @@ from bncheck.measuring.moments import Moments
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.claim import LEAST, Claim, Fault
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, share
+from bncheck.rules.data.scoring import share
 from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def calls_apart(m: MeasuredLayer) -> float:
     if len(m.calls) < 2:
         return 0.0
     eps = (m.layer.eps.value or 0.0) + 1e-12
-    mean, var = measured(m)
+    mean, var = m.seen
     sigma2 = np.maximum(var, 0) + eps
     return float(np.sqrt(np.mean([_w2_squared(call, mean, sigma2, eps) for call in m.calls])))
 

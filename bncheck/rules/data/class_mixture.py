@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.measuring.measurement import MeasuredLayer
-from bncheck.rules.data.scoring import measured, share, stored
+from bncheck.rules.data.scoring import share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,10 +77,10 @@ def class_mixture(m: MeasuredLayer) -> Mixture | None:
 
 
 def _fitted(m: MeasuredLayer, labels: list[int]) -> Floats:
-    seen_mean, seen_var = measured(m)
+    seen_mean, seen_var = m.seen
     scale = 1 / np.sqrt(np.maximum(seen_var, 0) + (m.layer.eps.value or 0.0) + _TINY)
     classes = np.stack([(m.classes[k].mean - seen_mean) * scale for k in labels], axis=1)
-    return simplex_least_squares(classes, (stored(m)[0] - seen_mean) * scale)
+    return simplex_least_squares(classes, (m.stored[0] - seen_mean) * scale)
 
 
 def _explained(
@@ -88,9 +88,9 @@ def _explained(
 ) -> float:
     means = np.stack([m.classes[k].mean for k in labels])
     mean, between = weighted(means, weights)
-    within = np.maximum(measured(m)[1] - weighted(means, own)[1], 0.0)
-    seen = np.maximum(measured(m)[1], _TINY)
-    pull, off = between / seen, (stored(m)[1] - within) / seen
+    within = np.maximum(m.seen[1] - weighted(means, own)[1], 0.0)
+    seen = np.maximum(m.seen[1], _TINY)
+    pull, off = between / seen, (m.stored[1] - within) / seen
     t = float(np.clip(pull @ off / max(float(pull @ pull), _TINY), 0.0, 1.0))
     return share(m, mean, within + t * between, free + 1)
 

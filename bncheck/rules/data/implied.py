@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from bncheck.rules.data.scoring import measured, parts
+from bncheck.rules.data.scoring import parts
 
 if TYPE_CHECKING:
     from bncheck.measuring.measurement import MeasuredLayer
@@ -47,7 +47,7 @@ def implied(m: MeasuredLayer) -> Implied:
     assert m.batch_moments is not None
     moments = m.batch_moments
     seen = moments.var + (m.layer.eps.value or 0.0) + _TINY
-    d, log = parts(m, *measured(m))
+    d, log = parts(m, *m.seen)
     sample = 1 / max(moments.effective_images, 1.0)
     means = float(np.mean(moments.var_of_means / seen))
     variances = float(np.mean(moments.var_of_squares / (4 * seen**2)))

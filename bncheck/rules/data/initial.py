@@ -13,7 +13,7 @@ import numpy as np
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
-from bncheck.rules.data.scoring import measured, share, stored
+from bncheck.rules.data.scoring import share
 from bncheck.rules.static.bn101_never_updated import never_updated
 from bncheck.rules.static.bn105_under_warmed import under_warmed
 from bncheck.rules.static.bn118_half_loaded import half_loaded
@@ -47,9 +47,9 @@ def _half(network: MeasuredNetwork) -> Iterator[Claim]:
     for what, place, value in (("mean", 0, 0.0), ("variance", 1, 1.0)):
         found = {}
         for m in network.layers:
-            kept = stored(m)[place]
-            if (kept == value).all() and not (stored(m)[1 - place] == 1.0 - value).all():
-                mean, var = measured(m)
+            kept = m.stored[place]
+            if (kept == value).all() and not (m.stored[1 - place] == 1.0 - value).all():
+                mean, var = m.seen
                 predicted = (kept, var) if place == 0 else (mean, kept)
                 found[m.layer.name] = share(m, *predicted)
         if found:
@@ -68,7 +68,7 @@ def _under_warmed(network: MeasuredNetwork) -> Iterator[Claim]:
         return
     shares = {}
     for m in network.layers:
-        mean, var = measured(m)
+        mean, var = m.seen
         shares[m.layer.name] = share(m, (1 - w0) * mean, (1 - w0) * var + w0, 1)
     yield Claim(
         under_warmed,
@@ -88,7 +88,7 @@ def _means_agree(layers: Sequence[MeasuredLayer], w0: float) -> bool:
     """
     found = []
     for m in layers:
-        mean, (seen, var) = stored(m)[0], measured(m)
+        mean, (seen, var) = m.stored[0], m.seen
         sigma2 = np.maximum(var, 0) + (m.layer.eps.value or 0.0) + 1e-12
         if float(np.mean(seen**2 / sigma2)) >= _ANY_MEANS:
             found.append(1 - float(np.sum(mean * seen / sigma2) / np.sum(seen**2 / sigma2)))
@@ -104,8 +104,8 @@ def initial_share_seen(layers: Sequence[MeasuredLayer]) -> float:
     """
     shares = []
     for m in layers:
-        mean, var = stored(m)
-        seen_mean, seen_var = measured(m)
+        mean, var = m.stored
+        seen_mean, seen_var = m.seen
         scale = np.sqrt(var + (m.layer.eps.value or 0.0) + 1e-12)
         pull = np.concatenate([-seen_mean / scale, (1 - seen_var) / (2 * scale**2)])
         off = np.concatenate([(mean - seen_mean) / scale, (var - seen_var) / (2 * scale**2)])

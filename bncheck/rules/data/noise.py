@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.rules.data.claim import LEAST
-from bncheck.rules.data.scoring import measured, parts
+from bncheck.rules.data.scoring import parts
 
 if TYPE_CHECKING:
     from bncheck.rules.data.measured_network import MeasuredNetwork
@@ -70,7 +70,7 @@ def noise_share(network: MeasuredNetwork) -> float:
     for m in network.layers:
         assert m.batch_moments is not None
         var = m.batch_moments.var + (m.layer.eps.value or 0.0) + 1e-12
-        found.append(float(np.sum(parts(m, *measured(m))[1] ** 2)))
+        found.append(float(np.sum(parts(m, *m.seen)[1] ** 2)))
         unit.append(float(np.sum(m.batch_moments.var_of_squares / (4 * var**2))))
     total, units = sum(found), sum(unit)
     if not (total > 0 and units > 0):

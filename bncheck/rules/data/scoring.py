@@ -31,16 +31,6 @@ BOUND: Final = 4.0
 _TINY: Final = 1e-12
 
 
-def measured(layer: MeasuredLayer) -> tuple[Floats, Floats]:
-    """Mean and unbiased variance that the layer sees by itself, (C,) each."""
-    return layer.seen
-
-
-def stored(layer: MeasuredLayer) -> tuple[Floats, Floats]:
-    """Its running statistics, (C,) each."""
-    return layer.stored
-
-
 def error(layer: MeasuredLayer, mean: Floats, var: Floats) -> Floats:
     """e^2 of every channel against predicted statistics, (C,)."""
     d, log = parts(layer, mean, var)
@@ -50,8 +40,8 @@ def error(layer: MeasuredLayer, mean: Floats, var: Floats) -> Floats:
 def parts(layer: MeasuredLayer, mean: Floats, var: Floats) -> tuple[Floats, Floats]:
     """The two halves of e: of the mean in standard deviations, of the log standard deviation."""
     eps = (layer.layer.eps.value or 0.0) + _TINY
-    running_mean, running_var = stored(layer)
-    seen = measured(layer)[1]
+    running_mean, running_var = layer.stored
+    seen = layer.seen[1]
     with np.errstate(all="ignore"):
         d = (running_mean - mean) / np.sqrt(np.maximum(seen, 0) + eps)
         log = 0.5 * np.log((running_var + eps) / (np.maximum(var, 0) + eps))
@@ -60,7 +50,7 @@ def parts(layer: MeasuredLayer, mean: Floats, var: Floats) -> tuple[Floats, Floa
 
 def share(layer: MeasuredLayer, mean: Floats, var: Floats, free: float = 0.0) -> float:
     """The share of the layer's deviation that predicted statistics explain; at most 1."""
-    total = float(error(layer, *measured(layer)).sum())
+    total = float(error(layer, *layer.seen).sum())
     left = float(error(layer, mean, var).sum())
     noise = sampling_noise(layer)
     numbers = 2 * layer.layer.channels
