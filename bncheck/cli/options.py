@@ -39,7 +39,8 @@ InputOption = Annotated[
     typer.Option(
         "--input",
         metavar="SHAPE",
-        help="One sample's shape: 3,224,224 or ids=128:int64; repeatable.",
+        help="One sample's shape: 3,224,224 or ids=128:int64; 20,N,8 marks a batch that is "
+        "not the first axis; repeatable.",
         rich_help_panel=Heading.DATA,
     ),
 ]

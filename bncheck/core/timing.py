@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
 VARIABLE: Final = "BNCHECK_TIMING"
-#: torch alone takes seconds.
+#: A stage of its own, since importing torch alone takes seconds.
 IMPORTING: Final = "importing libraries"
 #: Whatever is in no stage.
 REST: Final = "the rest"
@@ -61,8 +61,8 @@ _import: Final = builtins.__import__
 def begin() -> None:
     """Start anew if the environment asks for it.
 
-    Libraries are imported where they are needed first, which is anywhere: so every import statement
-    becomes a stage.
+    Libraries are imported where they are first needed, which may be anywhere, so every import
+    statement becomes a stage.
     """
     global _watch
     _watch = Stopwatch() if os.environ.get(VARIABLE) == "1" else None

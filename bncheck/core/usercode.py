@@ -109,7 +109,7 @@ def call(function: object, arguments: Sequence[str], spec: str, option: str) -> 
 class running:  # noqa: N801 - like contextlib.redirect_stdout, which it is and more
     """Send prints to stderr, and turn what user code raises into a BncheckError.
 
-    It is entered for every batch, so it is no generator, which would take four times as long.
+    It is entered for every batch: as a generator it would take four times as long.
     """
 
     def __init__(self, subject: str, todo: str = "fix it there") -> None:

@@ -58,8 +58,10 @@ def norms_by_exit(solution: Solution) -> dict[str, tuple[str, ...]]:
 
 
 def written_by_exit(solution: Solution) -> dict[str, frozenset[str]]:
-    """The dtypes of the numbers that a fold writes in the region of each exit: in float64, nothing
-    else there is rounded."""
+    """The dtypes of the numbers that a fold writes in the region of each exit.
+
+    A proof in float64 rounds nothing else there.
+    """
     region, ops = _regions(solution), solution.graph.ops
     inside: dict[str, frozenset[str]] = {}
     for place, dtypes in solution.written.items():
@@ -72,7 +74,7 @@ def written_by_exit(solution: Solution) -> dict[str, frozenset[str]]:
 def passed_on(
     calls: Calls, changed: Collection[str], outputs: Collection[str]
 ) -> tuple[list[int], set[str]]:
-    """The calls between what changes and the outputs, by their places, and what these make."""
+    """The places of the calls from what changes to the outputs, and the values that they make."""
     moved = dependent(calls, changed)
     places, _ = between(calls, outputs, lambda name: name not in moved)
     makes = {name for place in places for name in calls[place].makes}
@@ -80,8 +82,10 @@ def passed_on(
 
 
 def not_apart(ops: Iterable[Op]) -> frozenset[str]:
-    """Shares of 1 and what they are made of up to a softmax: with any other numbers in their place,
-    a map would not pass what they weight."""
+    """The weights of attentions, back to their softmax.
+
+    A proof may not put other numbers in their place: a map passes only because they sum to 1.
+    """
     makers = {name: op for op in ops for name in op.outputs}
     found = set[str]()
     for op in makers.values():

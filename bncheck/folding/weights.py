@@ -229,7 +229,7 @@ def _rescaled(
 
 
 def _of_each_group(spec: Spec, numbers: Floats | None) -> Floats | None:
-    """One of the numbers that channels of a group have alike, where they have one together."""
+    """One number for each group, where the channels of a group share one."""
     share = spec.share if isinstance(spec, Rescaled) else 1
     return numbers if numbers is None or share == 1 else numbers[::share]
 

@@ -53,8 +53,10 @@ def selected(shape: Sequence[Any], axis: int, indices: Iterable[Any] | None) -> 
 
 
 def taken(shape: Shape, places: Shape, axis: int) -> Chosen | None:
-    """Elements of any places along an axis, and of the first ones along the others: a result of
-    that shape."""
+    """What torch.gather gives for indices of the shape `places`.
+
+    Along `axis` any elements, along the other axes the first ones.
+    """
     pairs = list(enumerate(zip(shape, places, strict=False)))
     picks: list[tuple[int, tuple[int, ...] | None]] = [(axis, None)]
     for other, (size, number) in pairs:

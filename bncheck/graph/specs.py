@@ -105,8 +105,8 @@ class Bilinear(Weighted):
 class Lookup(Weighted):
     """Rows of a table: an embedding of inputs indices, weight [rows, features].
 
-    Or sums, means or largest numbers of rows: with `orders` it is the largest. `rows`: how many a
-    sum is of. `uneven`: why a shift of all rows is not one of such a result, if it is not.
+    Or sums, means or largest numbers of rows: with `orders` the largest. `rows` is the number of
+    rows in a sum. `uneven` says why a shift of all rows would not shift such a result.
     """
 
     uneven: str = ""
@@ -120,8 +120,8 @@ class Lookup(Weighted):
 class Rescaled(Weighted):
     """What normalises each sample and ends with a product and a sum along `axes`: LayerNorm.
 
-    Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm. `share`:
-    how many channels, one behind the other, have a number together.
+    Of inputs x, weight, bias. Without `shifts` it has no place for the latter: RMSNorm. `share` is
+    the number of consecutive channels that share one number.
     """
 
     axes: tuple[int, ...]
@@ -236,7 +236,7 @@ class Gather:
 
 @dataclass(frozen=True, slots=True)
 class Chosen(Gather):
-    """Elements picked by numbers that may be computed from them."""
+    """Elements picked at places that are computed, perhaps from the elements themselves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def graph_chains(
 
 
 def _pads(graph: Graph) -> bool:
-    """Whether there are kernels that see zeros where images have shrunk."""
+    """Whether some convolution pads with zeros: only then does the size of images matter."""
     from bncheck.graph.specs import Conv
 
     return any(isinstance(op.spec, Conv) and op.spec.pads_with_zeros for op in graph.ops)

@@ -42,7 +42,7 @@ _ROUNDING: Final = 0.05
 
 #: Stands before the names of what a watch keeps; no module's name begins with it.
 _WATCHED: Final = "."
-#: Stands before the number of the batch whose samples' kinds follow.
+#: Stands before the number of a batch, and names the kinds of its samples.
 _KINDS: Final = "\x03"
 
 
@@ -97,7 +97,7 @@ def run_cascade(
 
     `outputs` are measured beside the inputs of the normalisation layers; with some of them, a model
     may have no such layer. `watch` is shown every output, and the first forward runs in `first()`.
-    The layers `near` see about their running means, which are pivots as good as the first batch's.
+    What the layers `near` see is close to their running means, which then serve as pivots.
     """
     import torch
 
@@ -161,8 +161,8 @@ class _Gathering:
 
     def _measure(self, share: Share, number: int, batch: Batch) -> Parts:
         if not self._collector.pivots and share.first is not None and share.first[0] != number:
-            # All pivot at the first batch, whose sums then merge to the last bit, and tell kinds
-            # by what is in it.
+            # All ranks take their pivots and their way to tell kinds from the first batch, so that
+            # sums merge to the last bit.
             self._kinds_of(*self._forward(*share.first))
             self._first = self._collector.take(share.first[0])
         try:
@@ -179,7 +179,7 @@ class _Gathering:
         return {**moments, **{_WATCHED + name: array for name, array in kept.items()}, **told}
 
     def _kinds_of(self, batch: Batch, output: Any) -> Tensor | None:
-        """Ranks with data of their own would take other kinds by the same numbers."""
+        """None where ranks have data of their own, whose kinds may be numbered otherwise."""
         if self._telling is None or self._run.processes.own_data:
             return None
         return self._telling.of(batch.target, output, batch.size)

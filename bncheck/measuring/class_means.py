@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Every rank is sent all of them, 8 bytes each.
+#: Not exchanged beyond this: every rank is sent the numbers of all, 8 bytes each.
 _MOST_NUMBERS: Final = 1 << 25
-#: Room for so many classes at first.
+#: Classes that there is room for at first.
 _KINDS: Final = 16
 
 #: Layers side by side, each with its number of channels.
@@ -45,7 +45,7 @@ class ClassMean:
     var: Floats
 
     def merge(self, other: ClassMean) -> ClassMean:
-        """Of the images of both (Chan, Golub, LeVeque 1979)."""
+        """The class over the images of both (Chan, Golub, LeVeque 1979)."""
         images = self.images + other.images
         share, d = other.images / images, other.mean - self.mean
         var = self.var + (other.var - self.var) * share + d**2 * share * (1 - share)

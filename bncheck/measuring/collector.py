@@ -160,7 +160,7 @@ class Collector:
                 parts[:] = [merged_all(parts)]
 
     def _packed(self, calls: Sequence[_Call], with_classes: bool = False) -> tuple[Layout, Floats]:
-        """Calls on as many images side by side; `with_classes` theirs are summed up, too."""
+        """Calls on as many images side by side; `with_classes` adds to the sums by class."""
         layout, m, q = _side_by_side(calls)
         pivot, labels = self._pivot_of(layout), self.labels
         if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
@@ -260,7 +260,7 @@ def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:
 
 
 def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[_Call]]:
-    """Calls on as many images, on one device; layers that are called once by themselves."""
+    """Groups of calls on as many images and one device; `single` layers, called once, apart."""
     groups: dict[object, list[_Call]] = {}
     for call in calls:
         name, m, q, _ = call

@@ -43,9 +43,9 @@ T = TypeVar("T")
 class Processes:
     """This process's place among those that measure together; alone, it exchanges with itself.
 
-    `own_data` tells that the ranks were found to read different batches, each its own, `uneven`
-    that they read the same, and some fewer of them; `notes` what else users should know about how
-    the work was shared.
+    `own_data` tells that the ranks were found to read different batches, each its own; `uneven`
+    that they read the same ones, but not equally many. `notes` is what else users should know about
+    how the work was shared.
     """
 
     rank: int = 0
@@ -79,10 +79,10 @@ class Processes:
         return sum(arrays[1:], arrays[0]) if arrays else None
 
     def dealt(self, step: str, items: Sequence[T], work: Callable[[T], Parts]) -> list[Parts]:
-        """What `work` makes of each item, in the order of the items, which ranks take in turn.
+        """What `work` makes of each item, in the order of the items; ranks take them in turn.
 
-        All ranks have the same items. Where they read different data, each works on all of its own.
-        What `work` gives may not depend on the items before, which other ranks have.
+        All ranks have the same items. Where they read different data, each works on all of them.
+        What `work` gives must not depend on earlier items: another rank may have had those.
         """
         if self.wire is None or self.own_data or self.uneven:
             return [work(item) for item in items]

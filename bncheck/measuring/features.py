@@ -49,10 +49,10 @@ class Conditions:
 
 @dataclass(frozen=True)
 class InputFeatures:
-    """What the first layer with weights is fed; a feature is a channel, of a vector an entry.
+    """What the first layer with weights is fed; a feature is a channel, or an entry of a vector.
 
-    `moments` are the means of (x, 1) (x, 1)^T over what its outputs are a linear function of; None
-    where that is too many numbers. With `bias` the layer has one.
+    `moments` is the mean of (x, 1) (x, 1)^T, x being what one output is a linear function of; None
+    where that is too many numbers. `bias` tells whether the layer has one.
     """
 
     layer: str
@@ -63,7 +63,7 @@ class InputFeatures:
 
     @cached_property
     def conditions(self) -> Conditions | None:
-        """The condition numbers, whose eigenvalues cost as much as some batches do."""
+        """The condition numbers, on demand: eigenvalues can cost as much as some batches."""
         if self.moments is None:
             return None
         found = conditions_of(self.moments, self.bias)
@@ -129,6 +129,6 @@ def _ratio(values: NDArray[np.floating[Any]], rank: int, bias: bool = False) -> 
 
 
 def _by_channel(found: Conditions, inputs: int, channels: int) -> Conditions:
-    """Of a patch the channel: its inputs lie channel by channel."""
+    """The channels in place of the inputs of a patch, which lie channel by channel."""
     each = inputs // channels
     return replace(found, steepest=found.steepest // each, flattest=found.flattest // each)

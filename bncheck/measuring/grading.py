@@ -124,7 +124,7 @@ def _sureness(scores: Array) -> Array | None:
     return None if sure is None else _array(sure)
 
 
-#: What follows from the scores of classes, where all of them are kept, for all batches at once.
+#: What is computed from the scores of classes, for all batches at once, where all are kept.
 _OF_SCORES: Final[Mapping[str, Callable[[Array], Array | None]]] = {
     "outputs": lambda scores: scores,
     "predicted": _predicted,

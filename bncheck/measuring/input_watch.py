@@ -82,7 +82,7 @@ class InputWatch:
         return before
 
     def _add(self, module: Any, x: Tensor) -> None:
-        """Small batches of vectors wait until they are as many rows as one is summed up of."""
+        """Sum up a batch; small batches of vectors wait until together they are _ROWS rows."""
         import torch
 
         rows = x.numel() // x.shape[-1]
@@ -111,7 +111,7 @@ class InputWatch:
 
 
 def _sums(module: Any, x: Tensor) -> Floats:
-    """Values a feature, sums and sums of squares, then the second moments of (x, 1)."""
+    """The number of values of a feature, sums, sums of squares, second moments of (x, 1)."""
     import torch
 
     x, linear = x.cpu(), isinstance(module, torch.nn.Linear)
@@ -180,7 +180,7 @@ def _has_patches(module: Any) -> bool:
 
 
 def _rows(module: Any, x: Tensor) -> Tensor:
-    """What outputs are a linear function of, a row each, of some outputs."""
+    """What an output is a linear function of: a row for each of some outputs."""
     import torch
 
     if isinstance(module, torch.nn.Linear):

@@ -178,7 +178,7 @@ def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Float
 
 
 def packed_vectors(m: Tensor, pivot: Floats) -> Floats:
-    """The same of images with one value a channel, so that q = m^2; of (n, C) in float64.
+    """The same for images with one value a channel, so that q = m^2; m is (n, C), in float64.
 
     With m = mean + d, and d adding up to 0, sums of d^2, d^3 and d^4 say all. m is overwritten.
     """

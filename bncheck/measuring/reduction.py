@@ -14,8 +14,8 @@ from bncheck.measuring.norms import channels_second
 if TYPE_CHECKING:
     from torch import Tensor
 
-    #: (N, C) means and mean squares about the pivot, and how many values an image has: of one value
-    #: the mean square, which is the mean's, is left out.
+    #: (N, C) means and mean squares about the pivot, and how many values an image has. Where it has
+    #: one, the mean square is the square of the mean, and None stands for it.
     Reduced: TypeAlias = tuple[Tensor, Tensor | None, float]
 
 #: Numbers handled at a time: 1 MiB of them, with as much again for what is computed.
@@ -23,7 +23,7 @@ _PORTION: Final = 1 << 18
 
 
 def reduced(name: str, channels: int, x: Tensor, pivot: Tensor, last: bool = False) -> Reduced:
-    """The input of a layer with so many channels, which are its `last` axis or its second."""
+    """Reduce a layer's input, whose channels are the second axis, or the last one."""
     if x.ndim == 2 and x.shape[1] == channels:
         return in_single(x) - pivot, None, 1
     images = (channels_second(name, channels, part, last) for part in portions(x))

@@ -117,7 +117,7 @@ class Rerunning:
         return found, kinds
 
     def _seen(self, items: Sequence[T], batch: Callable[[T], Batch]) -> list[Parts]:
-        """What layers see of each item's batch, packed; nothing where the model does not take it.
+        """What layers see of each item's batch, packed; empty where the model rejects it.
 
         Every batch has pivots of its own, so that it does not matter which rank runs it.
         """
@@ -141,7 +141,7 @@ class Rerunning:
             return self.run.processes.dealt("other batches", items, work)
 
     def _together(self, seen: Sequence[Parts]) -> Seen:
-        """The moments of all batches; nothing where one was not taken."""
+        """The moments of all batches together; empty where the model rejected one."""
         if not all(seen):
             return {}
         collector = Collector(())

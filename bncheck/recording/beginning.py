@@ -1,4 +1,4 @@
-"""Young averages, without what is left in them of what they began with.
+"""Young averages without what is left in them of their initial values.
 
 With a momentum of 0.01 a running average holds 37 % of its beginning after 100 updates, and is far
 from every batch. After t updates running = s beginning + (1 - s) average, s = (1 - m)^t: solved for
@@ -19,8 +19,8 @@ from bncheck.recording.updates import share_left
 if TYPE_CHECKING:
     from bncheck.measuring.norms import TrackingNorm
 
-#: An average is young while so much of its beginning is left, and tells nothing before: the rest
-#: is too small a share, or of too few updates.
+#: Shares of the beginning between which an average is young, and updates that it needs: with more
+#: of it left, or after fewer updates, the batches are too small a part to tell anything.
 _LEAST: Final = 0.05
 _MOST: Final = 0.5
 _UPDATES: Final = 30
@@ -28,13 +28,13 @@ _UPDATES: Final = 30
 
 @dataclass
 class Beginning:
-    """The statistics that the averages of a model began with, since the recorder looks at them."""
+    """The statistics of a model when the recorder first saw them, or when they began anew."""
 
     _held: Held | None = None
     _momenta: tuple[float | None, ...] = ()
 
     def note(self, now: Held) -> None:
-        """Averages whose counter fell, or whose momentum is another, begin anew: all of them."""
+        """Look at the averages; where a counter fell or a momentum changed, all begin anew."""
         momenta = tuple(momentum_of(norm.module) for norm in now.norms)
         if self._held is not None and momenta == self._momenta:
             pairs = zip(self._held.counters, now.counters, strict=True)

@@ -44,7 +44,7 @@ class Clock:
             self.look()
 
     def look(self) -> float | None:
-        """The loss of this step, be it on an accelerator."""
+        """The loss of this step; one on an accelerator is waited for."""
         number = number_of(self.loss)
         if number is not None and math.isfinite(number):
             self.bad_since = None

@@ -53,7 +53,7 @@ class Watched:
     def __post_init__(self) -> None:
         """All modules as they are now, held so that none of them is another later.
 
-        And what the layers hold: asking a module for what it has not is slow.
+        And the tensors that layers have: asking a module for an attribute that it lacks is slow.
         """
         object.__setattr__(self, "_modules", tuple(self.model.modules()))
         held = (

@@ -1,5 +1,4 @@
-"""What is said of a layer that is not finite: since which step, what the batch was like, and back
-to which checkpoint."""
+"""What is said of a layer that is not finite: since when, after which batch, and the way back."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def found_not_finite(layers: Sequence[str], step: int, observed: Observed, clock: Clock) -> Finding:
-    """BN102 of the first of the layers, which are so since `step`."""
+    """BN102 on the first of the layers, all of them not finite since `step`."""
     more = f" and in {count(len(layers) - 1, 'more layer')}" if len(layers) > 1 else ""
     what = _circumstances(observed, clock)
     return non_finite.finding(
@@ -52,7 +51,7 @@ def _circumstances(observed: Observed, clock: Clock) -> str:
 
 
 def _way_back(step: int, loss_since: int | None) -> str:
-    """A checkpoint that is sound: of the step before, weights that no layer shows may not be."""
+    """Which checkpoint is sound: at the step before, weights that no layer shows may be bad."""
     first = step if loss_since is None else min(step, loss_since)
     if first <= 2:
         return "start anew"

@@ -118,8 +118,7 @@ class Observed:
         return Observation(self.watched, state, path, tensors, self._modules(batches))
 
     def _is_calm(self, told: Mapping[str, Seen]) -> bool:
-        """Whether no layer moves that is judged: averages that still approach their batches are
-        not, and move anyway."""
+        """Whether no layer moves, apart from averages that still approach their batches."""
         if self.before is None:
             return True
         warm = zip(self.before.norms, self.before.warm, strict=True)

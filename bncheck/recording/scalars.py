@@ -18,7 +18,7 @@ Scalars: TypeAlias = dict[str, float]
 def scalars_of(
     found: Mapping[str, Observation], observed: Mapping[str, Observed]
 ) -> tuple[Scalars, Mapping[str, Array]]:
-    """Scalars and arrays of every series; to be asked before the step is added to what is live."""
+    """Scalars and arrays of every series; ask before the step is added to what is live."""
     scalars: Scalars = {}
     arrays: dict[str, Array] = {}
     for series, one in found.items():

@@ -70,12 +70,12 @@ class Held:
 
     @property
     def eps(self) -> Floats:
-        """Every channel's."""
+        """The eps of every channel."""
         return np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
 
     @property
     def warm(self) -> list[bool]:
-        """Of every layer whether its averages have forgotten what they began with."""
+        """For every layer, whether its averages have forgotten what they began with."""
         return [
             (counter or 0) >= warm_from(momentum_of(norm.module))
             for norm, counter in zip(self.norms, self.counters, strict=True)
@@ -155,7 +155,7 @@ def _compared(parts: Sequence[Batch], held: Held, spread: Spread, young: Held | 
 def _deviation(
     mean: Floats, var: Floats, own: Floats, held: Held
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """d, the share of r - 1 that counts, r, and what chance makes of W2^2, by channel."""
+    """By channel d, sqrt(f) (r - 1), r, and what W2^2 is by chance."""
     scale, sigma2 = held.scale, np.maximum(var + held.eps, _TINY)
     r = np.sqrt(sigma2 / scale)
     return (mean - held.mean) / np.sqrt(scale), (r - 1) * np.sqrt(var / sigma2), r, own / scale

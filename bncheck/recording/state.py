@@ -109,7 +109,7 @@ class Weights:
     _samples: list[Tensor] = field(default_factory=list)
 
     def digest(self) -> tuple[str, str | None]:
-        """Other digests, other weights; the first that trains of which a number is not finite."""
+        """A digest, which differs where weights do, and the first trained weight not finite."""
         import torch
 
         parameters = list(self.model.parameters())
@@ -130,7 +130,7 @@ class Weights:
         return digest.hexdigest(), None if finite else self._bad(samples)
 
     def _bad(self, samples: Sequence[Tensor]) -> str | None:
-        """The first that is not finite: finite numbers may have a sum that is not.
+        """The first that is not finite, if any: finite numbers may have an infinite sum.
 
         What does not train may be a mask, in which infinity has a meaning.
         """

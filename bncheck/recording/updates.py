@@ -70,5 +70,5 @@ def _shares(
 
 
 def share_left(momentum: float | None, old: float, new: float) -> float:
-    """How much of an average is left when its counter has gone from `old` to `new`."""
+    """The share of the old average that is left when the counter went from `old` to `new`."""
     return old / new if momentum is None else (1 - momentum) ** int(new - old)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 #: What text always shows is open, and the first table, except tables too long to scroll through.
 _OPEN_ROWS: Final = 40
-#: Cells of a heatmap that are less as a picture of their own than plotly is.
+#: With more cells, a heatmap drawn by itself would be larger than plotly.
 _STILL_CELLS: Final = 10_000
 #: A page draws no more snapshots than this.
 _COLUMNS: Final = 120
@@ -178,7 +178,7 @@ def _plotted(document: Document, still: bool) -> list[Heatmap | Distributions | 
 
 
 def _is_plotted(figure: Figure, still: bool) -> TypeGuard[Heatmap | Distributions | Lines]:
-    """Whether plotly draws it, which is 4.8 MB: not on a page that is written again and again."""
+    """Whether plotly draws it: its 4.8 MB are not put on a page that is rewritten all the time."""
     if still and isinstance(figure, Heatmap):
         return len(figure.rows) * len(figure.columns) > _STILL_CELLS
     return isinstance(figure, (Heatmap, Distributions, Lines))

@@ -123,7 +123,7 @@ def save_onnx(
 
 
 def is_written(path: Path, model: onnx.ModelProto, weights: Weights) -> bool:
-    """Whether a file, read a weight at a time, is this model to the bit; reading may raise."""
+    """Whether a file holds this model, bit by bit; read one weight at a time. It may raise."""
     read, load = _opened(path)
     pairs = zip(read.graph.initializer, model.graph.initializer, strict=False)
     return _without_initializers(read) == _without_initializers(model) and all(
@@ -132,7 +132,7 @@ def is_written(path: Path, model: onnx.ModelProto, weights: Weights) -> bool:
 
 
 def _without_initializers(model: onnx.ModelProto) -> tuple[int, bytes]:
-    """How many there are, and all the rest."""
+    """The number of initialisers, and the rest of the model as bytes."""
     rest = onnx.ModelProto()
     rest.CopyFrom(model)
     del rest.graph.initializer[:]

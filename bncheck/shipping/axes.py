@@ -24,7 +24,7 @@ _DYNAMIC = re.compile(r"(\w+)=(\d+(?:,\d+)*)")
 class Axes:
     """Free axes: the first of every input (`batch`; None where possible), and `more` by input.
 
-    `of_batch`: the batch is these axes, one an input, where it is not the first of all.
+    `of_batch` are the axes of the batch, one for each input, where it is not the first of all.
     """
 
     batch: bool | None = None
@@ -174,9 +174,9 @@ def _instead(name: str, free: Sequence[int]) -> str:
 
 
 def fixed_notes(program: ExportedProgram, axes: Axes) -> list[str]:
-    """What users should know of a file whose first axis is fixed, though nobody asked for that.
+    """What users should know of fixed axes: that the model fixes one which nobody asked to fix.
 
-    Or who asked for a fixed batch, and may have got a fixed time.
+    Or that `--static-batch` may have fixed the time in place of the batch.
     """
     size = fixed_batch(program)
     if axes.batch is False:
@@ -188,7 +188,7 @@ def fixed_notes(program: ExportedProgram, axes: Axes) -> list[str]:
 
 
 def _static_notes(program: ExportedProgram, axes: Axes) -> list[str]:
-    """What became 1 of inputs of three axes, whose first may be the time."""
+    """Which axis became 1, for inputs of three axes: the first of these may be the time."""
     ports = [] if axes.of_batch else TorchSide(program).inputs
     named = [port.name for port in ports if len(port.shape) == 3]
     if not named:

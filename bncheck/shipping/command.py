@@ -178,7 +178,7 @@ def _serious(finding: Finding) -> Finding:
 
 
 def _axes(request: ExportRequest, model: nn.Module | None) -> Axes:
-    """With the places of the batch; the inputs of a part are what it is called with."""
+    """The axes asked for, and where the batch is; a part has the inputs that it is called with."""
     if model is None or request.part is not None:
         return request.axes
     return replace(request.axes, of_batch=batch_axes(request.given, request.inputs, model))

@@ -159,13 +159,13 @@ def _sample_of(port: Port) -> InputShape:
 
 
 def _batch_axis(port: Port) -> int:
-    """The second where it alone is free, as in a file of so many steps of time, or the first."""
+    """The second where it alone is free, as where time is first and fixed; else the first."""
     free = [axis for axis, size in enumerate(port.shape) if isinstance(size, str)]
     return 1 if free == [1] and port.shape[0] != 1 else 0
 
 
 def _batch_axes(request: CompareRequest, model: nn.Module, known: Side | None) -> tuple[int, ...]:
-    """Where the batch of each input is; none where it comes first."""
+    """The axis of the batch of each input; none where it comes first."""
     if request.inputs or request.given.data is not None or known is None or request.part:
         return () if request.part else batch_axes(request.given, request.inputs, model)
     found = tuple(map(_batch_axis, known.inputs))

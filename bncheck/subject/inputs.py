@@ -40,12 +40,12 @@ class InputShape:
     batch: int | None = None
 
     def whole(self, batch: T) -> tuple[T | int, ...]:
-        """All sizes, with this one of the batch."""
+        """The sizes of all axes, given that of the batch."""
         place = self.batch or 0
         return (*self.sizes[:place], batch, *self.sizes[place:])
 
     def without_batch(self, whole: tuple[T, ...]) -> tuple[T, ...]:
-        """Of something for all axes that of the axes whose sizes are given."""
+        """What there is for each axis, without that for the batch."""
         place = self.batch or 0
         return (*whole[:place], *whole[place + 1 :])
 
@@ -77,7 +77,7 @@ def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torc
 
 
 def batch_axes(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[int, ...]:
-    """The axis of the batch of each input, in order; none where `--input` marks none."""
+    """The axis of the batch of each input, in order; empty where `--input` marks none."""
     shapes = [parse_input(word) for word in words]
     if given.data is not None or all(shape.batch is None for shape in shapes):
         return ()
@@ -85,7 +85,7 @@ def batch_axes(given: Measuring, words: Sequence[str], model: nn.Module) -> tupl
 
 
 def _ordered(model: nn.Module, shapes: Sequence[InputShape]) -> list[InputShape]:
-    """In the order of the model's forward. Raises BncheckError."""
+    """The shapes in the order of the arguments of the model's forward. Raises BncheckError."""
     names = list(inspect.signature(model.forward).parameters)
     placed: dict[int, InputShape] = {}
     for place, shape in enumerate(shapes):

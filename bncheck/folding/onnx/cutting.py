@@ -82,10 +82,9 @@ def showing(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[onnx.Model
 
 
 def moved(model: onnx.ModelProto, dtypes: Mapping[str, str]) -> onnx.ModelProto:
-    """The model with each number of some values off by about one unit in its last place before it
-    is read.
+    """The model with some values off by about one unit in the last place when they are read.
 
-    `dtypes` gives these values' floating dtypes.
+    `dtypes` are the floating dtypes of these values, by name.
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)

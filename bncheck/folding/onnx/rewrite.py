@@ -210,7 +210,7 @@ class _ModelRewriter:
 
 
 def _compare(node: onnx.NodeProto, spec: Bounded, bound: str) -> None:
-    """A Clip, whose bounds are single numbers, as the Max or the Min that it is."""
+    """Make a Clip a Max or a Min: its own bound can only be a single number."""
     node.op_type = "Min" if math.isinf(spec.low) else "Max"
     del node.attribute[:]
     node.input[:] = [node.input[0], bound]

@@ -29,7 +29,7 @@ from bncheck.graph.specs import (
 from bncheck.graph.weighted import Axes, Weighted
 
 _OTHERS = {Bilinear: "the second input", Recurrent: "a state"}
-#: Products whose second operand is the weight by its place.
+#: Products whose second operand people call the weight.
 _WITH_BIAS = ("linear", "addmm", "Gemm")
 
 
@@ -50,7 +50,7 @@ def absorbed_after(draft: Draft, index: int, map_: Affine) -> Absorbed:
 
 
 def _is_shared(vector: Affine, share: int) -> bool:
-    """Whether so many channels, one behind the other, have the same map."""
+    """Whether the map is the same for all channels of a group; a group has `share` of them."""
     rows = (numbers.reshape(-1, share) for numbers in (vector.scale, vector.shift))
     return all(np.array_equal(row, np.broadcast_to(row[:, :1], row.shape)) for row in rows)
 

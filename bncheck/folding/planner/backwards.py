@@ -93,7 +93,7 @@ class Walk:
                 name = op.inputs[slot]
                 assert name is not None
                 self._want(name, Use(index, slot), map_)
-            # The mean that a LayerNorm gives as well is as it was.
+            # A LayerNorm may also return its mean, which its affine does not change.
             of_affine = isinstance(op.spec, Rescaled)
             self.step.altered.update(op.outputs[:1] if of_affine else op.outputs)
         for found, map_ in self.identities:

@@ -13,8 +13,10 @@ from bncheck.graph.dataflow import Use
 def bystander(
     draft: Draft, name: str, source: str, wanted: Mapping[str, Mapping[Use, Affine]]
 ) -> Shared | None:
-    """Why a value on the way to a norm's input, `source`, cannot change, if anybody reads it who
-    was not asked; `wanted` has those who were."""
+    """Why a value on the way to a norm's input, `source`, cannot change: somebody else reads it.
+
+    `wanted` has the readers that take the change; None where there are no others.
+    """
     graph, is_input = draft.graph, name == source
     readers = [use for use in graph.uses.get(name, []) if use not in wanted.get(name, {})]
     others = [graph.ops[draft.final_reader(use.op)] for use in readers]

@@ -91,7 +91,7 @@ def push_scale(draft: Draft, moving: Moving, into_norms: bool) -> Step:
 
 
 def _readers(graph: Graph, name: str, result: str) -> set[int]:
-    """Who reads what a norm makes, its result, or what others make of that."""
+    """The calls that read `name`: the norm's own `result`, or what calls made of it."""
     if name in graph.outputs:
         maker = graph.ops[graph.producers[name]]
         what = "its result" if name == result else f"what {maker.called} makes of it"

@@ -27,7 +27,7 @@ class Stuck(Exception):
 
     @property
     def hint(self) -> str:
-        """What would have to change; it may take a walk to find out, and few are asked for it."""
+        """What would have to change; found out when asked for, since it may take a walk."""
         return self._hint() if callable(self._hint) else self._hint
 
 
@@ -36,7 +36,7 @@ class Shared(Stuck):
 
 
 def in_one_shape(affine: Affine) -> tuple[Floats, Floats]:
-    """Its scale and shift in one shape, which most have: NumPy takes long to find that out."""
+    """Its scale and shift in one shape; most have one already, and broadcasting them is slow."""
     if affine.scale.shape == affine.shift.shape:
         return affine.scale, affine.shift
     scale, shift = np.broadcast_arrays(affine.scale, affine.shift)
@@ -63,7 +63,7 @@ def shapes_of(graph: Graph, first: str | None, second: str | None) -> tuple[Shap
 
 
 def over_rank(affine: Affine, rank: int) -> Affine:
-    """The map of a value that is repeated, by broadcasting, to one of that rank."""
+    """The map of a value that is broadcast to a higher rank."""
     return each(affine, lambda array: array.reshape((1,) * (rank - array.ndim) + array.shape))
 
 

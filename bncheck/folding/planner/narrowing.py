@@ -21,7 +21,7 @@ from bncheck.graph.specs import Identity, Norm, Rectifier, Reshape, Transpose
 _EXACT = (Identity, Rectifier, Reshape, Transpose)
 #: Values of a normalisation are taken to lie within so many standard deviations.
 _REACH = 64.0
-#: A unit in the last place that is more than this part of the spread loses much of it.
+#: Much of a spread is lost where a unit in the last place is more than this part of it.
 _COARSE = 1 / 32
 
 

@@ -136,7 +136,7 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
 
 
 def not_made(graph: Graph, name: str, what: str) -> Stuck:
-    """Why a value that no call makes cannot be another one."""
+    """Why a value that no call makes cannot change."""
     value = graph.values.get(name)
     if value is not None and value.overridable:
         return Stuck(

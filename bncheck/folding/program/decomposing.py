@@ -36,7 +36,7 @@ def _is_composite(node: Node) -> bool:
 
 
 def _is_extended(node: Node) -> bool:
-    """Whether it is a difference of more than its own input, or of what is no number."""
+    """Whether it is a torch.diff with `prepend` or `append`, or of numbers that do not float."""
     a, differs = Arguments(node), operator_name(node) == "diff"
     whole = a("prepend") is None and a("append") is None
     return differs and not (whole and node.meta["val"].is_floating_point())

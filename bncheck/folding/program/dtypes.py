@@ -38,6 +38,6 @@ def dtypes_of_module(module: nn.Module) -> set[str]:
 
 
 def _named(values: Iterable[Any]) -> set[str]:
-    """The names of tensors' dtypes: float32."""
+    """The dtypes of the tensors among these values, by name: float32."""
     tensors = (value for value in values if isinstance(value, torch.Tensor))
     return {str(tensor.dtype).removeprefix("torch.") for tensor in tensors}

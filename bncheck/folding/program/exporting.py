@@ -47,8 +47,8 @@ def export_program(
 
     The first axis of every input is left free where the model allows it, or that of the first input
     and the second of others, as recurrent networks want it for their states. An example of one
-    sample would fix it, so it is doubled for the export. `batch_axes`: these are left free instead,
-    an axis an input.
+    sample would fix it, so it is doubled for the export. `batch_axes`, one for each input, are left
+    free instead.
     """
     _check_call(model, example_inputs)
     if batch_axes:

@@ -98,12 +98,12 @@ def save_program(program: ExportedProgram, path: Path, original: Path | None = N
 
 
 class _Enduring(io.FileIO):
-    """A file whose errors wait: torch's writer ends the process at one that it meets."""
+    """A file that keeps its errors for later: torch's writer ends the process when it meets one."""
 
     failed: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """All of it, or nothing any more after an error."""
+        """Write all of it; after an error, pretend to."""
         left = memoryview(data)
         try:
             while len(left) and self.failed is None:
@@ -113,7 +113,7 @@ class _Enduring(io.FileIO):
         return len(data)
 
     def refuse_failed(self) -> None:
-        """Raise what was met."""
+        """Raise the error of an earlier write."""
         if self.failed is not None:
             raise self.failed
 

@@ -81,7 +81,7 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
 
 
 def _saving(result: FoldResult, request: FoldRequest) -> Callable[[Path], None]:
-    """What writes the program; it holds no number of the original, which is let go before."""
+    """What writes the program. It does not hold on to the original, whose memory is then free."""
     program = moved(result.program, request.given.device)
     return lambda path: save_program(program, path, request.source)
 

@@ -29,9 +29,9 @@ _TRIALS = 3
 
 @dataclass(frozen=True)
 class Part:
-    """A submodule that was tried; `state` is its fold, and `reason` why there is none.
+    """A submodule that was tried: `state` is its fold, or `reason` says why it has none.
 
-    `lesser` is the fold without what its modules cannot hold.
+    `lesser` is the same part folded without the norms that its modules cannot hold.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Search:
             waiting = below
 
     def _below(self, name: str) -> Iterator[str]:
-        """The submodules with norms, those of lists and the like in their places."""
+        """The submodules with norms; a ModuleList or ModuleDict counts as its members."""
         for child, module in self._model.get_submodule(name).named_children():
             path = f"{name}.{child}" if name else child
             if not any(is_norm(m, self._options.norms) for m in module.modules()):
@@ -138,7 +138,7 @@ class Search:
 
 
 def chosen(parts: Sequence[Part]) -> list[Part]:
-    """Without the parts of one that folds more as a whole, less what its modules cannot hold."""
+    """The parts to fold: a `lesser` one in place of its own submodules where it folds more."""
     found = {part.name: part for part in parts}
     for part in reversed(parts):
         inner = [name for name in found if name.startswith(f"{part.name}.")]

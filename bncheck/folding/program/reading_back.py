@@ -1,4 +1,4 @@
-"""Is what a file holds what was proven? Node by node, and bit by bit.
+"""Whether a file holds what was proven: node by node, and bit by bit.
 
 A fold is proven in memory. What is written of it is read back once, before it gets its name.
 """
@@ -49,7 +49,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _calls(module: GraphModule) -> Iterator[tuple[object, ...]]:
-    """What a graph calls, its values by their places.
+    """The calls of a graph, in which values are named by their places.
 
     Names of graphs inside it and results that nobody reads are torch's to choose.
     """

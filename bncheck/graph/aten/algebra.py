@@ -93,7 +93,7 @@ def _attention(call: Call) -> Described | None:
 
 
 def _attended(call: Call, value: Any, *rest: Any) -> Described | None:
-    """Means of rows of the value, by weights of which each row sums to 1."""
+    """A product whose first operand has rows that sum to 1: weighted means of the value's rows."""
     shape, result = (call.named_sizes(item) for item in (value, call.results[0]))
     alike = shape and result and len(shape) > 1 and shape[:-2] == result[:-2]
     return (Attended((len(shape) - 2,)), (value, *rest)) if shape and alike else None
@@ -147,7 +147,7 @@ def _bag(call: Call) -> Described | None:
 
 
 def _uneven(call: Call, end: Dim) -> str:
-    """Why bags are not of all rows alike, or may be of none."""
+    """Why bags do not count all their rows alike, or may have none; "" where neither is so."""
     offsets = call("offsets")
     if call("per_sample_weights") is not None:
         return "weights its rows"

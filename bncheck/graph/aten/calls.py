@@ -64,7 +64,7 @@ class Call(ABC):
         """Those of a fixed tensor."""
 
     def shares(self, item: Any) -> bool:
-        """Whether a tensor's numbers are shares of 1 along its last axis, as of a softmax."""
+        """Whether a tensor sums to 1 along its last axis, as a softmax does."""
         return False
 
     def first(self, *names: str) -> Any:

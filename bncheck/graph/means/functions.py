@@ -105,7 +105,7 @@ def function_of(step: Step) -> Spread:
 
 
 def bounded(step: Step) -> Spread:
-    """A number that is the least or the largest."""
+    """A clamp with one bound."""
     spec, x = step.op.spec, step.spread()
     assert isinstance(spec, specs.Bounded)
     if x.mixed:

@@ -70,7 +70,7 @@ def _gemm(call: NodeCall) -> Spec:
 
 
 def _matmul(call: NodeCall) -> Described | None:
-    """Shares of 1 in rows make means of the rows of what they are multiplied with."""
+    """Rows that sum to 1 make weighted means of the rows of the second operand."""
     scope, value = call.scope, call.scope.shape(call.name(1)) or ()
     shares = call.name(0) in scope.shares and not scope.is_stored(call.name(1))
     result = scope.shape(call.results[0])
@@ -80,7 +80,7 @@ def _matmul(call: NodeCall) -> Described | None:
 
 
 def _softmax(call: NodeCall) -> None:
-    """Before opset 13, it is over all axes from the given one on."""
+    """Before opset 13 it runs over all axes from the given one on."""
     if call.axis(-1 if call.opset >= 13 else 1) == call.rank() - 1:
         call.scope.shares.add(call.results[0])
 
@@ -222,7 +222,7 @@ def _group_norm(call: NodeCall) -> Spec | Described:
 
 
 def _repeated(call: NodeCall, slot: int, times: int) -> str:
-    """Each number of a weight so many times, which no node holds."""
+    """The name of a value that no node holds: each number of a weight so many times."""
     numbers = np.repeat(np.asarray(call.numbers(slot), np.float64), times)
     name = f"{call.results[0]}:{slot}"
     return call.scope.derived(name, lambda: numbers, numbers.shape, call.name(slot))

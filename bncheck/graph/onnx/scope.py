@@ -35,7 +35,7 @@ class Scope:
         self.constants: dict[str, Constant] = dict(outer.constants) if outer else {}
         self.sizes: dict[str, tuple[Dim, ...]] = dict(outer.sizes) if outer else {}
         self.overridable: set[str] = set(outer.overridable) if outer else set()
-        #: Values whose numbers are shares of 1 along their last axis.
+        #: Values that sum to 1 along their last axis.
         self.shares: set[str] = set(outer.shares) if outer else set()
         # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
         # a default that the caller may replace.

@@ -109,7 +109,7 @@ def _gathered(call: NodeCall) -> Spec | Described | None:
 
 
 def _compressed(call: NodeCall) -> Spec | None:
-    """Without an axis, it is of the flattened input."""
+    """Without an axis it picks from the flattened input, which is not described."""
     if call.attribute("axis") is None:
         return None
     axis, chosen = call.axis(0), call.scope.fixed(call.name(1))

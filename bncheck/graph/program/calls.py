@@ -12,7 +12,7 @@ from bncheck.graph.aten.calls import Call
 from bncheck.graph.dataflow import Dim, Shape
 from bncheck.graph.operators import UndescribedError
 
-#: What keeps the rows of its source where these are as long as they were.
+#: Calls that keep the rows of their source as long as the last axis keeps its size.
 _SAME_ROWS = frozenset({
     "view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand",
     "clone", "contiguous", "to", "_to_copy", "alias", "detach",
@@ -113,7 +113,7 @@ class ProgramCall(Arguments, Call):
         return step if self.rises(item, end) and size % step == 0 else None
 
     def shares(self, item: Any) -> bool:
-        """Also of what is laid out otherwise, in the same rows."""
+        """A softmax over the last axis, also behind calls that keep its rows."""
         if not isinstance(item, Node) or not self.rank_of(item):
             return False
         made = ProgramCall(item, self.constants)

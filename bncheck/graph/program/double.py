@@ -14,8 +14,8 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 _NARROW = {torch.float16, torch.bfloat16, torch.float32}
-#: The ranks of a batch of what torch lays out in columns in float64, all samples at once: for a
-#: 3 x 3 kernel that is nine times the batch.
+#: Convolutions, with the rank of their batches. In float64 torch lays out the columns of all
+#: samples at once: for a 3 x 3 kernel that is nine times the batch.
 _IN_COLUMNS: dict[Any, int] = {
     torch.ops.aten.conv1d: 3,
     torch.ops.aten.conv2d: 4,

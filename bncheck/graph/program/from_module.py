@@ -19,15 +19,16 @@ from bncheck.graph.program.read import read_program
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """torch's own remarks about shapes and unused options do not belong into our streams.
+    """Keep torch's own remarks about shapes and unused options out of our streams.
 
-    Of all that export is made of, or of a part: to change a level costs as much as some tracing.
-    Nor does torch keep with every call where it stands in the user's code, which takes a twelfth of
-    the time: an error has its own traceback, and no file is written with these.
+    `names` are the loggers concerned, by default all that export uses: changing a level can cost as
+    much as tracing a small module. Nor does torch record for every call where it stands in the
+    user's code, which takes a twelfth of the time: errors have tracebacks of their own, and files
+    are written without these lines.
     """
     loggers = [logging.getLogger(name) for name in names or ("torch", "torch._export", "torch.fx")]
     levels = [logger.level for logger in loggers]
-    stackless = getattr(config, "do_not_emit_stack_traces", False)  # torch 2.10 asks for no such
+    stackless = getattr(config, "do_not_emit_stack_traces", False)  # torch 2.10 may lack it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

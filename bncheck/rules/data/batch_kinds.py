@@ -38,7 +38,7 @@ _TINY: Final = 1e-12
 #: networks they come within 0.1 of what all explain, and other faults are at 0 to 0.4.
 _FEW: Final = 8
 _NEARLY: Final = 0.5
-#: Means of a few samples may happen to come nearer by this share than those of all.
+#: By chance the means of a few samples may explain so much more than those of all.
 _MARGIN: Final = 0.1
 
 
@@ -53,11 +53,10 @@ class BatchKinds:
 
 
 def first_layer_forbids(network: MeasuredNetwork) -> bool:
-    """Whether no shares of the kinds leave what the first layer's means are, which tells for all.
+    """Whether the first layer rules out every mixture of the kinds, without a run.
 
-    Nothing is normalised before it, so a kind's mean in it is the same in whatever batches, and
-    known without a run. What is left of its means by the best weights at all is the least that any
-    shares leave.
+    Nothing is normalised before it, so a kind has the same mean there in any batch. What the least
+    squares weights of these means leave unexplained, any shares leave.
     """
     stem = network.stem
     if stem.layer.name not in network.heavy or not stem.classes:

@@ -124,7 +124,7 @@ class MeasuredNetwork:
 
     @property
     def heavy(self) -> list[str]:
-        """Those that weigh a tenth of the heaviest at least."""
+        """The layers that weigh at least a tenth of the heaviest."""
         least = _HEAVY * max(self.off.values(), default=0.0)
         return [name for name, weight in self.off.items() if weight >= least]
 

@@ -79,4 +79,4 @@ def residual(layer: MeasuredLayer, mean: Floats, var: Floats) -> float:
 
 
 def _bounded(values: Floats) -> Floats:
-    return np.fmax(np.fmin(values, BOUND), -BOUND)  # of NaN and a number they take the number
+    return np.fmax(np.fmin(values, BOUND), -BOUND)  # of NaN and a number, both take the number

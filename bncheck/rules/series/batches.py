@@ -36,7 +36,7 @@ def batch_distance(snapshot: Snapshot, name: str) -> float:
 
 
 def batch_change(snapshot: Snapshot, name: str) -> float:
-    """The same of a young average, without what is left in it of what it began with."""
+    """The same, but for a young average without what is left of its beginning."""
     return _w2(snapshot, name, True)
 
 
@@ -87,9 +87,9 @@ def by_chance(snapshots: Sequence[Snapshot], name: str) -> float:
 
 
 def are_settled(snapshots: Sequence[Snapshot], name: str) -> bool:
-    """Whether averages, or what `batch_change` holds in their place, tell of the last two batches.
+    """Whether `batch_change` can be trusted for the last snapshots.
 
-    With another momentum an average that was young is judged with its beginning again.
+    Not where the momentum changed: a young average is then judged with its beginning again.
     """
     states = [snapshot.states.get(name) for snapshot in snapshots]
     momenta = {None if state is None else state.momentum for state in states}

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bncheck.series.movement import Movement
     from bncheck.series.snapshot import Snapshot
 
-#: Updates in a row whose loss is not finite. A loss scale that is too high takes a few to fall, and
-#: a batch without labels has none.
+#: Updates in a row whose loss is not finite: a loss scale that is too high needs a few to come
+#: down, and the loss of a batch without labels is NaN.
 _UPDATES: Final = 20
 
 
@@ -25,11 +25,11 @@ def non_finite_training(self: Rule[Movement, Finding], movement: Movement) -> It
     """The loss or a weight is NaN or infinite, while all running statistics are finite.
 
     A head that nothing normalises, a loss that takes the logarithm of 0, or a loss scaler that
-    skips every update: the statistics look sound, and nothing is learnt any more.
+    skips every update: the statistics look sound, but the network no longer learns.
 
-    Criterion: in a record, the loss that was told is not finite for at least 20 updates in a row,
-    or one of 16 numbers that are taken of each weight that trains is not and was at the beginning;
-    in a snapshot whose layers with running statistics are finite (otherwise BN102 tells it).
+    Criterion: in a record, the loss that was reported is not finite for at least 20 updates in a
+    row, or a trained weight that was finite at the beginning no longer is, by a sample of 16 of its
+    numbers; and the layers with running statistics are finite (otherwise it is BN102).
 
     Fix: go back to a checkpoint from before that step; look at what the loss divides by and takes
     logarithms of, and skip batches whose loss is not finite.
@@ -58,7 +58,7 @@ def non_finite_training(self: Rule[Movement, Finding], movement: Movement) -> It
 
 
 def _norms_are_finite(snapshot: Snapshot) -> bool:
-    """As far as samples of weight and bias tell."""
+    """Whether statistics are finite, and weight and bias as far as samples of them tell."""
     return all(
         state.usable and (state.sample is None or bool(np.isfinite(state.sample).all()))
         for state in snapshot.states.values()
