@@ -56,12 +56,6 @@ class Deviation:
         return float(np.mean(self.unit_noise)) / self.images
 
     @property
-    def implied_noise(self) -> float:
-        """kappa / B of an average that would be this far off by chance alone."""
-        unit = float(np.mean(self.unit_noise))
-        return self.w2**2 / unit if unit > 0 else float("inf") if self.w2 else 0.0
-
-    @property
     def signed(self) -> float:
         """Mean ln(running_var / var): positive where the running variance is too large."""
         return float(np.mean(self.log_variance_ratio))

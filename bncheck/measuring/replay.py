@@ -67,13 +67,7 @@ def replays(subject: Instrumented, data: Batches, run: Run, refuted: Refuted) ->
         for number, batch in enumerate(data.first(_SAMPLES))
         if batch.size
     ]
-    used: dict[str, None] = {}
-
-    def note(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        used[_kind(name, args, kwargs)] = None
-        return NotImplemented
-
-    as_it_is = _run(subject, batches[:1], lambda: _exchanging(note))
+    used, as_it_is = _as_it_is(subject, batches[:1])
     if as_it_is is None:
         return ()
     called_once = [n for n in subject.norms if _images(as_it_is, n) == batches[0].size]
@@ -83,13 +77,27 @@ def replays(subject: Instrumented, data: Batches, run: Run, refuted: Refuted) ->
         moments = _run(subject, batches, exchange[1], stopping)
         return {name: seen.pack() for name, seen in (moments or {}).items()}
 
-    exchanges = [*_exchanges(subject, set(used))]
+    exchanges = [*_exchanges(subject, used)]
     dealt = zip(exchanges, run.processes.dealt("other code", exchanges, work), strict=True)
     return [
         Replay(words, subject.in_file({name: unpack(rows) for name, rows in seen.items()}))
         for (words, _), seen in dealt
         if seen
     ]
+
+
+def _as_it_is(
+    subject: Instrumented, batches: Sequence[Batch]
+) -> tuple[set[str], dict[str, Any] | None]:
+    """The kinds of calls that could be exchanged, and what `_run` gives without an exchange."""
+    used: set[str] = set()
+
+    def note(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        used.add(_kind(name, args, kwargs))
+        return NotImplemented
+
+    seen = _run(subject, batches, lambda: _exchanging(note))
+    return used, seen
 
 
 def _run(

@@ -237,14 +237,7 @@ class Session:
             clock.step, clock.epoch, clock.rate, clock.peak, clock.look(), self._run,
             bad_since=clock.bad_since,
         )  # fmt: skip
-        found: dict[str, Observation] = {}
-        for name, observed in self._observed.items():
-            one = observed.observe(
-                state, self._path, self._ranks, self._problems.append,
-                partial(self._not_finite, name, observed, clock.step),
-            )  # fmt: skip
-            if one is not None:
-                found[name] = one
+        found = self._observations(state, self._ranks)
         clock.recorded()
         if "" in found:
             if self.logs:
@@ -253,6 +246,18 @@ class Session:
             for name, one in found.items():
                 live = self._observed[name].live
                 self._found(live.add(one), name)
+
+    def _observations(self, state: TrainingState, ranks: Ranks) -> dict[str, Observation]:
+        """What there is to record of each series."""
+        found = {}
+        for name, observed in self._observed.items():
+            one = observed.observe(
+                state, self._path, ranks, self._problems.append,
+                partial(self._not_finite, name, observed, self._clock.step),
+            )  # fmt: skip
+            if one is not None:
+                found[name] = one
+        return found
 
     def _keep(self, state: TrainingState, found: Mapping[str, Observation]) -> None:
         line = {

@@ -20,7 +20,7 @@ from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parse
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import field_head
 from bncheck.reading.source import Source
-from bncheck.runtime.weights import Weights, is_large, is_reference, whole
+from bncheck.runtime.weights import Weights, is_large, is_reference
 from bncheck.writing.atomic import check_read_back, replacing
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ Load: TypeAlias = "Callable[[onnx.TensorProto], Array]"
 _GRAPH: Final = 7  # of ModelProto
 _INITIALIZER: Final = 5  # of GraphProto
 _RAW: Final = 9  # of TensorProto
-
-
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """A model with all its numbers in the message. Raises BncheckError."""
-    return whole(*open_onnx(path))
 
 
 def open_onnx(path: Path, *, freeze_inputs: bool = False) -> tuple[onnx.ModelProto, Weights]:

@@ -14,7 +14,8 @@ import bncheck
 from bncheck.cli import run
 from bncheck.reporting.clouds import drawn_columns
 from bncheck.reporting.documents.parity import on_the_way, steps_table
-from bncheck.runtime.file import load_onnx
+from bncheck.runtime.file import open_onnx
+from bncheck.runtime.weights import whole
 from bncheck.shipping.axes import Axes, traced
 from bncheck.shipping.onnx_side import OnnxSide
 from bncheck.shipping.proof import LevelParity, Proof, prove
@@ -79,8 +80,8 @@ def test_a_shortcut_that_agrees_does_not_hide_where_a_branch_differs(block: nn.M
 
 def test_what_a_fold_moved_is_held_against_the_batchnorm(block: nn.Module, shipped: Path) -> None:
     for first, second in (
-        (_side(block), OnnxSide(load_onnx(shipped))),
-        (OnnxSide(load_onnx(shipped)), _side(block)),
+        (_side(block), OnnxSide(whole(*open_onnx(shipped)))),
+        (OnnxSide(whole(*open_onnx(shipped))), _side(block)),
     ):
         proof = prove(first, second)
         assert proof.holds
@@ -94,7 +95,7 @@ def test_what_a_fold_moved_is_held_against_the_batchnorm(block: nn.Module, shipp
 def test_other_statistics_enter_at_their_batchnorm(block: nn.Module, shipped: Path) -> None:
     broken = deepcopy(block)
     broken.get_buffer("bn2.running_mean").add_(0.5)
-    proof = prove(_side(broken), OnnxSide(load_onnx(shipped)))
+    proof = prove(_side(broken), OnnxSide(whole(*open_onnx(shipped))))
     assert proof.parts_at in ("bn2", "conv2")
     before = [s.error for s in proof.steps if s.name in ("bn1", "relu")]
     assert before

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 #: How far a mixture is from the data's own classes, as half the sum of differences.
 _OTHERWISE: Final = 0.15
 _TINY: Final = 1e-12
-#: Steps between two attempts at a proof.
+#: Steps of the descent at most, and between two attempts at a proof.
+_STEPS: Final = 2000
 _PROVING: Final = 20
 
 
@@ -106,7 +107,7 @@ def _entropy(shares: dict[int, float]) -> float:
     return float(-np.sum(values * np.log(values)))
 
 
-def simplex_least_squares(matrix: Floats, target: Floats, steps: int = 2000) -> Floats:
+def simplex_least_squares(matrix: Floats, target: Floats) -> Floats:
     """The weights, at least 0 and of sum 1, for which matrix @ weights is nearest to the target.
 
     Projected gradient descent (Duchi et al. 2008 for the projection) with Nesterov's momentum,
@@ -116,7 +117,7 @@ def simplex_least_squares(matrix: Floats, target: Floats, steps: int = 2000) -> 
     weights = ahead = np.full(matrix.shape[1], 1 / matrix.shape[1])
     gram, pull = matrix.T @ matrix, matrix.T @ target
     step, pace = 1 / max(float(np.linalg.norm(gram, 2)), _TINY), 1.0
-    for number in range(1, steps + 1):
+    for number in range(1, _STEPS + 1):
         if number % _PROVING == 0 and (exact := _proved(gram, pull, weights > 0)) is not None:
             return exact
         moved = _on_simplex(ahead - step * (gram @ ahead - pull))

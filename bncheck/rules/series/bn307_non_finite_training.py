@@ -12,6 +12,7 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.rules.rule import Rule, rule
 
 if TYPE_CHECKING:
+    from bncheck.reading.training_state import TrainingState
     from bncheck.series.movement import Movement
     from bncheck.series.snapshot import Snapshot
 
@@ -39,13 +40,7 @@ def non_finite_training(self: Rule[Movement, Finding], movement: Movement) -> It
         told = snapshot.training
         if told is None or first is None or not _norms_are_finite(snapshot):
             continue
-        what = []
-        if told.bad_weight is not None and told.bad_weight != first.bad_weight:
-            name = quoted(told.bad_weight)
-            what.append(f"weights hold NaN or infinity at {snapshot.label} ({name} is the first)")
-        if told.bad_since is not None and (what or (told.step or 0) - told.bad_since >= _UPDATES):
-            to = "" if what else f" to {snapshot.label}"
-            what.append(f"the loss is not finite from step {told.bad_since:,}{to}")
+        what = _not_finite(told, first, snapshot.label)
         if what:
             yield self.finding(
                 Severity.ERROR,
@@ -55,6 +50,18 @@ def non_finite_training(self: Rule[Movement, Finding], movement: Movement) -> It
                 snapshot=str(snapshot.path),
             )
             return
+
+
+def _not_finite(told: TrainingState, first: TrainingState, label: str) -> list[str]:
+    """What is not finite at a snapshot, in words; a loss alone only after some updates."""
+    what = []
+    if told.bad_weight is not None and told.bad_weight != first.bad_weight:
+        name = quoted(told.bad_weight)
+        what.append(f"weights hold NaN or infinity at {label} ({name} is the first)")
+    if told.bad_since is not None and (what or (told.step or 0) - told.bad_since >= _UPDATES):
+        to = "" if what else f" to {label}"
+        what.append(f"the loss is not finite from step {told.bad_since:,}{to}")
+    return what
 
 
 def _norms_are_finite(snapshot: Snapshot) -> bool:

@@ -13,7 +13,8 @@ from onnx import helper
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.reading.onnx_file import graphs_of
-from bncheck.runtime.file import load_onnx
+from bncheck.runtime.file import open_onnx
+from bncheck.runtime.weights import whole
 from tests.folding.onnx.graphs.building import bn, conv, conv_bn, fold_onnx, model, norm, numbers
 from tests.folding.onnx.graphs.calls import CALLS
 from tests.folding.onnx.graphs.moves import MOVES
@@ -60,7 +61,7 @@ def test_external_data_ends_up_in_one_file_that_runs(tmp_path: Path) -> None:
         for name in ("net.onnx", "folded.onnx")
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=1e-5)
-    assert load_onnx(path).graph.initializer[0].data_location != onnx.TensorProto.EXTERNAL
+    assert whole(*open_onnx(path)).graph.initializer[0].data_location != onnx.TensorProto.EXTERNAL
 
 
 def _rows(path: Path) -> None:
