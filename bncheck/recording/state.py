@@ -130,10 +130,7 @@ class Weights:
         return digest.hexdigest(), None if finite else self._bad(samples)
 
     def _bad(self, samples: Sequence[Tensor]) -> str | None:
-        """The first that is not finite, if any: finite numbers may have an infinite sum.
-
-        What does not train may be a mask, in which infinity has a meaning.
-        """
+        """The first trained weight that is not finite; in a mask, infinity may have a meaning."""
         named = zip(self.model.named_parameters(), samples, strict=True)
         return next(
             (

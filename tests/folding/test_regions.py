@@ -23,6 +23,7 @@ from bncheck.folding.regions import Call, Calls, between, dependent, regions_of
 from bncheck.folding.weights import solve
 from bncheck.graph.program.read import read_program
 from bncheck.runtime.reference import in_float64
+from tests.architectures import randomised
 from tests.folding.onnx.graphs import building as graphs
 from tests.folding.onnx.graphs.building import fold_onnx
 
@@ -75,6 +76,49 @@ def test_regions_are_counted_and_depth_amplifies_nothing() -> None:
         "max_relative_error": pytest.approx(0, abs=1e-6),
     }
     assert result.parity.holds
+
+
+class _Attends(nn.Module):
+    """Means of rows, of which a norm is pulled into the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.values, self.bn = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shares = (x @ x.transpose(1, 2)).softmax(-1)
+        y: torch.Tensor = self.bn((shares @ self.values(x)).transpose(1, 2))
+        return y
+
+
+def test_the_weights_of_an_attention_sum_to_1_in_a_proof() -> None:
+    """Random numbers in their place would refute a right fold."""
+    result = fold(randomised(_Attends()), torch.randn(2, 5, 4))
+    assert [decision.status for decision in result.batchnorms] == ["folded"]
+    assert result.parity is not None
+    assert result.parity.holds
+    assert result.parity.regions is not None
+    assert result.parity.regions.count == 1
+
+
+def test_the_same_in_an_onnx_model(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["x", "t"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["shares"]),
+        helper.make_node("MatMul", ["x", "w"], ["u"]),
+        helper.make_node("Add", ["u", "b"], ["v"]),
+        helper.make_node("MatMul", ["shares", "v"], ["m"]),
+        helper.make_node("Transpose", ["m"], ["c"], perm=[0, 2, 1]),
+        graphs.bn("c", "y"),
+    ]
+    weights = {"w": graphs.numbers(4, 4), "b": graphs.numbers(4), **graphs.norm(4)}
+    onnx.save(graphs.model(nodes, weights, ("N", 5, 4)), tmp_path / "net.onnx")
+    report, _ = fold_onnx(tmp_path / "net.onnx")
+    assert report.folded == 1
+    assert report.parity is not None
+    assert report.parity.holds
 
 
 def test_the_boundary_of_a_fold_is_found_once() -> None:

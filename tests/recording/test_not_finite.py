@@ -68,8 +68,12 @@ def test_a_weight_that_nothing_normalises(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_infinity_is_no_weight(tmp_path: Path) -> None:
-    training = Training(steps=40)
-    mask = torch.nn.Parameter(torch.full((8,), float("-inf")), requires_grad=False)
+    def close(training: Training, step: int, x: Tensor) -> None:
+        if step == 15:
+            training.model.mask.fill_(float("-inf"))
+
+    training = Training(steps=40, hook=close)
+    mask = torch.nn.Parameter(torch.zeros(8), requires_grad=False)
     training.model.register_parameter("mask", mask)
     assert not training.run(tmp_path, every=10).found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module
 
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.opening import open_checkpoint
@@ -39,22 +40,23 @@ def test_a_layer_that_is_replaced_is_told_and_recorded(
             change(training)  # type: ignore[operator]
 
     training = Training(hook=hook, steps=100).run(tmp_path)
+    assert not module._global_forward_pre_hooks, "the layers of before are still watched"
     assert [line for line in caplog.messages if "not recorded" in line] == caplog.messages
     assert [names in line for line in caplog.messages] == ([True] if names else [])  # type: ignore[operator]
     record = read_record(tmp_path)
     last = read_snapshot(record.file(record.entries[-1]), None, Assumptions())
     norms = {
-        name: module
-        for name, module in training.model.named_modules()
-        if isinstance(module, nn.BatchNorm1d)
+        name: layer
+        for name, layer in training.model.named_modules()
+        if isinstance(layer, nn.BatchNorm1d)
     }
     assert last.states.keys() == norms.keys()
-    for name, module in norms.items():
+    for name, layer in norms.items():
         mean = last.states[name].mean
         assert mean is not None
-        assert module.running_mean is not None
-        assert torch.equal(torch.from_numpy(mean), module.running_mean)
-        assert last.states[name].counter == int(module.num_batches_tracked or 0)
+        assert layer.running_mean is not None
+        assert torch.equal(torch.from_numpy(mean), layer.running_mean)
+        assert last.states[name].counter == int(layer.num_batches_tracked or 0)
     seen = open_checkpoint(record.file(record.entries[-2])).training
     assert seen is not None
     assert seen.seen.keys() == norms.keys()

@@ -91,6 +91,16 @@ def test_a_result_that_would_have_to_be_held_in_a_narrower_dtype(
     assert (status == "kept") == ("before it values are float16" in decision.reason)
 
 
+def test_a_channel_that_hardly_varies_is_not_looked_at() -> None:
+    """A pruned one is its shift, however that is rounded."""
+    bn, fc = nn.BatchNorm1d(8), nn.Linear(8, 8).half()
+    nn.init.ones_(bn.bias)
+    bn.weight.data[3] = 1e-5
+    model = Fn(lambda s, x: s.bn(s.fc(x.half()).float()), bn=bn, fc=fc)
+    (decision,) = fold(model.eval(), torch.randn(2, 8)).batchnorms
+    assert decision.status == "folded"
+
+
 @pytest.mark.parametrize(
     ("beta", "mean", "run", "status"),
     [
