@@ -95,3 +95,62 @@ def test_the_same_in_an_onnx_model(
     assert fold_onnx(tmp_path / "net.onnx")[0].parity.holds  # type: ignore[union-attr]
     monkeypatch.setattr(onnx_fold, "rewrite", wrong)
     assert not fold_onnx(tmp_path / "net.onnx")[0].parity.holds  # type: ignore[union-attr]
+
+
+class _Inside(nn.Module):
+    """Narrow values in a graph of their own, behind the fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x)).tanh()
+        branches = (lambda t: t.half().float(), lambda t: 2 * t.half().float())
+        z: Tensor = torch.cond(y.sum() > 0, *branches, (y,))
+        return z
+
+
+def test_what_a_graph_inside_a_call_rounds_is_allowed() -> None:
+    result = fold(randomised(_Inside()), torch.randn(2, 3, 9, 9))
+    assert result.report.folded == 1
+    assert result.parity is not None
+    assert result.parity.tolerance == 5e-3
+
+
+@pytest.mark.parametrize("tail", ["a graph inside", "an unknown dtype", "float32 alone"])
+def test_the_same_in_an_onnx_model_and_where_a_dtype_is_not_known(
+    tail: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    narrow = [
+        helper.make_node("Cast", ["t"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["half"], ["z"], to=TensorProto.FLOAT),
+    ]
+    inner = helper.make_graph(
+        narrow, "inner", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+    )
+    last = {
+        "a graph inside": helper.make_node(
+            "If", ["yes"], ["q"], then_branch=inner, else_branch=inner
+        ),
+        "an unknown dtype": helper.make_node("QuickGelu", ["t"], ["q"], domain="com.microsoft"),
+        "float32 alone": helper.make_node("Relu", ["t"], ["q"]),
+    }[tail]
+    nodes = [
+        graphs.conv(),
+        graphs.bn("c", "b"),
+        helper.make_node("Tanh", ["b"], ["t"]),
+        helper.make_node("Relu", ["t"], ["q"]),
+        helper.make_node("Relu", ["q"], ["y"]),
+        helper.make_node("Cast", ["x"], ["n"], to=TensorProto.FLOAT16),  # beside them
+    ]
+    weights = {"conv.weight": graphs.numbers(6, 3, 1, 1), **graphs.norm(6), "yes": np.array(True)}
+    model = graphs.model(nodes, weights)
+    model.graph.node[3].CopyFrom(last)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, tmp_path / "net.onnx")
+    parity = fold_onnx(tmp_path / "net.onnx")[0].parity
+    assert parity is not None
+    assert parity.tolerance == (1e-5 if tail == "float32 alone" else 5e-3)

@@ -187,3 +187,8 @@ def test_all_batches_tell_whether_scores_are_shares() -> None:
     together = sureness(scores(), by_chance)
     np.testing.assert_array_equal(together[:N], sureness(scores()))
     np.testing.assert_allclose(together[N:], 1 / CLASSES, rtol=1e-6)
+
+
+def test_batches_of_other_sizes_are_not_joined() -> None:
+    answers = Answers(batches=[{"outputs": np.zeros((2, size))} for size in (3, 4)])
+    assert answers.all_of("outputs") is None

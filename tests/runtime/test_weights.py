@@ -16,6 +16,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading.onnx_file import parsed
 from bncheck.runtime import file as onnx_file
 from bncheck.runtime import running
+from bncheck.runtime.file import same_bits
 from tests.faulty import opening
 from tests.folding.onnx.graphs.building import bn, conv, model, norm, numbers
 
@@ -207,3 +208,12 @@ def test_another_node_is_noticed(tmp_path: Path) -> None:
     other.graph.node[-1].op_type = "Add"
     onnx.save(other, path)
     assert not onnx_file.is_written(path, read, weights)
+
+
+def test_the_same_numbers_are_the_same_bits() -> None:
+    """NaN does not equal itself, and -0 equals 0."""
+    one, other = np.array([np.nan, -0.0]), np.array([np.nan, 0.0])
+    assert same_bits(one, one.copy())
+    assert not same_bits(one, other)
+    assert not same_bits(one, one.reshape(2, 1))
+    assert not same_bits(one, one.view(np.int64))

@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bncheck import BncheckError, fold
+from bncheck.folding.program.exporting import (
+    batch_sizes,
+    export_program,
+    has_free_batch,
+    user_inputs,
+)
 
 
 class _ByName(nn.Module):
@@ -83,3 +89,13 @@ def test_no_call_keeps_where_it_stands_in_the_code() -> None:
     assert not any(node.stack_trace for node in ours.graph.nodes)
     theirs = torch.export.export(model, (images,))
     assert any(node.stack_trace for node in theirs.graph.nodes)
+
+
+def test_the_axis_that_is_given_is_the_batch_where_the_first_could_be_free_as_well() -> None:
+    program = export_program(nn.Linear(8, 4).eval(), (torch.zeros(20, 2, 8),), (1,))
+    (size,) = batch_sizes([torch.zeros(20, 2, 8)], (1,))
+    assert size == 2
+    (taken,) = (node.meta["val"].shape for node in user_inputs(program))
+    assert taken[0] == 20
+    assert has_free_batch(program, (1,))
+    assert not has_free_batch(program)
