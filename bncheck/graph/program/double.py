@@ -34,7 +34,7 @@ def call_in_float64(target: Any, args: Any, kwargs: Any) -> Any:
     """What the operator `target` gives for these arguments, in float64."""
     args, kwargs = pytree.tree_map(widened, (args, kwargs))
     rank = _IN_COLUMNS.get(getattr(target, "overloadpacket", None))
-    if rank is not None and args[0].dim() == rank and len(args[0]):
+    if rank is not None and args[0].dim() == rank:
         return torch.cat([target(sample, *args[1:], **kwargs) for sample in args[0].split(1)])
     return pytree.tree_map(widened, target(*args, **kwargs))
 

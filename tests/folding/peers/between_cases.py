@@ -127,6 +127,10 @@ CASES: dict[str, Case] = {
         lambda s, x: _norm(s, (x @ x.transpose(1, 2)).softmax(1) @ s.v(x)), **_ROWS, kept=1,
         reason="moves no affine map",
     ),
+    "softmax times values of one sample for all, bn": _case(
+        lambda s, x: _norm(s, (x @ x.transpose(1, 2)).softmax(-1) @ s.v(x[:1])), **_ROWS, kept=1,
+        reason="lies between",
+    ),
     "softmax without some places, bn": _case(
         lambda s, x: _norm(s, ((x @ x.transpose(1, 2)).softmax(-1) * s.m) @ s.v(x)), **_ROWS,
         m=numbers(5, 5), kept=1, reason="moves no affine map",

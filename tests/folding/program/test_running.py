@@ -73,9 +73,10 @@ def test_float64_lays_out_the_columns_of_one_sample_at_a_time() -> None:
         torch.testing.assert_close(y, conv.double()(x.double()), rtol=1e-12, atol=1e-12)
 
 
-def test_a_convolution_of_one_sample_without_a_batch_is_one_call() -> None:
+@pytest.mark.parametrize("sizes", [(2, 5, 5), (0, 2, 5, 5)], ids=["no batch", "an empty batch"])
+def test_a_convolution_without_samples_to_lay_out_apart(sizes: tuple[int, ...]) -> None:
     conv = nn.Conv2d(2, 4, 3).eval()
-    x = torch.randn(2, 5, 5)
+    x = torch.randn(sizes)
     (y,) = run_in_float64(torch.export.export(conv, (x,)), [x])
     with torch.no_grad():
         torch.testing.assert_close(y, conv.double()(x.double()), rtol=1e-12, atol=1e-12)
