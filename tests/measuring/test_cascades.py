@@ -277,7 +277,7 @@ class CalledOnMapsAndVectors(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.other(x) + self.other(2 * x)
         maps: Tensor = self.shared(x[:, :, None].expand(-1, -1, 4) + 10).mean(2)
-        return maps + self.shared(x - 10)
+        return torch.add(maps, self.shared(x - 10))
 
 
 def test_calls_of_a_layer_keep_their_order() -> None:
