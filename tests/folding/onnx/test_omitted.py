@@ -14,11 +14,10 @@ from bncheck.runtime.reference import in_float64
 from tests.folding.onnx.graphs.building import bn, conv, fold_onnx, model, norm, numbers
 
 
-def _split(*results: str, reads: tuple[str, ...] = ("q",), **settings: int) -> onnx.ModelProto:
+def _split(*results: str, reads: tuple[str, ...] = ("q",)) -> onnx.ModelProto:
     """Convolution, BatchNorm of 6 channels, a Split; one part is read, or looked at."""
-    settings.setdefault("num_outputs", len(results))
     behind = [
-        helper.make_node("Split", ["n"], results, axis=1, **settings),
+        helper.make_node("Split", ["n"], results, axis=1, num_outputs=len(results)),
         helper.make_node("Relu", ["q"], ["y"]),
         *(helper.make_node("Neg", [name], [f"{name}.idle"]) for name in reads),
     ]
