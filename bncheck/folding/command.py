@@ -23,7 +23,7 @@ from bncheck.subject.inputs import check_inputs
 from bncheck.writing.atomic import check_target
 from bncheck.writing.outputs import check_outputs
 
-_ENDINGS = (".pt2", ".safetensors", ".onnx")
+_ENDINGS = {".pt2", ".safetensors", ".onnx"}
 
 
 def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
@@ -54,6 +54,7 @@ def run(request: FoldRequest, note: Note = unsaid) -> FoldReport:
 
 
 def _fold(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
+    _check_ending(request, checkpoint)
     if checkpoint.container is Container.ONNX:
         if request.parts:
             raise BncheckError("--part names a submodule of a model", "leave it out")
@@ -74,12 +75,22 @@ def check_request(request: FoldRequest) -> None:
         if request.dry_run:
             return
         raise BncheckError("-o is missing", "name the file to write, or give --dry-run")
-    if output.suffix not in _ENDINGS:
-        raise BncheckError(
-            f"does not end in {', '.join(_ENDINGS)}", "choose one of these", str(output)
-        )
     check_target(output)
     check_outputs([output], [request.source])
+
+
+def _check_ending(request: FoldRequest, checkpoint: Checkpoint) -> None:
+    """Offer those that this file can be folded into. What is another file's is explained there."""
+    output = request.output
+    if output is None or output.suffix in _ENDINGS:
+        return
+    if checkpoint.container is Container.ONNX:
+        fitting = ".onnx"
+    elif checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
+        fitting = ".pt2"
+    else:
+        fitting = ".pt2 or .safetensors"
+    raise BncheckError(f"does not end in {fitting}", "name such a file", str(output))
 
 
 def _writable(report: FoldReport) -> bool:

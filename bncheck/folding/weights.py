@@ -77,15 +77,16 @@ class Solution:
         """The values that must be as they were although what makes them is changed.
 
         All others follow from these, and are worse to compare: an activation cuts a channel down to
-        a few small values, of which rounding is a large part.
+        a few small values, of which rounding is a large part. What nobody reads may be anything.
         """
         altered, changed = self.plan.altered, self._changed
+        read = self.graph.uses.keys() | self.graph.outputs
         return frozenset(
             name
             for index, op in enumerate(self.graph.ops)
             if index in changed or not altered.isdisjoint(op.inputs)
             for name in op.outputs
-            if name not in altered
+            if name not in altered and name in read
         )
 
     @property

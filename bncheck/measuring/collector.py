@@ -130,12 +130,15 @@ class Collector:
         """The packed moments of the last forward, batch `number`; ready for the next."""
         each = [(name, *call) for name, calls in self._calls.items() for call in calls]
         single = {name for name, calls in self._calls.items() if len(calls) == 1}
-        found: dict[str, list[Floats]] = {name: [] for name in self._calls}
+        packed_calls: dict[int, Floats] = {}
         for alike in _alike(each, single):
-            layout, rows = self._packed(alike, with_classes=alike[0][0] in single)
+            calls = [each[place] for place in alike]
+            layout, rows = self._packed(calls, with_classes=calls[0][0] in single)
             _refuse_non_finite(layout, rows, number)
-            for name, part in apart(layout, rows):
-                found[name].append(part)
+            packed_calls |= zip(alike, (part for _, part in apart(layout, rows)), strict=True)
+        found: dict[str, list[Floats]] = {name: [] for name in self._calls}
+        for place, (name, *_) in enumerate(each):  # the last call of a layer weighs most
+            found[name].append(packed_calls[place])
         self._calls.clear()
         taken: dict[str, Floats] = {}
         for name, parts in found.items():
@@ -259,12 +262,11 @@ def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:
     return ((wide - middle) * spread + mean).to(values.dtype)
 
 
-def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[_Call]]:
-    """Groups of calls on as many images and one device; `single` layers, called once, apart."""
-    groups: dict[object, list[_Call]] = {}
-    for call in calls:
-        name, m, q, _ = call
-        groups.setdefault((m.shape[0], m.device, q is None, name in single), []).append(call)
+def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[int]]:
+    """The places of calls on as many images and one device; `single` layers, called once, apart."""
+    groups: dict[object, list[int]] = {}
+    for place, (name, m, q, _) in enumerate(calls):
+        groups.setdefault((m.shape[0], m.device, q is None, name in single), []).append(place)
     yield from groups.values()
 
 

@@ -6,7 +6,7 @@ gathered while a cascade runs the model, so no forward is needed for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -62,13 +62,13 @@ class Answers:
 
     def all_of(self, name: str) -> Array | None:
         """One kind of number of all batches, one after another; None where one lacks it."""
-        found = [part.get(name) for part in self.batches if part]
-        arrays = [array for array in found if array is not None]
-        if not arrays and name in _OF_SCORES:
-            scores = self.all_of("scores")
-            return None if scores is None else _OF_SCORES[name](scores)
-        same = len({array.shape[1:] for array in arrays}) == 1
-        return np.concatenate(arrays) if same and len(arrays) == len(found) else None
+        parts = [part for part in self.batches if part]
+        if name not in _OF_SCORES:
+            return _joined([part.get(name) for part in parts])
+        scores = _joined([part.get("scores") for part in parts])
+        if scores is not None:
+            return _OF_SCORES[name](scores)
+        return _joined([_of_scores(name, part) for part in parts])  # as many classes as places
 
     @property
     def form(self) -> Form | None:
@@ -109,6 +109,18 @@ def _outputs(output: Any, samples: int) -> dict[str, Array]:
     if sure is not None:
         kept["confidence"] = _array(sure)
     return kept
+
+
+def _joined(arrays: Sequence[Array | None]) -> Array | None:
+    """One after another; None where one is missing, or its rows have another shape."""
+    found = [array for array in arrays if array is not None]
+    same = len({array.shape[1:] for array in found}) == 1
+    return np.concatenate(found) if same and len(found) == len(arrays) else None
+
+
+def _of_scores(name: str, part: Mapping[str, Array]) -> Array | None:
+    """What is kept of a batch, or follows from its scores."""
+    return _OF_SCORES[name](part["scores"]) if "scores" in part else part.get(name)
 
 
 def _predicted(scores: Array) -> Array:

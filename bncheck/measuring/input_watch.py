@@ -28,6 +28,8 @@ _MAX_FEATURES = 1024
 #: many for each feature. It costs rows x features^2.
 _ROWS = 1024
 _ROWS_EACH = 4
+#: Numbers of small batches that wait to be summed up together.
+_WAITING = 1 << 18
 
 
 class InputWatch:
@@ -39,6 +41,7 @@ class InputWatch:
         self._first: tuple[str, nn.Module] | None = None
         self._sums: Floats | None = None
         self._waiting: list[Tensor] = []
+        self._counts = True
         self._handles: dict[nn.Module, RemovableHandle] = {}
 
     @contextlib.contextmanager
@@ -58,6 +61,15 @@ class InputWatch:
             for handle in self._handles.values():
                 handle.remove()
 
+    @contextlib.contextmanager
+    def first_forward(self) -> Iterator[None]:
+        """All ranks run the first batch, and the first rank alone counts it, whose batch it is."""
+        self._counts = not self._processes.rank or self._processes.own_data
+        try:
+            yield
+        finally:
+            self._counts = True
+
     def features(self) -> InputFeatures | None:
         """What the first layer was fed, over all processes; None where no such layer ran."""
         self._sum_up()
@@ -73,25 +85,26 @@ class InputWatch:
             if self._first is None and args and isinstance(args[0], torch.Tensor):
                 self._first = (name, module)
                 self._leave_all_but(module)
-                if self._processes.rank and not self._processes.own_data:
-                    return  # the first batch of the data is another rank's, and run for its pivot
+            if not self._counts or self._first is None or self._first[1] is not module:
+                return
             usual = isinstance(module, torch.nn.Linear) or args[0].ndim == module.weight.ndim
-            if self._first is not None and self._first[1] is module and usual:
+            if usual and args[0].numel():  # a router may give it no rows
                 self._add(module, args[0].detach())
 
         return before
 
     def _add(self, module: Any, x: Tensor) -> None:
-        """Sum up a batch; small batches of vectors wait until together they are _ROWS rows."""
+        """Sum up a batch; small batches of vectors wait until together they are enough."""
         import torch
 
-        rows = x.numel() // x.shape[-1]
-        if not isinstance(module, torch.nn.Linear) or rows > _ROWS:
+        features = x.shape[-1]
+        rows, most = x.numel() // features, min(_ROWS, _WAITING // features)
+        if not isinstance(module, torch.nn.Linear) or rows > most:
             self._keep(_sums(module, x))
             return
-        if sum(x.shape[0] for x in self._waiting) + rows > _ROWS:
+        if sum(x.shape[0] for x in self._waiting) + rows > most:
             self._sum_up()
-        self._waiting.append(x.reshape(rows, -1).clone())
+        self._waiting.append(x.reshape(rows, features).clone())
 
     def _sum_up(self) -> None:
         import torch
@@ -141,11 +154,12 @@ def _by_feature(x: Tensor, axis: int) -> Floats:
 
     wide = x.movedim(axis, 1) if x.ndim > 1 else x[None]
     dims = [dim for dim in range(wide.ndim) if dim != 1]
-    sums = [
-        torch.stack([part.sum(dims), part.square_().sum(dims)])
-        for part in (portion.double() for portion in portions(wide))
-    ]
-    return np.asarray(torch.stack(sums).sum(dim=0).numpy())
+    sums = torch.zeros((2, wide.shape[1]), dtype=torch.float64)
+    for portion in portions(wide):
+        part = portion.double()
+        sums[0] += part.sum(dims)
+        sums[1] += part.square_().sum(dims)
+    return np.asarray(sums.numpy())
 
 
 def _features(name: str, module: Any, sums: Floats) -> InputFeatures:

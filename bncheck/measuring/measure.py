@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bncheck.core.errors import BncheckError
@@ -46,8 +47,14 @@ def measure(
     answers = Answers(run.metric)
     inputs, dropout = InputWatch(subject.model, run.processes), DropoutWatch(subject.norms)
     shapes = ShapeWatch(subject.norms, run.shape, run.processes)
+
+    @contextlib.contextmanager
+    def first() -> Iterator[None]:
+        with dropout.watching(), inputs.first_forward():
+            yield
+
     with shapes, inputs.watching():
-        seen = run_cascade(subject, data, Cascade.EVAL, run, answers, first=dropout.watching)
+        seen = run_cascade(subject, data, Cascade.EVAL, run, answers, first=first)
     refuse_few_samples(seen.samples, data.name)
     measured = _layers(subject, layers, seen, shapes)
     result = Measurement(

@@ -62,7 +62,7 @@ def parameters_in(graphs: Iterable[onnx.GraphProto]) -> set[str]:
     sources: dict[str, list[str]] = {}
     names: list[str] = []
     for node in (node for graph in graphs for node in graph.node):
-        for name in node.output:
+        for name in filter(None, node.output):
             sources.setdefault(name, []).extend(node.input)
         if is_norm_class(text(node.op_type)):
             names += node.input[1:]

@@ -17,6 +17,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.reading.onnx_constants import held
 from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parsed
+from bncheck.reading.onnx_omitted import name_omitted
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import field_head
 from bncheck.reading.source import Source
@@ -53,9 +54,7 @@ def _opened(path: Path) -> tuple[onnx.ModelProto, Load]:
         raise BncheckError("is larger than a protobuf can be", "check the file", str(path))
     itself = os.urandom(16).hex()  # so that no file can say that its data are somewhere in it
     model = parsed(without_weights(source, itself))
-    for node in (node for graph in graphs_of(model.graph) for node in graph.node):
-        while len(node.output) > 1 and not node.output[-1]:  # none; onnxruntime (1.32) crashes
-            node.output.pop()
+    name_omitted(model, every=False)
     folder = ModelFolder(path, source.budget, {itself: source})
     load = partial(load_tensor, folder=folder)
     for tensor in filter(is_reference, _stored(model)):

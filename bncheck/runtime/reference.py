@@ -86,7 +86,8 @@ class InFloat64:
         for place, (node, reads, inner) in enumerate(self._steps):
             given = [values[n] if n in values else self._weight(n) for n in reads]
             results = _results(node, given, values if inner else None)
-            made = list(zip(node.output, results, strict=False))
+            pairs = zip(node.output, results, strict=False)
+            made = [(name, value) for name, value in pairs if name]  # "" is what is left out
             values.update(made)
             if watch is not None:
                 for name, value in made:

@@ -69,9 +69,9 @@ class ExportOptions:
 def check(path: Path, options: ExportOptions) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_installed()
+    check_target(path)
     if path.suffix != ".onnx":
         raise BncheckError("does not end in .onnx", "name an .onnx file", str(path))
-    check_target(path)
     newest = onnx.defs.onnx_opset_version()
     if options.opset is not None and not OLDEST <= options.opset <= newest:
         raise BncheckError(

@@ -62,7 +62,7 @@ class _PuttingBack:
         self._values = {call: value for value, call in calls.items()}  # the last that each makes
         self._old = {node.name: node for node in plain.graph.nodes if node.op == "call_function"}
         self._new = {node.name: node for node in shipped.graph.nodes if node.op == "call_function"}
-        self._made = {name: node for node in self._nodes for name in node.output}
+        self._made = {name: node for node in self._nodes for name in node.output if name}
         self._forms = {name for name in self._new if name not in self._old}
         self._norms: dict[str, str] = {}
 

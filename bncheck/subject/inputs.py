@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 T = TypeVar("T")
-_INPUT = re.compile(r"(?:([^=]+)=)?((?:\d+|N)(?:[,x](?:\d+|N))*)?(?::(\w+))?")
+_INPUT = re.compile(r"(?:([^=]+)=)?((?:\d+|[Nn])(?:[,x](?:\d+|[Nn]))*)?(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
@@ -56,9 +56,9 @@ def parse_input(word: str) -> InputShape:
     if not match or match[2] is None:
         raise BncheckError(
             f"--input {word!r} is not a shape",
-            "write one sample's sizes, e.g. 3,224,224; N marks a batch that is not the first axis",
+            "write one sample's sizes, e.g. 3,224,224; N is the batch's axis if not the first",
         )
-    sizes = re.split("[,x]", match[2])
+    sizes = re.split("[,x]", match[2].replace("n", "N"))
     if sizes.count("N") > 1:
         raise BncheckError(f"--input {word!r} marks the batch twice", "write N once, e.g. 20,N,8")
     batch = sizes.index("N") if "N" in sizes else None

@@ -265,3 +265,23 @@ def test_the_moments_of_a_batch_are_computed_for_all_layers_at_once(
     assert shapes == [(16, 8)] * 3
     assert [m.weight for m in seen.moments.values()] == [48 * 16, 48 * 4]
     np.testing.assert_allclose(seen.moments["0"].mean, x.double().mean(dim=(0, 2, 3)), atol=1e-6)
+
+
+class CalledOnMapsAndVectors(nn.Module):
+    """A shared layer, called on maps and then on vectors, beside one that sees vectors twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other, self.shared = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.other(x) + self.other(2 * x)
+        maps: Tensor = self.shared(x[:, :, None].expand(-1, -1, 4) + 10).mean(2)
+        return torch.add(maps, self.shared(x - 10))
+
+
+def test_calls_of_a_layer_keep_their_order() -> None:
+    seen = measured(CalledOnMapsAndVectors(), torch.randn(32, 3), Cascade.BATCH)
+    first, second = seen.calls["shared"]
+    assert (first.mean > 5).all()
+    assert (second.mean < -5).all()

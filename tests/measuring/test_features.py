@@ -53,6 +53,47 @@ def test_all_batches_count() -> None:
     np.testing.assert_allclose(found.sd, x.std(0), rtol=1e-5)
 
 
+def test_the_first_batch_is_the_first_rank_s_however_often_the_layer_runs() -> None:
+    """A layer that is unrolled over time is called several times in the forward for its pivots."""
+    module = nn.Linear(2, 3)
+    watch = InputWatch(module, Processes(rank=1))
+    with watch.watching():
+        with watch.first_forward():
+            for _ in range(3):
+                module(torch.full((8, 2), 100.0))
+        for _ in range(3):
+            module(torch.ones(8, 2))
+    found = watch.features()
+    assert found is not None
+    np.testing.assert_array_equal(found.mean, [1, 1])
+
+
+def test_a_batch_without_rows_counts_for_nothing() -> None:
+    """A router gives an expert no samples of some batches."""
+    module, x = nn.Linear(2, 3), torch.arange(8.0).reshape(4, 2)
+    watch = InputWatch(module, Processes())
+    with watch.watching():
+        for part in (x[:0], x, x[:0]):
+            module(part)
+    found = watch.features()
+    assert found is not None
+    np.testing.assert_array_equal(found.mean, x.mean(0))
+
+
+@pytest.mark.parametrize(("features", "batches"), [(1 << 10, 200), (1 << 17, 3), (150_528, 3)])
+def test_batches_that_wait_are_no_more_numbers_than_fit(features: int, batches: int) -> None:
+    """A flattened photograph has 150,528 features, and a thousand rows of them are .6 GB."""
+    module, batch = nn.Linear(features, 1), torch.ones(2, features)
+    watch = InputWatch(module, Processes())
+    with watch.watching(), torch.no_grad():
+        for _ in range(batches):
+            module(batch)
+            assert sum(waiting.numel() for waiting in watch._waiting) <= 1 << 18
+    found = watch.features()
+    assert found is not None
+    np.testing.assert_array_equal(found.mean, 1)
+
+
 def test_digits() -> None:
     """Three pixels never vary; some hardly ever do, which standardising makes good."""
     from sklearn.datasets import load_digits  # a second and a half

@@ -189,6 +189,28 @@ def test_all_batches_tell_whether_scores_are_shares() -> None:
     np.testing.assert_allclose(together[N:], 1 / CLASSES, rtol=1e-6)
 
 
+def test_scores_of_other_widths_have_predictions_and_confidence() -> None:
+    """A pointer chooses among as many places as its batch is long."""
+    wide, narrow = scores(), scores()[:, :3]
+    kept = [Answers().parts(Batch((torch.zeros(N, 1),)), output) for output in (wide, narrow)]
+    answers = Answers(None, kept)
+    predicted = answers.all_of("predicted")
+    assert predicted is not None
+    np.testing.assert_array_equal(predicted[:N, 0], wide.argmax(1))
+    np.testing.assert_array_equal(predicted[N:, 0], narrow.argmax(1))
+    expected = np.concatenate([sureness(wide), sureness(narrow)])
+    np.testing.assert_array_equal(answers.all_of("confidence"), expected)
+    assert answers.all_of("outputs") is None
+
+
+def test_scores_with_and_without_places_are_joined() -> None:
+    one, other = scores(), scores()[:, :, None]
+    kept = [Answers().parts(Batch((torch.zeros(N, 1),)), output) for output in (one, other)]
+    predicted = Answers(None, kept).all_of("predicted")
+    assert predicted is not None
+    np.testing.assert_array_equal(predicted[:N], predicted[N:])
+
+
 def test_batches_of_other_sizes_are_not_joined() -> None:
     answers = Answers(batches=[{"outputs": np.zeros((2, size))} for size in (3, 4)])
     assert answers.all_of("outputs") is None

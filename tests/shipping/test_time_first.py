@@ -100,6 +100,7 @@ def test_a_static_batch_says_what_became_1(tmp_path: Path) -> None:
 
 def test_shapes_with_a_mark() -> None:
     assert parse_input("x=20,N,8:int64") == InputShape("x", (20, 8), "int64", 1)
+    assert parse_input("20xnx8") == parse_input("20,N,8") == InputShape(None, (20, 8), None, 1)
     assert parse_input("3x32x32") == InputShape(None, (3, 32, 32), None)
     assert parse_input("20,N,8").whole(2) == (20, 2, 8)
     assert parse_input("20,8").whole(2) == (2, 20, 8)

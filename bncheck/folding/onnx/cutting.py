@@ -22,7 +22,7 @@ class Cuttable:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.calls = Calls(
-            Call(tuple(n for n in (*node.input, *captured(node)) if n), tuple(node.output))
+            Call(_named(*node.input, *captured(node)), _named(*node.output))
             for node in model.graph.node
         )
         self.made = self.calls.makers.keys()
@@ -70,6 +70,11 @@ class Cuttable:
         return part, given, stored
 
 
+def _named(*names: str) -> tuple[str, ...]:
+    """Without what is left out."""
+    return tuple(filter(None, names))
+
+
 @contextlib.contextmanager
 def showing(model: onnx.ModelProto, names: Iterable[str]) -> Iterator[onnx.ModelProto]:
     """The model with these values as outputs behind its own, for as long as this is open."""
@@ -90,7 +95,7 @@ def moved(model: onnx.ModelProto, dtypes: Mapping[str, str]) -> onnx.ModelProto:
     new.CopyFrom(model)
     read_instead(new.graph, {name: f"{name}/product" for name in dtypes})
     seeds = {name: seed for seed, name in enumerate(dtypes)}
-    makers = [dict.fromkeys(node.output) for node in new.graph.node]
+    makers = [dict.fromkeys(filter(None, node.output)) for node in new.graph.node]
     made = {name for each in makers for name in each}
     nodes = [n for name in dtypes if name not in made for n in _moving(name, dtypes, seeds)]
     for node, names in zip(new.graph.node, makers, strict=True):

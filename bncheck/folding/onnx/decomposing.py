@@ -31,7 +31,7 @@ def decomposed(
     """The model with sums, means and extremes of more than two operands as those of two, and
     without Expand before MatMul; itself where there are none. `load` as for `read_model`."""
     nodes = [node for graph in graphs_of(model.graph) for node in graph.node]
-    repeated = {node.output[0] for node in nodes if node.op_type == "Expand"}
+    repeated = {n for node in nodes if node.op_type == "Expand" for n in node.output if n}
     repeats = any(node.op_type == "MatMul" and repeated & {*node.input} for node in nodes)
     if not repeats and not any(map(_is_long, nodes)):
         return model
@@ -51,7 +51,8 @@ def decomposed(
 
 def _without_expansions(part: Part) -> None:
     """MatMul repeats what has a size of 1 by itself, as often as the other operand asks for."""
-    sources = {n.output[0]: n.input[0] for n in part.proto.node if n.op_type == "Expand"}
+    expansions = [node for node in part.proto.node if node.op_type == "Expand"]
+    sources = {name: n.input[0] for n in expansions for name in n.output if name}
     for node in part.proto.node:
         if node.op_type != "MatMul":
             continue

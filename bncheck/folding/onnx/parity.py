@@ -254,8 +254,9 @@ class ModelSides:
         varying, calls = set(read), list[Op | None]()
         for node in self._original.nodes(self.regions[region], self._stops):
             if not varying.isdisjoint((*node.input, *captured(node))):
-                varying.update(node.output)
-                calls.append(self._ops.get(node.output[0]))
+                made = [name for name in node.output if name]
+                varying.update(made)
+                calls.append(next(map(self._ops.get, made), None))
         sizes = {name: value.shape for name, value in read.items()}
         return window_of(calls, sizes, self._altered.fixed)
 

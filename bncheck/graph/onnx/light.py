@@ -6,6 +6,7 @@ import onnx
 
 from bncheck.reading.onnx_constants import opset_of
 from bncheck.reading.onnx_names import STANDARD
+from bncheck.reading.onnx_omitted import name_omitted
 from bncheck.reading.onnx_weights import KEPT_BYTES
 
 
@@ -40,8 +41,12 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, light, with the shapes that onnx infers; without where it cannot."""
+    """The model, light, with the shapes that onnx infers; without where it cannot.
+
+    All its results have names, also those that the model leaves out.
+    """
     thin = light(model)
+    name_omitted(thin, every=True)
     try:
         return onnx.shape_inference.infer_shapes(thin, data_prop=True)
     except Exception:  # an operator that it does not know: what has no shape is not folded
