@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from bncheck.folding.residual import Residual, rewritten
 from bncheck.folding.result import FoldReport, Parity, findings_of
 from bncheck.folding.weights import Solution, solve
 from bncheck.graph.dataflow import Graph
+from bncheck.runtime.refused import RefusedError
 
 Result = TypeVar("Result")
 
@@ -25,7 +26,7 @@ class FoldOptions:
 
     Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
     `not_held` says of norms, by name, why the form of the output cannot hold their fold, and
-    `unproven` what cannot be computed in float64 where they would go. `batch_axes` are the axes of
+    `unproven` why their fold cannot be compared. `batch_axes` are the axes of
     the batch by input, where it is not the first of all.
     """
 
@@ -44,7 +45,7 @@ class FoldOptions:
         """Why norms cannot be written, by name."""
         other_form = "a .pt2 program could hold it"
         return {
-            **{n: Stuck(_UNPROVEN.format(said)) for n, said in self.unproven.items()},
+            **{n: Stuck(said) for n, said in self.unproven.items()},
             **{
                 n: Stuck(f"a state dict cannot hold it: {why}", other_form)
                 for n, why in self.not_held.items()
@@ -52,16 +53,14 @@ class FoldOptions:
         }
 
 
-_UNPROVEN = "its fold cannot be computed in float64 ({}), so it is not proven"
-
-
 class UnprovenError(BncheckError):
-    """Where these norms go, something cannot be computed in float64; what, by name."""
+    """The fold of these norms cannot be compared, although the original runs."""
 
-    def __init__(self, norms: Mapping[str, str]) -> None:
-        name, said = next(iter(norms.items()))
-        super().__init__(f"{name}: {_UNPROVEN.format(said)}", f"--keep {name}")
-        self.norms = norms
+    def __init__(self, norms: Iterable[str], how: str, error: Exception) -> None:
+        said = f"its fold cannot be {how} ({first_line(error)[:160]}), so it is not proven"
+        self.norms = dict.fromkeys(sorted(norms), said)
+        name = next(iter(self.norms))
+        super().__init__(f"{name}: {said}", f"--keep {name}")
 
 
 def proven(attempt: Callable[[FoldOptions], Result], options: FoldOptions) -> Result:
@@ -129,9 +128,14 @@ def _proved(
         names = {name for value in error.exits for name in norms.get(value, ())}
         if not names:
             raise _cannot_run(error) from None
-        raise UnprovenError(dict.fromkeys(sorted(names), str(error))) from None
-    except program.failures as error:
+        raise UnprovenError(names, "computed in float64", error) from None
+    except (RefusedError, NotImplementedError) as error:
         raise _cannot_run(error) from None
+    except program.failures as error:
+        every = {name for names in norms.values() for name in names}
+        if not every:
+            raise _cannot_run(error) from None
+        raise UnprovenError(every, "run for the comparison", error) from None
 
 
 def _cannot_run(error: Exception) -> BncheckError:

@@ -30,6 +30,27 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     return rebuilt(program, graph)
 
 
+def of_any_layout(program: ExportedProgram) -> ExportedProgram:
+    """The program with reshape for view, which asks how its input lies in memory.
+
+    That changes where a normalisation no longer copies it, and with the kernel that runs: torch
+    traces and decomposes with the strides of one of them.
+    """
+    if not any(node.target in _VIEWS for node in program.graph.nodes):
+        return program
+    graph = copied(program.graph)
+    for node in graph.nodes:
+        node.target = _VIEWS.get(node.target, node.target)
+    return rebuilt(program, graph)
+
+
+_VIEWS: dict[Any, Any] = {
+    _aten.view.default: _aten.reshape.default,
+    _aten._unsafe_view.default: _aten.reshape.default,
+    _aten.view_as.default: _aten.reshape_as.default,
+}
+
+
 def _is_composite(node: Node) -> bool:
     is_operator = isinstance(node.target, torch._ops.OpOverload)
     return is_operator and operator_name(node) in _COMPOSITE and not _is_extended(node)

@@ -16,7 +16,7 @@ from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.normalisations import refuse_corrupt
 from bncheck.folding.planner.plan import Decision
-from bncheck.folding.program.decomposing import decomposed
+from bncheck.folding.program.decomposing import decomposed, of_any_layout
 from bncheck.folding.program.exporting import (
     as_arguments,
     export_program,
@@ -124,7 +124,7 @@ class _Program:
     ) -> None:
         self._given, self._examples, self._batch_axes = given, examples, batch_axes
         self._folded: Rewritten | None = None
-        self._planned = decomposed(functional(inlined(given)))
+        self._planned = of_any_layout(decomposed(functional(inlined(given))))
         refuse_random(self._planned)
 
     @property
@@ -144,7 +144,7 @@ class _Program:
     def evaluate(self) -> ProgramSides:
         assert self._folded is not None
         return ProgramSides(
-            self._given,
+            of_any_layout(self._given),
             self._planned,
             self._folded,
             self._solution,

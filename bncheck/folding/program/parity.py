@@ -18,6 +18,7 @@ from bncheck.folding.program.exporting import batch_sizes, has_free_batch, user_
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.program.rewrite import Rewritten
 from bncheck.folding.program.running import Cuttable, run_as_written
+from bncheck.folding.program.sizes import fixed_size
 from bncheck.folding.proof import Move, Seen, Values, steps
 from bncheck.folding.regions import (
     constants_of,
@@ -284,8 +285,9 @@ def _fresh_input(value: Any, batch: int, firsts: set[str], generator: torch.Gene
 
 def _size(size: Any, batch: int, firsts: set[str]) -> int:
     """`firsts` are the symbols of first axes, which a state may have elsewhere."""
-    if isinstance(size, int):
-        return size
+    known = fixed_size(size)
+    if known is not None:
+        return known
     if str(size) in firsts and batch:
         return batch
     hint = size.node.hint if size.node.has_hint() else None
