@@ -63,6 +63,10 @@ class Call(ABC):
     def numbers(self, item: Any) -> Iterable[Any] | None:
         """Those of a fixed tensor."""
 
+    def repeated(self, item: Any) -> Iterable[Any] | None:
+        """Those of a fixed tensor, or of one that is repeated along axes of size 1."""
+        return self.numbers(item)
+
     def shares(self, item: Any) -> bool:
         """Whether a tensor sums to 1 along its last axis, as a softmax does."""
         return False

@@ -67,7 +67,8 @@ def _gathered(call: Call) -> Described | None:
     shapes = [call.named_sizes(item) for item in (call.source, call.results[0])]
     if shapes[0] is None or shapes[1] is None or call("dim") is None:
         return None
-    return call.on_source(taken(shapes[0], shapes[1], call.axis()))
+    numbers = call.repeated(call.first("index", "indices"))
+    return call.on_source(taken(shapes[0], shapes[1], call.axis(), numbers))
 
 
 GATHERS: dict[str, Describe] = {

@@ -17,6 +17,7 @@ _SAME_ROWS = frozenset({
     "view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand",
     "clone", "contiguous", "to", "_to_copy", "alias", "detach",
 })  # fmt: skip
+_REPEATING = frozenset({"expand", "expand_copy", "broadcast_to", "expand_as"})
 
 
 class Arguments:
@@ -125,6 +126,12 @@ class ProgramCall(Arguments, Call):
     def numbers(self, item: Any) -> torch.Tensor | None:
         """Those of a fixed node."""
         return self.constants.get(item)
+
+    def repeated(self, item: Any) -> torch.Tensor | None:
+        """Also behind a call that repeats them."""
+        if isinstance(item, Node) and operator_name(item) in _REPEATING:
+            item = item.args[0]
+        return self.numbers(item)
 
 
 def _known(item: Any) -> Any:

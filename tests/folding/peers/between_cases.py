@@ -95,6 +95,19 @@ CASES: dict[str, Case] = {
     "bn, places of fewer channels, conv": _case(
         lambda s, x: s.c(s.n(x).gather(3, x[:, :2].argsort(3))), n=bn(3), c=conv(2)
     ),
+    "bn, the same channels at all places, conv": _case(
+        lambda s, x: s.c(s.n(x).gather(1, s.places.expand(2, -1, 6, 6))), n=bn(3), c=conv(),
+        places=lambda: torch.tensor([2, 0, 2]).view(1, 3, 1, 1),
+    ),
+    "conv, channels in another order, bn": _case(
+        lambda s, x: s.n(torch.take_along_dim(s.c(x), s.places, 1)), n=bn(), c=conv(),
+        places=lambda: torch.tensor([2, 0, -1, 1]).view(1, 4, 1, 1),
+    ),
+    "bn, other channels at each place, conv": _case(
+        lambda s, x: s.c(torch.take_along_dim(s.n(x), s.places, 1)), n=bn(3), c=conv(), kept=1,
+        places=lambda: (torch.arange(18) % 4 % 3).view(1, 3, 1, 6),
+        reason="does not pick the same channels at all places",
+    ),
     "bn, chosen channels, conv": _case(
         lambda s, x: s.c(s.n(x).gather(1, x.argsort(1))), n=bn(3), c=conv(), kept=1,
         reason="picks channels that are not known",
