@@ -52,13 +52,15 @@ def selected(shape: Sequence[Any], axis: int, indices: Iterable[Any] | None) -> 
     return Gather(((axis, tuple(int(index) % size for index in indices)),))
 
 
-def taken(shape: Shape, places: Shape, axis: int) -> Chosen | None:
+def taken(shape: Shape, places: Shape, axis: int, numbers: Any = None) -> Gather | None:
     """What torch.gather gives for indices of the shape `places`.
 
-    Along `axis` any elements, along the other axes the first ones.
+    Along `axis` any elements, along the other axes the first ones. `numbers` are the indices where
+    they are known; they may have a size of 1 along axes where they are repeated.
     """
     pairs = list(enumerate(zip(shape, places, strict=False)))
-    picks: list[tuple[int, tuple[int, ...] | None]] = [(axis, None)]
+    row = None if numbers is None else _row(np.asarray(numbers), shape, places, axis)
+    picks: list[tuple[int, tuple[int, ...] | None]] = [(axis, row)]
     for other, (size, number) in pairs:
         if other == axis or size == number:
             continue
@@ -66,7 +68,26 @@ def taken(shape: Shape, places: Shape, axis: int) -> Chosen | None:
         if known and int(number) > int(size):
             return None
         picks.append((other, tuple(range(int(number))) if known else None))
-    return Chosen(tuple(picks)) if len(shape) == len(places) else None
+    if len(shape) != len(places):
+        return None
+    if row is not None:
+        return Gather(tuple(picks))
+    sized = isinstance(shape[axis], int) and isinstance(places[axis], int)
+    return Chosen(tuple(picks), varies=sized and numbers is not None)
+
+
+def _row(numbers: Places, shape: Shape, places: Shape, axis: int) -> tuple[int, ...] | None:
+    """The indices along an axis where they are the same at all places of the others."""
+    size, length = shape[axis], places[axis]
+    if not isinstance(size, int) or not isinstance(length, int) or not 0 < length <= _MOST_PLACES:
+        return None
+    if numbers.dtype.kind not in "iu" or numbers.ndim > len(places) or not numbers.size:
+        return None
+    whole = numbers.reshape((*(1,) * (len(places) - numbers.ndim), *numbers.shape))
+    rows = np.moveaxis(whole, axis, -1).reshape(-1, whole.shape[axis])
+    if rows.shape[1] not in (1, length) or np.any(rows != rows[0]):
+        return None
+    return tuple(int(index) % size for index in np.broadcast_to(rows[0], length))
 
 
 def cut(axis: int, sizes: Sequence[Any]) -> Split | None:

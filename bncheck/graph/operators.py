@@ -62,7 +62,7 @@ _ALIKE = (
         "squeeze_copy unsqueeze_copy ravel view_as reshape_as",
         "Reshape Flatten Squeeze Unsqueeze",
     ),
-    _Alike(_is(Expand()), "expand expand_copy broadcast_to expand_as", "Expand"),
+    _Alike(_is(Expand()), "expand expand_copy broadcast_to expand_as", ""),
     _Alike(
         _is(ShapeOf()),
         "sym_size sym_numel sym_stride _assert_tensor_metadata numel dim zeros_like ones_like "

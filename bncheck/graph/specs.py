@@ -236,7 +236,12 @@ class Gather:
 
 @dataclass(frozen=True, slots=True)
 class Chosen(Gather):
-    """Elements picked at places that are computed, perhaps from the elements themselves."""
+    """Elements picked at places that are computed, perhaps from the elements themselves.
+
+    `varies`: they are known, and along the axis whose places are None not the same everywhere.
+    """
+
+    varies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

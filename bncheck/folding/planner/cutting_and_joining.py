@@ -10,7 +10,7 @@ import numpy as np
 from bncheck.folding.algebra import FREE, Affine, identity, unconstrained
 from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged
 from bncheck.graph.dataflow import Floats, Graph, Op
-from bncheck.graph.specs import Concat, Gather, Split
+from bncheck.graph.specs import Chosen, Concat, Gather, Split
 
 
 def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
@@ -134,6 +134,8 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
 
 
 def _unknown_places(op: Op) -> Stuck:
+    if isinstance(op.spec, Chosen) and op.spec.varies:
+        return Stuck(f"{op.called} does not pick the same channels at all places")
     return Stuck(f"{op.called} picks channels that are not known before it runs")
 
 

@@ -37,6 +37,8 @@ class Scope:
         self.overridable: set[str] = set(outer.overridable) if outer else set()
         #: Values that sum to 1 along their last axis.
         self.shares: set[str] = set(outer.shares) if outer else set()
+        #: The fixed values that others repeat along axes.
+        self.repeated: dict[str, str] = dict(outer.repeated) if outer else {}
         # Before IR 4 every initialiser had to be listed as an input; since then, what is listed is
         # a default that the caller may replace.
         if ir_version >= 4:

@@ -113,11 +113,23 @@ def _shape_of(node: onnx.NodeProto, scope: Scope) -> Shape | None:
         rank = max(len(known[0]), len(sizes))
         pairs = zip(*((1,) * (rank - len(s)) + s for s in (known[0], sizes)), strict=True)
         return tuple(size if wanted == 1 else wanted for size, wanted in pairs)
+    if node.op_type == "Compress":
+        return _compressed(node, scope, known[0])
     shape = scope.shape(node.output[0])
     names = {size for sizes in known for size in sizes or ()}
     if shape is not None and all(isinstance(size, int) or size in names for size in shape):
         return None
     return _inferred(node, scope)[0]
+
+
+def _compressed(node: onnx.NodeProto, scope: Scope, source: Shape) -> Shape | None:
+    """As many elements along the axis as the fixed flags say."""
+    axis, flags = NodeCall(node, scope).attribute("axis"), scope.fixed(node.input[1])
+    if axis is None or flags is None or not source:
+        return None
+    place, size = axis % len(source), source[axis % len(source)]
+    left = np.count_nonzero(np.ravel(flags)[: size if isinstance(size, int) else None])
+    return (*source[:place], int(left), *source[place + 1 :])
 
 
 def _inferred(node: onnx.NodeProto, scope: Scope) -> tuple[Shape | None, str]:

@@ -11,6 +11,7 @@ from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import (
     Chosen,
     Concat,
+    Expand,
     Gather,
     Identity,
     Lookup,
@@ -115,15 +116,32 @@ def _compressed(call: NodeCall) -> Spec | None:
     axis, chosen = call.axis(0), call.scope.fixed(call.name(1))
     if chosen is None or not isinstance(call.shape()[axis], int):
         return Chosen(((axis, None),))
-    return selected(call.shape(), axis, np.flatnonzero(chosen))
+    return selected(call.shape(), axis, np.flatnonzero(chosen[: call.shape()[axis]]))
+
+
+def _expanded(call: NodeCall) -> Spec:
+    if call.name(0) in call.scope.constants:
+        call.scope.repeated[call.results[0]] = call.name(0)
+    return Expand()
 
 
 def _taken(call: NodeCall) -> Spec | None:
-    return taken(call.shape(), call.shape(1), call.axis(0))
+    name = call.name(1)
+    try:
+        numbers = call.scope.fixed(call.scope.repeated.get(name, name))
+    except UndescribedError:  # so many that they are not read for this graph
+        numbers = None
+    return taken(call.shape(), call.shape(1), call.axis(0), numbers)
 
 
 def _reversed(call: NodeCall) -> Spec:
-    return Chosen(((int(call.attribute("time_axis", 0)) % len(call.shape()), None),))
+    """The first elements of each sample, as many as its length says, in the reversed order."""
+    shape, lengths = call.shape(), call.scope.fixed(call.name(1))
+    axis = int(call.attribute("time_axis", 0)) % len(shape)
+    if lengths is None or len(set(np.ravel(lengths))) != 1:
+        return Chosen(((axis, None),), varies=lengths is not None)
+    length = int(np.ravel(lengths)[0])
+    return picked(shape, [axis], lambda places, _: [*places[:length][::-1], *places[length:]])
 
 
 def _tiled(call: NodeCall) -> Spec | None:
@@ -137,6 +155,7 @@ VIEWS: dict[str, Describe] = {
     "Dropout": _dropout,
     "Cast": _cast,
     "Transpose": _transposed,
+    "Expand": _expanded,
     "Concat": _joined,
     "Split": _split,
     "Slice": _sliced,

@@ -56,6 +56,46 @@ CASES: dict[str, Case] = {
         " y = Conv(d, w)", weights=_W | {"k": np.array([3])}, channels=3, kept=1,
         reason="picks channels that are not known",
     ),
+    "bn, some channels, conv": Case(
+        f"{_BEFORE} d = Compress <axis=1> (n, k) y = Conv(d, w)", ("N", 4, 6, 6),
+        weights={"w": (4, 3, 3, 3), "k": np.array([True, False, True, True])},
+    ),
+    "bn, some channels in another order, conv": Case(
+        f"{_BEFORE} d = Compress <axis=-3> (n, k) e = Gather <axis=1> (d, i) y = Conv(e, w)",
+        ("N", 4, 6, 6),
+        weights={"w": (4, 3, 3, 3), "k": np.array([True, False, True, True]),
+                 "i": np.array([2, 0, -2])},
+    ),
+    "conv, the same channels at all places, bn": Case(
+        "d = Conv(x, w) s = Shape(d) j = Expand(i, s) c = GatherElements <axis=1> (d, j)"
+        f" y = {_BN}",
+        weights=_W | {"i": np.array([2, 0, -1, 1]).reshape(4, 1, 1)},
+    ),
+    "bn, one channel many times, conv": Case(
+        f"{_BEFORE} s = Shape(n) j = Expand(i, s) d = GatherElements <axis=1> (n, j)"
+        " y = Conv(d, w)", ("N", 4, 6, 6), {"w": (4, 4, 3, 3), "i": np.array([[[-2]]])},
+    ),
+    "conv, the same channels of the first rows, bn": Case(
+        f"d = Conv(x, w) c = GatherElements <axis=1> (d, i) y = {_BN}", (2, 3, 6, 6),
+        weights=_W | {"i": np.tile(np.array([3, 1, 0, 0])[:, None, None], (2, 1, 3, 4))},
+        positive=True, kept=1, reason="repeats its channels, and their scales differ",
+    ),
+    "conv, other channels at each place, bn": Case(
+        "d = Conv(x, w) s = Shape(d) j = Expand(i, s) c = GatherElements <axis=1> (d, j)"
+        f" y = {_BN}",
+        weights=_W | {"i": np.array([[0, 1], [1, 0], [2, 2], [3, 3]]).repeat(2, 1)[:, None]},
+        kept=1, reason="does not pick the same channels at all places",
+    ),
+    "conv, all channels reversed, bn": Case(
+        f"d = Conv(x, w) t = Transpose <perm=[1, 2, 3, 0]> (d) r = ReverseSequence(t, l)"
+        f" c = Transpose <perm=[3, 0, 1, 2]> (r) y = {_BN}", weights=_W | {"l": np.array([3] * 4)},
+    ),
+    "conv, channels reversed as far as each row goes, bn": Case(
+        f"d = Conv(x, w) t = Transpose <perm=[1, 2, 3, 0]> (d) r = ReverseSequence(t, l)"
+        f" c = Transpose <perm=[3, 0, 1, 2]> (r) y = {_BN}",
+        weights=_W | {"l": np.array([3, 4, 4, 4])}, kept=1,
+        reason="does not pick the same channels at all places",
+    ),
     "bn, reversed as far as each sample goes, conv": Case(
         f"{_BEFORE} t = Transpose <perm=[3, 0, 1, 2]> (n) r = ReverseSequence(t, l)"
         " d = Transpose <perm=[1, 2, 3, 0]> (r) y = Conv(d, w)", (2, 3, 6, 6),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-import subprocess
+import os
+import resource
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import bncheck
+from bncheck.cli import run
 from bncheck.folding.program import file
 from bncheck.folding.program.reading_back import is_same_program
 from bncheck.folding.program.rebuilding import copied, copied_tensor, rebuilt
@@ -148,16 +151,27 @@ def test_a_state_file_is_held_against_what_it_should_hold(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["net.pt2", "net.safetensors"])
 def test_a_full_disk_is_one_line(name: str, tmp_path: Path) -> None:
-    """In a process of its own, which torch's writer would end, and whose files may not be large."""
     words = ["fold", str(SAMPLES / "healthy.pt"), "--model", f"{SAMPLES / 'nets.py'}:DigitNet",
              "--input", "1,8,8", "-o", str(tmp_path / name)]  # fmt: skip
-    code = (
-        "import resource, sys; from bncheck.cli import run; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); sys.exit(run(sys.argv[1:]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "cannot be written (" in done.stderr
-    assert "File too large" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    code, said = _with_small_files(words)
+    assert code == 2
+    assert "cannot be written (" in said
+    assert "File too large" in said
+    assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def _with_small_files(words: list[str]) -> tuple[int, str]:
+    """In a fork, which torch's writer would end, and whose files may not be large."""
+    with tempfile.TemporaryFile() as said:
+        pid = os.fork()
+        if not pid:
+            os.dup2(said.fileno(), 2)
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+            code = run(words)
+            sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        said.seek(0)
+        return os.waitstatus_to_exitcode(status), said.read().decode()

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from bncheck.graph.linear import Linear
 from bncheck.graph.onnx.operators import OPERATORS
 from bncheck.graph.onnx.read import read_model
-from bncheck.graph.specs import Average, Gather, Opaque, Pad, Spec
+from bncheck.graph.onnx.thin import main_graph
+from bncheck.graph.specs import Average, Chosen, Gather, Opaque, Pad, Rectifier, Spec
 
 _KNOWN = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
 
@@ -125,3 +126,23 @@ def test_shape_behind_a_sparse_weight() -> None:
 def test_shape_and_dtype_of_a_sum_with_two_ellipses() -> None:
     nodes = 'v = Identity(x) z = Einsum <equation="b...i,b...j->b...ij"> (x, v) y = Relu(z)'
     assert _shape_behind(nodes) == (("N", 3, 6, 6), "float64")
+
+
+def test_a_graph_without_large_numbers_has_the_calls_that_rest_on_them() -> None:
+    """Of the call that picks, and of all others, the means can then be followed."""
+    places = np.zeros((1, 4, 40, 40), np.int64)
+    nodes = [
+        helper.make_node("GatherElements", ["x", "i"], ["g"], axis=1),
+        helper.make_node("Gather", ["g", "j"], ["h"], axis=3),
+        helper.make_node("Relu", ["h"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 40, 40))],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(places, "i"), numpy_helper.from_array(np.arange(6000) % 40, "j")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    specs = [op.spec for op in main_graph(model).ops]
+    assert specs == [Chosen(((1, None),)), Opaque("Gather"), Rectifier("Relu")]
