@@ -63,6 +63,13 @@ def fold(
             help="Assume that no caller overrides an ONNX model's stored weights.",
         ),
     ] = False,
+    static_batch: Annotated[
+        bool,
+        typer.Option(
+            "--static-batch",
+            help="A .pt2 for one sample (default: any batch, where the model allows it).",
+        ),
+    ] = False,
     policy_options: PolicyOptions,
     given: ModelOptions,
     reporting: ReportOptions,
@@ -96,6 +103,7 @@ def fold(
         freeze_inputs=freeze_inputs,
         norms=norms,
         parts=tuple(part or ()),
+        static_batch=static_batch,
     )
     check_request(request)
     with whole(path) as (source, note):
@@ -104,6 +112,8 @@ def fold(
     if not done.batchnorms:
         what = "BatchNorm" if norms is Norms.BATCH else "norm to fold"
         console.note(f"{checkpoint}: holds no {what}")
+    for line in done.notes:
+        console.note(line)
     answer = said(done.to_dict, lambda: document(done, str(checkpoint), dry_run))
     delivery.deliver(answer, tally)
     code = tally.finish(done.findings)

@@ -58,6 +58,8 @@ def _fold(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
     if checkpoint.container is Container.ONNX:
         if request.parts:
             raise BncheckError("--part names a submodule of a model", "leave it out")
+        if request.static_batch:
+            raise BncheckError("an ONNX model already defines its axes", "leave --static-batch out")
         from bncheck.folding.onnx.from_file import fold_file
 
         return fold_file(request, checkpoint)

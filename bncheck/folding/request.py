@@ -40,6 +40,7 @@ class FoldRequest:
     freeze_inputs: bool = False
     norms: Norms = Norms.BATCH
     parts: Sequence[str] = ()
+    static_batch: bool = False
 
     @property
     def options(self) -> FoldOptions:

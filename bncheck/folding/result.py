@@ -114,6 +114,7 @@ class FoldReport(Report):
 
     `parity` is None where nothing was run: a plan alone, or nothing to fold. `parts` are the
     submodules that were folded each for itself, or tried, and `whole` why the whole was not.
+    `notes` are what is worth knowing of the program beside the fold.
     """
 
     command: ClassVar = "fold"
@@ -125,6 +126,7 @@ class FoldReport(Report):
     findings: tuple[Finding, ...] = field(default=())
     parts: tuple[PartReport, ...] = ()
     whole: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def folded(self) -> int:
@@ -172,6 +174,7 @@ class FoldReport(Report):
             },
             "parts": [asdict(part) for part in self.parts] or None,
             "kinds": {kind: asdict(totals) for kind, totals in self.by_kind().items()},
+            "notes": list(self.notes),
         }
 
 

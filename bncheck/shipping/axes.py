@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.sizes import fixed_size
-from bncheck.shipping.samples import fixed_batch
-from bncheck.shipping.sides import TorchSide, free_axes
+from bncheck.shipping.sides import TorchSide
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +71,7 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
             dict.fromkeys(_free(getattr(value, "shape", ())), Dim.AUTO) for value in values
         )
         program = export_shaped(model, inputs, only)
-    check_free(program, axes)
+    check_free(program, axes, (model, inputs))
     return program
 
 
@@ -124,11 +123,18 @@ def _check_names(
             )
 
 
-def check_free(program: ExportedProgram, axes: Axes) -> None:
-    """Refuse a program that fixes an axis that the user wants free."""
+def check_free(
+    program: ExportedProgram, axes: Axes, made_of: tuple[nn.Module, tuple[Any, ...]] | None = None
+) -> None:
+    """Refuse a program that fixes an axis that the user wants free.
+
+    It was given, or made of a model and inputs: then the line that fixes the axis is looked for.
+    """
     import torch
 
     from bncheck.folding.program.exporting import user_inputs
+    from bncheck.folding.program.fixed import who_fixes
+    from bncheck.folding.program.specialising import specialising_line
 
     sizes = {n.name: n.meta["val"].shape for n in user_inputs(program)
              if isinstance(n.meta.get("val"), torch.Tensor)}  # fmt: skip
@@ -152,14 +158,16 @@ def check_free(program: ExportedProgram, axes: Axes) -> None:
             )
         if fixed_size(shape[axis]) is not None:
             rest = [] if (name, axis) in asked else _free(shape)
+            place = [node.name for node in user_inputs(program)].index(name)
+            line = specialising_line(*made_of, place, axis) if made_of else ""
             raise BncheckError(
-                f"axis {axis} of the input {name} cannot be dynamic: the model fixes it at "
-                f"{shape[axis]}",
-                _instead(name, rest),
+                f"axis {axis} of the input {name} cannot be dynamic: "
+                f"{who_fixes(given=made_of is None)} fixes it at {shape[axis]}{line}",
+                _instead(name, rest, given=made_of is None),
             )
 
 
-def _instead(name: str, free: Sequence[int]) -> str:
+def _instead(name: str, free: Sequence[int], *, given: bool) -> str:
     """What to do where an axis is fixed that was taken for the batch; `free` ones need no option.
 
     A GRU or LSTM that is not `batch_first` has the batch behind the time.
@@ -170,21 +178,21 @@ def _instead(name: str, free: Sequence[int]) -> str:
             f"leave out --dynamic-batch (dynamic_batch=True): axis {axes} of {name}, the batch "
             "where time comes first, is free without it"
         )
-    return "look for sizes written into its forward (view, reshape), or leave the axis static"
+    if given:
+        return "leave the axis static, or make the .pt2 with that axis free"
+    return "leave the axis static"
 
 
-def fixed_notes(program: ExportedProgram, axes: Axes) -> list[str]:
-    """What users should know of fixed axes: that the model fixes one which nobody asked to fix.
+def fixed_notes(program: ExportedProgram, axes: Axes, *, given: bool) -> Sequence[str]:
+    """What users should know of fixed axes: that one is fixed which nobody asked to fix.
 
     Or that `--static-batch` may have fixed the time in place of the batch.
     """
-    size = fixed_batch(program)
+    from bncheck.folding.program.fixed import batch_notes
+
     if axes.batch is False:
         return _static_notes(program, axes)
-    if size is None or axes.of_batch:
-        return []
-    what = "the first axis of its inputs" if free_axes(TorchSide(program)) else "its batch"
-    return [f"the model fixes {what} at {size}, and so does the file"]
+    return batch_notes(program, axes.of_batch, given=given)
 
 
 def _static_notes(program: ExportedProgram, axes: Axes) -> list[str]:

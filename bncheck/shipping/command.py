@@ -22,7 +22,7 @@ from bncheck.rules.static.bn401_training_mode import training_mode
 from bncheck.shipping.axes import Axes, check_free, fixed_notes, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
-from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.shipping.samples import as_arrays
 from bncheck.subject.inputs import (
     SAMPLES,
     batch_axes,
@@ -103,7 +103,8 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
                 request.options, facts=facts, original=request.source, batch_axes=axes.of_batch
             )
             report = export_program(program, request.output, options, samples, say)
-            return replace(report, notes=(*report.notes, *fixed_notes(program, axes)))
+            notes = fixed_notes(program, axes, given=loaded.program is not None)
+            return replace(report, notes=(*report.notes, *notes))
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None
 
@@ -188,6 +189,8 @@ def _program(
     request: ExportRequest, loaded: _Loaded, axes: Axes
 ) -> tuple[ExportedProgram, list[Any]]:
     """The program, and samples to compare it on where there are data."""
+    from bncheck.folding.program.fixed import fixed_batch
+
     given = request.given
     if loaded.program is not None:
         program = loaded.program

@@ -18,7 +18,7 @@ from bncheck.inspecting.from_file import InspectOptions
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.shipping.proof import prove
 from bncheck.shipping.report import CompareReport, compared
-from bncheck.shipping.samples import as_arrays, fixed_batch
+from bncheck.shipping.samples import as_arrays
 from bncheck.shipping.sides import Array, Port, Side, TorchSide, fitted
 from bncheck.subject.inputs import (
     SAMPLES,
@@ -82,6 +82,7 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
 
 def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list[Array]]:
     """Both sides; programs first, because a module may need to know what they take."""
+    from bncheck.folding.program.fixed import fixed_batch
     from bncheck.reading.opening import open_checkpoint
 
     paths = (request.first, request.second)

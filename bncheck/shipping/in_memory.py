@@ -34,6 +34,7 @@ def export_model(
     check(path, options)
     from bncheck.measuring.norms import in_eval_mode
 
+    given = model
     with usercode.exporting():
         if isinstance(model, ExportedProgram):
             check_free(model, axes)
@@ -51,7 +52,8 @@ def export_model(
         worst = next(f for f in report.findings if f.severity is Severity.ERROR)
         where = worst.layer or "the model"
         raise BncheckError(f"{where}: {worst.message}", worst.fix, str(path))
-    return replace(report, notes=(*report.notes, *fixed_notes(program, axes)))
+    notes = fixed_notes(program, axes, given=program is given)
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def _refuse(model: nn.Module) -> None:

@@ -7,22 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bncheck.folding.program.sizes import fixed_size
 from bncheck.shipping.sides import Array
 
 if TYPE_CHECKING:
     import torch
-    from torch.export import ExportedProgram
-
-
-def fixed_batch(program: ExportedProgram) -> int | None:
-    """How many samples a program takes where that cannot be chosen."""
-    from bncheck.folding.program.exporting import user_inputs
-
-    values = [node.meta["val"] for node in user_inputs(program) if "val" in node.meta]
-    sizes = [value.shape[0] for value in values if hasattr(value, "dtype") and value.ndim]
-    fixed = [known for size in sizes if (known := fixed_size(size)) is not None]
-    return fixed[0] if fixed and len(fixed) == len(sizes) else None
 
 
 def as_arrays(tensors: Sequence[torch.Tensor], most: int | None) -> list[Array]:

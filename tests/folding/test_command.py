@@ -86,6 +86,60 @@ def test_a_program_of_one_batch_size_is_compared_at_that_size(
     assert "in batches of 5, the only size it takes" in " ".join(capsys.readouterr().out.split())
 
 
+_FIXED = """import torch
+from torch import nn
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)
+        self.register_buffer("places", torch.tensor([[[0], [2], [1], [3]]]))
+    def forward(self, x):
+        return torch.take_along_dim(self.bn(self.conv(x)), self.places, 1)
+"""
+
+
+def test_a_batch_that_torch_export_fixes_is_noted_and_can_be_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(_FIXED)
+    namespace: dict[str, Any] = {}
+    exec(_FIXED, namespace)
+    torch.save(namespace["Fixed"]().state_dict(), tmp_path / "net.pt")
+    model = ["--model", f"{tmp_path / 'net.py'}:Fixed", "--input", "4,6", "-o"]
+    arguments, out = ["fold", str(tmp_path / "net.pt"), *model], tmp_path / "out.pt2"
+    assert run([*arguments, str(out), "--json"]) == 0
+    captured = capsys.readouterr()
+    (note,) = json.loads(captured.out)["notes"]
+    assert note.startswith("torch.export fixes the batch at 2: the result takes no other size; ")
+    assert "--static-batch makes it 1" in note
+    assert note in captured.err
+    assert torch.export.load(out).module()(torch.zeros(2, 4, 6)).shape == (2, 4, 6)
+    assert run([*arguments, str(out), "--static-batch"]) == 0
+    captured = capsys.readouterr()
+    assert "in batches of 1, the only size it takes" in " ".join(captured.out.split())
+    assert "note" not in captured.err
+    assert torch.export.load(out).module()(torch.zeros(1, 4, 6)).shape == (1, 4, 6)
+    assert run([*arguments, str(tmp_path / "out.safetensors")]) == 0  # takes any batch
+    assert "note" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([str(SAMPLES / "healthy.pt2"), "-o", "net.pt2"], "already defines its axes"),
+        (
+            [str(SAMPLES / "healthy.pt"), *MODEL, "-o", "net.safetensors"],
+            "for a .pt2 of the whole model",
+        ),
+    ],
+)
+def test_a_static_batch_where_there_is_none_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fold", *arguments, "--static-batch"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_several_inputs_by_name_and_dtype(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(
         "import torch\n"

@@ -17,7 +17,7 @@ from torch import nn
 import bncheck
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.shipping.axes import Axes, traced
+from bncheck.shipping.axes import Axes, check_free, traced
 from bncheck.shipping.export import ExportOptions, export_program
 from bncheck.shipping.naming import input_names, output_names
 from bncheck.shipping.onnx_side import OnnxSide
@@ -302,8 +302,14 @@ def test_a_batch_that_the_model_fixes_is_fixed_and_said(
     assert report.inputs[0].shape == (2, 3, 8, 8)
     assert report.proof is not None
     assert report.proof.measured[0].batches == (2,)
-    with pytest.raises(BncheckError, match="axis 0 of the input x cannot be dynamic"):
+    assert report.notes == (
+        "torch.export fixes the batch at 2: the result takes no other size; --static-batch makes it"
+        " 1 (in Python, an example of one sample)",
+    )
+    with pytest.raises(BncheckError, match="axis 0 of the input x cannot be dynamic") as caught:
         traced(made(FixedBatch), (IMAGES,), Axes(batch=True))
+    assert ".py:" in caught.value.sentence
+    assert "view(2, -1)" in caught.value.sentence
 
 
 @pytest.mark.parametrize(
@@ -357,6 +363,31 @@ class _TimeFirstGru(nn.Module):
         return y
 
 
+class _Lstm(nn.Module):
+    """Runs at any time; no size is written into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.lstm(x)[0]
+        return y
+
+
+def test_an_axis_that_torch_export_fixes_is_not_blamed_on_the_model() -> None:
+    model, x = made(_Lstm), torch.randn(7, 2, 4)
+    with pytest.raises(BncheckError, match="cannot be dynamic") as caught:
+        traced(model, (x,), Axes(more={"x": (0,)}, of_batch=(1,)))
+    assert "torch.export fixes it at 7, at test_traps.py:" in caught.value.sentence
+    assert "self.lstm(x)[0]" in caught.value.sentence
+    assert caught.value.hint == "leave the axis static"
+    program = torch.export.export(model, (x,))
+    with pytest.raises(BncheckError, match="the program fixes it at 7;") as caught:
+        check_free(program, Axes(more={"x": (0,)}))
+    assert "make the .pt2 with that axis free" in caught.value.hint
+
+
 def test_a_batch_behind_the_time_needs_no_option_and_the_time_is_said(tmp_path: Path) -> None:
     model, x = made(_TimeFirstGru), torch.randn(7, 2, 4)
     with pytest.raises(BncheckError, match=r"axis 0 of the input x .* fixes it at 7") as caught:
@@ -365,7 +396,7 @@ def test_a_batch_behind_the_time_needs_no_option_and_the_time_is_said(tmp_path: 
     report = bncheck.export(model, x, tmp_path / "net.onnx", timing=False)
     assert [port.shape for port in report.inputs] == [(7, "x_1", 4)]
     assert report.notes == (
-        "the model fixes the first axis of its inputs at 7, and so does the file",
+        "torch.export fixes the first axis of the inputs at 7: the result takes no other size",
     )
 
 

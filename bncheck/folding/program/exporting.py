@@ -7,7 +7,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from bncheck.graph.program.from_module import quiet
 from bncheck.subject.inputs import takes
 
 _SITE = str(Path(torch.__file__).parent)
+_STANDARD = str(Path(inspect.__file__).parent)
 _PACKAGE = str(Path(__file__).parents[2])
 _USER_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\S+))?\n\s*(.+)')
 
@@ -36,6 +37,8 @@ def as_arguments(example_inputs: object) -> tuple[Any, ...]:
     return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
 
 
+#: A file, the number of a line, and the line.
+Line: TypeAlias = tuple[str, int, str | None]
 #: What torch.export calls a free size in an error, which says nothing to users.
 _SIZE_SYMBOL = re.compile(r"\bs\d+\b")
 
@@ -220,15 +223,18 @@ def _unexportable(error: Exception) -> BncheckError:
 
 
 def _user_line(error: Exception) -> str:
-    frames = [
-        (f.filename, f.lineno, f.line)
-        for f in traceback.extract_tb(error.__traceback__)
-        if f.line and not _is_ours(f.filename)
-    ]
-    found = frames[-1] if frames else None
-    for path, line, _, code in _USER_LINE.findall(str(error)):
-        if not _is_ours(path):
-            found = (path, int(line), code)
+    said = [(path, int(n), code) for path, n, _, code in _USER_LINE.findall(str(error))]
+    return last_line([*lines_of(traceback.extract_tb(error.__traceback__)), *said])
+
+
+def lines_of(frames: traceback.StackSummary) -> list[Line]:
+    """The lines that these calls stand in."""
+    return [(f.filename, f.lineno or 0, f.line) for f in frames if f.line]
+
+
+def last_line(lines: Sequence[Line]) -> str:
+    """Where in the user's code that is: ` at net.py:7 ...`; nothing where none is the user's."""
+    found = next((line for line in reversed(lines) if not _is_ours(line[0])), None)
     if found is None:
         return ""
     path, number, code = found
@@ -236,7 +242,7 @@ def _user_line(error: Exception) -> str:
 
 
 def _is_ours(path: str) -> bool:
-    return path.startswith((_SITE, _PACKAGE, "<")) or "site-packages" in path
+    return path.startswith((_SITE, _STANDARD, _PACKAGE, "<")) or "site-packages" in path
 
 
 def refuse_random(program: ExportedProgram) -> None:

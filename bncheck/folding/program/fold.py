@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -20,8 +20,10 @@ from bncheck.folding.program.decomposing import decomposed, of_any_layout
 from bncheck.folding.program.exporting import (
     as_arguments,
     export_program,
+    export_shaped,
     refuse_random,
 )
+from bncheck.folding.program.fixed import batch_notes
 from bncheck.folding.program.in_place import functional
 from bncheck.folding.program.parity import Flat, ProgramSides
 from bncheck.folding.program.rebuilding import with_own_tensors
@@ -99,19 +101,29 @@ def fold(
 
     `more_inputs` are flat inputs on which parity is checked, too. Raises BncheckError.
     """
-    arguments = as_arguments(example_inputs)
+    arguments, notes = as_arguments(example_inputs), tuple[str, ...]()
     if not isinstance(model, ExportedProgram):
         say("exporting")
-        model = export_program(model, arguments, (options or FoldOptions()).batch_axes)
+        model = _exported(model, arguments, options or FoldOptions())
+        if not (options and options.static_batch):
+            notes = batch_notes(model, options.batch_axes if options else (), given=False)
     exported = model
 
     def attempt(options: FoldOptions) -> FoldResult:
         examples = [pytree.tree_leaves(arguments)] if arguments else []
         program = _Program(exported, examples, options.batch_axes)
         report, (solution,) = folding.fold(program, options, more_inputs, say)
-        return FoldResult(program.result, report, solution)
+        return FoldResult(program.result, replace(report, notes=notes), solution)
 
     return folding.proven(attempt, options or FoldOptions())
+
+
+def _exported(
+    model: nn.Module, arguments: tuple[Any, ...], options: FoldOptions
+) -> ExportedProgram:
+    if options.static_batch:
+        return export_shaped(model, arguments, ())
+    return export_program(model, arguments, options.batch_axes)
 
 
 class _Program:

@@ -52,6 +52,8 @@ def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) ->
             str(output),
         )
     checked_device(request.given.device)
+    if request.static_batch:
+        _check_static(request)
     if request.parts and not request.has_model:
         raise BncheckError("--part names a submodule of a model", "give --model, or leave it out")
     if checkpoint.container is Container.EXPORTED_PROGRAM and not request.has_model:
@@ -59,12 +61,24 @@ def fold_checkpoint(request: FoldRequest, checkpoint: Checkpoint, note: Note) ->
     return _fold_module(request, _model(request, checkpoint, note))
 
 
+def _check_static(request: FoldRequest) -> None:
+    """Only a program that is made here gets another batch."""
+    if not request.has_model:
+        raise BncheckError("a .pt2 already defines its axes", "leave --static-batch out")
+    if request.parts or (request.output is not None and request.output.suffix == ".safetensors"):
+        raise BncheckError("--static-batch is for a .pt2 of the whole model", "leave it out")
+
+
 def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
     inputs = inputs_of(request.given, request.inputs, model)
     more = [inputs] if request.given.data is not None else []
     held = request.output is not None and request.output.suffix == ".safetensors"
     axes = batch_axes(request.given, request.inputs, model)
-    options = replace(request.options, batch_axes=axes)
+    options = replace(request.options, batch_axes=axes, static_batch=request.static_batch)
+    if request.static_batch:
+        places = axes or (0,) * len(inputs)
+        inputs = tuple(t.narrow(axis, 0, 1) for t, axis in zip(inputs, places, strict=True))
+        more = [inputs] if more else []
     result = fold_model(model, inputs, options, more, request.parts, held)
     if not held and not isinstance(result, PartsResult):
         return Folded(result.report, _saving(result, request))

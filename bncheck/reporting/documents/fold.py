@@ -34,7 +34,7 @@ def document(
         "fold", path, word, standing,
         tuple(_facts(report, dry_run, bool(says_where))), report.findings,
         (table,) if table.rows else (), tuple(moves(report)), told=tuple(kept),
-        silenced=report.silenced,
+        notes=report.notes, silenced=report.silenced,
     )  # fmt: skip
 
 
