@@ -82,7 +82,6 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
 
 def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list[Array]]:
     """Both sides; programs first, because a module may need to know what they take."""
-    from bncheck.folding.program.fixed import fixed_batch
     from bncheck.reading.opening import open_checkpoint
 
     paths = (request.first, request.second)
@@ -104,6 +103,8 @@ def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list
                 raise (error if error.subject else error.about(str(paths[place]))) from None
             sides[place] = made
             if request.given.data is not None:
+                from bncheck.folding.program.fixed import fixed_batch
+
                 samples = as_arrays(inputs, fixed_batch(made.program))
     if request.given.data is not None and not samples:
         samples = _samples(request, known)

@@ -59,6 +59,11 @@ def test_a_fold_of_an_onnx_model_with_its_proof_imports_no_more(tmp_path: Path) 
     assert (tmp_path / "folded.onnx").exists()
 
 
+def test_two_onnx_files_are_compared_without_torch() -> None:
+    path = str(SAMPLES / "healthy.onnx")
+    _check(["compare", path, path], ("torch", "bncheck.graph.program"))
+
+
 def _check(arguments: list[str], heavy: tuple[str, ...]) -> None:
     program = f"import sys\nfrom bncheck.cli import run\nrun({arguments!r})\n"
     program += f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
