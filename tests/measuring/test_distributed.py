@@ -5,6 +5,7 @@ One launch of torchrun goes through the scenarios of ranks.py; two more have a r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -31,17 +32,25 @@ from tests.measuring.ranks import (
 from tests.planted import SAMPLES
 
 WORLD = 2
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={WORLD}")
+#: With a port of its own: two launchers at once, in two workers, would meet at the usual one.
+TORCHRUN = (
+    sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}",
+)  # fmt: skip
 
 Told = dict[str, list[dict[str, Any]]]
 
 
 def free_ports(number: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [str(held.getsockname()[1]) for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
+    """Below those that the system gives to whoever asks for any, each worker's apart."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    first = 20_000 + 1500 * worker + os.getpid() % 1000
+    found: list[str] = []
+    for port in range(first, first + 500):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(str(port))
+        if len(found) == number:
+            return found
+    raise AssertionError("no ports are free")
 
 
 def environment(**more: str) -> dict[str, str]:
