@@ -26,9 +26,9 @@ class FoldOptions:
 
     Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
     `not_held` says of norms, by name, why the form of the output cannot hold their fold, and
-    `unproven` why their fold cannot be compared. `batch_axes` are the axes of
-    the batch by input, where it is not the first of all. With `static_batch` a module is exported
-    at the sizes of the example inputs.
+    `unproven` why their fold cannot be compared. `batch_axes` are the axes of the batch, one for
+    each input, where it is not the first of all. With `static_batch` a module is exported at the
+    sizes of the example inputs.
     """
 
     keep: Sequence[str] = ()
