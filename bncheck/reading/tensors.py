@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_AXES: Final = 32
 _MOST_ELEMENTS: Final = 1 << 58
 _USUAL_SIZE: Final = 4  # bytes of a number
+#: A large tensor that is gone through once is read in pieces of about so many bytes.
+PIECE_BYTES: Final = 1 << 18
 
 #: torch's dtype names whose NumPy name is another; ml_dtypes gives NumPy the small floats.
 _NUMPY_NAMES = {
@@ -127,6 +129,10 @@ class LazyTensor(Protocol):
         """The numbers, in the dtype they are stored in. Raises BncheckError where they are bad."""
         ...
 
+    def pieces(self) -> Iterator[Array]:
+        """The same, some rows of the first axis at a time where these can be read alone."""
+        ...
+
 
 @dataclass(slots=True)
 class Storage:
@@ -139,17 +145,17 @@ class Storage:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the storage; a complete read is held against the checksum."""
         data = self.source.numbers(offset, length)
-        self._check(data)
+        self.check(length, lambda: zlib.crc32(data))
         return data
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """The same into memory that is there: large tensors need not be copied."""
         self.source.read_into(offset, buffer)
-        self._check(buffer)
+        self.check(len(buffer), lambda: zlib.crc32(buffer))
 
-    def _check(self, data: bytes | memoryview) -> None:
-        whole = len(data) == self.source.size
-        if self.crc is not None and whole and zlib.crc32(data) != self.crc:
+    def check(self, length: int, crc: Callable[[], int]) -> None:
+        """Hold the checksum of so many bytes, which may be all of it, against the file's own."""
+        if self.crc is not None and length == self.source.size and crc() != self.crc:
             raise BncheckError(
                 "is damaged: the checksum of a tensor's bytes is wrong", "download or copy it again"
             )
@@ -260,6 +266,24 @@ class StridedTensor:
             array[...] = np.ndarray(self.shape, stored, self.storage.read(start, length), 0, steps)
         return array if stored is dtype else array.astype(dtype)
 
+    def pieces(self) -> Iterator[Array]:
+        """Rows of a contiguous tensor; whether the checksum is right is known behind the last."""
+        import numpy as np
+
+        size = item_size(self.dtype)
+        contiguous = self.strides == row_major(self.shape) and not self.storage.big_endian
+        if not contiguous or self.elements * size <= PIECE_BYTES:
+            yield self.read()
+            return
+        crc = 0
+        for start, stop in _row_ranges(self.shape, size):
+            offset, shape = self.offset + start * self.strides[0], (stop - start, *self.shape[1:])
+            piece = replace(self, shape=shape, offset=offset).read()
+            if self.storage.crc is not None:
+                crc = zlib.crc32(piece.reshape(-1).view(np.uint8).data, crc)
+            yield piece
+        self.storage.check(self.elements * size, lambda: crc)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
@@ -277,12 +301,14 @@ class StoredPart:
 class LoadedTensor:
     """A tensor whose reading is somebody else's affair (safetensors, onnx, a nested file).
 
-    `parts` says where its bytes are, for formats in which they can be found.
+    `parts` says where its bytes are, for formats in which they can be found. `rows` reads some rows
+    of the first axis alone.
     """
 
     load: Callable[[], Array]
     shape: tuple[int, ...] | None = None
     parts: Callable[[], list[StoredPart]] | None = None
+    rows: Callable[[int, int], Array] | None = None
 
     @property
     def elements(self) -> int:
@@ -301,6 +327,20 @@ class LoadedTensor:
     def read(self) -> Array:
         """What `load` gives."""
         return self.load()
+
+    def pieces(self) -> Iterator[Array]:
+        """What `rows` gives, or all at once."""
+        if self.rows is None or not self.shape or self.cost <= PIECE_BYTES:
+            yield self.load()
+            return
+        for start, stop in _row_ranges(self.shape, _USUAL_SIZE):
+            yield self.rows(start, stop)
+
+
+def _row_ranges(shape: tuple[int, ...], item_bytes: int) -> Iterator[tuple[int, int]]:
+    """The first axis in ranges of about PIECE_BYTES each."""
+    step = max(1, PIECE_BYTES // (item_bytes * max(1, math.prod(shape[1:]))))
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def _stored(tensor: LazyTensor) -> Iterator[StridedTensor]:
