@@ -191,6 +191,10 @@ def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
 
 
+def _damaged(what: str) -> BncheckError:
+    return BncheckError(f"is damaged: {what}", "download or save it again")
+
+
 @dataclass(slots=True)
 class StridedTensor:
     """A strided view of a storage, as torch has them; `offset` and `strides` count elements."""
@@ -203,13 +207,11 @@ class StridedTensor:
 
     def __post_init__(self) -> None:
         """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
-        end = self._end
-        if self.offset < 0 or (end > self.storage.source.size and 0 not in self.shape):
-            raise BncheckError(
-                f"is damaged: a tensor needs {self._end} bytes, its storage holds "
-                f"{self.storage.source.size}",
-                "download or save it again",
-            )
+        held = self.storage.source.size
+        if self.offset < 0:
+            raise _damaged("a tensor begins before its storage")
+        if self._end > held and 0 not in self.shape:
+            raise _damaged(f"a tensor needs {self._end} bytes, its storage holds {held}")
 
     @property
     def elements(self) -> int:
