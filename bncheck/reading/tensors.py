@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_EXPANDED_BYTES
+from bncheck.reading.dtypes import item_size, numpy_dtype
 from bncheck.reading.roles import split_name
 from bncheck.reading.source import Source
 
@@ -25,86 +26,6 @@ _MOST_ELEMENTS: Final = 1 << 58
 _USUAL_SIZE: Final = 4  # bytes of a number
 #: A large tensor that is gone through once is read in pieces of about so many bytes.
 PIECE_BYTES: Final = 1 << 18
-
-#: torch's dtype names whose NumPy name is another; ml_dtypes gives NumPy the small floats.
-_NUMPY_NAMES = {
-    "half": "float16",
-    "float": "float32",
-    "double": "float64",
-    "char": "int8",
-    "byte": "uint8",
-    "short": "int16",
-    "int": "int32",
-    "long": "int64",
-    "cfloat": "complex64",
-    "cdouble": "complex128",
-    "qint8": "int8",
-    "quint8": "uint8",
-    "qint32": "int32",
-    "quint4x2": "uint8",
-    "quint2x4": "uint8",
-}
-
-_ITEM_SIZES = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "uint16": 2,
-    "int32": 4,
-    "uint32": 4,
-    "int64": 8,
-    "uint64": 8,
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "complex64": 8,
-    "complex128": 16,
-    "float8_e4m3fn": 1,
-    "float8_e4m3fnuz": 1,
-    "float8_e5m2": 1,
-    "float8_e5m2fnuz": 1,
-    "float8_e8m0fnu": 1,
-}
-
-
-def is_known_dtype(torch_name: str) -> bool:
-    """Whether NumPy or ml_dtypes has a counterpart of a torch dtype."""
-    return _NUMPY_NAMES.get(torch_name, torch_name) in _ITEM_SIZES
-
-
-def unknown_dtype(torch_name: str) -> NoReturn:
-    """Refuse a dtype without a counterpart."""
-    raise BncheckError(
-        f"holds a tensor of the dtype {torch_name[:40]!r}, which has no NumPy counterpart",
-        "save the weights as float32",
-    )
-
-
-def dtype_name(torch_name: str) -> str:
-    """NumPy's (or ml_dtypes') name for a torch dtype; raises BncheckError for an unknown one."""
-    if not is_known_dtype(torch_name):
-        unknown_dtype(torch_name)
-    return _NUMPY_NAMES.get(torch_name, torch_name)
-
-
-def item_size(name: str) -> int:
-    """Bytes of one element."""
-    return _ITEM_SIZES[name]
-
-
-@lru_cache(maxsize=64)
-def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """The dtype of that name, with ml_dtypes' small floats where NumPy has none."""
-    import numpy as np
-
-    if name.startswith(("bfloat", "float8")):
-        import ml_dtypes
-
-        dtype: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, name))
-        return dtype
-    return np.dtype(name)
 
 
 class LazyTensor(Protocol):
@@ -197,6 +118,10 @@ def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
 
 
+def _damaged(what: str) -> BncheckError:
+    return BncheckError(f"is damaged: {what}", "download or save it again")
+
+
 @dataclass(slots=True)
 class StridedTensor:
     """A strided view of a storage, as torch has them; `offset` and `strides` count elements."""
@@ -209,13 +134,11 @@ class StridedTensor:
 
     def __post_init__(self) -> None:
         """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
-        end = self._end
-        if self.offset < 0 or (end > self.storage.source.size and 0 not in self.shape):
-            raise BncheckError(
-                f"is damaged: a tensor needs {self._end} bytes, its storage holds "
-                f"{self.storage.source.size}",
-                "download or save it again",
-            )
+        held = self.storage.source.size
+        if self.offset < 0:
+            raise _damaged("a tensor begins before its storage")
+        if self._end > held and 0 not in self.shape:
+            raise _damaged(f"a tensor needs {self._end} bytes, its storage holds {held}")
 
     @property
     def elements(self) -> int:
