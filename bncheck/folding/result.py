@@ -11,6 +11,7 @@ from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.report import Report
+from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 
@@ -230,6 +231,11 @@ def _parity_advice(parity: Parity) -> str:
 
 
 def _usual_advice(decision: Decision) -> str:
-    if decision.overflow:
-        return "fold the float32 model and convert it afterwards"
-    return "leave it, or change what is in the way (`bncheck rule BN402` says what can be)"
+    """What lets a norm of that family go wherever it lies."""
+    if decision.kind in (Family.BATCH, Family.INSTANCE):
+        place = "put it directly behind a convolution or linear layer"
+    elif decision.kind in (Family.LAYER, Family.RMS, Family.GROUP):
+        place = "let only linear layers read its result"
+    else:
+        return "leave it"
+    return f"leave it, or {place} and train again"

@@ -54,7 +54,7 @@ def _moved(graph: Graph, norm: Normalisation, step: Step) -> Decision:
         norm.name,
         norm.kind,
         Status.MERGED if _norms_in(graph, step) else Status.FOLDED,
-        tuple(graph.ops[index].label for index in step.into),
+        (*(graph.ops[index].label for index in step.into), *step.stored),
         tuple(dict.fromkeys(graph.ops[index].kind for index in step.through)),
         step.remark,
         kind=norm.family,
@@ -80,6 +80,6 @@ def _enclosed(norm: Enclosed) -> Decision:
         norm.kind,
         Status.KEPT,
         reason=f"it lies inside {norm.where}, whose graphs are left as they are",
-        hint="take it out of the branch or context to let it be folded",
+        hint="take it out of the branch or context",
         kind=family_of(norm.kind),
     )
