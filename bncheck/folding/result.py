@@ -11,7 +11,6 @@ from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.report import Report
-from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 
@@ -193,7 +192,7 @@ def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
         Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO,
         decision.name,
         f"kept: {decision.reason}",
-        decision.hint or _usual_advice(decision),
+        decision.hint,
         op=decision.op,
     )
 
@@ -228,14 +227,3 @@ def _parity_advice(parity: Parity) -> str:
         f"{parity.original_error:.2g}: nothing was written; fold it with --tolerance {enough:g} if "
         "that much does not matter"
     )
-
-
-def _usual_advice(decision: Decision) -> str:
-    """What lets a norm of that family go wherever it lies."""
-    if decision.kind in (Family.BATCH, Family.INSTANCE):
-        place = "put it directly behind a convolution or linear layer"
-    elif decision.kind in (Family.LAYER, Family.RMS, Family.GROUP):
-        place = "let only linear layers read its result"
-    else:
-        return "leave it"
-    return f"leave it, or {place} and train again"

@@ -13,6 +13,8 @@ from bncheck.folding.planner.plan import Decision, Status
 from bncheck.graph.dataflow import Enclosed, Graph
 from bncheck.graph.specs import Norm
 
+_BEHIND = "put it directly behind a convolution or linear layer"
+
 
 def decisions(
     graph: Graph,
@@ -40,8 +42,16 @@ def kept_for(norm: Normalisation, *stuck: Stuck) -> Decision:
     """The decision with what stands in the way, on both sides where both were tried."""
     sides = ("backwards: ", "forwards: ") if len(stuck) > 1 else ("",)
     reason = "; ".join(f"{side}{s.reason}" for side, s in zip(sides, stuck, strict=True))
-    hint = next(filter(None, (s.hint for s in stuck)), "")
+    hint = next(filter(None, (s.hint for s in stuck)), "") or f"leave it{_elsewhere(norm)}"
     return Decision(norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint, kind=norm.family)
+
+
+def _elsewhere(norm: Normalisation) -> str:
+    """Where a norm of that kind goes whatever else there is."""
+    if norm.of_weight:
+        return ""
+    place = "let only linear layers read its result" if norm.only_forwards else _BEHIND
+    return f", or {place} and train again"
 
 
 def _norms_in(graph: Graph, step: Step) -> list[int]:

@@ -1,7 +1,6 @@
 """What a program computes from parameters, buffers and sizes alone, such as a weight_norm's weight.
 
-A BatchNorm of these is not computed: it is to be found, and folded. The numbers are computed in
-float64 when somebody asks for them.
+The numbers are computed in float64 when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import torch
 from torch.fx import Node
 
 from bncheck.core.limits import MAX_MADE_NUMBERS
-from bncheck.graph.aten.norms import BATCH_NORMS
 from bncheck.graph.program.calls import Arguments, operator_name
 from bncheck.graph.program.double import evaluated
 
@@ -61,7 +59,7 @@ class Constants(Mapping[Node, torch.Tensor]):
         made = _filled(node, name)
         if made is not None:
             self.stored[node.name] = made
-        known = name not in BATCH_NORMS and (bool(sources) or _is_made(node, name))
+        known = bool(sources) or _is_made(node, name)
         if made is not None or (known and self._nodes.issuperset(sources) and _is_pure(node)):
             self._nodes.add(node)
         return node in self._nodes
