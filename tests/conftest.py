@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.warm import Warm
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,3 +46,12 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"skipped in CI: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A bncheck that is started already, for what is not about how it starts."""
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
+        started = Warm(Path(folder))
+        yield started
+        started.close()

@@ -17,7 +17,7 @@ from bncheck.graph import specs
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.linear import Linear
 from bncheck.graph.means import functions, maps, moves
-from bncheck.graph.means.spread import Spread, Step, UnknownError, along
+from bncheck.graph.means.spread import InPieces, Spread, Step, UnknownError, along
 
 #: Numbers that are gone through in one prediction, a few nanoseconds each, and held at a time (128
 #: MB): a file may list 100,000 calls, each with 65,536 distributions.
@@ -40,7 +40,7 @@ class Prediction:
 
 
 def predicted_means(
-    graph: Graph, weights: Callable[[str], Floats | None], side: int | None = None
+    graph: Graph, weights: Callable[[str], Floats | InPieces | None], side: int | None = None
 ) -> Iterator[Prediction]:
     """A prediction for each normalisation whose input is understood.
 
@@ -63,7 +63,7 @@ def predicted_means(
 class _Held:
     """What is known of values that are still read, and how many numbers were gone through."""
 
-    def __init__(self, graph: Graph, weights: Callable[[str], Floats | None]) -> None:
+    def __init__(self, graph: Graph, weights: Callable[[str], Floats | InPieces | None]) -> None:
         self.known: dict[str, Spread] = {}
         self.work = self._numbers = 0
         self._weights = weights
@@ -72,7 +72,7 @@ class _Held:
         for name, index in last.items():
             self._ending.setdefault(index, []).append(name)
 
-    def weight(self, name: str) -> Floats | None:
+    def weight(self, name: str) -> Floats | InPieces | None:
         """The numbers of a fixed value, counted."""
         found = self._weights(name)
         self.work += 0 if found is None else found.size
