@@ -28,13 +28,14 @@ torch.set_num_threads(1)
 )
 def test_it_goes_into_the_parameter(run: Callable[[Any, Tensor], Tensor], into: str) -> None:
     torch.manual_seed(0)
-    model = Fn(run, bn=nn.BatchNorm1d(4), after=nn.BatchNorm1d(4), fc=nn.Linear(4, 4)).double()
+    norms = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+    model = Fn(run, bn=norms[0], after=norms[1], fc=nn.Linear(4, 4)).double()
     model.query = nn.Parameter(torch.randn(4, 4).double())
-    for norm in (model.bn, model.after):
+    for norm in norms:
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)  # type: ignore[arg-type]
     x = torch.randn(3, 4).double()
     result = fold(model.eval(), x)
     assert [d.status for d in result.batchnorms] == ["folded", "folded"]
