@@ -140,6 +140,7 @@ class Rescaled(Weighted):
 
 #: Why an InstanceNorm stays.
 ALONE = "it normalises each image with its own statistics"
+ALONE_HINT = "fold its scale and shift alone (--norms all), if it has any"
 
 
 @dataclass(frozen=True, slots=True)
