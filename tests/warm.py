@@ -24,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -61,10 +62,10 @@ code = door.recv(1)
 sys.exit(code[0] if code else "the fork ended by a signal")
 """
 #: The words of the client, and in its last line those of a Python beside it.
-_WORDS, _ACTION = '["bncheck", *sys.argv[1:]]', ["-I", "-m", "bncheck.cli.action"]
+_WORDS, _ACTION = '["bncheck", *sys.argv[1:]]', ["-m", "bncheck.cli.action"]
 _PYTHON = f"""\
 #!/bin/sh
-[ "$*" = "{" ".join(_ACTION)}" ] && exec "${{0%/*}}/action"
+[ "$*" = "-I {" ".join(_ACTION)}" ] && exec "${{0%/*}}/action"
 exec {sys.executable} "$@"
 """
 
@@ -82,7 +83,7 @@ class Warm:
         self.bncheck = folder / "bncheck"
         for name, text in (
             ("bncheck", self._client(_WORDS)),
-            ("action", self._client(repr(["python", *_ACTION]))),
+            ("action", self._client(repr(_ACTION))),
             ("python", _PYTHON),
         ):
             (folder / name).write_text(text)
@@ -97,8 +98,19 @@ class Warm:
         self, words: Sequence[str], folder: Path, file_bytes: int | None = None
     ) -> subprocess.CompletedProcess[str]:
         """`bncheck WORDS` in that folder, where a file may be of so many bytes."""
+        return self._run(["bncheck", *words], folder, file_bytes)
+
+    def module(
+        self, name: str, words: Sequence[str], folder: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """`python -m NAME WORDS` in that folder."""
+        return self._run(["-m", name, *words], folder)
+
+    def _run(
+        self, words: Sequence[str], folder: Path, file_bytes: int | None = None
+    ) -> subprocess.CompletedProcess[str]:
         request = {
-            "words": [b"bncheck", *map(os.fsencode, words)],
+            "words": [os.fsencode(word) for word in words],
             "folder": os.fsencode(folder),
             "environment": dict(os.environb),
             "streams": [0, 1, 2],
@@ -122,6 +134,36 @@ class Warm:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=20)
+
+
+def forked(
+    words: Sequence[str], folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`bncheck WORDS` in a fork of this very process: for what needs torch, which is there."""
+    request = {
+        "words": [b"bncheck", *map(os.fsencode, words)],
+        "folder": folder,
+        "environment": {
+            **os.environb,
+            **{k.encode(): os.fsencode(environment[k]) for k in environment},
+        },
+        "streams": [0, 1, 2],
+        "file_bytes": None,
+    }
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(_PATIENCE)
+        try:
+            _become(request, [os.open(os.devnull, os.O_RDONLY), out_end, err_end])
+            os._exit(_main())
+        finally:
+            os._exit(99)
+    for end in (out_end, err_end):
+        os.close(end)
+    texts = [_text(out), _text(err)]
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return subprocess.CompletedProcess([*words], code, *texts)
 
 
 def _text(descriptor: int) -> str:
@@ -152,6 +194,7 @@ def _become(request: Mapping[str, Any], streams: Sequence[int]) -> None:
     os.chdir(request["folder"])
     os.environb.clear()
     os.environb.update(request["environment"])
+    tempfile.tempdir = None
     sys.argv = [os.fsdecode(word) for word in request["words"]]
     if request["file_bytes"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
@@ -166,7 +209,8 @@ def _main() -> int:
 
             main()
         else:
-            runpy.run_module(sys.argv[3], run_name="__main__")
+            name, sys.argv = sys.argv[1], sys.argv[1:]
+            runpy.run_module(name, run_name="__main__")
     except SystemExit as end:
         code = end.code
     except BaseException:
