@@ -18,9 +18,10 @@ from bncheck.shipping.sides import Array, CannotRun, is_float
 #: In the order in which onnxruntime does more and more to a graph.
 LEVELS = {"disable_all": "ORT_DISABLE_ALL", "extended": "ORT_ENABLE_EXTENDED",
           "all": "ORT_ENABLE_ALL"}  # fmt: skip
-#: Seconds that timing one pair of sessions may take, and the least number of rounds.
+#: Seconds that timing one pair of sessions may take, and the least and most rounds: a small
+#: network's quickest runs are known long before its time is up.
 _BUDGET = 0.2
-_ROUNDS = 5
+_ROUNDS, _MOST_ROUNDS = 5, 500
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def latency(
         one.run(None, feeds[-1])
     times: list[list[float]] = [[], []]
     begin = time.perf_counter()
-    while len(times[0]) < _ROUNDS or time.perf_counter() - begin < budget:
+    while len(times[0]) < _ROUNDS or (
+        len(times[0]) < _MOST_ROUNDS and time.perf_counter() - begin < budget
+    ):
         turn = len(times[0]) % 2
         for place in (turn, 1 - turn):
             start = time.perf_counter()
