@@ -140,7 +140,7 @@ class Rescaled(Weighted):
 
 #: Why an InstanceNorm stays.
 ALONE = "it normalises each image with its own statistics"
-ALONE_HINT = "fold its scale and shift alone (--norms all), if it has any"
+ALONE_HINT = "leave it, or try --norms all, which folds its scale and shift where these can go"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ def _with_statistics(call: Call, trains: bool, because: str = "") -> Described:
     mean, var = call("running_mean"), call("running_var")
     untracked = mean is None or var is None
     why, hint = (_UNTRACKED, _TRACK_HINT) if untracked else (_TRAINS, _EVAL_HINT)
-    hint = ALONE_HINT if because else hint
+    if because:
+        hint = "leave it" if call("weight") is None else ALONE_HINT
     eps = float(call.first("eps", "epsilon"))
     spec = Norm(eps, trains or untracked, because or why, hint)
     return spec, (call("input"), call("weight"), call("bias"), mean, var)
