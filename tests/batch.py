@@ -40,8 +40,9 @@ class Outcome:
 class Batch:
     """The forking process, from the side of the tests."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-P", str(Path(__file__))]
+    def __init__(self, divisor: int = 1) -> None:
+        """`divisor`: what the limits on a file's size and number are divided by."""
+        command = [sys.executable, "-P", str(Path(__file__)), str(divisor)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -134,7 +135,21 @@ def _warm_up() -> None:
     gc.freeze()  # a collection in a fork would copy every page
 
 
+def _divide_limits(divisor: int) -> None:
+    """Before other modules take their own copies. Depths and such are no sizes, and stay."""
+    from bncheck.core import limits
+
+    names = {name for name, most in vars(limits).items() if name.startswith("MAX_")}
+    modules = [module for name, module in sys.modules.items() if name.startswith("bncheck.")]
+    taken = [module.__name__ for module in modules if names & {*vars(module)}]
+    assert taken == [limits.__name__], taken
+    for name in names:
+        if (most := getattr(limits, name)) >= 10_000:
+            setattr(limits, name, most // divisor)
+
+
 def main() -> None:
+    _divide_limits(int(sys.argv[1]))
     _warm_up()
     assert "torch" not in sys.modules
     for line in sys.stdin:

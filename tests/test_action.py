@@ -16,10 +16,13 @@ import pytest
 import yaml
 
 from tests import small
+from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 _EXPRESSION = re.compile(r"\$\{\{ (\w+)\.([\w.-]+) \}\}")
+#: The console script: what is about how a command starts, and what a folder could do to it.
+SCRIPT = str(Path(sys.executable).parent / "bncheck")
 #: How GitHub starts `shell: bash`.
 SHELL = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]
 
@@ -70,19 +73,20 @@ class Runner:
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> Runner:
+def runner(tmp_path: Path, warm: Warm) -> Runner:
     workspace, temporary = tmp_path / "work space", tmp_path / "temp"
     (workspace / "models" / "deep").mkdir(parents=True)
     temporary.mkdir()
     small.healthy(workspace / "models" / "good.safetensors")
     made = Runner(workspace, temporary)
-    made.outputs["bncheck"] = str(Path(sys.executable).parent / "bncheck")
+    made.outputs["bncheck"] = str(warm.bncheck)
     return made
 
 
 def test_a_nan_in_one_running_var_fails_with_an_annotation_that_names_the_layer(
     runner: Runner,
 ) -> None:
+    runner.outputs["bncheck"] = SCRIPT
     assert runner.run("run", checkpoints="models/**/*.safetensors").returncode == 0
     assert runner.outputs["exit-code"] == "0"
     small.broken(runner.workspace / "models" / "deep" / "new one.safetensors", "stem.bn")
@@ -197,11 +201,11 @@ def _hooks() -> dict[str, dict[str, Any]]:
     return {h["id"]: h for h in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
 
 
-def _hook_command(hook: dict[str, Any], names: list[str]) -> list[str]:
+def _hook_command(hook: dict[str, Any], names: list[str], script: str = SCRIPT) -> list[str]:
     """As pre-commit makes it: lang_base.hook_cmd, then the names."""
     program, *words = shlex.split(hook["entry"])
     assert program == "bncheck"
-    return [str(Path(sys.executable).parent / program), *words, *hook.get("args", []), *names]
+    return [script, *words, *hook.get("args", []), *names]
 
 
 #: Names that a pull request may give to files, all of which match *.pt.
@@ -246,6 +250,8 @@ def test_no_name_is_an_option_in_the_action(runner: Runner, checkpoints: str) ->
         checkpoints = "\n".join(sorted(names))
     else:
         names = {"x.pt", *EVIL}
+    if checkpoints == "*.pt":
+        runner.outputs["bncheck"] = SCRIPT
     done = runner.run("run", checkpoints=checkpoints)
     assert done.returncode == 1, done.stderr
     report = json.loads(Path(runner.outputs["json"]).read_text())
@@ -303,6 +309,7 @@ def test_a_configuration_of_a_stranger_runs_nothing_in_inspect(runner: Runner) -
     assert runner.run("run", checkpoints="*.pt").returncode == 1
     assert runner.run("run", checkpoints="*.pt", args="--isolated").returncode == 1
     _untouched(folder, before)
+    runner.outputs["bncheck"] = SCRIPT
     done = runner.run("run")  # the gate says it first, and then does it
     assert "net runs the code of evil.py:x and evil.py:x" in done.stderr
     assert (folder / "owned").exists()
@@ -313,6 +320,8 @@ def test_no_name_is_more_than_a_file_to_the_gate(pattern: str, runner: Runner) -
     folder = _evil_folder(runner.workspace)
     (folder / "pyproject.toml").write_text(f'[tool.bncheck.models.net]\ncheckpoint = "{pattern}"\n')
     before = set(os.listdir(folder))
+    if pattern == "*.pt":
+        runner.outputs["bncheck"] = SCRIPT
     done = runner.run("run")
     assert done.returncode == 1
     assert "runs the code" not in done.stderr
@@ -339,7 +348,7 @@ def test_no_name_is_an_option_of_a_hook(hook: str, tmp_path: Path) -> None:
     _untouched(folder, before)
 
 
-def test_a_user_s_own_arguments_of_a_hook_open_no_door(tmp_path: Path) -> None:
+def test_a_user_s_own_arguments_of_a_hook_open_no_door(tmp_path: Path, warm: Warm) -> None:
     """pre-commit puts `args` before the names, and a configuration may replace the entry."""
     folder = _evil_folder(tmp_path / "repository")
     names, before = sorted(path.name for path in folder.glob("*.pt")), set(os.listdir(folder))
@@ -349,11 +358,12 @@ def test_a_user_s_own_arguments_of_a_hook_open_no_door(tmp_path: Path) -> None:
         {"entry": "bncheck inspect"},  # without its --
         {"entry": "bncheck inspect --quiet", "args": ["--fail-on", "never"]},
     ):
-        command = _hook_command(_hooks()["bncheck"] | changed, names)
+        command = _hook_command(_hooks()["bncheck"] | changed, names, str(warm.bncheck))
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stdout
         _untouched(folder, before)
-    command = _hook_command({"entry": "bncheck inspect --quiet --fail-on never --"}, names)
+    entry = {"entry": "bncheck inspect --quiet --fail-on never --"}
+    command = _hook_command(entry, names, str(warm.bncheck))
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     _untouched(folder, before)
@@ -415,14 +425,14 @@ def test_every_shell_line_of_the_documentation_marks_its_names() -> None:
     assert expanding >= 3
 
 
-def test_the_hooks_run_through_pre_commit(tmp_path: Path) -> None:
+def test_the_hooks_run_through_pre_commit(tmp_path: Path, warm: Warm) -> None:
     """In the installed environment: building a new one would need a network."""
-    scripts = str(Path(sys.executable).parent)
-    if not shutil.which("pre-commit", path=f"{scripts}{os.pathsep}{os.environ['PATH']}"):
+    path = os.pathsep.join([str(warm.bncheck.parent), str(Path(SCRIPT).parent), os.environ["PATH"]])
+    if not shutil.which("pre-commit", path=path):
         pytest.skip("pre-commit is not installed")
     environment = {
         **os.environ,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PATH": path,
         "PRE_COMMIT_HOME": str(tmp_path / "cache"),
     }
 

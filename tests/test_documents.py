@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1]
 PATH = re.compile(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)`")
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/folding.md", "CONTRIBUTING.md"])
+PAGES = ["docs/architecture.md", "docs/folding.md", "CONTRIBUTING.md", "SECURITY.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_path_exists(page: str) -> None:
     named = PATH.findall((ROOT / page).read_text())
     assert named

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -24,6 +23,7 @@ from bncheck.core.arguments import check_call, parse_arguments
 from bncheck.core.errors import BncheckError, TerminatedError
 from bncheck.core.extras import explained
 from bncheck.core.importable import folders_of, importable, is_path, root_of
+from bncheck.core.words import nearest
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -257,6 +257,6 @@ def _put_back(name: str, previous: ModuleType | None) -> None:
 
 
 def _no_attribute(subject: str, target: str, name: str, holder: object) -> BncheckError:
-    near = difflib.get_close_matches(name, [n for n in dir(holder) if n[0] != "_"], 1)
-    hint = f"did you mean {near[0]}?" if near else "check the name after the colon"
+    near = nearest(name, [n for n in dir(holder) if n[0] != "_"])
+    hint = f"did you mean {near}?" if near else "check the name after the colon"
     return BncheckError(f"{target} has no {name!r}", hint, subject)

@@ -14,6 +14,9 @@ _SIGNED: Final = re.compile(
     re.IGNORECASE,
 )
 
+#: Characters of the longest names that people give.
+_LONGEST: Final = 200
+
 #: Is told a line that is worth knowing beside the result.
 Note: TypeAlias = Callable[[str], None]
 
@@ -38,9 +41,19 @@ def as_argument(path: object) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
-def shortened(name: str, longest: int = 200) -> str:
+def shortened(name: str, longest: int = _LONGEST) -> str:
     """A name of a file; the beginning of one that is longer than names are."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known name that a mistyped one is most like; none is like a word that no name is as long
+    as.
+    """
+    import difflib  # for a mistake alone
+
+    near = difflib.get_close_matches(word, known, 1, likeness) if len(word) <= _LONGEST else []
+    return near[0] if near else None
 
 
 def without_secrets(text: str) -> str:

@@ -45,9 +45,9 @@ class FoldOptions:
 
     def stay(self) -> dict[str, Stuck]:
         """Why norms cannot be written, by name."""
-        other_form = "a .pt2 program could hold it"
+        other_form = "write a .pt2, which can hold it"
         return {
-            **{n: Stuck(said) for n, said in self.unproven.items()},
+            **{n: Stuck(said, "leave it") for n, said in self.unproven.items()},
             **{
                 n: Stuck(f"a state dict cannot hold it: {why}", other_form)
                 for n, why in self.not_held.items()

@@ -192,7 +192,7 @@ def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
         Severity.ERROR if decision.overflow or fail_unfolded else Severity.INFO,
         decision.name,
         f"kept: {decision.reason}",
-        decision.hint or _usual_advice(decision),
+        decision.hint,
         op=decision.op,
     )
 
@@ -227,9 +227,3 @@ def _parity_advice(parity: Parity) -> str:
         f"{parity.original_error:.2g}: nothing was written; fold it with --tolerance {enough:g} if "
         "that much does not matter"
     )
-
-
-def _usual_advice(decision: Decision) -> str:
-    if decision.overflow:
-        return "fold the float32 model and convert it afterwards"
-    return "leave it, or change what is in the way (`bncheck rule BN402` says what can be)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from bncheck.core.errors import REPORT_IT, BncheckError, quoted
 from bncheck.core.extras import explained
 from bncheck.core.findings import Finding
+from bncheck.core.words import nearest
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.declared import Declared, code_of, files_of, refuse_several
 from bncheck.gate.regression import Previous
@@ -49,8 +49,8 @@ class Gate:
             )
         for name in names:
             if name not in declared:
-                near = difflib.get_close_matches(name, declared, 1)
-                hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(declared)}"
+                near = nearest(name, declared)
+                hint = f"did you mean {near}?" if near else f"choose from {', '.join(declared)}"
                 raise BncheckError(
                     f"no model {quoted(name)} is declared", hint, str(self.configuration.file)
                 )

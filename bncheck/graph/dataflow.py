@@ -18,6 +18,9 @@ from bncheck.graph.specs import Norm, Opaque, ShapeOf, Spec
 
 Floats: TypeAlias = NDArray[np.float64]
 
+#: What to do about a call whose result nobody reads.
+UNUSED = "take it out of the model"
+
 #: A size that is not known is the name of its symbol, or "?".
 Dim: TypeAlias = int | str
 Shape: TypeAlias = "tuple[Dim, ...]"
@@ -147,7 +150,7 @@ def without_idle(ops: Sequence[Op], outputs: Collection[str]) -> Iterator[Op]:
         if not needed.isdisjoint(op.outputs):
             yield op
         elif isinstance(op.spec, Norm):
-            unused = replace(op.spec, uses_batch=True, why="its output is unused", hint="")
+            unused = replace(op.spec, uses_batch=True, why="its output is unused", hint=UNUSED)
             yield replace(op, spec=unused, inputs=(None, *op.inputs[1:]))
         else:
             yield replace(op, spec=Opaque(op.kind), inputs=())

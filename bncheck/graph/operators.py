@@ -58,8 +58,8 @@ _ALIKE = (
     ),
     _Alike(
         _is(Reshape()),
-        "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_copy _reshape_copy "
-        "squeeze_copy unsqueeze_copy ravel view_as reshape_as",
+        "reshape flatten unflatten squeeze unsqueeze _unsafe_view _reshape_copy squeeze_copy "
+        "unsqueeze_copy ravel view_as reshape_as",
         "Reshape Flatten Squeeze Unsqueeze",
     ),
     _Alike(_is(Expand()), "expand expand_copy broadcast_to expand_as", ""),

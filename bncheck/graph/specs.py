@@ -140,6 +140,7 @@ class Rescaled(Weighted):
 
 #: Why an InstanceNorm stays.
 ALONE = "it normalises each image with its own statistics"
+ALONE_HINT = "leave it, or try --norms all, which folds its scale and shift where these can go"
 
 
 @dataclass(frozen=True, slots=True)

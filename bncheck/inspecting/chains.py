@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -13,12 +13,14 @@ from bncheck.core.errors import BncheckError
 from bncheck.layers.means import Chain, Chains, adjacent_chains, affordable, compared
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.reading.checkpoint import Checkpoint, Container
+from bncheck.reading.tensors import PIECE_BYTES
 from bncheck.rules.static.bn117_other_weights import is_settled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bncheck.graph.dataflow import Floats, Graph
+    from bncheck.graph.means.spread import InPieces
     from bncheck.reading.tensors import Array, LazyTensor
 
 
@@ -28,6 +30,8 @@ _MOST: Final = 0.5
 #: network for ImageNet on CIFAR.
 _SMALL: Final = (1, 2)
 _FITS: Final = 0.7
+#: The kinds of dtypes that weights have; V is that of small floats.
+_NUMBERS: Final = "fiuV"
 
 
 def chains_of(checkpoint: Checkpoint, layers: tuple[NormLayer, ...]) -> Chains:
@@ -118,7 +122,7 @@ def _in_precision(numbers: Array) -> Floats:
 
 def graph_chains(
     graph: Graph,
-    weights: Callable[[str], Floats | None],
+    weights: Callable[[str], Floats | InPieces | None],
     layers: tuple[NormLayer, ...],
     prefix: str = "",
 ) -> Chains:
@@ -155,7 +159,7 @@ def _better(first: Chain, second: Chain) -> Chain:
 
 def _compared(
     graph: Graph,
-    weights: Callable[[str], Floats | None],
+    weights: Callable[[str], Floats | InPieces | None],
     layers: tuple[NormLayer, ...],
     prefix: str,
     side: int | None = None,
@@ -177,9 +181,12 @@ def _compared(
     return found
 
 
-def _weights(graph: Graph, lazy: Mapping[str, LazyTensor]) -> Callable[[str], Floats | None]:
+def _weights(
+    graph: Graph, lazy: Mapping[str, LazyTensor]
+) -> Callable[[str], Floats | InPieces | None]:
     """The numbers of values: those of the file, as far as they are few enough, or computed ones."""
     from bncheck.graph.linear import Linear
+    from bncheck.graph.means.spread import InPieces
     from bncheck.graph.specs import Conv, ConvTranspose
 
     maps = [
@@ -188,15 +195,30 @@ def _weights(graph: Graph, lazy: Mapping[str, LazyTensor]) -> Callable[[str], Fl
     chosen = affordable({name: lazy[name].cost for name in maps if name in lazy})
     refused = set(maps).intersection(lazy) - chosen
 
-    def read(name: str) -> Floats | None:
+    def read(name: str) -> Floats | InPieces | None:
         if name in refused:
             return None
+        tensor = lazy.get(name)
+        if name in chosen and tensor is not None and tensor.shape and tensor.cost > PIECE_BYTES:
+            return InPieces(tensor.shape, partial(_pieces, tensor))
         try:
-            numbers = lazy[name].read() if name in lazy else graph.constant(name)
+            numbers = tensor.read() if tensor is not None else graph.constant(name)
         except (BncheckError, ValueError):  # numbers that are computed from what was left out
             return None
-        if numbers is None or numbers.dtype.kind not in "fiuV":
+        if numbers is None or numbers.dtype.kind not in _NUMBERS:
             return None
         return _in_precision(numbers)
 
     return read
+
+
+def _pieces(tensor: LazyTensor) -> Iterator[Floats]:
+    from bncheck.graph.means.spread import UnknownError
+
+    try:
+        for numbers in tensor.pieces():
+            if numbers.dtype.kind not in _NUMBERS:
+                raise UnknownError
+            yield _in_precision(numbers)
+    except (BncheckError, ValueError):
+        raise UnknownError from None

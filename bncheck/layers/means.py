@@ -245,14 +245,23 @@ def _read(tensor: LazyTensor | None) -> Array | None:
         return None
 
 
+def _read_summed(tensor: LazyTensor) -> Floats | None:
+    """The kernel; None where it is damaged or holds no floats."""
+    try:
+        rows = [summed_kernel(p) if p.dtype.kind in "fV" else None for p in tensor.pieces()]
+    except BncheckError:
+        return None
+    kernels = [kernel for kernel in rows if kernel is not None]
+    return np.concatenate(kernels) if len(kernels) == len(rows) else None
+
+
 def _chain(link: _Link, tensors: Mapping[str, LazyTensor]) -> Chain | None:
     before, weight, after = link
     assert after.statistics is not None
     owner = split_name(weight)[0]
-    array, bias = _read(tensors.get(weight)), _read(tensors.get(f"{owner}.bias"))
-    if array is None or array.dtype.kind not in "fV":
+    kernel, bias = _read_summed(tensors[weight]), _read(tensors.get(f"{owner}.bias"))
+    if kernel is None:
         return None
-    kernel = summed_kernel(array)
     zeros = np.zeros(before.channels)
     beta = zeros if before.bias is None else before.bias.astype(np.float64)
     gamma = zeros + 1 if before.weight is None else before.weight.astype(np.float64)

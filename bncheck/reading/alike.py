@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from bncheck.core.budget import Budget
 from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES
+from bncheck.reading.dtypes import numpy_dtype
 from bncheck.reading.record_snapshot import METADATA, state_told, told_in
 from bncheck.reading.safetensors_file import DTYPES
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import numpy_dtype
 from bncheck.reading.training_state import TrainingState
 
 _START: Final = '{"__metadata__":'

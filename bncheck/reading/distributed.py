@@ -20,6 +20,7 @@ from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_DEPTH, MAX_PICKLE_BYTES, MAX_TENSORS
 from bncheck.reading import inert
 from bncheck.reading.checkpoint import Subtree
+from bncheck.reading.dtypes import dtype_name
 from bncheck.reading.pickle_values import DICT, Global, Node, Value
 from bncheck.reading.referred import referred, relative
 from bncheck.reading.source import Source
@@ -29,7 +30,6 @@ from bncheck.reading.tensors import (
     StoredPart,
     StridedTensor,
     checked_shape,
-    dtype_name,
 )
 from bncheck.reading.torch_files import read_zip
 from bncheck.reading.zip_archive import ZipArchive

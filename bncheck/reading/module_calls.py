@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from bncheck.core.limits import MAX_DEPTH
 from bncheck.reading.listing import BETWEEN, ListedCall, Listing, Ref
+from bncheck.reading.nodes import attributes, by_name, entries, registered
 from bncheck.reading.pickle_values import Global, Node, Value
-from bncheck.reading.torch_objects import TorchObjects, attributes, by_name, entries, registered
+from bncheck.reading.torch_objects import TorchObjects
 
 _AFFINE: Final = ("weight", "bias")
 _MOST_AXES: Final = 8

@@ -23,6 +23,7 @@ from onnx import helper, numpy_helper
 from bncheck.core.budget import Account
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
+from bncheck.reading.onnx_doubts import is_external
 from bncheck.reading.onnx_names import STANDARD
 from bncheck.reading.tensors import MOST_AXES
 
@@ -96,7 +97,7 @@ def held(tensor: onnx.TensorProto) -> Array:
 
     numpy_helper would look for others in the folder that bncheck was started in.
     """
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if is_external(tensor):
         raise BncheckError(f"keeps the numbers of {quoted(tensor.name)} in another file", _FOLD)
     array: Array = numpy_helper.to_array(tensor)
     return array

@@ -58,6 +58,11 @@ def _two_things(name: str) -> BncheckError:
     )
 
 
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether the numbers of a tensor are not in the message."""
+    return bool(tensor.data_location == tensor.EXTERNAL)
+
+
 def external_entries(tensor: onnx.TensorProto) -> dict[str, str]:
     """Where the data of a tensor lie: location, offset, length."""
     entries: dict[str, str] = {}

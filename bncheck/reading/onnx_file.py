@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import ChainMap
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.onnx_doubts import (
     external_entries,
+    is_external,
     is_norm,
     refuse_known,
     refuse_stored_twice,
@@ -38,6 +39,7 @@ from bncheck.reading.onnx_norms import (
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import check_size, has_graph, schema_of
 from bncheck.reading.referred import referred
+from bncheck.reading.remote import Remote
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
 
@@ -72,6 +74,11 @@ class ModelFolder:
             )
         return self._files[location]
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the model is a remote file, and so is what it refers to."""
+        return isinstance(self._path, Remote)
+
 
 def parsed(data: bytes) -> onnx.ModelProto:
     """The message in these bytes, once it is known not to be a bomb.
@@ -104,9 +111,9 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
     model = without_functions(model)
-    load = partial(load_tensor, folder=ModelFolder(path, source.budget, {itself: source}))
-    resolver = Resolver(model, load, source.budget.computed)
-    found = _Found(resolver, parameters_in(graphs_of(model.graph)))
+    folder = ModelFolder(path, source.budget, {itself: source})
+    resolver = Resolver(model, partial(load_tensor, folder=folder), source.budget.computed)
+    found = _Found(resolver, folder, parameters_in(graphs_of(model.graph)))
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
     return [Subtree("", found.tensors, found.modules, program=model)]
@@ -115,7 +122,8 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
 class _Found:
     """The tensors and the normalisations of a model, each under a name that is unique."""
 
-    def __init__(self, resolver: Resolver, parameters: set[str]) -> None:
+    def __init__(self, resolver: Resolver, folder: ModelFolder, parameters: set[str]) -> None:
+        self._folder = folder
         self._parameters = parameters
         self.tensors: dict[str, LazyTensor] = {}
         self.modules: dict[str, NormModule] = {}
@@ -130,7 +138,7 @@ class _Found:
         for tensor in graph.initializer:
             name = text(tensor.name)
             scope[name] = self._resolver.stored(name, tensor)
-            self._name(scope[name])
+            self._name(scope[name], self._rows(tensor))
         refuse_known((text(i.name) for i in graph.input if text(i.name) not in stored), scope)
         refuse_known((text(s.values.name) for s in graph.sparse_initializer), scope)
         for node in graph.node:
@@ -149,11 +157,16 @@ class _Found:
         wanted = node.op_type == "Constant" or not self._parameters.isdisjoint(node.output)
         return (self._resolver.outputs(node, scope) or ()) if wanted else ()
 
-    def _name(self, constant: Constant) -> str:
+    def _rows(self, tensor: onnx.TensorProto) -> Callable[[int, int], Array] | None:
+        """Reads some rows of a tensor in a file that is near: each request has its price."""
+        near = is_external(tensor) and not self._folder.is_far
+        return partial(load_tensor, tensor, self._folder) if near else None
+
+    def _name(self, constant: Constant, rows: Callable[[int, int], Array] | None = None) -> str:
         """The name of a constant in the file; what is computed has one where a layer reads it."""
         if constant not in self._names:
             name = self._names[constant] = self._unused.name(constant.name, self.tensors)
-            self.tensors[name] = LoadedTensor(constant.read, constant.shape)
+            self.tensors[name] = LoadedTensor(constant.read, constant.shape, rows=rows)
         return self._names[constant]
 
     def _module(self, node: onnx.NodeProto, scope: Scope) -> NormModule:
@@ -213,14 +226,18 @@ class _Names:
         return name
 
 
-def load_tensor(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
-    """A tensor's numbers, also from a data file in the model's own folder."""
-    import onnx
+def load_tensor(
+    tensor: onnx.TensorProto, folder: ModelFolder, start: int = 0, stop: int | None = None
+) -> Array:
+    """A tensor's numbers, also from a data file in the model's own folder.
+
+    With `stop`, those of rows `start` to `stop` of one in a file.
+    """
     from onnx import numpy_helper
 
     try:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            return _load_external(tensor, folder)
+        if is_external(tensor):
+            return _load_external(tensor, folder, start, stop)
         checked_shape(tensor.dims)
         array: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
@@ -232,7 +249,9 @@ def load_tensor(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
     return array
 
 
-def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
+def _load_external(
+    tensor: onnx.TensorProto, folder: ModelFolder, start: int, stop: int | None
+) -> Array:
     import numpy as np
     from onnx import helper
 
@@ -247,5 +266,12 @@ def _load_external(tensor: onnx.TensorProto, folder: ModelFolder) -> Array:
             "export it again",
         )
     data = folder.open(entries.get("location", ""))
-    raw = data.numbers(whole(entries.get("offset"), 0), length)
-    return np.frombuffer(raw, dtype).reshape(shape)
+    offset = whole(entries.get("offset"), 0)
+    if stop is not None:
+        row = length // shape[0]
+        offset, length, shape = (
+            offset + start * row,
+            (stop - start) * row,
+            (stop - start, *shape[1:]),
+        )
+    return np.frombuffer(data.numbers(offset, length), dtype).reshape(shape)

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import explained, need
-from bncheck.core.words import shortened
+from bncheck.core.words import nearest, shortened
 
 T = TypeVar("T")
 
@@ -157,14 +157,12 @@ def what_is_meant(path: Path) -> str:
 
 def _alike(path: Path) -> Path | None:
     """What is beside it under nearly the same name."""
-    import difflib  # for a mistake alone
-
     try:
         beside = [entry.name for entry in islice(os.scandir(path.parent), _MOST_BESIDE)]
     except (OSError, ValueError):
         return None
-    found = difflib.get_close_matches(path.name, sorted(beside), 1, 0.8)
-    return path.parent / found[0] if found else None
+    found = nearest(path.name, sorted(beside), 0.8)
+    return path.parent / found if found else None
 
 
 def is_url(word: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES
 from bncheck.reading.checkpoint import Subtree
+from bncheck.reading.dtypes import item_size, unknown_dtype
 from bncheck.reading.json_text import parse
 from bncheck.reading.record_snapshot import subtrees_of_snapshot
 from bncheck.reading.source import Source
@@ -15,9 +16,7 @@ from bncheck.reading.tensors import (
     LoadedTensor,
     Storage,
     StridedTensor,
-    item_size,
     row_major,
-    unknown_dtype,
 )
 
 #: safetensors' own limit on its header.

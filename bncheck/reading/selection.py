@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import nearest
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.tensors import LazyTensor
 
@@ -92,10 +92,10 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
                 modules[rest] = _moved(module, key, tree.path)
     if not tensors:
         names = by_interest(subtrees)
-        near = difflib.get_close_matches(key, names, 1, 0.4)
+        near = nearest(key, names, 0.4)
         there = ", ".join(names[:8])
         if near:
-            hint = f"did you mean {near[0]}?"
+            hint = f"did you mean {near}?"
         else:
             hint = f"choose from {there}" if there else "leave --key out: the file has no parts"
         raise BncheckError(f"holds nothing under the key {key[:60]!r}", hint)

@@ -104,6 +104,6 @@ def _shards(path: Path, source: Source) -> dict[str, str]:
         raise BncheckError(
             f"names more than {MAX_TENSORS:,} tensors (limit MAX_TENSORS)", "split the model"
         )
-    for shard in set(map(str, weight_map.values())):
+    for shard in dict.fromkeys(map(str, weight_map.values())):
         referred(path.parent, shard)
     return {str(name): str(shard) for name, shard in weight_map.items()}

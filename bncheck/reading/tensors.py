@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_EXPANDED_BYTES
+from bncheck.reading.dtypes import item_size, numpy_dtype
 from bncheck.reading.roles import split_name
 from bncheck.reading.source import Source
 
@@ -23,86 +24,8 @@ if TYPE_CHECKING:
 MOST_AXES: Final = 32
 _MOST_ELEMENTS: Final = 1 << 58
 _USUAL_SIZE: Final = 4  # bytes of a number
-
-#: torch's dtype names whose NumPy name is another; ml_dtypes gives NumPy the small floats.
-_NUMPY_NAMES = {
-    "half": "float16",
-    "float": "float32",
-    "double": "float64",
-    "char": "int8",
-    "byte": "uint8",
-    "short": "int16",
-    "int": "int32",
-    "long": "int64",
-    "cfloat": "complex64",
-    "cdouble": "complex128",
-    "qint8": "int8",
-    "quint8": "uint8",
-    "qint32": "int32",
-    "quint4x2": "uint8",
-    "quint2x4": "uint8",
-}
-
-_ITEM_SIZES = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "uint16": 2,
-    "int32": 4,
-    "uint32": 4,
-    "int64": 8,
-    "uint64": 8,
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "complex64": 8,
-    "complex128": 16,
-    "float8_e4m3fn": 1,
-    "float8_e4m3fnuz": 1,
-    "float8_e5m2": 1,
-    "float8_e5m2fnuz": 1,
-    "float8_e8m0fnu": 1,
-}
-
-
-def is_known_dtype(torch_name: str) -> bool:
-    """Whether NumPy or ml_dtypes has a counterpart of a torch dtype."""
-    return _NUMPY_NAMES.get(torch_name, torch_name) in _ITEM_SIZES
-
-
-def unknown_dtype(torch_name: str) -> NoReturn:
-    """Refuse a dtype without a counterpart."""
-    raise BncheckError(
-        f"holds a tensor of the dtype {torch_name[:40]!r}, which has no NumPy counterpart",
-        "save the weights as float32",
-    )
-
-
-def dtype_name(torch_name: str) -> str:
-    """NumPy's (or ml_dtypes') name for a torch dtype; raises BncheckError for an unknown one."""
-    if not is_known_dtype(torch_name):
-        unknown_dtype(torch_name)
-    return _NUMPY_NAMES.get(torch_name, torch_name)
-
-
-def item_size(name: str) -> int:
-    """Bytes of one element."""
-    return _ITEM_SIZES[name]
-
-
-@lru_cache(maxsize=64)
-def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """The dtype of that name, with ml_dtypes' small floats where NumPy has none."""
-    import numpy as np
-
-    if name.startswith(("bfloat", "float8")):
-        import ml_dtypes
-
-        dtype: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, name))
-        return dtype
-    return np.dtype(name)
+#: A large tensor that is gone through once is read in pieces of about so many bytes.
+PIECE_BYTES: Final = 1 << 18
 
 
 class LazyTensor(Protocol):
@@ -127,6 +50,10 @@ class LazyTensor(Protocol):
         """The numbers, in the dtype they are stored in. Raises BncheckError where they are bad."""
         ...
 
+    def pieces(self) -> Iterator[Array]:
+        """The same, some rows of the first axis at a time where these can be read alone."""
+        ...
+
 
 @dataclass(slots=True)
 class Storage:
@@ -139,17 +66,17 @@ class Storage:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the storage; a complete read is held against the checksum."""
         data = self.source.numbers(offset, length)
-        self._check(data)
+        self.check(length, lambda: zlib.crc32(data))
         return data
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """The same into memory that is there: large tensors need not be copied."""
         self.source.read_into(offset, buffer)
-        self._check(buffer)
+        self.check(len(buffer), lambda: zlib.crc32(buffer))
 
-    def _check(self, data: bytes | memoryview) -> None:
-        whole = len(data) == self.source.size
-        if self.crc is not None and whole and zlib.crc32(data) != self.crc:
+    def check(self, length: int, crc: Callable[[], int]) -> None:
+        """Hold the checksum of so many bytes, which may be all of it, against the file's own."""
+        if self.crc is not None and length == self.source.size and crc() != self.crc:
             raise BncheckError(
                 "is damaged: the checksum of a tensor's bytes is wrong", "download or copy it again"
             )
@@ -191,6 +118,10 @@ def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
 
 
+def _damaged(what: str) -> BncheckError:
+    return BncheckError(f"is damaged: {what}", "download or save it again")
+
+
 @dataclass(slots=True)
 class StridedTensor:
     """A strided view of a storage, as torch has them; `offset` and `strides` count elements."""
@@ -203,13 +134,11 @@ class StridedTensor:
 
     def __post_init__(self) -> None:
         """Refuse a view that reaches outside its storage: it would show other tensors' bytes."""
-        end = self._end
-        if self.offset < 0 or (end > self.storage.source.size and 0 not in self.shape):
-            raise BncheckError(
-                f"is damaged: a tensor needs {self._end} bytes, its storage holds "
-                f"{self.storage.source.size}",
-                "download or save it again",
-            )
+        held = self.storage.source.size
+        if self.offset < 0:
+            raise _damaged("a tensor begins before its storage")
+        if self._end > held and 0 not in self.shape:
+            raise _damaged(f"a tensor needs {self._end} bytes, its storage holds {held}")
 
     @property
     def elements(self) -> int:
@@ -260,6 +189,24 @@ class StridedTensor:
             array[...] = np.ndarray(self.shape, stored, self.storage.read(start, length), 0, steps)
         return array if stored is dtype else array.astype(dtype)
 
+    def pieces(self) -> Iterator[Array]:
+        """Rows of a contiguous tensor; whether the checksum is right is known behind the last."""
+        import numpy as np
+
+        size = item_size(self.dtype)
+        contiguous = self.strides == row_major(self.shape) and not self.storage.big_endian
+        if not contiguous or self.elements * size <= PIECE_BYTES:
+            yield self.read()
+            return
+        crc = 0
+        for start, stop in _row_ranges(self.shape, size):
+            offset, shape = self.offset + start * self.strides[0], (stop - start, *self.shape[1:])
+            piece = replace(self, shape=shape, offset=offset).read()
+            if self.storage.crc is not None:
+                crc = zlib.crc32(piece.reshape(-1).view(np.uint8).data, crc)
+            yield piece
+        self.storage.check(self.elements * size, lambda: crc)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
@@ -277,12 +224,14 @@ class StoredPart:
 class LoadedTensor:
     """A tensor whose reading is somebody else's affair (safetensors, onnx, a nested file).
 
-    `parts` says where its bytes are, for formats in which they can be found.
+    `parts` says where its bytes are, for formats in which they can be found. `rows` reads some rows
+    of the first axis alone.
     """
 
     load: Callable[[], Array]
     shape: tuple[int, ...] | None = None
     parts: Callable[[], list[StoredPart]] | None = None
+    rows: Callable[[int, int], Array] | None = None
 
     @property
     def elements(self) -> int:
@@ -301,6 +250,20 @@ class LoadedTensor:
     def read(self) -> Array:
         """What `load` gives."""
         return self.load()
+
+    def pieces(self) -> Iterator[Array]:
+        """What `rows` gives, or all at once."""
+        if self.rows is None or not self.shape or self.cost <= PIECE_BYTES:
+            yield self.load()
+            return
+        for start, stop in _row_ranges(self.shape, _USUAL_SIZE):
+            yield self.rows(start, stop)
+
+
+def _row_ranges(shape: tuple[int, ...], item_bytes: int) -> Iterator[tuple[int, int]]:
+    """The first axis in ranges of about PIECE_BYTES each."""
+    step = max(1, PIECE_BYTES // (item_bytes * max(1, math.prod(shape[1:]))))
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def _stored(tensor: LazyTensor) -> Iterator[StridedTensor]:

@@ -13,10 +13,11 @@ from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PICKLE_BYTES
 from bncheck.reading import inert
+from bncheck.reading.dtypes import item_size
 from bncheck.reading.pickle_values import StorageReference, Value
 from bncheck.reading.references import References
 from bncheck.reading.source import Source
-from bncheck.reading.tensors import Storage, item_size
+from bncheck.reading.tensors import Storage
 from bncheck.reading.torch_objects import TorchObjects, storage_dtype
 from bncheck.reading.zip_archive import ZipArchive
 

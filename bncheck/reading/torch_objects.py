@@ -1,23 +1,22 @@
-"""What the nodes of an inert pickle mean in torch: storages, tensors, dicts and modules.
+"""What the nodes of an inert pickle mean in torch: storages, tensors and arrays.
 
 torch writes a tensor as a call of one of `torch._utils._rebuild_*`, whose first arguments are its
-storage (a persistent id), offset, shape and strides, and an nn.Module as an object whose state is
-its `__dict__`: https://github.com/pytorch/pytorch/blob/main/torch/_utils.py
+storage (a persistent id), offset, shape and strides:
+https://github.com/pytorch/pytorch/blob/main/torch/_utils.py
 """
 
 from __future__ import annotations
 
 import math
-from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
-from itertools import chain
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.calls import ARRAY_MODULES, BYTES, ENCODE
+from bncheck.reading.calls import ARRAY_MODULES, BYTES
+from bncheck.reading.dtypes import dtype_name, is_known_dtype, item_size, unknown_dtype
+from bncheck.reading.nodes import encoded
 from bncheck.reading.pickle_values import (
-    MAPPINGS,
     Global,
     Node,
     OpaqueTensor,
@@ -34,10 +33,6 @@ from bncheck.reading.tensors import (
     Storage,
     StridedTensor,
     checked_shape,
-    dtype_name,
-    is_known_dtype,
-    item_size,
-    unknown_dtype,
 )
 
 if TYPE_CHECKING:
@@ -145,8 +140,8 @@ class TorchObjects:
             return value.encode()
         if isinstance(value, bytes):
             return value
-        if _is_encoded(value):
-            return _encoded(value.args)
+        if (data := encoded(value)) is not None:
+            return data
         if isinstance(value, Node) and value.is_call_of(BYTES):
             if not value.args:
                 return b""
@@ -216,13 +211,6 @@ def _unknown_array() -> BncheckError:
     return BncheckError("holds an array of a kind that bncheck does not read", "save plain numbers")
 
 
-def _encoded(args: tuple[Value, ...]) -> bytes:
-    """How Python 3 writes bytes in protocol 2: text whose code points are the bytes."""
-    if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1"):
-        raise BncheckError("encodes text in a way that no pickler does", "save it again")
-    return args[0].encode("latin-1")
-
-
 def _numpy_code(dtype: Value) -> str | None:
     """`numpy.dtype('f4', ...)` with state (3, '<', ...) -> '<f4'; None for records and objects."""
     if not isinstance(dtype, Node) or dtype.function != _NUMPY_DTYPE or not dtype.args:
@@ -248,110 +236,3 @@ def _to_array(raw: bytes, code: str, shape: tuple[int, ...], fortran: bool) -> A
         raise BncheckError("holds an array whose bytes do not fit its shape", "save it again")
     array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
     return np.array(array, dtype=dtype.newbyteorder("="))
-
-
-def entries(value: Value) -> Sequence[tuple[Value, Value]] | None:
-    """The key-value pairs of a dict-like node, or None."""
-    if not isinstance(value, Node):
-        return None
-    return value.entries if value.is_call_of(MAPPINGS) else value.entries or None
-
-
-def members(value: Value) -> Sequence[Value]:
-    """The members of a pickled set: what was added, or in protocol 2 its one argument."""
-    if not isinstance(value, Node):
-        return ()
-    first = value.args[0] if value.args else ()
-    return value.items or (first if isinstance(first, list) else ())
-
-
-def by_name(value: Value) -> dict[str, Value]:
-    """The entries of a dict-like node whose keys are names; looked up once for each node.
-
-    Raises BncheckError where a key that is not text may be equal to one that is.
-    """
-    if not isinstance(value, Node):
-        return {}
-    if value.by_name is None:
-        pairs = entries(value) or ()
-        names = {key: item for key, item in pairs if isinstance(key, str)}
-        others = _byte_names(pairs, bool(names)) if len(names) < len(pairs) else {}
-        if not names.keys().isdisjoint(others):
-            raise BncheckError("has a name twice, as text and as bytes", "save it again")
-        value.by_name = {**names, **others}
-    return value.by_name
-
-
-def _byte_names(pairs: Sequence[tuple[Value, Value]], beside_text: bool) -> dict[str, Value]:
-    """Names of Python 2, and of whoever calls for them: a call may return any text."""
-    encoded = [(_encoded(k.args) if _is_encoded(k) else k, item) for k, item in pairs]
-    found = {
-        key.decode("utf-8", "backslashreplace"): item
-        for key, item in encoded
-        if isinstance(key, bytes)
-    }
-    made = [pair for pair in encoded if isinstance(pair[0], Node)]
-    if made and (beside_text or found or any(_is_numeric(part) for pair in made for part in pair)):
-        raise BncheckError("has a name computed by a call", "save it again")
-    return found
-
-
-def _is_encoded(value: Value) -> TypeGuard[Node]:
-    return isinstance(value, Node) and value.is_call_of({ENCODE})
-
-
-def _is_numeric(value: Value) -> bool:
-    """A tensor, or an array or a text of NumPy."""
-    if isinstance(value, Node):
-        return isinstance(value.function, Global) and value.function.module in ARRAY_MODULES
-    return isinstance(value, (TensorView, OpaqueTensor))
-
-
-def children(value: Node) -> Iterator[tuple[str, Value]]:
-    """What a dict-like node holds, each key with its last value; a key without a name is "?"."""
-    named, pairs = by_name(value), entries(value) or ()
-    yield from named.items()
-    if len(named) < len(pairs):
-        numbered: dict[int, Value] = {}
-        for key, item in pairs:
-            if isinstance(key, (int, float)) and abs(key) < 1 << 53 and key == int(key):
-                numbered[int(key)] = item  # 0, False and 0.0 are one key
-            elif not isinstance(key, (str, bytes)):
-                yield "?", item
-        yield from ((str(key), item) for key, item in numbered.items())
-
-
-def attributes(value: Value) -> Mapping[str, Value]:
-    """The `__dict__` of an object node; empty where it has none."""
-    if not isinstance(value, Node):
-        return {}
-    state = value.state
-    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
-        return ChainMap(by_name(state[1]), by_name(state[0]))
-    if state is None and value.args and isinstance(value.function, Global):
-        # torch.fx.GraphModule and packages pass the __dict__ as the first argument.
-        return by_name(value.args[0])
-    return by_name(state)
-
-
-def is_module(value: Value) -> bool:
-    """Whether a node is a pickled nn.Module."""
-    own = attributes(value)
-    if not all(name in own for name in ("_modules", "_parameters", "_buffers")):
-        return False
-    if isinstance(own, ChainMap):
-        raise BncheckError("holds a module with slots", "save its state dict")
-    return True
-
-
-def registered(own: Mapping[str, Value]) -> dict[str, Value]:
-    """The parameters and buffers of a module, by their own names.
-
-    Raises BncheckError where the module would use another tensor under the name of one of them.
-    """
-    parameters, buffers = by_name(own.get("_parameters")), by_name(own.get("_buffers"))
-    if not parameters.keys().isdisjoint(buffers) or any(
-        name in own for name in chain(parameters, buffers)
-    ):
-        raise BncheckError("holds a module with two attributes of one name", "save its state dict")
-    return {**parameters, **buffers}

@@ -14,10 +14,10 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.listing import Listing
+from bncheck.reading.nodes import attributes
 from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled, read_zip
-from bncheck.reading.torch_objects import attributes
 from bncheck.reading.torchscript_calls import refuse_unfollowed
 from bncheck.reading.torchscript_code import Sources, literal
 from bncheck.reading.torchscript_forward import listed_forward

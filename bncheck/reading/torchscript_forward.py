@@ -15,8 +15,9 @@ from typing import Any, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.listing import BETWEEN, ListedCall, Listing, Ref
+from bncheck.reading.nodes import attributes
 from bncheck.reading.pickle_values import Global, Node
-from bncheck.reading.torch_objects import TorchObjects, attributes
+from bncheck.reading.torch_objects import TorchObjects
 from bncheck.reading.torchscript_code import Sources
 
 #: A value that is not known; as an argument of a call, a text like a symbol.

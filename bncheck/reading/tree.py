@@ -19,11 +19,7 @@ from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.module_calls import listed_sequences
 from bncheck.reading.nested import unwrapped
-from bncheck.reading.pickle_values import MAPPINGS, Global, Node, OpaqueTensor, TensorView, Value
-from bncheck.reading.roles import STATISTICS, UNNAMED, split_name
-from bncheck.reading.tensors import LazyTensor, LoadedTensor
-from bncheck.reading.torch_files import Pickled
-from bncheck.reading.torch_objects import (
+from bncheck.reading.nodes import (
     attributes,
     by_name,
     children,
@@ -31,6 +27,10 @@ from bncheck.reading.torch_objects import (
     members,
     registered,
 )
+from bncheck.reading.pickle_values import MAPPINGS, Global, Node, OpaqueTensor, TensorView, Value
+from bncheck.reading.roles import STATISTICS, UNNAMED, split_name
+from bncheck.reading.tensors import LazyTensor, LoadedTensor
+from bncheck.reading.torch_files import Pickled
 
 #: Where something is: its parent's path and its own key, joined only when somebody needs a name.
 Path: TypeAlias = "tuple[Path, str] | None"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from importlib import resources
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -44,9 +45,9 @@ def render(pages: Pages) -> str:
     documents = [replace(d, figures=tuple(map(_fitted, d.figures))) for d in worst_first]
     still = pages.refresh is not None
     figures = [figure for document in documents for figure in _plotted(document, still)]
-    template, plotly = _libraries(bool(figures))
+    need("jinja2", *(["plotly"] if figures else []))
     places = iter(range(len(figures)))
-    page: str = template.render(
+    page: str = _template().render(
         title=visible(", ".join(document.title for document in documents[:3]) or "report"),
         documents=[
             {
@@ -60,7 +61,7 @@ def render(pages: Pages) -> str:
         last=pages.last,
         chapters=pages.chapters,
         figures=_json([_figure_data(figure) for figure in figures]) if figures else "",
-        plotly=plotly,
+        plotly=_plotly() if figures else "",
         style=_part("style.css"),
         script=_part("script.js"),
         refresh=pages.refresh,
@@ -75,8 +76,15 @@ def _rank(document: Document) -> int:
     return len(Severity) if document.standing is None else document.standing.rank
 
 
-def _libraries(with_figures: bool) -> tuple[Any, str]:
-    need("jinja2", *(["plotly"] if with_figures else []))
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+@cache
+def _template() -> Any:
+    """Compiled once, for reports of several forms and a page that is written again and again."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -88,12 +96,7 @@ def _libraries(with_figures: bool) -> tuple[Any, str]:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["spans"] = spans
-    template = environment.from_string(_part("report.html.j2"))
-    if not with_figures:
-        return template, ""
-    from plotly.offline import get_plotlyjs
-
-    return template, str(get_plotlyjs())
+    return environment.from_string(_part("report.html.j2"))
 
 
 def _safe(value: object) -> object:

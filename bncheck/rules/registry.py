@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.findings import Finding
+from bncheck.core.words import nearest
 from bncheck.rules.data.bn201_noisy import noisy
 from bncheck.rules.data.bn202_stale import stale
 from bncheck.rules.data.bn203_merged import merged
@@ -103,6 +103,6 @@ def find_rule(word: str) -> AnyRule:
             return rule
     known = [rule.name for rule in RULES]
     is_code = re.fullmatch(r"bn\d+", word.lower())  # a number that is near means nothing
-    near = [] if is_code else difflib.get_close_matches(word.lower(), known, 1)
-    hint = f"did you mean {near[0]}?" if near else "`bncheck rule --all` lists them"
+    near = None if is_code else nearest(word.lower(), known)
+    hint = f"did you mean {near}?" if near else "`bncheck rule --all` lists them"
     raise BncheckError(f"there is no rule {quoted(word)}", hint)

@@ -16,12 +16,13 @@ from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
 from bncheck.reading.onnx_constants import held
+from bncheck.reading.onnx_doubts import is_external
 from bncheck.reading.onnx_file import ModelFolder, graphs_of, load_tensor, parsed
 from bncheck.reading.onnx_omitted import name_omitted
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.protobuf import field_head
 from bncheck.reading.source import Source
-from bncheck.runtime.weights import Weights, is_large, is_reference
+from bncheck.runtime.weights import Weights, is_large
 from bncheck.writing.atomic import check_read_back, replacing
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _opened(path: Path) -> tuple[onnx.ModelProto, Load]:
     name_omitted(model, every=False)
     folder = ModelFolder(path, source.budget, {itself: source})
     load = partial(load_tensor, folder=folder)
-    for tensor in filter(is_reference, _stored(model)):
+    for tensor in filter(is_external, _stored(model)):
         tensor.CopyFrom(numpy_helper.from_array(load(tensor), tensor.name))
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _other_tensors(model)):
         raise BncheckError(
@@ -136,9 +137,9 @@ def _without_initializers(model: onnx.ModelProto) -> tuple[int, bytes]:
 def _is_same(
     read: onnx.TensorProto, proven: onnx.TensorProto, load: Load, weights: Weights
 ) -> bool:
-    if not is_reference(read) and not is_reference(proven):
+    if not is_external(read) and not is_external(proven):
         return bool(read == proven)
-    one = load(read) if is_reference(read) else held(read)
+    one = load(read) if is_external(read) else held(read)
     return read.name == proven.name and same_bits(one, weights.numbers(proven))
 
 
@@ -156,7 +157,7 @@ def wire(model: onnx.ModelProto, weights: Weights) -> list[bytes | memoryview]:
 
 
 def _tensor(tensor: onnx.TensorProto, weights: Weights) -> list[bytes | memoryview]:
-    if not is_reference(tensor):
+    if not is_external(tensor):
         return [tensor.SerializeToString()]
     array = weights.numbers(tensor)
     plain = onnx.TensorProto()

@@ -18,6 +18,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from bncheck.reading.onnx_constants import held
+from bncheck.reading.onnx_doubts import is_external
 from bncheck.reading.onnx_weights import ITEM_BYTES, KEPT_BYTES
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Weights:
 
     def numbers(self, tensor: onnx.TensorProto) -> Array:
         """The numbers of a tensor, be it a reference or not."""
-        if not is_reference(tensor):
+        if not is_external(tensor):
             return held(tensor)
         key = _key(tensor)
         if key not in self._found:
@@ -63,11 +64,6 @@ def _key(tensor: onnx.TensorProto) -> tuple[object, ...]:
     return tensor.data_type, tuple(tensor.dims), *places
 
 
-def is_reference(tensor: onnx.TensorProto) -> bool:
-    """Whether the numbers of a tensor are elsewhere."""
-    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
-
-
 def is_large(tensor: onnx.TensorProto) -> bool:
     """Whether a tensor is worth a reference, and of a dtype that NumPy and runtimes exchange."""
     return bool(math.prod(tensor.dims) * ITEM_BYTES.get(tensor.data_type, 0) > KEPT_BYTES)
@@ -75,12 +71,12 @@ def is_large(tensor: onnx.TensorProto) -> bool:
 
 def references(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """The initialisers that are references; they are all in the outermost graph."""
-    return (tensor for tensor in model.graph.initializer if is_reference(tensor))
+    return (tensor for tensor in model.graph.initializer if is_external(tensor))
 
 
 def fed(model: onnx.ModelProto, weights: Weights) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The model with what it refers to as inputs, and their values: a runtime copies none of it."""
-    kept = [tensor for tensor in model.graph.initializer if not is_reference(tensor)]
+    kept = [tensor for tensor in model.graph.initializer if not is_external(tensor)]
     listed = {info.name for info in model.graph.input}
     new = onnx.ModelProto()
     new.CopyFrom(model)

@@ -30,6 +30,7 @@ from bncheck.subject.inputs import (
     in_order,
     inputs_of,
     no_inputs,
+    part_notes,
     samples_of,
 )
 
@@ -104,6 +105,8 @@ def run(request: ExportRequest, note: Note = unsaid, say: Note = unsaid) -> Expo
             )
             report = export_program(program, request.output, options, samples, say)
             notes = fixed_notes(program, axes, given=loaded.program is not None)
+            if request.part is not None:
+                notes = (*notes, *part_notes(request.inputs))
             return replace(report, notes=(*report.notes, *notes))
     except BncheckError as error:
         raise (error if error.subject else error.about(str(request.source))) from None

@@ -84,6 +84,15 @@ def batch_axes(given: Measuring, words: Sequence[str], model: nn.Module) -> tupl
     return tuple(shape.batch or 0 for shape in _ordered(model, shapes))
 
 
+def part_notes(words: Sequence[str]) -> tuple[str, ...]:
+    """What to know where `--input` marks the batch and a submodule is taken."""
+    marked = any(parse_input(word).batch for word in words)
+    told = (
+        "N of --input is the batch of the model; of a part's inputs the first axis is taken for it"
+    )
+    return (told,) if marked else ()
+
+
 def _ordered(model: nn.Module, shapes: Sequence[InputShape]) -> list[InputShape]:
     """The shapes in the order of the arguments of the model's forward. Raises BncheckError."""
     names = list(inspect.signature(model.forward).parameters)

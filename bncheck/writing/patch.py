@@ -18,9 +18,10 @@ import numpy as np
 
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.dtypes import numpy_dtype
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import SourceFile
-from bncheck.reading.tensors import StridedTensor, numpy_dtype
+from bncheck.reading.tensors import StridedTensor
 from bncheck.writing import zip_checksums
 from bncheck.writing.atomic import copied_mode, creating_folder, replacing, usual_mode
 from bncheck.writing.sharing import aliases, parts_of

@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.dtypes import item_size
 from bncheck.reading.source import SourceFile
-from bncheck.reading.tensors import LazyTensor, LoadedTensor, StoredPart, StridedTensor, item_size
+from bncheck.reading.tensors import LazyTensor, LoadedTensor, StoredPart, StridedTensor
 
 #: File, first byte, byte behind the last, and what makes two views of these bytes the same tensor.
 Place: TypeAlias = "tuple[Path, int, int, object]"

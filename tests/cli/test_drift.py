@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from bncheck.cli import run
 from tests.drifting.planted import SNAPSHOTS, loaded, write
 from tests.networks import SAMPLES
+from tests.warm import forked
 
 FILES = [str(path) for path in SNAPSHOTS]
 
@@ -172,7 +172,9 @@ def test_many_layers_show_those_that_matter_in_the_order_of_the_network(
     assert "left out" not in out
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_interrupt_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "nets.py").write_text(
         "import importlib.util, os, signal\n"
         f"spec = importlib.util.spec_from_file_location('samples', {str(SAMPLES / 'nets.py')!r})\n"
@@ -187,10 +189,11 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         "        return super().forward(x)\n"
     )
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-B", "-m", "bncheck", "drift", *FILES, "--model", "nets.py:Net", "--data",
-         str(SAMPLES / "digits-train.npz"), "--report", "html:drift.html", "-o", "drift.txt"],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    done = forked(
+        ["drift", *FILES, "--model", "nets.py:Net", "--data", str(SAMPLES / "digits-train.npz"),
+         "--report", "html:drift.html", "-o", "drift.txt"],
+        tmp_path, TMPDIR=str(tmp_path),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (130, "")
     assert "Traceback" not in done.stderr

@@ -23,6 +23,7 @@ from bncheck.cli import run
 from bncheck.cli.app import COMMANDS
 from bncheck.core.findings import Verdict
 from tests.networks import SAMPLES
+from tests.warm import Warm
 
 HEALTHY = str(SAMPLES / "healthy.pt")
 RESET = str(SAMPLES / "one-layer-reset.pt")
@@ -224,8 +225,8 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_colour_is_for_terminals_and_those_who_ask() -> None:
-    inspect = f'"$PY" -m bncheck inspect {RESET}'
+def test_colour_is_for_terminals_and_those_who_ask(warm: Warm) -> None:
+    inspect = f"{warm.bncheck} inspect {RESET}"
     assert "\x1b" not in shell(inspect).stdout
     assert "\x1b[" in shell(inspect, FORCE_COLOR="1").stdout
     assert "\x1b" not in shell(inspect, FORCE_COLOR="1", NO_COLOR="1").stdout

@@ -1,8 +1,8 @@
 """Runs a command line again and again, and changes a file that it reads at every read.
 
 Usage: python -m tests.faults.changing FILE ARGUMENT...; prints a line of JSON for each run: what
-was done to the file, before which read, the exit code and what was printed. Each run is a fork:
-one that touched a mapped file which became shorter would end by a signal.
+was done to the file, before which read, the exit code and what was printed. It is a process of its
+own: a run that touched a mapped file which became shorter would end it by a signal.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from bncheck.cli import run
@@ -42,42 +43,32 @@ CHANGES: tuple[Callable[[Path], None], ...] = (_truncate, _empty, _overwrite, _e
 
 
 def _changed(change: Callable[[Path], None], path: Path, place: int, words: list[str]) -> int:
-    """One run in a fork; 98 where it made fewer reads."""
-    pid = os.fork()
-    if not pid:
-        reads, read_at = 0, SourceFile.read_at
+    """The exit code of one run; 98 where it made fewer reads."""
+    reads, read_at = 0, SourceFile.read_at
 
-        def counted(self: SourceFile, offset: int, length: int) -> bytes:
-            nonlocal reads
-            reads += self.path.name == path.name
-            if reads == place and self.path.name == path.name:
-                change(path)
-            return read_at(self, offset, length)
+    def counted(self: SourceFile, offset: int, length: int) -> bytes:
+        nonlocal reads
+        reads += self.path.name == path.name
+        if reads == place and self.path.name == path.name:
+            change(path)
+        return read_at(self, offset, length)
 
-        SourceFile.read_at = counted  # type: ignore[method-assign]
-        code = 97
-        try:
-            code = run(words)
-        finally:
-            sys.stderr.flush()
-            os._exit(98 if reads < place else code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    SourceFile.read_at = counted  # type: ignore[method-assign]
+    try:
+        code = run(words)
+    finally:
+        SourceFile.read_at = read_at  # type: ignore[method-assign]
+    return 98 if reads < place else code
 
 
 def main(path: Path, words: list[str]) -> None:
     """Change it before read 1, 2... until a run has fewer reads."""
-    out = os.dup(1)
     backup = shutil.copy(path, f"{path}.backup")
     results = []
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    run(words)  # imports everything once
     for change in CHANGES:
         for place in range(1, _MOST_READS):
             shutil.copy(backup, path)
-            with tempfile.TemporaryFile("w+") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
+            with tempfile.TemporaryFile("w+") as log, redirect_stdout(log), redirect_stderr(log):
                 code = _changed(change, path, place, words)
                 log.seek(0)
                 said = log.read()
@@ -86,7 +77,7 @@ def main(path: Path, words: list[str]) -> None:
             )
             if code == 98:
                 break
-    os.write(out, "".join(f"{json.dumps(result)}\n" for result in results).encode())
+    sys.stdout.write("".join(f"{json.dumps(result)}\n" for result in results))
 
 
 main(Path(sys.argv[1]), sys.argv[2:])

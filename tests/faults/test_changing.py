@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.warm import Warm
 from tests.zoo.registry import BUILDERS
 
 #: One of every container that is read in several steps.
@@ -19,15 +18,15 @@ LAYOUTS = ("zip-bare", "legacy-bare", "safetensors-file", "exported-program", "d
 @pytest.mark.parametrize(
     ("name", "command"), [("zip-bare", "drift"), *((name, "inspect") for name in LAYOUTS)]
 )
-def test_a_file_that_changes(name: str, command: str, tmp_path: Path) -> None:
+def test_a_file_that_changes(name: str, command: str, tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "in").mkdir()
     path = BUILDERS[name](tmp_path / "in").path
     changing = max((p for p in (path, *path.rglob("*")) if p.is_file()), key=_size)
     words = [command, str(path)]
     if command == "drift":
         words.append(shutil.copy(str(path), str(tmp_path / "other.pt")))
-    script = [sys.executable, "-m", "tests.faults.changing", str(changing)]
-    done = subprocess.run([*script, *words], capture_output=True, text=True, timeout=120)
+    done = warm.module("tests.faults.changing", [str(changing), *words], tmp_path)
+    assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) > 8, done.stderr
     assert {r["code"] for r in results} <= {0, 1, 2, 98}, results

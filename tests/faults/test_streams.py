@@ -11,6 +11,7 @@ import pytest
 from bncheck.cli import run
 from tests.hostile.case import SCRIPT
 from tests.planted import SAMPLES
+from tests.warm import Warm
 
 SICK, HEALTHY = str(SAMPLES / "nan.pt"), str(SAMPLES / "healthy.pt")
 
@@ -30,6 +31,7 @@ PROJECT = f"[tool.bncheck.models.net]\ncheckpoint = {SICK!r}\n"
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a new process from the console script, unless the environment names another."""
     env = {"PATH": os.environ["PATH"], "BNCHECK": SCRIPT[0], "SAMPLES": str(SAMPLES)}
     env |= {"SICK": SICK, "HEALTHY": HEALTHY}
     return subprocess.run(
@@ -79,18 +81,18 @@ def test_a_reader_that_leaves_early() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_without_streams(command: str, tmp_path: Path) -> None:
+def test_every_command_without_streams(command: str, tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     line, code = COMMANDS[command]
-    done = shell(f"cd {tmp_path}; $BNCHECK {line} <&- >&- 2>&-")
+    done = shell(f"cd {tmp_path}; $BNCHECK {line} <&- >&- 2>&-", BNCHECK=str(warm.bncheck))
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_whose_reader_leaves(command: str, tmp_path: Path) -> None:
+def test_every_command_whose_reader_leaves(command: str, tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     line, code = COMMANDS[command]
-    done = shell(f"cd {tmp_path}; $BNCHECK {line} --json | true")
+    done = shell(f"cd {tmp_path}; $BNCHECK {line} --json | true", BNCHECK=str(warm.bncheck))
     assert done.returncode == code
     errors = [text for text in done.stderr.splitlines() if not text.startswith("bncheck: note: ")]
     assert len(errors) == (code == 2)

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.case import SCRIPT
 from tests.planted import ROOT, SAMPLES
+from tests.warm import Warm
 
 GATE = """
 [tool.bncheck.models.net]
@@ -108,16 +107,9 @@ def _digests(*paths: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk(name: str, tmp_path: Path) -> None:
+def test_a_full_disk(name: str, tmp_path: Path, warm: Warm) -> None:
     target = _target(tmp_path, name)
-
-    def small() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    command = [*SCRIPT, *_arguments(name, target)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, preexec_fn=small, timeout=60, cwd=tmp_path
-    )
+    done = warm.run(_arguments(name, target), tmp_path, file_bytes=100)
     assert done.returncode == 2
     assert done.stderr == (
         f"bncheck: error: {target}: cannot be written (File too large); choose another\n"
@@ -134,11 +126,9 @@ def test_a_full_disk(name: str, tmp_path: Path) -> None:
         ("export", "absent/x.onnx"),
     ],
 )
-def test_an_impossible_target(name: str, target: str, tmp_path: Path) -> None:
-    arguments = _arguments(name, Path(target))
+def test_an_impossible_target(name: str, target: str, tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "gate.toml").write_text(GATE)
-    command = [*SCRIPT, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = warm.run(_arguments(name, Path(target)), tmp_path)
     assert done.returncode == 2
     assert not done.stdout or name == "baseline"  # which is written last
     assert done.stderr.count("\n") == 1

@@ -153,7 +153,7 @@ def test_what_a_state_dict_cannot_hold_stays_and_the_rest_is_written(
         "bn": "kept", "bn2": "kept", "bn3": "folded",
     }  # fmt: skip
     assert "fc is called more than once" in found["bn"]["reason"]
-    assert "a .pt2 program could hold it" in found["bn"]["reason"]
+    assert "write a .pt2, which can hold it" in found["bn"]["reason"]
     assert (tmp_path / "out.safetensors").exists()
 
 

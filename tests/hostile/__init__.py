@@ -29,7 +29,7 @@ from tests.hostile import (
     tensors,
     torchscript_liars,
 )
-from tests.hostile.case import CASES, Case, mark_long
+from tests.hostile.case import CASES, Case, mark_large, mark_long
 from tests.hostile.payloads import PAYLOADS
 
 mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain",
@@ -42,6 +42,23 @@ mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain"
           "repeated-pickle-links", "repeated-pickle-shards", "repeated-classes",
           "repeated-onnx-devices", "repeated-program", "repeated-long-names",
           "repeated-memo-backwards", "repeated-parameters")  # fmt: skip
+
+mark_large("abundant-dicts", "abundant-findings", "abundant-floats", "abundant-lists",
+           "abundant-marks", "abundant-memo", "abundant-onnx-initializers",
+           "abundant-onnx-namesakes", "abundant-onnx-nodes", "abundant-opaque-tensors",
+           "abundant-parts", "abundant-safetensors", "abundant-tensors", "abundant-tuples",
+           "distributed-hash-collisions", "pickle-ten-million-dicts", "pickle-too-many-operations",
+           "repeated-chunks-each-its-own", "repeated-classes", "repeated-index",
+           "repeated-memo-backwards", "repeated-nested-small-files", "repeated-onnx-devices",
+           "repeated-parameters", "repeated-pickle-shards", "repeated-program",
+           "onnx-many-constants", "pickle-hash-collisions", "repeated-absent-shards",
+           "repeated-arguments", "repeated-bad-shard", "repeated-broken-parts", "repeated-chunks",
+           "repeated-entries", "repeated-findings", "repeated-globals", "repeated-keys",
+           "repeated-metadata", "repeated-numbers", "repeated-onnx-group", "repeated-onnx-names",
+           "repeated-pairs", "repeated-parts", "repeated-set", "repeated-shards",
+           "repeated-short-texts", "repeated-state", "repeated-statistics",
+           "repeated-varints-dims-unpacked", "repeated-varints-int32-unpacked",
+           "repeated-varints-int64-unpacked", "repeated-varints-uint64-unpacked")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "exported_liars", "folders", "liars", "names",

@@ -13,6 +13,7 @@ import numpy as np
 from tests.hostile.assembler import PROTO, dict_, get, in_zip, name, put, tensor, text
 from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file, pack, saved
 from tests.hostile.programs import exported
+from tests.hostile.size import many
 
 
 def layers(count: int) -> bytes:
@@ -27,9 +28,10 @@ def _wide() -> bytes:
 
 
 for _name, _codes, _what, _body in (
-    ("marks", REFUSED, "2.8 million MARKs", lambda: b"(" * 2_800_000 + b"N"),
-    ("tuples", REFUSED, "2.8 million tuples in each other", lambda: b")" + b"\x85" * 2_800_000),
-    ("lists", REFUSED, "2.8 million empty lists", lambda: b"(" + b"]" * 2_800_000 + b"l"),
+    ("marks", REFUSED, "2.8 million MARKs", lambda: b"(" * many(2_800_000) + b"N"),
+    ("tuples", REFUSED, "2.8 million tuples in each other",
+     lambda: b")" + b"\x85" * many(2_800_000)),
+    ("lists", REFUSED, "2.8 million empty lists", lambda: b"(" + b"]" * many(2_800_000) + b"l"),
     ("layers", REFUSED, "10,001 layers that are one tensor", lambda: layers(10_001)),
     ("text", REFUSED, "30 MB of text that takes four times that", lambda: b"(" + _wide() * 2),
     ("bytes", REFUSED, "80 MB of short byte strings",
@@ -37,24 +39,28 @@ for _name, _codes, _what, _body in (
 ):  # fmt: skip
     add(f"abundant-{_name}", _codes, _what, partial(in_zip, body=_body))
 for _name, _codes, _what, _body in (
-    ("tensors", REFUSED, "400,000 names of one tensor", lambda: layers(200_000)),
-    ("memo", ANY, "4.9 million numbered values", lambda: b"N" + b"\x94" * 4_900_000),
+    ("tensors", REFUSED, "400,000 names of one tensor", lambda: layers(many(200_000))),
+    ("memo", ANY, "4.9 million numbered values", lambda: b"N" + b"\x94" * many(4_900_000)),
     ("floats", ANY, "4.9 million floats",
-     lambda: b"(" + b"G?\xf0\0\0\0\0\0\1" * 4_900_000 + b"l"),
-    ("dicts", ANY, "1.6 million empty dicts", lambda: b"(" + b"}" * 1_600_000 + b"l"),
+     lambda: b"(" + b"G?\xf0\0\0\0\0\0\1" * many(4_900_000) + b"l"),
+    ("dicts", ANY, "1.6 million empty dicts", lambda: b"(" + b"}" * many(1_600_000) + b"l"),
 ):  # fmt: skip
     add(f"abundant-{_name}", _codes, _what, partial(in_zip, body=_body), long=True)
 
 
 def _findings(folder: Path) -> Path:
     numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
-    records = {"m/data.pkl": PROTO + layers(10_000) + b".", "m/data/0": numbers, "m/version": b"3"}
+    records = {
+        "m/data.pkl": PROTO + layers(many(10_000)) + b".",
+        "m/data/0": numbers,
+        "m/version": b"3",
+    }
     return pack(folder / "model.pt", records)
 
 
 def _parts(folder: Path) -> Path:
     one = {"running_mean": tensor(), "running_var": tensor()}
-    return in_zip(folder, b"(" + dict_(one) * 30_000 + b"l")
+    return in_zip(folder, b"(" + dict_(one) * many(30_000) + b"l")
 
 
 add("abundant-findings", FOUND, "10,000 layers, all of them broken: the most that are judged",
@@ -74,9 +80,9 @@ def _safetensors(folder: Path, count: int, padding: int = 0) -> Path:
 
 
 add("abundant-safetensors", REFUSED, "150,000 tensors in a header of 14 MB",
-    partial(_safetensors, count=150_000))  # fmt: skip
+    lambda folder: _safetensors(folder, many(150_000)))  # fmt: skip
 add("abundant-metadata", REFUSED, "34 MB of metadata",
-    partial(_safetensors, count=1, padding=34_000_000))  # fmt: skip
+    lambda folder: _safetensors(folder, 1, 34_000_000))  # fmt: skip
 
 
 _INDEX = "model.safetensors.index.json"
@@ -120,7 +126,7 @@ def varint(number: int) -> bytes:
 
 
 def _onnx(folder: Path, field: bytes, count: int, inside: Callable[[bytes], bytes]) -> Path:
-    return file(folder, b"\x08\x08" + inside(field * count), "model.onnx")
+    return file(folder, b"\x08\x08" + inside(field * many(count)), "model.onnx")
 
 
 def _graph(fields: bytes) -> bytes:
@@ -142,4 +148,4 @@ for _name, _what, _field, _count, _inside in (
 @case(ANY, "a million tensors that are not read, each with a reason")
 def abundant_opaque_tensors(folder: Path) -> Path:
     make = name("torch", "Tensor") + put(0) + b"0"
-    return in_zip(folder, make + b"](" + b"h\x00)R" * 950_000 + b"e")
+    return in_zip(folder, make + b"](" + b"h\x00)R" * many(950_000) + b"e")

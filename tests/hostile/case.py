@@ -25,8 +25,9 @@ class Case:
 
     `weights`: the layer `bn` of zoo.statistics() must be reported with the right numbers.
     `options` are given to `bncheck inspect`, which is run in the case's folder; `door` is the
-    command line in front of it, empty where any will do. A `long` one takes seconds, and is run
-    by `python -m tests.hostile` alone.
+    command line in front of it, empty where any will do. A `large` one, made of `size.many`, goes
+    to the limits, and the suite runs a tenth of it. A `long` one takes seconds, and is run by
+    `python -m tests.hostile` alone.
     """
 
     what: str
@@ -36,6 +37,7 @@ class Case:
     options: tuple[str, ...] = ()
     door: tuple[str, ...] = ()
     long: bool = False
+    large: bool = False
 
 
 CASES: dict[str, Case] = {}
@@ -69,6 +71,11 @@ def case(codes: frozenset[int], what: str, weights: bool = False) -> Callable[[B
 def mark_long(*names: str) -> None:
     for name in names:
         CASES[name] = replace(CASES[name], long=True)
+
+
+def mark_large(*names: str) -> None:
+    for name in names:
+        CASES[name] = replace(CASES[name], large=True)
 
 
 def file(folder: Path, data: bytes, name: str = "model.pt") -> Path:

@@ -15,6 +15,7 @@ from tests.hostile.case import ANY, READ, REFUSED, add, case, file
 from tests.hostile.payloads import BODIES, PAYLOADS
 from tests.hostile.pickles import DEEP
 from tests.hostile.safetensors_files import MEAN
+from tests.hostile.size import many
 from tests.zoo import states as zoo
 from tests.zoo.distributed import write_chunks
 
@@ -155,7 +156,7 @@ def distributed_expanded_chunks(folder: Path) -> Path:
 
 @case(ANY, "40,000 chunks whose offsets all have one hash")
 def distributed_hash_collisions(folder: Path) -> Path:
-    offsets = [_size(number * (2**61 - 1)) for number in range(40_000)]
+    offsets = [_size(number * (2**61 - 1)) for number in range(many(40_000))]
     places = b"}(" + b"".join(_place(offset, 8) for offset in offsets) + b"u"
     return _metadata(folder, _one_tensor(_size(4), b"]"), places)
 

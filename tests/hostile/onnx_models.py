@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.hostile.case import ANY, FOUND, READ, REFUSED, Build, add, file
 from tests.hostile.names import NAMES
 from tests.hostile.safetensors_files import MEAN
+from tests.hostile.size import many
 from tests.zoo import onnx_models as zoo
 
 
@@ -163,23 +164,22 @@ def _made_of(nodes: list[onnx.NodeProto], stored: Mapping[str, np.ndarray[Any, A
     return partial(_onnx, edit=edit)
 
 
-def _doubled(kind: int, times: int, numbers: int) -> Build:
+def _doubled(folder: Path, kind: int, times: int, numbers: int) -> Path:
     """Sums of sums of a constant of so many numbers; three of the last are the mean."""
-    one = helper.make_tensor("one", kind, [1], [1])
+    one, times = helper.make_tensor("one", kind, [1], [1]), many(times)
     nodes = [
         helper.make_node("ConstantOfShape", ["size"], ["sum0"], value=one),
         *(helper.make_node("Add", [f"sum{n}"] * 2, [f"sum{n + 1}"]) for n in range(times)),
         helper.make_node("Slice", [f"sum{times}", "begin", "end"], ["part"]),
         helper.make_node("Cast", ["part"], [MEAN], to=TensorProto.FLOAT),
     ]
-    return _made_of(
-        nodes, {"size": np.array([numbers]), "begin": np.array([0]), "end": np.array([3])}
-    )
+    sizes = {"size": np.array([numbers]), "begin": np.array([0]), "end": np.array([3])}
+    return _made_of(nodes, sizes)(folder)
 
 
 add("onnx-large-constants", REFUSED, "a mean of 20 sums of 16 million numbers, in 2 KB",
-    _doubled(TensorProto.DOUBLE, 20, (1 << 24) - 8))  # fmt: skip
+    partial(_doubled, kind=TensorProto.DOUBLE, times=20, numbers=(1 << 24) - 8))  # fmt: skip
 add("onnx-many-constants", REFUSED, "a mean that 20,000 sums lead to",
-    _doubled(TensorProto.FLOAT, 20_000, 4))  # fmt: skip
+    partial(_doubled, kind=TensorProto.FLOAT, times=20_000, numbers=4))  # fmt: skip
 add("onnx-overflowing-constants", READ | FOUND, "a mean whose sums overflow, which numpy warns of",
-    _doubled(TensorProto.FLOAT, 200, 4))  # fmt: skip
+    partial(_doubled, kind=TensorProto.FLOAT, times=200, numbers=4))  # fmt: skip

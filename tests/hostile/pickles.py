@@ -28,6 +28,7 @@ from tests.hostile.assembler import (
     tuple_,
 )
 from tests.hostile.case import ANY, REFUSED, case, file
+from tests.hostile.size import many
 
 _FUNCTION = name("a", "b")
 
@@ -55,7 +56,6 @@ def _colliding(count: int) -> list[bytes]:
     return [integer(number * (2**61 - 1)) for number in range(1, count + 1)]
 
 
-_MANY = 200_000
 DEEP = 100_000
 _LONG_NAME = "x" * 1_000_000
 _TUPLES = b")" + b"2\x86" * 60  # (t, t), sixty levels
@@ -122,13 +122,13 @@ for _name, _codes, _what, _body in (
     ("shared-parameter-chain", ANY, "a chain of 300 parameters in 1,000,000 entries",
      lambda: name("torch._utils", "_rebuild_parameter") * 300 + tensor() + b"\x85R" * 300 + put(0)
      + b"0" + text("k") + put(1) + b"0}(" + (get(1) + get(0)) * 1_000_000 + b"u"),
-    ("ten-million-dicts", ANY, "10 MB of EMPTY_DICT", lambda: b"}" * 9_900_000),
+    ("ten-million-dicts", ANY, "10 MB of EMPTY_DICT", lambda: b"}" * many(9_900_000)),
     ("too-many-operations", ANY, "60 MB of opcodes that do nothing",
-     lambda: b"N0" * 30_000_000 + b"N"),
+     lambda: b"N0" * many(30_000_000) + b"N"),
     ("hash-collisions", ANY, "a dict of 200,000 integers of one hash",
-     lambda: b"}(" + b"".join(key + b"N" for key in _colliding(_MANY)) + b"u"),
+     lambda: b"}(" + b"".join(key + b"N" for key in _colliding(many(200_000))) + b"u"),
     ("hash-collisions-in-a-set", ANY, "a frozenset of 200,000 integers of one hash",
-     lambda: b"(" + b"".join(_colliding(_MANY)) + b"\x91"),
+     lambda: b"(" + b"".join(_colliding(many(200_000))) + b"\x91"),
     ("huge-int", ANY, "an integer of 2^31-1 bytes", b"\x8b\xff\xff\xff\x7f"),
     ("huge-int-as-text", ANY, "an integer of 1,000,000 digits, quadratic to parse",
      b"I" + b"9" * 1_000_000 + b"\n"),

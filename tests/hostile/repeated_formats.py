@@ -11,6 +11,7 @@ from tests.hostile.assembler import PROTO, get, put, tensor, text
 from tests.hostile.case import ANY, case, file, pack
 from tests.hostile.programs import exported
 from tests.hostile.repetition import ROLES, packed_root
+from tests.hostile.size import many
 
 # --- protobuf, again ------------------------------------------------------------------------------
 
@@ -28,12 +29,12 @@ def _model(folder: Path, graph: bytes) -> Path:
 @case(ANY, "a million empty nodes behind a group, which ONNX does not have")
 def repeated_onnx_group(folder: Path) -> Path:
     group = varint(99 << 3 | 3) + varint(99 << 3 | 4)
-    return _model(folder, group + b"\x0a\x00" * 1_500_000)
+    return _model(folder, group + b"\x0a\x00" * many(1_500_000))
 
 
 @case(ANY, "1.5 million empty device configurations of a node")
 def repeated_onnx_devices(folder: Path) -> Path:
-    return _model(folder, _field(1, _NODE + b"\x52\x00" * 1_500_000))
+    return _model(folder, _field(1, _NODE + b"\x52\x00" * many(1_500_000)))
 
 
 @case(ANY, "2,000 graphs in each other")
@@ -46,7 +47,7 @@ def repeated_onnx_nesting(folder: Path) -> Path:
 
 @case(ANY, "40,000 initialisers with a name of a kilobyte")
 def repeated_onnx_names(folder: Path) -> Path:
-    initializers = [_field(5, _field(8, b"%09d" % n + b"a" * 1000)) for n in range(40_000)]
+    initializers = [_field(5, _field(8, b"%09d" % n + b"a" * 1000)) for n in range(many(40_000))]
     return _model(folder, b"".join(initializers))
 
 
@@ -55,20 +56,22 @@ def repeated_onnx_names(folder: Path) -> Path:
 
 @case(ANY, "an index of a million entries")
 def repeated_index(folder: Path) -> Path:
-    raw = json.dumps({"weight_map": {str(n): "a" for n in range(990_000)}}).encode()
+    raw = json.dumps({"weight_map": {str(n): "a" for n in range(many(990_000))}}).encode()
     return file(folder, raw, "model.safetensors.index.json")
 
 
 @case(ANY, "an index of 200,000 shards that are not there")
 def repeated_absent_shards(folder: Path) -> Path:
-    raw = json.dumps({"weight_map": {str(n): str(n) for n in range(200_000)}}).encode()
+    raw = json.dumps({"weight_map": {str(n): str(n) for n in range(many(200_000))}}).encode()
     return file(folder, raw, "model.safetensors.index.json")
 
 
 @case(ANY, "an index of 200,000 names of one shard that is not a checkpoint")
 def repeated_bad_shard(folder: Path) -> Path:
-    raw = json.dumps({"weight_map": {f"{n}.running_mean": "a" for n in range(9_000)}}).encode()
-    (folder / "a").write_bytes(PROTO + b"N" * 3_000_000)
+    raw = json.dumps(
+        {"weight_map": {f"{n}.running_mean": "a" for n in range(many(9_000))}}
+    ).encode()
+    (folder / "a").write_bytes(PROTO + b"N" * many(3_000_000))
     return file(folder, raw, "model.safetensors.index.json")
 
 
@@ -92,6 +95,6 @@ def repeated_program(folder: Path) -> Path:
     program = json.loads(records[key])
     nodes = program["graph_module"]["graph"]["nodes"]
     node = next(n for n in nodes if "batch_norm" in n["target"])
-    nodes += [node | {"name": f"n{number}"} for number in range(9_000)]
+    nodes += [node | {"name": f"n{number}"} for number in range(many(9_000))]
     records[key] = json.dumps(program).encode()
     return pack(folder / "model.pt2", records)

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from tests.hostile.abundance import layers, varint
 from tests.hostile.assembler import (
+    HOOKS,
     PROTO,
     call,
     dict_,
@@ -35,8 +36,9 @@ from tests.hostile.assembler import (
     text,
     tuple_,
 )
-from tests.hostile.case import ANY, FOUND, REFUSED, add, case, file
+from tests.hostile.case import ANY, FOUND, READ, REFUSED, add, case, file
 from tests.hostile.programs import NORM_CODE, torchscript, torchscript_norm
+from tests.hostile.size import many
 
 _FOUR = np.array([0.5, 0.25, 0.75, 1.5], np.float32).tobytes()
 ROLES = ("running_mean", "running_var")
@@ -60,7 +62,7 @@ def repeated_class(folder: Path) -> Path:
 
 @case(ANY, "4,000 TorchScript classes in one file of 30 MB")
 def repeated_classes(folder: Path) -> Path:
-    kinds = [f"BatchNorm{number}d" for number in range(4000)]
+    kinds = [f"BatchNorm{number}d" for number in range(many(4000))]
     code = b"".join(_class(kind, b" " * 7000) for kind in kinds)
     return torchscript(folder, _code(code), norms=[*map(torchscript_norm, kinds)])
 
@@ -120,23 +122,24 @@ def _nested(folder: Path, count: int, inner: bytes, copies: int = 1) -> Path:
     for number in range(count):
         storage = call(load, get(number % copies))
         key = f"l{number // 2}.{ROLES[number % 2]}"
-        parts.append(text(key) + call(rebuild, storage, integer(0), *numbers))
+        tensor_ = call(rebuild, storage, integer(0), *numbers, b"\x89", HOOKS)
+        parts.append(text(key) + tensor_)
     return file(folder, PROTO + b"".join(parts) + b"u.", "model.pkl")
 
 
-@case(ANY, "one torch file of 20,000 records in a pickle, in which 300 tensors sit")
+@case(READ, "one torch file of 20,000 records in a pickle, in which 300 tensors sit")
 def repeated_nested_file(folder: Path) -> Path:
     return _nested(folder, 300, _zip(20_000, _storage()))
 
 
-@case(ANY, "forty torch files in a pickle, of 20,000 records each")
+@case(REFUSED, "forty torch files in a pickle, of 20,000 records each")
 def repeated_nested_files(folder: Path) -> Path:
     return _nested(folder, 40, _zip(20_000, _storage()), copies=40)
 
 
-@case(ANY, "20,000 small torch files in a pickle")
+@case(READ, "20,000 small torch files in a pickle")
 def repeated_nested_small_files(folder: Path) -> Path:
-    return _nested(folder, 19_000, _zip(0, _storage()), copies=19_000)
+    return _nested(folder, many(19_000), _zip(0, _storage()), copies=many(19_000))
 
 
 # --- distributed checkpoints ----------------------------------------------------------------------
@@ -166,9 +169,9 @@ add("repeated-chunks-of-records", ANY, "200 chunks that are one zip archive of 2
 add("repeated-chunks-of-many-archives", ANY, "200 chunks that are 100 archives of 20,000 records",
     lambda folder: chunks(folder, 100, packed(20_000), 100))  # fmt: skip
 add("repeated-chunks", ANY, "2 x 20,000 chunks that are one archive",
-    lambda folder: chunks(folder, 20_000, packed(0)))  # fmt: skip
+    lambda folder: chunks(folder, many(20_000), packed(0)))  # fmt: skip
 add("repeated-chunks-each-its-own", ANY, "2 x 20,000 chunks of 20,000 archives",
-    lambda folder: chunks(folder, 20_000, packed(0), 20_000))  # fmt: skip
+    lambda folder: chunks(folder, many(20_000), packed(0), many(20_000)))  # fmt: skip
 
 # --- shards ---------------------------------------------------------------------------------------
 
@@ -227,7 +230,7 @@ def repeated_large_shards(folder: Path) -> Path:
 def repeated_shards(folder: Path) -> Path:
     return sharded(
         folder,
-        4000,
+        many(4000),
         lambda path, n: path.write_bytes(safetensors_of(of_layer(n))),
         "safetensors",
     )
@@ -238,14 +241,14 @@ def repeated_pickle_shards(folder: Path) -> Path:
     def write(path: Path, number: int) -> None:
         path.write_bytes(_zip(0, dict_(dict.fromkeys(of_layer(number), tensor()))))
 
-    return sharded(folder, 4000, write, "bin")
+    return sharded(folder, many(4000), write, "bin")
 
 
 # --- protobuf -------------------------------------------------------------------------------------
 
 
 def _onnx(folder: Path, field: int, packed: bool) -> Path:
-    count = 30_000_000
+    count = many(30_000_000)
     if packed:
         tensor_fields = varint(field << 3 | 2) + varint(count) + b"\1" * count
     else:
@@ -293,7 +296,7 @@ def repeated_findings(folder: Path) -> Path:
     views = [tensor() + put(0), tensor((1,), offset=1) + put(1)]
     parts = [*((role, 0) for role in (*ROLES, "weight", "bias")), ("num_batches_tracked", 1)]
     evil = "\u202e" * 120
-    names = [text(f"{evil}{n}.{part}") + get(at) for n in range(9_999) for part, at in parts]
+    names = [text(f"{evil}{n}.{part}") + get(at) for n in range(many(9_999)) for part, at in parts]
     return file(folder, _zip(0, b"0".join(views) + b"0}(" + b"".join(names) + b"u", numbers))
 
 
@@ -310,7 +313,8 @@ def _over(folder: Path, numbers: int, layers: int, view: bytes) -> Path:
 
 @case(ANY, "as many numbers as are judged, of one storage")
 def repeated_statistics(folder: Path) -> Path:
-    return _over(folder, 500_000, 4, tensor((500_000,), elements=500_000))
+    count = many(500_000)
+    return _over(folder, count, 4, tensor((count,), elements=count))
 
 
 @case(REFUSED, "4,000 statistics that are spread over one storage of 60 MB")
@@ -322,7 +326,7 @@ def repeated_spread(folder: Path) -> Path:
 @case(FOUND, "four parts of 9,999 broken layers each")
 def repeated_broken_parts(folder: Path) -> Path:
     numbers = np.array([0.5, np.nan, 1, -1], np.float32).tobytes()
-    part = [text(f"l{n}.{role}") + get(0) for n in range(9_999) for role in ROLES]
+    part = [text(f"l{n}.{role}") + get(0) for n in range(many(9_999)) for role in ROLES]
     parts = [text(f"part{n}") + b"}(" + b"".join(part) + b"u" for n in range(4)]
     root = tensor() + put(0) + b"0}(" + b"".join(parts) + b"u"
     return file(folder, _zip(0, root, numbers))

@@ -9,32 +9,33 @@ from pathlib import Path
 from tests.hostile.assembler import call, dict_, get, in_zip, name, put, tensor, text
 from tests.hostile.case import ANY, add, case
 from tests.hostile.programs import NORM_CODE, torchscript
+from tests.hostile.size import many
 
 # --- what the calls of a pickle share -------------------------------------------------------------
 
 
 def _shared(folder: Path, shared: Callable[[], bytes], use: bytes, count: int) -> Path:
     """A pickle in which `use`, that takes value 0, stands so many times."""
-    return in_zip(folder, shared() + put(0) + b"0" + use * count + b"N")
+    return in_zip(folder, shared() + put(0) + b"0" + use * many(count) + b"N")
 
 
 def _texts(count: int) -> bytes:
-    return b"(" + b"".join(text(str(number)) for number in range(count))
+    return b"(" + b"".join(text(str(number)) for number in range(many(count)))
 
 
 _REBUILD = name("torch._utils", "_rebuild_tensor_v2")
 for _name, _what, _share, _use in (
-    ("shape", "a shape of 300,000 axes", lambda: b"(" + b"K\0" * 300_000 + b"t",
+    ("shape", "a shape of 300,000 axes", lambda: b"(" + b"K\0" * many(300_000) + b"t",
      call(_REBUILD, b"N", b"K\0", get(0), get(0), b"N", b"N") + b"0"),
-    ("arguments", "300,000 arguments", lambda: b"(" + b"N" * 300_000 + b"t",
+    ("arguments", "300,000 arguments", lambda: b"(" + b"N" * many(300_000) + b"t",
      name("a", "b") + get(0) + b"R0"),
-    ("metadata", "metadata of 300,000 entries", lambda: b"}(" + b"NN" * 300_000 + b"u",
+    ("metadata", "metadata of 300,000 entries", lambda: b"}(" + b"NN" * many(300_000) + b"u",
      call(_REBUILD, b"N", b"K\0", b")", b")", b"N", b"N", get(0)) + b"0"),
     ("state", "a state of 100,000 entries", lambda: b"}" + _texts(100_000) + b"u",
      name("collections", "OrderedDict") + b")R" + get(0) + b"b0"),
     ("copies", "a dict of 100,000 entries", lambda: b"}" + _texts(100_000) + b"u",
      name("collections", "OrderedDict") + get(0) + b"\x85R0"),
-    ("pairs", "100,000 pairs", lambda: b"(" + b"NN\x86" * 100_000 + b"l",
+    ("pairs", "100,000 pairs", lambda: b"(" + b"NN\x86" * many(100_000) + b"l",
      name("collections", "OrderedDict") + get(0) + b"\x85R0"),
 ):  # fmt: skip
     add(f"repeated-{_name}", ANY, f"{_what} in 20,000 calls",
@@ -44,7 +45,7 @@ for _name, _what, _share, _use in (
 def _modules(folder: Path, state: bytes, shared: bytes, count: int = 20_000) -> Path:
     """A module of so many children; value 0 is shared by their states."""
     one = call(name("models", "Child")) + state + b"b"
-    children = b"}(" + b"".join(text(f"c{n}") + one for n in range(count)) + b"u"
+    children = b"}(" + b"".join(text(f"c{n}") + one for n in range(many(count))) + b"u"
     root = b"}(" + text("_modules") + children + text("_parameters") + b"}" + text("_buffers")
     return in_zip(folder, shared + put(0) + b"0" + call(name("models", "Net")) + root + b"}ub")
 
@@ -81,12 +82,12 @@ def _built(folder: Path, body: Callable[[], bytes]) -> Path:
 
 
 for _name, _what, _body in (
-    ("short-texts", "5 million texts of two letters", lambda: b"(" + text("ab") * 5_000_000),
-    ("numbers", "5 million numbers", lambda: b"(" + b"J\0\1\2\3" * 5_000_000),
-    ("entries", "3 million entries of a dict", lambda: b"}(" + b"NN" * 3_000_000 + b"u"),
+    ("short-texts", "5 million texts of two letters", lambda: b"(" + text("ab") * many(5_000_000)),
+    ("numbers", "5 million numbers", lambda: b"(" + b"J\0\1\2\3" * many(5_000_000)),
+    ("entries", "3 million entries of a dict", lambda: b"}(" + b"NN" * many(3_000_000) + b"u"),
     ("memo-backwards", "2 million numbered values, the last first",
-     lambda: b"N" + b"".join(put(n) for n in range(2_000_000, 0, -1))),
-    ("globals", "1.5 million globals", lambda: b"(" + name("a", "b") * 1_500_000),
+     lambda: b"N" + b"".join(put(n) for n in range(many(2_000_000), 0, -1))),
+    ("globals", "1.5 million globals", lambda: b"(" + name("a", "b") * many(1_500_000)),
     ("keys", "a state dict of 500,000 keys that are not tensors",
      lambda: b"}" + _texts(1_000_000) + b"u"),
 ):  # fmt: skip
@@ -96,7 +97,7 @@ for _name, _what, _body in (
 
 def _parts(folder: Path) -> Path:
     part = b"}" + text("weight") + get(0) + b"s"
-    parts = b"".join(text(f"part-{number}-{'a' * 50}") + part for number in range(60_000))
+    parts = b"".join(text(f"part-{number}-{'a' * 50}") + part for number in range(many(60_000)))
     return in_zip(folder, tensor() + put(0) + b"0}(" + parts + b"u")
 
 

@@ -15,10 +15,11 @@ import torch
 from bncheck.reporting.formats import Format
 from tests.batch import Batch
 from tests.hostile import CASES, PAYLOADS
-from tests.hostile.case import saved
+from tests.hostile.case import Case, saved
 from tests.hostile.check import ANNOTATION, check, check_report, hidden, run_case
 from tests.hostile.door import Door
 from tests.hostile.names import NAMES
+from tests.hostile.size import TENTH, a_tenth
 from tests.zoo.registry import BUILDERS
 
 #: Those that also go through a process of their own; `python -m tests.hostile` does that with all.
@@ -37,12 +38,14 @@ THROUGH_THE_DOOR = (
     *("repeated-shard-links", "repeated-varints-int64", "repeated-wide-letter"),
     *("cwd-shadow-script", "cwd-shadow-module", "spec-exits", "spec-prints"),
 )
+_LARGE = [name for name, case in CASES.items() if case.large]
 _FORMATS = [format_ for format_ in Format if format_ is not Format.SVG]  # which is drift's alone
 #: The others; what the door shows of a file without options, a fork need not show again.
 _HERE = [
     name
     for name, case in CASES.items()
-    if not case.door and not case.long and (case.options or name not in THROUGH_THE_DOOR)
+    if not (case.door or case.long or case.large)
+    if case.options or name not in THROUGH_THE_DOOR
 ]
 
 
@@ -60,25 +63,44 @@ def door() -> Iterator[Door]:
     door.close()
 
 
+@pytest.fixture(scope="module")
+def strict_batch() -> Iterator[Batch]:
+    batch = Batch(TENTH)
+    yield batch
+    batch.close()
+
+
 @pytest.mark.parametrize("name", _HERE)
 def test_case(name: str, batch: Batch, tmp_path: Path) -> None:
-    case, marker = CASES[name], tmp_path / "marker"
-    folder = tmp_path / "case"
+    _inspect(CASES[name], batch, tmp_path, _PEAK_BYTES)
+
+
+@pytest.mark.parametrize("name", _LARGE)
+def test_a_tenth_of_a_large_case(name: str, strict_batch: Batch, tmp_path: Path) -> None:
+    with a_tenth():
+        _inspect(CASES[name], strict_batch, tmp_path, _PEAK_BYTES_OF_A_TENTH, seconds=3.0)
+
+
+#: The forking process has imported more than a fresh one does: 50 MiB are its own.
+_PEAK_BYTES = 400 << 20
+_PEAK_BYTES_OF_A_TENTH = 100 << 20
+
+
+def _inspect(
+    case: Case, batch: Batch, tmp_path: Path, most_bytes: int, seconds: float = 10.0
+) -> None:
+    marker, folder = tmp_path / "marker", tmp_path / "case"
     folder.mkdir()
     path = case.build(folder)
     before = sorted(os.listdir(folder))
     report_file = tmp_path / "report.json"
     options = ["--verbose", "--report", f"json:{report_file}"]
-    done = batch.run(["inspect", *options, str(path)], marker)
+    done = batch.run(["inspect", *options, str(path)], marker, seconds)
     check(done, case.codes)
     assert not marker.exists(), "a payload was executed"
-    assert done.peak_bytes < _PEAK_BYTES, f"{done.peak_bytes >> 20} MiB"
+    assert done.peak_bytes < most_bytes, f"{done.peak_bytes >> 20} MiB"
     assert sorted(os.listdir(folder)) == before
     check_report(report_file, case, done)
-
-
-#: The forking process has imported more than a fresh one does.
-_PEAK_BYTES = 400 << 20
 
 
 @pytest.mark.parametrize("format_", _FORMATS)

@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import bncheck
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
+from bncheck.inspecting import chains
+from bncheck.layers.means import Chain, rectified_mean
+from bncheck.layers.norm_layer import Assumptions, find_layers
+from bncheck.reading import tensors
 from bncheck.reading.onnx_file import ModelFolder, load_tensor, parsed
 from bncheck.reading.onnx_weights import without_weights
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.source import Source, SourceFile
+from bncheck.reading.tensors import PIECE_BYTES
 
 LARGE = 600_000
 ROLES = ("weight", "bias", "running_mean", "running_var")
@@ -171,3 +177,83 @@ def test_a_large_model_is_not_read_for_its_layers(
     expected = numpy_helper.to_array(model.graph.initializer[3])
     np.testing.assert_array_equal(layer.mean, expected)
     assert 0 < sum(file.bytes_read for file in opened) < path.stat().st_size / 20
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt"])
+def test_a_kernel_is_read_in_pieces(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What predicts means reads all of it and holds a part: the figures are those of the whole."""
+    path, (kernel, weights) = tmp_path / f"net.{form}", _two_layers()
+    _save(path, {"conv.weight": kernel, **weights})
+    held: list[int] = []
+    original = SourceFile.read_at, SourceFile.read_into
+
+    def reading(self: SourceFile, offset: int, length: int) -> bytes:
+        held.append(length)
+        return original[0](self, offset, length)
+
+    def filling(self: SourceFile, offset: int, buffer: memoryview) -> int:
+        held.append(len(buffer))
+        return original[1](self, offset, buffer)
+
+    monkeypatch.setattr(SourceFile, "read_at", reading)
+    monkeypatch.setattr(SourceFile, "read_into", filling)
+    (chain,) = _chains(path)
+    assert max(held) <= PIECE_BYTES < kernel.nbytes / 4
+    assert sum(held) > kernel.nbytes
+    for module in (tensors, chains):
+        monkeypatch.setattr(module, "PIECE_BYTES", kernel.nbytes)
+    (whole,) = _chains(path)
+    assert max(held) == kernel.nbytes
+    assert chain.correlation == pytest.approx(whole.correlation, rel=1e-13)
+    assert chain.deviation == pytest.approx(whole.deviation, rel=1e-13)
+
+
+def test_a_damaged_kernel_that_is_read_in_pieces_predicts_nothing(tmp_path: Path) -> None:
+    """A torch archive has a checksum of the whole kernel; it is right or wrong at the end."""
+    path, (kernel, weights) = tmp_path / "net.pt", _two_layers()
+    _save(path, {"conv.weight": kernel, **weights})
+    data = bytearray(path.read_bytes())
+    data[data.index(kernel.tobytes()[-400:]) + 2] ^= 64
+    path.write_bytes(data)
+    assert not list(_chains(path))
+    whole = open_checkpoint(path).tensors.lazy["conv.weight"]
+    with pytest.raises(BncheckError, match="checksum"):
+        list(whole.pieces())
+
+
+def _two_layers() -> tuple[Any, dict[str, Any]]:
+    """Two BatchNorms and a kernel of 2 MiB between them; means that follow, about."""
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(0, 0.02, (256, 256, 3, 3)).astype(np.float32)
+    weights: dict[str, Any] = {}
+    for name in ("a", "b"):
+        for role in ROLES:
+            weights[f"{name}.{role}"] = rng.uniform(0.5, 1.5, 256).astype(np.float32)
+    after = rectified_mean(weights["a.bias"], weights["a.weight"]) @ kernel.sum((2, 3)).T
+    weights["b.running_mean"] = (after + rng.normal(0, 0.1, 256)).astype(np.float32)
+    return kernel, weights
+
+
+def _save(path: Path, given: dict[str, Any]) -> None:
+    """As they are called: a, conv, b."""
+    named = [n for layer in ("a.", "conv.", "b.") for n in given if n.startswith(layer)]
+    if path.suffix == ".pt":
+        torch.save({name: torch.from_numpy(given[name]) for name in named}, path)
+    else:
+        nodes = [
+            helper.make_node("BatchNormalization", ["x", *(f"a.{r}" for r in ROLES)], ["a"]),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("Conv", ["r", "conv.weight"], ["c"]),
+            helper.make_node("BatchNormalization", ["c", *(f"b.{r}" for r in ROLES)], ["y"]),
+        ]
+        ports = [helper.make_tensor_value_info(n, 1, [1, 256, None, None]) for n in "xy"]
+        stored = [numpy_helper.from_array(given[name], name) for name in named]
+        graph = helper.make_graph(nodes, "net", ports[:1], ports[1:], stored)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+
+
+def _chains(path: Path) -> tuple[Chain, ...]:
+    opened = open_checkpoint(path)
+    return chains.chains_of(opened, tuple(find_layers(opened, Assumptions()))).found

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from bncheck.cli import run
+from bncheck.core.errors import BncheckError
 from bncheck.reading.opening import open_checkpoint, unlisted_tensors
 from tests.zoo.registry import BUILDERS
 
@@ -76,3 +77,12 @@ def test_of_a_shard_only_its_root_is_taken(tmp_path: Path) -> None:
     torch.save({**seen, "below": below}, tmp_path / "model-0.bin")
     found = open_checkpoint(index).tensors
     assert found["a.running_var"].tolist() == [-1.0] * 4
+
+
+def test_of_absent_shards_the_first_is_named(tmp_path: Path) -> None:
+    """Not whichever comes first in a set, which differs from run to run."""
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = {f"l{number}.weight": f"s{number}" for number in range(100)}
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(BncheckError, match="file 's0' that does not exist"):
+        open_checkpoint(str(index))

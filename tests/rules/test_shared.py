@@ -73,7 +73,7 @@ def inputs(alike: bool) -> tuple[Tensor, Tensor]:
 
 @lru_cache
 def trained(make: Callable[[], nn.Module], alike: bool) -> nn.Module:
-    return train(make(), inputs(alike))
+    return train(make(), inputs(alike), epochs=4)
 
 
 def inspected(model: nn.Module, alike: bool) -> InspectReport:
@@ -106,13 +106,13 @@ def test_inputs_that_are_alike_are_healthy(make: Callable[[], nn.Module]) -> Non
 
 
 def test_steps_of_time_are_none_of_it() -> None:
-    report = bncheck.inspect(train(Recurrent()), digits("train"))
+    report = bncheck.inspect(train(Recurrent(), epochs=4), digits("train"))
     assert "BN215" not in {finding.rule for finding in report.findings}
 
 
 def test_another_fault_of_a_shared_layer_keeps_its_name() -> None:
     """Called twice on inputs that are alike, and never updated."""
-    model = train(Siamese(), inputs(True), seed=1)
+    model = train(Siamese(), inputs(True), seed=1, epochs=4)
     model.get_submodule("bn2").reset_running_stats()  # type: ignore[operator]
     report = inspected(model, True)
     assert report.summary.cause == "BN101"

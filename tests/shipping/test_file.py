@@ -25,11 +25,13 @@ from bncheck.shipping import sessions, writing
 from bncheck.shipping.axes import Axes, traced
 from bncheck.shipping.export import ExportOptions, export_program
 from bncheck.shipping.report import ExportReport
-from bncheck.shipping.sessions import Runnable, session
+from bncheck.shipping.sessions import Runnable, latency, session
+from bncheck.shipping.sides import Array
 from bncheck.shipping.torch_to_onnx import to_onnx
 from bncheck.shipping.writing import pair, write
 from tests.architectures import ARCHITECTURES, randomised
 from tests.faulty import opening
+from tests.planted import SAMPLES
 from tests.shipping.nets import IMAGES, Unit, listing
 
 torch.set_num_threads(1)
@@ -163,6 +165,27 @@ def test_sessions_are_as_few_as_there_are_levels(
         opened.clear()
         bncheck.export(Unit().eval(), IMAGES, tmp_path / "net.onnx", timing=timing)
         assert opened.count("all") == opened.count("extended") == number
+
+
+def test_a_small_model_is_timed_by_a_count_of_runs_and_not_by_the_clock() -> None:
+    model = Runnable(onnx.load(SAMPLES / "healthy.onnx"))
+    runs: list[int] = []
+
+    class Counted:
+        def __init__(self, level: str) -> None:
+            self._session = session(model, level, threads=1)
+            self.get_inputs = self._session.get_inputs
+
+        def run(self, names: None, feed: dict[str, Array]) -> object:
+            runs.append(len(runs))
+            return self._session.run(names, feed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "session", lambda model, level, threads: Counted(level))
+        ours, other = latency(model, model, [np.zeros((1, 1, 8, 8), np.float32)], "all", budget=60)
+    assert ours > 0
+    assert other > 0
+    assert len(runs) == 2 + 2 * 500
 
 
 def test_a_disk_that_loses_bits_leaves_no_file(

@@ -116,3 +116,12 @@ def test_an_onnx_model_takes_the_mark() -> None:
     assert asked_sizes(given, [parse_input("20,N,8")]) == {"t": 20}
     with pytest.raises(BncheckError, match="gives x the sizes"):
         asked_sizes(given, [parse_input("20,N,9")])
+
+
+def test_a_part_has_a_batch_of_its_own(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marked = [source, *MODEL, "--input", "20,N,8"]
+    for command, name in (("export", "part.onnx"), ("fold", "part.safetensors")):
+        report = _report(capsys, command, *marked, "--part", "conv", "-o", str(tmp_path / name))
+        assert "of a part's inputs the first axis is taken for it" in " ".join(report["notes"])

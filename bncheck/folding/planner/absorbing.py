@@ -12,7 +12,7 @@ import numpy as np
 
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.draft import Draft, Moving, Step
-from bncheck.folding.planner.maps import Stuck, collapsed, each, settled
+from bncheck.folding.planner.maps import UNKNOWN, Stuck, collapsed, each, free_size, settled, unfit
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Floats, Graph, Op
@@ -60,7 +60,7 @@ def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
     if vector.shifts and spec.uneven:
         raise Stuck(
             f"{op.called} {spec.uneven}, so its shift does not pass",
-            "with bags of one fixed size, and without padding_idx or weights, it could be folded",
+            f"give {op.label} bags of one fixed size, without padding_idx or weights",
         )
     if spec.orders and np.any(vector.scale < 0):
         raise Stuck(f"{op.called} takes the largest of several rows and some scales are negative")
@@ -125,7 +125,7 @@ def _check_sizes(graph: Graph, op: Op, vector: Affine, side: int) -> None:
         single = bias[-1] if isinstance(op.spec, Linear) else math.prod(map(int, bias))
         fits &= single in (known[1], 1)
     if not fits:
-        raise Stuck(f"the sizes of {op.called} do not fit")
+        raise unfit(op)
 
 
 def _weighted(op: Op) -> Weighted:
@@ -142,7 +142,7 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) 
     """A map that differs along these axes only, as two vectors of their size."""
     shape = graph.shape(name)
     if shape is None:
-        raise Stuck("the shapes around it are not known")
+        raise Stuck("the shapes around it are not known", UNKNOWN)
     axes = tuple(axis % len(shape) for axis in axes)
     what = _weighted(op).unit
     try:
@@ -151,13 +151,13 @@ def _channels(graph: Graph, op: Op, name: str | None, map_: Affine, axes: Axes) 
         wide = [n for n in np.broadcast_shapes(map_.scale.shape, map_.shift.shape) if n > 1]
         raise Stuck(
             f"at {op.called} its numbers differ along other axes than the {what}",
-            f"with a transpose in between, so that it normalises the {what}, it could be folded"
+            f"transpose its input so that it normalises the {what}, and train again"
             if len(wide) == 1
             else "",
         ) from None
     sizes = [size for size in (shape[axis] for axis in axes) if isinstance(size, int)]
     if len(sizes) != len(axes):
-        raise Stuck(f"the number of {what} of {op.called} is not known")
+        raise free_size(f"the number of {what} of {op.called} is not known")
     order = [*axes, *(i for i in range(len(shape)) if i not in axes)]
 
     def vector(numbers: Floats) -> Floats:
@@ -173,14 +173,17 @@ def _shift_needs_shuffle(op: Op) -> bool:
     if isinstance(spec, Conv) and spec.pads_with_zeros:
         raise Stuck(
             f"{op.called} pads with zeros, which its shift does not reach",
-            "no padding, or padding_mode='reflect', would let it be folded",
+            f"give {op.label} padding_mode='reflect', and train again",
+            (op, replace(spec, pads_with_zeros=False)),
         )
     if isinstance(spec, ConvTranspose):
         if not spec.tiles:
             raise Stuck(
                 f"the windows of {op.called} overlap or are cut, or leave gaps, so its "
                 "shift would not reach every output alike",
-                "a kernel_size equal to the stride, without padding, would let it be folded",
+                f"give {op.label} a kernel_size that is its stride, without padding, and train "
+                "again",
+                (op, replace(spec, tiles=True)),
             )
         return any(step != 1 for step in spec.stride)
     return False

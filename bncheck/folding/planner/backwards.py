@@ -23,6 +23,7 @@ from bncheck.folding.planner.computed import (
 from bncheck.folding.planner.draft import Draft, Step
 from bncheck.folding.planner.identity import Identity, identity_in, make_up
 from bncheck.folding.planner.maps import (
+    UNKNOWN,
     Stuck,
     before_repeating,
     in_one_shape,
@@ -30,6 +31,7 @@ from bncheck.folding.planner.maps import (
     settled,
     shapes_of,
     spreads,
+    unfit,
 )
 from bncheck.folding.planner.normalisations import Slot, data_slot, no_map, not_made
 from bncheck.folding.planner.passing import pulled_through
@@ -60,16 +62,16 @@ Wish: TypeAlias = "tuple[int, Affine]"
 class Walk:
     """One walk against the data, with one way for each addition.
 
-    `alone`: as if nothing else read what changes. `sums` are the additions met, with the ways that
-    they have; `wanted` is what the readers of each value want it to take; `computed` is why the
-    first call with a computed weight takes no map by itself; `identities` are the summands that
-    stay as they are, with the maps of their sums.
+    `alone`: a value that is taken to have no other readers. `sums` are the additions met, with the
+    ways that they have; `wanted` is what the readers of each value want it to take; `computed` is
+    why the first call with a computed weight takes no map by itself; `identities` are the summands
+    that stay as they are, with the maps of their sums.
     """
 
     draft: Draft
     into_norms: bool
     ways: Ways = field(default_factory=dict)
-    alone: bool = False
+    alone: str = ""
     with_identity: bool = False
     step: Step = field(default_factory=Step)
     sums: dict[int, type[Way]] = field(default_factory=dict)
@@ -103,6 +105,10 @@ class Walk:
     def _want(self, value: str, use: Use, map_: Affine) -> None:
         graph = self.draft.graph
         producer = graph.producers.get(value)
+        if producer is None and graph.is_constant(value):
+            self._edit((use.op, use.slot), map_)
+            self.step.stored.append(graph.values[value].label or value)
+            return
         if producer is None:
             label = graph.values[value].label or value
             alone = value == self.source
@@ -115,7 +121,7 @@ class Walk:
         """What all readers of a value want of it; readers that were not asked want no change."""
         shape = self.draft.graph.shape(name)
         if shape is None:
-            raise Stuck("the rank of its input is not known")
+            raise Stuck("the rank of its input is not known", UNKNOWN)
         first, *others = self.wanted.get(name, {}).values() or [unconstrained(len(shape))]
         result = Affine(*in_one_shape(first))
         for map_ in others:
@@ -128,7 +134,8 @@ class Walk:
                     f"{'shifts' if alike else 'scales'} of its result"
                 )
             result = both
-        other = None if self.alone else bystander(self.draft, name, self.source, self.wanted)
+        alone = name == self.alone
+        other = None if alone else bystander(self.draft, name, self.source, self.wanted)
         if other is None:
             return result
         both = merged(result, identity(len(shape)))
@@ -202,8 +209,7 @@ class Walk:
         if map_.shifts or index in self.draft.units:
             what = "quotient" if divides else "product"
             raise Stuck(
-                f"{op.called} lies between, a {what} of two activations, which no shift passes",
-                f"before that {what} it could be folded",
+                f"{op.called} lies between, a {what} of two activations, which no shift passes"
             )
         if not divides:
             self.sums[index] = Factor
@@ -245,7 +251,7 @@ class Walk:
                 if not spreads(
                     graph.shape(op.inputs[slot]) or (), graph.shape(op.outputs[0]) or ()
                 ):
-                    raise Stuck(f"the sizes of {op.called} do not fit")
+                    raise unfit(op)
                 self._edit((index, slot), part)
             else:
                 shapes = shapes_of(graph, op.inputs[slot], op.outputs[0])

@@ -23,10 +23,10 @@ def bystander(
     maker = graph.ops[graph.producers[name]]
     what = "its input" if is_input else f"the result of {maker.called}"
     if name in graph.outputs:
-        hint = "" if others else "without that output it could be folded"
-        return Shared(f"{what} is also an output of the {graph.what}", hint)
+        hint = "" if others else "take it out of the outputs if nobody needs it"
+        return Shared(f"{what} is also an output of the {graph.what}", hint, name)
     if not others:
         return None
     who = others[0].label if len(others) == 1 else "all others that read it"
-    change = f"if {who} read its result instead" if is_input else f"without {who}"
-    return Shared(f"{what} is also used by {others[0].called}", f"{change}, it could be folded")
+    hint = f"let {who} read its result instead, and train again" if is_input else ""
+    return Shared(f"{what} is also used by {others[0].called}", hint, name)

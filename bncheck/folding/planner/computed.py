@@ -17,7 +17,7 @@ import numpy as np
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.absorbing import output_channels, role_of
 from bncheck.folding.planner.draft import Draft
-from bncheck.folding.planner.maps import Stuck, each
+from bncheck.folding.planner.maps import Stuck, each, unfit
 from bncheck.folding.planner.normalisations import Slot, not_constant
 from bncheck.folding.planner.plan import Absorbed
 from bncheck.graph.dataflow import Floats, Graph, Op
@@ -77,7 +77,7 @@ def _over_weight(graph: Graph, op: Op, vector: Affine) -> Floats:
     if not axes or len(sizes) < len(axes):
         raise computed(graph, op)
     if math.prod(sizes) != vector.scale.size:
-        raise Stuck(f"the sizes of {op.called} do not fit")
+        raise unfit(op)
     wide = vector.scale.reshape(sizes).transpose(np.argsort(axes))
     return np.expand_dims(wide, [axis for axis in range(len(shape)) if axis not in axes])
 

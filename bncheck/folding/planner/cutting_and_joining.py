@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import FREE, Affine, identity, unconstrained
-from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, is_even, merged
+from bncheck.folding.planner.maps import MAX_SIZE, Stuck, each, free_size, is_even, merged
 from bncheck.graph.dataflow import Floats, Graph, Op
 from bncheck.graph.specs import Chosen, Concat, Gather, Split
 
@@ -16,7 +16,7 @@ from bncheck.graph.specs import Chosen, Concat, Gather, Split
 def _axis_sizes(graph: Graph, op: Op, axis: int) -> list[int]:
     sizes = _known_sizes(graph, op, axis)
     if sizes is None:
-        raise Stuck(f"{op.called} joins parts of unknown size")
+        raise free_size(f"{op.called} joins parts of unknown size")
     return sizes
 
 
@@ -107,7 +107,7 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     if not isinstance(size, int):
         if (shared := _shared(wanted, spec.axis)) is not None:
             return shared
-        raise Stuck(f"{op.called} cuts an axis of unknown size")
+        raise free_size(f"{op.called} cuts an axis of unknown size")
     pairs = [np.broadcast_arrays(w.scale, w.shift) for w in wanted]
     outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
     full = _resized(outer, spec.axis, size)

@@ -13,6 +13,8 @@ from bncheck.folding.planner.plan import Decision, Status
 from bncheck.graph.dataflow import Enclosed, Graph
 from bncheck.graph.specs import Norm
 
+_BEHIND = "put it directly behind a convolution or linear layer"
+
 
 def decisions(
     graph: Graph,
@@ -40,8 +42,16 @@ def kept_for(norm: Normalisation, *stuck: Stuck) -> Decision:
     """The decision with what stands in the way, on both sides where both were tried."""
     sides = ("backwards: ", "forwards: ") if len(stuck) > 1 else ("",)
     reason = "; ".join(f"{side}{s.reason}" for side, s in zip(sides, stuck, strict=True))
-    hint = next(filter(None, (s.hint for s in stuck)), "")
+    hint = next(filter(None, (s.hint for s in stuck)), "") or f"leave it{_elsewhere(norm)}"
     return Decision(norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint, kind=norm.family)
+
+
+def _elsewhere(norm: Normalisation) -> str:
+    """Where a norm of that kind goes whatever else there is."""
+    if norm.of_weight:
+        return ""
+    place = "let only linear layers read its result" if norm.only_forwards else _BEHIND
+    return f", or {place} and train again"
 
 
 def _norms_in(graph: Graph, step: Step) -> list[int]:
@@ -54,7 +64,7 @@ def _moved(graph: Graph, norm: Normalisation, step: Step) -> Decision:
         norm.name,
         norm.kind,
         Status.MERGED if _norms_in(graph, step) else Status.FOLDED,
-        tuple(graph.ops[index].label for index in step.into),
+        (*(graph.ops[index].label for index in step.into), *step.stored),
         tuple(dict.fromkeys(graph.ops[index].kind for index in step.through)),
         step.remark,
         kind=norm.family,
@@ -80,6 +90,6 @@ def _enclosed(norm: Enclosed) -> Decision:
         norm.kind,
         Status.KEPT,
         reason=f"it lies inside {norm.where}, whose graphs are left as they are",
-        hint="take it out of the branch or context to let it be folded",
+        hint="take it out of the branch or context",
         kind=family_of(norm.kind),
     )

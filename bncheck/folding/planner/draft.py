@@ -26,7 +26,8 @@ class Step:
 
     `into` are the calls that absorb the map and `through` those that it passes, in the order in
     which they are met; `bypassed` are those that it takes with it. `altered` are the values that
-    will no longer be what they were. `remark` is what a user should know beside that.
+    will no longer be what they were. `stored` are the parameters that it changes by themselves.
+    `remark` is what a user should know beside that.
     """
 
     folds: dict[int, Absorbed] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Step:
     altered: set[str] = field(default_factory=set)
     into: list[int] = field(default_factory=list)
     through: list[int] = field(default_factory=list)
+    stored: list[str] = field(default_factory=list)
     remark: str = ""
 
 
@@ -77,7 +79,11 @@ class Draft:
             folds[norm.last] = Absorbed(bare=True)
         bypassed = self.bypassed | step.bypassed | set(() if norm.bare else norm.ops)
         constants = {**self.constants, **step.constants}
-        constants = {place: edit for place, edit in constants.items() if place[0] not in bypassed}
+        constants = {
+            place: edit
+            for place, edit in constants.items()
+            if place[0] not in bypassed or self._is_stored(place)
+        }
         # What comes out of the normalisation itself is from now on what comes in, and as it was.
         inner = {name for index in norm.ops[:-1] for name in self.graph.ops[index].outputs}
         return replace(
@@ -102,6 +108,11 @@ class Draft:
     def fold(self, index: int) -> Absorbed:
         """What a call has absorbed."""
         return self.folds.get(index, Absorbed())
+
+    def _is_stored(self, place: Place) -> bool:
+        """Whether an operand is stored numbers that are normalised."""
+        index, slot = place
+        return slot == 0 and isinstance(self.graph.ops[index].spec, Norm)
 
     def can_take_over(self, index: int) -> bool:
         """Whether a normalisation may absorb others."""
@@ -158,6 +169,9 @@ def check_dtype(graph: Graph, moving: Moving) -> None:
     """A normalisation that casts cannot go: without it, its readers would get another dtype."""
     before, after = graph.values[moving.source].dtype, graph.values[moving.output].dtype
     if not before or not after:
-        raise Stuck("the dtype of its input or its result is not known")
+        raise Stuck(
+            "the dtype of its input or its result is not known",
+            "export it with the types of all values",
+        )
     if before != after:
-        raise Stuck(f"it turns {before} into {after}")
+        raise Stuck(f"it turns {before} into {after}", "cast before it or behind it, not in it")

@@ -74,7 +74,11 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
 
 
 def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
-    """The places of x * c and of the only call that reads it, where that is v + c; else none."""
+    """The places of x * c and of the only call that reads it, where that is v + c; else none.
+
+    The constants lie along the channels: axis 1 or, as TensorFlow has them, the last one; there, of
+    an input of the model, they are the preparation of the data.
+    """
     op = graph.ops[index]
     follower = _sum_behind(graph, index) if isinstance(op.spec, Mul) else None
     if follower is None:
@@ -83,7 +87,11 @@ def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
     shape = graph.shape(op.outputs[0])
     per_channel = all(found is not None for found in wide) and shape is not None
     together = set().union(*(found or () for found in wide))
-    return (index, follower) if per_channel and len(shape or ()) > 1 and together == {1} else ()
+    rank = len(shape or ())
+    if not per_channel or rank < 2:
+        return ()
+    made = op.inputs[data_slot(graph, op)] in graph.producers
+    return (index, follower) if together == {1} or (made and together == {rank - 1}) else ()
 
 
 def _running_form(graph: Graph, index: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from bncheck.folding.planner.passing import pushed_through
 from bncheck.folding.planner.plan import Absorbed, Place
 from bncheck.folding.planner.pooling import after_larger, check_order
 from bncheck.folding.planner.skip import joins, pushed_through_skip
-from bncheck.graph.dataflow import Graph, Op
+from bncheck.graph.dataflow import UNUSED, Graph, Op
 from bncheck.graph.specs import (
     Add,
     Larger,
@@ -51,7 +51,7 @@ def _pushed(draft: Draft, moving: Moving, into_norms: bool, step: Step, divides:
     carried = {moving.output: moving.affine}
     pending = _readers(graph, moving.output, moving.output)
     if not pending:
-        raise Stuck("its output is unused")
+        raise Stuck("its output is unused", UNUSED)
     while pending:
         index = min(pending)
         pending.remove(index)

@@ -11,18 +11,32 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bncheck.folding.algebra import Affine, is_free
-from bncheck.graph.dataflow import Floats, Graph, Shape
+from bncheck.graph.dataflow import Floats, Graph, Op, Shape
+from bncheck.graph.specs import Spec
 
 #: Maps larger than this (in numbers) are not worth carrying: one per element of a feature map.
 MAX_SIZE = 1 << 24
 
 
-class Stuck(Exception):
-    """A map can go no further: why, and what would have to change in the model."""
+#: What to do where not even the number of axes is known.
+UNKNOWN = "export it with shapes whose number of axes is known"
 
-    def __init__(self, reason: str, hint: str | Callable[[], str] = "") -> None:
+
+class Stuck(Exception):
+    """A map can go no further: why, and what to change in the model.
+
+    `instead` is what the hint makes of the call that stands in the way: hints.py tries it.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        hint: str | Callable[[], str] = "",
+        instead: tuple[Op, Spec] | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.instead = instead
         self._hint = hint
 
     @property
@@ -31,8 +45,22 @@ class Stuck(Exception):
         return self._hint() if callable(self._hint) else self._hint
 
 
+def unfit(op: Op) -> Stuck:
+    """A file gives a call a weight, or an operand, of a size that is not that of its input."""
+    return Stuck(f"the sizes of {op.called} do not fit", "export it again: it cannot run as it is")
+
+
+def free_size(reason: str) -> Stuck:
+    """A map depends on a size that is not known."""
+    return Stuck(reason, "export it with a fixed size there")
+
+
 class Shared(Stuck):
-    """Somebody else reads what would change."""
+    """Somebody else reads `value`, which would change."""
+
+    def __init__(self, reason: str, hint: str, value: str) -> None:
+        super().__init__(reason, hint)
+        self.value = value
 
 
 def in_one_shape(affine: Affine) -> tuple[Floats, Floats]:
@@ -53,7 +81,7 @@ def known_shape(graph: Graph, name: str | None) -> Shape:
     """The shape of a value, where it is known."""
     shape = graph.shape(name)
     if shape is None:
-        raise Stuck("the shapes around it are not known")
+        raise Stuck("the shapes around it are not known", UNKNOWN)
     return shape
 
 

@@ -41,7 +41,7 @@ def check_narrow(graph: Graph, moving: Moving, step: Step) -> None:
         elif not moving.norm.only_forwards and not _comes_from(graph, moving.source, narrow):
             raise Stuck(
                 f"behind it {wide} becomes {narrow}, a cast that would round its input",
-                "with the cast before it, it could be folded",
+                f"cast to {narrow} before it, not behind it",
             )
 
 
@@ -57,14 +57,14 @@ def _check_rounding(graph: Graph, step: Step) -> None:
             if _is_narrower(narrow, wide) and not _comes_from(graph, source, narrow):
                 raise Stuck(
                     f"a cast to {narrow} lies between, which rounds",
-                    f"with {narrow} before it, or {wide} behind it, it could be folded",
+                    f"cast to {narrow} behind it, not before it",
                 )
 
 
 def _check_pulled(graph: Graph, moving: Moving, narrow: str, wide: str) -> None:
     if _goes_to(graph, moving.output, narrow):
         return
-    instead = f"with {wide} before it, too, it could be folded"
+    instead = f"let what is before it compute in {wide}, too"
     if _reach(graph, moving, narrow) > limits_of(narrow).largest:
         raise Stuck(
             f"before it values are {narrow}, which its result, in {wide}, may not fit in", instead

@@ -13,7 +13,7 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.folding.algebra import Affine, identity, norm_affine
 from bncheck.folding.planner.families import Family, is_fused
-from bncheck.folding.planner.maps import Stuck, spreads
+from bncheck.folding.planner.maps import UNKNOWN, Stuck, spreads
 from bncheck.graph.dataflow import Dim, Floats, Graph, Op, Shape
 from bncheck.graph.specs import Add, Mul, Norm, Opaque, Rescaled, Spec
 
@@ -67,7 +67,7 @@ class Normalisation:
 
 def data_slot(graph: Graph, op: Op) -> int:
     """Which operand of a normalisation, or of x + c or c * x, is x."""
-    return 1 if graph.is_constant(op.inputs[0]) else 0
+    return int(isinstance(op.spec, (Add, Mul)) and graph.is_constant(op.inputs[0]))
 
 
 def elementwise_map(graph: Graph, op: Op, edit: Affine | None = None) -> tuple[int, Affine] | None:
@@ -119,9 +119,9 @@ def _leaves_form(graph: Graph, op: Op, slot: int, number: Floats) -> bool:
 def not_constant(graph: Graph, name: str, what: str) -> Stuck:
     """Why a weight that a fold would change cannot be changed."""
     if graph.values[name].quantised:
-        return Stuck(f"{what} is quantised and stays as it is", "fold before quantising")
+        return Stuck(f"{what} is quantised and stays as it is", "fold first, then quantise")
     if graph.values[name].sparse:
-        return Stuck(f"{what} is stored as a sparse tensor", "stored whole, it could be folded")
+        return Stuck(f"{what} is stored as a sparse tensor", "store it whole")
     if graph.producers.get(name) is None:
         return not_made(graph, name, what)
     maker = _known_alone(graph, name)
@@ -144,7 +144,7 @@ def not_made(graph: Graph, name: str, what: str) -> Stuck:
             "--freeze-inputs rules that out",
         )
     if value is not None and value.label:
-        return Stuck(f"{what} changes while the model runs")
+        return Stuck(f"{what} changes while the model runs", "let no call write to it")
     return Stuck(f"{what} is an input of the {graph.what}")
 
 
@@ -183,7 +183,7 @@ def affine_of(graph: Graph, norm: Normalisation) -> Affine:
         raise Stuck(op.spec.why, op.spec.hint)
     shape = graph.shape(op.inputs[Slot.DATA])
     if shape is None or len(shape) < 2:
-        raise Stuck("the rank of its input is not known")
+        raise Stuck("the rank of its input is not known", UNKNOWN)
     gamma, beta, mean, var = parameters_of(graph, op)
     assert mean is not None
     assert var is not None
@@ -210,7 +210,7 @@ def _affine_at_its_end(graph: Graph, op: Op) -> Affine:
         raise Stuck("its scale is not one number for each place of axes whose sizes are known")
     shape = graph.shape(op.outputs[0])
     if shape is None:
-        raise Stuck("the rank of its input is not known")
+        raise Stuck("the rank of its input is not known", UNKNOWN)
     gamma, beta, *_ = parameters_of(graph, op)
     _check_sizes([shape[axis] for axis in channel_axes(op.spec)], (gamma, beta))
     one = identity(len(shape))
@@ -231,7 +231,7 @@ def _check_sizes(sizes: Sequence[Dim], parameters: Sequence[Floats | None]) -> N
     known = [size for size in sizes if isinstance(size, int)]
     wanted = {math.prod(known)} if len(known) == len(sizes) else found
     if len(found) > 1 or found - wanted:
-        raise Stuck("its parameters do not have a number for each channel")
+        raise Stuck("its parameters do not have a number for each channel", _INSPECT)
 
 
 def channel_axes(spec: Spec | None) -> tuple[int, ...]:
@@ -251,16 +251,15 @@ def channel_sizes(spec: Spec | None, shape: Shape) -> list[int]:
 
 def parameters_of(graph: Graph, op: Op) -> Sequence[Floats | None]:
     """gamma, beta, mean and variance; None for what a normalisation lacks."""
-    found = []
-    for slot in (Slot.WEIGHT, Slot.BIAS, Slot.MEAN, Slot.VARIANCE):
+    # A LayerNorm that a converter made of a BatchNorm computes its statistics, and the rest too.
+    for slot in (Slot.MEAN, Slot.VARIANCE, Slot.WEIGHT, Slot.BIAS):
         name = op.input(slot)
-        numbers = graph.constant(name)
-        if name is not None and numbers is None:
+        if name is not None and not graph.is_constant(name):
             role = slot.name.lower()
             role = f"running {role}" if slot in (Slot.MEAN, Slot.VARIANCE) else role
             raise not_constant(graph, name, f"its {role}")
-        found.append(numbers)
-    return found
+    slots = (Slot.WEIGHT, Slot.BIAS, Slot.MEAN, Slot.VARIANCE)
+    return [graph.constant(op.input(slot)) for slot in slots]
 
 
 def _is_corrupt(mean: Floats, var: Floats) -> bool:

@@ -63,10 +63,7 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
 def _passage(op: Op) -> tuple[_OneToOne, _OneToOne]:
     found = _PASSAGES.get(type(op.spec))
     if found is None:
-        raise Stuck(
-            f"{op.called} lies between, and bncheck moves no affine map through it",
-            "next to a convolution or linear layer it could be folded",
-        )
+        raise Stuck(f"{op.called} lies between, and bncheck moves no affine map through it")
     return found
 
 
@@ -80,8 +77,7 @@ def _through_rectifier(_: Graph, op: Op, affine: Affine) -> Affine:
     if affine.shifts or np.any(affine.scale < 0):
         raise Stuck(
             f"{op.label} ({op.spec.name}) lies between, and only a positive scale without a "
-            "shift passes through it",
-            "behind a convolution or linear layer, before the activation, it could be folded",
+            "shift passes through it"
         )
     return affine
 

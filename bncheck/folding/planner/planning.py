@@ -24,6 +24,7 @@ from bncheck.folding.planner.draft import Draft, Moving, Step
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push, push_scale
+from bncheck.folding.planner.hints import tried
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.planner.narrowing import check_narrow
 from bncheck.folding.planner.normalisations import Normalisation, affine_of
@@ -78,11 +79,11 @@ def _map_or_reason(
 ) -> Affine | Decision:
     """The map of a normalisation that may move, else why it may not."""
     if any(fnmatch.fnmatchcase(norm.name, pattern) for pattern in keep):
-        return kept_for(norm, Stuck("--keep asks for it"))
+        return kept_for(norm, Stuck("--keep asks for it", "leave --keep out to fold it"))
     if norm.name in stay:
         return kept_for(norm, stay[norm.name])
     if norm.name in forbidden:
-        hint = "in a dtype of a larger range (float32, bfloat16) it could be folded"
+        hint = "use a dtype of a larger range there (float32, bfloat16)"
         return replace(kept_for(norm, Stuck(forbidden[norm.name], hint)), overflow=True)
     try:
         return affine_of(graph, norm)
@@ -158,11 +159,16 @@ class _Planning:
         read = self.partly.get(moving.output)
         if read is not None:
             moving = replace(moving, affine=without_unread(moving.affine, read))
+
+        def moved(draft: Draft) -> Step:
+            step = move(draft, moving, into_norms)
+            check_narrow(draft.graph, moving, step)
+            return step
+
         try:
-            step = move(self.draft, moving, into_norms)
-            check_narrow(self.draft.graph, moving, step)
+            step = moved(self.draft)
         except Stuck as stuck:
-            return stuck
+            return tried(stuck, self.draft, moved)
         if read is not None:
             step.altered.update(reached(self.draft.graph, self.partly, moving.output))
         self.draft = self.draft.after(norm, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from bncheck.folding.planner.maps import (
     over_rank,
     shapes_of,
     spreads,
+    unfit,
 )
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.specs import Average, Maximum, Pad, RunningSum
@@ -58,18 +60,17 @@ def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
 
 def _uneven(op: Op) -> Stuck:
     """Why an average takes no shift."""
+    assert isinstance(op.spec, Average)
     if isinstance(op.spec, RunningSum):
-        why, instead = "sums a growing number of values", ""
+        why, hint = "sums a growing number of values", ""
     elif "sum" in op.kind.lower():
-        why, instead = "sums an unknown number of values", "as a mean it could be folded"
+        why, hint = "sums an unknown number of values", f"make {op.label} a mean"
     elif "sample" in op.kind.lower():
-        why = "counts zeros beyond the border"
-        instead = "with padding_mode='border' it could be folded"
+        why, hint = "counts zeros beyond the border", f"give {op.label} padding_mode='border'"
     else:
-        why = "counts zeros beyond the border"
-        instead = "without padding, or without counting it (count_include_pad), it could be folded"
+        why, hint = "counts zeros beyond the border", f"give {op.label} count_include_pad=False"
     reason = f"{op.called} lies between and {why}, so its shift does not pass"
-    return Stuck(reason, instead)
+    return Stuck(reason, hint and f"{hint}, and train again", (op, replace(op.spec, gain=1.0)))
 
 
 def check_order(op: Op, affine: Affine) -> None:
@@ -77,8 +78,7 @@ def check_order(op: Op, affine: Affine) -> None:
     if np.any(affine.scale < 0):
         raise Stuck(
             f"{op.called} lies between and some scales are negative, which turns the "
-            "order of its numbers round",
-            f"the {op.kind} behind the BatchNorm would let it be folded",
+            "order of its numbers round"
         )
 
 
@@ -90,7 +90,7 @@ def before_larger(graph: Graph, op: Op, affine: Affine) -> list[Affine]:
     for name in op.inputs[:2]:
         shape, out = shapes_of(graph, name, op.outputs[0])
         if not spreads(shape, out):
-            raise Stuck(f"the sizes of {op.called} do not fit")
+            raise unfit(op)
         whole = graph.is_constant(name)
         maps.append(affine if whole else before_repeating(affine, shape, out, complaint))
     return maps
@@ -161,5 +161,6 @@ def _check_filling(op: Op, affine: Affine) -> None:
         raise Stuck(
             f"{op.called} lies between and pads with {value:g}, which its map "
             "would have to leave as it is",
-            "padding with reflect, replicate or circular would let it be folded",
+            f"let {op.label} pad with reflect, replicate or circular, and train again",
+            (op, replace(op.spec, value=None)),
         )

@@ -32,12 +32,13 @@ def pull(draft: Draft, moving: Moving, into_norms: bool) -> Step:
     raise Stuck(failure.reason, partial(_hint_if_alone, failure, draft, moving, into_norms))
 
 
-def _hint_if_alone(failure: Stuck, draft: Draft, moving: Moving, into_norms: bool) -> str:
+def _hint_if_alone(failure: Shared, draft: Draft, moving: Moving, into_norms: bool) -> str:
     """Without the other reader it may be stuck all the same, and then that would not help."""
     try:
-        Walk(draft, into_norms, alone=True).run(moving.source, {moving.entry: moving.affine})
-    except Stuck as stuck:
-        return stuck.hint
+        walk = Walk(draft, into_norms, alone=failure.value)
+        walk.run(moving.source, {moving.entry: moving.affine})
+    except Stuck:
+        return ""
     return failure.hint
 
 

@@ -15,6 +15,7 @@ from bncheck.folding.planner.maps import (
     collapsed,
     constant_along,
     each,
+    free_size,
     is_even,
     shapes_of,
 )
@@ -107,7 +108,7 @@ def reshaped(array: Floats, source: Shape, target: Shape) -> Floats:
 def _integers(sizes: Sequence[int | str]) -> list[int]:
     known = [size for size in sizes if isinstance(size, int)]
     if len(known) != len(sizes):
-        raise Stuck("a reshape mixes its channels with an axis of unknown size")
+        raise free_size("a reshape mixes its channels with an axis of unknown size")
     return known
 
 

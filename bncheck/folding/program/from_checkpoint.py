@@ -32,6 +32,7 @@ from bncheck.subject.inputs import (
     in_order,
     inputs_of,
     no_inputs,
+    part_notes,
     samples_of,
 )
 from bncheck.subject.model import missing_statistics
@@ -80,8 +81,11 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
         inputs = tuple(t.narrow(axis, 0, 1) for t, axis in zip(inputs, places, strict=True))
         more = [inputs] if more else []
     result = fold_model(model, inputs, options, more, request.parts, held)
+    report = result.report
+    if isinstance(result, PartsResult):
+        report = replace(report, notes=(*report.notes, *part_notes(request.inputs)))
     if not held and not isinstance(result, PartsResult):
-        return Folded(result.report, _saving(result, request))
+        return Folded(report, _saving(result, request))
 
     def write(path: Path) -> None:
         if not isinstance(result, PartsResult):
@@ -91,7 +95,7 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
         else:
             raise BncheckError(*BY_PARTS, "-o")
 
-    return Folded(result.report, write)
+    return Folded(report, write)
 
 
 def _saving(result: FoldResult, request: FoldRequest) -> Callable[[Path], None]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from bncheck.core.errors import BncheckError
 from bncheck.folding.fold import FoldOptions
-from bncheck.folding.planner.families import Family, Norms
+from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.calls_of import (
     HINT,
@@ -145,10 +145,14 @@ def _outside(model: nn.Module, parts: Sequence[Part], why: str) -> Iterator[Deci
         if not is_norm(module, Norms.BATCH):
             continue
         around = [part for part in parts if name.startswith(f"{part.name}.")]
-        reason = f"it lies in {around[-1].name}, which {around[-1].reason}" if around else (
-            f"it lies in the model itself, which {why}" if why else "it lies outside of these parts"
-        )  # fmt: skip
-        yield Decision(name, "batch_norm", Status.KEPT, reason=reason, kind=Family.BATCH)
+        hint = "leave it, or move it into a submodule that is one graph"
+        if around:
+            reason = f"it lies in {around[-1].name}, which {around[-1].reason}"
+        elif why:
+            reason = f"it lies in the model itself, which {why}"
+        else:
+            reason, hint = "it lies outside of these parts", "name one around it with --part, too"
+        yield Decision(name, "batch_norm", Status.KEPT, reason=reason, hint=hint)
 
 
 def _told(part: Part) -> PartReport:

@@ -72,7 +72,7 @@ class _ProgramRewriter:
         for (index, slot), number in self.solution.constants.items():
             self._replace_constant(ops[index], slot, number)
         for index in sorted(self.solution.plan.bypassed):
-            self._bypass(ops[index])
+            self._bypass(index, ops[index])
         for index, new in self.solution.rewritten.items():
             self._rewrite_norm(ops[index], new)
         self.graph.eliminate_dead_code()
@@ -172,11 +172,13 @@ class _ProgramRewriter:
                 packet = node.target.overloadpacket
                 node.target = node.target if takes == "Tensor" else packet.Tensor
 
-    def _bypass(self, op: Op) -> None:
-        """Let the readers of a normalisation read its input."""
-        name = op.inputs[data_slot(self.solution.graph, op)]
+    def _bypass(self, index: int, op: Op) -> None:
+        """Let the readers of a normalisation read its input, or the numbers that it got instead."""
+        slot = data_slot(self.solution.graph, op)
+        name, new = op.inputs[slot], self.nodes[op.name].args[0]
         assert name is not None
-        self._replace(op, self.nodes[name])
+        changed = (index, slot) in self.solution.constants
+        self._replace(op, new if changed and isinstance(new, Node) else self.nodes[name])
 
     def _replace(self, op: Op, source: Node) -> None:
         """Let the readers of a call's first result read `source` instead."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from bncheck.graph import products
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.convolutions import conv, each, multiple, transposed
@@ -87,9 +89,22 @@ def _matmul(call: Call) -> Described | None:
 
 
 def _attention(call: Call) -> Described | None:
-    query, key, value = (call(name) for name in ("query", "key", "value"))
-    plain = call("attn_mask") is None and not call("dropout_p") and not call("enable_gqa")
-    return _attended(call, value, query, key) if plain else None
+    query, key, value, mask = (call(name) for name in ("query", "key", "value", "attn_mask"))
+    plain = not call("dropout_p") and not call("enable_gqa") and _reads_some(call, mask)
+    rest = [] if mask is None else [mask]
+    return _attended(call, value, query, key, *rest) if plain else None
+
+
+def _reads_some(call: Call, mask: Any) -> bool:
+    """Whether each query sees a key, whatever the input is: torch gives 0 to one that sees none."""
+    if mask is None:
+        return True
+    numbers = call.repeated(mask)
+    if numbers is None or not call.rank_of(mask):
+        return False
+    seen = np.asarray(numbers)
+    seen = seen if seen.dtype == bool else np.isfinite(seen)
+    return bool(seen.size) and bool(np.all(np.any(seen, axis=-1)))
 
 
 def _attended(call: Call, value: Any, *rest: Any) -> Described | None:

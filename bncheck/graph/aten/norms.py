@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bncheck.graph.aten.calls import Call, Describe, Described
-from bncheck.graph.specs import ALONE, Norm, Rescaled
+from bncheck.graph.specs import ALONE, ALONE_HINT, Norm, Rescaled
 
 BATCH_NORMS = {
     "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
@@ -33,6 +33,8 @@ def _with_statistics(call: Call, trains: bool, because: str = "") -> Described:
     mean, var = call("running_mean"), call("running_var")
     untracked = mean is None or var is None
     why, hint = (_UNTRACKED, _TRACK_HINT) if untracked else (_TRAINS, _EVAL_HINT)
+    if because:
+        hint = "leave it" if call("weight") is None else ALONE_HINT
     eps = float(call.first("eps", "epsilon"))
     spec = Norm(eps, trains or untracked, because or why, hint)
     return spec, (call("input"), call("weight"), call("bias"), mean, var)

@@ -8,7 +8,7 @@ from typing import Any
 from bncheck.graph.aten.calls import Call, Describe, Described, named
 from bncheck.graph.axes import cut
 from bncheck.graph.convolutions import each
-from bncheck.graph.specs import Concat, Identity, PixelShuffle, Split, Transpose
+from bncheck.graph.specs import Concat, Identity, PixelShuffle, Reshape, Split, Transpose
 
 _FLOATING = {"float16", "bfloat16", "float32", "float64"}
 #: Of their second argument, only the shape or the dtype counts.
@@ -23,6 +23,11 @@ def _conversion(call: Call) -> Described | None:
     """A cast between floating dtypes keeps the map; any other does not."""
     dtypes = {call.dtype(item) for item in (call.results[0], call.source)}
     return call.on_source(Identity() if dtypes <= _FLOATING else None)
+
+
+def _viewed(call: Call) -> Described | None:
+    """The same numbers in another shape; with a dtype it is their bits that are read."""
+    return call.on_source(None if call("dtype") is not None else Reshape())
 
 
 def _permuted(call: Call) -> Described | None:
@@ -110,6 +115,7 @@ def _selected(call: Call) -> Described | None:
 VIEWS: dict[str, Describe] = {
     **named(_dropout, "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"),
     **named(_conversion, "to _to_copy type_as"),
+    **named(_viewed, "view view_copy"),
     **named(_permuted, "permute permute_copy"),
     **named(_exchanged, "transpose swapaxes swapdims t transpose_copy t_copy"),
     "numpy_T": _reversed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -26,15 +27,24 @@ def norm(step: Step) -> Spread:
     return Spread(quantiles, object(), (step.op.label,))
 
 
-def _linear_map(step: Step, axis: int, matrix: Floats, groups: int, bias: Floats | float) -> Spread:
-    """y = matrix x + bias along an axis; matrix [groups, out per group, in per group]."""
+def _linear_map(
+    step: Step, axis: int, matrices: Iterable[Floats], inputs: int, bias: Floats | float
+) -> Spread:
+    """y = matrix x + bias along an axis; matrix [groups, out per group, in per group].
+
+    It may come in pieces of [groups, some outputs, in per group] where there is one group. `inputs`
+    are all of x along the axis.
+    """
     x = step.spread()
-    per_group = matrix.shape[2]
-    moments = [along(m, axis, groups * per_group) for m in (x.mean, x.var)]
+    moments = [along(m, axis, inputs) for m in (x.mean, x.var)]
     if moments[0] is None or moments[1] is None:
         raise UnknownError
-    first, second = (m.reshape(groups, per_group, 1) for m in moments if m is not None)
-    mean, var = (matrix @ first).ravel() + bias, (matrix**2 @ second).ravel()
+    means, variances = [], []
+    for matrix in matrices:
+        first, second = (m.reshape(len(matrix), -1, 1) for m in moments if m is not None)
+        means.append((matrix @ first).ravel())
+        variances.append((matrix**2 @ second).ravel())
+    mean, var = np.concatenate(means) + bias, np.concatenate(variances)
     shape = [1] * x.rank
     shape[axis] = mean.size
     maps = tuple(dict.fromkeys((*x.maps, step.op.label)))
@@ -45,14 +55,15 @@ def convolution(step: Step) -> Spread:
     """The kernel summed over its places; borders are left out of account."""
     spec = step.op.spec
     assert isinstance(spec, specs.Conv)
-    weight = step.weight(1)
-    if weight.ndim < 3 or not weight.size or len(weight) % spec.groups:
+    weight = step.in_pieces(1)
+    shape, groups = weight.shape, spec.groups
+    if len(shape) < 3 or not weight.size or shape[0] % groups:
         raise UnknownError
     small = step.side is not None and spec.pads_with_zeros
-    kernel = summed_kernel(weight, _reached(weight.shape[2:], step.side or 1) if small else None)
-    matrix, axis = kernel.reshape(spec.groups, -1, kernel.shape[1]), 1 - weight.ndim
-    del weight  # it may be most of what is held
-    return _linear_map(step, axis, matrix, spec.groups, _bias(step))
+    shares = _reached(shape[2:], step.side or 1) if small else None
+    pieces = weight.pieces() if groups == 1 else [weight.whole()]
+    kernels = (summed_kernel(piece, shares).reshape(groups, -1, shape[1]) for piece in pieces)
+    return _linear_map(step, 1 - len(shape), kernels, groups * shape[1], _bias(step))
 
 
 def _reached(sizes: tuple[int, ...], side: int) -> Floats:
@@ -73,19 +84,23 @@ def transposed_convolution(step: Step) -> Spread:
         raise UnknownError
     kernel = summed_kernel(weight) / max(1, math.prod(spec.stride))
     matrix = kernel.reshape(spec.groups, -1, kernel.shape[1]).transpose(0, 2, 1)
-    return _linear_map(step, -(weight.ndim - 1), matrix, spec.groups, _bias(step))
+    return _linear_map(step, 1 - weight.ndim, [matrix], len(weight), _bias(step))
 
 
 def linear(step: Step) -> Spread:
     """alpha * x @ weight + beta * bias along the last axis."""
     spec = step.op.spec
     assert isinstance(spec, Linear)
-    weight = step.weight(1)
-    if weight.ndim != len(spec.sides) or spec.axis != -1:
+    weight = step.in_pieces(1)
+    if len(weight.shape) != len(spec.sides) or spec.axis != -1:
         raise UnknownError
-    _, outputs, inputs = spec.sizes(weight.shape)
-    matrix = weight.transpose(spec.order).reshape(outputs, inputs)
-    return _linear_map(step, -1, spec.alpha * matrix[None], 1, spec.beta * _bias(step))
+    groups, _, inputs = spec.sizes(weight.shape)
+    if groups > 1:
+        raise UnknownError
+    outputs_first = spec.order[0] == 0
+    pieces = weight.pieces() if outputs_first else [weight.whole()]
+    matrices = (spec.alpha * p.transpose(spec.order).reshape(1, -1, inputs) for p in pieces)
+    return _linear_map(step, -1, matrices, inputs, spec.beta * _bias(step))
 
 
 def _bias(step: Step) -> Floats | float:

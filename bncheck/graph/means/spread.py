@@ -6,8 +6,10 @@ nothing differs have size 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import NormalDist
 from typing import Final
 
@@ -87,7 +89,9 @@ def gaussian(mean: Floats, var: Floats) -> Floats:
     """Quantiles of N(mean, var) of each element; both have one shape."""
     check_size(mean.size)
     points = _POINTS.reshape(SHARES, *[1] * mean.ndim)
-    return np.asarray(mean + points * np.sqrt(np.maximum(var, 0.0)))
+    quantiles = np.asarray(points * np.sqrt(np.maximum(var, 0.0)))
+    quantiles += mean
+    return quantiles
 
 
 def check_size(values: int) -> None:
@@ -106,13 +110,34 @@ def along(numbers: Floats, axis: int, size: int) -> Floats | None:
 
 
 @dataclass(frozen=True)
+class InPieces:
+    """Fixed numbers that may be too many to hold: `pieces` gives some rows of the first axis each.
+
+    Once begun, it raises UnknownError where they cannot be read.
+    """
+
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterator[Floats]]
+
+    @property
+    def size(self) -> int:
+        """How many numbers they are."""
+        return math.prod(self.shape)
+
+    def whole(self) -> Floats:
+        """All of them."""
+        pieces = list(self.pieces())
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
 class Step:
     """A call, and what is known when it runs; `side` as in predicted_means."""
 
     graph: Graph
     op: Op
     known: Mapping[str, Spread]
-    weights: Callable[[str], Floats | None]
+    weights: Callable[[str], Floats | InPieces | None]
     side: int | None = None
 
     def spread(self, slot: int = 0) -> Spread:
@@ -124,10 +149,16 @@ class Step:
 
     def weight(self, slot: int) -> Floats:
         """The numbers of an input that has fixed ones."""
+        return self.in_pieces(slot).whole()
+
+    def in_pieces(self, slot: int) -> InPieces:
+        """The same, for who needs no more than some rows at a time."""
         found = self.weights(self.op.input(slot) or "")
         if found is None:
             raise UnknownError
-        return found
+        if isinstance(found, InPieces):
+            return found
+        return InPieces(found.shape, partial(iter, (found,)))
 
     def has(self, slot: int) -> bool:
         """Whether there is such an input."""

@@ -14,6 +14,7 @@ from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.operators import UndescribedError
 from bncheck.graph.specs import (
     ALONE,
+    ALONE_HINT,
     Add,
     Attended,
     Bounded,
@@ -32,6 +33,7 @@ from bncheck.reading.onnx_norms import norm_node
 _BATCH = "it normalises with the statistics of the batch: it was exported in training mode"
 _BATCH_HINT = "call model.eval() before exporting"
 _EACH_PLACE = "it has statistics for each position, not for each channel (spatial=0)"
+_PLACE_HINT = "train it with one for each channel (spatial=1)"
 
 
 def _convolution(call: NodeCall) -> Spec:
@@ -186,7 +188,7 @@ def _is_zero(call: NodeCall, slot: int) -> bool:
 def _batch_norm(call: NodeCall) -> Spec:
     says = norm_node(call.node, call.opset)
     if not says.spatial and call.rank() != 2:
-        return Norm(_eps(call), True, _EACH_PLACE)
+        return Norm(_eps(call), True, _EACH_PLACE, _PLACE_HINT)
     return Norm(_eps(call), says.trains, _BATCH, _BATCH_HINT)
 
 
@@ -196,7 +198,7 @@ def _eps(call: NodeCall) -> float:
 
 
 def _instance_norm(call: NodeCall) -> Spec:
-    return Norm(_eps(call), True, ALONE)
+    return Norm(_eps(call), True, ALONE, ALONE_HINT)
 
 
 def _layer_norm(call: NodeCall) -> Described | None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import onnx
 
+from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.reading.onnx_constants import opset_of
+from bncheck.reading.onnx_doubts import is_external
 from bncheck.reading.onnx_names import STANDARD
 from bncheck.reading.onnx_omitted import name_omitted
 from bncheck.reading.onnx_weights import KEPT_BYTES
 
+#: Shapes follow from whole numbers, and from those few others that scale a size.
+_MOST_SCALES: Final = 64
+
 
 def light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large weights as inputs: its shapes and types are the same."""
+    """The model with its weights as inputs: its shapes and types are the same."""
     whole = model.graph
     imports = list(model.opset_import)
     if not any(each.domain in STANDARD for each in imports):  # before IR 3 none was named
@@ -31,13 +39,19 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     listed = {info.name for info in whole.input}
     for tensor in whole.initializer:
-        elsewhere = tensor.data_location == onnx.TensorProto.EXTERNAL
-        if tensor.ByteSize() <= KEPT_BYTES and not elsewhere:
+        if _may_tell_sizes(tensor):
             thin.graph.initializer.append(tensor)
         elif tensor.name not in listed:
             kind, sizes = tensor.data_type, list(tensor.dims)
             thin.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, kind, sizes))
     return thin
+
+
+def _may_tell_sizes(tensor: onnx.TensorProto) -> bool:
+    few: bool = tensor.ByteSize() <= KEPT_BYTES
+    if tensor.data_type in FLOATS:
+        few = math.prod(tensor.dims) <= _MOST_SCALES
+    return few and not is_external(tensor)
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -65,6 +65,24 @@ def _multiplied(call: NodeCall) -> Shape | None:
     return (product([f[0] for f in factors]),) if all(len(f) == 1 for f in factors) else None
 
 
+def _total(call: NodeCall) -> Shape | None:
+    """The product of all sizes of a list."""
+    if len(call.shape()) != 1 or call.attribute("noop_with_empty_axes", 0):
+        return None
+    return (product(list(_sizes(call, 0))),)
+
+
+def _larger(call: NodeCall) -> Shape | None:
+    """Of sizes that are spread against one another, one is 1 where they differ."""
+    first, second = (_sizes(call, slot) for slot in (0, 1))
+    if len(call.inputs) != 2 or len(first) != len(second):
+        return None
+    pairs = list(zip(first, second, strict=True))
+    if any(a != b and 1 not in (a, b) for a, b in pairs):
+        return None
+    return tuple(a if b == 1 else b for a, b in pairs)
+
+
 def _picked(call: NodeCall) -> Shape | None:
     sizes, places = _sizes(call, 0), np.ravel(call.numbers(1))
     if any(not -len(sizes) <= place < len(sizes) for place in places):
@@ -90,6 +108,8 @@ _FOLLOWED: dict[str, Callable[[NodeCall], Shape | None]] = {
     **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"), _same),
     "Concat": _joined,
     "Mul": _multiplied,
+    "Max": _larger,
+    "ReduceProd": _total,
     "Gather": _picked,
     "Slice": _cut,
 }

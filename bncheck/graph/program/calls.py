@@ -124,8 +124,12 @@ class ProgramCall(Arguments, Call):
         return rows and self.dtype(item) == self.dtype(made.source) and self.shares(made.source)
 
     def numbers(self, item: Any) -> torch.Tensor | None:
-        """Those of a fixed node."""
-        return self.constants.get(item)
+        """Those of a fixed node, in a dtype that numpy has."""
+        found = self.constants.get(item)
+        if found is None:
+            return None
+        wide = torch.float64 if found.is_floating_point() else found.dtype
+        return found.detach().to(device="cpu", dtype=wide)
 
     def repeated(self, item: Any) -> torch.Tensor | None:
         """Also behind a call that repeats them."""

@@ -102,7 +102,10 @@ class _Reader:
                 self._leaf(node)
         inside = tuple(enclosed(self.program.graph_module, self.labels))
         ops = with_samples_apart(self.ops, self.values, frozenset(outputs))
-        needed = outputs | {node.name for node in self.program.graph.nodes if _does_more(node)}
+        # What is computed of fixed numbers is no call here, and still reads them.
+        nodes = self.program.graph.nodes
+        kept = (n for n in nodes if _does_more(n) or (n in self.constants and n.users))
+        needed = outputs | {node.name for node in kept}
         return Graph(tuple(without_idle(ops, needed)), self.values, frozenset(outputs), inside)
 
     def _leaf(self, node: Node) -> None:
@@ -132,7 +135,8 @@ class _Reader:
     def _call(self, node: Node) -> None:
         fixed = self.constants.add_call(node)
         self._value(node)
-        if fixed or (node.target is operator.getitem and not node.users):
+        normalised = fixed and operator_name(node) in BATCH_NORMS  # is to be found, and goes
+        if (fixed and not normalised) or (node.target is operator.getitem and not node.users):
             return  # the latter: one of several results, whose output is unused
         call = ProgramCall(node, self.constants)
         steps = windows(call)

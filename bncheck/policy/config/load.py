@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -15,6 +14,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 from bncheck.core.errors import DOCS, BncheckError, quoted
 from bncheck.core.findings import FailOn
 from bncheck.core.thresholds import DEFAULT
+from bncheck.core.words import nearest
 from bncheck.policy.config.plain import plain
 from bncheck.policy.config.settings import Ignored, Settings, kebab
 from bncheck.policy.config.text import text_of
@@ -151,8 +151,8 @@ def _described(path: tuple[str | int, ...], problems: Sequence[Any]) -> tuple[st
         return f"{_table_name(path)} has no {quoted(missing)}", "add it"
     if kinds & _UNKNOWN:
         known = known_keys(path[:-1])
-        near = difflib.get_close_matches(str(name), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+        near = nearest(str(name), known)
+        hint = f"did you mean {near}?" if near else f"choose from {', '.join(known)}"
         return f"unknown key {quoted(name)} in {_table_name(path[:-1])}", hint
     wishes = " or ".join(dict.fromkeys(_wish(problem["msg"]) for problem in problems))
     return f"{_full_name(path)} should be {wishes}", "correct it"

@@ -37,6 +37,8 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
     Fix: the formula above repairs it without data; recalibrating with data is better. Train longer
     or with a larger momentum.
     """
+    if all(layer.counter is None for layer in network.tracked):
+        return
     doubtful = contradicted_counters(network)
     for layer in network.suspects(partial(_may_matter, network.thresholds.w2_warning)):
         if layer.counter is None or layer.counter in doubtful or at_initial_statistics(layer):

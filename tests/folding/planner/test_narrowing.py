@@ -54,7 +54,7 @@ def test_an_input_that_may_not_fit_the_narrower_dtype_is_normalised_first(run: R
 def test_the_reason_names_both_dtypes() -> None:
     decision = _decision(lambda s, x: s.fc(s.bn(x).half()), mean=288.0)
     assert "behind it float32 becomes float16" in decision.reason
-    assert "with the cast before it" in decision.hint
+    assert decision.hint == "cast to float16 before it, not behind it"
 
 
 @pytest.mark.parametrize(
