@@ -11,8 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bncheck.folding.fold import FoldOptions
+from bncheck.folding.onnx import cutting, parity
 from bncheck.folding.onnx import fold as onnx_fold
-from bncheck.folding.onnx import parity
 from bncheck.folding.onnx import rewrite as onnx_rewrite
 from bncheck.folding.onnx.parity import ModelSides
 from bncheck.folding.proof import Values
@@ -157,7 +157,7 @@ def test_what_rounding_moves_is_drawn_alike_in_every_run(
     ]
     path = _saved(tmp_path, nodes, 8, **{"next.weight": graphs.numbers(4, 6, 1, 1)})
     drawn: list[list[str]] = []
-    right = parity.moved
+    right = cutting.moved
 
     def watched(model: onnx.ModelProto, dtypes: Mapping[str, str]) -> onnx.ModelProto:
         drawn.append(list(dtypes))
