@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import a_kind
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.normalisations import Normalisation, data_slot
 from bncheck.folding.planner.plan import Status
@@ -151,7 +152,7 @@ def why_not_identity(modules: Mapping[str, nn.Module], name: str) -> str | None:
     norm = modules.get(name)
     if type(norm) in _PLAIN or type(norm).__name__.endswith(_FROZEN):
         return None
-    what = "not a module" if norm is None else f"a {type(norm).__name__}"
+    what = "not a module" if norm is None else a_kind(norm)
     return f"the norm {name} is {what}, which an identity cannot replace"
 
 
