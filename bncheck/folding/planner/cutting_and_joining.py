@@ -112,7 +112,7 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
     full = _resized(outer, spec.axis, size)
     if np.prod(full) > MAX_SIZE:
-        raise Stuck("its map became too large to track")
+        raise Stuck("its scale and shift differ at too many places")
     scale, shift = np.full(full, FREE), np.full(full, FREE)
     for pair, part in zip(pairs, spec.parts, strict=True):
         key = (slice(None),) * spec.axis + (part,)
@@ -156,7 +156,7 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
 def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: int) -> Affine:
     pair = np.broadcast_arrays(affine.scale, affine.shift)
     if np.prod(_resized(pair[0].shape, axis, size)) > MAX_SIZE:
-        raise Stuck("its map became too large to track")
+        raise Stuck("its scale and shift differ at too many places")
     rows = [unconstrained(pair[0].ndim)] * size
     for place, index in enumerate(indices):
         both = merged(rows[index], Affine(*(np.take(array, [place], axis) for array in pair)))
