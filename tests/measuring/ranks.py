@@ -1,4 +1,4 @@
-"""What test_distributed.py runs: `torchrun -m tests.measuring.ranks FOLDER PORT...`.
+"""What test_distributed.py runs: `python -m tests.measuring.ranks FOLDER PORT...`.
 
 The scenarios run one after another in the same two processes, because starting a process costs
 seconds; each has a port of its own, and the first torchrun's. What each rank said goes to
@@ -34,10 +34,10 @@ from bncheck.measuring.preprocessing import search
 from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.run import Run
 from bncheck.subject.module_layers import layers_of
+from tests.launching import launched
 from tests.planted import SAMPLES
 
-RANK = int(os.environ.get("RANK", "0"))
-HERE = __name__ if __name__ != "__main__" else "tests.measuring.ranks"
+HERE = "tests.measuring.ranks"
 BATCH = 64
 BATCH_OF_FAR = 40
 FEW = 8  # of so many images the preparations are tried
@@ -48,8 +48,12 @@ REPORT = ("--report", "json:report.json")
 SLEEP = 5.0
 
 
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
 def mode() -> str:
-    return os.environ.get("MODE", "") if RANK else ""
+    return os.environ.get("MODE", "") if rank() else ""
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -122,7 +126,7 @@ def recalibrate(*words: str, data: tuple[str, ...] = LOADER) -> list[str]:
 
 def scenarios() -> dict[str, list[str]]:
     """Command lines by what is wrong with rank 1, the order that of the ports."""
-    second = RANK == 1
+    second = rank() == 1
     return {
         "": inspect(),
         "measures sorted classes": inspect(file="class-sorted.pt"),
@@ -156,12 +160,12 @@ def prepared(folder: Path) -> None:
     folder.mkdir()
     for name in ("stale.pt", "healthy.pt", "class-sorted.pt", "wrong-input-scale.pt"):
         shutil.copy(SAMPLES / name, folder)
-    shutil.copy(SAMPLES / ("stale.pt" if RANK else "healthy.pt"), folder / "mixed.pt")
-    if not RANK:
+    shutil.copy(SAMPLES / ("stale.pt" if rank() else "healthy.pt"), folder / "mixed.pt")
+    if not rank():
         shutil.copy(SAMPLES / "stale.pt", folder / "only.pt")
     x, y = (tensor.numpy() for tensor in digits())
     np.savez(folder / "digits.npz", x=x, y=y)
-    x[-1] += RANK
+    x[-1] += rank()
     np.savez(folder / "mixed.npz", x=x, y=y)
 
 
@@ -251,8 +255,8 @@ def searched(processes: Processes) -> tuple[dict[str, Any], dict[str, int]]:
 
 def main(folder: Path, ports: list[str]) -> None:
     torch.set_num_threads(1)
-    prepared(folder / str(RANK))
-    os.chdir(folder / str(RANK))
+    prepared(folder / str(rank()))
+    os.chdir(folder / str(rank()))
     told = {}
     for (name, arguments), port in zip(scenarios().items(), ports, strict=False):
         if name:
@@ -261,13 +265,13 @@ def main(folder: Path, ports: list[str]) -> None:
             if mode() == "has another version":
                 patch.setattr("bncheck.measuring.distributed.__version__", "0.0.1")
             told[name] = said_by(arguments)
-    (folder / f"{RANK}.json").write_text(json.dumps(told))
+    (folder / f"{rank()}.json").write_text(json.dumps(told))
     os.environ["MASTER_PORT"] = ports[-1]
     with launched_processes(60) as processes:
         found, samples = searched(processes)
-        np.savez(folder / f"{RANK}.npz", **packed(processes), **found)
-    (folder / f"{RANK}-samples.json").write_text(json.dumps(samples))
+        np.savez(folder / f"{rank()}.npz", **packed(processes), **found)
+    (folder / f"{rank()}-samples.json").write_text(json.dumps(samples))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    launched(main, Path(sys.argv[1]), sys.argv[2:])

@@ -1,6 +1,6 @@
 """Real processes: all end with the same, and where one fails, all fail in one line.
 
-One launch of torchrun goes through the scenarios of ranks.py; two more have a rank that is killed.
+One launch goes through the scenarios of ranks.py; two more have a rank that is killed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 
 from bncheck.cli import run
 from bncheck.measuring.distributed import Processes
+from tests.launching import WORLD
 from tests.measuring.ranks import (
     BATCH,
     BATCH_OF_FAR,
@@ -31,7 +32,6 @@ from tests.measuring.ranks import (
 )
 from tests.planted import SAMPLES
 
-WORLD = 2
 #: With a port of its own: two launchers at once, in two workers, would meet at the usual one.
 TORCHRUN = (
     sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}",
@@ -61,7 +61,7 @@ def environment(**more: str) -> dict[str, str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     ports = free_ports(len(scenarios()) + 1)
-    words = [*TORCHRUN, "-m", "tests.measuring.ranks", str(folder), *ports]
+    words = [sys.executable, "-m", "tests.measuring.ranks", str(folder), *ports]
     subprocess.run(words, env=environment(), check=True, timeout=180)
     return folder
 

@@ -1,4 +1,4 @@
-"""What test_ranks.py runs: `torchrun -m tests.recording.ranks FOLDER`, three trainings.
+"""What test_ranks.py runs: `python -m tests.recording.ranks FOLDER`, three trainings.
 
 One on the same data, one in which rank 1 sees other data, and one that only rank 0 records.
 """
@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from bncheck.recording import Recorder, ranks
+from tests.launching import launched
 from tests.recording.training import batch, net
 
 
@@ -51,6 +52,7 @@ def wrapped() -> nn.Module:
 def train(
     folder: Path, rank: int, other_data: bool, everywhere: bool,
     make: Callable[[], nn.Module] = lambda: nn.parallel.DistributedDataParallel(net()),
+    steps: int = 60,
 ) -> dict[str, Any]:  # fmt: skip
     said = Said()
     logging.getLogger("bncheck.recording").handlers = [said]
@@ -61,7 +63,7 @@ def train(
     recorder = None
     if everywhere or not rank:
         recorder = Recorder(model, folder, every=10, optimizer=optimizer)
-    for _ in range(60):
+    for _ in range(steps):
         x, y = batch(generator)
         loss = nn.functional.cross_entropy(model(x + 2 * (other_data and rank == 1)), y)
         optimizer.zero_grad()
@@ -87,7 +89,7 @@ def main(folder: Path) -> None:
     told = {
         "same": train(folder / "same", rank, False, True),
         "other": train(folder / "other", rank, True, True),
-        "sharded": train(folder / "sharded", rank, True, True, sharded),
+        "sharded": train(folder / "sharded", rank, True, True, sharded, steps=20),
         "wrapped": train(folder / "wrapped", rank, False, True, wrapped),
     }
     ranks._PATIENCE = timedelta(seconds=1)  # type: ignore[misc]
@@ -97,4 +99,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    launched(main, Path(sys.argv[1]))
