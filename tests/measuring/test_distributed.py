@@ -19,13 +19,14 @@ import pytest
 
 from bncheck.cli import run
 from bncheck.measuring.distributed import Processes
-from tests.launching import WORLD, forked
+from tests.launching import WORLD, forked, launched
 from tests.measuring.ranks import (
     BATCH,
     BATCH_OF_FAR,
     REPORT,
     counted,
     inspect,
+    main,
     packed,
     scenarios,
     searched,
@@ -61,8 +62,10 @@ def environment(**more: str) -> dict[str, str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     ports = free_ports(len(scenarios()) + 1)
-    words = [sys.executable, "-m", "tests.measuring.ranks", str(folder), *ports]
-    subprocess.run(words, env=environment(), check=True, timeout=180)
+    said = folder / "said"
+    process = forked(launched, main, folder, ports, said=said)
+    process.join(180)
+    assert process.exitcode == 0, (said / "err").read_text()
     return folder
 
 
