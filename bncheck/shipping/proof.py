@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.memory import give_back
 from bncheck.core.timing import timed
 from bncheck.folding.difference import ENOUGH_VALUES, INVENTED, Difference, relative_error
 from bncheck.folding.proof import steps
@@ -202,6 +203,7 @@ class _Trial:
             own = run(arrays)
         except CannotRun:
             own = precise
+        give_back()  # what lay on the way
         return _Judged(arrays, precise, own)
 
     def _as_written(self, run: Run, arrays: Sequence[Array], reason: str) -> _Judged:

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from bncheck.core.memory import give_back
 from bncheck.runtime.running import session_of
 from bncheck.runtime.weights import Weights, references
 from bncheck.shipping.sides import Array, CannotRun, is_float
@@ -47,11 +48,13 @@ class Runnable:
 def session(model: Runnable, level: str, threads: int = 0) -> Any:
     """A session on the CPU. Raises CannotRun where it has no kernel, with what it lacks."""
     try:
-        return session_of(model.model, LEVELS[level], threads, model.values())
+        made = session_of(model.model, LEVELS[level], threads, model.values())
     except ImportError:
         raise CannotRun("onnxruntime is not installed") from None
     except Exception as error:  # its exceptions share no base class but Exception
         raise CannotRun(_reason(error)) from None
+    give_back()  # twice the weights went through its hands
+    return made
 
 
 class Runner:

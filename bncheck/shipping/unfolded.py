@@ -155,10 +155,18 @@ class _PuttingBack:
 
 
 def _check_alike(old: Node, new: Node) -> None:
-    """Raise for a call that has become another one; a convolution may have got a bias."""
+    """Raise for a call that has become another one. A bias that it got may make no node more."""
     few = len(old.all_input_nodes) == len(new.all_input_nodes)
-    if old.target != new.target or not (few or str(old.target).startswith("aten.conv")):
+    if old.target != new.target or not (few or _is_one_node(old)):
         raise _UnknownError
+
+
+def _is_one_node(call: Node) -> bool:
+    """Whether it is one ONNX node with a bias and without: a Conv, or the Gemm of two axes."""
+    name = str(call.target)
+    return name.startswith("aten.conv") or (
+        name.startswith("aten.linear.") and len(call.meta["val"].shape) == 2
+    )
 
 
 def _statistics(norm: Node) -> tuple[Any, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from torch import nn
 
 import bncheck
 from bncheck.graph.dataflow import Graph
+from bncheck.graph.means import predict
 from bncheck.graph.pointwise import FUNCTIONS
 from bncheck.graph.program.read import read_program
 from bncheck.inspecting.chains import graph_chains
@@ -122,3 +124,28 @@ def test_a_model_and_its_data_say_which_layer_of_a_bare_file(tmp_path: Path) -> 
     assert [f.layer for f in found] == [layer]
     # The measurement proves it, and what it finds is the cause: the prediction is a note beside it.
     assert [f.layer for f in report.findings if f.severity.value == "error"] == [layer]
+
+
+@pytest.mark.parametrize("name", ["resnet, bottlenecks", "densenet"])
+def test_small_images_matter_to_padded_kernels_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels that see no padding are not read again, and what is predicted is the same."""
+    graph, _ = _measured(name)
+    read: list[str] = []
+
+    def weights(value: str) -> Any:
+        read.append(value)
+        return graph.constant(value)
+
+    wide = {p.label: p.mean for p in predict.predicted_means(graph, weights)}
+    kernels = {value for value in read if len(graph.shape(value) or ()) == 4}
+    read.clear()
+    small = {p.label: p.mean for p in predict.predicted_means(graph, weights, 1)}
+    assert len(kernels.intersection(read)) < len(kernels)
+    monkeypatch.setattr(predict, "_around_padding", lambda graph: range(len(graph.ops)))
+    every = {p.label: p.mean for p in predict.predicted_means(graph, weights, 1)}
+    assert every.keys() == wide.keys()
+    assert 0 < len(small) < len(wide)
+    for label, mean in every.items():
+        np.testing.assert_array_equal(mean, small[label] if label in small else wide[label])

@@ -88,6 +88,8 @@ def rectified(step: Step) -> Spread:
     if x.mixed:
         raise UnknownError
     slope: Floats | float | None = spec.negative
+    if slope == 0 and spec.positive == 1:
+        return x.of(np.maximum(x.quantiles, 0.0))
     if slope is None:
         slope = step.weight(1)
         if slope.ndim < 2 and x.rank > 1:  # torch's PReLU: one for each channel

@@ -45,19 +45,43 @@ def predicted_means(
     """A prediction for each normalisation whose input is understood.
 
     Borders are left out of account. With `side` images are taken to have shrunk to so many
-    positions along each axis, so that the outer parts of a padded kernel mostly see zeros.
+    positions along each axis, so that the outer parts of a padded kernel mostly see zeros: only
+    what depends on such a kernel is predicted then.
     """
     held = _Held(graph, weights)
+    taken = range(len(graph.ops)) if side is None else _around_padding(graph)
     for index, op in enumerate(graph.ops):
         if held.work > _MOST_WORK:  # of no network: what follows is not predicted
             return
-        if isinstance(op.spec, specs.Norm):
-            found = _prediction(graph, op, held.known.get(op.inputs[0] or ""))
-            if found is not None:
-                yield found
-        with contextlib.suppress(UnknownError):
-            held.take(op, _passed(Step(graph, op, held.known, held.weight, side)))
+        if index in taken:
+            if isinstance(op.spec, specs.Norm):
+                found = _prediction(graph, op, held.known.get(op.inputs[0] or ""))
+                if found is not None:
+                    yield found
+            with contextlib.suppress(UnknownError):
+                held.take(op, _passed(Step(graph, op, held.known, held.weight, side)))
         held.drop(index)
+
+
+def _around_padding(graph: Graph) -> set[int]:
+    """The calls whose results depend on a padded kernel, and those that they need.
+
+    What a normalisation makes depends on nothing before it.
+    """
+    found, moved = set[int](), set[str]()
+    for index, op in enumerate(graph.ops):
+        pads = isinstance(op.spec, specs.Conv) and op.spec.pads_with_zeros
+        if pads or not moved.isdisjoint(filter(None, op.inputs)):
+            found.add(index)
+            if not isinstance(op.spec, specs.Norm):
+                moved.update(op.outputs)
+    needed = set[str]()
+    for index, op in reversed([*enumerate(graph.ops)]):
+        if index in found or not needed.isdisjoint(op.outputs):
+            found.add(index)
+            if not isinstance(op.spec, specs.Norm):
+                needed.update(filter(None, op.inputs))
+    return found
 
 
 class _Held:
