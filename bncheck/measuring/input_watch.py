@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bncheck.measuring.features import InputFeatures
-from bncheck.measuring.reduction import portions
+from bncheck.measuring.reduction import in_single, portions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,8 +142,8 @@ def _second_moments(rows: Tensor) -> Floats:
     """The sums of (x, 1) (x, 1)^T, of which numpy computes one half."""
     import torch
 
-    wide = torch.ones((len(rows), rows.shape[1] + 1), dtype=torch.float64)
-    wide[:, :-1] = rows
+    wide = torch.empty((len(rows), rows.shape[1] + 1), dtype=torch.float64)
+    wide[:, :-1], wide[:, -1] = rows, 1
     numbers: Floats = wide.numpy()
     return np.asarray(numbers.T @ numbers)
 
@@ -202,7 +202,7 @@ def _rows(module: Any, x: Tensor) -> Tensor:
     if not _has_patches(module):
         return _drawn(x.movedim(1, -1).reshape(-1, x.shape[1]), x.shape[1])
     (top, left), (high, wide) = module.padding, module.kernel_size
-    x = torch.nn.functional.pad(x, (left, left, top, top))
+    x = torch.nn.functional.pad(in_single(x), (left, left, top, top))
     down, across = module.dilation
     windows = x.unfold(2, (high - 1) * down + 1, module.stride[0])
     windows = windows.unfold(3, (wide - 1) * across + 1, module.stride[1])
@@ -210,7 +210,8 @@ def _rows(module: Any, x: Tensor) -> Tensor:
     places = _places(math.prod(windows.shape[:3]), math.prod(windows.shape[3:]))
     # torch.unravel_index would import what costs more than all patches: sympy.
     number, row, column = np.unravel_index(places.numpy(), windows.shape[:3])
-    return windows[number, row, column].flatten(1)
+    # numpy copies window by window, where torch computes the place of every number.
+    return torch.from_numpy(windows.numpy(force=True)[number, row, column]).flatten(1)
 
 
 def _drawn(rows: Tensor, features: int) -> Tensor:

@@ -27,7 +27,6 @@ from bncheck.measuring.preprocessing import search
 from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.results import Candidate, Comparison, fits_better
 from bncheck.measuring.run import Run
-from bncheck.measuring.untrained import untrained_layers
 
 #: With fewer samples no verdict: the worst layer of a sound model can reach 0.3 by chance.
 MIN_SAMPLES = 64
@@ -131,7 +130,6 @@ def in_depth(
         restored=found.restored,
         comparison=_with_candidate(subject, data, run, found.comparison, candidates),
         candidates=tuple(candidates),
-        untrained=untrained_layers(subject.model),
         reruns=Rerunning(subject, data, run, found.kinds),
     )
 

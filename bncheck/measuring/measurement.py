@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+import numpy as np
+
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.deviation import Deviation, averaging_noise
@@ -16,7 +18,6 @@ from bncheck.measuring.results import Comparison, Direction
 from bncheck.reading.kinds import NormKind
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -38,6 +39,7 @@ _LISTED: Final = 8
 NOT_REACHED: Final = "no data reached it"
 #: Beyond this many standard errors a channel's deviation is not noise.
 Z_LIMIT: Final = 5.0
+_TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ Seen: TypeAlias = Mapping[str, Moments]
 
 
 class Reruns(Protocol):
-    """Other runs of the model that was measured, each made when it is asked for."""
+    """What else the model that was measured tells, mostly by a run, when it is asked for."""
 
     def other_code(self, refuted: Callable[[str, Moments], bool]) -> Sequence[Replay]:
         """What layers see with other code between them, where none of them refutes it."""
@@ -73,6 +75,10 @@ class Reruns(Protocol):
 
     def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
         """What layers see of batches, or of the first few, in which kinds have other shares."""
+        ...
+
+    def untrained(self) -> tuple[str, ...]:
+        """Convolutions and linear layers at PyTorch's initial weights."""
         ...
 
 
@@ -100,6 +106,19 @@ class MeasuredLayer:
         """Mean and unbiased variance that the layer sees by itself, (C,) each."""
         assert self.batch_moments is not None
         return self.batch_moments.mean, self.batch_moments.unbiased_var
+
+    @cached_property
+    def sampling_noise(self) -> float:
+        """By how much the squared deviations of all channels would add up with right statistics.
+
+        Because the data are a sample: C times the mean of (Vm / sigma^2 + Vq / (4 sigma^4)) / N,
+        of the batch cascade, sigma as measured.
+        """
+        moments = self.batch_moments
+        assert moments is not None
+        var = np.maximum(moments.var, 0) + (self.layer.eps.value or 0.0) + _TINY
+        each = moments.var_of_means / var + moments.var_of_squares / (4 * var**2)
+        return float(np.sum(each)) / max(moments.effective_images, 1.0)
 
     @property
     def worst_channels(self) -> list[dict[str, object]]:
@@ -140,7 +159,6 @@ class Measurement:
     restored: Mapping[str, float] = field(default_factory=dict)  # W2 with measured statistics
     features: InputFeatures | None = None
     thresholds: Thresholds = DEFAULT
-    untrained: tuple[str, ...] = ()  # layers at PyTorch's initial weights
     unmeasured: Mapping[str, str] = field(default_factory=dict)  # layers, and why
     reruns: Reruns | None = None
     single_value: str | None = None  # a layer whose batches are of one value a channel

@@ -98,7 +98,8 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, flag in flags:
-            module.training = flag
+            if module.training is not flag:
+                module.training = flag
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -26,9 +27,10 @@ from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.messages import Parts
-from bncheck.measuring.moments import Moments, unpack
+from bncheck.measuring.moments import Moments, merged, unpack
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode
 from bncheck.measuring.preparations import OF_THESE_DATA, preparations
+from bncheck.measuring.reduction import portions
 from bncheck.measuring.results import GIVEN, Candidate
 from bncheck.measuring.run import Run
 
@@ -219,18 +221,19 @@ class _Stem:
 
     def seen(self, x: Tensor, changes: Sequence[Change]) -> list[Moments | None]:
         """What the layer sees of the samples, changed in each of these ways."""
-        found = self._processes.dealt("preparations", changes, lambda change: self._run(change(x)))
-        return [unpack(parts[self._norm.name]) if parts else None for parts in found]
+        found = self._processes.dealt("preparations", changes, partial(self._run, x))
+        return [unpack(parts[""]) if parts else None for parts in found]
 
-    def _run(self, x: Tensor) -> Parts:
+    def _run(self, x: Tensor, change: Change) -> Parts:
+        """A few samples at a time: what a stem makes of hundreds of images is hundreds of MB."""
         self._collector.restart()
+        found: list[Parts] = []
         try:
-            forward(self._model, Batch((x,)), 0)
-        except _Reached:
-            pass
-        except Exception:
+            for part in portions(x, _FEW_IMAGES):
+                with contextlib.suppress(_Reached):
+                    forward(self._model, Batch((change(part),)), 0)
+                found.append(self._collector.take(0))
+        except Exception:  # the model does not take it, or it overflows
             return {}
-        try:
-            return self._collector.take(0)
-        except BncheckError:  # the preparation overflows
-            return {}
+        seen = [parts[self._norm.name] for parts in found if parts]
+        return {"": reduce(merged, seen)} if seen else {}

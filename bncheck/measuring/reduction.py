@@ -36,14 +36,14 @@ def pivot_of(images: Tensor) -> Tensor:
     return in_single(images).mean(dim=(0, 2)).nan_to_num(0.0, 0.0, 0.0)
 
 
-def portions(x: Tensor) -> Sequence[Tensor]:
-    """Groups of images small enough that what is computed from them stays in the cache.
+def portions(x: Tensor, least: int = 1) -> Sequence[Tensor]:
+    """Groups of images, `least` or more, so few that what is computed from them stays in the cache.
 
     Passes over main memory are what measuring costs on a CPU: this leaves one of them.
     """
     if x.device.type != "cpu" or x.numel() <= _PORTION or not x.shape[0]:
         return [x]
-    return x.split(max(1, _PORTION * x.shape[0] // x.numel()))  # type: ignore[no-any-return,no-untyped-call]
+    return x.split(max(least, _PORTION * x.shape[0] // x.numel()))  # type: ignore[no-any-return,no-untyped-call]
 
 
 def in_single(x: Tensor) -> Tensor:

@@ -18,13 +18,14 @@ from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.data.batches import joined
 from bncheck.measuring.collector import Collector, by_call
-from bncheck.measuring.forward import forward, prepared
+from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay, Seen
 from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.replay import Refuted, replays
 from bncheck.measuring.run import Run
+from bncheck.measuring.untrained import untrained_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ class Rerunning:
 
     def of_each_kind(self, most: int = _SAMPLES) -> Mapping[int, Seen]:
         """What layers see of batches that are all of one kind, of so many samples at most each."""
-        whole, kinds = self._whole
+        whole, kinds, _ = self._whole
         if whole is None:
             return {}
         places = {kind: np.flatnonzero(kinds == kind)[:most] for kind in np.unique(kinds).tolist()}
@@ -79,7 +80,7 @@ class Rerunning:
 
     def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
         """What layers see of batches, or of the first few, in which kinds have other shares."""
-        whole, kinds = self._whole
+        whole, kinds, size = self._whole
         if whole is None:
             return {}
         weights = np.zeros(len(kinds))
@@ -90,29 +91,32 @@ class Rerunning:
             return {}
         chance = np.random.default_rng(_SEED)
         chosen = chance.choice(len(kinds), len(kinds), p=weights / weights.sum())
-        size = max(_LEAST, self._batches(_SAMPLES)[0][0].size)
-        parts = np.array_split(chosen, -(-len(chosen) // size))
+        parts = np.array_split(chosen, -(-len(chosen) // max(_LEAST, size)))
         return self._together(self._seen(parts[:batches], lambda part: _picked(whole, part)))
 
+    def untrained(self) -> tuple[str, ...]:
+        """Convolutions and linear layers at PyTorch's initial weights."""
+        return untrained_layers(self.subject.model)
+
     @cached_property
-    def _whole(self) -> tuple[Batch | None, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        """The samples whose kinds are known, as one batch."""
+    def _whole(self) -> tuple[Batch | None, np.ndarray[tuple[int], np.dtype[np.int64]], int]:
+        """The samples whose kinds are known, as one batch, and the size of the data's first."""
         batches, kinds = self._batches(_SAMPLES)
         pairs = [(b, k) for b, k in zip(batches, kinds, strict=True) if k is not None]
         shapes = {tuple(tuple(x.shape[1:]) for x in b.inputs) for b, _ in pairs}
         if len(shapes) != 1:
-            return None, np.zeros(0, np.int64)
+            return None, np.zeros(0, np.int64), 0
         inputs = [Batch(b.args, b.kwargs) for b, _ in pairs]
-        return joined(inputs), np.concatenate([k for _, k in pairs])
+        return joined(inputs), np.concatenate([k for _, k in pairs]), batches[0].size
 
     def _batches(self, samples: int) -> tuple[list[Batch], list[Counts | None]]:
         """Batches with the kinds of their samples."""
-        model, device = self.subject.model, self.run.device
+        prepare = preparing(self.subject.model, self.run.device)
         found: list[Batch] = []
         kinds: list[Counts | None] = []
         for number, batch in enumerate(self.data.first(samples)):
             if batch.size:
-                found.append(prepared(model, batch, number, device))
+                found.append(prepare(batch, number))
                 kinds.append(self.kinds.get(number))
         return found, kinds
 

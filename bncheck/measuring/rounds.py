@@ -58,7 +58,7 @@ class Share:
 
     def _find_whose(self, batch: Batch | None) -> None:
         """Whether the ranks read the same batches, or each its own."""
-        if self._data.fixed:
+        if self._data.fixed or self._processes.wire is None:
             self._processes.own_data = False
         else:
             mine = b"" if batch is None else digest(batch.inputs)

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bncheck
 from bncheck.data import Batches, open_data
-from bncheck.measuring import collector, features
+from bncheck.measuring import collector, features, preprocessing, reruns, rounds
 from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.grading import Answers
 from bncheck.measuring.input_watch import InputWatch
@@ -160,3 +160,68 @@ def test_no_kind_is_run_where_the_first_layer_forbids_all_of_them(
     assert bncheck.inspect(run, data).findings == found
     assert (known.sizes[64], known.sizes[8]) == (3 * len(data), 0)
     assert run.sizes[8] > 1
+
+
+def images(number: int, size: int = 32) -> list[Tensor]:
+    torch.manual_seed(2)
+    return [torch.randn(number // 2, 3, size, size) for _ in range(2)]
+
+
+def conv(data: list[Tensor]) -> nn.Sequential:
+    """With the statistics of these data."""
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()]
+    model = nn.Sequential(*parts, nn.Linear(512, 4))
+    update_bn(data, model)
+    return model.eval()
+
+
+def test_the_search_takes_images_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What 256 images of 224 x 224 are behind 64 channels takes 800 MiB; the results are the same.
+
+    To rounding: moments of portions are merged.
+    """
+    data = images(192)
+    model, scaled = Counting(conv(data)), [3.7 * x + 40 for x in data]
+    at_most = model.sizes
+    few = bncheck.inspect(model, scaled).measurement
+    assert sorted(at_most)[-1] == len(data[0])  # those of the passes
+    assert max(size for size in at_most if size != len(data[0])) * 3 * 32 * 32 <= 1 << 18
+    monkeypatch.setattr(preprocessing, "portions", lambda x, least: [x])
+    whole = bncheck.inspect(model, scaled).measurement
+    assert at_most[192] > 0
+    assert few is not None
+    assert whole is not None
+    assert len(few.candidates) > 20
+    for one, other in zip(few.candidates, whole.candidates, strict=True):
+        assert one.name == other.name
+        assert one.w2 == pytest.approx(other.w2, abs=1e-6)
+
+
+def test_only_ranks_that_may_read_other_data_are_told_a_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(tensors: object) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(rounds, "digest", refused)
+    run_cascade(Instrumented.of(mlp(1)), given(2), Cascade.EVAL, Run())
+
+
+def test_weights_are_read_only_where_results_are_poor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are those of a new layer costs a pass over all weights in float64."""
+    read: list[nn.Module] = []
+
+    def noted(model: nn.Module) -> tuple[str, ...]:
+        read.append(model)
+        return ()
+
+    monkeypatch.setattr(reruns, "untrained_layers", noted)
+    data = images(128)
+    model = conv(data)
+    model[1].get_buffer("running_mean").add_(1.0)
+    found = bncheck.inspect(model, data).findings
+    assert any(finding.severity.value == "error" for finding in found)
+    assert not read
+    bncheck.inspect(model, [(x, torch.randint(0, 4, (len(x),))) for x in data])
+    assert read

@@ -224,7 +224,7 @@ class ModelSides:
         ends = (name for region in self.regions for name in region)
         read = (name for entries in self._entries for name in entries)
         stored = filter(self._original.has, self._altered.numbers)
-        names = dict.fromkeys((*read, *ends, *inner, *stored))
+        names = sorted({*read, *ends, *inner, *stored})  # each draw is the same in every run
         dtypes = {name: self._altered.dtypes.get(name, "") for name in names}
         known = {name: dtype for name, dtype in dtypes.items() if dtype in FLOATS.values()}
         self._open = None

@@ -24,7 +24,7 @@ import numpy as np
 from bncheck.measuring.measurement import MeasuredLayer, Seen
 from bncheck.rules.data.class_mixture import simplex_least_squares
 from bncheck.rules.data.measured_network import EACH, MeasuredNetwork
-from bncheck.rules.data.scoring import BOUND, error, sampling_noise, share
+from bncheck.rules.data.scoring import BOUND, error, share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def first_layer_forbids(network: MeasuredNetwork) -> bool:
         return False
     kinds = np.stack([(kind.mean - mean) / sigma for kind in stem.classes.values()], axis=1)
     left = off - kinds @ np.linalg.lstsq(kinds, off)[0]
-    noise = sampling_noise(stem)
+    noise = stem.sampling_noise
     total = float(error(stem, *stem.seen).sum()) - noise
     return total > 0 and 1 - (float(left @ left) - noise) / total < EACH - _MARGIN
 

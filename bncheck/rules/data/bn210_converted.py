@@ -15,7 +15,6 @@ from bncheck.rules.data.scoring import (
     error,
     parts,
     residual,
-    sampling_noise,
     share,
 )
 from bncheck.rules.rule import Rule, rule
@@ -193,5 +192,5 @@ def _moved_means(m: MeasuredLayer) -> float:
         return 0.0
     if float(np.sqrt(np.mean(d**2))) < _LEAST_SHIFT:
         return 0.0
-    total = float(np.sum(d**2 + log**2)) - sampling_noise(m)
+    total = float(np.sum(d**2 + log**2)) - m.sampling_noise
     return min(1.0, float(np.sum(d**2)) / total) if total > 0 else 0.0

@@ -29,7 +29,8 @@ def weights_at_fault(
     if not network.both_poor:
         return
     untouched = [m for m in network.layers if at_initial_statistics(m.layer)]
-    fresh = network.measurement.untrained
+    reruns = network.measurement.reruns
+    fresh = () if reruns is None else reruns.untrained()
     if untouched and len(untouched) < len(network.layers):
         what, worst = f"{untouched[0].layer.name} is at its initial values", untouched[0]
     elif fresh:

@@ -52,7 +52,7 @@ def share(layer: MeasuredLayer, mean: Floats, var: Floats, free: float = 0.0) ->
     """The share of the layer's deviation that predicted statistics explain; at most 1."""
     total = float(error(layer, *layer.seen).sum())
     left = float(error(layer, mean, var).sum())
-    noise = sampling_noise(layer)
+    noise = layer.sampling_noise
     numbers = 2 * layer.layer.channels
     if total <= noise or free >= numbers:
         return 0.0
@@ -60,21 +60,9 @@ def share(layer: MeasuredLayer, mean: Floats, var: Floats, free: float = 0.0) ->
     return 1.0 - left / (total - noise)
 
 
-def sampling_noise(layer: MeasuredLayer) -> float:
-    """What E would be with right statistics, because the reference data are a sample.
-
-    C times the mean of (Vm / sigma^2 + Vq / (4 sigma^4)) / N, sigma measured like that of e.
-    """
-    moments = layer.batch_moments
-    assert moments is not None
-    var = np.maximum(moments.var, 0) + (layer.layer.eps.value or 0.0) + _TINY
-    each = moments.var_of_means / var + moments.var_of_squares / (4 * var**2)
-    return float(np.sum(each)) / max(moments.effective_images, 1.0)
-
-
 def residual(layer: MeasuredLayer, mean: Floats, var: Floats) -> float:
     """RMS of e over the channels, with what the reference sample explains taken off."""
-    left = float(error(layer, mean, var).sum()) - sampling_noise(layer)
+    left = float(error(layer, mean, var).sum()) - layer.sampling_noise
     return float(np.sqrt(max(left, 0.0) / layer.layer.channels))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bncheck.folding.fold import FoldOptions
+from bncheck.folding.onnx import cutting, parity
 from bncheck.folding.onnx import fold as onnx_fold
 from bncheck.folding.onnx import rewrite as onnx_rewrite
 from bncheck.folding.onnx.parity import ModelSides
@@ -142,3 +143,27 @@ def test_a_wrong_tap_is_found_in_a_window(tmp_path: Path, monkeypatch: pytest.Mo
     _damaged(changes_a_tap, monkeypatch)
     report, _ = fold_onnx(path, FoldOptions(whole_too=False))
     assert not report.parity.holds  # type: ignore[union-attr]
+
+
+def test_what_rounding_moves_is_drawn_alike_in_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names have no order of their own, and the place of each is the seed of its numbers."""
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        graphs.bn("r", "b", "bn"),
+        helper.make_node("Conv", ["b", "next.weight"], ["y"]),
+    ]
+    path = _saved(tmp_path, nodes, 8, **{"next.weight": graphs.numbers(4, 6, 1, 1)})
+    drawn: list[list[str]] = []
+    right = cutting.moved
+
+    def watched(model: onnx.ModelProto, dtypes: Mapping[str, str]) -> onnx.ModelProto:
+        drawn.append(list(dtypes))
+        return right(model, dtypes)
+
+    monkeypatch.setattr(parity, "moved", watched)
+    fold_onnx(path, FoldOptions(tolerance=1e-9))
+    assert drawn
+    assert all(len(names) > 2 and names == sorted(names) for names in drawn)
