@@ -63,11 +63,13 @@ def test_what_inspect_makes_conditional_is_not_written(tmp_path: Path) -> None:
     sick, out = SAMPLES / "wrong-input-scale.pt", tmp_path / "out.pt"
     (finding,) = (f for f in bncheck.inspect(sick, TRAINING, model=MODEL).findings
                   if f.severity is Severity.ERROR)  # fmt: skip
-    assert finding.fix.startswith("if these data are what deployment sees, run ")
-    assert " --force`" in finding.fix
+    assert finding.fix.startswith(
+        "if these data are what deployment sees, recalibrate with --force"
+    )
     report = recalibrate_file(sick, out, InspectOptions(), Measuring(MODEL, TRAINING))
     assert report.reason is not None
     assert "--force" in report.reason
+    assert [(f.rule, f.fix) for f in report.findings] == [("BN218", finding.fix)]
     assert not out.exists()
 
 
