@@ -107,9 +107,7 @@ def test_a_fault_is_found_at_its_step_and_by_drift(
 
 
 @pytest.mark.parametrize("every", [1, 20])
-@pytest.mark.parametrize(
-    "hook", [lambda *_: None, warm_restarts, falling, validated(lambda x: x)]
-)
+@pytest.mark.parametrize("hook", [lambda *_: None, warm_restarts, falling, validated(lambda x: x)])
 def test_a_sound_training_is_silent(
     tmp_path: Path, hook: Callable[[Training, int, Tensor], None], every: int
 ) -> None:
