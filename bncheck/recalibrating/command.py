@@ -102,7 +102,7 @@ def _recalibrated(
             str(path),
         )
     if measuring is None:
-        report = repair_without_data(layers, str(path), options.thresholds)
+        report = repair_without_data(checkpoint, layers, options.thresholds)
     else:
         subject = instrumented(measuring, checkpoint)
         if not measuring.force:
