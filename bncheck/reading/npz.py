@@ -80,7 +80,7 @@ def _read(
 ) -> Array:  # fmt: skip
     import numpy as np
 
-    if dtype.hasobject or dtype.kind not in "fiubcV" or dtype.names or dtype.subdtype:
+    if dtype.hasobject or dtype.kind not in "fiubc" or dtype.names or dtype.subdtype:
         raise BncheckError("holds an array of a kind that bncheck does not read", "save numbers")
     raw = archive.inflated(record)[start:]
     if len(raw) != dtype.itemsize * int(np.prod(shape, dtype=object)):

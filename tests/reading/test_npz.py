@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bncheck.core.errors import BncheckError
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
 from bncheck.reading.opening import open_checkpoint
 
 _LAYER = {"bn.running_mean": [0.5, 0.25], "bn.running_var": [2.0, 3.0]}
@@ -42,3 +43,12 @@ def test_of_two_arrays_of_one_name_none_is_taken(tmp_path: Path) -> None:
         assert loaded["bn.running_var"][0] == -2
     with pytest.raises(BncheckError, match=r"holds two arrays called 'bn\.running_var'"):
         open_checkpoint(path)
+
+
+def test_bytes_without_a_type_are_no_numbers(tmp_path: Path) -> None:
+    """As numpy saves the bfloat16 of ml_dtypes: `|V2`, which it does not read as numbers either."""
+    layer = {name: np.array(numbers) for name, numbers in _LAYER.items()}
+    half = np.array([1, 2], np.float16).view("V2")
+    np.savez(tmp_path / "net.npz", allow_pickle=False, **{**layer, "bn.running_var": half})
+    with pytest.raises(BncheckError, match="an array of a kind that bncheck does not read"):
+        inspect_checkpoint(open_checkpoint(tmp_path / "net.npz"), InspectOptions())
