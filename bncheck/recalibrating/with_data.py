@@ -17,7 +17,7 @@ from bncheck.core.findings import Finding
 from bncheck.data import Batches
 from bncheck.inspecting.diagnosis import diagnose
 from bncheck.inspecting.from_file import InspectOptions, static_findings
-from bncheck.inspecting.with_data import stops
+from bncheck.inspecting.with_data import beyond_repair, stops
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import looks_at_all, measure, measure_population
@@ -49,6 +49,8 @@ def recalibrate_with_data(
     data = measuring.batches()
     subject = proven(subject, data, run)
     found = static_findings(None, layers, options)
+    if not measuring.force:
+        _refuse_beyond_repair(found)
     measurement, refused = _judged(subject, layers, data, run, found)
     if (refused is None or measuring.force) and not _is_whole(measurement):
         measurement = measure(subject, layers, data, replace(run, everything=True))
@@ -60,6 +62,12 @@ def recalibrate_with_data(
     if measuring.force:
         return replace(report, findings=findings, forced=refused.why)
     return replace(report, findings=findings, reason=refused.why)
+
+
+def _refuse_beyond_repair(found: Sequence[Finding]) -> None:
+    for finding in filter(beyond_repair, found):
+        what = f"{finding.message} ({finding.rule}), which new statistics do not repair"
+        raise BncheckError(what, finding.fix, finding.layer or "")
 
 
 def _judged(

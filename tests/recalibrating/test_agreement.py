@@ -37,7 +37,8 @@ def network(name: str) -> nn.Module:
     net = DigitNet()
     tensors = bncheck.open_checkpoint(SAMPLES / f"{name}.pt").tensors
     net.load_state_dict({n: torch.from_numpy(array) for n, array in tensors.items()})
-    return net.eval()
+    net.eval()
+    return net
 
 
 def labelled(x: Tensor, y: Tensor) -> object:
@@ -226,3 +227,14 @@ def test_what_the_file_lacks_a_copy_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(BncheckError, match=r"lacks running statistics of bn2 \(BN104\)"):
         recalibrate_file(tmp_path / "net.pt", tmp_path / "out.pt", InspectOptions(), measuring)
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_weights_that_are_not_finite_are_beyond_repair() -> None:
+    net = Threshold(0.0, 0.0)
+    net.bn.running_mean = torch.full((2,), math.nan)
+    data = numbers()
+    assert recommended(bncheck.inspect(net, data))
+    net.bn.weight.data[0] = math.nan
+    assert not recommended(bncheck.inspect(net, data))
+    with pytest.raises(BncheckError, match=r"bn: NaN .* new statistics do not repair; go back to"):
+        bncheck.recalibrate(net, data)

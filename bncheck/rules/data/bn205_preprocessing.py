@@ -102,8 +102,11 @@ def _words(network: MeasuredNetwork, best: Candidate | None) -> str:
     return f"{what}; preprocessed as {best.name}, they would fit (W2 {best.w2:.2f}){with_results}"
 
 
+_EXACTLY: Final = "exactly as in training (including padding and crops)"
+
+
 def _how(best: Candidate | None) -> str:
-    return f"as {best.name}" if best else "exactly as in training (including padding and crops)"
+    return f"as in training: {best.name}" if best else _EXACTLY
 
 
 def best_candidate(network: MeasuredNetwork) -> Candidate | None:

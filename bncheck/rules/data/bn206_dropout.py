@@ -48,8 +48,7 @@ def dropout_shift(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
         {m.layer.name: 0.8 for m in shifted},
         f"{names(shifted)}: after dropout, and the running variance is "
         f"{float(np.exp(max(signed))):.2f} times what the layer sees with dropout off",
-        advice="which measures with dropout off; or move dropout after the last BatchNorm "
-        "layer and train again",
+        advice="or move dropout after the last BatchNorm layer and train again",
         free=0.5,
         most=Severity.WARNING,
         evidence={"p": max(behind.values()), "log_variance_ratio": max(signed)},
