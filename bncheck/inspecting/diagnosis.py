@@ -25,7 +25,7 @@ from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import MIDDLE, Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
-from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.measured_network import MeasuredNetwork, own_w2
 from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
@@ -180,7 +180,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
         return [_finding(network, c, layers, advice) for c, layers in won], advice
     if network.direction is Direction.SAME and not network.both_poor:
         return list(harmless.check(network)), Advice.IF_DATA_FIT
-    sure = network.mostly_restored and not network.stem_most
+    sure = network.mostly_restored and not network.as_data_may
     return list(disagree.check(network)), Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
 
 
@@ -204,7 +204,7 @@ def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
-    worst = max((by_name[name] for name in layers), key=_own_w2)
+    worst = max((by_name[name] for name in layers), key=own_w2)
     share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     harmless = network.works and network.direction is not Direction.WORSE
@@ -240,10 +240,6 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
     if network.direction is Direction.WORSE:
         return f"{claim.advice}, and keep the statistics: measured ones would do worse"
     return f"{claim.advice}; keep the statistics as they are"
-
-
-def _own_w2(measured: MeasuredLayer) -> float:
-    return measured.batch.w2 if measured.batch is not None else 0.0
 
 
 def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding]) -> Finding:

@@ -53,12 +53,15 @@ class BatchKinds:
 
 
 def first_layer_forbids(network: MeasuredNetwork) -> bool:
-    """Whether the first layer rules out every mixture of the kinds, without a run.
+    """Whether a layer that reads the data rules out every mixture of the kinds, without a run.
 
     Nothing is normalised before it, so a kind has the same mean there in any batch. What the least
     squares weights of these means leave unexplained, any shares leave.
     """
-    stem = network.stem
+    return any(_forbids(network, m) for m in network.entries)
+
+
+def _forbids(network: MeasuredNetwork, stem: MeasuredLayer) -> bool:
     if stem.layer.name not in network.heavy or not stem.classes:
         return False
     mean, sigma = stem.seen[0], _units(stem)[0]

@@ -82,7 +82,7 @@ def _of_some_kinds(self: Rule[MeasuredNetwork, Claim], found: BatchKinds) -> Cla
 
 
 def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
-    if len(network.w2) < 3 or network.of_other_weights:
+    if len(network.w2) < 3 or network.of_other_weights or network.is_entry(network.culprit):
         return
     place = int(np.argmax(network.w2))
     deepest, implied = network.batch[place], network.implied

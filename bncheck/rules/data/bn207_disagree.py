@@ -38,7 +38,7 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     )
     condition = "check that the data are preprocessed as in training; if they are, run "
     fix = f"{condition}`{network.recalibrate_anyway}`"
-    if network.mostly_restored and not network.stem_most:
+    if network.mostly_restored and not network.as_data_may:
         fix = f"run `{network.recalibrate}`"
     elif network.direction is Direction.UNKNOWN:
         fix += " with labels, so that it can prove that it helps"
