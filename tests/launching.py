@@ -1,10 +1,15 @@
-"""Two ranks as torchrun starts them, but forked from a process that has imported what they need."""
+"""Processes that are forked from one that has imported torch, which takes each a second."""
 
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
+import os
+import sys
 import uuid
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 WORLD = 2
 PATIENCE = 100.0  # seconds, after which ranks that wait for each other say where
@@ -24,4 +29,24 @@ def launched(main: Callable[..., None], *arguments: object) -> None:
 
 def _rank(main: Callable[..., None], *arguments: object) -> None:
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    main(*arguments)
+
+
+def forked(main: Callable[..., None], *arguments: object, said: Path) -> BaseProcess:
+    """A process that calls `main(*arguments)`; `said` is a folder for its `out` and `err`.
+
+    A fork of a process that has trained trains where torch has no device but the CPU, only.
+    """
+    said.mkdir(exist_ok=True)
+    process = multiprocessing.get_context("fork").Process(
+        target=_apart, args=(said, main, *arguments)
+    )
+    process.start()
+    return process
+
+
+def _apart(said: Path, main: Callable[..., None], *arguments: object) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT), number)
+        setattr(sys, f"std{name}", open(number, "w", closefd=False))  # noqa: SIM115
     main(*arguments)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 from typing import Final
 
 from bncheck._version import __version__
-from bncheck.cli import console, streams
+from bncheck.cli import console, interrupts, streams
 from bncheck.core import timing
 from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedError
 
@@ -26,19 +25,14 @@ def main() -> None:
     streams.prepare()
     timing.begin()
     gc.set_threshold(*_GARBAGE)
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.prepare()
     code = run(sys.argv[1:])
     for line in timing.lines():
         console.line(line)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C finds nothing to clean up
-        signal.signal(number, signal.SIG_DFL)
+    interrupts.give_back()
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         console.line(ExitCode(code).name.lower())
     sys.exit(code)
-
-
-def _terminate(*_: object) -> None:
-    raise TerminatedError
 
 
 def run(arguments: list[str]) -> int:

@@ -36,6 +36,14 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def a_kind(value: object) -> str:
+    """What kind of thing a value is: a dict, an int, None."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"
+
+
 def as_argument(path: object) -> str:
     """A path as a word of a command line, which no command takes for an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)

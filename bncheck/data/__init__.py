@@ -82,7 +82,8 @@ def check_shapes(model: nn.Module, batch: Batch) -> Batch:
             return batch
         return Batch(batch.args[:room], {}, batch.args[room])
     parameters = inspect.signature(model.forward).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    by_name = all(map(str.isidentifier, batch.kwargs))
+    takes_any = by_name and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if takes_any or set(batch.kwargs) <= set(parameters):
         return batch
     return Batch((*batch.args, *batch.kwargs.values()), {}, batch.target)

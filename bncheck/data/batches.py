@@ -37,7 +37,10 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """The model's inputs and, where there are any, the labels: a tensor, or several of them."""
+    """The model's inputs and, where there are any, the labels: a tensor, or several of them.
+
+    Those in `kwargs` are given by name where `forward` has such parameters, else in their order.
+    """
 
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Tensor] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from bncheck.core import usercode
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_EXPANDED_BYTES, MAX_INFLATED_DATA_BYTES
+from bncheck.core.words import a_kind
 from bncheck.data.batches import Batch, DataOptions
 from bncheck.data.preparing import as_tensor, prepared_input
 from bncheck.reading.source import Source
@@ -103,7 +104,7 @@ def _named(value: object) -> dict[str, Any]:
         return dict(zip(names, value, strict=True))
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    raise BncheckError(f"holds a {type(value).__name__}", "save a tensor, (x, y) or a dict")
+    raise BncheckError(f"holds {a_kind(value)}", "save a tensor, (x, y) or a dict")
 
 
 class _SafetensorsRows:

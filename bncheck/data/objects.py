@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import a_kind
 from bncheck.data.batches import Batch, Batches, DataOptions, dealt
 from bncheck.data.files import LABELS, Arrays
 from bncheck.data.preparing import as_tensor, prepared_input
@@ -43,15 +44,15 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
         return dealt(Arrays({"x": value}, name, options), name, options)
     if isinstance(value, Mapping):
         return dealt(Arrays(value, name, options), name, options)
-    if _is_pair_of_arrays(value):
-        return dealt(Arrays(dict(zip("xy", value, strict=True)), name, options), name, options)
+    if (arrays := _whole(value)) is not None:
+        return dealt(Arrays(arrays, name, options), name, options)
     if not isinstance(value, (IterableDataset, DataLoader)) and _holds_samples(value, name):
         return dealt(_DataSet(value, name, options), name, options)
     if isinstance(value, IterableDataset):
         value = DataLoader(value, options.batch_size)
     if not isinstance(value, Iterable):
         raise BncheckError(
-            f"gives a {type(value).__name__}",
+            f"gives {a_kind(value)}",
             "let it return batches, a Dataset, a DataLoader or arrays",
             name,
         )
@@ -80,8 +81,8 @@ def _is_sample(value: Any) -> bool:
     """Whether it is one input with its label, and not a batch: (x, 3), {"image": x, "label": 3}."""
     if isinstance(value, Mapping):
         label = next((value[key] for key in LABELS if key in value), None)
-    elif isinstance(value, (tuple, list)) and len(value) > 1 and _is_array(value[0]):
-        label = value[-1]
+    elif isinstance(value, (tuple, list)) and len(value) > 1:
+        label = value[-1] if _is_array(value[0]) or _inputs_in(value[0]) else None
     else:
         return False
     return label is not None and _is_single(label)
@@ -115,13 +116,32 @@ class _DataSet:
         return to_batch(value, self._name, self._options)
 
 
-def _is_pair_of_arrays(value: Any) -> bool:
+def _whole(value: Any) -> dict[str, Any] | None:
+    """All samples at once, by name: (x, y), ((x1, x2), y) or (dict, y) of arrays."""
     import numpy as np
     import torch
 
-    arrays = (torch.Tensor, np.ndarray)
-    pair = isinstance(value, tuple) and len(value) == 2
-    return pair and all(isinstance(part, arrays) for part in value)
+    if not (isinstance(value, tuple) and len(value) == 2):
+        return None
+    x, y = value
+    if not isinstance(y, (torch.Tensor, np.ndarray)):
+        return None
+    if isinstance(x, (torch.Tensor, np.ndarray)):
+        return {"x": x, "y": y}
+    inputs = _inputs_in(x)
+    return {**inputs, LABELS[0]: y} if inputs and LABELS[0] not in inputs else None
+
+
+def _inputs_in(value: Any) -> dict[str, Any]:
+    """The inputs that are grouped, (x1, x2) or a dict, by name; those of a tuple by place.
+
+    Empty where these are no inputs of the same samples.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items() if _is_array(item)}
+    if isinstance(value, (tuple, list)) and value and _is_array(value[0]):
+        return {str(place): item for place, item in enumerate(value) if _is_array(item)}
+    return {}
 
 
 def _length(loader: Any) -> int | None:
@@ -163,7 +183,7 @@ def _collated(samples: Iterator[Any], name: str, size: int) -> Iterator[Any]:
 
 
 def to_batch(value: Any, name: str, options: DataOptions) -> Batch:
-    """What a loader yields: x, (x, y), (x1, x2, ..., y) or a dict.
+    """What a loader yields: x, (x, y), (x1, x2, ..., y), ((x1, x2, ...), y), (dict, y) or a dict.
 
     Texts and other things without numbers in further places are left on the side.
     """
@@ -177,12 +197,12 @@ def to_batch(value: Any, name: str, options: DataOptions) -> Batch:
         kept = {key: prepared(item) for key, item in inputs.items() if _is_array(item)}
         if not kept:
             raise BncheckError("gives a dict without inputs", "it needs an entry x", name)
-        target = None if label is None else _labels(value[label], name)
-        if len(kept) == 1:
-            return Batch((next(iter(kept.values())),), {}, target)
-        return Batch((), kept, target)
+        return _named(kept, None if label is None else _labels(value[label], name))
     if isinstance(value, (tuple, list)) and value:
         first, *others = value
+        if others and _are_of_samples(grouped := _inputs_in(first), others[0]):
+            kept = {key: prepared(item) for key, item in grouped.items()}
+            return _named(kept, _labels(others[0], name))
         if not others:
             return Batch((prepared(first),))
         arrays = [item for item in others if _is_array(item) or _is_list_of_numbers(item)]
@@ -194,6 +214,27 @@ def to_batch(value: Any, name: str, options: DataOptions) -> Batch:
     return Batch((prepared(value),))
 
 
+def _named(inputs: Mapping[str, Tensor], target: Any) -> Batch:
+    if len(inputs) == 1:
+        return Batch((next(iter(inputs.values())),), {}, target)
+    return Batch((), inputs, target)
+
+
+def _are_of_samples(inputs: Mapping[str, Any], label: Any) -> bool:
+    """Whether these are inputs of as many samples as there are labels.
+
+    A detector's list of images, beside a list of what is in each, is none.
+    """
+    rows = {int(item.shape[0]) if item.ndim else 0 for item in inputs.values()}
+    if len(rows) != 1:
+        return False
+    if isinstance(label, Mapping):
+        return _holds_numbers(label)
+    if isinstance(label, (tuple, list)):
+        return len(label) in rows if _is_list_of_numbers(label) else all(map(_is_array, label))
+    return not _is_array(label) or {int(size) for size in label.shape[:1]} == rows
+
+
 def _tensor(item: Any, name: str) -> Tensor:
     import numpy as np
     import torch
@@ -202,8 +243,9 @@ def _tensor(item: Any, name: str) -> Tensor:
         item = as_tensor(item)
     if not isinstance(item, torch.Tensor):
         raise BncheckError(
-            f"gives a batch that holds a {type(item).__name__}",
-            "a batch is a tensor, (x, y) or a dict of tensors",
+            f"gives a batch that holds {a_kind(item)}",
+            "a batch is x, (x, y), (x1, x2, y), ((x1, x2), y), (dict, y) or a dict of tensors, "
+            "with as many labels as samples",
             name,
         )
     return item

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,14 @@ def tiled(shape: Sequence[Any], counts: Sequence[int]) -> Gather:
 def selected(shape: Sequence[Any], axis: int, indices: Iterable[Any] | None) -> Gather:
     """The elements of these indices along an axis; None: they are not known."""
     size = shape[axis]
-    if indices is None or not isinstance(size, int):
+    if indices is None or not isinstance(size, int) or size < 1:
         return Gather(((axis, None),))
     return Gather(((axis, tuple(int(index) % size for index in indices)),))
+
+
+def unfolded(spec: Gather, table: Shape) -> Gather:
+    """The same by a table of positions of that shape, which a list need not be."""
+    return spec if len(table) == 1 else replace(spec, unfolds=tuple(table))
 
 
 def taken(shape: Shape, places: Shape, axis: int, numbers: Any = None) -> Gather | None:

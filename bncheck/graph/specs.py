@@ -229,10 +229,13 @@ class Gather:
     """Elements picked along axes: flipped, rolled, repeated, selected, shuffled.
 
     `picks` has, for each such axis, which input position each output position shows; None where
-    that is not known, and only maps that do not vary along the axis can pass.
+    that is not known, and only maps that do not vary along the axis can pass. `unfolds` is the
+    number of axes that become of the only one, where the positions are a table of that rank, and
+    their sizes where they are known.
     """
 
     picks: tuple[tuple[int, tuple[int, ...] | None], ...]
+    unfolds: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

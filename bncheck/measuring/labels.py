@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import a_kind
 from bncheck.measuring.answers import scores_in, tensors_in
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def question(output: Any, labels: Any, samples: int, differentiable: bool = Fals
             if found is not None:
                 return found
     if not targets:
-        raise BncheckError(f"the labels (a {type(labels).__name__}) hold no numbers", HINT)
+        raise BncheckError(f"the labels ({a_kind(labels)}) hold no numbers", HINT)
     if not scores:
         raise BncheckError("labels are given, and the model's output holds no scores", HINT)
     raise BncheckError(f"{_words(targets[0], 'labels')} do not fit {_words(scores[0], 'outputs')}",

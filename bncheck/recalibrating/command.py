@@ -100,7 +100,7 @@ def _recalibrated(
             str(path),
         )
     if measuring is None:
-        report = repair_without_data(layers, str(path))
+        report = repair_without_data(layers, str(path), options.thresholds)
     else:
         subject = instrumented(measuring, checkpoint)
         report = recalibrate_with_data(subject, described_by(layers, subject), measuring, options)

@@ -7,8 +7,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import a_kind
 from bncheck.measuring.norms import TrackingNorm, norms_of
+from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.roles import AFFINE
+from bncheck.subject.uninitialized import refuse_uninitialized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +42,9 @@ class Watched:
     def of(cls, name: str, model: Any, every_layer: bool) -> Watched:
         """The model below its wrappers. Raises BncheckError where there is nothing to record."""
         bare, group, compiled = unwrapped(model)
+        for place, module in bare.named_modules():
+            if is_norm_class(type(module).__name__):
+                refuse_uninitialized(module, f"{place}.")
         norms = tuple(replace(norm, name=_own_name(norm.name)) for norm in norms_of(bare))
         outputs = tuple(_weighted(bare)) if every_layer else ()
         if not norms and not outputs:
@@ -153,7 +159,7 @@ def unwrapped(model: Any) -> tuple[nn.Module, Any, bool]:
         model = inner
     if not isinstance(model, torch.nn.Module):
         raise BncheckError(
-            f"is a {type(model).__name__}, not a torch.nn.Module", "give the model that is trained",
+            f"is {a_kind(model)}, not a torch.nn.Module", "give the model that is trained",
             "the model",
         )  # fmt: skip
     return model, group, compiled

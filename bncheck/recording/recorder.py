@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import a_kind
 
 if TYPE_CHECKING:
     from bncheck.recording.session import Session
@@ -200,7 +201,7 @@ def _check(
             f"on_finding={on_finding!r} is not known", 'give "warn", "raise" or a function',
         ),
         (
-            rates, f"optimizer is a {type(optimizer).__name__}, which has no learning rate",
+            rates, f"optimizer is {a_kind(optimizer)}, which has no learning rate",
             "give the torch.optim optimizer, or step(lr=...)",
         ),
         (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import a_kind
 
 Scalars = Mapping[str, float]
 Arrays = Mapping[str, Any]  # of NumPy
@@ -43,7 +44,7 @@ def sink_for(target: Any, histograms: bool) -> Sink:
     if callable(target):
         return Sink(lambda scalars, _, step: target(scalars, step), False)
     raise BncheckError(
-        f"cannot log to a {type(target).__name__}",
+        f"cannot log to {a_kind(target)}",
         "give a SummaryWriter, a run of wandb, mlflow, or a function of (scalars, step)",
         "log_to",
     )

@@ -10,10 +10,11 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.importable import working_directory_importable
 from bncheck.core.timing import timed
-from bncheck.core.words import shortened
+from bncheck.core.words import a_kind, shortened
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.remote import is_local
 from bncheck.subject.file_names import FileNames, file_names, matching_prefix
+from bncheck.subject.uninitialized import refuse_uninitialized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,13 +45,13 @@ def build_model(spec: str, args: Sequence[str]) -> nn.Module:
         return found
     if not callable(found):
         raise BncheckError(
-            f"{_OPTION} {spec} is a {type(found).__name__}, not a module or a callable",
+            f"{_OPTION} {spec} is {a_kind(found)}, not a module or a callable",
             "name an nn.Module class, a function that returns one, or a module",
         )
     built = usercode.call(found, args, spec, _OPTION)
     if not isinstance(built, nn.Module):
         raise BncheckError(
-            f"{_OPTION} {spec} returned {type(built).__name__}, not an nn.Module",
+            f"{_OPTION} {spec} returned {a_kind(built)}, not an nn.Module",
             "let it return the model",
         )
     return built
@@ -76,7 +77,7 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
     if not isinstance(value, nn.Module):
         place = f" at {shortened(key, 60)}" if key else ""
         raise BncheckError(
-            f"holds a {type(value).__name__}{place}, not a module", "give --model as well",
+            f"holds {a_kind(value)}{place}, not a module", "give --model as well",
             str(path),
         )  # fmt: skip
     return value.float() if _is_half(value) else value
@@ -119,15 +120,19 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> FileNames:
     state = dict(wanted)
     for name, tensor in wanted.items():
         if name in names:
-            state[name] = _fitting(_read(checkpoint, names[name]), tensor, name, checkpoint)
+            state[name] = _fitting(_read(checkpoint, names[name]), tensor, name)
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, ValueError) as error:
+        path = str(checkpoint.path)
+        if other := _other_shape(state, wanted):
+            raise BncheckError(other, "check --model-arg", path) from None
         raise BncheckError(
             f"cannot be loaded into the model ({usercode.described(error)})",
             "check --model and --model-arg",
-            str(checkpoint.path),
+            path,
         ) from None
+    refuse_uninitialized(model)
     return found
 
 
@@ -159,19 +164,30 @@ def _read(checkpoint: Checkpoint, name: str) -> Array:
         raise error.about(str(checkpoint.path)) from None
 
 
-def _fitting(array: Array, tensor: Tensor, name: str, checkpoint: Checkpoint) -> Tensor:
+def _fitting(array: Array, tensor: Tensor, name: str) -> Tensor:
+    """The file's tensor; whether another shape will do is for the module itself to say.
+
+    Lazy modules and the observers of quantization take the shape that the file has.
+    """
+    from torch.nn.parameter import is_lazy
+
     loaded = to_tensor(array)
-    if loaded.numel() == tensor.numel() == 1:  # counters are saved as scalars and as [1]
-        loaded = loaded.reshape(tensor.shape)
     if not loaded.numel() and name.rpartition(".")[2] in _OPTIONAL:
         return tensor  # Flower and others save counters as empty arrays: BN106
-    if loaded.shape != tensor.shape:
-        raise BncheckError(
-            f"{name} is {tuple(loaded.shape)} in the file and {tuple(tensor.shape)} in the model",
-            "check --model-arg",
-            str(checkpoint.path),
-        )
+    if not is_lazy(tensor) and loaded.numel() == tensor.numel() == 1:
+        return loaded.reshape(tensor.shape)  # counters are saved as scalars and as [1]
     return loaded
+
+
+def _other_shape(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """The first tensor that has another shape in the file than in the model."""
+    from torch.nn.parameter import is_lazy
+
+    for name, tensor in wanted.items():
+        if not is_lazy(tensor) and state[name].shape != tensor.shape:
+            file, model = tuple(state[name].shape), tuple(tensor.shape)
+            return f"{name} is {file} in the file and {model} in the model"
+    return ""
 
 
 def _refuse_mismatch(

@@ -11,13 +11,14 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.core.words import Note, unsaid
+from bncheck.core.words import Note, a_kind, unsaid
 from bncheck.data import Batches, DataOptions, open_data
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.run import Metric, Progress, Run
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.subject.model import build_model, load_trusted, load_weights
+from bncheck.subject.uninitialized import refuse_uninitialized
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +88,7 @@ class Measuring:
         found = usercode.resolve(self.metric, "--metric")
         if not callable(found):
             raise BncheckError(
-                f"--metric {self.metric} is a {type(found).__name__}, not a function",
+                f"--metric {self.metric} is {a_kind(found)}, not a function",
                 "name a function of the model's output and the labels, higher is better",
             )
         return found, self.metric.rpartition(":")[2]
@@ -131,14 +132,15 @@ def in_memory(model: nn.Module) -> Instrumented:
 
 
 def check_module(given: object) -> None:
-    """Refuse what is not a module, such as a state dict."""
+    """Refuse what is not a module, such as a state dict, and one that has no shapes yet."""
     from torch import nn
 
     if not isinstance(given, nn.Module):
         raise BncheckError(
-            f"a {type(given).__name__} is not a torch.nn.Module",
+            f"{a_kind(given)} is not a torch.nn.Module",
             "give the path of a checkpoint, or the module that a state dict has been loaded into",
         )
+    refuse_uninitialized(given)
 
 
 def device_of(model: nn.Module) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
-from bncheck.core.words import count
+from bncheck.core.words import a_kind, count
 from bncheck.data import Batch
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.measuring.instrumented import Instrumented
@@ -102,7 +102,7 @@ def _loss(given: str | Loss | None) -> Loss | None:
     found = usercode.resolve(given, "--loss")
     if not callable(found):
         raise BncheckError(
-            f"--loss {given} is a {type(found).__name__}, not a function",
+            f"--loss {given} is {a_kind(found)}, not a function",
             "name a function of the model's output and the labels that returns the loss",
         )
     return found

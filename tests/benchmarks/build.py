@@ -108,13 +108,16 @@ def measured(folder: Path) -> None:
 
 
 @torch.no_grad()
-def stale_statistics(model: nn.Module) -> nn.Module:
+def stale_statistics(model: nn.Module, variances: bool = False) -> nn.Module:
+    """Means off by half a standard deviation; with `variances`, these by a factor of e^.5 or so."""
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
             assert norm.running_mean is not None
             assert norm.running_var is not None
             deviation = norm.running_var.sqrt()
             norm.running_mean += 0.5 * deviation * torch.randn_like(deviation)
+            if variances:
+                norm.running_var *= torch.exp(0.5 * torch.randn_like(deviation))
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked.fill_(10_000)
     return model

@@ -108,8 +108,10 @@ def sick(
     model = healthy(model, batches)
     scaled = [2.5 * x + 1 for x in batches]
     stale = stale_statistics(copy.deepcopy(model))
+    both = stale_statistics(copy.deepcopy(model), variances=True)
     ways: dict[str, Way] = {
         "`inspect(model, data)`, stale": lambda: bncheck.inspect(stale, batches),
+        "`inspect(model, data)`, stale in variances, too": lambda: bncheck.inspect(both, batches),
         "`inspect(model, data)`, data in another scale": lambda: bncheck.inspect(model, scaled),
         "`recalibrate(model, data)`, stale": lambda: bncheck.recalibrate(stale, batches),
     }
@@ -125,7 +127,7 @@ def small() -> Iterator[Row]:
     ways: dict[str, Way] = {"ours": lambda: bncheck.inspect(model, batches)}
     (cost,) = in_forwards(forward(model, batches), ways, 7).values()
     yield Row("`inspect(model, data)`, healthy, small MLP", cost, unit="forwards", wanted="2")
-    yield from sick(mlp(), batches, "small MLP", ("8", "", "8"), 5)
+    yield from sick(mlp(), batches, "small MLP", ("8", "", "", "8"), 5)
 
 
 def folding() -> Iterator[Row]:
@@ -172,7 +174,7 @@ def rows() -> Iterator[Row]:
     yield from sound(resnet18(), 256, 3)
     yield from sound(resnet18(), 1024, 2)
     batches = [torch.randn(BATCH, 3, 64, 64) for _ in range(8)]
-    yield from sick(resnet18(), batches, "256 samples", ("3.5", "4.3", "3.5"), 1)
+    yield from sick(resnet18(), batches, "256 samples", ("3.5", "", "4.3", "3.5"), 1)
     yield from small()
     yield from folding()
     yield from rewriting()

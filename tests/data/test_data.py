@@ -130,7 +130,7 @@ def test_grey_pixels_get_a_channel() -> None:
 BAD: dict[str, tuple[Any, str]] = {
     "no file": ("nowhere.npz", "does not exist"),
     "a generator": (generator(), "only once"),
-    "a number": (lambda: 3, "gives a int"),
+    "a number": (lambda: 3, "gives an int"),
     "text in a batch": (["abc"], "holds a str"),
     "no batches": ([], "gives no batches"),
     "no samples": (torch.zeros(0, 3), "holds no samples"),

@@ -7,9 +7,6 @@ from typing import Any
 
 import torch
 
-import bncheck
-from tests.planted import DigitNet
-
 SAMPLES = Path(__file__).parent.parent.parent / "sample_models"
 
 
@@ -48,14 +45,6 @@ class Other(DigitNet):
         super().__init__()
         self.head = torch.nn.Linear(2, 2)
 """.replace("SAMPLES", repr(str(SAMPLES)))
-
-
-def healthy() -> DigitNet:
-    tensors = bncheck.open_checkpoint(SAMPLES / "healthy.pt").tensors
-    model = DigitNet()
-    model.load_state_dict({name: torch.from_numpy(tensors[name].copy()) for name in tensors})
-    model.eval()
-    return model
 
 
 SHAPES = """

@@ -12,8 +12,8 @@ import torch
 
 import bncheck
 from bncheck.cli import run
-from tests.folding.command import DATA, MODEL, SAMPLES, SMALL, USER, healthy, shaped
-from tests.planted import DigitNet
+from tests.folding.command import DATA, MODEL, SAMPLES, SMALL, USER, shaped
+from tests.planted import DigitNet, healthy
 
 torch.set_num_threads(1)
 

@@ -67,3 +67,27 @@ def test_no_map_passes_what_reads_bits() -> None:
     model = Fn(lambda s, x: s.fc(s.bn(x).view(torch.bfloat16)), bn=bn, fc=fc)
     (decision,) = fold(model.eval(), torch.randn(2, 4).half()).batchnorms
     assert "(view) lies between" in decision.reason
+
+
+TABLE = torch.tensor([[0, 2, 1], [1, 3, -1]])
+KERNEL = torch.randn(2, 3, 5).double()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda s, x: torch.einsum("nij,ijo->no", s.bn(s.fc(x).tanh())[:, TABLE], KERNEL),
+        lambda s, x: s.bn(s.fc(x[:, :, None] * x[:, None])[:, TABLE].flatten(1, 2).mT),
+    ],
+    ids=["channels", "places"],
+)
+def test_a_table_of_positions_becomes_axes(run: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    bn, fc = nn.BatchNorm1d(4), nn.Linear(4, 4)
+    for numbers in (bn.weight, bn.bias, bn.running_mean):
+        nn.init.normal_(numbers)  # type: ignore[arg-type]
+    model, x = Fn(run, bn=bn, fc=fc).double().eval(), torch.randn(3, 4).double()
+    result = fold(model, x)
+    with torch.no_grad():
+        assert torch.allclose(result.module()(x), model(x), rtol=1e-12, atol=1e-12)
+    assert [d.status for d in result.batchnorms] == ["folded"]

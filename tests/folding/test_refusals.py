@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bncheck.cli import run
-from tests.folding.command import DATA, MODEL, SAMPLES, SMALL, USER, healthy, shaped
+from tests.folding.command import DATA, MODEL, SAMPLES, SMALL, USER, shaped
+from tests.planted import healthy
 
 torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""What test_distributed.py runs: `python -m tests.measuring.ranks FOLDER PORT...`.
+"""What test_distributed.py runs in two processes.
 
 The scenarios run one after another in the same two processes, because starting a process costs
 seconds; each has a port of its own, and the first torchrun's. What each rank said goes to
@@ -34,7 +34,6 @@ from bncheck.measuring.preprocessing import search
 from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.run import Run
 from bncheck.subject.module_layers import layers_of
-from tests.launching import launched
 from tests.planted import SAMPLES
 
 HERE = "tests.measuring.ranks"
@@ -271,7 +270,3 @@ def main(folder: Path, ports: list[str]) -> None:
         found, samples = searched(processes)
         np.savez(folder / f"{rank()}.npz", **packed(processes), **found)
     (folder / f"{rank()}-samples.json").write_text(json.dumps(samples))
-
-
-if __name__ == "__main__":
-    launched(main, Path(sys.argv[1]), sys.argv[2:])

@@ -19,13 +19,14 @@ import pytest
 
 from bncheck.cli import run
 from bncheck.measuring.distributed import Processes
-from tests.launching import WORLD
+from tests.launching import WORLD, forked, launched
 from tests.measuring.ranks import (
     BATCH,
     BATCH_OF_FAR,
     REPORT,
     counted,
     inspect,
+    main,
     packed,
     scenarios,
     searched,
@@ -61,8 +62,10 @@ def environment(**more: str) -> dict[str, str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     ports = free_ports(len(scenarios()) + 1)
-    words = [sys.executable, "-m", "tests.measuring.ranks", str(folder), *ports]
-    subprocess.run(words, env=environment(), check=True, timeout=180)
+    said = folder / "said"
+    process = forked(launched, main, folder, ports, said=said)
+    process.join(180)
+    assert process.exitcode == 0, (said / "err").read_text()
     return folder
 
 
@@ -235,9 +238,6 @@ def test_a_rank_0_that_is_killed_without_a_launcher(tmp_path: Path) -> None:
     """It kept the store where the ranks met."""
     (port,) = free_ports(1)
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    model = f"{SAMPLES / 'nets.py'}:DigitNet"
-    words = [sys.executable, "-m", "bncheck", "inspect", str(SAMPLES / "stale.pt"),
-             "--model", model, "--data", "killed.py:batches"]  # fmt: skip
     (tmp_path / "killed.py").write_text(
         "import os, torch\n"
         "def batches():\n"
@@ -246,15 +246,22 @@ def test_a_rank_0_that_is_killed_without_a_launcher(tmp_path: Path) -> None:
         "            os.kill(os.getpid(), 9)\n"
         "        yield torch.rand(64, 1, 8, 8)\n"
     )
-    first, second = (
-        subprocess.Popen(
-            words, env=environment(**place, RANK=str(rank)), cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
+    said = [tmp_path / str(rank) for rank in range(WORLD)]
+    ranks = [
+        forked(inspect_in, tmp_path, place | {"RANK": str(rank)}, said=said[rank])
         for rank in range(WORLD)
-    )  # fmt: skip
-    out, err = second.communicate(timeout=60)
-    assert (first.wait(timeout=60), second.returncode, out) == (-9, 2, "")
-    first.communicate()
-    (line,) = err.splitlines()
+    ]
+    for rank in ranks:
+        rank.join(60)
+    assert [rank.exitcode for rank in ranks] == [-9, 2]
+    assert (said[1] / "out").read_text() == ""
+    (line,) = (said[1] / "err").read_text().splitlines()
     assert "rank 0 ended without a message" in line
+
+
+def inspect_in(folder: Path, place: dict[str, str]) -> None:
+    os.environ.update(place)
+    os.chdir(folder)
+    model = f"{SAMPLES / 'nets.py'}:DigitNet"
+    words = ["inspect", str(SAMPLES / "stale.pt"), "--model", model, "--data", "killed.py:batches"]
+    sys.exit(run(words))

@@ -75,7 +75,7 @@ def test_what_inspect_makes_conditional_is_not_written(tmp_path: Path) -> None:
 def test_a_healthy_model_stays_what_it_is(samples: int, tmp_path: Path) -> None:
     """Statistics of a few samples would be noise, and those of many no better."""
     x, y = planted.digits("train")
-    net, data = planted.trained(0), (x[:samples], y[:samples])
+    net, data = planted.healthy(), (x[:samples], y[:samples])
     report = bncheck.recalibrate(net, data)
     assert report.reason is not None
     assert "agree with the data" in report.reason
@@ -102,6 +102,67 @@ def test_repair_without_data(tmp_path: Path) -> None:
     mean = old["bn1.running_mean"].astype(np.float64) / (1 - w0)
     np.testing.assert_allclose(new["bn1.running_mean"].astype(np.float64), mean, rtol=1e-6)
     assert accuracy(tmp_path / "out.pt", None) > accuracy(source, None) + 0.1
+
+
+@torch.no_grad()
+def counted(net: nn.Module, batches: int, folder: Path) -> Path:
+    """The module whole, so that its momentum is known, with another counter."""
+    net = copy.deepcopy(net)
+    for norm in planted.norms_of(net):
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.fill_(batches)
+    torch.save(net, folder / f"{batches}.pt")
+    return folder / f"{batches}.pt"
+
+
+@pytest.mark.parametrize("batches", [1, 5, 20, 60])
+def test_a_counter_that_cannot_be_right_is_nothing_to_compute_with(
+    batches: int, tmp_path: Path
+) -> None:
+    """Ported files carry such counters; variances became 0 (BN106 says: nothing by itself)."""
+    path, out = counted(planted.healthy(), batches, tmp_path), tmp_path / "out.pt"
+    with pytest.raises(BncheckError, match="without data"):
+        recalibrate_file(path, out, InspectOptions(), None)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("momentum", [0.01, 0.003, 0.001])
+def test_a_momentum_that_the_variances_refute_is_not_computed_with(
+    momentum: float, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.pt"
+    with pytest.raises(BncheckError, match="without data"):
+        recalibrate_file(SAMPLES / "healthy.pt", out, InspectOptions(momentum=momentum), None)
+    assert not out.exists()
+
+
+def warming(variances: Tensor, share: float) -> nn.Module:
+    """A layer that has seen half of its average, (1 - share) of these variances."""
+    norm = nn.BatchNorm1d(len(variances), momentum=1 - share)
+    norm.running_mean = torch.ones(len(variances))
+    norm.running_var = share + (1 - share) * variances
+    norm.num_batches_tracked = torch.tensor(1)
+    norm.weight.data.fill_(2.0)
+    return nn.Sequential(norm)
+
+
+def test_a_layer_of_which_the_formula_leaves_nothing_stays_as_it_is(tmp_path: Path) -> None:
+    """Variance minus share at 0 or far below eps: a dead channel would be multiplied by 1000."""
+    whole, dead = warming(torch.tensor([9.0, 4.0]), 0.5), warming(torch.tensor([9.0, 1e-9]), 0.5)
+    torch.save(nn.Sequential(whole, dead), tmp_path / "net.pt")
+    done = recalibrate_file(tmp_path / "net.pt", tmp_path / "out.pt", InspectOptions(), None)
+    assert done.layers == ("0.0",)
+    assert list(done.unmeasured) == ["1.0"]
+    tensors = bncheck.open_checkpoint(tmp_path / "out.pt").tensors
+    found = [tensors[f"{layer}.0.running_var"].astype(np.float64) for layer in "01"]
+    np.testing.assert_allclose(np.concatenate(found), [9.0, 4.0, 5.0, 0.5], rtol=1e-6)
+
+
+def test_what_bn105_does_not_find_is_not_repaired(tmp_path: Path) -> None:
+    """So small a share that inspect says nothing about it."""
+    torch.save(warming(torch.tensor([1.1, 1.2]), 0.02), tmp_path / "net.pt")
+    with pytest.raises(BncheckError, match="as BN105 does"):
+        recalibrate_file(tmp_path / "net.pt", tmp_path / "out.pt", InspectOptions(), None)
 
 
 def test_an_onnx_file_is_not_recalibrated(tmp_path: Path) -> None:
@@ -199,11 +260,12 @@ def test_json_has_the_promised_keys(tmp_path: Path) -> None:
 
 
 def test_a_part_that_shares_the_bytes_and_so_changes_is_said(tmp_path: Path) -> None:
-    state = torch.load(SAMPLES / "healthy.pt", weights_only=True)["state_dict"]
+    tensors = bncheck.open_checkpoint(SAMPLES / "under-warmed-module.pt").tensors
+    state = {name: torch.from_numpy(array) for name, array in tensors.items()}
     averaged = {name: t if "running" in name else t.clone() for name, t in state.items()}
     torch.save({"model": state, "ema": averaged}, tmp_path / "two.pt")
     notes: list[str] = []
-    options = InspectOptions("model", momentum=0.003)  # under-warmed, if that were true
+    options = InspectOptions("model", momentum=0.01)
     done = recalibrate_file(
         tmp_path / "two.pt", tmp_path / "out.pt", options, None, note=notes.append
     )

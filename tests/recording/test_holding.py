@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -12,19 +12,18 @@ import torch
 
 from bncheck.reading.record import read_record
 from bncheck.recording import Recorder, holding
-from tests.networks import SAMPLES
+from tests.launching import forked
 from tests.recording.training import Training, net
 
-OTHER = """
-import sys, torch
-from bncheck.recording import Recorder
-from tests.recording.training import net
-model = net()
-recorder = Recorder(model, sys.argv[1], every=1)
-model(torch.randn(8, 8)); recorder.step()
-print("ready", flush=True)
-sys.stdin.read()
-"""
+
+def hold(folder: Path, ready: Connection) -> None:
+    """Record a step, and keep the folder until killed."""
+    model = net()
+    recorder = Recorder(model, folder, every=1)
+    model(torch.randn(8, 8))
+    recorder.step()
+    ready.send("ready")
+    time.sleep(60)
 
 
 def test_the_newer_recorder_of_a_process_writes_alone(
@@ -48,20 +47,17 @@ def test_a_folder_that_another_process_writes_into_is_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holding, "_PATIENCE", 0.1)
-    environment = {**os.environ, "PYTHONPATH": str(SAMPLES.parent)}
-    words = [sys.executable, "-c", OTHER, str(tmp_path)]
-    with subprocess.Popen(
-        words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == "ready\n"
-        before = (tmp_path / "index.jsonl").read_bytes()
-        training = Training(net(0.0), steps=40).run(tmp_path)
-        assert {finding.rule for finding in training.found} == {"BN302"}  # it is told all the same
-        assert (tmp_path / "index.jsonl").read_bytes() == before
-        other.kill()
+    run = tmp_path / "run"
+    ready, sender = multiprocessing.Pipe(duplex=False)
+    other = forked(hold, run, sender, said=tmp_path / "said")
+    assert ready.poll(60)
+    before = (run / "index.jsonl").read_bytes()
+    training = Training(net(0.0), steps=40).run(run)
+    assert {finding.rule for finding in training.found} == {"BN302"}  # it is told all the same
+    assert (run / "index.jsonl").read_bytes() == before
+    other.kill()
+    other.join()
     (line,) = caplog.messages
     assert "is the record of another process that still runs" in line
-    Training(steps=2).run(tmp_path)  # nobody holds it any more
-    assert read_record(tmp_path).runs == 2
+    Training(steps=2).run(run)  # nobody holds it any more
+    assert read_record(run).runs == 2

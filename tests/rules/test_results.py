@@ -55,7 +55,7 @@ def test_a_network_that_depends_on_its_batch(train_batch_size: int | None) -> No
 def test_batches_that_serve_no_better_are_no_finding() -> None:
     """A sound network whose statistics are stale: measured ones serve as well as batches."""
     x, y = planted.digits("train")
-    net = planted.trained(0)
+    net = planted.healthy()
     net.get_submodule("bn2").running_var.mul_(9)  # type: ignore[operator]
     report = bncheck.inspect(net, (x, y))
     assert "BN216" not in {f.rule for f in report.findings}
@@ -107,7 +107,7 @@ def test_no_loss_of_results_is_none() -> None:
 def test_an_error_of_the_file_stays_one_where_results_are_equal() -> None:
     """A layer at 0 and 1 among trained ones: no difference here is no proof for other data."""
     x, y = planted.digits("train")
-    net = planted.trained(0)
+    net = planted.healthy()
     norm = net.get_submodule("bn1")
     norm.running_mean.zero_()  # type: ignore[operator]
     norm.running_var.fill_(1)  # type: ignore[operator]

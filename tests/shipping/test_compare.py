@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
+from torch.export import ExportedProgram
 
 import bncheck
 from bncheck.cli import run
@@ -151,9 +153,15 @@ def test_in_python() -> None:
         bncheck.compare(SAMPLES / "healthy.pt2", SAMPLES / "healthy.pt")
 
 
-def _model() -> tuple[TorchSide, onnx.ModelProto]:
+@cache
+def _converted() -> tuple[ExportedProgram, bytes]:
     program = traced(made(Unit), (IMAGES,), Axes())
-    return TorchSide(program), to_onnx(program, ["x"], ["y"]).model
+    return program, to_onnx(program, ["x"], ["y"]).model.SerializeToString()
+
+
+def _model() -> tuple[TorchSide, onnx.ModelProto]:
+    program, model = _converted()
+    return TorchSide(program), onnx.ModelProto.FromString(model)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_arguments_are_literals_or_text(nets: str) -> None:
 BAD = {
     "leaves": r"called sys.exit\(0\) \(some_nets.py:26\)",
     "fails": r"ValueError: depth must be 6n\+2 \(some_nets.py:29\)",
-    "number_maker": "returned int, not an nn.Module",
+    "number_maker": "returned an int, not an nn.Module",
     "number": "is a int, not a module or a callable",
     "Nett": "did you mean Net",
 }

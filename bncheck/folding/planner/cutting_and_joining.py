@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def whole_of(graph: Graph, op: Op, wanted: Sequence[Affine]) -> Affine:
     outer = np.broadcast_shapes(*(_resized(p[0].shape, spec.axis, 1) for p in pairs))
     full = _resized(outer, spec.axis, size)
     if np.prod(full) > MAX_SIZE:
-        raise Stuck("its map became too large to track")
+        raise Stuck("its scale and shift differ at too many places")
     scale, shift = np.full(full, FREE), np.full(full, FREE)
     for pair, part in zip(pairs, spec.parts, strict=True):
         key = (slice(None),) * spec.axis + (part,)
@@ -128,9 +129,33 @@ def picked(_: Graph, op: Op, affine: Affine) -> Affine:
             continue
         if indices is None:
             raise _unknown_places(op)
-        place = np.asarray(indices)
+        place = np.asarray(indices, np.int64)
         affine = each(affine, lambda array, a=axis, i=place: np.take(array, i, a))  # type: ignore[misc]
-    return affine
+    return each(affine, partial(_unfolded, op.spec)) if op.spec.unfolds else affine
+
+
+def _unfolded(spec: Gather, array: Floats) -> Floats:
+    """The only axis as several."""
+    ((axis, _),) = spec.picks
+    sizes = spec.unfolds if array.shape[axis] != 1 else (1,) * len(spec.unfolds)
+    return array.reshape(array.shape[:axis] + tuple(map(int, sizes)) + array.shape[axis + 1 :])
+
+
+def _folded(op: Op, spec: Gather, affine: Affine) -> Affine:
+    """Several axes as the only one that they were."""
+    ((axis, places),) = spec.picks
+    axes = range(axis, axis + len(spec.unfolds))
+    if all(is_even(affine, other) for other in axes):
+        return each(affine, lambda array: np.squeeze(array, tuple(axes[1:])))
+    if places is None:
+        raise _unknown_places(op)
+    sizes = tuple(map(int, spec.unfolds))
+
+    def folded(array: Floats) -> Floats:
+        front, behind = array.shape[:axis], array.shape[axis + len(sizes) :]
+        return np.broadcast_to(array, front + sizes + behind).reshape((*front, -1, *behind))
+
+    return each(affine, folded)
 
 
 def _unknown_places(op: Op) -> Stuck:
@@ -143,6 +168,8 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
     """The map of the whole, from that of what is picked; what is not picked is free."""
     assert isinstance(op.spec, Gather)
     shape = graph.shape(op.inputs[0])
+    if op.spec.unfolds:
+        affine = _folded(op, op.spec, affine)
     for axis, indices in op.spec.picks:
         if is_even(affine, axis):
             continue
@@ -156,7 +183,7 @@ def picked_from(graph: Graph, op: Op, affine: Affine) -> Affine:
 def _returned(op: Op, affine: Affine, axis: int, indices: Sequence[int], size: int) -> Affine:
     pair = np.broadcast_arrays(affine.scale, affine.shift)
     if np.prod(_resized(pair[0].shape, axis, size)) > MAX_SIZE:
-        raise Stuck("its map became too large to track")
+        raise Stuck("its scale and shift differ at too many places")
     rows = [unconstrained(pair[0].ndim)] * size
     for place, index in enumerate(indices):
         both = merged(rows[index], Affine(*(np.take(array, [place], axis) for array in pair)))

@@ -138,9 +138,12 @@ class Draft:
         return map_.after(before) if before else map_
 
     def final_reader(self, index: int) -> int:
-        """Who reads a value instead of a call that is bypassed."""
-        uses = self.graph.uses.get(self.graph.ops[index].outputs[0], [])
-        return self.final_reader(uses[0].op) if index in self.bypassed and uses else index
+        """Who reads a value instead of a call that is bypassed, or changes nothing."""
+        op = self.graph.ops[index]
+        uses = self.graph.uses.get(op.outputs[0], []) if op.outputs else []
+        idle = isinstance(op.spec, Identity) and len(uses) == 1
+        passes = bool(uses) and (index in self.bypassed or idle)
+        return self.final_reader(uses[0].op) if passes else index
 
     def onward(self, name: str) -> list[str]:
         """A value, and those that are the same because all that reads it changes nothing."""

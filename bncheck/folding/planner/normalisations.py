@@ -257,7 +257,12 @@ def parameters_of(graph: Graph, op: Op) -> Sequence[Floats | None]:
         if name is not None and not graph.is_constant(name):
             role = slot.name.lower()
             role = f"running {role}" if slot in (Slot.MEAN, Slot.VARIANCE) else role
-            raise not_constant(graph, name, f"its {role}")
+            stuck = not_constant(graph, name, f"its {role}")
+            raise (
+                stuck
+                if stuck.hint
+                else Stuck(stuck.reason, "leave it: it has no fixed scale and shift")
+            )
     slots = (Slot.WEIGHT, Slot.BIAS, Slot.MEAN, Slot.VARIANCE)
     return [graph.constant(op.input(slot)) for slot in slots]
 

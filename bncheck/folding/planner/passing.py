@@ -56,6 +56,8 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
         return [parts.joined(graph, op, given)]
     through = None if isinstance(op.spec, Split) else _passage(op)[1]
     if set(given) != {0}:
+        if isinstance(op.spec, Attended):
+            raise Stuck(f"{op.called} computes its weights from it")
         raise Stuck(f"{op.called} reads it as another operand than its data")
     return [through(graph, op, given[0])] if through else parts.cuts_of(op, given[0])
 

@@ -102,7 +102,7 @@ def after_larger(graph: Graph, op: Op, given: Mapping[int, Affine]) -> Affine:
     first, second = (over_rank(given.get(slot, identity(rank)), rank) for slot in (0, 1))
     both = merged(first, second)
     if both is None:
-        raise Stuck(f"{op.called} compares it with what does not have the same map")
+        raise Stuck(f"{op.called} compares it with what does not have its scale and shift")
     check_order(op, both)
     return both
 
@@ -159,8 +159,8 @@ def _check_filling(op: Op, affine: Affine) -> None:
     value = op.spec.value
     if value is not None and np.any(np.abs(affine.scale * value + affine.shift - value) > 0):
         raise Stuck(
-            f"{op.called} lies between and pads with {value:g}, which its map "
-            "would have to leave as it is",
+            f"{op.called} lies between and pads with {value:g}, which its "
+            "scale and shift would change",
             f"let {op.label} pad with reflect, replicate or circular, and train again",
             (op, replace(op.spec, value=None)),
         )

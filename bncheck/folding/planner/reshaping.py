@@ -97,7 +97,7 @@ def reshaped(array: Floats, source: Shape, target: Shape) -> Floats:
             wide += sizes[0]
             final += sizes[1]
     if int(np.prod(wide, dtype=object)) > MAX_SIZE:
-        raise Stuck("its map became too large to track")
+        raise Stuck("its scale and shift differ at too many places")
     result = np.broadcast_to(array, wide).reshape(final)
     for axis in range(result.ndim):
         small = constant_along(result, (axis,))

@@ -104,23 +104,22 @@ def fold(
     arguments, notes = as_arguments(example_inputs), tuple[str, ...]()
     if not isinstance(model, ExportedProgram):
         say("exporting")
-        model = _exported(model, arguments, options or FoldOptions())
+        model = exported(model, arguments, options or FoldOptions())
         if not (options and options.static_batch):
             notes = batch_notes(model, options.batch_axes if options else (), given=False)
-    exported = model
+    program_given = model
 
     def attempt(options: FoldOptions) -> FoldResult:
         examples = [pytree.tree_leaves(arguments)] if arguments else []
-        program = _Program(exported, examples, options.batch_axes)
+        program = _Program(program_given, examples, options.batch_axes)
         report, (solution,) = folding.fold(program, options, more_inputs, say)
         return FoldResult(program.result, replace(report, notes=notes), solution)
 
     return folding.proven(attempt, options or FoldOptions())
 
 
-def _exported(
-    model: nn.Module, arguments: tuple[Any, ...], options: FoldOptions
-) -> ExportedProgram:
+def exported(model: nn.Module, arguments: tuple[Any, ...], options: FoldOptions) -> ExportedProgram:
+    """The program of a module that these options ask for. Raises BncheckError."""
     if options.static_batch:
         return export_shaped(model, arguments, ())
     return export_program(model, arguments, options.batch_axes)

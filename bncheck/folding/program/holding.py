@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import a_kind
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.normalisations import Normalisation, data_slot
 from bncheck.folding.planner.plan import Status
@@ -56,7 +59,22 @@ def fold_held(
     """
     arguments = as_arguments(example_inputs)
     program = export_program(model, arguments, options.batch_axes)
-    not_held: dict[str, str] = {}
+    return fold_without(program, model, arguments, options, more_inputs)
+
+
+def fold_without(
+    program: ExportedProgram,
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    options: FoldOptions,
+    more_inputs: Sequence[Flat] = (),
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> FoldResult:
+    """The same of a module's program; `known` are norms that are not held, and why.
+
+    Raises BncheckError.
+    """
+    not_held = dict(known)
     while True:
         # A plan alone does not say which tensors the fold has.
         tried = replace(options, dry_run=False, not_held=dict(not_held))
@@ -151,7 +169,7 @@ def why_not_identity(modules: Mapping[str, nn.Module], name: str) -> str | None:
     norm = modules.get(name)
     if type(norm) in _PLAIN or type(norm).__name__.endswith(_FROZEN):
         return None
-    what = "not a module" if norm is None else f"a {type(norm).__name__}"
+    what = "not a module" if norm is None else a_kind(norm)
     return f"the norm {name} is {what}, which an identity cannot replace"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
@@ -18,8 +19,8 @@ from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.program.calls_of import HINT, Called, recorded, run, stepped, submodule
 from bncheck.folding.program.dtypes import dtypes_of_module
-from bncheck.folding.program.fold import FoldResult, fold
-from bncheck.folding.program.holding import NotHeldError, fold_held
+from bncheck.folding.program.fold import FoldResult, exported, fold
+from bncheck.folding.program.holding import NotHeldError, fold_without
 from bncheck.folding.program.in_module import FoldedState, applied, compare, is_floating, own
 from bncheck.folding.program.parity import arrays
 from bncheck.folding.result import EXCUSE, epsilon_for
@@ -99,8 +100,12 @@ class Search:
             raise BncheckError(what, HINT)
         part = self._model.get_submodule(name)
         alike = [pytree.tree_leaves(call) for call in given[1:] if _sizes(call) == _sizes(given[0])]
-        options = self._renamed(name, part, given[0])
-        whole = fold(part, own(given[0]), options, alike)
+        # A plan alone does not say whether modules can hold the fold.
+        options = replace(self._options, fail_unfolded=False, dry_run=False, batch_axes=())
+        example = own(given[0])
+        program = exported(part, example, options)
+        options = _renamed(name, program, example, options)
+        whole = fold(program, example, options, alike)
         whole.refuse_unsound()
         try:
             return self._held(name, whole, calls)
@@ -108,7 +113,7 @@ class Search:
             lesser = None
             if isinstance(error, NotHeldError):
                 with contextlib.suppress(BncheckError):
-                    less = fold_held(part, own(given[0]), options, alike)
+                    less = fold_without(program, part, example, options, alike, error.norms)
                     less.refuse_unsound()
                     lesser = self._held(name, less, calls)
             reason = f"is one graph, but no modules can hold its fold: {error.sentence}"
@@ -122,19 +127,20 @@ class Search:
         _check(part, applied(part, state), result, given)
         return Part(name, len(calls), result, state)
 
-    def _renamed(self, name: str, part: nn.Module, inputs: tuple[Any, ...]) -> FoldOptions:
-        """The options with --keep in the part's own names."""
-        # A plan alone does not say whether modules can hold the fold.
-        options = replace(self._options, fail_unfolded=False, dry_run=False, batch_axes=())
-        if not options.keep:
-            return options
-        plan = fold(part, own(inputs), replace(options, keep=(), dry_run=True))
-        kept = [
-            decision.name
-            for decision in plan.batchnorms
-            if any(fnmatchcase(f"{name}.{decision.name}", pattern) for pattern in options.keep)
-        ]
-        return replace(options, keep=kept)
+
+def _renamed(
+    name: str, program: ExportedProgram, example: tuple[Any, ...], options: FoldOptions
+) -> FoldOptions:
+    """The options with --keep in the part's own names."""
+    if not options.keep:
+        return options
+    plan = fold(program, example, replace(options, keep=(), dry_run=True))
+    kept = [
+        decision.name
+        for decision in plan.batchnorms
+        if any(fnmatchcase(f"{name}.{decision.name}", pattern) for pattern in options.keep)
+    ]
+    return replace(options, keep=kept)
 
 
 def chosen(parts: Sequence[Part]) -> list[Part]:

@@ -37,6 +37,7 @@ from bncheck.folding.result import (
     findings_of,
     tolerance_for,
 )
+from bncheck.subject.uninitialized import refuse_uninitialized
 
 BY_PARTS = (
     "is folded by parts, which are not one program",
@@ -74,6 +75,8 @@ def fold_model(
 
     `held`: only what its modules can hold. Raises BncheckError.
     """
+    if isinstance(model, nn.Module):
+        refuse_uninitialized(model)
     if isinstance(model, nn.Module) and names:
         return fold_by_parts(model, example_inputs, options, names)
     try:

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from bncheck.folding.program.in_place import changed_in_place
 from bncheck.folding.regions import Call, Calls, between
-from bncheck.graph.program.double import call_in_float64, widened
+from bncheck.graph.program.double import call_in_float64, is_kernel, widened
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -124,13 +124,13 @@ class Cuttable:
             for node in (self.nodes[place] for place in places):
                 if node.op == "placeholder":
                     value = self._stored.get(node.name, values.get(node.name))
-                    result = widened(value)
+                    result: Any = value if is_kernel(node) and not move else widened(value)
                     if move and node.name in self._stored and _is_floating(result):
                         result = torch.from_numpy(move(result.detach().cpu().numpy()))
                 else:
                     result = runner.run_node(node)
                 if node.name in exits:
-                    found[node.name] = result
+                    found[node.name] = widened(result)
                 if node.name not in entries:
                     runner.env[node] = result
         runner.env = {}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bncheck.graph.aten.calls import Call, Describe, Described, named
-from bncheck.graph.axes import picked, selected, taken, tiled
+from bncheck.graph.axes import picked, selected, taken, tiled, unfolded
 
 _FLIPS = {"fliplr": (1,), "flipud": (0,)}
 
@@ -58,9 +58,12 @@ def _indexed(call: Call) -> Described | None:
 
 
 def _selected(call: Call, axis: int, index: Any) -> Described | None:
-    if call.rank_of(index) != 1 or call.dtype(index) == "bool":
+    table = call.named_sizes(index) if call.is_tensor(index) else None
+    if not table or call.dtype(index) in ("bool", "uint8"):  # flags
         return None
-    return call.on_source(selected(call.shape, axis, call.numbers(index)))
+    numbers = call.numbers(index)
+    places = None if numbers is None else np.ravel(np.asarray(numbers))
+    return call.on_source(unfolded(selected(call.shape, axis, places), table))
 
 
 def _gathered(call: Call) -> Described | None:

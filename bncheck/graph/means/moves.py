@@ -57,6 +57,8 @@ def picked(step: Step) -> Spread:
     """Elements picked along axes."""
     spec, x = step.op.spec, step.spread()
     assert isinstance(spec, specs.Gather)
+    if spec.unfolds:
+        raise UnknownError
     quantiles = x.quantiles
     for axis, places in spec.picks:
         if quantiles.shape[axis + 1] > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bncheck.graph.axes import Places, cut, picked, selected, taken, tiled
+from bncheck.graph.axes import Places, cut, picked, selected, taken, tiled, unfolded
 from bncheck.graph.onnx.call import Describe, Described, NodeCall
 from bncheck.graph.onnx.nodes import FLOATS
 from bncheck.graph.operators import UndescribedError
@@ -96,12 +96,11 @@ def _gathered(call: NodeCall) -> Spec | Described | None:
         if axis == 0 and len(shape) == 2 and call.scope.is_stored(call.name(0)):
             return Lookup(), call.inputs[::-1]
         # Whatever the indices say, a map that does not vary along the axis passes.
-        is_list = len(call.shape(1)) == 1
-        return Gather(((axis, None),)) if is_list else None
-    if np.ndim(indices) == 1:
-        return selected(shape, axis, indices)
+        return unfolded(Gather(((axis, None),)), call.shape(1))
+    if np.ndim(indices) > 0:
+        return unfolded(selected(shape, axis, np.ravel(indices)), np.shape(indices))
     size = shape[axis]
-    if np.ndim(indices) > 1 or not size:
+    if not size:
         return None
     if not isinstance(size, int):  # then no map varies along it
         return Split(axis, (slice(None),), drops=True)

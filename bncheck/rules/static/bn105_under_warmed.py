@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bncheck.layers.facts import (
     predicted_w2,
     squared_w2_without,
 )
+from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
 from bncheck.rules.static.bn106_batch_counter import contradicted_counters
 
@@ -37,6 +39,39 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
     Fix: the formula above repairs it without data; recalibrating with data is better. Train longer
     or with a larger momentum.
     """
+    for found in under_warmed_layers(network):
+        layer, w0, w2, severity = found.layer, found.initial_share, found.w2, found.severity
+        momentum = f"momentum {layer.momentum.value:g}"
+        if not layer.momentum.known:
+            severity, momentum = Severity.INFO, f"{momentum} (assumed)"
+        yield self.finding(
+            severity,
+            layer.name,
+            f"saw only {count(found.batches, 'batch', 'batches')} at {momentum}, so {_percent(w0)} "
+            "of its running average is still the initial 0 and 1; predicted W2 "
+            f"{network.thresholds.written(w2)}",
+            "recalibrate with data, or train longer"
+            if layer.momentum.known
+            else "give --momentum to be sure; then recalibrate with data, or train longer",
+            w2=w2,
+            initial_share=w0,
+            batches=found.batches,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWarmed:
+    """A layer of which so much is still initial that it matters, `w2` being what the rest lacks."""
+
+    layer: NormLayer
+    batches: int
+    initial_share: float
+    w2: float
+    severity: Severity
+
+
+def under_warmed_layers(network: Network) -> Iterator[UnderWarmed]:
+    """The layers that BN105 is about, whether or not their momentum is known."""
     if all(layer.counter is None for layer in network.tracked):
         return
     doubtful = contradicted_counters(network)
@@ -48,24 +83,8 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
             continue
         w2 = predicted_w2(layer, w0)
         severity = network.thresholds.severity(w2)
-        if severity is None:
-            continue
-        momentum = f"momentum {layer.momentum.value:g}"
-        if not layer.momentum.known:
-            severity, momentum = Severity.INFO, f"{momentum} (assumed)"
-        yield self.finding(
-            severity,
-            layer.name,
-            f"saw only {count(layer.counter, 'batch', 'batches')} at {momentum}, so {_percent(w0)} "
-            "of its running average is still the initial 0 and 1; predicted W2 "
-            f"{network.thresholds.written(w2)}",
-            "recalibrate with data, or train longer"
-            if layer.momentum.known
-            else "give --momentum to be sure; then recalibrate with data, or train longer",
-            w2=w2,
-            initial_share=w0,
-            batches=layer.counter,
-        )
+        if severity is not None:
+            yield UnderWarmed(layer, layer.counter, w0, w2, severity)
 
 
 def _may_matter(least: float, c: Channels) -> Flags:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from bncheck.cli import run
-from tests.folding.command import SAMPLES, healthy
+from tests.folding.command import SAMPLES
 from tests.folding.onnx.graphs.building import conv_bn
+from tests.planted import healthy
 
 torch.set_num_threads(1)
 

@@ -135,3 +135,15 @@ def test_a_norm_along_the_last_axis_is_found_as_tensorflow_writes_it(tmp_path: P
         report, result = fold_onnx(path)
         assert (report.folded, len(report.batchnorms)) == (found, found)
         assert ("Mul" in [n.op_type for n in result.graph.node]) != bool(found)
+
+
+def test_a_norm_with_computed_statistics_is_to_be_left(tmp_path: Path) -> None:
+    """As a converter writes a LayerNorm: all of its parameters are computed of the input."""
+    weights = {"w": numbers(4, 3, 1, 1)}
+    nodes = [CONV, *(node("ReduceMean", "c", each, axes=[0, 2, 3], keepdims=0) for each in "gtm"),
+             node("Abs", "m", "s"), node("BatchNormalization", "c g t m s", "y")]  # fmt: skip
+    path = tmp_path / "net.onnx"
+    onnx.save(model(nodes, weights, (2, 3, 9, 9)), path)
+    (finding,) = fold_onnx(path)[0].findings
+    assert "its running mean is computed from the input" in finding.message
+    assert finding.fix == "leave it: it has no fixed scale and shift"

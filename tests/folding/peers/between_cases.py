@@ -120,7 +120,7 @@ CASES: dict[str, Case] = {
     ),
     "attention with a mask, bn": _case(
         lambda s, x: _norm(s, F.scaled_dot_product_attention(x, x, s.v(x), attn_mask=s.m)), **_ROWS,
-        m=numbers(5, 5), kept=1, reason="scaled_dot_product_attention) lies between",
+        m=numbers(5, 5),
     ),
     "attention, bn over the places": _case(
         lambda s, x: s.m(F.scaled_dot_product_attention(x, x, s.v(x))), (2, 5, 4), v=linear(4, 4),
@@ -128,7 +128,7 @@ CASES: dict[str, Case] = {
     ),
     "bn, attention by it, linear": _case(
         lambda s, x: s.v(F.scaled_dot_product_attention(x, y := _norm(s, x).transpose(1, 2), y)),
-        **_ROWS, kept=1, reason="another operand than its data",
+        **_ROWS, kept=1, reason="computes its weights from it",
     ),
     "softmax times values, bn": _case(
         lambda s, x: _norm(s, (x @ x.transpose(1, 2)).softmax(-1) @ s.v(x)), **_ROWS

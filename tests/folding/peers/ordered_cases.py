@@ -115,7 +115,7 @@ CASES |= {
     ),
     "bn, larger of it and its input, conv": _case(
         lambda s, x: s.c(torch.maximum(s.n(x), x)), c=conv(), n=bn(3), positive=True, kept=1,
-        reason="what does not have the same map",
+        reason="what does not have its scale and shift",
     ),
     "a constant that a sum and a maximum share": _case(
         lambda s, x: s.n(torch.maximum(s.c(x), s.t)) + s.t, c=conv(), n=bn(), t=numbers(4, 1, 1),

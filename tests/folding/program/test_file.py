@@ -12,7 +12,8 @@ import torch
 import bncheck
 from bncheck.cli import run
 from bncheck.folding.program.file import load_program, moved
-from tests.folding.command import MODEL, SAMPLES, healthy
+from tests.folding.command import MODEL, SAMPLES
+from tests.planted import healthy
 
 torch.set_num_threads(1)
 

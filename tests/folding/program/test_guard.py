@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.expressions import is_arithmetic, is_guard
 from bncheck.folding.program.file import load_program
+from tests.launching import forked
 
 _CALL = "__import__('os').system('echo pwned > $BNCHECK_MARKER')"
 _EXPRESSION = re.compile(r'"expr_str": "[^"]*"')
@@ -186,15 +187,11 @@ def test_a_good_one_is_read(records: dict[str, bytes], tmp_path: Path) -> None:
     assert program.module()(torch.rand(5, 3, 8, 8)).shape == (5, 4, 6, 6)
 
 
-_UNGUARDED = """
-import os, sys, torch
-for path in sys.argv[1:]:
-    os.environ["BNCHECK_MARKER"] = path + ".marker"
-    try:
-        torch.export.load(path)
-    except Exception:
-        pass
-"""
+def _load_unguarded(paths: list[Path]) -> None:
+    for path in paths:
+        os.environ["BNCHECK_MARKER"] = f"{path}.marker"
+        with contextlib.suppress(Exception):
+            torch.export.load(path)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +205,9 @@ def unguarded(records: dict[str, bytes], tmp_path_factory: pytest.TempPathFactor
         ),
         _packed(folder / "size.pt2", records, ATTACKS["size-evaluated"]),
     ]
-    command = [sys.executable, "-c", _UNGUARDED, *map(str, paths)]
-    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    process = forked(_load_unguarded, paths, said=folder / "said")
+    process.join(120)
+    assert process.exitcode == 0
     return folder
 
 

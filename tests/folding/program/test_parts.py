@@ -38,10 +38,24 @@ def detector() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def folded() -> PartsResult:
-    result = bncheck.fold(detector(), IMAGES)
+def counted() -> tuple[PartsResult, list[nn.Module]]:
+    """The fold, and what was exported for it."""
+    export, seen = torch.export.export, list[nn.Module]()
+
+    def counting(model: nn.Module, *args: Any, **options: Any) -> torch.export.ExportedProgram:
+        seen.append(model)
+        return export(model, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.export, "export", counting)
+        result = bncheck.fold(detector(), IMAGES)
     assert isinstance(result, PartsResult)
-    return result
+    return result, seen
+
+
+@pytest.fixture(scope="module")
+def folded(counted: tuple[PartsResult, list[nn.Module]]) -> PartsResult:
+    return counted[0]
 
 
 def _largest_difference(one: nn.Module, other: nn.Module) -> float:
@@ -66,6 +80,16 @@ def test_every_norm_goes_and_the_model_stays_as_it_was(folded: PartsResult) -> N
     assert folded.parity.holds
     assert folded.parity.regions is not None
     assert folded.parity.regions.count == 5
+
+
+def test_what_modules_cannot_hold_is_not_exported_again(
+    counted: tuple[PartsResult, list[nn.Module]],
+) -> None:
+    """Two of the parts have a fold that goes beyond their modules, and are planned twice."""
+    result, seen = counted
+    assert sum("no modules can hold" in part.reason for part in result.report.parts) == 2
+    parts = [model for model in seen if not isinstance(model, Detector)]
+    assert len(parts) == len(result.report.parts) == 5
 
 
 def test_the_report_says_which_parts_are_one_graph(folded: PartsResult) -> None:

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bncheck.folding.program.exporting import user_inputs
 from bncheck.folding.program.in_place import changed_in_place
-from bncheck.folding.program.running import run_as_written, run_in_float64
+from bncheck.folding.program.running import Cuttable, run_as_written, run_in_float64
+from bncheck.graph.program import double
 
 
 class _Writes(nn.Module):
@@ -80,3 +82,38 @@ def test_a_convolution_without_samples_to_lay_out_apart(sizes: tuple[int, ...]) 
     (y,) = run_in_float64(torch.export.export(conv, (x,)), [x])
     with torch.no_grad():
         torch.testing.assert_close(y, conv.double()(x.double()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_large_kernel_is_widened_in_parts(
+    groups: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is one group; what comes out is what the whole kernel makes."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(12, 10, 3, 2, 1, groups=groups, bias=biased)
+    x = torch.randn(2, 12, 9, 9)
+    program = torch.export.export(conv, (x,))
+    (whole,) = run_in_float64(program, [x])
+    at_once: list[int] = []
+    right = torch.Tensor.to
+
+    def to(self: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        if self.shape[1:] == conv.weight.shape[1:]:
+            at_once.append(len(self))
+        return right(self, *args, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(double, "_AT_ONCE", 3 * conv.weight[0].numel())
+    (parts,) = run_in_float64(program, [x])
+    assert at_once == ([10] if groups > 1 else [3, 3, 3, 1])
+    at_once.clear()
+    cut = Cuttable(program)
+    name = str(program.graph.output_node().args[0][0])
+    (given,) = user_inputs(program)
+    place = cut.cut([name], lambda each: each == given.name)
+    found = cut.run(place, [name], {given.name: x})
+    assert at_once == ([10] if groups > 1 else [3, 3, 3, 1])
+    monkeypatch.undo()
+    assert found[name].numpy() == pytest.approx(parts.numpy(), rel=1e-12)
+    assert parts.numpy() == pytest.approx(whole.numpy(), rel=1e-12)

@@ -1,0 +1,29 @@
+"""Lazy modules of torch: parameters whose shape the first input decides."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from bncheck.core.errors import BncheckError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SHOWN: Final = 3
+
+
+def refuse_uninitialized(model: nn.Module, prefix: str = "") -> None:
+    """Raise BncheckError for a module that has seen neither an input nor a state dict."""
+    from torch.nn.parameter import is_lazy
+
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    lazy = [prefix + name for name, tensor in tensors if is_lazy(tensor)]
+    if not lazy:
+        return
+    more = f" and {len(lazy) - _SHOWN} more" if len(lazy) > _SHOWN else ""
+    raise BncheckError(
+        f"is not initialized: no shape yet for {', '.join(lazy[:_SHOWN])}{more}",
+        "run one batch through the model first, or load a state dict into it",
+        f"the model {type(model).__name__}",
+    )
