@@ -16,6 +16,8 @@ from bncheck.core.findings import Finding, Severity
 from bncheck.core.timing import timed
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
+from bncheck.rules.data.bn201_noisy import noisy, of_small_batches
+from bncheck.rules.data.bn204_ordered import one_sided
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
@@ -134,6 +136,8 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     if not asked or _explains(network, exact, _EXACTLY):
         return won
     last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
+    last += of_small_batches(network) if noisy in rules else ()
+    last += one_sided(network) if would_hurt in rules else ()
     return believed([*claims, *last], network.off) if last else won
 
 
@@ -154,7 +158,7 @@ def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Clai
 
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
-    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE]
+    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE or c.stands]
     if network.severity is None:
         about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
@@ -186,7 +190,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
 
 def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
-    if claim.fault is not Fault.STATISTICS:
+    if claim.fault is not Fault.STATISTICS or claim.stands:
         return True
     return claim.predicts and not network.no_better
 

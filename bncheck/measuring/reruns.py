@@ -188,7 +188,8 @@ class Rerunning:
 
 
 def _scatter(seen: Sequence[Moments]) -> Scatter:
-    means, variances = (np.stack(rows) for rows in zip(*((m.mean, m.unbiased_var) for m in seen)))
+    means = np.stack([moments.mean for moments in seen])
+    variances = np.stack([moments.unbiased_var for moments in seen])
     return Scatter(
         means.mean(axis=0), variances.mean(axis=0), means.var(axis=0, ddof=1),
         variances.var(axis=0, ddof=1), len(seen),

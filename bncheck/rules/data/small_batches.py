@@ -15,7 +15,7 @@ import numpy as np
 
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.measuring.measurement import MeasuredLayer, Scatter
-from bncheck.rules.data.scoring import error
+from bncheck.rules.data.scoring import error, parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Sizes of batches that are tried where none is told, and up to which one is small.
 SIZES: Final = (2, 4, 8)
+#: The size of the batches that show how means and variances scatter.
+_FEW: Final = 4
+#: Squares of a layer are scattered about their expectation; beyond this factor it is no noise.
+_SCATTERED: Final = 2.5
 _TINY: Final = 1e-12
 
 
@@ -55,14 +59,52 @@ def small_batches(network: MeasuredNetwork) -> SmallBatches | None:
     return max(found, key=lambda one: one.whole)
 
 
-def _explained(m: MeasuredLayer, seen: Scatter) -> float:
-    """The share of the layer's squared deviation that these batches leave, chance included."""
+def measured_noise_share(network: MeasuredNetwork) -> float:
+    """The share of all squared deviations that one kappa / B makes of means and variances alike.
+
+    How much either scatters in each layer is what shuffled batches show: behind the first layer
+    batches hardly move a mean. kappa / B is that of the variances. 1 where nothing can be run.
+    """
+    reruns = network.measurement.reruns
+    seen = {} if reruns is None else reruns.in_batches_of(_FEW)
+    found = [
+        _squares(m, seen[m.layer.name])
+        for m in network.layers
+        if network.is_off(m) and m.layer.name in seen
+    ]
+    if not found:
+        return 1.0
+    means, variances, of_means, of_variances = np.array(found).T
+    k = _SCATTERED * float(variances.sum()) / max(float(of_variances.sum()), _TINY)
+    explained = np.minimum(means, k * of_means) + np.minimum(variances, k * of_variances)
+    return float(explained.sum()) / max(float((means + variances).sum()), _TINY)
+
+
+def _squares(m: MeasuredLayer, seen: Scatter) -> tuple[float, float, float, float]:
+    """Squared deviations of means and of log standard deviations; how these scatter by batch."""
+    mean, log = parts(m, *m.seen)
+    return float((mean**2).sum()), float((log**2).sum()), *_scatter(m, seen)
+
+
+def _scatter(m: MeasuredLayer, seen: Scatter) -> tuple[float, float]:
+    """What one batch's means, and log standard deviations, are off their average by, squared."""
     eps = (m.layer.eps.value or 0.0) + _TINY
+    of_means = seen.of_means / (np.maximum(m.seen[1], 0) + eps)
+    of_variances = seen.of_variances / (4 * (seen.var + eps) ** 2)
+    return float(of_means.sum()), float(of_variances.sum())
+
+
+def _explained(m: MeasuredLayer, seen: Scatter) -> float:
+    """The share of the layer's squared deviation that these batches leave, chance included.
+
+    Chance that is not there counts against them as does what is left: it is a prediction, too.
+    """
     total = float(error(m, *m.seen).sum()) - m.sampling_noise
     if total <= 0:
         return 0.0
-    left = float(error(m, seen.mean, seen.var).sum())
+    mean, log = parts(m, seen.mean, seen.var)
     kappa = averaging_noise(m.layer.momentum.value, m.layer.counter) + 1 / seen.batches
-    sigma2 = np.maximum(m.seen[1], 0) + eps
-    each = seen.of_means / sigma2 + seen.of_variances / (4 * (seen.var + eps) ** 2)
-    return 1.0 - max(0.0, left - kappa * float(each.sum())) / total
+    of_means, of_variances = _scatter(m, seen)
+    left = abs(float((mean**2).sum()) - kappa * of_means)
+    left += abs(float((log**2).sum()) - kappa * of_variances)
+    return 1.0 - left / total
