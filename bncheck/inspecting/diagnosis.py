@@ -136,7 +136,11 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     if not asked or _explains(network, exact, _EXACTLY):
         return won
     last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
-    last += of_small_batches(network) if noisy in rules else ()
+    small = list(of_small_batches(network)) if noisy in rules else []
+    noise = [c for c in claims if c.rule is noisy]
+    better = max([*noise, *small], key=lambda c: network.whole_share(c.shares), default=None)
+    claims = [c for c in claims if c not in noise or c is better]
+    last += [c for c in small if c is better]
     last += one_sided(network) if would_hurt in rules else ()
     return believed([*claims, *last], network.off) if last else won
 

@@ -53,6 +53,10 @@ _TESTED: Final = 3.0
 _LINEAR: Final = 0.02
 #: A fit leaves no more of the squares, corrected for what was fitted.
 _LEFT: Final = 0.25
+#: A few features go before more that leave hardly less.
+_TIMES: Final = 2.0
+#: So small a share of the squares is as good as nothing.
+_NOTHING: Final = 0.01
 #: No channel counts for more than this many standard deviations.
 _BOUND: Final = 4.0
 _STEPS: Final = 60
@@ -153,9 +157,13 @@ def scale_of_features(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
     words = "each feature on a scale of its own"
     if len(chosen) <= _FEW:
         words = ", ".join(f"feature {j} * {_with_sign(scales[j], offsets[j])}" for j in chosen)
-    # beside the numbers, which features they are of was chosen
-    free = min(3.0 * len(chosen), 2.0 * features)
+    free = free_of(len(chosen), features)
     return Fitted(words, _scaled_features(axis, scales, offsets), free)
+
+
+def free_of(chosen: int, features: int) -> float:
+    """Two numbers of each feature and, of a few, which they are."""
+    return min(3.0 * chosen, 2.0 * features)
 
 
 class _Table:
@@ -176,30 +184,30 @@ class _Table:
         return bool(np.abs(its - seen).max() <= _LINEAR * float(seen.max()))
 
     def fitted(self) -> tuple[list[int], Floats, Floats] | None:
-        """The features, the scales and the changes of their means; the fewest that do."""
-        features, numbers = len(self._cov), 2 * len(self._mean)
-        whole = self._left(np.ones(features), np.zeros(features))
+        """The features, the scales and the changes of their means; few, if they do as well."""
+        features = len(self._cov)
         chosen: list[int] = []
         scales, shifts = np.ones(features), np.zeros(features)
-        while len(chosen) < min(_FEW, features):
+        found = []
+        while len(chosen) < min(_FEW, features - 1):
             places = [j for j in range(features) if j not in chosen]
             tries = [self._fit([*chosen, j], self._begun(j, scales)) for j in places]
             best = int(np.argmin([self._left(*one) for one in tries]))
             chosen, (scales, shifts) = [*chosen, places[best]], tries[best]
-            if self._explains(scales, shifts, whole, 3 * len(chosen), numbers):
-                return chosen, scales, shifts
+            found.append((chosen, scales, shifts))
         every = list(range(features))
-        scales, shifts = self._fit(every, np.ones(features))
-        explained = self._explains(scales, shifts, whole, 2 * features, numbers)
-        return (every, scales, shifts) if explained else None
+        found.append((every, *self._fit(every, np.ones(features))))
+        left = [self._corrected(*one) for one in found]
+        whole = self._left(np.ones(features), np.zeros(features))
+        most = min(_LEFT * whole, max(_TIMES * min(left), _NOTHING * whole))
+        return next((one for one, its in zip(found, left, strict=True) if its <= most), None)
 
-    def _explains(
-        self, scales: Floats, shifts: Floats, whole: float, free: int, numbers: int
-    ) -> bool:
+    def _corrected(self, chosen: list[int], scales: Floats, shifts: Floats) -> float:
+        """What is left, for the numbers that were fitted; infinite where too few are to test."""
+        numbers, free = 2 * len(self._mean), free_of(len(chosen), len(scales))
         if (numbers - free) * _TESTED < numbers:
-            return False
-        left = self._left(scales, shifts) * numbers / (numbers - free)
-        return left <= _LEFT * whole
+            return math.inf
+        return self._left(scales, shifts) * numbers / (numbers - free)
 
     def _fit(self, chosen: list[int], start: Floats) -> tuple[Floats, Floats]:
         """Least squares: of the means at once, of the log variances by Levenberg and Marquardt."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bncheck.core.findings import Severity
@@ -19,6 +19,8 @@ _CHANCE: Final = 0.005
 _BY_STEM: Final = 0.89
 #: Other layers deviate by less than this share of the first, where it alone is said to.
 _FOLLOWS: Final = 0.5
+#: One scale and shift for all numbers.
+_ONE_SCALE: Final = 2.0
 #: What a pattern without numbers is taken to explain.
 _PATTERN: Final = 0.76
 
@@ -27,22 +29,25 @@ _PATTERN: Final = 0.76
 def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
     """The data are not prepared as those that the statistics were learned on.
 
-    The first layer sees the input directly, so a wrong scale, mean, channel order or crop shows
-    there, and deviations further down are its consequence. It says that data and statistics
-    disagree, not which of them is at fault: the data may have been prepared wrongly now, or when
-    the statistics were last updated. Labels tell.
+    A layer with none before it sees an input directly, so a wrong scale, mean, channel order or
+    crop shows there, and deviations further down are its consequence. Every input is looked at for
+    itself. It says that data and statistics disagree, not which of them is at fault: the data may
+    have been prepared wrongly now, or when the statistics were last updated. Labels tell, but not
+    where measured statistics restore the results: they undo a wrong scale as well.
 
-    Criterion: a preparation fits the first layer at least three times better than the data as
-    given, to a W2 below 0.10, and results with it are no worse. Tried are the usual ones (0..1,
-    0..255, ImageNet, 0.5/0.5, red and blue swapped, inverted; of vectors and signals features or
-    samples standardised, sign, order, axes, units, logarithm) and a x + b, with a^2 the ratio of
-    stored and seen variances (median over channels) and b the least squares of the means, given
-    how they move with the input. With the data so, every layer is predicted. Or, where measured
+    Criterion: a preparation fits the layer that reads the input (the one that deviates most, where
+    several do) at least three times better than the data as given, to a W2 below 0.10, and results
+    with it are no worse. Tried are the usual ones (0..1, 0..255, ImageNet, 0.5/0.5, red and blue
+    swapped, inverted; of vectors and signals features or samples standardised, sign, order, axes,
+    units, logarithm), then a x + b by least squares, given how means and variances move with the
+    input, then a scale and a shift for up to three features, or for each, which must explain 75 %
+    of all layers' deviation. With the data so, every layer is predicted. Or, where measured
     statistics do not restore the results, W2 is 0.20 or more in the eval cascade and in the batch
-    cascade the first layer alone deviates: 2.2 times the median of the others, about as much as
-    the worst of them, and at least 0.15. An error where it has 0.40 itself, unless the running
-    statistics serve the data better than measured ones and no preparation explains it; else a
-    warning.
+    cascade the layers of one input alone deviate: 2.2 times the median of the others, about as much
+    as the worst of them, and at least 0.15. Or a layer that is fed the input itself deviates and no
+    other does: it cannot be judged whether the data or the statistics are wrong, and recalibrate
+    writes nothing unasked. An error where the layer has 0.40 itself, unless the running statistics
+    serve the data better than measured ones and no preparation explains it; else a warning.
 
     Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
     """
@@ -50,21 +55,28 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     for place in network.readers:
         best = found.get(place)
         restored = network.mostly_restored
+        shares = _shares(network, best)
+        if best is not None and best.free > _ONE_SCALE and network.whole_share(shares) < LEAST:
+            best = None  # as many numbers fit a layer by itself: all layers must be predicted
         if best is not None or (network.most_at(place) and not restored):
-            yield _claim(self, network, place, best)
+            yield _claim(self, network, place, best, shares)
         elif any(map(network.reads_itself, network.readers[place])) and network.stem_alone:
             yield _either(self, network, place)
 
 
 def _claim(
-    self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork, place: int, best: Candidate | None
+    self: Rule[MeasuredNetwork, Claim],
+    network: MeasuredNetwork,
+    place: int,
+    best: Candidate | None,
+    shares: Mapping[str, float],
 ) -> Claim:
     first = max(network.readers[place], key=own_w2)
     tried = [c for c in network.measurement.candidates if c.place == place]
     weak = network.direction is Direction.WORSE and best is None
     return Claim(
         self,
-        _shares(network, best),
+        shares if best is not None else _shares(network, None),
         _words(network, place, best),
         advice=f"preprocess {_what(network, place)} {_how(best)}",
         fault=Fault.EITHER if _recalibrating_helps(network, best) else Fault.DATA,
