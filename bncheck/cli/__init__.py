@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from itertools import pairwise
 from typing import Final
 
 from bncheck._version import __version__
@@ -80,6 +81,15 @@ def _completes(arguments: list[str]) -> bool:
     return "_BNCHECK_COMPLETE" in os.environ or any(a.startswith(options) for a in arguments[:1])
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty word, such as an unset variable in quotes: as a path it is this folder."""
+    for before, word in pairwise(["bncheck", *arguments]):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            what = option if word else f"the word after {before}"
+            raise BncheckError(f"{what} is empty", "give a name; a variable may be unset")
+
+
 def _refuse_ambiguous(arguments: list[str]) -> None:
     """Refuse an option that is also the name of a file here.
 
@@ -101,6 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
         return ExitCode.OK
     from bncheck.cli.app import EndOfFileError, build_app
 
+    _refuse_empty(arguments)
     _refuse_ambiguous(arguments)
     try:
         app = build_app(arguments[0] if arguments else "")

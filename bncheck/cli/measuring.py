@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _about_model = partial(typer.Option, rich_help_panel=Heading.MODEL)
+N = TypeVar("N", int, float)
+_DEVICE: Final = "cpu"
 _about_data = partial(typer.Option, rich_help_panel=Heading.DATA)
 
 
@@ -63,7 +65,7 @@ class ModelOptions:
     device: Annotated[
         str,
         _about_model("--device", metavar="NAME", help="cpu, cuda, cuda:1."),
-    ] = "cpu"
+    ] = _DEVICE
     batch_size: Annotated[
         int | None,
         _about_data(
@@ -113,10 +115,14 @@ class ModelOptions:
         ]
 
     def check_idle(self) -> None:
-        """Without data these options would silently do nothing."""
+        """Without data or a model these options would silently do nothing."""
         for option, value in self._data_words() if self.data is None else ():
             if value is not None:
                 raise BncheckError(f"{option} needs data", "add --data, or leave it out")
+        if self.model is None and self.model_arg:
+            raise BncheckError("--model-arg needs a model", "add --model, or leave it out")
+        if self.model is None and not self.trust and self.device != _DEVICE:
+            raise BncheckError("--device needs a model", "add --model, or leave it out")
 
     def parts(self) -> Measuring:
         """Model and data as they were given, for a command that can do with one of them."""
@@ -136,8 +142,8 @@ class ModelOptions:
     def _data_options(self) -> DataOptions:
         from bncheck.data import DEFAULT_BATCH_SIZE, DEFAULT_MAX_SAMPLES, DataOptions
 
-        size = tuple(int(number) for number in _numbers(self.size, "--size"))
-        mean, std = _numbers(self.mean, "--mean"), _numbers(self.std, "--std")
+        size = _numbers(int, self.size, "--size")
+        mean, std = _numbers(float, self.mean, "--mean"), _numbers(float, self.std, "--std")
         return DataOptions(
             self.batch_size or DEFAULT_BATCH_SIZE,
             self.max_samples or DEFAULT_MAX_SAMPLES,
@@ -192,13 +198,15 @@ class MeasuringOptions(ModelOptions):
         )
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+def _numbers(kind: Callable[[str], N], text: str | None, option: str) -> tuple[N, ...]:
+    from bncheck.data.batches import EXAMPLES
+
     try:
-        return tuple(float(part) for part in (text or "").split(",") if part.strip())
+        return () if text is None else tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise BncheckError(
-            f"{option} {text!r} is not a list of numbers", f"write e.g. {option} 0.485,0.456,0.406"
-        ) from None
+        what = "numbers" if kind is float else "whole numbers"
+        hint = f"write e.g. {option} {EXAMPLES[option][1]}"
+        raise BncheckError(f"{option} {text!r} is not a list of {what}", hint) from None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,6 +14,22 @@ from bncheck.cli.help import Heading
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.core.findings import FailOn, Finding
 from bncheck.folding.planner.families import Norms
+
+_EXAMPLES: Final = {
+    "--eps": "1e-5", "--momentum": "0.1", "--tolerance": "1e-5", "--eta": "0.1",
+    "--interval": "2", "--timeout": "300",
+}  # fmt: skip
+
+
+def finite(param: typer.CallbackParam, value: float | None) -> float | None:
+    """Refuse nan and inf, which are floats to a command line: the file would be blamed for them."""
+    if value is not None and not math.isfinite(value):
+        raise BncheckError(
+            f"{param.opts[0]} {value} is not a finite number",
+            f"write e.g. {param.opts[0]} {_EXAMPLES[param.opts[0]]}",
+        )
+    return value
+
 
 OutputOption = Annotated[
     Path | None,
@@ -62,18 +78,10 @@ ToleranceOption = Annotated[
         "--tolerance",
         min=0.0,
         metavar="X",
+        callback=finite,
         help="Largest relative error allowed (default: by dtype).",
     ),
 ]
-
-
-def finite(param: typer.CallbackParam, value: float | None) -> float | None:
-    """Refuse nan and inf, which are floats to a command line: the file would be blamed for them."""
-    if value is not None and not math.isfinite(value):
-        raise BncheckError(
-            f"--{param.name} {value} is not a finite number", "give a number such as 1e-5"
-        )
-    return value
 
 
 EpsOption = Annotated[

@@ -90,7 +90,10 @@ class PolicyOptions:
             fail_on=self.fail_on or policy.fail_on,
             baseline=self._baseline(configuration),
         )
-        choose_rules(policy.select, policy.ignore)  # a misspelt rule is said before any work
+        chosen = choose_rules(policy.select, policy.ignore)  # a misspelt rule is said here
+        if chosen.ignore and not any(chosen):
+            told = ", ".join(chosen.ignore)
+            raise BncheckError(f"without {told} there is no rule left", "ignore fewer rules")
         if self.write_baseline is not None:
             from bncheck.writing.atomic import check_target
 

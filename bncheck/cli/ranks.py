@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from bncheck.cli import console
-from bncheck.core.errors import BncheckError, TerminatedError
+from bncheck.cli.options import finite
+from bncheck.core.errors import TerminatedError
 
 if TYPE_CHECKING:
     from bncheck.measuring.distributed import Processes
@@ -26,6 +26,7 @@ TimeoutOption = Annotated[
         min=0.1,
         max=_A_MONTH,
         metavar="SECONDS",
+        callback=finite,
         help="How long to wait for another rank (under torchrun).",
     ),
 ]
@@ -42,8 +43,6 @@ def launched(timeout: float, command: str, **given: object) -> Iterator[Processe
     from bncheck.measuring.messages import SharedError
     from bncheck.measuring.wire import LostRankError
 
-    if math.isnan(timeout):  # which is neither too small nor too large
-        raise BncheckError("--timeout nan is not a number of seconds", "write e.g. --timeout 300")
     facts = {"the command": command, **dict(_facts(given))}
     try:
         with launched_processes(timeout, facts) as processes:

@@ -40,6 +40,13 @@ def _known(word: str, names: list[str]) -> Format:
     return Format(word)  # typer 0.29 leaves what a parser returns as it is
 
 
+def asked_format(json: bool, format_: Format | None) -> Format | None:
+    """What --json and --format ask for together. Raises BncheckError."""
+    if json and format_ not in (None, Format.JSON):
+        raise BncheckError(f"--json and --format {format_} exclude each other", "give one of them")
+    return Format.JSON if json else format_
+
+
 JsonOption = Annotated[bool, _option("--json", help="Same as --format json.")]
 
 
@@ -80,10 +87,11 @@ class ReportOptions:
         """
         if self.quiet and self.verbose:
             raise BncheckError("--quiet and --verbose exclude each other", "give one of them")
-        asked = Format.JSON if self.json else self.format_
+        asked = asked_format(self.json, self.format_)
         files = [_report_file(word, self.formats) for word in self.report or ()]
         if output is not None:
-            files.append((_offered(format_of(output, asked), self.formats), output))
+            found = format_of(output, asked, self.formats)
+            files.append((_offered(found, self.formats), output))
             asked = None
         shown = asked or Format.TEXT
         if files:
@@ -156,7 +164,7 @@ def _report_file(word: str, formats: tuple[Format, ...]) -> tuple[Format, Path]:
     if colon and path:
         asked = _offered(name, formats)
         return format_of(Path(path), asked), Path(path)
-    found = format_of(Path(word), None)
+    found = format_of(Path(word), None, formats)
     if not colon and found is not Format.TEXT:
         return _offered(found, formats), Path(word)
     raise BncheckError(

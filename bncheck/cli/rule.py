@@ -11,7 +11,7 @@ from bncheck._version import __version__
 from bncheck.cli.completion import rules
 from bncheck.cli.help import Told
 from bncheck.cli.options import NoColorOption
-from bncheck.cli.reporting import Delivery, JsonOption, format_option
+from bncheck.cli.reporting import Delivery, JsonOption, asked_format, format_option
 from bncheck.core.errors import BncheckError, ExitCode
 from bncheck.reporting.formats import EXPLANATIONS, Format, Said, said
 
@@ -37,7 +37,7 @@ def rule(
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="List every rule.")] = False,
-    format_: Annotated[Format, format_option(EXPLANATIONS)] = Format.TEXT,
+    format_: Annotated[Format | None, format_option(EXPLANATIONS)] = None,
     json: JsonOption = False,
     no_color: NoColorOption = False,
 ) -> int:
@@ -47,7 +47,7 @@ def rule(
     if all_ == (code is not None):
         raise BncheckError("`bncheck rule` needs one CODE, or --all", "try `bncheck rule BN101`")
     rules = RULES if code is None else (find_rule(code),)
-    shown = Format.JSON if json else format_
+    shown = asked_format(json, format_) or Format.TEXT
     delivery = Delivery(shown, (), quiet=False, verbose=True, no_color=no_color)
     delivery.deliver(_said(rules, is_list=all_))
     return ExitCode.OK

@@ -16,7 +16,7 @@ from bncheck.cli import console
 from bncheck.cli.files import check_files
 from bncheck.cli.groups import expanded
 from bncheck.cli.help import Told
-from bncheck.cli.options import OutputOption
+from bncheck.cli.options import OutputOption, finite
 from bncheck.cli.policy import PolicyOptions
 from bncheck.cli.reporting import Delivery, PictureOptions
 from bncheck.core.errors import BncheckError
@@ -49,7 +49,9 @@ def watch(
     ] = None,
     interval: Annotated[
         float,
-        typer.Option("--interval", min=0.1, metavar="S", help="Seconds between two looks."),
+        typer.Option(
+            "--interval", min=0.1, metavar="S", callback=finite, help="Seconds between two looks."
+        ),
     ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print once, also on a terminal.")] = False,
     output: OutputOption = None,
@@ -72,6 +74,8 @@ def watch(
     if live and delivery.is_text and record.is_dir():  # the training may begin later, but there
         _follow(watched, tally, delivery, interval)
     report = tally.count(watched.look())
+    for line in report.notes:
+        console.note(line)
     delivery.deliver(_said(report), tally)
     return tally.finish(report.findings)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bncheck.core.errors import BncheckError
@@ -17,6 +19,30 @@ DEFAULT_BATCH_SIZE: Final = 64
 DEFAULT_MAX_SAMPLES: Final = 4096
 
 
+class _Kind(StrEnum):
+    """What a number has to be."""
+
+    COUNT = "a whole number above 0"
+    DIVISOR = "a number above 0"
+    FINITE = "a finite number"
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is one."""
+        above = self is _Kind.FINITE or number > 0
+        return math.isfinite(number) and above and (self is not _Kind.COUNT or number % 1 == 0)
+
+
+#: The numbers that prepare data, each with an example.
+EXAMPLES: Final = {
+    "--batch-size": (_Kind.COUNT, "64"),
+    "--max-samples": (_Kind.COUNT, "1000"),
+    "--scale": (_Kind.DIVISOR, "255"),
+    "--mean": (_Kind.FINITE, "0.485,0.456,0.406"),
+    "--std": (_Kind.DIVISOR, "0.229,0.224,0.225"),
+    "--size": (_Kind.COUNT, "224,224"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DataOptions:
     """How batches are made: raw values become (x / scale - mean) / std."""
@@ -28,6 +54,27 @@ class DataOptions:
     std: Sequence[float] = ()
     size: Sequence[int] = ()
     grey: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise BncheckError for numbers that no data can be prepared with."""
+        for option, numbers in (
+            ("--batch-size", (self.batch_size,)),
+            ("--max-samples", () if self.max_samples is None else (self.max_samples,)),
+            ("--scale", () if self.scale is None else (self.scale,)),
+            ("--mean", self.mean),
+            ("--std", self.std),
+            ("--size", self.size),
+        ):
+            kind, example = EXAMPLES[option]
+            for number in numbers:
+                if not kind.holds(number):
+                    raise BncheckError(
+                        f"{option} {number:g} is not {kind.value}", f"write e.g. {option} {example}"
+                    )
+        if len(self.size) > 2:
+            raise BncheckError(
+                f"--size has {len(self.size)} numbers", "give the height, or HEIGHT,WIDTH"
+            )
 
     @property
     def normalises(self) -> bool:

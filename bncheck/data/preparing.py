@@ -42,7 +42,7 @@ def prepared_input(x: Tensor, name: str, options: DataOptions) -> Tensor:
             x = x.permute(0, 3, 1, 2)
     if not options.normalises:
         return x
-    x = x.float() / (options.scale or 1.0)
+    x = x.float() / (1.0 if options.scale is None else options.scale)
     if options.mean:
         x = x - _per_channel(options.mean, x, "--mean")
     if options.std:

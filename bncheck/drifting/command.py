@@ -18,7 +18,7 @@ from bncheck.drifting.report import DriftReport
 from bncheck.drifting.unseen import unseen_jumps
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.remote import place_of
-from bncheck.rules.choosing import choose_rules
+from bncheck.rules.choosing import choose_rules, switched_off
 from bncheck.rules.registry import SERIES_RULES
 from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.series.distance import Statistics, histogram_distance, stacked
@@ -62,7 +62,8 @@ def drift(
 
     A snapshot that cannot be read is an error in the report, unless fewer than two are left.
     """
-    rules = choose_rules(options.select, options.ignore)
+    chosen = choose_rules(options.select, options.ignore)
+    rules = choose_rules(options.select, ())
     if measuring is None and (options.every_layer or options.shape):
         raise BncheckError(
             "activations can be measured only with a model and data",
@@ -87,7 +88,9 @@ def drift(
             own = _of_buffers(series, Reference("previous", None), options)
             findings += unseen_jumps(own, movement, findings)
     findings = list(with_recorded(findings, series.recorded, rules))
-    return DriftReport(movement, tuple(findings), _settings(options, movement, measuring))
+    made = tuple(finding for finding in findings if chosen.made(finding))
+    ignored = tuple(switched_off(findings, options.select, options.ignore))
+    return DriftReport(movement, made, _settings(options, movement, measuring), ignored)
 
 
 def _refuse_too_few(series: Series, given: int, with_data: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Finding, Verdict, verdict_of
 from bncheck.core.report import Report
 from bncheck.series.movement import Movement
 
@@ -26,6 +26,7 @@ class DriftReport(Report):
     movement: Movement
     findings: tuple[Finding, ...]
     settings: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def errors(self) -> tuple[BncheckError, ...]:
@@ -34,14 +35,15 @@ class DriftReport(Report):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is odd about the series: copies, an order that looks wrong."""
-        return self.movement.series.notes
+        """What is odd about the series, and what ignored rules would have said."""
+        return (*self.movement.series.notes, *self.ignored)
 
     @property
     def verdict(self) -> str:
-        """Suspect (errors or warnings), moving (until the end), or settled."""
-        if any(finding.severity is not Severity.INFO for finding in self.findings):
-            return "suspect"
+        """Broken (errors), suspect (warnings), moving (until the end), or settled."""
+        verdict = verdict_of(self.findings)
+        if verdict is not Verdict.HEALTHY:
+            return verdict.value
         return "moving" if self.movement.moving else "settled"
 
     def rows(self) -> list[dict[str, Any]]:

@@ -72,6 +72,8 @@ def _fold(request: FoldRequest, checkpoint: Checkpoint, note: Note) -> Folded:
 def check_request(request: FoldRequest) -> None:
     """Refuse what cannot succeed before any time is spent on it."""
     check_inputs(request.given, request.inputs)
+    if request.given.device != "cpu":
+        raise BncheckError("--device has no effect here: folding runs on the CPU", "leave it out")
     output = request.output
     if output is None:
         if request.dry_run:

@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import Final
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.findings import cause_of
 from bncheck.core.words import shortened
-from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint
+from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
+from bncheck.inspecting.report import InspectReport
 from bncheck.reading.checkpoint import Checkpoint, Subtree, part_name
 from bncheck.reading.opening import unlisted_tensors
 from bncheck.reading.tensors import TensorMap
+from bncheck.rules.choosing import choose_rules, switched_off
 
 #: How many other parts of a file are judged, to say what they are.
 _JUDGED: Final = 3
@@ -36,6 +39,24 @@ def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[st
         yield (
             f"{checkpoint.path}: ignoring {shortened(unlisted[0])}{rest}: the index does not "
             "list it for its shard, but some loaders load it"
+        )
+
+
+def ignored_notes(report: InspectReport, options: InspectOptions) -> Iterator[str]:
+    """A line for each rule that would have said something of the file, or of the data."""
+    if not options.ignore:
+        return
+    everything = replace(options, select=options.ignore, ignore=())
+    found = static_findings(report.checkpoint, report.layers, everything)
+    alone = "" if report.measurement is None else " by the file alone"
+    for line in switched_off(found, options.select, options.ignore):
+        yield f"{report.subject}: {line}{alone}"
+    w2, limit = report.summary.w2, options.thresholds.w2_warning
+    causes = any(rule.code.startswith("BN2") for rule in choose_rules(options.ignore, ()))
+    if causes and w2 is not None and w2 >= limit and cause_of(report.findings) is None:
+        yield (
+            f"{report.subject}: W2 is {options.thresholds.written(w2)} (warning from {limit:.2f}), "
+            f"and the rules that would say why are ignored ({', '.join(options.ignore)})"
         )
 
 

@@ -7,13 +7,14 @@ prediction that the data refute is only a note.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.timing import timed
+from bncheck.inspecting.advice import Advice
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn201_noisy import noisy, of_small_batches
@@ -21,6 +22,8 @@ from bncheck.rules.data.bn204_ordered import one_sided
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
+from bncheck.rules.data.bn210_converted import converted
+from bncheck.rules.data.bn211_exchanged import exchanged
 from bncheck.rules.data.bn213_weights import weights_at_fault
 from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
@@ -29,6 +32,7 @@ from bncheck.rules.data.claim import MIDDLE, Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
 from bncheck.rules.data.measured_network import MeasuredNetwork, own_w2
 from bncheck.rules.data.noise import is_told_noise
+from bncheck.rules.data.objection import GIVE_LABELS, Objection
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
 from bncheck.rules.static.bn101_never_updated import never_updated
@@ -46,7 +50,14 @@ _EXACTLY: Final = 0.95
 _ELSEWHERE: Final = (Fault.DATA, Fault.EITHER, Fault.CODE)
 #: Rules of the file that data prove.
 _PROVED: Final = (never_updated, half_loaded, under_warmed)
-
+#: Claims that the stored numbers carry by themselves: with no other fault would they be these.
+_IN_THE_NUMBERS: Final = (*_PROVED, converted, exchanged)
+#: Of several claims the most cautious advice counts.
+_CAUTIOUS: Final = (Advice.LEAVE, Advice.IF_DATA_FIT, Advice.IF_PROVEN, Advice.RECALIBRATE)
+#: How the fixes of rules of the file name recalibrating, beside what else they say.
+_RECALIBRATING: Final = re.compile(
+    r"(,? (?:and|or) )?recalibrate(?: with (?:training )?data)?(?(1)|(?:, or |; |, )?)"
+)
 
 #: A share that is as good as all of it.
 _EXACT: Final = 0.9995
@@ -55,21 +66,18 @@ _EXACT: Final = 0.9995
 Won: TypeAlias = list[tuple[Claim, list[str]]]
 
 
-class Advice(StrEnum):
-    """What to do about the statistics; `recalibrate` writes only where it is to recalibrate."""
-
-    NOTHING = "nothing"
-    RECALIBRATE = "recalibrate"
-    IF_DATA_FIT = "recalibrate if the data are those of deployment"
-    LEAVE = "leave them"
-
-
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, the cause first within its severity, and the one decision behind every fix."""
+    """All findings, the cause first within its severity, and the one decision behind every fix.
+
+    `cause` is what the measurement shows first of all, and `objection` what speaks against measured
+    statistics where something deviates.
+    """
 
     findings: tuple[Finding, ...]
     advice: Advice
+    cause: Finding | None = None
+    objection: Objection | None = None
 
 
 @timed("finding the cause")
@@ -85,9 +93,19 @@ def diagnose(
     found = [finding for finding in found if any(rule.made(finding) for rule in rules)]
     found = _as_serious(found, findings)
     causes = {(f.rule, f.layer) for f in found}
-    revised = [_revised(f, network, found) for f in findings if (f.rule, f.layer) not in causes]
+    revised = [
+        _revised(f, network, found, advice) for f in findings if (f.rule, f.layer) not in causes
+    ]
     ordered = sorted([*found, *revised], key=lambda finding: finding.severity.rank)
-    return Diagnosis(tuple(ordered), advice)
+    cause = next(iter(found), None)
+    return Diagnosis(tuple(ordered), advice, cause, _objection(network, advice))
+
+
+def _objection(network: MeasuredNetwork, advice: Advice) -> Objection | None:
+    """What speaks against writing; of a model that agrees with its data nothing need be said."""
+    if advice in (Advice.NOTHING, Advice.RECALIBRATE):
+        return None
+    return network.objection or (network.unproven if advice is Advice.IF_PROVEN else None)
 
 
 def _as_serious(found: Sequence[Finding], said: Sequence[Finding]) -> list[Finding]:
@@ -184,12 +202,17 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
     if network.direction is Direction.SAME and not network.both_poor:
         won = [(c, layers) for c, layers in won if _stands(network, c)]
     if _explains(network, won):
-        advice = _advice(network, won[0][0])
+        advice = min((_advice(network, claim) for claim, _ in won), key=_CAUTIOUS.index)
         return [_finding(network, c, layers, advice) for c, layers in won], advice
     if network.direction is Direction.SAME and not network.both_poor:
         return list(harmless.check(network)), Advice.IF_DATA_FIT
-    sure = network.mostly_restored and not network.as_data_may
-    return list(disagree.check(network)), Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
+    advice = Advice.RECALIBRATE if network.shown_by_results else _if_at_all(network)
+    return list(disagree.check(network)), advice
+
+
+def _if_at_all(network: MeasuredNetwork) -> Advice:
+    """Where nothing shows that the statistics are at fault: what could."""
+    return Advice.IF_DATA_FIT if network.labelled else Advice.IF_PROVEN
 
 
 def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
@@ -204,9 +227,12 @@ def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
         return Advice.LEAVE
     if network.direction is Direction.SAME and network.both_poor:
         return Advice.IF_DATA_FIT  # statistics alone do not make this network work
-    certain = claim.predicts or network.data_fit or network.mostly_restored
-    sure = claim.fault is not Fault.EITHER and certain
-    return Advice.RECALIBRATE if sure else Advice.IF_DATA_FIT
+    if claim.fault is Fault.EITHER:
+        return Advice.IF_DATA_FIT
+    if not (claim.predicts or network.data_fit or network.mostly_restored):
+        return _if_at_all(network)
+    shown = claim.rule in _IN_THE_NUMBERS or network.unproven is None
+    return Advice.RECALIBRATE if shown and network.objection is None else Advice.IF_PROVEN
 
 
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
@@ -243,14 +269,23 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
         run = f"run `{network.recalibrate}`"
         return f"{run}; {claim.advice}" if claim.advice else run
     if advice is Advice.IF_DATA_FIT:
-        run = f"run `{network.recalibrate_anyway}`"
-        return f"if these data are what deployment sees, {run}; if not, {claim.advice}"
+        other = claim.advice if claim.fault is Fault.STATISTICS else f"if not, {claim.advice}"
+        parts = [f"if these data are what deployment sees, {network.recalibrate_anyway}"]
+        return "; ".join([*parts, other] if claim.advice else parts)
+    if advice is Advice.IF_PROVEN and not network.labelled:
+        return f"{GIVE_LABELS}; {claim.advice}" if claim.advice else GIVE_LABELS
+    against = network.objection or (network.unproven if advice is Advice.IF_PROVEN else None)
+    keep = "keep the statistics as they are"
     if network.direction is Direction.WORSE:
-        return f"{claim.advice}, and keep the statistics: measured ones would do worse"
-    return f"{claim.advice}; keep the statistics as they are"
+        keep = "keep the statistics: measured ones would do worse"
+    elif against is not None:
+        keep = f"keep the statistics: {against.why}"
+    return f"{claim.advice}; {keep}" if claim.advice else keep
 
 
-def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding]) -> Finding:
+def _revised(
+    finding: Finding, network: MeasuredNetwork, found: Sequence[Finding], advice: Advice
+) -> Finding:
     """A finding on the file in the light of the measurement."""
     measured = network.measurement.by_name().get(finding.layer or "")
     if finding.severity is Severity.INFO:
@@ -275,10 +310,19 @@ def _revised(finding: Finding, network: MeasuredNetwork, found: Sequence[Finding
             message=f"{finding.message}; with the data, these statistics do well",
             fix="keep them: the layer was trained like this",
         )
+    if advice is not Advice.RECALIBRATE:
+        return replace(finding, fix=_without_recalibrating(finding.fix))
     proved = any(rule.made(finding) for rule in _PROVED)
     if proved and any(f.severity is not Severity.INFO for f in found):
         return replace(finding, fix=f"run `{network.recalibrate}`")
     return finding
+
+
+def _without_recalibrating(fix: str) -> str:
+    """What the file alone calls for, where the data do not: `recalibrate` would refuse it."""
+    rest, named = _RECALIBRATING.subn("", fix)
+    keep = "keep the statistics: nothing shows that measured ones would serve better"
+    return f"{rest}; {keep}" if named and rest else keep if named else fix
 
 
 def _names_a_cause(finding: Finding) -> bool:

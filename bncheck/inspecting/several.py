@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from bncheck.core.errors import BncheckError
-from bncheck.inspecting.choices import choice_notes
+from bncheck.inspecting.choices import choice_notes, ignored_notes
 from bncheck.inspecting.command import inspect
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.inspecting.report import InspectReport
@@ -32,6 +32,7 @@ def notes_on(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     """What the reader chose on the user's behalf, and what it did not find."""
     assert report.checkpoint is not None
     yield from choice_notes(report.checkpoint, options)
+    yield from ignored_notes(report, options)
     if not report.certain_layers:
         yield f"{report.checkpoint.path}: holds no normalisation layer with running statistics"
 

@@ -48,6 +48,11 @@ def stops(finding: Finding) -> bool:
     return finding.severity is Severity.ERROR and any(rule.made(finding) for rule in STOPPING)
 
 
+def beyond_repair(finding: Finding) -> bool:
+    """Whether new statistics do not help either: weights that are not finite, what a file lacks."""
+    return stops(finding) and "recalibrate" not in finding.fix
+
+
 def inspect_with_data(
     checkpoint: Checkpoint,
     layers: tuple[NormLayer, ...],
@@ -110,8 +115,9 @@ def _judged(
     command = recalibrate_command(path, options, measuring)
     serious = [f for f in findings if stops(f)]
     if serious:
-        stopped = tuple(_with_command(f, command) if f in serious else f for f in findings)
-        return InspectReport(checkpoint, layers, stopped)
+        repairable = () if any(map(beyond_repair, serious)) else serious
+        stopped = (replace(f, fix=f"run `{command}`") if f in repairable else f for f in findings)
+        return InspectReport(checkpoint, layers, tuple(stopped))
     run = measuring.run(options.train_batch_size, thresholds=options.thresholds)
     data = measuring.batches()
     measurement = measure(proven(subject, data, run), layers, data, run)
@@ -170,12 +176,6 @@ def _chains(subject: Instrumented, layers: tuple[NormLayer, ...], data: Batches)
     inputs = in_order(model, first_samples(data, _EXAMPLES))
     inputs = tuple(tensor.to(device_of(model)) for tensor in inputs)
     return module_chains(model, inputs, layers, subject.prefix)
-
-
-def _with_command(finding: Finding, command: str) -> Finding:
-    if missing_statistics.made(finding):  # a copy of the file cannot gain tensors
-        return finding
-    return replace(finding, fix=f"run `{command}`")
 
 
 def _missing(

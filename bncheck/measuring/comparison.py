@@ -139,7 +139,8 @@ def _of_metric(answers: Answers) -> _Scored | None:
     values, samples = answers.all_of("metric"), answers.all_of("samples")
     if values is None or samples is None:
         return None
-    return _Scored(float(values @ samples / samples.sum()), values, False)
+    value = float(values @ samples / samples.sum())
+    return _Scored(value, np.nan_to_num(values, nan=-_LOST, neginf=-_LOST, posinf=_LOST), False)
 
 
 def _of_numbers(answers: Answers) -> _Scored | None:

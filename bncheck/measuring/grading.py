@@ -6,6 +6,7 @@ gathered while a cascade runs the model, so no forward is needed for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,6 +15,7 @@ import numpy as np
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import count
 from bncheck.data import Batch
 from bncheck.measuring.answers import scores_in
 from bncheck.measuring.labels import Form, Question, question
@@ -45,6 +47,13 @@ class Answers:
         if self.metric is not None:
             with usercode.running("--metric"):
                 value = float(self.metric(output, batch.target))
+            if not math.isfinite(value) and _is_finite(output):
+                raise BncheckError(
+                    f"gave {value} for a batch of {count(batch.size, 'sample')}",
+                    "let it return a number for every batch: an AUC or F1 needs samples of all "
+                    "classes in each (--batch-size)",
+                    "--metric",
+                )
             return {**kept, "metric": np.array([value]), "samples": np.array([batch.size])}
         if batch.target is None:
             return kept
@@ -89,6 +98,11 @@ def common(one: Answers, other: Answers) -> tuple[Answers, Answers]:
         Answers(one.metric, [a for a, _ in pairs]),
         Answers(other.metric, [b for _, b in pairs]),
     )
+
+
+def _is_finite(output: Any) -> bool:
+    """Whether the model's scores are numbers; a metric of others may well be none."""
+    return all(bool(scores.isfinite().all()) for scores in scores_in(output))
 
 
 def _outputs(output: Any, samples: int) -> dict[str, Array]:

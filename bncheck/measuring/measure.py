@@ -69,8 +69,13 @@ def measure(
     single = result.with_single_values()
     if single is not None and not run.everything:
         return replace(result, single_value=single)
-    severe = run.everything or result.w2 >= result.thresholds.w2_warning
-    return in_depth(subject, data if severe else data.first(_FEW), run, result, answers)
+    whole = run.everything or looks_at_all(result)
+    return in_depth(subject, data if whole else data.first(_FEW), run, result, answers)
+
+
+def looks_at_all(result: Measurement) -> bool:
+    """Whether all samples tell where it is and what it costs, and not the first few."""
+    return result.w2 >= result.thresholds.w2_warning
 
 
 def measure_population(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.words import Note, shortened, tell_all, unsaid
+from bncheck.core.words import Note, count, shortened, tell_all, unsaid
 from bncheck.inspecting.choices import choice_notes
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.layers.norm_layer import Assumptions, find_layers
 from bncheck.measuring.distributed import Processes
+from bncheck.measuring.instrumented import Instrumented
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.kinds import NormKind
 from bncheck.reading.opening import open_checkpoint
@@ -19,6 +20,7 @@ from bncheck.recalibrating.formula import repair_without_data
 from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.recalibrating.values import buffers_of, values_in_file
 from bncheck.recalibrating.with_data import recalibrate_with_data
+from bncheck.subject.model import missing_statistics
 from bncheck.subject.module_layers import described_by, layers_of
 from bncheck.subject.setup import Measuring, in_memory, instrumented
 from bncheck.writing.outputs import check_outputs
@@ -100,11 +102,26 @@ def _recalibrated(
             str(path),
         )
     if measuring is None:
-        report = repair_without_data(layers, str(path), options.thresholds)
+        report = repair_without_data(checkpoint, layers, options.thresholds)
     else:
         subject = instrumented(measuring, checkpoint)
+        if not measuring.force:
+            _refuse_lacking(subject, checkpoint)
         report = recalibrate_with_data(subject, described_by(layers, subject), measuring, options)
     return replace(report, path=path)
+
+
+def _refuse_lacking(subject: Instrumented, checkpoint: Checkpoint) -> None:
+    """What the file lacks is a fault (BN104), and not one that a copy can repair."""
+    names = [subject.file_name(name) for name in missing_statistics(subject.model, checkpoint)]
+    if names:
+        others = f" and {count(len(names) - 1, 'other layer')}" if names[1:] else ""
+        raise BncheckError(
+            f"lacks running statistics of {shortened(names[0])}{others} (BN104), and a copy cannot "
+            "hold tensors that the file lacks",
+            "save the whole state dict, buffers too; in Python bncheck.recalibrate measures them",
+            str(checkpoint.path),
+        )
 
 
 def _check_ending(out: Path, path: Path, container: Container) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class RecalibrationReport(Report):
     """What new statistics would do, or did; `reason` says why nothing was written.
 
+    `forced` says why nothing would have been, where the user insisted.
+
     `unmeasured` are layers that were left as they were, with the reason.
     `also_changed` are tensors of other parts of the file that share their bytes with the new ones,
     `tensors` the names of the layers' tensors by role.
@@ -47,6 +49,7 @@ class RecalibrationReport(Report):
     written: Path | None = None
     also_changed: tuple[str, ...] = ()
     reason: str | None = None
+    forced: str | None = None
     prefix: str = ""
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -89,4 +92,5 @@ class RecalibrationReport(Report):
             "written": None if self.written is None else str(self.written),
             "also_changed": list(self.also_changed),
             "reason": self.reason,
+            "forced": self.forced,
         }

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
-from bncheck.core.findings import Finding, Severity
+from bncheck.core.findings import Finding, Verdict, verdict_of
 from bncheck.core.report import Report
 from bncheck.drifting.recorded import with_recorded
 from bncheck.layers.norm_layer import Assumptions
 from bncheck.reading.record import Entry, Record, is_record, read_record
-from bncheck.rules.choosing import choose_rules
+from bncheck.rules.choosing import choose_rules, switched_off
 from bncheck.series.snapshot import Snapshot, read_snapshot
 
 #: Snapshots that are looked back on: as many as a terminal has columns.
@@ -37,6 +37,7 @@ class WatchReport(Report):
     layers: tuple[str, ...]
     w2: tuple[tuple[float | None, ...], ...]
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def last(self) -> Entry:
@@ -54,9 +55,9 @@ class WatchReport(Report):
 
     @property
     def verdict(self) -> str:
-        """Suspect where something was found, which is all that a record can tell."""
-        serious = any(finding.severity is not Severity.INFO for finding in self.findings)
-        return "suspect" if serious else "no fault found"
+        """Broken (errors) or suspect (warnings) where something was found."""
+        verdict = verdict_of(self.findings)
+        return "no fault found" if verdict is Verdict.HEALTHY else verdict.value
 
     def rows(self) -> list[dict[str, Any]]:
         """A layer in a snapshot a row."""
@@ -118,8 +119,11 @@ class Watch:
         layers = tuple(dict.fromkeys(name for s in snapshots for name in _seen(s)))
         w2 = tuple(tuple(_w2(snapshot, name) for snapshot in snapshots) for name in layers)
         told = record.found_in(self.series)
-        findings = with_recorded([], told, choose_rules(self.select, self.ignore))
-        return WatchReport(record, self.series, snapshots, layers, w2, tuple(findings))
+        chosen = choose_rules(self.select, self.ignore)
+        findings = list(with_recorded([], told, choose_rules(self.select, ())))
+        made = tuple(finding for finding in findings if chosen.made(finding))
+        notes = tuple(switched_off(findings, self.select, self.ignore))
+        return WatchReport(record, self.series, snapshots, layers, w2, made, notes)
 
     def changed(self) -> tuple[int, int]:
         """What is another after another snapshot or finding."""

@@ -49,23 +49,22 @@ _ENDINGS: Final = {
 }
 
 
-#: What people expect of other tools, and no report is.
-_OTHERS: Final = (
-    ".pdf", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".png", ".jpg", ".docx", ".xlsx", ".ipynb",
-    ".pt", ".pth", ".ckpt", ".pt2", ".onnx", ".safetensors", ".bin",
-)  # fmt: skip
+#: Text has one of these, or none.
+_PLAIN: Final = ("", ".txt", ".text", ".log", ".out")
 
 
-def format_of(path: Path, asked: Format | None) -> Format:
+def format_of(path: Path, asked: Format | None, offered: tuple[Format, ...] = PICTURES) -> Format:
     """The format of a report in this file: what is asked for, else what its ending says.
 
-    Raises BncheckError where the two contradict each other.
+    Raises BncheckError where the two contradict each other, or the ending is that of no format.
     """
-    fitting = _ENDINGS.get(path.suffix.lower(), ())
-    if asked is None and path.suffix.lower() in _OTHERS:
+    ending = path.suffix.lower()
+    fitting = _ENDINGS.get(ending, ())
+    if asked is None and not fitting and ending not in _PLAIN and not ending[1:].isdecimal():
+        known = [ending for ending, held in _ENDINGS.items() if held[0] in offered]
         raise BncheckError(
             f"is to be a report, and no format has the ending {path.suffix}",
-            f"write {', '.join(_ENDINGS)} or .txt, or give the format",
+            f"write {', '.join(known)} or .txt, or give the format",
             str(path),
         )
     if asked is None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Final, overload
 
-from bncheck.core.findings import Finding
+from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import shortened
 from bncheck.rules.rule import AnyRule, Rule
+
+#: Layers that a line names.
+_NAMED: Final = 3
+_KINDS: Final = {Severity.ERROR: "an error", Severity.WARNING: "a warning"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,24 @@ def choose_rules(select: Sequence[str], ignore: Sequence[str]) -> Chosen:
     for word in (*chosen.select, *chosen.ignore):
         _check(word)
     return chosen
+
+
+def switched_off(
+    findings: Iterable[Finding], select: Sequence[str], ignore: Sequence[str]
+) -> Iterator[str]:
+    """A line for each rule that is ignored, and would have been an error or a warning."""
+    chosen, selected = choose_rules(select, ignore), choose_rules(select, ())
+    off: dict[str, list[Finding]] = {}
+    for finding in findings:
+        serious = finding.severity is not Severity.INFO
+        if serious and selected.made(finding) and not chosen.made(finding):
+            off.setdefault(finding.rule, []).append(finding)
+    for code, found in off.items():
+        worst = min((f.severity for f in found), key=lambda severity: severity.rank)
+        names = [f.layer for f in found if f.layer is not None]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        place = f" in {', '.join(map(shortened, names[:_NAMED]))}{more}" if names else ""
+        yield f"{code} {found[0].name} is ignored; it would be {_KINDS[worst]}{place}"
 
 
 def _words(given: Sequence[str]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from bncheck.rules.data.bn214_other_code import other_code
 from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
+from bncheck.rules.data.bn218_not_recalibrated import not_recalibrated
 from bncheck.rules.file_rules import FILE_RULES
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 from bncheck.rules.regression import fewer_folded, grown_w2
@@ -67,6 +68,7 @@ RESULT_RULES: Final[tuple[Rule[MeasuredNetwork, Finding], ...]] = (
     weights_at_fault,
     batch_dependent,
     harmless,
+    not_recalibrated,
 )
 #: What several snapshots say.
 SERIES_RULES: Final[tuple[Rule[Movement, Finding], ...]] = (

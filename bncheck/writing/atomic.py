@@ -18,6 +18,10 @@ def check_target(path: Path) -> None:
     """Refuse, before any work is done, a target that cannot be written."""
     if "\0" in str(path):
         raise BncheckError("is not a file name", "choose another", str(path))
+    if str(path) == "-":  # where it is read, it would be standard input
+        raise BncheckError(
+            "is not a file name", "name a file; a report goes to stdout by itself", "-"
+        )
     with explained(path):  # a name may be too long even to be looked for
         _check_target(path)
 

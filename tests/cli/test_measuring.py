@@ -73,9 +73,7 @@ def test_refusing_to_make_it_worse_is_exit_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "metric.py").write_text(
-        "def old_is_better(output, target, seen=[]):\n"
-        "    seen.append(0)\n"
-        "    return len(seen) % 2\n"
+        "def old_is_better(output, target, seen=[]):\n    seen.append(0)\n    return -len(seen)\n"
     )
     out = tmp_path / "out.pt"
     metric = ("--metric", f"{tmp_path / 'metric.py'}:old_is_better")

@@ -124,7 +124,7 @@ def judged(network: Network, state: State, labels: bool = True) -> Outcome:
 
 
 def _advice(fix: str) -> Advice:
-    if "if " in fix.partition("run `")[0] and "run `" in fix:
+    if "recalibrate with force" in fix or fix.startswith("give labels"):
         return Advice.CONDITION
     if fix.startswith("run `"):
         return Advice.RECALIBRATE

@@ -69,6 +69,7 @@ class TwiceAndOnce(Twice):
     def __init__(self):
         super().__init__()
         self.last, self.bn3 = nn.Linear(3, 3), nn.BatchNorm1d(3)
+        self.bn2.eps = 0.5
     def forward(self, x):
         return self.bn3(self.last(torch.relu(super().forward(x))))
 

@@ -63,11 +63,13 @@ def test_what_inspect_makes_conditional_is_not_written(tmp_path: Path) -> None:
     sick, out = SAMPLES / "wrong-input-scale.pt", tmp_path / "out.pt"
     (finding,) = (f for f in bncheck.inspect(sick, TRAINING, model=MODEL).findings
                   if f.severity is Severity.ERROR)  # fmt: skip
-    assert finding.fix.startswith("if these data are what deployment sees, run ")
-    assert " --force`" in finding.fix
+    assert finding.fix.startswith(
+        "if these data are what deployment sees, recalibrate with --force"
+    )
     report = recalibrate_file(sick, out, InspectOptions(), Measuring(MODEL, TRAINING))
     assert report.reason is not None
     assert "--force" in report.reason
+    assert [(f.rule, f.fix) for f in report.findings] == [("BN218", finding.fix)]
     assert not out.exists()
 
 
@@ -136,31 +138,42 @@ def test_a_momentum_that_the_variances_refute_is_not_computed_with(
     assert not out.exists()
 
 
-def warming(variances: Tensor, share: float) -> nn.Module:
-    """A layer that has seen half of its average, (1 - share) of these variances."""
-    norm = nn.BatchNorm1d(len(variances), momentum=1 - share)
-    norm.running_mean = torch.ones(len(variances))
-    norm.running_var = share + (1 - share) * variances
-    norm.num_batches_tracked = torch.tensor(1)
-    norm.weight.data.fill_(2.0)
-    return nn.Sequential(norm)
+def test_a_counter_that_no_variance_refutes_is_not_believed_either(tmp_path: Path) -> None:
+    """The same function with all variances above 2: the weights before the norms are larger."""
+    net = copy.deepcopy(planted.healthy())
+    state = net.state_dict()
+    for norm, layer in (("bn1", "conv1"), ("bn2", "conv2"), ("bn3", "conv3"), ("bn4", "fc1")):
+        more = 2.0 / state[f"{norm}.running_var"].min()
+        state[f"{layer}.weight"] *= more.sqrt()
+        state[f"{norm}.running_mean"] *= more.sqrt()
+        state[f"{norm}.running_var"] *= more
+    path = counted(net, 1, tmp_path)
+    assert [f for f in bncheck.inspect(path).findings if f.rule == "BN105"]
+    with pytest.raises(BncheckError, match="the weights do not confirm"):
+        recalibrate_file(path, tmp_path / "out.pt", InspectOptions(), None)
 
 
 def test_a_layer_of_which_the_formula_leaves_nothing_stays_as_it_is(tmp_path: Path) -> None:
     """Variance minus share at 0 or far below eps: a dead channel would be multiplied by 1000."""
-    whole, dead = warming(torch.tensor([9.0, 4.0]), 0.5), warming(torch.tensor([9.0, 1e-9]), 0.5)
-    torch.save(nn.Sequential(whole, dead), tmp_path / "net.pt")
-    done = recalibrate_file(tmp_path / "net.pt", tmp_path / "out.pt", InspectOptions(), None)
-    assert done.layers == ("0.0",)
-    assert list(done.unmeasured) == ["1.0"]
-    tensors = bncheck.open_checkpoint(tmp_path / "out.pt").tensors
-    found = [tensors[f"{layer}.0.running_var"].astype(np.float64) for layer in "01"]
-    np.testing.assert_allclose(np.concatenate(found), [9.0, 4.0, 5.0, 0.5], rtol=1e-6)
+    tensors = bncheck.open_checkpoint(SAMPLES / "under-warmed-module.pt").tensors
+    state = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    state["bn3.running_var"][0] = 0.99 ** int(state["bn3.num_batches_tracked"])
+    torch.save(state, tmp_path / "net.pt")
+    options, out = InspectOptions(momentum=0.01), tmp_path / "out.pt"
+    done = recalibrate_file(tmp_path / "net.pt", out, options, None)
+    assert done.layers == ("bn1", "bn2", "bn4")
+    assert list(done.unmeasured) == ["bn3"]
+    new = bncheck.open_checkpoint(out).tensors
+    assert np.array_equal(new["bn3.running_var"], state["bn3.running_var"].numpy())
+    assert min(new[f"{name}.running_var"].min() for name in done.layers) > 0
 
 
 def test_what_bn105_does_not_find_is_not_repaired(tmp_path: Path) -> None:
     """So small a share that inspect says nothing about it."""
-    torch.save(warming(torch.tensor([1.1, 1.2]), 0.02), tmp_path / "net.pt")
+    net = nn.Sequential(nn.BatchNorm1d(2, momentum=0.98))
+    net.load_state_dict({"0.running_var": torch.tensor([1.1, 1.2]),
+                         "0.num_batches_tracked": torch.tensor(1)}, strict=False)  # fmt: skip
+    torch.save(net, tmp_path / "net.pt")
     with pytest.raises(BncheckError, match="as BN105 does"):
         recalibrate_file(tmp_path / "net.pt", tmp_path / "out.pt", InspectOptions(), None)
 

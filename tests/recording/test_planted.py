@@ -129,6 +129,26 @@ def test_a_batch_of_one_is_told_before_torch_refuses_it(tmp_path: Path) -> None:
     assert [(f.rule, f.evidence["step"]) for f in told] == [("BN209", 3)]
 
 
+def test_a_network_left_in_eval_mode_is_told_to_be_and_not_to_be_recalibrated(
+    tmp_path: Path,
+) -> None:
+    """Its weights were trained with the statistics that it has."""
+
+    def leave(own: Training, step: int, x: Tensor) -> None:
+        if step >= 150:
+            own.model.eval()
+
+    training = Training(hook=leave).run(tmp_path)
+    found = [finding for finding in training.found if finding.rule == "BN302"]
+    assert {finding.layer for finding in found} == set(BOTH)
+    for finding in found:
+        assert "no batch in train() since" in finding.message
+        assert finding.fix.startswith(
+            "call train() on the network, unless it is in eval() on purpose"
+        )
+        assert "`bncheck inspect --data` tells whether" in finding.fix
+
+
 def test_an_average_of_weights_alone_is_told_as_a_series_of_its_own(tmp_path: Path) -> None:
     training = Training()
     average = copy.deepcopy(training.model)

@@ -204,7 +204,7 @@ def test_mlflow_and_wandb_are_known_by_what_they_can_do(tmp_path: Path) -> None:
     assert "bncheck/w2/5" in mlflow.told[-1][1]
     assert run.axes["bncheck/*"] == "bncheck/step"
     assert [told["bncheck/step"] for told in run.told] == [1, 10, 20]
-    with pytest.raises(bncheck.BncheckError, match="cannot log to a int"):
+    with pytest.raises(bncheck.BncheckError, match="cannot log to an int"):
         recorder.log_to(3)
 
 

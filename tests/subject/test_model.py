@@ -83,7 +83,7 @@ BAD = {
     "leaves": r"called sys.exit\(0\) \(some_nets.py:26\)",
     "fails": r"ValueError: depth must be 6n\+2 \(some_nets.py:29\)",
     "number_maker": "returned an int, not an nn.Module",
-    "number": "is a int, not a module or a callable",
+    "number": "is an int, not a module or a callable",
     "Nett": "did you mean Net",
 }
 

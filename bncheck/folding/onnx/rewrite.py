@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from bncheck.folding.algebra import Cast
@@ -60,6 +61,8 @@ class _ModelRewriter:
         self.made = {name for node in proto.node for name in node.output}
         self.readers = names_in(model.graph)
         self.taken = set(all_names(model.graph))
+        #: New numbers by the name of the old ones, or of the weight beside them.
+        self.instead: dict[str, list[tuple[str, NDArray[np.generic]]]] = {}
         self.after: dict[int, list[onnx.NodeProto]] = {}
         self.gone: set[int] = set()
         #: Values that get another's name; that one may have got another since.
@@ -107,16 +110,16 @@ class _ModelRewriter:
         given = list(node.input)  # what a weight is repeated to is none of them
         place = given.index(op.inputs[1]) if op.inputs[1] in given else 1
         if new.weight is not None:
-            self._set(node, place, f"{op.label}.weight", new.weight)
+            self._set(node, place, op, "weight", new.weight)
         if shuffles:
             assert isinstance(op.spec, ConvTranspose)
             self._as_shuffle(node, op, op.spec)
         if new.bias is not None and node.op_type in ("MatMul", "Einsum"):
             self._add_after(node, op, new.bias)
         elif new.bias is not None and isinstance(op.spec, Recurrent):
-            self._set(node, 3, f"{op.label}.bias", self._with_state(node, new.bias))
+            self._set(node, 3, op, "bias", self._with_state(node, new.bias))
         elif new.bias is not None:
-            self._set(node, 2, f"{op.label}.bias", new.bias)
+            self._set(node, 2, op, "bias", new.bias)
         if isinstance(op.spec, Linear) and new.weight is not None:
             kept = [a for a in node.attribute if a.name not in ("alpha", "beta")]
             del node.attribute[:]
@@ -129,19 +132,31 @@ class _ModelRewriter:
         second = np.zeros_like(first) if old is None else old[:, first.shape[1] :]
         return replace(bias, array=np.concatenate([first, second.astype(first.dtype)], axis=1))
 
-    def _set(self, node: onnx.NodeProto, slot: int, wish: str, number: Cast) -> None:
+    def _set(self, node: onnx.NodeProto, slot: int, op: Op, role: str, number: Cast) -> None:
         """Give a node new numbers: under the old name where nothing else reads it."""
         while len(node.input) <= slot:
             node.input.append("")
         old = node.input[slot]
         if old not in self.stored or self.readers.get(old, 0) != 1:
-            node.input[slot] = self._add(wish, number)
+            node.input[slot] = self._shared(old or f"{role} of {op.inputs[1]}", op, role, number)
             return
         self.stored[old].CopyFrom(self._tensor(old, number))
         # Before IR 4 it is listed as an input, too.
         for info in (*self.proto.input, *self.proto.value_info):
             if info.name == old:
                 info.CopyFrom(_info(old, number))
+
+    def _shared(self, old: str, op: Op, role: str, number: Cast) -> str:
+        """New numbers of one of the nodes that read the old ones; those with the same share them.
+
+        Otherwise the head of a detector, which runs on five sizes, would be stored five times.
+        """
+        made = self.instead.setdefault(old, [])
+        for name, array in made:
+            if array.dtype == number.array.dtype and np.array_equal(array, number.array):
+                return name
+        made.append((self._add(f"{op.label}.{role}", number), number.array))
+        return made[-1][0]
 
     def _add(self, wish: str, number: Cast) -> str:
         name = unused(wish, self.taken)

@@ -60,7 +60,7 @@ def _check_rows(op: Op, spec: Lookup, vector: Affine) -> None:
     if vector.shifts and spec.uneven:
         raise Stuck(
             f"{op.called} {spec.uneven}, so its shift does not pass",
-            f"give {op.label} bags of one fixed size, without padding_idx or weights",
+            f"give {op.called} bags of one fixed size, without padding_idx or weights",
         )
     if spec.orders and np.any(vector.scale < 0):
         raise Stuck(f"{op.called} takes the largest of several rows and some scales are negative")
@@ -173,7 +173,7 @@ def _shift_needs_shuffle(op: Op) -> bool:
     if isinstance(spec, Conv) and spec.pads_with_zeros:
         raise Stuck(
             f"{op.called} pads with zeros, which its shift does not reach",
-            f"give {op.label} padding_mode='reflect', and train again",
+            f"give {op.called} padding_mode='reflect', and train again",
             (op, replace(spec, pads_with_zeros=False)),
         )
     if isinstance(spec, ConvTranspose):
@@ -181,7 +181,7 @@ def _shift_needs_shuffle(op: Op) -> bool:
             raise Stuck(
                 f"the windows of {op.called} overlap or are cut, or leave gaps, so its "
                 "shift would not reach every output alike",
-                f"give {op.label} a kernel_size that is its stride, without padding, and train "
+                f"give {op.called} a kernel_size that is its stride, without padding, and train "
                 "again",
                 (op, replace(spec, tiles=True)),
             )

@@ -27,6 +27,6 @@ def bystander(
         return Shared(f"{what} is also an output of the {graph.what}", hint, name)
     if not others:
         return None
-    who = others[0].label if len(others) == 1 else "all others that read it"
+    who = others[0].called if len(others) == 1 else "all others that read it"
     hint = f"let {who} read its result instead, and train again" if is_input else ""
     return Shared(f"{what} is also used by {others[0].called}", hint, name)

@@ -64,11 +64,11 @@ def _uneven(op: Op) -> Stuck:
     if isinstance(op.spec, RunningSum):
         why, hint = "sums a growing number of values", ""
     elif "sum" in op.kind.lower():
-        why, hint = "sums an unknown number of values", f"make {op.label} a mean"
+        why, hint = "sums an unknown number of values", f"make {op.called} a mean"
     elif "sample" in op.kind.lower():
-        why, hint = "counts zeros beyond the border", f"give {op.label} padding_mode='border'"
+        why, hint = "counts zeros beyond the border", f"give {op.called} padding_mode='border'"
     else:
-        why, hint = "counts zeros beyond the border", f"give {op.label} count_include_pad=False"
+        why, hint = "counts zeros beyond the border", f"give {op.called} count_include_pad=False"
     reason = f"{op.called} lies between and {why}, so its shift does not pass"
     return Stuck(reason, hint and f"{hint}, and train again", (op, replace(op.spec, gain=1.0)))
 
@@ -161,6 +161,6 @@ def _check_filling(op: Op, affine: Affine) -> None:
         raise Stuck(
             f"{op.called} lies between and pads with {value:g}, which its "
             "scale and shift would change",
-            f"let {op.label} pad with reflect, replicate or circular, and train again",
+            f"let {op.called} pad with reflect, replicate or circular, and train again",
             (op, replace(op.spec, value=None)),
         )

@@ -30,6 +30,7 @@ from bncheck.graph.specs import Mul
 OTHER_FORM: Final = "write a .pt2 instead"
 #: What a weight of one call among several is named.
 _CLONE: Final = re.compile(r"(?:weight|bias)_\d+")
+_LATER_CALL: Final = re.compile(r"(.+) \(\d+\)")
 #: Exactly these: a subclass may do more than normalise, as timm's BatchNormAct2d does.
 _PLAIN: Final = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
@@ -91,14 +92,30 @@ def fold_without(
 
 
 def removed_modules(result: FoldResult) -> list[str]:
-    """The norms that go; as modules they become Identity."""
+    """The modules whose every call is a norm that goes; they become Identity."""
+    return list(dict.fromkeys(map(_module_of, _removed(result))))
+
+
+def _removed(result: FoldResult) -> list[str]:
+    """The norms that go, each a call."""
     stay = {norm.name for norm in result.solution.plan.norms if norm.only_forwards}
     gone = (d.name for d in result.batchnorms if d.status is not Status.KEPT)
     return [name for name in gone if name not in stay]
 
 
+def _module_of(norm: str) -> str:
+    """The module of a call, of which later ones are numbered: `bn (2)`."""
+    numbered = _LATER_CALL.fullmatch(norm)
+    return numbered[1] if numbered else norm
+
+
 def bare_modules(result: FoldResult) -> list[str]:
-    """The modules that lose their weight and bias."""
+    """The modules that lose their weight and bias, each with all of its calls."""
+    return list(dict.fromkeys(map(_module_of, _bare(result))))
+
+
+def _bare(result: FoldResult) -> list[str]:
+    """The norms whose call loses its weight and bias."""
     weights = result.solution.weights
     norms = result.solution.plan.norms
     bare = (n for n in norms if n.bare and not n.of_weight and n.last in weights)
@@ -133,16 +150,18 @@ def _of_calls(result: FoldResult) -> Iterator[tuple[str, str]]:
 
 def _of_norms(result: FoldResult, model: nn.Module) -> Iterator[tuple[str, str]]:
     modules = dict(model.named_modules())
-    for name in removed_modules(result):
-        if name.endswith(")"):
-            yield name, f"{name} is not one module that is called once"
-        elif (reason := why_not_identity(modules, name)) is not None:
+    kept = {_module_of(d.name) for d in result.batchnorms if d.status is Status.KEPT}
+    for name in (*_removed(result), *_bare(result)):
+        if _module_of(name) in kept:
+            yield name, f"not all calls of {_module_of(name)} can be folded"
+    for name in _removed(result):
+        if (reason := why_not_identity(modules, _module_of(name))) is not None:
             yield name, reason
     for name in plain_weights(result):
         if (reason := why_not_plain(modules, name)) is not None:
             yield name, reason
-    for name in bare_modules(result):
-        if name not in modules:
+    for name in _bare(result):
+        if _module_of(name) not in modules:
             yield name, f"the norm {name} is not a module"
     for norm in _written_out(result):
         try:

@@ -1,7 +1,8 @@
 """The graph inputs of a program that hold numbers: parameters, buffers and constants.
 
 Where a call was the only one to read a parameter, the new numbers take its name. Where others read
-it, too, the call gets a parameter of its own, named after the module that made the call.
+it, too, the call gets a parameter of its own, named after the module that made the call. Calls of
+one module that get the same numbers share one, as they did before.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Parameters:
         }
         self._state: dict[str, Any] = dict(program.state_dict)
         self._constants: dict[str, Any] = dict(program.constants)
+        self._made: dict[tuple[str, str], list[Node]] = {}
         self._names_of = Counter(map(id, program.state_dict.values()))
         # Behind those of the program, before all else.
         self._place = next(node for node in graph.nodes if not self._holds_numbers(node))
@@ -48,11 +50,20 @@ class Parameters:
     def replaced(self, holder: Node | None, reader: Node, number: Cast, wish: str) -> Node:
         """The graph input that holds new numbers: the old one where only this call reads it."""
         tensor = as_tensor(number)
+        made = self._made.setdefault((holder.name if holder is not None else "", wish), [])
+        for node in made:
+            if self._holds(node, tensor):
+                return node
         if holder is not None and self._can_take(holder, reader, tensor):
             target = str(self._specs[holder.name].target)
             self._state[target] = torch.nn.Parameter(tensor, requires_grad=False)
             return holder
-        return self.new(wish, number)
+        made.append(self.new(wish, number))
+        return made[-1]
+
+    def _holds(self, node: Node, tensor: torch.Tensor) -> bool:
+        stored = self._state[str(self._specs[node.name].target)]
+        return stored.dtype == tensor.dtype and torch.equal(stored, tensor)
 
     def _can_take(self, holder: Node, reader: Node, tensor: torch.Tensor) -> bool:
         spec = self._specs.get(holder.name)
@@ -103,6 +114,16 @@ class Parameters:
             spec = self._specs.get(node.name)
             if node.name in self._idle and spec is not None and spec.target in counters:
                 self._drop(node)
+        for (_, wish), nodes in self._made.items():
+            if nodes:
+                self._rename(nodes[0], wish)
+
+    def _rename(self, node: Node, wish: str) -> None:
+        """Give a new parameter the name of the one that it replaced, now that it is free."""
+        target = str(self._specs[node.name].target)
+        if node.users and wish not in self._state and wish not in self._constants:
+            self._state[wish] = self._state.pop(target)
+            self._specs[node.name].target = wish
 
     def _drop(self, node: Node) -> None:
         target = str(self._specs[node.name].target)

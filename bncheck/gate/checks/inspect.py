@@ -5,7 +5,7 @@ from __future__ import annotations
 from bncheck.core.words import tell_all
 from bncheck.gate.check import Check
 from bncheck.gate.declared import Declared, refuse_without_layers
-from bncheck.inspecting.choices import choice_notes
+from bncheck.inspecting.choices import choice_notes, ignored_notes
 from bncheck.inspecting.report import InspectReport
 
 
@@ -17,6 +17,7 @@ def _run(declared: Declared) -> InspectReport:
     report = run(declared.path, declared.options, measuring)
     if report.checkpoint is not None:
         tell_all(choice_notes(report.checkpoint, declared.options), declared.note)
+    tell_all(ignored_notes(report, declared.options), declared.note)
     refuse_without_layers(declared, report.certain_layers)
     return report
 

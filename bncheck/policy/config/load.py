@@ -16,7 +16,7 @@ from bncheck.core.findings import FailOn
 from bncheck.core.thresholds import DEFAULT
 from bncheck.core.words import nearest
 from bncheck.policy.config.plain import plain
-from bncheck.policy.config.settings import Ignored, Settings, kebab
+from bncheck.policy.config.settings import Ignored, Limits, Settings, kebab
 from bncheck.policy.config.text import text_of
 from bncheck.policy.policy import Policy
 from bncheck.rules.choosing import choose_rules
@@ -99,6 +99,7 @@ def read(file: Path, required: bool) -> Configuration | None:
         return None
     found = Configuration(_validated(file, text, table), file)
     _check_rules(found)
+    _check_limits(found)
     return found
 
 
@@ -219,6 +220,22 @@ def _check_rules(found: Configuration) -> None:
             choose_rules([word], ())
         except BncheckError as error:
             raise found.error(path, error.sentence, error.hint) from None
+
+
+def _check_limits(found: Configuration) -> None:
+    """No warning that is asked for begins where a finding is an error already."""
+    settings = found.settings
+    whole = settings.thresholds
+    tables: dict[tuple[str, ...], Limits] = {("thresholds",): whole}
+    tables |= {("models", name, "inspect"): m.inspect for name, m in settings.models.items()}
+    for path, limits in tables.items():
+        warning, error = limits.w2_warning, limits.w2_error or whole.w2_error
+        if warning is not None and error is not None and warning > error:
+            raise found.error(
+                (*path, "w2-warning"),
+                f"w2-warning is {warning:g}, above w2-error, which is {error:g}",
+                "make it smaller, or w2-error larger",
+            )
 
 
 def _error(

@@ -44,9 +44,10 @@ class Limits:
     """Default: 0.40."""
 
     def over(self, base: Thresholds) -> Thresholds:
-        """These where they are set, `base` for the rest."""
-        set_ = {"w2_warning": self.w2_warning, "w2_error": self.w2_error}
-        return replace(base, **{name: value for name, value in set_.items() if value is not None})
+        """These where they are set, `base` for the rest; an error is a warning before."""
+        error = base.w2_error if self.w2_error is None else self.w2_error
+        warning = min(base.w2_warning, error) if self.w2_warning is None else self.w2_warning
+        return replace(base, w2_warning=warning, w2_error=error)
 
 
 @dataclass(frozen=True)

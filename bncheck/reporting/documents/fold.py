@@ -132,13 +132,13 @@ def groups(kept: Sequence[Decision]) -> Iterator[list[Decision]]:
     """Those that stay for the same reason, in the order of the first; details may differ."""
     groups: dict[tuple[str, str, bool], list[Decision]] = {}
     for decision in kept:
-        key = (general(decision.reason), decision.hint, decision.overflow)
+        key = (general(decision.reason), general(decision.hint), decision.overflow)
         groups.setdefault(key, []).append(decision)
     yield from groups.values()
 
 
 def general(reason: str) -> str:
-    """The reason without the names of the calls concerned, so that equal ones meet."""
+    """A reason or hint without the names of the calls concerned, so that equal ones meet."""
     return _STAYING.sub("another one", _PLACE.sub(lambda m: _article(m[1]), reason))
 
 
@@ -152,7 +152,8 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
     names = ", ".join(layer_name(decision.name) for decision in group[:_NAMED])
     more = len(group) - _NAMED
     names += f" and {more} more" if more > 0 else ""
-    alike = len({decision.reason for decision in group}) == 1
+    alike = len({(decision.reason, decision.hint) for decision in group}) == 1
+    hint = first.hint if alike else general(first.hint)
     brief = (None, first.reason if alike else general(first.reason))
     whole = alike and more <= 0
     lines = (brief,) if whole else tuple((d.name, d.reason) for d in group)
@@ -161,7 +162,7 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
         severity,
         names if len(group) == 1 else f"{count(len(group), _noun(group))}: {names}",
         lines,
-        (first.hint,) if first.hint else (),
+        (hint,) if hint else (),
         "BN403" if first.overflow else "BN402",
         brief=lines if every else (brief,),
     )

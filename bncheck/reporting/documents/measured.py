@@ -53,7 +53,8 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
     )
     yield Fact(W2_IS, quiet=True)
     if measurement.comparison is not None:
-        yield from _results(measurement.comparison)
+        of = of_samples(measurement.comparison, measurement.samples)
+        yield from _results(measurement.comparison, of)
     if measurement.samples < 256:
         yield Fact("fewer than 256 samples: a warning may be due to chance", quiet=True)
 
@@ -67,13 +68,18 @@ def unmeasured(reasons: Mapping[str, str]) -> Iterator[Fact]:
         yield Fact(f"not measured: {shown}{more} ({reason})")
 
 
-def _results(c: Comparison) -> Iterator[Fact]:
+def of_samples(c: Comparison, measured: int) -> str:
+    """Of how many samples results are, where that is not all of them."""
+    return f" (of the first {c.samples:,} samples)" if c.samples < measured else ""
+
+
+def _results(c: Comparison, of: str) -> Iterator[Fact]:
     """Accuracy 0.561 with running statistics, 0.994 with measured, 0.993 in batches of 60."""
     if c.metric is not None and c.before is not None:
         columns = [f"{c.before:.4f} with running statistics"]
         columns += [] if c.after is None else [f"{c.after:.4f} with measured"]
         columns += [] if c.batch is None else [f"{c.batch:.4f} in batches of {c.batch_size}"]
-        line = f"{c.metric} {', '.join(columns)}"
+        line = f"{c.metric} {', '.join(columns)}{of}"
         yield Fact(line, detail=Detail.VERBOSE if c.after is None else Detail.ALWAYS)
     rest = side_by_side(replace(c, metric=None), "with the running statistics", "with measured")
     if rest:

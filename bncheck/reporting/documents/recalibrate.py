@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.recalibrating.report import RecalibrationReport
-from bncheck.reporting.document import Document, Fact, Table
+from bncheck.reporting.document import Document, Fact, Table, standing_of
 from bncheck.reporting.documents.measured import side_by_side, unmeasured, worst_places
 from bncheck.reporting.prose import W2_IS
 from bncheck.reporting.visible import visible
@@ -22,7 +21,10 @@ def document(report: RecalibrationReport, path: str) -> Document:
     if report.comparison is not None and (
         line := side_by_side(report.comparison, "before", "after")
     ):
-        facts.append(line)
+        of = "" if report.written else f"on {count(report.comparison.samples, 'sample')}: "
+        facts.append(f"{of}{line}")
+    if report.reason is not None and not report.findings:
+        facts.append(f"nothing written: {report.reason}")
     if report.unreached:
         names = ", ".join(visible(name) for name in report.unreached)
         facts.append(f"unchanged, because no data reached them: {names}")
@@ -32,7 +34,7 @@ def document(report: RecalibrationReport, path: str) -> Document:
     done = report.reason is None
     return Document(
         "recalibrate", path, "recalibrated" if done else "left alone",
-        None if done else Severity.ERROR, tuple(map(Fact, facts)), report.findings,
+        standing_of(report.findings), tuple(map(Fact, facts)), report.findings,
         (_table(report),),
         silenced=report.silenced,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.objection import GIVE_LABELS
 from bncheck.rules.rule import Rule, rule
 
 
@@ -36,10 +37,13 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
         "running statistics and data disagree, most of all in this layer (W2 "
         f"{culprit.batch.w2:.2f}), and no single cause explains it"
     )
-    condition = "check that the data are preprocessed as in training; if they are, run "
-    fix = f"{condition}`{network.recalibrate_anyway}`"
-    if network.mostly_restored and not network.as_data_may:
+    fix = "check that the data are preprocessed as in training; if they are, "
+    if network.shown_by_results:
         fix = f"run `{network.recalibrate}`"
-    elif network.direction is Direction.UNKNOWN:
-        fix += " with labels, so that it can prove that it helps"
+    elif not network.labelled:
+        fix += GIVE_LABELS
+    elif network.objection is not None:
+        fix += f"keep the statistics: {network.objection.why}"
+    else:
+        fix += network.recalibrate_anyway
     yield network.finding(self, severity, culprit, network.with_results(message), fix)

@@ -40,5 +40,5 @@ def harmless(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
             "difference here"
         ),
         "if the norms were frozen in training, nothing is needed; if they were not and these data "
-        f"are what deployment sees, run `{network.recalibrate_anyway}`",
+        f"are what deployment sees, {network.recalibrate_anyway}",
     )

@@ -17,6 +17,7 @@ from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.class_mixture import Mixture, class_mixture
 from bncheck.rules.data.implied import Implied, implied
+from bncheck.rules.data.objection import Objection, objection, unproven
 from bncheck.rules.rule import AnyRule
 
 #: A layer deviates by itself from this W2 on, and from this share of the largest.
@@ -133,10 +134,32 @@ class MeasuredNetwork:
 
     @property
     def recalibrate_anyway(self) -> str:
-        """The same where it is written only if the user insists."""
-        if self.recalibrate.endswith(")"):
-            return f"{self.recalibrate[:-1]}, force=True)"
-        return f"{self.recalibrate} --force"
+        """What to do where it is written only if the user insists; no command to be copied."""
+        called = self.recalibrate.endswith(")")
+        return f"recalibrate with {'force=True' if called else '--force'}"
+
+    @cached_property
+    def objection(self) -> Objection | None:
+        """What speaks against measured statistics."""
+        return objection(self.measurement)
+
+    @cached_property
+    def unproven(self) -> Objection | None:
+        """What is missing where the numbers do not show a fault by themselves."""
+        return unproven(self.measurement)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether results were compared."""
+        return self.direction is not Direction.UNKNOWN
+
+    @property
+    def shown_by_results(self) -> bool:
+        """Whether results alone show that the statistics are at fault, whatever happened to them.
+
+        Where what reads an input deviates, data of another kind would give the same picture.
+        """
+        return self.mostly_restored and not self.as_data_may and self.objection is None
 
     @cached_property
     def off(self) -> dict[str, float]:
@@ -211,7 +234,9 @@ class MeasuredNetwork:
         A layer at 0 and 1 that the network was trained with feeds later layers what they were
         trained on: in the eval cascade they agree. Statistics that were lost after training do not.
         """
-        place = self.layers.index(measured)
+        place = next((n for n, m in enumerate(self.layers) if m is measured), None)
+        if place is None:
+            return False
         after = [m.eval.w2 for m in self.layers[place + 1 :] if m.eval is not None]
         agrees = bool(after) and max(after) < _AGREES
         return agrees and (self.works or self.direction is Direction.UNKNOWN)
@@ -328,13 +353,19 @@ class MeasuredNetwork:
         if c.metric is not None and c.before is not None and c.after is not None:
             return (
                 f"{c.metric} {c.before:.3f} with the running statistics, {c.after:.3f} with "
-                f"measured ones{self._of_batches()}"
+                f"measured ones{self._of_batches()}{self._of_samples()}"
             )
         if c.flips is not None:
             return f"{c.flips:.1%} of predictions change with measured statistics"
         if c.output_change is not None:
             return f"outputs change by {c.output_change:.0%} (RMS) with measured statistics"
         return ""
+
+    def _of_samples(self) -> str:
+        c = self.measurement.comparison
+        if c is None or c.samples >= self.measurement.samples:
+            return ""
+        return f" (of the first {c.samples:,} samples)"
 
     def _of_batches(self) -> str:
         """The third column, where it says something else than the second."""

@@ -35,7 +35,8 @@ def missing_statistics(self: Rule[Network, Finding], network: Network) -> Iterat
     of these hold: at least as many have them as not, it is called bn, it is behind a convolution
     without bias of as many channels.
 
-    Fix: save the whole state dict; recalibrate if the statistics are lost.
+    Fix: save the whole state dict. `recalibrate` writes no tensors that a file lacks; where they
+    are lost, bncheck.recalibrate in Python measures them.
     """
     by_design = _missing_everywhere(network)
     for layer in network.layers:

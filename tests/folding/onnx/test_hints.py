@@ -43,33 +43,33 @@ REFLECTED = node("Pad", "b pads", "r", mode="reflect")
 FOLLOWED: dict[str, tuple[Nodes, str, Nodes]] = {
     "padding of a value": (
         [CONV, node("Pad", "c pads one", "p"), bn("p", "b"), TANH],
-        "let p pad with reflect, replicate or circular, and train again",
+        "let p (Pad) pad with reflect, replicate or circular, and train again",
         [CONV, node("Pad", "c pads", "p", mode="reflect"), bn("p", "b"), TANH],
     ),
     "padding of a convolution behind it": (
         [node("Tanh", "x", "h"), node("Conv", "h s", "d"), node("Tanh", "d", "c"),
          bn("c", "b"), PADDED],
-        "give y padding_mode='reflect', and train again",
+        "give y (Conv) padding_mode='reflect', and train again",
         [node("Tanh", "x", "h"), node("Conv", "h s", "d"), node("Tanh", "d", "c"),
          bn("c", "b"), REFLECTED, node("Conv", "r v", "y")],
     ),
     "of two convolutions": (
         [node("Conv", "x s", "d"), node("Tanh", "d", "c"), bn("c", "b"), PADDED, PAIR],
-        "give y padding_mode='reflect', and train again; "
-        "give z padding_mode='reflect', and train again",
+        "give y (Conv) padding_mode='reflect', and train again; "
+        "give z (Conv) padding_mode='reflect', and train again",
         [node("Conv", "x s", "d"), node("Tanh", "d", "c"), bn("c", "b"), REFLECTED,
          node("Conv", "r v", "y"), node("Conv", "r u", "z")],
     ),
     "zeros in an average": (
         [CONV, node("AveragePool", "c", "p", kernel_shape=[3, 3], pads=[1] * 4,
                     count_include_pad=1), bn("p", "b"), TANH],
-        "give p count_include_pad=False, and train again",
+        "give p (AveragePool) count_include_pad=False, and train again",
         [CONV, node("AveragePool", "c", "p", kernel_shape=[3, 3], pads=[1] * 4), bn("p", "b"),
          TANH],
     ),
     "another reader": (
         [CONV, bn("c", "b"), node("Relu", "b", "r"), node("Add", "r c", "y")],
-        "let y read its result instead, and train again",
+        "let y (Add) read its result instead, and train again",
         [CONV, bn("c", "b"), node("Relu", "b", "r"), node("Add", "r b", "y")],
     ),
 }  # fmt: skip
