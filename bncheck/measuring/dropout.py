@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from bncheck.measuring.norms import TrackingNorm
 
 if TYPE_CHECKING:
     from torch.overrides import TorchFunctionMode
-
-_SEED: Final = 0
 
 
 class DropoutWatch:
@@ -57,16 +55,19 @@ class DropoutWatch:
 
 
 @contextlib.contextmanager
-def dropping() -> Iterator[None]:
-    """Every dropout drops as in training, though its module is in eval mode; seeded."""
+def dropping(device: str) -> Iterator[None]:
+    """Every dropout drops as in training, though its module is in eval mode.
+
+    What is drawn in it leaves the generators as they were.
+    """
     import torch
 
     def drop(func: Any, args: Any, kwargs: Any) -> Any:
         p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
         return func(args[0] if args else kwargs["input"], float(p), True)
 
-    with torch.random.fork_rng(devices=[]), _mode(drop):
-        torch.default_generator.manual_seed(_SEED)
+    used = torch.device(device)
+    with torch.random.fork_rng(devices=[used] if used.type == "cuda" else []), _mode(drop):
         yield
 
 

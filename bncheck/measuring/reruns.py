@@ -68,8 +68,16 @@ class Rerunning:
 
     def with_dropout(self) -> Seen:
         """What layers see while dropout drops, as in training."""
-        with dropping():
-            return self._together(self._seen(self._batches(_SAMPLES)[0], lambda batch: batch))
+        import torch
+
+        batches = self._batches(_SAMPLES)[0]
+
+        def seeded(number: int) -> Batch:
+            torch.manual_seed(number)
+            return batches[number]
+
+        with dropping(self.run.device):
+            return self._together(self._seen(range(len(batches)), seeded))
 
     def input_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of all numbers in the inputs."""
