@@ -42,6 +42,8 @@ from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
 from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.rules.static.bn118_half_loaded import half_loaded
 
+#: With this an advice begins that is taken instead of another.
+_OR: Final = "or "
 #: Rules that predict from configuration what the data then show or do not show.
 _PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
 #: A share that leaves nothing to explain.
@@ -266,21 +268,26 @@ def _message(claim: Claim, share: float) -> str:
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
     if advice is Advice.RECALIBRATE:
-        run = f"run `{network.recalibrate}`"
-        return f"{run}; {claim.advice}" if claim.advice else run
+        return _joined(f"run `{network.recalibrate}`", claim.advice)
     if advice is Advice.IF_DATA_FIT:
-        other = claim.advice if claim.fault is Fault.STATISTICS else f"if not, {claim.advice}"
-        parts = [f"if these data are what deployment sees, {network.recalibrate_anyway}"]
-        return "; ".join([*parts, other] if claim.advice else parts)
+        condition = f"if these data are what deployment sees, {network.recalibrate_anyway}"
+        if claim.advice and claim.fault is not Fault.STATISTICS:
+            return f"{condition}; if not, {claim.advice.removeprefix(_OR)}"
+        return _joined(condition, claim.advice)
     if advice is Advice.IF_PROVEN and not network.labelled:
-        return f"{GIVE_LABELS}; {claim.advice}" if claim.advice else GIVE_LABELS
+        return _joined(GIVE_LABELS, claim.advice)
     against = network.objection or (network.unproven if advice is Advice.IF_PROVEN else None)
     keep = "keep the statistics as they are"
     if network.direction is Direction.WORSE:
         keep = "keep the statistics: measured ones would do worse"
     elif against is not None:
         keep = f"keep the statistics: {against.why}"
-    return f"{claim.advice}; {keep}" if claim.advice else keep
+    return f"{claim.advice.removeprefix(_OR)}; {keep}" if claim.advice else keep
+
+
+def _joined(first: str, advice: str) -> str:
+    """What to do, and what else: instead of it ("or ...") or beside it."""
+    return f"{first}{', ' if advice.startswith(_OR) else '; '}{advice}" if advice else first
 
 
 def _revised(

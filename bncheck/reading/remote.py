@@ -282,5 +282,5 @@ def _refused(path: Remote, error: Exception) -> BncheckError:
     if isinstance(error, TimeoutError) and path.scheme in ("http", "https"):
         hint = f"try again, or set {TIMEOUT} to more seconds than {seconds():g}"
         return BncheckError("is on a server that is too slow", hint, about)
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    text = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 160)
     return BncheckError(f"cannot be reached ({text})", "check the URL and the network", about)

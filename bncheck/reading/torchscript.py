@@ -21,7 +21,13 @@ from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torchscript_calls import refuse_unfollowed
 from bncheck.reading.torchscript_code import Sources, literal
 from bncheck.reading.torchscript_forward import listed_forward
-from bncheck.reading.torchscript_states import rebuilt_storages, refuse_rebuilt, storages_of
+from bncheck.reading.torchscript_states import (
+    rebuilt_storages,
+    refuse_rebuilt,
+    shared_with_statistics,
+    storages_of,
+)
+from bncheck.reading.torchscript_writes import refuse_written
 from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
 
@@ -32,6 +38,7 @@ def read_torchscript(archive: ZipArchive) -> list[Subtree]:
     source = Sources(archive)
     refuse_unfollowed(source)
     pickled = read_zip(archive)
+    refuse_written(source, shared_with_statistics(pickled.root))
     module = _module(pickled, source, rebuilt_storages(pickled.root, source))
     frozen = _constants(archive, source)
     tensors = {**module.tensors, **frozen.tensors}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.roles import looks_like_a_statistic
+from bncheck.reading.roles import STATISTICS, looks_like_a_statistic
 from bncheck.reading.torchscript_code import Sources
 
 _FUNCTION: Final = re.compile(r"^ *def (\w+)\(", re.MULTILINE)
@@ -26,6 +26,8 @@ _ASSIGNED: Final = re.compile(r"^ *(\w+)(?: : [^=\n]{1,99})? = (\S.{0,199})$", r
 _ATTRIBUTE: Final = re.compile(r"(?:\(?\w+\)?\.)+(\w+)")
 _CAST: Final = re.compile(r"(?:unchecked_cast|annotate)\([^()]{1,99}, (\w+)\)")
 _ASSIGNED_BYTES: Final = 250
+_PARAMETER: Final = re.compile(r"(\w+): ")
+_ROLES: Final = ("running_mean", "running_var")
 
 
 def refuse_unfollowed(source: Sources) -> None:
@@ -51,10 +53,15 @@ def _functions(text: str) -> Iterator[tuple[str, int, int]]:
 
 def _check(source: Sources, code: str, hands_on: bool) -> None:
     values = _assignments(source, code)
-    parameters = code[: code.find(":\n")] if hands_on else ""
+    head = code[: code.find(":\n")] if hands_on else ""
+    # torch's own take (input, running_mean, running_var, ...).
+    parameters = [*_PARAMETER.findall(head)[1:3], "", ""]
     for place, start in _calls(code):
         words = source.arguments(code, start)[place : place + 2]
-        passed = [_followed(source, word, values) or f" {word}: " in parameters for word in words]
+        passed = [
+            _followed(source, word, role, values) or (word == handed and word not in values)
+            for word, role, handed in zip(words, _ROLES, parameters, strict=False)
+        ]
         if len(passed) < 2 or not all(passed):
             raise BncheckError(
                 "has code that normalises by what is not called like running statistics",
@@ -81,8 +88,8 @@ def _assignments(source: Sources, code: str) -> dict[str, list[str]]:
     return values
 
 
-def _followed(source: Sources, word: str, values: dict[str, list[str]]) -> bool:
-    """Whether a word is None, a constant, or leads to attributes that are called statistics."""
+def _followed(source: Sources, word: str, role: str, values: dict[str, list[str]]) -> bool:
+    """Whether a word is None, a constant, or leads to attributes that are called as the role is."""
     seen, left = {word}, [word]
     while left:
         source.budget.operations.take(1)
@@ -90,7 +97,8 @@ def _followed(source: Sources, word: str, values: dict[str, list[str]]) -> bool:
         if word == "None" or word.startswith("CONSTANTS."):
             continue
         if attribute := _ATTRIBUTE.fullmatch(word):
-            if not looks_like_a_statistic(attribute[1]):
+            own = attribute[1]
+            if not looks_like_a_statistic(own) or STATISTICS.get(own, role) != role:
                 return False
             continue
         cast = _CAST.fullmatch(word)

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.pickle_values import Global, Node, Persistent, Value
+from bncheck.reading.nodes import attributes
+from bncheck.reading.pickle_values import Global, Node, StorageReference, TensorView, Value
 from bncheck.reading.roles import looks_like_a_statistic
 from bncheck.reading.torchscript_code import SETSTATE, Sources
 
@@ -43,6 +44,17 @@ def storages_of(value: Value) -> Set[str]:
     return {key for inner in _walk(value, set()) for key in _storage(inner)}
 
 
+def shared_with_statistics(root: Value) -> Set[str]:
+    """The attributes that share a storage with a running statistic, whatever they are called."""
+    names: dict[str, set[str]] = {}
+    for value in _walk(root, set()):
+        for key, held in attributes(value).items() if isinstance(value, Node) else ():
+            for storage in _storage(held):
+                names.setdefault(storage, set()).add(key)
+    groups = (group for group in names.values() if any(map(looks_like_a_statistic, group)))
+    return {name for group in groups for name in group}
+
+
 def refuse_rebuilt() -> NoReturn:
     """For a tensor whose numbers may be others once the file is loaded."""
     raise BncheckError(
@@ -52,10 +64,9 @@ def refuse_rebuilt() -> NoReturn:
 
 
 def _storage(value: Value) -> Set[str]:
-    pid = value.pid if isinstance(value, Persistent) else None
-    if not isinstance(pid, tuple) or len(pid) < 3:
-        return frozenset()
-    return {key for key in pid[2:3] if isinstance(key, str)}
+    storage = value.storage if isinstance(value, TensorView) else None
+    key = storage.key if isinstance(storage, StorageReference) else None
+    return frozenset((key,)) if isinstance(key, str) else frozenset()
 
 
 def _refuse_norm(value: Value, source: Sources) -> None:
@@ -73,12 +84,12 @@ def _walk(root: Value, seen: set[int]) -> Iterator[Value]:
     stack: list[Value] = [root]
     while stack:
         value = stack.pop()
-        if not isinstance(value, (Node, Persistent, list, tuple)) or id(value) in seen:
+        if not isinstance(value, (Node, TensorView, list, tuple)) or id(value) in seen:
             continue
         seen.add(id(value))
         yield value
         if isinstance(value, Node):
             stack += [value.state, *value.args, *value.items]
             stack += [item for _, item in value.entries]
-        elif not isinstance(value, Persistent) and not isinstance(value, Global):
+        elif isinstance(value, (list, tuple)):
             stack += value

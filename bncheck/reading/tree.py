@@ -15,6 +15,7 @@ from typing import NoReturn, TypeAlias, TypeGuard
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
+from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.module_calls import listed_sequences
@@ -103,7 +104,7 @@ def _tensor_of(pickled: Pickled, name: str, item: Value) -> LazyTensor | None:
 
 def _refuse_call(call: Node) -> NoReturn:
     raise BncheckError(
-        f"has a statistic computed by a call ({str(call.function)[:60]})",
+        f"has a statistic computed by a call ({shortened(str(call.function), 60)})",
         "save it as a plain tensor",
     )
 

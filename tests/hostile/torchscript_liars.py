@@ -183,6 +183,118 @@ class _BadNorm(nn.BatchNorm2d):
         self.running_var = _BAD.clone()
 
 
+class _Shared(_Net):
+    """Keeps the variance under a second name, by which it could be changed."""
+
+    def __init__(self, last: Callable[..., Any]) -> None:
+        super().__init__(last)
+        assert self.bn.running_var is not None
+        self.register_buffer("scale", self.bn.running_var)
+        self.scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale.neg_()
+        y: Tensor = self.bn(x)
+        return y
+
+
+def _run_before(records: Records, code: str, functions: str = "") -> None:
+    """Code that runs before the rest of forward, where `v` is the variance of the norm."""
+    name = _top(records) + "code/__torch__/tests/hostile/torchscript_liars.py"
+    head, signature, body = records[name].decode().partition(") -> Tensor:\n")
+    lines = ["n = self.bn", "v = n.running_var", *code.splitlines()]
+    text = "".join(f"    {line}\n" for line in lines)
+    records[name] = f"{head}{signature}{text}{body}\n{functions}".encode()
+
+
+def _in_functional(records: Records, old: str, new: str) -> None:
+    name = _top(records) + "code/__torch__/torch/nn/functional.py"
+    assert old in records[name].decode()
+    records[name] = records[name].decode().replace(old, new).encode()
+
+
+class _Rebuilt(nn.Module):
+    """Nobody's statistics, and changed when they are loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.rand(4)
+
+    @torch.jit.export
+    def __getstate__(self):  # type: ignore[no-untyped-def]
+        return (self.table, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, bool]):  # type: ignore[no-untyped-def]
+        self.table = state[0].neg_()
+        self.training = state[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.table[0]
+
+
+class _SharedState(_Net):
+    """Has one whose table is the variance of a norm."""
+
+    def __init__(self, last: Callable[..., Any]) -> None:
+        super().__init__(last)
+        assert self.bn.running_var is not None
+        self.last.table = self.bn.running_var
+
+
+def _build_shared(folder: Path, net: Callable[..., nn.Module], last: Callable[..., Any]) -> Path:
+    path = folder / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: Any = torch.jit.script(net(last).eval())
+    path.write_bytes(module.save_to_buffer())
+    return path
+
+
+_HERE = "__torch__.tests.hostile.torchscript_liars"
+_NEGATE = "def negate(t: Tensor) -> Tensor:\n  return torch.neg_(t)\n"
+_HAND = f"def hand(t: Tensor) -> Tensor:\n  return {_HERE}.negate(t, )\n"
+_TRAINING = "t = self.training\nif t:\n  a = torch.neg_(v)\nelse:\n  "
+_CALL = "running_mean, running_var, training"
+for _name, _codes, _what, _code, _functions in (
+    ("in-place", REFUSED, "an operator in place", "a = torch.neg_(v)", ""),
+    ("nested", REFUSED, "the same within an expression, over lines",
+     "a = torch.add(x, torch.sub_(\n\nv, 5))", ""),
+    ("view", REFUSED, "a view of it", "w = torch.slice(v, 0, 0, 2)\na = torch.fill_(w, -5.)", ""),
+    ("parts", REFUSED, "parts of it", "w, u, = torch.split(v, 2)\na = torch.neg_(u)", ""),
+    ("list", REFUSED, "a list with it",
+     "l = [v]\nfor i in range(torch.len(l)):\n  e = l[i]\n  a = torch.neg_(e)", ""),
+    ("appended", REFUSED, "a list that it is put in",
+     "l = annotate(List[Tensor], [])\nb = torch.append(l, v)\na = torch.neg_(l[0])", ""),
+    ("dict", REFUSED, "a dict with it", 'd = {"a": v}\na = torch.neg_(d["a"])', ""),
+    ("out", REFUSED, "as where an operator puts its result", "a = torch.neg(v, out=v)", ""),
+    ("assigned", REFUSED, "another tensor in its place", "n.running_var = torch.neg(v)", ""),
+    ("function", REFUSED, "a function that is given it", f"a = {_HERE}.negate(v, )", _NEGATE),
+    ("functions", REFUSED, "a function by way of another", f"f = {_HERE}.hand\na = f(v, )",
+     _HAND + _NEGATE),
+    ("fork", REFUSED, "a task beside", "def __forked_function():\n  return torch.neg_(v)\n"
+     "f = fork(__forked_function)\na = torch.wait(f)", ""),
+    ("else", REFUSED, "outside training", f"{_TRAINING}b = torch.neg_(v)", ""),
+    ("other-mode", REFUSED, "in what is called training and is not",
+     "t = self.training\nt = True\nif t:\n  a = torch.neg_(v)\nelse:\n  pass", ""),
+    ("training", READ, "no lie: as norms do in training only", f"{_TRAINING}pass", ""),
+    ("activation", READ, "no lie: an activation in place of what is computed of it",
+     "w = torch.sub(v, 1)\na = torch.relu_(w)", ""),
+):  # fmt: skip
+    add(f"torchscript-lie-writes-{_name}", _codes, f"code that writes into the variance: {_what}",
+        partial(build, last=nn.ReLU,
+                edit=partial(_run_before, code=_code, functions=_functions)))  # fmt: skip
+add("torchscript-lie-writes-shared", REFUSED, "the same by another name of its storage",
+    partial(_build_shared, net=_Shared, last=nn.ReLU))  # fmt: skip
+add("torchscript-lie-setstate-shared", REFUSED, "a __setstate__ that gets a norm's variance",
+    partial(_build_shared, net=_SharedState, last=_Rebuilt))  # fmt: skip
+add("torchscript-lie-swapped", REFUSED, "a functional.batch_norm that takes them for one another",
+    partial(build, last=nn.ReLU, edit=partial(
+        _in_functional, old=_CALL, new="running_var, running_mean, training")))  # fmt: skip
+add("torchscript-lie-reassigned", REFUSED, "a functional.batch_norm that changes what it is given",
+    partial(build, last=nn.ReLU, edit=partial(
+        _in_functional, old="  if training:\n    _4",
+        new="  running_var = running_mean\n  if training:\n    _4")))  # fmt: skip
 for _name, _codes, _what, _build in (
     ("none", READ, "none: that the lies are told of a good one", partial(build, last=nn.ReLU)),
     ("setstate", REFUSED, "a norm whose __setstate__ changes it", partial(build, last=_Negated)),

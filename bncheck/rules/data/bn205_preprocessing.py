@@ -19,6 +19,7 @@ _CHANCE: Final = 0.005
 _BY_STEM: Final = 0.89
 #: Other layers deviate by less than this share of the first, where it alone is said to.
 _FOLLOWS: Final = 0.5
+_EXACTLY: Final = "exactly as in training (including padding and crops)"
 #: One scale and shift for all numbers.
 _ONE_SCALE: Final = 2.0
 #: What a pattern without numbers is taken to explain.
@@ -159,9 +160,7 @@ def _what(network: MeasuredNetwork, place: int) -> str:
 
 
 def _how(best: Candidate | None) -> str:
-    if best is not None and best.name.startswith(("feature ", "each ")):
-        return f"with {best.name}"
-    return f"as {best.name}" if best else "exactly as in training (including padding and crops)"
+    return f"as in training: {best.name}" if best else _EXACTLY
 
 
 def best_candidates(network: MeasuredNetwork) -> dict[int, Candidate]:
