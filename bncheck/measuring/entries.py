@@ -43,15 +43,19 @@ class Entry:
 
 def entries(subject: Instrumented, data: Batches, run: Run) -> tuple[Entry, ...]:
     """The layers with none before them, by the file's names, in the order of execution."""
+    mine = b"" if run.processes.rank else json.dumps(_of_rank_0(subject, data, run)).encode()
+    said = run.processes.told("layers that read inputs", mine)[0]
+    return tuple(Entry(name, tuple(read), itself) for name, read, itself in json.loads(said))
+
+
+def _of_rank_0(subject: Instrumented, data: Batches, run: Run) -> list[tuple[object, ...]]:
     batch = next((b for b in data if b.size), None)
     found: tuple[Entry, ...] = ()
     if batch is not None:
         few = prepared(subject.model, batch.part(0, _SAMPLES), 0, run.device)
         with contextlib.suppress(BncheckError):  # a model may need batches as they come
             found = _entries(subject, few)
-    mine = [[subject.file_name(e.layer), e.inputs, e.itself] for e in found]
-    said = run.processes.told("layers that read inputs", json.dumps(mine).encode())[0]
-    return tuple(Entry(name, tuple(read), itself) for name, read, itself in json.loads(said))
+    return [(subject.file_name(e.layer), e.inputs, e.itself) for e in found]
 
 
 def _entries(subject: Instrumented, batch: Batch) -> tuple[Entry, ...]:

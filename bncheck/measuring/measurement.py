@@ -96,8 +96,8 @@ class Reruns(Protocol):
         """What layers see of batches, or of the first few, in which kinds have other shares."""
         ...
 
-    def in_batches_of(self, size: int) -> Mapping[str, Scatter]:
-        """What small batches of shuffled samples leave in each layer; nothing where none can be."""
+    def in_batches_of(self, size: int, most: int = ...) -> Mapping[str, Scatter]:
+        """What some small batches of shuffled samples leave in each layer, where they can be."""
         ...
 
     def untrained(self) -> tuple[str, ...]:

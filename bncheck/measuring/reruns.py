@@ -113,14 +113,14 @@ class Rerunning:
         parts = np.array_split(chosen, -(-len(chosen) // max(_LEAST, size)))
         return self._together(self._seen(parts[:batches], lambda part: _picked(whole, part)))
 
-    def in_batches_of(self, size: int) -> Mapping[str, Scatter]:
-        """What small batches of shuffled samples leave in each layer; nothing where none can be."""
+    def in_batches_of(self, size: int, most: int = _SMALL) -> Mapping[str, Scatter]:
+        """What some small batches of shuffled samples leave in each layer, where they can be."""
         whole = self._joined
         if whole is None or whole.size < _LEAST * size:
             return {}
         order = np.random.default_rng(_SEED).permutation(whole.size)
         parts = [order[start : start + size] for start in range(0, whole.size - size + 1, size)]
-        seen = self._seen(parts[:_SMALL], lambda part: _picked(whole, part))
+        seen = self._seen(parts[:most], lambda part: _picked(whole, part))
         if not all(seen):
             return {}
         by_layer = [by_call({n: unpack(rows) for n, rows in one.items()})[0] for one in seen]

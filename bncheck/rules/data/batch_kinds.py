@@ -137,7 +137,7 @@ def even_kinds(network: MeasuredNetwork) -> BatchKinds | None:
     """What batches with as much of every kind explain; None where these data are about even."""
     images = np.array([float(kind.images) for kind in network.stem.classes.values()])
     reruns, kinds = network.measurement.reruns, len(images)
-    if reruns is None or kinds < 2:
+    if reruns is None or kinds < 2 or first_layer_forbids(network):
         return None
     if float(np.abs(images / images.sum() - 1 / kinds).sum()) / 2 < OTHERWISE:
         return None

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Sizes of batches that are tried where none is told, and up to which one is small.
 SIZES: Final = (2, 4, 8)
+#: So many batches of a size tell whether more are worth their run.
+_SCREENED: Final = 32
+_NEARLY: Final = 0.5
 #: The size of the batches that show how means and variances scatter.
 _FEW: Final = 4
 #: Squares of a layer are scattered about their expectation; beyond this factor it is no noise.
@@ -42,21 +45,31 @@ class SmallBatches:
 
 
 def small_batches(network: MeasuredNetwork) -> SmallBatches | None:
-    """The size that explains most of the whole deviation; that of the training, if it is told."""
+    """The size that explains most of the whole deviation; that of the training, if it is told.
+
+    A few batches of each size tell which is worth more.
+    """
     reruns, told = network.measurement.reruns, network.measurement.train_batch_size
     if reruns is None or (told is not None and not 1 < told <= max(SIZES)):
         return None
-    found = []
-    for size in SIZES if told is None else (told,):
-        seen = reruns.in_batches_of(size)
-        shares = {
-            m.layer.name: _explained(m, seen[m.layer.name])
-            for m in network.layers
-            if m.layer.name in seen
-        }
-        free = 0.0 if told is not None else 1.0
-        found.append(SmallBatches(size, shares, network.whole_share(shares), free))
-    return max(found, key=lambda one: one.whole)
+    if network.of_other_weights:  # batches hardly move these means
+        return None
+    sizes = SIZES if told is None else (told,)
+    few = [_of_size(network, size, reruns.in_batches_of(size, _SCREENED)) for size in sizes]
+    best = max(few, key=lambda one: one.whole)
+    if best.whole < _NEARLY:
+        return None
+    return _of_size(network, best.size, reruns.in_batches_of(best.size))
+
+
+def _of_size(network: MeasuredNetwork, size: int, seen: Mapping[str, Scatter]) -> SmallBatches:
+    shares = {
+        m.layer.name: _explained(m, seen[m.layer.name])
+        for m in network.layers
+        if m.layer.name in seen
+    }
+    free = 0.0 if network.measurement.train_batch_size is not None else 1.0
+    return SmallBatches(size, shares, network.whole_share(shares), free)
 
 
 def measured_noise_share(network: MeasuredNetwork) -> float:
