@@ -113,6 +113,8 @@ def place_of(word: str | Path) -> Path:
     """What the user names: a path, a URL, or - for standard input. Raises BncheckError."""
     if isinstance(word, Path):
         return word
+    if not word:  # which a path would take for the working directory
+        raise BncheckError("a file name is empty", "give the path of a checkpoint")
     if word == "-":
         return StandardInput("-")
     found = _URL.match(word)
