@@ -67,7 +67,8 @@ def compare(
     check_files(paths, (), tally, delivery, given)
     with whole(paths[0]) as (one, _), whole(paths[1]) as (other, note), console.status() as say:
         inputs = tuple(input_ or ())
-        request = CompareRequest(one, other, given.parts(), inputs, key, tolerance, part)
+        names = (str(paths[0]), str(paths[1]))
+        request = CompareRequest(one, other, given.parts(), inputs, key, tolerance, part, names)
         done = tally.count(run(request, note, say))
     delivery.deliver(said(done.to_dict, lambda: document(done)), tally)
     return tally.finish(done.findings)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.extras import need
+from bncheck.core.words import shortened
 
 _OPTION: Final = "--model-arg"
 #: How a list, a tuple, a dict or a text in quotes begins; what else is no literal is text.
@@ -105,7 +106,7 @@ def _read(name: str) -> object:
     except BncheckError:
         raise
     except Exception as error:  # each library has errors of its own
-        reason = " ".join(str(error).split())[:160]
+        reason = shortened(" ".join(str(error).split()), 160)
         raise BncheckError(f"cannot be read ({reason})", "fix it there", name) from None
 
 
@@ -179,7 +180,7 @@ def _described(signature: inspect.Signature) -> str:
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in signature.parameters.values()
     ]
-    words = [" ".join(str(parameter).split())[:40] for parameter in plain[:_SHOWN]]
+    words = [shortened(" ".join(str(parameter).split()), 40) for parameter in plain[:_SHOWN]]
     more = ", ..." if len(plain) > _SHOWN else ""
     return f"takes ({', '.join(words)}{more})"
 

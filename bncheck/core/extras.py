@@ -19,6 +19,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 
 #: Linux wheels of torch on PyPI bring CUDA along: gigabytes that a machine without a GPU can spare.
 _CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
@@ -72,7 +73,7 @@ def explained(error: ImportError) -> BncheckError | None:
     if module not in LIBRARIES:
         return None
     if is_installed(module):
-        reason = " ".join(str(error).split())[:160]
+        reason = shortened(" ".join(str(error).split()), 160)
         return BncheckError(f"{module} is installed and cannot be imported ({reason})", "reinstall")
     return not_installed([module])
 

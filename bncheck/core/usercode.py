@@ -23,7 +23,7 @@ from bncheck.core.arguments import check_call, parse_arguments
 from bncheck.core.errors import BncheckError, TerminatedError
 from bncheck.core.extras import explained
 from bncheck.core.importable import folders_of, importable, is_path, root_of
-from bncheck.core.words import nearest
+from bncheck.core.words import nearest, shortened
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
@@ -168,7 +168,9 @@ def described(error: BaseException) -> str:
     """`ValueError: depth must be 6n+2 (nets.py:12)`."""
     try:
         said = error.msg if isinstance(error, SyntaxError) and error.filename else str(error)
-        text = " ".join(said.split())[:300]  # that of a SyntaxError repeats the file and line
+        text = shortened(
+            " ".join(said.split()), 300
+        )  # that of a SyntaxError repeats the file and line
     except Exception:  # its own __str__ fails
         text = ""
     name = type(error).__name__

@@ -35,8 +35,8 @@ def with_recorded(
         yield rule.finding(
             severity or rule.severities[0],
             place,
-            f"was found at step {step:,} in training: {_within(rule.summary)}",
-            f"{other}`bncheck rule {code}` says what to do; look at what happened at that step",
+            f"was found at step {step:,} in training: {_within(rule.summary.rstrip('.'))}",
+            f"{other}{rule.fix}; look at what happened at that step",
             step=step,
             **more,
         )

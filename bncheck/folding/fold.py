@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.maps import Stuck
 from bncheck.folding.proof import Inputs, SideBySide, UnevaluatedError, first_line, prove
@@ -59,7 +60,9 @@ class UnprovenError(BncheckError):
     """The fold of these norms cannot be compared, although the original runs."""
 
     def __init__(self, norms: Iterable[str], how: str, error: Exception) -> None:
-        said = f"its fold cannot be {how} ({first_line(error)[:160]}), so it is not proven"
+        said = (
+            f"its fold cannot be {how} ({shortened(first_line(error), 160)}), so it is not proven"
+        )
         self.norms = dict.fromkeys(sorted(norms), said)
         name = next(iter(self.norms))
         super().__init__(f"{name}: {said}", f"--keep {name}")
@@ -114,7 +117,7 @@ def fold(
         solutions = program.rewrite(solutions)  # their numbers take as much room as the weights
         say("comparing")
         parity = _proved(program, options, extra, norms)
-    findings = findings_of(decisions, parity, options.fail_unfolded)
+    findings = findings_of(decisions, parity, options.fail_unfolded, options.tolerance)
     return FoldReport(decisions, parity, flushed=flushed, findings=findings), solutions
 
 
@@ -142,7 +145,7 @@ def _proved(
 
 def _cannot_run(error: Exception) -> BncheckError:
     return BncheckError(
-        f"cannot be run for the comparison ({first_line(error)[:320]})",
+        f"cannot be run for the comparison ({shortened(first_line(error), 320)})",
         getattr(error, "hint", "")
         or "--dry-run prints the plan; nothing is written without a comparison",
     )

@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from bncheck.core.timing import timed
+from bncheck.core.words import shortened
 from bncheck.folding.difference import ENOUGH_VALUES, INVENTED, Difference, Output, is_float
 from bncheck.folding.result import Parity, RegionsParity, epsilon_for, tolerance_for
 from bncheck.runtime.refused import RefusedError
@@ -47,7 +48,7 @@ class UnevaluatedError(RuntimeError):
     """A region that makes these values cannot be computed in float64 on the original's own."""
 
     def __init__(self, exits: Sequence[str], error: Exception) -> None:
-        super().__init__(first_line(error)[:160])
+        super().__init__(shortened(first_line(error), 160))
         self.exits = exits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
@@ -179,11 +179,17 @@ class FoldReport(Report):
 
 
 def findings_of(
-    decisions: Sequence[Decision], parity: Parity | None, fail_unfolded: bool
+    decisions: Sequence[Decision],
+    parity: Parity | None,
+    fail_unfolded: bool,
+    tolerance: float | None = None,
 ) -> tuple[Finding, ...]:
-    """BN402 and BN403 for what stays, BN404 for a result that is another function."""
+    """BN402 and BN403 for what stays, BN404 for a result that is another function.
+
+    `tolerance` is what the user asked for.
+    """
     kept = [_kept(d, fail_unfolded) for d in decisions if d.status is Status.KEPT]
-    return tuple(kept if parity is None or parity.holds else [*kept, _differs(parity)])
+    return tuple(kept if parity is None or parity.holds else [*kept, _differs(parity, tolerance)])
 
 
 def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
@@ -197,7 +203,7 @@ def _kept(decision: Decision, fail_unfolded: bool) -> Finding:
     )
 
 
-def _differs(parity: Parity) -> Finding:
+def _differs(parity: Parity, asked: float | None) -> Finding:
     error, where = parity.max_relative_error, ""
     if parity.regions is not None and parity.regions.max_relative_error > error:
         error, where = parity.regions.max_relative_error, "beside a fold "
@@ -206,10 +212,17 @@ def _differs(parity: Parity) -> Finding:
         parity.parts_at,
         f"the folded program differs from the original {where}by {error:.2g} "
         f"(tolerance {parity.tolerance:.2g})",
-        _parity_advice(parity),
+        _parity_advice(parity) if asked is None else _OWN_TOLERANCE,
         max_relative_error=parity.max_relative_error,
         tolerance=parity.tolerance,
     )
+
+
+#: What to do where the user's tolerance may be at fault, rather than the fold.
+_OWN_TOLERANCE: Final = (
+    "leave --tolerance out: the default is what the dtypes need; if it fails then, too, "
+    f"{REPORT_IT}; nothing was written"
+)
 
 
 def _parity_advice(parity: Parity) -> str:

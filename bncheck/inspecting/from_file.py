@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -41,6 +42,16 @@ class InspectOptions:
     select: Sequence[str] = ()
     ignore: Sequence[str] = ()
     thresholds: Thresholds = DEFAULT
+
+    def __post_init__(self) -> None:
+        """Raise BncheckError for numbers that no layer has."""
+        eps, momentum, size = self.eps, self.momentum, self.train_batch_size
+        if eps is not None and not 0 <= eps < math.inf:
+            raise BncheckError(f"eps {eps:g} is not a number from 0", "give e.g. 1e-5")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise BncheckError(f"momentum {momentum:g} is not between 0 and 1", "give e.g. 0.1")
+        if size is not None and size < 1:
+            raise BncheckError(f"a training batch of {size:g} is none", "give its size, e.g. 64")
 
 
 def inspect_checkpoint(checkpoint: Checkpoint, options: InspectOptions) -> InspectReport:

@@ -14,7 +14,7 @@ from pathlib import Path
 from bncheck.core.words import as_argument
 from bncheck.data import DataOptions
 from bncheck.inspecting.from_file import InspectOptions
-from bncheck.reading.remote import is_local
+from bncheck.reading.remote import StandardInput, is_local
 from bncheck.subject.setup import Measuring
 
 #: What to call where there is no command to type: a module or data in memory.
@@ -31,7 +31,8 @@ def recalibrate_command(path: Path | None, options: InspectOptions, measuring: M
     given = (measuring.model, measuring.data, measuring.metric)
     if path is None or not all(value is None or isinstance(value, str) for value in given):
         return IN_PYTHON
-    words = ["bncheck", "recalibrate", as_argument(path)]
+    piped = isinstance(path, StandardInput)
+    words = ["bncheck", "recalibrate", "-" if piped else as_argument(path)]
     for option, value in _pairs(options, measuring):
         if value is not None:
             words += [option, _text(value)] if value != "" else [option]
@@ -41,6 +42,8 @@ def recalibrate_command(path: Path | None, options: InspectOptions, measuring: M
 
 def repaired_path(path: Path) -> Path:
     """Where the repaired copy of a checkpoint is proposed to go."""
+    if isinstance(path, StandardInput):
+        return Path("recalibrated.pt")
     if not is_local(path):
         return Path(f"{path.stem}-recalibrated{path.suffix}")
     return path.with_name(f"{path.stem}-recalibrated{path.suffix}")

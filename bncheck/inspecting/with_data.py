@@ -113,6 +113,9 @@ def _judged(
 ) -> InspectReport:
     path = None if checkpoint is None else checkpoint.path
     command = recalibrate_command(path, options, measuring)
+    if not subject.norms and any(layer.tracks_statistics is False for layer in layers):
+        measuring.note("nothing was measured: the model's BatchNorms track no running statistics")
+        return InspectReport(checkpoint, layers, tuple(findings))
     serious = [f for f in findings if stops(f)]
     if serious:
         repairable = () if any(map(beyond_repair, serious)) else serious

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from bncheck.core.errors import BncheckError
-from bncheck.measuring.norms import TrackingNorm, norms_of
+from bncheck.measuring.norms import TrackingNorm, norms_of, untracked_norms
 from bncheck.measuring.own_update import OwnUpdate
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ class Instrumented:
     def require_norms(self) -> None:
         """Raise BncheckError where there is nothing to measure."""
         if not self.norms:
+            untracked = untracked_norms(self.model)
+            why = ": its BatchNorms track none (BN116)" if untracked else ""
             raise BncheckError(
-                "has no normalisation layer with running statistics", "there is nothing to measure",
-                f"the model {type(self.model).__name__}",
+                f"has no normalisation layer with running statistics{why}",
+                "there is nothing to measure", f"the model {type(self.model).__name__}",
             )  # fmt: skip
 
     def file_name(self, name: str) -> str:

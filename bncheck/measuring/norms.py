@@ -73,6 +73,18 @@ def norms_of(model: nn.Module) -> list[TrackingNorm]:
     return found
 
 
+def untracked_norms(model: nn.Module) -> dict[str, Any]:
+    """The BatchNorms that normalise with the batch in eval mode too, for want of statistics."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and (module.running_mean is None or module.running_var is None)
+    }
+
+
 def _are_statistics(mean: object, var: object) -> bool:
     import torch
 

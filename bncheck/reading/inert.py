@@ -25,6 +25,7 @@ from bncheck.core.limits import (
     NUMBER_OPERATIONS,
     OPERATION_BYTES,
 )
+from bncheck.core.words import shortened
 from bncheck.reading import calls
 from bncheck.reading.pickle_values import DICT, SET, Node, Persistent, Span, Value
 
@@ -54,7 +55,7 @@ def load(stream: BinaryIO, budget: Budget, refer: Callable[[Value], Value] = Per
     except (IndexError, KeyError):
         raise _malformed("it takes more from its stack than it put there") from None
     except (TypeError, ValueError, OverflowError, struct.error, AttributeError) as error:
-        raise _malformed(str(error)[:80]) from None
+        raise _malformed(shortened(str(error), 80)) from None
     finally:
         if collecting:
             gc.enable()

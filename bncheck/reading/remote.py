@@ -113,6 +113,8 @@ def place_of(word: str | Path) -> Path:
     """What the user names: a path, a URL, or - for standard input. Raises BncheckError."""
     if isinstance(word, Path):
         return word
+    if not word:  # which a path would take for the working directory
+        raise BncheckError("a file name is empty", "give the path of a checkpoint")
     if word == "-":
         return StandardInput("-")
     found = _URL.match(word)
@@ -282,5 +284,5 @@ def _refused(path: Remote, error: Exception) -> BncheckError:
     if isinstance(error, TimeoutError) and path.scheme in ("http", "https"):
         hint = f"try again, or set {TIMEOUT} to more seconds than {seconds():g}"
         return BncheckError("is on a server that is too slow", hint, about)
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    text = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 160)
     return BncheckError(f"cannot be reached ({text})", "check the URL and the network", about)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_SAFETENSORS_HEADER_BYTES
+from bncheck.core.words import shortened
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.dtypes import item_size, unknown_dtype
 from bncheck.reading.json_text import parse
@@ -79,7 +80,8 @@ def read_safetensors(source: Source) -> list[Subtree]:
         entries = {name: header[name] for name in header if name in names}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise BncheckError(
-            f"is a damaged safetensors file ({str(error)[:80]})", "download or copy it again"
+            f"is a damaged safetensors file ({shortened(str(error), 80)})",
+            "download or copy it again",
         ) from None
     source.budget.tensors.take(len(entries))
     source.budget.held.take(len(entries) * _TENSOR_BYTES)

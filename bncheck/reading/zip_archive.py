@@ -23,6 +23,7 @@ from bncheck.core.limits import (
     MAX_TEXT_RECORD_BYTES,
     MAX_ZIP_DIRECTORY_BYTES,
 )
+from bncheck.core.words import shortened
 from bncheck.reading.source import Source
 from bncheck.reading.tensors import Storage
 
@@ -86,7 +87,7 @@ class ZipArchive:
                 infos = archive.infolist()
                 _check_end(source, len(archive.comment), archive.start_dir, len(infos))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            reason = str(error)[:60]
+            reason = shortened(str(error), 60)
             if reason == "File is not a zip file":  # so says zipfile of what lacks its end
                 reason = "its end is missing: an incomplete download?"
             raise BncheckError(f"is a damaged zip archive ({reason})", _DAMAGED) from None

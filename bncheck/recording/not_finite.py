@@ -56,5 +56,6 @@ def _way_back(step: int, loss_since: int | None) -> str:
     if first <= 2:
         return "start anew"
     return (
-        f"go back to a checkpoint from before step {first - 1:,}, the last that is sure to be sound"
+        f"go back to a checkpoint of step {first - 2:,} or earlier; a later one whose weights are "
+        "finite can be recalibrated with data"
     )

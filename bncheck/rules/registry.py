@@ -37,6 +37,7 @@ from bncheck.rules.series.bn304_late_shift import late_shift
 from bncheck.rules.series.bn305_lost_on_resume import lost_on_resume
 from bncheck.rules.series.bn306_trailing import trailing
 from bncheck.rules.series.bn307_non_finite_training import non_finite_training
+from bncheck.rules.series.bn308_beside_training import beside_training
 
 if TYPE_CHECKING:  # the measuring and the series are not needed for one file
     from bncheck.rules.data.claim import Claim
@@ -79,6 +80,7 @@ SERIES_RULES: Final[tuple[Rule[Movement, Finding], ...]] = (
     lost_on_resume,
     trailing,
     non_finite_training,
+    beside_training,
 )
 #: What folding and comparing with an earlier report find by themselves.
 _OTHERS: Final[tuple[Rule[None, Finding], ...]] = (

@@ -126,6 +126,12 @@ class Rule(Generic[Given, Found]):
         """The first sentence of the explanation."""
         return self.explanation.partition("\n\n")[0].replace("\n", " ")
 
+    @property
+    def fix(self) -> str:
+        """What the explanation says to do, as a finding has it; empty where it says nothing."""
+        _, _, rest = self.explanation.partition("\n\nFix: ")
+        return rest.partition("\n\n")[0].replace("\n", " ").rstrip(".")
+
     def finding(
         self, severity: Severity, layer: str | None, message: str, fix: str, **evidence: Evidence
     ) -> Finding:

@@ -62,7 +62,7 @@ class Snapshot:
     """One file of the series; `step` (updates) and `epoch` are what the file itself says.
 
     `key` is the part of the file that was taken, `others` the parts that were not; `training` is
-    what a record tells besides.
+    what a record tells besides. Layers have their names in the file less `prefix`.
     """
 
     path: Path
@@ -73,6 +73,7 @@ class Snapshot:
     key: str = ""
     others: tuple[str, ...] = ()
     training: TrainingState | None = None
+    prefix: str = ""
 
     @property
     def counter(self) -> int | None:
@@ -126,7 +127,7 @@ def opened_snapshot(
     states = {name[len(prefix) :]: state for name, state in states.items()}
     others = tuple(tree.path for tree in checkpoint.alternatives)
     return (
-        Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others, training),
+        Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others, training, prefix),
         {name[len(prefix) :]: layer for name, layer in layers.items()},
     )
 

@@ -48,7 +48,8 @@ _SIZE = 16
 class CompareRequest:
     """What a user asks for on the command line; `given` holds the model and the data.
 
-    `part` names the submodule of the model that the other file is an export of.
+    `part` names the submodule of the model that the other file is an export of, `names` are what
+    the user calls the files, where they were piped in or downloaded.
     """
 
     first: Path
@@ -58,6 +59,7 @@ class CompareRequest:
     key: str | None = None
     tolerance: float | None = None
     part: str | None = None
+    names: tuple[str, str] | None = None
 
 
 def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> CompareReport:
@@ -69,6 +71,7 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
         )
     if request.part is not None and request.given.model is None and not request.given.trust:
         raise BncheckError("--part names a submodule of a model", "give --model")
+    names = request.names or (str(request.first), str(request.second))
     with usercode.exporting(), np.errstate(all="ignore"):  # an exponential may overflow to a 0
         say("opening")
         sides, samples = _sides(request, note)
@@ -76,8 +79,8 @@ def run(request: CompareRequest, note: Note = unsaid, say: Note = unsaid) -> Com
         try:
             proof = prove(*sides, request.tolerance, samples)
         except BncheckError as error:
-            raise (error if error.subject else error.about(str(request.second))) from None
-    return compared(str(request.first), str(request.second), proof)
+            raise (error if error.subject else error.about(names[1])) from None
+    return compared(*names, proof)
 
 
 def _sides(request: CompareRequest, note: Note) -> tuple[tuple[Side, Side], list[Array]]:

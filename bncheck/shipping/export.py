@@ -14,6 +14,7 @@ import onnx
 from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT, BncheckError
 from bncheck.core.limits import MAX_ONNX_BYTES
+from bncheck.core.words import shortened
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.residual import Residual
 from bncheck.folding.result import FoldReport
@@ -205,7 +206,7 @@ def _check_model(model: onnx.ModelProto, options: ExportOptions) -> None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         newer = options.opset is None and "unsupported type" in first  # bfloat16 before 22
         raise BncheckError(
-            f"becomes a model that onnx.checker rejects ({first[:160]})",
+            f"becomes a model that onnx.checker rejects ({shortened(first, 160)})",
             "newer operators may take that: try --opset 22" if newer else REPORT_IT,
         ) from None
 

@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.folding.onnx.parity import FAILURES, default_tolerance
 from bncheck.reading.onnx_file import graphs_of
 from bncheck.runtime.file import user_inputs
@@ -118,7 +119,9 @@ class OnnxSide:
         try:
             results = self._in_float64.run(None, self._feed(arrays), watch)
         except _FAILURES as error:
-            raise CannotRun(f"cannot be computed in float64 ({said(error)[:160]})") from None
+            raise CannotRun(
+                f"cannot be computed in float64 ({shortened(said(error), 160)})"
+            ) from None
         return [np.asarray(result) for result in results if is_float(np.asarray(result))]
 
     def readers(self) -> Mapping[str, Sequence[str]]:

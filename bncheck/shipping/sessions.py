@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 from bncheck.core.memory import give_back
+from bncheck.core.words import shortened
 from bncheck.runtime.running import session_of
 from bncheck.runtime.weights import Weights, references
 from bncheck.shipping.sides import Array, CannotRun, is_float
@@ -78,7 +79,7 @@ def _reason(error: Exception) -> str:
     """What onnxruntime says, without its own file names."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    return text.rpartition(" : ")[2].strip()[:160] or text[:160]
+    return shortened(text.rpartition(" : ")[2].strip() or text, 160)
 
 
 def latency(

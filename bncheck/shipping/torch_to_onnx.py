@@ -17,6 +17,7 @@ import onnx
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.timing import timed
+from bncheck.core.words import shortened
 from bncheck.reading.onnx_weights import KEPT_BYTES
 from bncheck.runtime.weights import Weights
 from bncheck.shipping.naming import name_axes
@@ -227,7 +228,7 @@ def _inexpressible(error: BaseException) -> BncheckError:
         )
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return BncheckError(
-        f"cannot be written as ONNX ({type(chain[-1]).__name__}: {first[:160]})",
+        f"cannot be written as ONNX ({type(chain[-1]).__name__}: {shortened(first, 160)})",
         "write what the message names with other operators",
     )
 

@@ -11,7 +11,7 @@ from bncheck.core.extras import need
 from bncheck.core.importable import working_directory_importable
 from bncheck.core.timing import timed
 from bncheck.core.words import a_kind, shortened
-from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.remote import is_local
 from bncheck.subject.file_names import FileNames, file_names, matching_prefix
 from bncheck.subject.uninitialized import refuse_uninitialized
@@ -72,6 +72,8 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
         raise BncheckError(
             "is not unpickled from afar", "download it first, if you trust it", str(path)
         )
+    if path.is_dir():
+        raise BncheckError("is a folder, and --trust unpickles a file", "give --model", str(path))
     with usercode.running(f"--trust {path}"), working_directory_importable():
         value = _part(torch.load(path, map_location="cpu", weights_only=False), key)
     if not isinstance(value, nn.Module):
@@ -205,6 +207,11 @@ def _refuse_mismatch(
     ]
     if not missing and not extra:
         return
+    if checkpoint.container is Container.RECORD:
+        raise BncheckError(
+            "is a record, which holds normalisation layers and not the weights that a model needs",
+            "give a checkpoint of the same training, or leave --model out", str(checkpoint.path),
+        )  # fmt: skip
     parts = []
     if missing:
         parts.append(f"lacks {_some(missing)} of the model")
@@ -215,7 +222,7 @@ def _refuse_mismatch(
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:80] for name in names[:_SHOWN])
+    shown = ", ".join(shortened(name, 80) for name in names[:_SHOWN])
     more = len(names) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from bncheck.layers.norm_layer import NormLayer, Origin, Setting
+from bncheck.layers.norm_layer import NormLayer, Origin, Setting, bare_layer
 from bncheck.measuring.instrumented import Instrumented
+from bncheck.measuring.norms import untracked_norms
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.roles import AFFINE
 
+if TYPE_CHECKING:
+    from bncheck.reading.tensors import Array
+
 
 def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[NormLayer, ...]:
-    """The layers with eps and momentum of the model's modules, where only defaults were assumed."""
-    subject.require_norms()
+    """The layers with eps and momentum of the model's modules, where only defaults were assumed.
+
+    Those come along that track no statistics, of which a file may have no sign.
+    """
+    untracked = untracked_layers(subject)
+    if not untracked:
+        subject.require_norms()
     modules = {name: norm.module for name, norm in subject.by_file_name().items()}
-    return tuple(
+    named = {layer.name for layer in layers}
+    described = tuple(
         replace(
             layer,
             eps=_from_module(layer.eps, modules[layer.name], "eps"),
@@ -24,6 +36,7 @@ def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[
         else _named(layer, subject)
         for layer in layers
     )
+    return (*described, *(layer for layer in untracked if layer.name not in named))
 
 
 def _named(layer: NormLayer, subject: Instrumented) -> NormLayer:
@@ -45,15 +58,12 @@ def _from_module(setting: Setting, module: object, name: str) -> Setting:
 
 def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
     """The normalisation layers of a module in memory, which may be none."""
-    found = []
+    found = list(untracked_layers(subject))
     for norm in subject.norms:
         module = norm.module
         counter = getattr(module, "num_batches_tracked", None)
         names = {"running_mean": norm.mean_name, "running_var": norm.var_name, **_affine(module)}
-        tensors = {
-            role: getattr(module, own).detach().float().reshape(-1).cpu().numpy()
-            for role, own in names.items()
-        }
+        tensors = _read(module, names)
         dot = f"{norm.name}." if norm.name else ""
         found.append(
             NormLayer(
@@ -71,7 +81,36 @@ def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
                 tensors={role: dot + own for role, own in names.items()},
             )
         )
+    places = {name: place for place, (name, _) in enumerate(subject.model.named_modules())}
+    return tuple(sorted(found, key=lambda layer: places[layer.name]))
+
+
+def untracked_layers(subject: Instrumented) -> tuple[NormLayer, ...]:
+    """The BatchNorms that track no running statistics, by the file's names."""
+    found = []
+    for name, module in untracked_norms(subject.model).items():
+        kind = kind_of_class(type(module).__name__) or NormKind.BATCH
+        affine = _read(module, _affine(module))
+        found.append(
+            replace(
+                bare_layer(subject.file_name(name), kind, int(module.num_features)),
+                weight=affine.get("weight"),
+                bias=affine.get("bias"),
+                eps=Setting(float(module.eps), Origin.MODEL),
+                momentum=Setting(module.momentum, Origin.MODEL),
+                training=module.training,
+                tracks_statistics=False,
+            )
+        )
     return tuple(found)
+
+
+def _read(module: object, names: Mapping[str, str]) -> dict[str, Array]:
+    """The tensors by role, one axis each."""
+    return {
+        role: getattr(module, own).detach().float().reshape(-1).cpu().numpy()
+        for role, own in names.items()
+    }
 
 
 def _affine(module: object) -> dict[str, str]:

@@ -11,7 +11,7 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.extras import need
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.core.words import Note, a_kind, unsaid
+from bncheck.core.words import Note, a_kind, shortened, unsaid
 from bncheck.data import Batches, DataOptions, open_data
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.instrumented import Instrumented
@@ -102,7 +102,7 @@ def checked_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0][:120]
+        reason = shortened(str(error).partition("\n")[0], 120)
         raise BncheckError(
             f"--device {device} cannot be used ({reason})", "try --device cpu"
         ) from None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import bncheck
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.data import DataOptions
@@ -83,6 +85,16 @@ def test_text_needs_no_ending(ending: str, tmp_path: Path) -> None:
 def test_nonsense_is_refused_in_python(options: dict[str, float]) -> None:
     with pytest.raises(BncheckError, match="above 0"):
         DataOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"eps": float("nan")}, {"eps": -1}, {"momentum": 2.0}, {"train_batch_size": 0}, {"path": ""}],
+    ids=str,
+)
+def test_nonsense_is_refused_by_inspect_in_python(options: dict[str, Any]) -> None:
+    with pytest.raises(BncheckError):
+        bncheck.inspect(options.pop("path", HEALTHY), **options)
 
 
 IGNORED = {

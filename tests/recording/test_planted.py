@@ -15,7 +15,7 @@ import bncheck
 from bncheck.core.findings import Finding
 from bncheck.recording import Recorder
 from bncheck.recording.watching import Watch
-from tests.recording.training import Training, net
+from tests.recording.training import Training, batch, net
 
 BOTH = ("1", "5")
 
@@ -61,6 +61,19 @@ def falling(training: Training, step: int, x: Tensor) -> None:
     training.rate = 0.2 * (1 + math.cos(math.pi * step / 300)) / 2
 
 
+def validated(change: Callable[[Tensor], Tensor]) -> Callable[[Training, int, Tensor], None]:
+    """Every 39 steps ten batches go through the model, which nobody has put into eval()."""
+
+    def hook(training: Training, step: int, x: Tensor) -> None:
+        if step >= 150 and step % 39 == 0:
+            generator = torch.Generator().manual_seed(step)
+            with torch.no_grad():
+                for _ in range(10):
+                    training.model(change(batch(generator)[0]))
+
+    return hook
+
+
 #: What is planted, in which net, what is found in which layers, and at which step.
 PLANTED: list[tuple[str, Callable[[], Training], str, tuple[str, ...], range]] = [
     ("a spike of the rate", lambda: Training(hook=spike), "BN304", BOTH, range(150, 161)),
@@ -94,13 +107,21 @@ def test_a_fault_is_found_at_its_step_and_by_drift(
 
 
 @pytest.mark.parametrize("every", [1, 20])
-@pytest.mark.parametrize("hook", [lambda *_: None, warm_restarts, falling])
+@pytest.mark.parametrize("hook", [lambda *_: None, warm_restarts, falling, validated(lambda x: x)])
 def test_a_sound_training_is_silent(
     tmp_path: Path, hook: Callable[[Training, int, Tensor], None], every: int
 ) -> None:
     training = Training(hook=hook, steps=360 if every > 1 else 200).run(tmp_path, every=every)
     assert training.found == []
     assert bncheck.drift([tmp_path]).findings == ()
+
+
+def test_a_validation_without_eval_is_told_as_such(tmp_path: Path) -> None:
+    training = Training(hook=validated(lambda x: 3 * x + 2)).run(tmp_path)
+    first = next(f for f in training.found if f.rule == "BN308")
+    assert first.evidence["step"] == 160
+    assert first.evidence["calls"] == 30
+    assert "BN308" in {f.rule for f in bncheck.drift([tmp_path]).findings}
 
 
 def test_what_is_not_finite_is_told_with_the_batch(tmp_path: Path) -> None:

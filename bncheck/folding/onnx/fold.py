@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from bncheck.core.errors import REPORT_IT, BncheckError
+from bncheck.core.words import shortened
 from bncheck.folding import fold as folding
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.onnx.altered import Altered
@@ -131,5 +132,5 @@ def _complaint(model: onnx.ModelProto) -> str:
     try:
         onnx.checker.check_model(light(model), full_check=True)
     except Exception as error:
-        return (str(error).splitlines() or [type(error).__name__])[0][:160]
+        return shortened((str(error).splitlines() or [type(error).__name__])[0], 160)
     return ""

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from bncheck.core.errors import REPORT_IT, BncheckError
+from bncheck.core.words import shortened
 from bncheck.folding.difference import Output, is_float
 from bncheck.folding.onnx.altered import UNKNOWN, Altered
 from bncheck.folding.onnx.cutting import Cuttable, moved, showing
@@ -106,7 +107,7 @@ class ModelSides:
         except Exception as error:
             if which == "fold" and self._native:
                 raise BncheckError(
-                    f"folds into a model that onnxruntime rejects ({said(error)[:160]})",
+                    f"folds into a model that onnxruntime rejects ({shortened(said(error), 160)})",
                     f"{REPORT_IT}; nothing was written",
                 ) from None
             return by_evaluator(model, self._weights)

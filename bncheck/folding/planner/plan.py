@@ -92,8 +92,9 @@ class Plan:
     """What to change in a graph; keys are places in `graph.ops`.
 
     `altered` are the values that are not what they were: those between a normalisation and where
-    it went. `targets` are the calls that each normalisation, by name, went into, and `edits` the
-    constants that it changed. `norms` are those that the first decisions are about.
+    it went. `targets` are the calls that each normalisation, by name, went into, `edits` the
+    constants that it changed, and `taken` the other calls that it took with it. `norms` are those
+    that the first decisions are about.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -103,4 +104,5 @@ class Plan:
     altered: frozenset[str] = frozenset()
     targets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     edits: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
+    taken: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     norms: tuple[Normalisation, ...] = ()

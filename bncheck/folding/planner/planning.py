@@ -179,6 +179,7 @@ class _Planning:
         """The plan that has come about."""
         draft, steps = self.draft, self.steps
         stuck = (norm for norm in norms if norm.last in self.stuck and norm.last not in steps)
+        own = {index for norm in norms for index in norm.ops}
         kept = {norm.last: kept_for(norm, *self.stuck[norm.last]) for norm in stuck}
         return Plan(
             tuple(decisions(draft.graph, norms, {**self.kept, **kept}, steps)),
@@ -188,5 +189,10 @@ class _Planning:
             draft.altered,
             {norm.name: tuple(steps[norm.last].into) for norm in norms if norm.last in steps},
             {norm.name: tuple(steps[norm.last].constants) for norm in norms if norm.last in steps},
+            {
+                norm.name: tuple(sorted(steps[norm.last].bypassed - own))
+                for norm in norms
+                if norm.last in steps
+            },
             tuple(norms),
         )

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
+from bncheck.core.words import shortened
 from bncheck.folding.program.sizes import fixed_size
 from bncheck.graph.program.calls import Arguments
 from bncheck.graph.program.from_module import quiet
@@ -217,7 +218,7 @@ def _unexportable(error: Exception) -> BncheckError:
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()
     return NotOneGraphError(
-        f"cannot be exported{where} ({name}: {first[:160]})",
+        f"cannot be exported{where} ({name}: {shortened(first, 160)})",
         "check --input against the model's forward, and that torch.export accepts the model",
     )
 
@@ -238,7 +239,7 @@ def last_line(lines: Sequence[Line]) -> str:
     if found is None:
         return ""
     path, number, code = found
-    return f" at {Path(path).name}:{number} `{(code or '').strip()[:80]}`"
+    return f" at {Path(path).name}:{number} `{shortened((code or '').strip(), 80)}`"
 
 
 def _is_ours(path: str) -> bool:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.folding.program.guard import AGAIN, check_record
 from bncheck.folding.program.reading_back import is_same_program
 from bncheck.reading.source import Source
@@ -43,9 +44,9 @@ def load_program(path: Path) -> ExportedProgram:
     except BncheckError as error:
         raise error.about(str(path)) from None
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
+        first = shortened((str(error).splitlines() or [""])[0], 120)
         raise BncheckError(
-            f"cannot be read by torch {torch.__version__} ({type(error).__name__}: {first[:120]})",
+            f"cannot be read by torch {torch.__version__} ({type(error).__name__}: {first})",
             AGAIN,
             str(path),
         ) from None

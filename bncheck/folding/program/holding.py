@@ -146,6 +146,9 @@ def _of_calls(result: FoldResult) -> Iterator[tuple[str, str]]:
     for name, places in plan.edits.items():
         if places:
             yield name, "constants in the model's forward change"
+    for name, indices in plan.taken.items():
+        for index in indices:
+            yield name, f"{graph.ops[index].called} in the model's forward goes"
 
 
 def _of_norms(result: FoldResult, model: nn.Module) -> Iterator[tuple[str, str]]:

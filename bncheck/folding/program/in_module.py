@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.folding.difference import relative_error
 from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.holding import (
@@ -210,7 +211,7 @@ def compare(
         except Exception as error:  # of the user's code, which may read what has gone
             raise BncheckError(
                 f"the model cannot be called without what the fold removes ({type(error).__name__}"
-                f": {str(error)[:120]})",
+                f": {shortened(str(error), 120)})",
                 OTHER_FORM,
             ) from None
     pairs = zip(first, second, strict=True)

@@ -108,15 +108,15 @@ class Parameters:
             if node.op == "placeholder" and target not in kept_targets:
                 dropped.append(target)
                 self._drop(node)
-        owners = {name.rpartition(".")[0] for name in dropped}
+        for (_, wish), nodes in self._made.items():
+            if nodes:
+                self._rename(nodes[0], wish)
+        owners = {name.rpartition(".")[0] for name in set(dropped) - self._state.keys()}
         counters = {f"{owner}.num_batches_tracked".lstrip(".") for owner in owners}
         for node in list(self._graph.nodes):
             spec = self._specs.get(node.name)
             if node.name in self._idle and spec is not None and spec.target in counters:
                 self._drop(node)
-        for (_, wish), nodes in self._made.items():
-            if nodes:
-                self._rename(nodes[0], wish)
 
     def _rename(self, node: Node, wish: str) -> None:
         """Give a new parameter the name of the one that it replaced, now that it is free."""

@@ -117,7 +117,7 @@ def fold_by_parts(
         parity = _parity(trial, new, inputs, folded, options)
     decisions = (*_decisions(folded), *_outside(trial, parts, why))
     told = tuple(_told(part) for part in parts)
-    findings = findings_of(decisions, parity, options.fail_unfolded)
+    findings = findings_of(decisions, parity, options.fail_unfolded, options.tolerance)
     report = FoldReport(decisions, parity, findings=findings, parts=told, whole=why)
     return PartsResult(report, state, new)
 

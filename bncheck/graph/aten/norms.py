@@ -13,7 +13,7 @@ BATCH_NORMS = {
 }  # fmt: skip
 _NO_TRAINING = {"_native_batch_norm_legit_no_training", "_batch_norm_no_update"}
 _TRAINS = "it normalises with the statistics of the batch: it is in training mode"
-_UNTRACKED = "it normalises with the statistics of the batch: it tracks none"
+_UNTRACKED = "it normalises with the statistics of the batch: it tracks none (BN116)"
 _EVAL_HINT = "call model.eval() before folding"
 _TRACK_HINT = "train it with track_running_stats=True"
 

@@ -94,7 +94,7 @@ def document(report: InspectReport, _path: str = "") -> Document:
     if report.measurement is not None:
         from bncheck.reporting.documents import measured, shapes
 
-        facts += measured.facts(report.measurement)
+        facts += measured.facts(report.measurement, report.findings)
         reasons = {n: why for n, why in report.unmeasured().items() if n in tracked}
         facts += measured.unmeasured(reasons)
         shown = Detail.VERBOSE if standing is None else Detail.ALWAYS

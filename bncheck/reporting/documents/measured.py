@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from bncheck.core.findings import Severity
+from bncheck.core.findings import Finding, Severity, cause_of
 from bncheck.core.words import count
 from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
@@ -36,7 +36,7 @@ _WORTH_SAYING: Final = 100
 _BARS: Final = 16
 
 
-def facts(measurement: Measurement) -> Iterator[Fact]:
+def facts(measurement: Measurement, findings: Sequence[Finding] = ()) -> Iterator[Fact]:
     """How much was measured, the one number, and the results side by side."""
     text = f"measured on {count(measurement.samples, 'sample')}"
     if measurement.available and measurement.available > measurement.samples:
@@ -46,10 +46,11 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         yield Fact(f"{text}: no layer was reached")
         return
     limits = measurement.thresholds
+    tone, harmless = limits.severity(measurement.w2), _harmless(measurement, findings)
     yield Fact(
         f"{text}: largest W2 {limits.written(measurement.w2)} at {layer_name(worst.layer.name)} "
-        f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f})",
-        tone=limits.severity(measurement.w2),
+        f"(warning from {limits.w2_warning:.2f}, error from {limits.w2_error:.2f}){harmless}",
+        tone=None if harmless else tone,
     )
     yield Fact(W2_IS, quiet=True)
     if measurement.comparison is not None:
@@ -57,6 +58,15 @@ def facts(measurement: Measurement) -> Iterator[Fact]:
         yield from _results(measurement.comparison, of)
     if measurement.samples < 256:
         yield Fact("fewer than 256 samples: a warning may be due to chance", quiet=True)
+
+
+def _harmless(measurement: Measurement, findings: Sequence[Finding]) -> str:
+    """Why a W2 beyond the limits is no more than a note."""
+    beyond = measurement.thresholds.severity(measurement.w2) is not None
+    if not beyond or measurement.comparison is None or cause_of(findings) is not None:
+        return ""
+    notes = dict.fromkeys(f.rule for f in findings if f.rule.startswith("BN2"))
+    return f"; the results show no harm ({', '.join(notes)})" if notes else ""
 
 
 def unmeasured(reasons: Mapping[str, str]) -> Iterator[Fact]:

@@ -89,6 +89,24 @@ def test_of_a_module_all_calls_go_or_none() -> None:
     assert "not all calls of bn can be folded" in reasons["bn"]
 
 
+class Scaled(Siamese):
+    """Between the layer and the norm lie calls that no module makes."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        z = self.bn(self.conv(x + y) * 0.5 + 0.1)
+        return self.last(self.fc(z.relu().mean((2, 3))))  # type: ignore[no-any-return]
+
+
+def test_what_takes_calls_of_the_forward_with_it_stays() -> None:
+    torch.manual_seed(0)
+    model = randomised(Scaled()).eval()
+    held = fold_held(model, IMAGES, FoldOptions())
+    (kept,) = held.report.kept
+    assert kept.name == "bn"
+    assert "(mul) in the model's forward goes" in kept.reason
+    assert not bncheck.fold(model, IMAGES).report.kept
+
+
 class Layers(nn.Module):
     """One LayerNorm for both inputs."""
 

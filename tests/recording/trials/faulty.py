@@ -138,6 +138,18 @@ def small_momentum(trial: Trial) -> Act:
     return act
 
 
+def validation(trial: Trial) -> Act:
+    """Every 81 steps, other images go through the model, which nobody has put into eval()."""
+
+    def act(own: Trial, step: int, x: Tensor) -> None:
+        if step >= AT and step % 81 == 0:
+            with torch.no_grad():
+                for _ in range(8):
+                    own.model(2 * own.drawn(step)[0] + 1.5)
+
+    return act
+
+
 def reset_midway(trial: Trial) -> Act:
     def act(own: Trial, step: int, x: Tensor) -> None:
         if step == AT:
@@ -162,6 +174,7 @@ FAULTS = {
     "NaN in one pixel": Fault("BN102", nan_input, 0),
     "infinity in a weight": Fault("BN102", inf_weight, 0),
     "small momentum": Fault("BN306", small_momentum, 99, 1),
+    "validation in train()": Fault("BN308", validation, 1),
 }
 
 
