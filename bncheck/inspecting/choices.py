@@ -11,8 +11,10 @@ from bncheck.core.findings import cause_of
 from bncheck.core.words import shortened
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.inspecting.report import InspectReport
-from bncheck.reading.checkpoint import Checkpoint, Subtree, part_name
+from bncheck.reading.checkpoint import Checkpoint, Container, Subtree, part_name
+from bncheck.reading.folders import unread_in
 from bncheck.reading.opening import unlisted_tensors
+from bncheck.reading.remote import Remote
 from bncheck.reading.tensors import TensorMap
 from bncheck.rules.choosing import choose_rules, switched_off
 
@@ -40,6 +42,7 @@ def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[st
             f"{checkpoint.path}: ignoring {shortened(unlisted[0])}{rest}: the index does not "
             "list it for its shard, but some loaders load it"
         )
+    yield from _beside(checkpoint)
 
 
 def ignored_notes(report: InspectReport, options: InspectOptions) -> Iterator[str]:
@@ -58,6 +61,22 @@ def ignored_notes(report: InspectReport, options: InspectOptions) -> Iterator[st
             f"{report.subject}: W2 is {options.thresholds.written(w2)} (warning from {limit:.2f}), "
             f"and the rules that would say why are ignored ({', '.join(options.ignore)})"
         )
+
+
+def _beside(checkpoint: Checkpoint) -> Iterator[str]:
+    """A line for the weights that a folder holds beside those that its loader takes."""
+    if checkpoint.container is not Container.HF_DIRECTORY or isinstance(checkpoint.path, Remote):
+        return
+    try:
+        unread = unread_in(checkpoint.path)
+    except BncheckError as error:
+        yield f"{checkpoint.path}: what else is in it was not looked at: it {error.sentence}"
+        return
+    if unread:
+        names = [shortened(str(path.relative_to(checkpoint.path))) for path in unread[:_JUDGED]]
+        more = len(unread) - len(names)
+        names += [f"{more} more"] if more else []
+        yield f"{checkpoint.path}: not read: {', '.join(names)}; name one to inspect it"
 
 
 def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:

@@ -17,6 +17,8 @@ from bncheck.core.timing import timed
 from bncheck.inspecting.advice import Advice
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
+from bncheck.rules.data.bn201_noisy import noisy, of_small_batches
+from bncheck.rules.data.bn204_ordered import one_sided
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
@@ -28,7 +30,7 @@ from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import MIDDLE, Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
-from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.measured_network import MeasuredNetwork, own_w2
 from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.data.objection import GIVE_LABELS, Objection
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
@@ -154,6 +156,12 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     if not asked or _explains(network, exact, _EXACTLY):
         return won
     last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
+    small = list(of_small_batches(network)) if noisy in rules else []
+    noise = [c for c in claims if c.rule is noisy]
+    better = max([*noise, *small], key=lambda c: network.whole_share(c.shares), default=None)
+    claims = [c for c in claims if c not in noise or c is better]
+    last += [c for c in small if c is better]
+    last += one_sided(network) if would_hurt in rules else ()
     return believed([*claims, *last], network.off) if last else won
 
 
@@ -174,7 +182,7 @@ def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Clai
 
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
-    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE]
+    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE or c.stands]
     if network.severity is None:
         about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
@@ -211,7 +219,7 @@ def _if_at_all(network: MeasuredNetwork) -> Advice:
 
 def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
-    if claim.fault is not Fault.STATISTICS:
+    if claim.fault is not Fault.STATISTICS or claim.stands:
         return True
     return claim.predicts and not network.no_better
 
@@ -232,7 +240,7 @@ def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
-    worst = max((by_name[name] for name in layers), key=_own_w2)
+    worst = max((by_name[name] for name in layers), key=own_w2)
     share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     harmless = network.works and network.direction is not Direction.WORSE
@@ -280,10 +288,6 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
 def _joined(first: str, advice: str) -> str:
     """What to do, and what else: instead of it ("or ...") or beside it."""
     return f"{first}{', ' if advice.startswith(_OR) else '; '}{advice}" if advice else first
-
-
-def _own_w2(measured: MeasuredLayer) -> float:
-    return measured.batch.w2 if measured.batch is not None else 0.0
 
 
 def _revised(

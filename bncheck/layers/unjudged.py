@@ -25,6 +25,8 @@ _MOMENT: Final = re.compile(
 )
 #: Caffe2's running mean and (inverse) variance, whose layers share an owner.
 _CAFFE2: Final = re.compile(r"(?P<stem>.{1,200}_)(?:(?P<mean>rm)|riv)")
+#: `modelbnrunning_var`, as averages are kept whose names lose their dots, and `bn_running_var`.
+_ENDS_LIKE_A_STATISTIC: Final = re.compile(r"(?:running|moving)_?(?:mean|var(?:iance)?)\Z", re.I)
 _MOST_NAMED: Final = 4
 
 
@@ -107,7 +109,7 @@ def _statistics(named: Sequence[tuple[str, str]], checkpoint: Checkpoint) -> Ite
     """Those with a name that speaks of it, and pairs of a mean and a variance of one shape."""
     pairs: dict[str, dict[bool, str]] = {}
     for own, name in named:
-        if looks_like_a_statistic(own):
+        if looks_like_a_statistic(own) or _ENDS_LIKE_A_STATISTIC.search(own):
             yield name
         elif match := _MOMENT.fullmatch(own) or _CAFFE2.fullmatch(own):
             pairs.setdefault(match["stem"], {})[match["mean"] is not None] = name

@@ -9,6 +9,7 @@ as a whole is one checkpoint.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,11 @@ from bncheck.reading.torch_files import LEGACY_MAGIC
 
 #: Where `archive/data.pkl`, the first record of a torch file, has its name.
 _NAMES: Final = 256
+#: What Hugging Face's Trainer and accelerate keep beside a model to go on with.
+_TRAINER_STATE: Final = re.compile(
+    r"(?:optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args)\b"
+    r"|(?:optimizer|scheduler|sampler|rng_state)_\d+\."
+)
 
 
 @dataclass
@@ -68,6 +74,20 @@ def checkpoints_in(folder: Path) -> Found:
         _refuse_foreign(folder)
         raise BncheckError(*_nothing(found), str(folder))
     return found
+
+
+def unread_in(folder: Path) -> list[Path]:
+    """Other checkpoints in a folder that is read as one, and below it; a trainer's state is none.
+
+    Raises BncheckError where it holds more than can be looked through.
+    """
+    found = Found(folder)
+    _Walk(found, None).through(folder, [])
+    read = {part for name in weights_in(folder) for part in files_of(folder / name)}
+    others = [path for path in found.checkpoints if path not in read]
+    shards = {part for path in others if _is_index(path) for part in files_of(path)}
+    others = [path for path in others if _is_index(path) or path not in shards]
+    return sorted(path for path in others if not _TRAINER_STATE.match(path.name))
 
 
 def _refuse_foreign(folder: Path) -> None:

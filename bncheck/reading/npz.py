@@ -7,7 +7,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.checkpoint import Subtree
 from bncheck.reading.roles import looks_like_a_statistic, split_name
 from bncheck.reading.tensors import LazyTensor, LoadedTensor, checked_shape
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
 
 _ENDING: Final = ".npy"
+#: numpy goes by it, not by the ending.
+_MAGIC: Final = b"\x93NUMPY"
 _LONGEST_HEADER: Final = 4096
 _KERAS: Final = re.compile(r"(?:^|[./])vars[./]\d+$")
 _STATISTICS: Final = frozenset(("mean", "var", "average"))
@@ -39,9 +41,12 @@ def read_npz(archive: ZipArchive) -> list[Subtree]:
     """All arrays of the archive; those of Python objects are refused when they are asked for."""
     tensors: dict[str, LazyTensor] = {}
     for record in archive.names:
-        if record.endswith(_ENDING):
+        if record.endswith(_ENDING) or archive.beginning(record, len(_MAGIC)) == _MAGIC:
             archive.budget.tensors.take(1)
-            tensors[archive.folder + record.removesuffix(_ENDING)] = _array(archive, record)
+            name = archive.folder + record.removesuffix(_ENDING)
+            if name in tensors:  # numpy takes the record without an ending
+                raise BncheckError(f"holds two arrays called {quoted(name)}", "save it again")
+            tensors[name] = _array(archive, record)
     return [Subtree("", tensors)]
 
 
@@ -75,7 +80,7 @@ def _read(
 ) -> Array:  # fmt: skip
     import numpy as np
 
-    if dtype.hasobject or dtype.kind not in "fiubcV" or dtype.names or dtype.subdtype:
+    if dtype.hasobject or dtype.kind not in "fiubc" or dtype.names or dtype.subdtype:
         raise BncheckError("holds an array of a kind that bncheck does not read", "save numbers")
     raw = archive.inflated(record)[start:]
     if len(raw) != dtype.itemsize * int(np.prod(shape, dtype=object)):

@@ -8,9 +8,10 @@ module is a subtree of its own, and choosing one is left to `selection`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NoReturn, TypeAlias, TypeGuard
+from typing import Final, NoReturn, TypeAlias, TypeGuard
 
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
@@ -37,6 +38,9 @@ from bncheck.reading.torch_files import Pickled
 Path: TypeAlias = "tuple[Path, str] | None"
 _Full: TypeAlias = "Node | TensorView | OpaqueTensor | list[Value] | tuple[Value, ...]"
 
+_REGISTERED: Final = frozenset(
+    ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+)
 ROLES = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
 
 
@@ -45,9 +49,13 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
     found: list[Subtree] = []
     budget = pickled.budget
     seen: set[int] = set()
+    held = _Unregistered([], set())
     # Iterators rather than lists of children: a pickle may have a million of them.
     stack: list[Iterator[tuple[Path, Value]]] = [iter([(None, pickled.root)])]
-    while stack:
+    while stack or held.items:
+        if not stack:
+            seen |= held.registered
+            stack.append(iter(held.taken()))
         if (step := next(stack[-1], None)) is None:
             stack.pop()
             continue
@@ -64,7 +72,7 @@ def find_subtrees(pickled: Pickled) -> list[Subtree]:
         if isinstance(value, (TensorView, OpaqueTensor)):
             continue
         if is_module(value):
-            found.append(_module(pickled, dotted(path, budget), value))
+            found.append(_module(pickled, path, value, held))
             continue
         tensors = {}
         for name, item in _named(value):
@@ -165,7 +173,31 @@ def dotted(path: Path, budget: Budget) -> str:
     return ".".join(reversed(parts))
 
 
-def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
+@dataclass(frozen=True, slots=True)
+class _Unregistered:
+    """What modules hold beside their state dicts, and the ids of the modules that are in these.
+
+    A network in a plain list is run like any other: so is a teacher hidden from the state dict.
+    """
+
+    items: list[tuple[Path, Value]]
+    registered: set[int]
+
+    def take_in(self, path: Path, node: Value, own: Mapping[str, Value]) -> None:
+        """Note a module that is registered, and its other attributes."""
+        self.registered.add(id(node))
+        for key, value in own.items():
+            if key not in _REGISTERED and _is_full(value):
+                self.items.append(((path, key), value))
+
+    def taken(self) -> list[tuple[Path, Value]]:
+        """The attributes, which are looked at once."""
+        items = [*self.items]
+        self.items.clear()
+        return items
+
+
+def _module(pickled: Pickled, path: Path, root: Value, held: _Unregistered) -> Subtree:
     """A pickled nn.Module as its state dict, and what each normalisation layer says of itself."""
     tensors: dict[str, LazyTensor] = {}
     modules: dict[str, NormModule] = {}
@@ -181,6 +213,7 @@ def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
         values = registered(own)
         dropped = members(own.get("_non_persistent_buffers_set"))
         budget.operations.take(len(dropped) + len(values) + len(inner))  # which modules may share
+        held.take_in(path if name is None else (path, dotted(name, budget)), node, own)
         transient = {item for item in dropped if isinstance(item, str)}
         roles = {}
         for key, value in values.items():
@@ -195,7 +228,13 @@ def _module(pickled: Pickled, path: str, root: Value) -> Subtree:
             if isinstance(child, Node):
                 stack.append(((name, key), depth + 1, child))
     calls = partial(listed_sequences, root, pickled.objects)
-    return Subtree(path, tensors, modules, listing=calls if modules else None)
+    return Subtree(
+        dotted(path, budget),
+        tensors,
+        modules,
+        main=path is None,
+        listing=calls if modules else None,
+    )
 
 
 def _class_name(node: Value) -> str:

@@ -56,6 +56,8 @@ _LAYERS: tuple[tuple[str, frozenset[int], dict[str, Tensor | None]], ...] = (
     ("empty-variance", FOUND, {".running_var": torch.zeros(0)}),
     ("bad-beside-covariance", FOUND, {".running_var": _BAD, ".running_covar": _COVARIANCE}),
     ("nan-in-covariance", FOUND, {".running_var": None, ".running_covar": _COVARIANCE * torch.nan}),
+    ("nan-in-one-without-dots", FOUND, {"running_var": _BAD * torch.nan}),
+    ("nan-in-one-behind-a-bar", FOUND, {"|running_var": _BAD * torch.nan}),
     ("nan-in-a-misspelt-one", FOUND, {".Running_Var": _BAD * torch.nan}),
 )
 for _name, _codes, _changes in _LAYERS:

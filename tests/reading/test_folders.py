@@ -11,7 +11,7 @@ import pytest
 
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
-from bncheck.reading.folders import checkpoints_in
+from bncheck.reading.folders import checkpoints_in, unread_in
 from tests.planted import SAMPLES
 
 
@@ -196,3 +196,20 @@ def test_patterns_mean_what_git_makes_of_them(pattern: str, tmp_path: Path) -> N
     else:
         with pytest.raises(BncheckError, match=r"in \.gitignore"):
             checkpoints_in(tmp_path)
+
+
+def test_weights_beside_those_that_a_loader_takes_are_named(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sound model.safetensors must not speak for a broken pytorch_model.bin, or an adapter."""
+    hub = runs / "hub"
+    assert unread_in(hub) == []
+    (hub / "unet").mkdir()
+    for name in ("adapter.bin", "unet/best.pt"):
+        shutil.copy(SAMPLES / "nan.pt", hub / name)
+    for name in ("optimizer.pt", "rng_state_0.pth", "training_args.bin"):
+        shutil.copy(SAMPLES / "healthy.pt", hub / name)
+    assert [path.name for path in unread_in(hub)] == ["adapter.bin", "best.pt"]
+    assert run(["inspect", str(hub)]) == 0
+    said = f"{hub}: not read: adapter.bin, unet/best.pt; name one to inspect it"
+    assert said in capsys.readouterr().err

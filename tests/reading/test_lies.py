@@ -41,3 +41,16 @@ def test_a_part_below_the_chosen_one_is_named(tmp_path: Path) -> None:
     assert [tree.path for tree in checkpoint.alternatives] == ["net.inner"]
     whole = open_checkpoint(tmp_path / "model.pt", "net.inner")
     assert [tree.path for tree in whole.alternatives] == ["net"]
+
+
+def test_a_network_that_is_not_registered_is_named(tmp_path: Path) -> None:
+    """It is in a plain list, so that the state dict lacks it, and is run all the same."""
+    student = torch.nn.BatchNorm2d(4)
+    net = torch.nn.Sequential(student)
+    student.__dict__["teachers"] = [torch.nn.BatchNorm2d(4) for _ in range(2)]
+    net.__dict__["parts"] = [student]
+    torch.save(net, tmp_path / "model.pt")
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.key == ""
+    assert [tree.path for tree in checkpoint.alternatives] == ["0.teachers.0", "0.teachers.1"]
+    assert open_checkpoint(tmp_path / "model.pt", "0.teachers.1").modules.keys() == {""}

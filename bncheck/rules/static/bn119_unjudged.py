@@ -21,10 +21,11 @@ def unjudged_statistics(self: Rule[Network, Finding], network: Network) -> Itera
     statistic is never loaded. No rule knows their sound values; BN102 looks for NaN and infinity in
     them.
 
-    Criterion: a tensor whose name begins with running_, moving_ or population_ (in any spelling)
-    and that belongs to no layer of the report; a mean and a variance of one shape beside each
-    other; what an input normaliser keeps; or a weight or bias beside running statistics
-    that has neither one number nor one for each channel, as conditional BatchNorms have.
+    Criterion: a tensor whose name begins with running_, moving_ or population_ (in any spelling),
+    or ends with running_mean, moving_variance or the like, and that belongs to no layer of the
+    report; a mean and a variance of one shape beside each other; what an input normaliser keeps;
+    or a weight or bias beside running statistics that has neither one number nor one for each
+    channel, as conditional BatchNorms have.
 
     Fix: none, if the model is meant to load them.
     """
