@@ -112,6 +112,16 @@ class Batch:
             self.target,
         )
 
+    def with_input(self, place: int, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with a function applied to one of its inputs."""
+        args, kwargs = list(self.args), dict(self.kwargs)
+        if place < len(args):
+            args[place] = function(args[place])
+        else:
+            name = list(kwargs)[place - len(args)]
+            kwargs[name] = function(kwargs[name])
+        return Batch(tuple(args), kwargs, self.target)
+
     def part(self, start: int, end: int) -> Batch:
         """The samples from one place up to another; what has no such axis is left as it is."""
         size = self.size

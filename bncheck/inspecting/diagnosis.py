@@ -17,18 +17,21 @@ from bncheck.core.timing import timed
 from bncheck.inspecting.advice import Advice
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
+from bncheck.rules.data.bn201_noisy import noisy, of_small_batches
+from bncheck.rules.data.bn204_ordered import one_sided
 from bncheck.rules.data.bn207_disagree import disagree
 from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn210_converted import converted
 from bncheck.rules.data.bn211_exchanged import exchanged
+from bncheck.rules.data.bn212_outlier import outlier
 from bncheck.rules.data.bn213_weights import weights_at_fault
 from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
 from bncheck.rules.data.bn217_harmless import harmless
 from bncheck.rules.data.claim import MIDDLE, Claim, Fault, believed
 from bncheck.rules.data.initial import initial_claims
-from bncheck.rules.data.measured_network import MeasuredNetwork
+from bncheck.rules.data.measured_network import MeasuredNetwork, own_w2
 from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.data.objection import GIVE_LABELS, Objection
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
@@ -154,6 +157,12 @@ def _won(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Won:
     if not asked or _explains(network, exact, _EXACTLY):
         return won
     last = [c for rule in LAST_EXPLANATIONS if rule in rules for c in rule.check(network)]
+    small = list(of_small_batches(network)) if noisy in rules else []
+    noise = [c for c in claims if c.rule is noisy]
+    better = max([*noise, *small], key=lambda c: network.whole_share(c.shares), default=None)
+    claims = [c for c in claims if c not in noise or c is better]
+    last += [c for c in small if c is better]
+    last += one_sided(network) if would_hurt in rules else ()
     return believed([*claims, *last], network.off) if last else won
 
 
@@ -174,7 +183,7 @@ def _claims(network: MeasuredNetwork, rules: Sequence[AnyRule]) -> Iterator[Clai
 
 def _running_serve_better(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     """The data differ from those of training, or the statistics were frozen: leave them."""
-    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE]
+    about_data = [(c, layers) for c, layers in won if c.fault in _ELSEWHERE or c.stands]
     if network.severity is None:
         about_data = [(c, layers) for c, layers in about_data if c.evidence.get("candidate")]
     found = [_finding(network, c, layers, Advice.LEAVE) for c, layers in about_data[:1]]
@@ -188,7 +197,7 @@ def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate") and c.predicts]
     if not named and network.costs_results and not is_told_noise(network):
         return _explained(network, won)
-    advice = _advice(network, named[0][0]) if named else Advice.NOTHING
+    advice = _advice(network, *named[0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice
 
 
@@ -196,7 +205,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
     if network.direction is Direction.SAME and not network.both_poor:
         won = [(c, layers) for c, layers in won if _stands(network, c)]
     if _explains(network, won):
-        advice = min((_advice(network, claim) for claim, _ in won), key=_CAUTIOUS.index)
+        advice = min((_advice(network, *claimed) for claimed in won), key=_CAUTIOUS.index)
         return [_finding(network, c, layers, advice) for c, layers in won], advice
     if network.direction is Direction.SAME and not network.both_poor:
         return list(harmless.check(network)), Advice.IF_DATA_FIT
@@ -211,17 +220,17 @@ def _if_at_all(network: MeasuredNetwork) -> Advice:
 
 def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     """Whether a claim is made though results are equal: patterns alone would be a story."""
-    if claim.fault is not Fault.STATISTICS:
+    if claim.fault is not Fault.STATISTICS or claim.stands:
         return True
     return claim.predicts and not network.no_better
 
 
-def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
+def _advice(network: MeasuredNetwork, claim: Claim, layers: list[str]) -> Advice:
     if network.direction is Direction.WORSE or claim.fault in (Fault.DATA, Fault.CODE):
         return Advice.LEAVE
     if network.direction is Direction.SAME and network.both_poor:
         return Advice.IF_DATA_FIT  # statistics alone do not make this network work
-    if claim.fault is Fault.EITHER:
+    if claim.fault is Fault.EITHER or _may_be_data(network, claim, layers):
         return Advice.IF_DATA_FIT
     if not (claim.predicts or network.data_fit or network.mostly_restored):
         return _if_at_all(network)
@@ -229,10 +238,23 @@ def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
     return Advice.RECALIBRATE if shown and network.objection is None else Advice.IF_PROVEN
 
 
+def _may_be_data(network: MeasuredNetwork, claim: Claim, layers: list[str]) -> bool:
+    """Whether scaled or blurred data would look the same, unless results are restored.
+
+    A factor or an offset of the first layer alone may as well be one of the data; so may the larger
+    variance that one batch left.
+    """
+    if network.measured_work:
+        return False
+    if claim.rule is outlier:
+        return network.labelled
+    return claim.rule is converted and layers == [network.stem.layer.name]
+
+
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:
     """The claim as a finding at the worst of its layers."""
     by_name = network.measurement.by_name()
-    worst = max((by_name[name] for name in layers), key=_own_w2)
+    worst = max((by_name[name] for name in layers), key=own_w2)
     share = min(claim.of(worst.layer.name), 1.0)
     severity = max(network.severity or Severity.WARNING, claim.most, key=lambda s: s.rank)
     harmless = network.works and network.direction is not Direction.WORSE
@@ -280,10 +302,6 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
 def _joined(first: str, advice: str) -> str:
     """What to do, and what else: instead of it ("or ...") or beside it."""
     return f"{first}{', ' if advice.startswith(_OR) else '; '}{advice}" if advice else first
-
-
-def _own_w2(measured: MeasuredLayer) -> float:
-    return measured.batch.w2 if measured.batch is not None else 0.0
 
 
 def _revised(

@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 #: as much as taking them.
 _WAITING: Final = 1 << 22
 
-#: Of a layer that is called more often in one forward (unrolled over time), no call is kept.
-_CALLS: Final = 16
+#: Of a layer whose calls in one forward have more channels together, no call is kept: half a
+#: megabyte of each number. A layer of 512 that is unrolled over 128 steps of time has as many.
+_CALLED: Final = 1 << 16
 _CALL: Final = "\x02"
 
 
@@ -142,7 +143,7 @@ class Collector:
         self._calls.clear()
         taken: dict[str, Floats] = {}
         for name, parts in found.items():
-            if self._normalise and 1 < len(parts) <= _CALLS:
+            if self._normalise and len(parts) > 1 and len(parts) * parts[0].shape[1] <= _CALLED:
                 taken |= {call_name(name, place): part for place, part in enumerate(parts)}
             taken[name] = reduce(merged, parts)
         return taken

@@ -8,7 +8,7 @@ deployment: "variance shift", Li et al. 2018, https://arxiv.org/abs/1801.05134.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bncheck.measuring.norms import TrackingNorm
@@ -36,12 +36,14 @@ class DropoutWatch:
             for norm in self._norms:
                 handle = norm.module.register_forward_pre_hook(self._hook(norm.name))
                 stack.callback(handle.remove)
-            stack.enter_context(_mode(self))
+            stack.enter_context(_mode(self._dropped))
             yield
 
-    def dropped(self, p: float) -> None:
-        """A dropout with this probability was called."""
+    def _dropped(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A dropout is called, with a probability."""
+        p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
         self._waiting = max(self._waiting, p)
+        return func(*args, **kwargs)
 
     def _hook(self, name: str) -> Any:
         def before(module: Any, args: Any) -> None:
@@ -52,7 +54,25 @@ class DropoutWatch:
         return before
 
 
-def _mode(watch: DropoutWatch) -> TorchFunctionMode:
+@contextlib.contextmanager
+def dropping(device: str) -> Iterator[None]:
+    """Every dropout drops as in training, though its module is in eval mode.
+
+    What is drawn in it leaves the generators as they were.
+    """
+    import torch
+
+    def drop(func: Any, args: Any, kwargs: Any) -> Any:
+        p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+        return func(args[0] if args else kwargs["input"], float(p), True)
+
+    used = torch.device(device)
+    with torch.random.fork_rng(devices=[used] if used.type == "cuda" else []), _mode(drop):
+        yield
+
+
+def _mode(drop: Callable[[Any, Any, Any], Any]) -> TorchFunctionMode:
+    """A context in which `drop` makes the calls of dropout."""
     import torch
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
@@ -66,9 +86,10 @@ def _mode(watch: DropoutWatch) -> TorchFunctionMode:
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            kwargs = kwargs or {}
-            if func in drops:
-                watch.dropped(float(args[1] if len(args) > 1 else kwargs.get("p", 0.5)))
-            return func(*args, **kwargs)
+            return (drop if func in drops else _as_it_is)(func, args, kwargs or {})
 
     return Mode()
+
+
+def _as_it_is(func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import W2_MILD, W2_STEM
 from bncheck.core.words import count
-from bncheck.data import Batches
+from bncheck.data import Batch, Batches
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.agreement import agree_on_model
 from bncheck.measuring.cascades import Cascade, Pass, run_cascade
@@ -18,6 +19,7 @@ from bncheck.measuring.comparison import running_alone
 from bncheck.measuring.deviation import deviation
 from bncheck.measuring.distributed import Processes
 from bncheck.measuring.dropout import DropoutWatch
+from bncheck.measuring.entries import Entry, entries, of_input
 from bncheck.measuring.grading import Answers
 from bncheck.measuring.histogram import ShapeWatch
 from bncheck.measuring.input_watch import InputWatch
@@ -124,37 +126,67 @@ def in_depth(
     """
     found = three_columns(subject, data, run, result.layers, running)
     layers = found.layers
-    candidates: list[Candidate] = []
-    stem = next((m for m in layers if m.eval is not None), None)
-    if stem is not None and stem.eval is not None and stem.eval.w2 >= W2_STEM:
-        norm = subject.by_file_name()[stem.layer.name]
-        candidates = search(subject.model, norm, stem.layer, data, run)
+    read = entries(subject, data, run) or _first_alone(layers)
+    candidates = [*chain.from_iterable(_candidates(subject, layers, read, data, run))]
     return replace(
         result,
         layers=layers,
         restored=found.restored,
-        comparison=_with_candidate(subject, data, run, found.comparison, candidates),
+        comparison=_with_candidates(subject, data, run, found.comparison, candidates),
         candidates=tuple(candidates),
+        entries=read,
         reruns=Rerunning(subject, data, run, found.kinds),
     )
 
 
-def _with_candidate(
+def _first_alone(layers: Sequence[MeasuredLayer]) -> tuple[Entry, ...]:
+    """Where a few samples cannot be run, the first layer reads the first input."""
+    return tuple(Entry(m.layer.name, (0,)) for m in layers[:1] if m.eval is not None)
+
+
+def _candidates(
+    subject: Instrumented,
+    layers: Sequence[MeasuredLayer],
+    read: Sequence[Entry],
+    data: Batches,
+    run: Run,
+) -> Iterator[list[Candidate]]:
+    """Preparations of each input whose layers deviate, by the one that does most."""
+    norms, found = subject.by_file_name(), []
+    for place in sorted({place for entry in read for place in entry.inputs}):
+        names = {entry.layer for entry in of_input(read, place)}
+        of_it = [m for m in layers if m.layer.name in names and m.eval is not None]
+        worst = max(of_it, key=lambda m: m.eval.w2 if m.eval else 0.0, default=None)
+        if worst is not None and worst.eval is not None and worst.eval.w2 >= W2_STEM:
+            found.append((worst.eval.w2, place, worst.layer))
+    for _, place, layer in sorted(found, key=lambda one: -one[0]):
+        yield search(subject.model, norms[layer.name], layer, data, run, place)
+
+
+def _with_candidates(
     subject: Instrumented,
     data: Batches,
     run: Run,
     comparison: Comparison,
-    candidates: list[Candidate],
+    candidates: Sequence[Candidate],
 ) -> Comparison:
-    """Add how the model does with the running statistics and the data prepared the best way."""
+    """Add how the model does with the running statistics and every input prepared the best way."""
     if comparison.before is None:
         return comparison
-    best = _best_of_rank_0(run.processes, candidates)
-    if best is None:
+    places = dict.fromkeys(candidate.place for candidate in candidates)
+    each = [[c for c in candidates if c.place == place] for place in places]
+    best = [found for of_one in each if (found := _best_of_rank_0(run.processes, of_one))]
+    if not best:
         return comparison
     few = data.first(_FEW)
-    prepared = Batches(lambda: (batch.map(best.transform) for batch in few), data.name, few.total)
-    other = running_alone(answers_of(subject, prepared, run), run.metric_name)
+
+    def prepared(batch: Batch) -> Batch:
+        for one in best:
+            batch = batch.with_input(one.place, one.transform)
+        return batch
+
+    changed = Batches(lambda: (prepared(batch) for batch in few), data.name, few.total)
+    other = running_alone(answers_of(subject, changed, run), run.metric_name)
     value = other.before if other is not None else None
     return replace(comparison, extra={"candidate": value or 0.0})
 

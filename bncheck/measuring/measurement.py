@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bncheck.measuring.class_means import ClassMean
+    from bncheck.measuring.entries import Entry
     from bncheck.measuring.features import InputFeatures
     from bncheck.measuring.histogram import Shape
     from bncheck.measuring.results import Candidate
@@ -54,6 +55,20 @@ class Replay:
 Seen: TypeAlias = Mapping[str, Moments]
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """What batches of one size leave in a layer, each in the batch cascade: averages over them.
+
+    With the variance over batches of the batches' means and variances, (C,) each.
+    """
+
+    mean: Floats
+    var: Floats
+    of_means: Floats
+    of_variances: Floats
+    batches: int
+
+
 class Reruns(Protocol):
     """What else the model that was measured tells, mostly by a run, when it is asked for."""
 
@@ -61,8 +76,12 @@ class Reruns(Protocol):
         """What layers see with other code between them, where none of them refutes it."""
         ...
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
-        """What layers see of changed inputs; nothing where the model does not take them."""
+    def changed(self, change: Callable[[Tensor], Tensor], place: int | None = None) -> Seen:
+        """What layers see of changed inputs, or of one; nothing where the model takes none."""
+        ...
+
+    def with_dropout(self) -> Seen:
+        """What layers see while dropout drops, as in training."""
         ...
 
     def input_scale(self) -> tuple[float, float]:
@@ -75,6 +94,10 @@ class Reruns(Protocol):
 
     def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
         """What layers see of batches, or of the first few, in which kinds have other shares."""
+        ...
+
+    def in_batches_of(self, size: int, most: int = ...) -> Mapping[str, Scatter]:
+        """What some small batches of shuffled samples leave in each layer, where they can be."""
         ...
 
     def untrained(self) -> tuple[str, ...]:
@@ -154,7 +177,8 @@ class Measurement:
     batch_size: int
     train_batch_size: int | None = None
     comparison: Comparison | None = None
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[Candidate, ...] = ()  # input by input, the best of each first
+    entries: tuple[Entry, ...] = ()  # layers that see the data before anything was normalised
     behind_dropout: Mapping[str, float] = field(default_factory=dict)
     restored: Mapping[str, float] = field(default_factory=dict)  # W2 with measured statistics
     features: InputFeatures | None = None

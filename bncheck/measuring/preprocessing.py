@@ -1,10 +1,10 @@
 """Which way of preparing the data the statistics were learned on.
 
-The first normalisation layer sees nothing but a function of the input, mostly a linear one, so its
+A layer with none before it sees nothing but a function of an input, mostly a linear one, so its
 statistics remember how training prepared it. Every usual preparation (preparations.py) is sent
 through the stem as far as that layer, and the one with the smallest W2 is what the layer expects.
-Of a x + b that is in no use, a and b follow from the layer itself: a^2 is the ratio of stored and
-seen variances, and b brings the means to the stored ones, given how they move with the input.
+Scales that are in no use follow from the layer itself (fitting.py). Each input is tried for itself,
+the others as they are.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Final, TypeAlias
-
-import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import W2_STEM
 from bncheck.data import Batch, Batches
+from bncheck.data.batches import joined
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.distributed import Processes
+from bncheck.measuring.fitting import one_scale, scale_of_features
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, merged, unpack
@@ -36,6 +36,8 @@ from bncheck.measuring.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from bncheck.measuring.fitting import Fit
 
     Change: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -49,13 +51,9 @@ _SOME: Final = 3
 _BEST: Final = 2
 #: A W2 of few samples is as much as so many times their noise above that of all.
 _BY_CHANCE: Final = 2.0
-#: Rounds of fitting a x + b: activations before the layer make it no linear one.
-_ROUNDS: Final = 3
 #: By how much a fitted preparation must be nearer, for each number that was fitted.
 _NEARER: Final = 0.01
-#: Scales nearer to 1 are none.
-_SCALE: Final = 1.05
-_TINY: Final = 1e-12
+_MOST: Final = 4.0
 
 
 class _Reached(BncheckError):  # noqa: N818 - not an error: it ends a forward at the first layer
@@ -63,17 +61,19 @@ class _Reached(BncheckError):  # noqa: N818 - not an error: it ends a forward at
 
 
 def search(
-    model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, run: Run
+    model: nn.Module, norm: TrackingNorm, layer: NormLayer, data: Batches, run: Run, place: int = 0
 ) -> list[Candidate]:
-    """All candidates, the best first; none for inputs that are not one tensor of fractions."""
-    inputs = _inputs(model, data, run.device)
-    if inputs is None:
+    """All candidates for the input at a place, the best first; none where it has no fractions."""
+    whole = _samples(model, data, run.device, place)
+    if whole is None:
         return []
-    with _Stem(model, norm, layer, run.processes).watched() as stem:
-        kept, tried = _searched(stem, inputs)
+    with _Stem(model, norm, layer, run.processes, whole, place).watched() as stem:
+        kept, tried = _searched(stem, whole.inputs[place])
     names = {one.name for one in kept}
     ordered = sorted(tried, key=lambda one: (one.name not in names, one.handicapped))
-    return [one.candidate for one in ordered if one.held is not None]
+    several = len(whole.inputs) > 1
+    found = [one.candidate for one in ordered if one.held is not None]
+    return [replace(c, layer=layer.name, place=place, several=several) for c in found]
 
 
 def _searched(stem: _Stem, inputs: Tensor) -> tuple[list[_Tried], list[_Tried]]:
@@ -87,13 +87,31 @@ def _searched(stem: _Stem, inputs: Tensor) -> tuple[list[_Tried], list[_Tried]]:
     kept = _hopeful(tried, _BEST)
     _try(stem, kept, inputs)
     best = min((one.w2 for one in kept), default=math.inf)
-    fitted = None if best < _NEARER else _fitted(stem, few)
-    if fitted is not None and _hopeful([fitted], 1):
-        fitted = _fitted(stem, inputs)
-    if fitted is not None:
-        kept.append(fitted)
-        tried.append(fitted)
+    if best >= _NEARER:
+        fitted = _fitted(stem, inputs, few)
+        return [*kept, *fitted], [*tried, *fitted]
     return kept, tried
+
+
+def _fitted(stem: _Stem, inputs: Tensor, few: Tensor) -> list[_Tried]:
+    """One scale and shift for all numbers or, where no one fits, some for each feature."""
+    found: list[_Tried] = []
+    for fit in (one_scale, scale_of_features):
+        if any(one.w2 < W2_STEM for one in found):
+            break
+        fitted = _by(stem, few, fit)
+        if fitted is not None and _hopeful([fitted], 1):
+            fitted = _by(stem, inputs, fit)
+        found += [] if fitted is None else [fitted]
+    return found
+
+
+def _by(stem: _Stem, x: Tensor, fit: Fit) -> _Tried | None:
+    fitted = fit(stem.seen, stem.layer, x)
+    if fitted is None:
+        return None
+    held = stem.held(x, [fitted.change])
+    return _Tried(fitted.words, fitted.change, False, fitted.free, *held)
 
 
 @dataclass
@@ -113,7 +131,7 @@ class _Tried:
     @property
     def handicapped(self) -> float:
         """Its W2, more for what was fitted: what is in use goes before what is hardly nearer."""
-        return self.w2 + _NEARER * (not self.usual) * self.free
+        return self.w2 + _NEARER * (not self.usual) * min(self.free, _MOST)
 
     @property
     def candidate(self) -> Candidate:
@@ -137,61 +155,39 @@ def _hopeful(tried: Sequence[_Tried], most: int) -> list[_Tried]:
     return [*best, *(one for one in tried if one.name == GIVEN and one not in best and able)]
 
 
-def _inputs(model: nn.Module, data: Batches, device: str) -> Tensor | None:
-    """The first samples, where the model has one input of fractions."""
-    import torch
-
-    parts: list[Tensor] = []
+def _samples(model: nn.Module, data: Batches, device: str, place: int) -> Batch | None:
+    """The first samples as one batch, where they can be joined and the input has fractions."""
+    parts: list[Batch] = []
     for number, batch in enumerate(data):
-        if len(batch.inputs) != 1 or batch.inputs[0].ndim < 2:
-            return None
-        parts.append(prepared(model, batch, number, device).inputs[0])
-        if (
-            parts[-1].shape[1:] != parts[0].shape[1:]
-            or sum(len(part) for part in parts) >= _SAMPLES
-        ):
+        parts.append(prepared(model, Batch(batch.args, batch.kwargs), number, device))
+        if not _alike(parts[-1], parts[0]) or sum(part.size for part in parts) >= _SAMPLES:
             break
-    same = [part for part in parts if part.shape[1:] == parts[0].shape[1:]]
-    samples = torch.cat(same)[:_SAMPLES]
-    return samples if samples.is_floating_point() else None
-
-
-def _fitted(stem: _Stem, x: Tensor) -> _Tried | None:
-    """The a x + b that brings the layer nearest to its statistics."""
-    a, b = 1.0, 0.0
-    step = float(x.std()) or 1.0
-    mean, var = stem.layer.statistics or (np.zeros(0), np.zeros(0))
-    for _ in range(_ROUNDS):
-        seen, moved = stem.seen(x, [_scaled(a, b), _scaled(a, b + step)])
-        if seen is None or moved is None:
-            return None
-        sigma = np.sqrt(np.maximum(seen.var, 0) + _TINY)
-        live = (seen.var > _TINY) & (var > _TINY)
-        if not live.any():
-            return None
-        a *= float(np.exp(0.5 * np.median(np.log(var[live] / seen.var[live]))))
-        pull, off = (moved.mean - seen.mean) / sigma / step, (mean - seen.mean) / sigma
-        b += float(pull @ off) / max(float(pull @ pull), _TINY)
-    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+    same = [part for part in parts if part.size and _alike(part, parts[0])]
+    if not same or any(x.ndim < 1 or len(x) != p.size for p in same for x in p.inputs):
         return None
-    if max(a, 1 / a) < _SCALE and abs(b) < (_SCALE - 1) * a * step:
-        return None
-    name = f"x * {a:.3g} {'+' if b >= 0 else '-'} {abs(b):.3g}"
-    fitted = _scaled(a, b)
-    return _Tried(name, fitted, False, 2.0, *stem.held(x, [fitted]))
+    samples = joined(same).part(0, _SAMPLES)
+    x = samples.inputs[place]
+    return samples if x.is_floating_point() and x.ndim > 1 else None
 
 
-def _scaled(a: float, b: float) -> Change:
-    return lambda x: a * x + b
+def _alike(one: Batch, other: Batch) -> bool:
+    return [x.shape[1:] for x in one.inputs] == [x.shape[1:] for x in other.inputs]
 
 
 class _Stem:
-    """The model up to its first normalisation layer."""
+    """The model up to a normalisation layer, fed with the first samples of a batch, one changed."""
 
     def __init__(
-        self, model: nn.Module, norm: TrackingNorm, layer: NormLayer, processes: Processes
+        self,
+        model: nn.Module,
+        norm: TrackingNorm,
+        layer: NormLayer,
+        processes: Processes,
+        whole: Batch,
+        place: int,
     ) -> None:
         self._model = model
+        self._whole, self._place = whole, place
         self._norm = norm
         self._processes = processes
         self._collector = Collector([norm])
@@ -228,10 +224,13 @@ class _Stem:
         """A few samples at a time: what a stem makes of hundreds of images is hundreds of MB."""
         self._collector.restart()
         found: list[Parts] = []
+        start = 0
         try:
             for part in portions(x, _FEW_IMAGES):
+                batch = self._whole.part(start, start + len(part))
+                start += len(part)
                 with contextlib.suppress(_Reached):
-                    forward(self._model, Batch((change(part),)), 0)
+                    forward(self._model, batch.with_input(self._place, change), 0)
                 found.append(self._collector.take(0))
         except Exception:  # the model does not take it, or it overflows
             return {}

@@ -18,10 +18,12 @@ from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.data.batches import joined
 from bncheck.measuring.collector import Collector, by_call
+from bncheck.measuring.dropout import dropping
 from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.measurement import Replay, Seen
+from bncheck.measuring.measurement import Replay, Scatter, Seen
 from bncheck.measuring.messages import Counts, Parts
+from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
 from bncheck.measuring.replay import Refuted, replays
 from bncheck.measuring.run import Run
@@ -37,6 +39,8 @@ _FEW: Final = 128
 #: A kind of fewer samples has no statistics to speak of.
 _LEAST: Final = 8
 _SEED: Final = 0
+#: So many small batches show what one leaves, and how much the next may differ.
+_SMALL: Final = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +59,25 @@ class Rerunning:
         """What layers see with other code between them, where none of them refutes it."""
         return replays(self.subject, self.data, self.run, refuted)
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Seen:
-        """What layers see of changed inputs; nothing where the model does not take them."""
+    def changed(self, change: Callable[[Tensor], Tensor], place: int | None = None) -> Seen:
+        """What layers see of changed inputs, or of one; nothing where the model takes none."""
         batches = self._batches(_FEW)[0]
-        return self._together(self._seen(batches, lambda batch: batch.map(change)))
+        if place is None:
+            return self._together(self._seen(batches, lambda batch: batch.map(change)))
+        return self._together(self._seen(batches, lambda batch: batch.with_input(place, change)))
+
+    def with_dropout(self) -> Seen:
+        """What layers see while dropout drops, as in training."""
+        import torch
+
+        batches = self._batches(_SAMPLES)[0]
+
+        def seeded(number: int) -> Batch:
+            torch.manual_seed(number)
+            return batches[number]
+
+        with dropping(self.run.device):
+            return self._together(self._seen(range(len(batches)), seeded))
 
     def input_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of all numbers in the inputs."""
@@ -94,9 +113,31 @@ class Rerunning:
         parts = np.array_split(chosen, -(-len(chosen) // max(_LEAST, size)))
         return self._together(self._seen(parts[:batches], lambda part: _picked(whole, part)))
 
+    def in_batches_of(self, size: int, most: int = _SMALL) -> Mapping[str, Scatter]:
+        """What some small batches of shuffled samples leave in each layer, where they can be."""
+        whole = self._joined
+        if whole is None or whole.size < _LEAST * size:
+            return {}
+        order = np.random.default_rng(_SEED).permutation(whole.size)
+        parts = [order[start : start + size] for start in range(0, whole.size - size + 1, size)]
+        seen = self._seen(parts[:most], lambda part: _picked(whole, part))
+        if not all(seen):
+            return {}
+        by_layer = [by_call({n: unpack(rows) for n, rows in one.items()})[0] for one in seen]
+        common = [name for name in by_layer[0] if all(name in one for one in by_layer)]
+        found = {name: _scatter([one[name] for one in by_layer]) for name in common}
+        return self.subject.in_file(found)
+
     def untrained(self) -> tuple[str, ...]:
         """Convolutions and linear layers at PyTorch's initial weights."""
         return untrained_layers(self.subject.model)
+
+    @cached_property
+    def _joined(self) -> Batch | None:
+        """The samples as one batch, where all have one shape."""
+        batches = self._batches(_SAMPLES)[0]
+        shapes = {tuple(tuple(x.shape[1:]) for x in b.inputs) for b in batches}
+        return joined([Batch(b.args, b.kwargs) for b in batches]) if len(shapes) == 1 else None
 
     @cached_property
     def _whole(self) -> tuple[Batch | None, np.ndarray[tuple[int], np.dtype[np.int64]], int]:
@@ -152,6 +193,15 @@ class Rerunning:
         for one in seen:
             collector.add(one)
         return self.subject.in_file(by_call(collector.moments)[0])
+
+
+def _scatter(seen: Sequence[Moments]) -> Scatter:
+    means = np.stack([moments.mean for moments in seen])
+    variances = np.stack([moments.unbiased_var for moments in seen])
+    return Scatter(
+        means.mean(axis=0), variances.mean(axis=0), means.var(axis=0, ddof=1),
+        variances.var(axis=0, ddof=1), len(seen),
+    )  # fmt: skip
 
 
 def _picked(batch: Batch, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:

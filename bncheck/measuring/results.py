@@ -127,7 +127,8 @@ class Comparison:
 class Candidate:
     """A way to prepare the data, and how far the first layer's statistics are from it.
 
-    A `usual` one is in use; one that was fitted has `free` numbers.
+    A `usual` one is in use; one that was fitted has `free` numbers. It is of the input at `place`,
+    of `several`, which `layer` reads.
     """
 
     name: str
@@ -135,6 +136,9 @@ class Candidate:
     transform: Callable[[Tensor], Tensor]
     usual: bool = True
     free: float = 0.5
+    layer: str = ""
+    place: int = 0
+    several: bool = False
 
 
 def fits_better(candidates: Sequence[Candidate]) -> bool:

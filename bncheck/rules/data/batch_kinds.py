@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.measuring.measurement import MeasuredLayer, Seen
-from bncheck.rules.data.class_mixture import simplex_least_squares
+from bncheck.rules.data.class_mixture import OTHERWISE, simplex_least_squares
 from bncheck.rules.data.measured_network import EACH, MeasuredNetwork
 from bncheck.rules.data.scoring import BOUND, error, share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bncheck.measuring.moments import Moments
 
     Floats = NDArray[np.float64]
 
@@ -53,12 +55,15 @@ class BatchKinds:
 
 
 def first_layer_forbids(network: MeasuredNetwork) -> bool:
-    """Whether the first layer rules out every mixture of the kinds, without a run.
+    """Whether a layer that reads the data rules out every mixture of the kinds, without a run.
 
     Nothing is normalised before it, so a kind has the same mean there in any batch. What the least
     squares weights of these means leave unexplained, any shares leave.
     """
-    stem = network.stem
+    return any(_forbids(network, m) for m in network.entries)
+
+
+def _forbids(network: MeasuredNetwork, stem: MeasuredLayer) -> bool:
     if stem.layer.name not in network.heavy or not stem.classes:
         return False
     mean, sigma = stem.seen[0], _units(stem)[0]
@@ -126,6 +131,30 @@ def batches_of_some_kinds(network: MeasuredNetwork) -> BatchKinds | None:
     if not _worth_more(network, few):
         return None
     return _in_shares(network, reruns.in_shares(chosen), chosen, free)
+
+
+def even_kinds(network: MeasuredNetwork) -> BatchKinds | None:
+    """What batches with as much of every kind explain; None where these data are about even."""
+    images = np.array([float(kind.images) for kind in network.stem.classes.values()])
+    reruns, kinds = network.measurement.reruns, len(images)
+    if reruns is None or kinds < 2 or first_layer_forbids(network):
+        return None
+    if float(np.abs(images / images.sum() - 1 / kinds).sum()) / 2 < OTHERWISE:
+        return None
+    even = dict.fromkeys(network.stem.classes, 1 / kinds)
+    run = reruns.in_shares(even)
+    # Kinds of few samples weigh more (Kish), and samples are drawn, some of them twice.
+    noise = float(images.sum()) * float(np.sum(1 / images)) / kinds**2 + 1
+    shares = {m.layer.name: _beyond(m, run[m.layer.name], noise) for m in network.layers
+              if m.layer.name in run}  # fmt: skip
+    return BatchKinds(even, shares, 0.0, False)
+
+
+def _beyond(m: MeasuredLayer, moments: Moments, noise: float) -> float:
+    """The share of a layer's deviation that is explained, of a sample so many times as noisy."""
+    total = float(error(m, *m.seen).sum()) - m.sampling_noise
+    left = float(error(m, moments.mean, moments.unbiased_var).sum()) - noise * m.sampling_noise
+    return 1.0 - max(0.0, left) / total if total > 0 else 0.0
 
 
 def _in_shares(

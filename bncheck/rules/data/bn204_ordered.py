@@ -8,13 +8,17 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Severity
+from bncheck.measuring.results import Direction
 from bncheck.rules.data.batch_kinds import (
     BatchKinds,
     batches_of_one_kind,
     batches_of_some_kinds,
+    even_kinds,
     first_layer_forbids,
 )
+from bncheck.rules.data.bn208_would_hurt import of_one_sided_data
 from bncheck.rules.data.claim import LEAST, Claim
+from bncheck.rules.data.class_mixture import more_even
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.rule import Rule, rule
 
@@ -42,15 +46,19 @@ def ordered(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
     kind), explain at least 75 % of the whole
     deviation and half of each layer's: sorted. Or batches with the shares a of the
     kinds do so, where a is fitted to the variances, sum_k a_k (v_k + (mu_k - mu)^2), and to the
-    first layer's means: a shard. Where kinds are not known: a layer of the deeper half deviates
-    most, its running variance is too small in nearly all channels (mean ln(sigma_r / sigma) below
-    -0.7 of its standard deviation over channels), it implies at least twice the noise of the median
-    layer (k_var, see BN201), and the median layer is right.
+    first layer's means: a shard. It is the data that are one where they have their kinds less
+    evenly, and no labels show that measured statistics serve better (BN208). Where kinds are not
+    known: a layer of the deeper half deviates most, its running variance is too small in nearly all
+    channels (mean ln(sigma_r / sigma) below -0.7 of its standard deviation over channels), it
+    implies at least twice the noise of the median layer (k_var, see BN201), and the median layer is
+    right.
 
     Fix: recalibrate with shuffled data; shuffle in training.
     """
     found = _of_runs(network)
-    if found is not None:
+    if found is not None and _are_one_sided(network, found):
+        yield of_one_sided_data(found.shares, found.free)
+    elif found is not None:
         yield _of_some_kinds(self, found)
     else:
         yield from _by_variance(self, network)
@@ -64,6 +72,22 @@ def _of_runs(network: MeasuredNetwork) -> BatchKinds | None:
             if found is not None and network.whole_share(found.shares) >= LEAST:
                 return found
     return None
+
+
+def one_sided(network: MeasuredNetwork) -> Iterator[Claim]:
+    """With as much of every kind the data would agree with the statistics: nothing is wrong."""
+    found = None if network.direction is Direction.BETTER else even_kinds(network)
+    if found is not None and network.whole_share(found.shares) >= LEAST:
+        yield of_one_sided_data(found.shares, found.free)
+
+
+def _are_one_sided(network: MeasuredNetwork, found: BatchKinds) -> bool:
+    """Whether it is these data that are a shard: the statistics have their kinds more evenly."""
+    images = {kind: m.images for kind, m in network.stem.classes.items()}
+    whole = sum(images.values())
+    given = {kind: number / whole for kind, number in images.items()} if whole else {}
+    better = network.direction is Direction.BETTER
+    return not found.alone and not better and more_even(found.weights, given)
 
 
 def _of_some_kinds(self: Rule[MeasuredNetwork, Claim], found: BatchKinds) -> Claim:
@@ -82,7 +106,7 @@ def _of_some_kinds(self: Rule[MeasuredNetwork, Claim], found: BatchKinds) -> Cla
 
 
 def _by_variance(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iterator[Claim]:
-    if len(network.w2) < 3 or network.of_other_weights:
+    if len(network.w2) < 3 or network.of_other_weights or network.is_entry(network.culprit):
         return
     place = int(np.argmax(network.w2))
     deepest, implied = network.batch[place], network.implied

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
 from bncheck.core.findings import Severity
-from bncheck.rules.data.claim import Claim
+from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork, names
+from bncheck.rules.data.scoring import share
 from bncheck.rules.rule import Rule, rule
-
-#: ln(running_var / var) of layers behind dropout, and how much less the others have.
-_SIGNED: Final = 0.08
-_OTHERS: Final = 0.5
 
 
 @rule("BN206", "dropout-variance-shift", Severity.WARNING)
@@ -25,31 +21,35 @@ def dropout_shift(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     by 1/(1-p); in eval mode it does nothing, so the layer behind it divides by too much (variance
     shift, Li et al. 2018, https://arxiv.org/abs/1801.05134).
 
-    Criterion: W2 from 0.20 in the eval cascade, and in the batch cascade (dropout off) the layers
-    right behind a dropout have running variances that are too large, by at least 8 %, and the
-    others at most half as much.
+    Criterion: W2 from 0.20 in the eval cascade, and layers with dropout between them and the layer
+    before deviate in the batch cascade, where dropout is off, with variances that are too large.
+    The batch cascade with dropout on explains at least 75 % of the deviation of such a layer.
 
     Fix: move dropout behind the last BatchNorm layer, or recalibrate with dropout off, as bncheck
     does (torch's update_bn and fvcore leave it on).
     """
-    behind = network.measurement.behind_dropout
-    shifted = [m for m in network.layers if m.layer.name in behind and m.batch is not None]
-    others = [m.batch for m in network.layers if m.layer.name not in behind and m.batch is not None]
-    if not shifted:
-        return
+    behind, reruns = network.measurement.behind_dropout, network.measurement.reruns
+    shifted = [m for m in network.layers if m.layer.name in behind and network.is_off(m)]
     signed = [m.batch.signed for m in shifted if m.batch is not None]
-    least = float(np.median(signed))
-    if least < _SIGNED or min(signed) < 0:
+    if reruns is None or max(signed, default=0.0) <= 0:
         return
-    if others and max(abs(d.signed) for d in others) > _OTHERS * least:
+    seen = reruns.with_dropout()
+    shares = {
+        m.layer.name: share(m, seen[m.layer.name].mean, seen[m.layer.name].unbiased_var)
+        for m in network.layers
+        if m.layer.name in seen
+    }
+    found = [m for m in shifted if shares.get(m.layer.name, 0.0) >= LEAST]
+    if not found:
         return
     yield Claim(
         self,
-        {m.layer.name: 0.8 for m in shifted},
-        f"{names(shifted)}: after dropout, and the running variance is "
+        shares,
+        f"{names(found)}: after dropout, and the running variance is "
         f"{float(np.exp(max(signed))):.2f} times what the layer sees with dropout off",
-        advice="or move dropout after the last BatchNorm layer and train again",
+        advice="in training, move dropout after the last BatchNorm layer",
         free=0.5,
         most=Severity.WARNING,
+        stands=True,
         evidence={"p": max(behind.values()), "log_variance_ratio": max(signed)},
     )

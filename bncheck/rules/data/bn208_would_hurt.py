@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.measuring.results import Direction
@@ -25,7 +25,9 @@ def would_hurt(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -
     Without labels, recalibrate goes by how sure the model is of its predictions.
 
     Information where another mixture of the data's classes explains the statistics (BN204) and is
-    the more even one: it is these data that are one-sided.
+    the more even one, or as much of every class does (75 % of the whole deviation, when batches
+    drawn so are run; without labels, classes are the model's predictions): it is these data that
+    are one-sided.
 
     Fix: leave the statistics as they are; check that the data are prepared as in training.
     """
@@ -50,15 +52,20 @@ def one_sided_data(network: MeasuredNetwork) -> Iterator[Claim]:
     mixture = network.mixture
     if mixture is None or not mixture.more_even or mixture.explained < LEAST:
         return
-    if network.direction is Direction.BETTER:
-        return
-    yield Claim(
+    if network.direction is not Direction.BETTER:
+        explained = {m.layer.name: mixture.explained for m in network.layers}
+        yield of_one_sided_data(explained, float(mixture.free))
+
+
+def of_one_sided_data(explained: Mapping[str, float], free: float) -> Claim:
+    """The claim, with the share of each layer's deviation that more even shares explain."""
+    return Claim(
         would_hurt,
-        {m.layer.name: mixture.explained for m in network.layers},
+        explained,
         "the classes are distributed otherwise in these data than in those of training",
         advice="measure only with data like those of training",
         fault=Fault.DATA,
-        free=float(mixture.free),
+        free=free,
         most=Severity.INFO,
-        evidence={"explained_mean_shift": mixture.explained},
+        evidence={"explained_mean_shift": max(explained.values(), default=0.0)},
     )

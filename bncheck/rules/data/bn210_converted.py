@@ -69,7 +69,8 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     with one c for the layer, and that form explains at least 75 % of its deviation (`explained` in
     the evidence) in at least 80 % of the layers that deviate, or 97 % of that of a few; a power of
     the variance leaves at most 3 % or an RMS error of 0.06. Means are called moved where they
-    deviate and the variances are right to within the noise of running averages.
+    deviate and the variances are right to within the noise of running averages, in a layer that is
+    not fed an input itself.
 
     Fix: convert the numbers where they come from, or recalibrate, which measures them anew.
     """
@@ -81,7 +82,8 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
         if _by_one_script(network, shares):
             yield from _claim(self, network, words, shares, 0.0)
     yield from _factors(self, network)
-    moved = {m.layer.name: _moved_means(m) for m in network.layers}
+    behind_something = [m for m in network.layers if not network.reads_itself(m)]
+    moved = {m.layer.name: _moved_means(m) for m in behind_something}
     yield from _claim(
         self, network, "the means are moved, and the variances are right: a bias before the layer "
         "was lost or added", moved, float(network.stem.layer.channels),
@@ -95,7 +97,8 @@ def _claim(
     shares: dict[str, float],
     free: float,
 ) -> Iterator[Claim]:
-    concerned = [m for m in network.layers if shares[m.layer.name] >= LEAST and network.is_off(m)]
+    explained = {name for name, share_ in shares.items() if share_ >= LEAST}
+    concerned = [m for m in network.layers if m.layer.name in explained and network.is_off(m)]
     if concerned:
         yield Claim(
             self,
@@ -121,7 +124,7 @@ def _form_share(network: MeasuredNetwork, m: MeasuredLayer, form: Form) -> float
     kept = np.array_equal(predicted[0], m.seen[0])
     if kept and explained < _CERTAIN and residual(m, *predicted) > _LEFT:
         return 0.0  # a power of the variance is nearly a factor where variances are alike
-    if m is network.stem and network.stem_alone and explained < _CERTAIN:
+    if network.is_entry(m) and network.stem_alone and explained < _CERTAIN:
         return 0.0
     mean, var = m.seen
     return explained if explained >= share(m, mean, np.exp(_log_factor(m)) * var, 1) else 0.0
@@ -147,7 +150,7 @@ def _factors(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> It
         if alike:
             yield from _factor(self, network, off, middle)
             return
-    if len(off) == 1 and off[0] is not network.stem:
+    if len(off) == 1 and not network.is_entry(off[0]):
         yield from _factor(self, network, off, logs[off[0].layer.name])
 
 

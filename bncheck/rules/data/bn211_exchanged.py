@@ -47,7 +47,7 @@ def exchanged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     for m in off:
         for other in known.near(m):
             explained = share(m, *other.seen)
-            swapped = m is not network.stem or network.is_off(other)
+            swapped = not network.is_entry(m) or network.is_off(other)
             if explained >= LEAST and swapped:
                 yield Claim(
                     self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer, Seen
-from bncheck.rules.data.bn205_preprocessing import best_candidate
+from bncheck.rules.data.bn205_preprocessing import best_candidates
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import share
@@ -66,7 +66,7 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
     factor, reruns = _stem_factor(network.stem), network.measurement.reruns
     if reruns is None or factor < _LEAST or not network.is_off(network.stem):
         return
-    if best_candidate(network) is not None and not network.usual_scale:
+    if best_candidates(network) and not network.usual_scale:
         return  # as likely the data are on another scale
     large = reruns.changed(lambda x: x * _RUN if x.is_floating_point() else x)
     found = _fitted(network, large)

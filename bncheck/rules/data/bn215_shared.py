@@ -32,16 +32,20 @@ def shared(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
     holds sum_i w_i mean_i and sum_i w_i var_i, w_i in proportion to (1 - m)^(k - i): no call's
     statistics, and without the variance between the calls that those of all inputs together have.
 
-    Criterion: a layer is called 2 to 16 times a forward; measured statistics of all calls together
+    Criterion: a layer is called several times a forward; measured statistics of all calls together
     leave the calls a W2 of 0.20 or more (RMS, noise taken off); and the average above, or one
-    call's own statistics, explain at least 75 % of the deviation. Calls on inputs that are alike
-    (a recurrent network unrolled) are none of it.
+    call's own statistics, explain at least 75 % of the deviation, or the statistics of each batch
+    serve where no fixed ones do (BN216). Calls on inputs that are alike are none of it, as of most
+    recurrent networks. Of more than 65,536 channels in all calls together nothing is said.
 
-    Fix: a layer for each input (domain-specific batch normalisation), or a GroupNorm.
+    Fix: a layer for each input (domain-specific batch normalisation) or step of time (recurrent
+    batch normalisation), or a GroupNorm or LayerNorm.
     """
     apart = {m.layer.name: calls_apart(m) for m in network.layers}
+    c = network.measurement.comparison
+    only_each = c is not None and c.batch_serves_far_better
     shares = {
-        m.layer.name: _explained(m)
+        m.layer.name: max(_explained(m), LEAST if only_each else 0.0)
         for m in network.layers
         if apart[m.layer.name] >= network.thresholds.w2_warning
     }
@@ -50,15 +54,14 @@ def shared(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Iter
         return
     worst = max(shares, key=lambda name: apart[name])
     calls = len(network.measurement.by_name()[worst].calls)
-    c = network.measurement.comparison
-    helps = network.direction is Direction.BETTER and not (c and c.batch_serves_far_better)
+    helps = network.direction is Direction.BETTER and not only_each
     yield Claim(
         self,
         shares,
         f"is called {calls} times in a forward, on inputs of different distributions: statistics "
         f"of all calls together leave each of them a W2 of {apart[worst]:.2f}, so no single ones "
         "serve",
-        advice="give every input a layer of its own",
+        advice="give every input, or step of time, a layer of its own",
         fault=Fault.STATISTICS if helps else Fault.CODE,
         free=1.0,
         evidence={"calls": calls, "calls_w2": apart[worst]},

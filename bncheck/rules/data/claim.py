@@ -42,7 +42,8 @@ class Claim:
 
     `shares` has the layers that it is about; `fix` is what to do beside recalibrating, and `free`
     orders claims: of two that explain as much, the one with less freedom wins. One that does not
-    `predict` numbers only describes a pattern.
+    `predict` numbers only describes a pattern. One that `stands` was seen by running the model as
+    it was trained, so it is told though results are no worse for it.
     """
 
     rule: AnyRule
@@ -53,6 +54,7 @@ class Claim:
     free: float = 0.0
     most: Severity = Severity.ERROR
     predicts: bool = True
+    stands: bool = False
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
 
     def of(self, layer: str) -> float:

@@ -12,6 +12,7 @@ squares fit of the means, or uniform, which has no freedom; t the best in 0..1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 #: How far a mixture is from the data's own classes, as half the sum of differences.
-_OTHERWISE: Final = 0.15
+OTHERWISE: Final = 0.15
 _TINY: Final = 1e-12
 #: Steps of the descent at most, and between two attempts at a proof.
 _STEPS: Final = 2000
@@ -51,7 +52,7 @@ class Mixture:
     @property
     def more_even(self) -> bool:
         """Whether it is the data that are one-sided: their entropy is the smaller one."""
-        return _entropy(self.weights) > _entropy(self.given)
+        return more_even(self.weights, self.given)
 
 
 def class_mixture(m: MeasuredLayer) -> Mixture | None:
@@ -72,7 +73,7 @@ def class_mixture(m: MeasuredLayer) -> Mixture | None:
             free,
         )
         for weights, free in options
-        if float(np.abs(weights - own).sum()) / 2 >= _OTHERWISE
+        if float(np.abs(weights - own).sum()) / 2 >= OTHERWISE
     ]
     return max(found, key=lambda mixture: mixture.explained, default=None)
 
@@ -102,7 +103,12 @@ def weighted(means: Floats, weights: Floats) -> tuple[Floats, Floats]:
     return mean, np.asarray(weights @ (means - mean) ** 2)
 
 
-def _entropy(shares: dict[int, float]) -> float:
+def more_even(shares: Mapping[int, float], others: Mapping[int, float]) -> bool:
+    """Whether the first are spread over more classes, by their entropy."""
+    return _entropy(shares) > _entropy(others)
+
+
+def _entropy(shares: Mapping[int, float]) -> float:
     values = np.array([value for value in shares.values() if value > 0])
     return float(-np.sum(values * np.log(values)))
 

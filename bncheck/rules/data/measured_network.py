@@ -39,8 +39,8 @@ _WORKS: Final = 0.95
 #: Standard errors by which measured statistics must serve better where W2 is small.
 _BEYOND_CHANCE: Final = 2.5
 _A_POINT: Final = 0.01
-#: The first layer alone: this share of the worst of the others, this many times their median. In
-#: a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows the input).
+#: The layers of an input alone: this share of the worst of the others, this many times their
+#: median. In a real ResNet-44 on clean images one other layer comes as close as 0.93 (it follows).
 _ALONE: Final = 0.8
 _MEDIAN: Final = 2.2
 _FEW_LAYERS: Final = 3
@@ -87,10 +87,40 @@ class MeasuredNetwork:
         """The first layer."""
         return self.layers[0]
 
-    @property
-    def rest(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """W2 of all layers but the first."""
-        return self.w2[1:] if len(self.w2) > 1 else np.zeros(1)
+    @cached_property
+    def readers(self) -> dict[int, list[MeasuredLayer]]:
+        """By input, the layers that see it before anything was normalised."""
+        read = {entry.layer: entry.inputs for entry in self.measurement.entries}
+        found: dict[int, list[MeasuredLayer]] = {}
+        for m in self.layers:
+            for place in read.get(m.layer.name, ()):
+                found.setdefault(place, []).append(m)
+        return found or {0: [self.stem]}
+
+    @cached_property
+    def entries(self) -> list[MeasuredLayer]:
+        """The layers that see an input before anything was normalised: all that tell of data."""
+        names = {m.layer.name for found in self.readers.values() for m in found}
+        return [m for m in self.layers if m.layer.name in names]
+
+    def is_entry(self, measured: MeasuredLayer) -> bool:
+        """Whether nothing was normalised before the layer."""
+        return any(measured is m for m in self.entries)
+
+    def reads_itself(self, measured: MeasuredLayer) -> bool:
+        """Whether the layer is fed an input as it is: nothing stands before it."""
+        name = measured.layer.name
+        return any(entry.layer == name and entry.itself for entry in self.measurement.entries)
+
+    def at_input(self, place: int) -> float:
+        """W2 of the layers that read an input; of several the least, as data would move all."""
+        return min(own_w2(m) for m in self.readers[place])
+
+    def beside(self, place: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """W2 of all layers but those that read an input; 0 where there is none."""
+        names = {m.layer.name for m in self.readers[place]}
+        others = [own_w2(m) for m in self.layers if m.layer.name not in names]
+        return np.array(others or [0.0])
 
     @property
     def culprit(self) -> MeasuredLayer:
@@ -127,9 +157,17 @@ class MeasuredNetwork:
     def shown_by_results(self) -> bool:
         """Whether results alone show that the statistics are at fault, whatever happened to them.
 
-        Where the first layer deviates most, data of another kind would give the same picture.
+        Data of another kind (blurred, cut, shifted) are served better by their own statistics, too,
+        but not as well as those of training. Where what reads an input deviates, it may be that.
         """
-        return self.mostly_restored and not self.stem_most and self.objection is None
+        served = self.mostly_restored and self.measured_work
+        return served and not self.as_data_may and self.objection is None
+
+    @property
+    def measured_work(self) -> bool:
+        """Whether measured statistics serve these data so well that little can be gained."""
+        c = self.measurement.comparison
+        return c is not None and c.usual and (c.after or 0.0) >= _WORKS
 
     @cached_property
     def off(self) -> dict[str, float]:
@@ -174,8 +212,8 @@ class MeasuredNetwork:
         """
         behind = [
             found.by_means > min(_APART * found.by_variances, _BEYOND_NOISE)
-            for m, found in zip(self.layers[1:], self.implied[1:], strict=True)
-            if m.batch is not None and m.batch.w2 >= _MOVED
+            for m, found in zip(self.layers, self.implied, strict=True)
+            if not self.is_entry(m) and own_w2(m) >= _MOVED
         ]
         return bool(behind) and float(np.mean(behind)) > 0.5
 
@@ -195,8 +233,8 @@ class MeasuredNetwork:
 
     @property
     def data_fit(self) -> bool:
-        """Whether the first layer, which sees the data directly, agrees with them."""
-        return float(self.w2[0]) < W2_STEM
+        """Whether the layers that see the data directly agree with them."""
+        return max(self.at_input(place) for place in self.readers) < W2_STEM
 
     def served_downstream(self, measured: MeasuredLayer) -> bool:
         """Whether all layers after this one agree with what they see *with* its statistics.
@@ -213,13 +251,21 @@ class MeasuredNetwork:
 
     @property
     def stem_alone(self) -> bool:
-        """Whether the first layer deviates, and the others hardly beside it."""
-        return list(self.off) == [self.stem.layer.name] and len(self.layers) > 1
+        """Whether layers that read an input deviate, and the others hardly beside them."""
+        own = {m.layer.name for m in self.entries}
+        alone = bool(self.off) and self.off.keys() <= own and len(own) < len(self.layers)
+        return alone and any(
+            all(self.is_off(m) for m in readers) for readers in self.readers.values()
+        )
 
     @property
     def stem_most(self) -> bool:
-        """Whether the first layer deviates most, as it alone sees how data were prepared."""
-        first, rest = float(self.w2[0]), self.rest
+        """Whether the layers of an input deviate most, as they see how it was prepared."""
+        return any(self.most_at(place) for place in self.readers)
+
+    def most_at(self, place: int) -> bool:
+        """Whether the layers that read this input do."""
+        first, rest = self.at_input(place), self.beside(place)
         if len(self.w2) < _FEW_LAYERS:
             return False
         return (
@@ -227,6 +273,15 @@ class MeasuredNetwork:
             and first > _ALONE * float(rest.max())
             and first > _MEDIAN * float(np.median(rest))
         )
+
+    @property
+    def as_data_may(self) -> bool:
+        """Whether it is where, and as, wrongly prepared data would show: the numbers cannot tell.
+
+        What the layers normalise there is gone behind them, so measured statistics restore the
+        results, whether these statistics were wrong or the data are.
+        """
+        return self.stem_most or self.stem_alone
 
     @property
     def mostly_restored(self) -> bool:
@@ -351,6 +406,11 @@ class MeasuredNetwork:
             figures |= {"metric": comparison.metric, "flips": comparison.flips}
         layer = None if measured is None else measured.layer.name
         return rule.finding(severity, layer, message, fix, **{**figures, **evidence})
+
+
+def own_w2(measured: MeasuredLayer) -> float:
+    """W2 in the batch cascade: the layer's own fault."""
+    return measured.batch.w2 if measured.batch is not None else 0.0
 
 
 def names(layers: Sequence[MeasuredLayer], shown: int = 4) -> str:

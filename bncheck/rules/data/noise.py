@@ -54,10 +54,12 @@ def is_noise(network: MeasuredNetwork) -> bool:
 
 
 def _first_alike(network: MeasuredNetwork) -> bool:
-    """Whether the first layer's means are as noisy as its variances, where it deviates."""
-    first = network.implied[0]
-    least, most = first.by_variances / _FIRST_LEAST, first.by_variances * _FIRST_MOST
-    return not network.is_off(network.stem) or least <= first.by_means <= most
+    """Whether means are as noisy as variances in the first layers, where these deviate."""
+    return all(
+        first.by_variances / _FIRST_LEAST <= first.by_means <= first.by_variances * _FIRST_MOST
+        for m, first in zip(network.layers, network.implied, strict=True)
+        if network.is_entry(m) and network.is_off(m)
+    )
 
 
 def noise_share(network: MeasuredNetwork) -> float:

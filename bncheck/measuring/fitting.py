@@ -1,0 +1,295 @@
+"""Scales and shifts of an input that bring a layer to its statistics, by what the layer sees.
+
+Means that a layer sees are linear in a scale a and a shift b of its input, and variances quadratic
+in them, as far as what comes before the layer is linear:
+
+    mean(a, b) = c + a M + b L        var(a, b) = a^2 A + 2 a b B + b^2 C
+
+(with zero padding even a constant image varies). A few runs give these numbers of every channel;
+where the layer comes behind an activation they hold near the input only, so that is done again from
+the scale found. Features of a table that were prepared one by one, x_j -> a_j x_j + b_j, leave
+
+    mean = mean_0 + W delta        var_c = sum_ij W_ci a_i Cov(x_i, x_j) a_j W_cj
+
+with W and the changes of the features' means delta; W is what the means answer to each feature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+
+from bncheck.layers.norm_layer import NormLayer
+from bncheck.measuring.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Floats = NDArray[np.float64]
+    Change: TypeAlias = Callable[[Tensor], Tensor]
+    #: What the layer sees of an input that is changed in each of these ways.
+    See: TypeAlias = Callable[[Tensor, Sequence[Change]], list[Moments | None]]
+    Fit: TypeAlias = Callable[["See", NormLayer, Tensor], "Fitted | None"]
+
+#: Rounds of fitting a x + b: activations before the layer make it no linear one.
+_ROUNDS: Final = 3
+#: Scales that are tried, and how often the best one's neighbourhood is looked at again.
+_SCALES: Final = tuple(float(scale) for scale in np.geomspace(1e-5, 1e5, 201))
+_FINER: Final = 4
+#: Scales nearer to 1 are none, and shifts by less than this share of a standard deviation.
+_SCALE: Final = 1.05
+#: Features of a table that has more are not fitted one by one.
+_FEATURES: Final = 64
+#: A few features are looked for one after the other, before all are fitted together.
+_FEW: Final = 3
+#: Of every three numbers that a layer holds, one at least must be left to test the fit by.
+_TESTED: Final = 3.0
+#: Variances of a linear function of the features are its own to this share.
+_LINEAR: Final = 0.02
+#: A fit leaves no more of the squares, corrected for what was fitted.
+_LEFT: Final = 0.25
+#: A few features go before more that leave hardly less.
+_TIMES: Final = 2.0
+#: So small a share of the squares is as good as nothing.
+_NOTHING: Final = 0.01
+#: No channel counts for more than this many standard deviations.
+_BOUND: Final = 4.0
+_STEPS: Final = 60
+#: Scales from which that of a feature is fitted.
+_STARTS: Final = tuple(float(scale) for scale in np.geomspace(1e-4, 1e4, 25))
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A change of the input in words, and how many numbers were fitted."""
+
+    words: str
+    change: Change
+    free: float
+
+
+def one_scale(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
+    """The a x + b that brings the layer nearest to its statistics."""
+    a, b = 1.0, 0.0
+    for _ in range(_ROUNDS):
+        found = _round(see, layer, x, a, b)
+        if found is None:
+            return None
+        scale, shift = found
+        a, b = scale * a, scale * b + shift
+        if max(scale, 1 / scale) < _SCALE and abs(shift) < (_SCALE - 1) * a * float(x.std()):
+            break
+    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+        return None
+    if max(a, 1 / a) < _SCALE and abs(b) < (_SCALE - 1) * a * (float(x.std()) or 1.0):
+        return None
+    return Fitted(f"x * {_with_sign(a, b)}", _scaled(a, b), 2.0)
+
+
+def _round(see: See, layer: NormLayer, x: Tensor, a: float, b: float) -> tuple[float, float] | None:
+    """The scale and shift of a x + b that would be right, were the layer linear in it."""
+    step = float(x.std()) * a or 1.0
+    points = ((1.0, 0.0), (1.0, step), (1.0, -step), (0.0, 0.0))
+    seen = see(x, [_scaled(scale * a, scale * b + shift) for scale, shift in points])
+    given, up, down, nothing = seen
+    if given is None or up is None or down is None or nothing is None:
+        return None
+    mean, var = layer.statistics or (np.zeros(0), np.zeros(0))
+    moved = (up.mean - down.mean) / (2 * step)
+    both = (up.var - down.var) / (4 * step)
+    curved = (up.var + down.var - 2 * given.var) / (2 * step**2)
+    live = (var > _TINY) & (given.var > _TINY)
+    if not live.any():
+        return None
+    rest, sigma = given.mean - nothing.mean, np.sqrt(np.maximum(var, _TINY))
+    pull = (moved / sigma)[live]
+
+    def shift_of(scale: float) -> float:
+        off = ((mean - nothing.mean - scale * rest) / sigma)[live]
+        return float(pull @ off) / max(float(pull @ pull), _TINY)
+
+    def left(scale: float) -> float:
+        shift = shift_of(scale)
+        its = scale**2 * given.var + 2 * scale * shift * both + shift**2 * curved
+        means = (mean - nothing.mean - scale * rest - shift * moved) / sigma
+        return _squares(means[live], 0.5 * np.log(var / np.maximum(its, _TINY))[live])
+
+    scale = _least(left)
+    return scale, shift_of(scale)
+
+
+def _least(left: Callable[[float], float]) -> float:
+    """The scale at which least is left, looked for ever more finely."""
+    scales: Sequence[float] = _SCALES
+    ratio = _SCALES[1] / _SCALES[0]
+    best = min(scales, key=left)
+    for _ in range(_FINER):
+        scales = [best * ratio ** (place / 5) for place in range(-5, 6)]
+        best, ratio = min(scales, key=left), ratio ** (1 / 5)
+    return best
+
+
+def scale_of_features(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
+    """A scale and a shift for some features, or for each, of an input that has few."""
+    axis = 1 if x.ndim != 3 or x.shape[1] <= x.shape[2] else 2
+    features = x.shape[axis]
+    if x.ndim > 3 or not 1 < features <= _FEATURES or layer.statistics is None:
+        return None
+    rows = x.movedim(axis, -1).reshape(-1, features).double()
+    steps = rows.std(dim=0).clamp_min(_TINY)
+    base, *moved = see(x, [_moved(axis, j, float(steps[j])) for j in (-1, *range(features))])
+    if base is None or any(one is None for one in moved):
+        return None
+    answers = np.stack([m.mean - base.mean for m in moved if m is not None], axis=1)
+    table = _Table(answers / steps.cpu().numpy(), np.cov(rows.cpu().numpy().T, ddof=0), base, layer)
+    found = table.fitted() if table.is_linear else None
+    if found is None:
+        return None
+    chosen, scales, shifts = found
+    center = rows.mean(dim=0).cpu().numpy()
+    offsets = center + shifts - scales * center
+    words = "each feature on a scale of its own"
+    if len(chosen) <= _FEW:
+        words = ", ".join(f"feature {j} * {_with_sign(scales[j], offsets[j])}" for j in chosen)
+    free = free_of(len(chosen), features)
+    return Fitted(words, _scaled_features(axis, scales, offsets), free)
+
+
+def free_of(chosen: int, features: int) -> float:
+    """Two numbers of each feature and, of a few, which they are."""
+    return min(3.0 * chosen, 2.0 * features)
+
+
+class _Table:
+    """What a layer that is linear in the features makes of their scales and means."""
+
+    def __init__(self, weights: Floats, cov: Floats, seen: Moments, layer: NormLayer) -> None:
+        assert layer.statistics is not None
+        self._weights, self._cov = weights, cov
+        self._seen = seen
+        self._mean, self._var = layer.statistics
+        self._sigma = np.sqrt(np.maximum(self._var, _TINY))
+        self._eps = (layer.eps.value or 0.0) + _TINY
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the weights explain the variances that the layer sees."""
+        its, seen = self._its_var(np.ones(len(self._cov))), self._seen.var
+        return bool(np.abs(its - seen).max() <= _LINEAR * float(seen.max()))
+
+    def fitted(self) -> tuple[list[int], Floats, Floats] | None:
+        """The features, the scales and the changes of their means; few, if they do as well."""
+        features = len(self._cov)
+        chosen: list[int] = []
+        scales, shifts = np.ones(features), np.zeros(features)
+        found = []
+        while len(chosen) < min(_FEW, features - 1):
+            places = [j for j in range(features) if j not in chosen]
+            tries = [self._fit([*chosen, j], self._begun(j, scales)) for j in places]
+            best = int(np.argmin([self._left(*one) for one in tries]))
+            chosen, (scales, shifts) = [*chosen, places[best]], tries[best]
+            found.append((chosen, scales, shifts))
+        every = list(range(features))
+        found.append((every, *self._fit(every, np.ones(features))))
+        left = [self._corrected(*one) for one in found]
+        whole = self._left(np.ones(features), np.zeros(features))
+        most = min(_LEFT * whole, max(_TIMES * min(left), _NOTHING * whole))
+        return next((one for one, its in zip(found, left, strict=True) if its <= most), None)
+
+    def _corrected(self, chosen: list[int], scales: Floats, shifts: Floats) -> float:
+        """What is left, for the numbers that were fitted; infinite where too few are to test."""
+        numbers, free = 2 * len(self._mean), free_of(len(chosen), len(scales))
+        if (numbers - free) * _TESTED < numbers:
+            return math.inf
+        return self._left(scales, shifts) * numbers / (numbers - free)
+
+    def _fit(self, chosen: list[int], start: Floats) -> tuple[Floats, Floats]:
+        """Least squares: of the means at once, of the log variances by Levenberg and Marquardt."""
+        weights = self._weights[:, chosen] / self._sigma[:, None]
+        shifts = np.zeros(len(self._cov))
+        off = (self._mean - self._seen.mean) / self._sigma
+        shifts[chosen] = np.linalg.lstsq(weights, off)[0]
+        logs, damping = np.log(start), 1.0
+        if len(chosen) == len(self._cov):
+            logs = logs + 0.5 * np.median(np.log(self._var + self._eps) - np.log(self._its(logs)))
+        left = self._log_left(logs)
+        for _ in range(_STEPS):
+            slope = self._slope(logs)[:, chosen]
+            gram = slope.T @ slope
+            gram += damping * np.diag(np.diag(gram) + _TINY)
+            tried = logs.copy()
+            tried[chosen] -= np.clip(np.linalg.solve(gram, slope.T @ left), -2, 2)
+            its = self._log_left(tried)
+            better = float(its @ its) < float(left @ left)
+            done = better and float(left @ left) - float(its @ its) < 1e-9 * float(left @ left)
+            logs, left = (tried, its) if better else (logs, left)
+            damping = damping / 3 if better else damping * 4
+            if done or damping > 1e8:
+                break
+        return np.exp(logs), shifts
+
+    def _begun(self, feature: int, scales: Floats) -> Floats:
+        """The scales with the one of a feature that leaves least of the variances."""
+        tried = [np.where(np.arange(len(scales)) == feature, a, scales) for a in _STARTS]
+        return min(tried, key=lambda one: float(np.square(self._log_left(np.log(one))).sum()))
+
+    def _its(self, logs: Floats) -> Floats:
+        return self._its_var(np.exp(logs)) + self._eps
+
+    def _log_left(self, logs: Floats) -> Floats:
+        return np.asarray(0.5 * np.log(self._its(logs) / (self._var + self._eps)))
+
+    def _slope(self, logs: Floats) -> Floats:
+        """How half the log variances, (C,), change with the log scales, (F,)."""
+        scaled = self._weights * np.exp(logs)
+        return np.asarray(scaled * (scaled @ self._cov) / self._its(logs)[:, None])
+
+    def _left(self, scales: Floats, shifts: Floats) -> float:
+        means = (self._mean - self._seen.mean - self._weights @ shifts) / self._sigma
+        return _squares(means, self._log_left(np.log(scales)))
+
+    def _its_var(self, scales: Floats) -> Floats:
+        scaled = self._weights * scales
+        return np.asarray(np.einsum("ci,ij,cj->c", scaled, self._cov, scaled))
+
+
+def _squares(means: Floats, logs: Floats) -> float:
+    return float(np.sum(np.clip(means, -_BOUND, _BOUND) ** 2 + np.clip(logs, -_BOUND, _BOUND) ** 2))
+
+
+def _scaled(a: float, b: float) -> Change:
+    return lambda x: a * x + b
+
+
+def _moved(axis: int, feature: int, by: float) -> Change:
+    """One feature moved; none for -1."""
+
+    def change(x: Tensor) -> Tensor:
+        moved = x.clone()
+        if feature >= 0:
+            moved.select(axis, feature).add_(by)
+        return moved
+
+    return change
+
+
+def _scaled_features(axis: int, scales: Floats, offsets: Floats) -> Change:
+    import torch
+
+    def change(x: Tensor) -> Tensor:
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        a, b = (torch.from_numpy(v).to(x.device, x.dtype).reshape(shape) for v in (scales, offsets))
+        return a * x + b
+
+    return change
+
+
+def _with_sign(a: float, b: float) -> str:
+    return f"{a:.3g} {'+' if b >= 0 else '-'} {abs(b):.3g}"

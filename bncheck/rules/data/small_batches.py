@@ -1,0 +1,123 @@
+"""What a running average over small batches holds: another mean than the data's, and noise.
+
+A batch of B samples varies less than the data do: what differs between samples is in its mean, and
+each layer is fed what was normalised by the batch. So even the average over all such batches is not
+what the data have, and the running average of momentum m scatters about it by kappa = m / (2 - m)
+of what single batches scatter. Both are measured, by running shuffled samples in batches of B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from bncheck.measuring.deviation import averaging_noise
+from bncheck.measuring.measurement import MeasuredLayer, Scatter
+from bncheck.rules.data.scoring import error, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bncheck.rules.data.measured_network import MeasuredNetwork
+
+#: Sizes of batches that are tried where none is told, and up to which one is small.
+SIZES: Final = (2, 4, 8)
+#: So many batches of a size tell whether more are worth their run.
+_SCREENED: Final = 32
+_NEARLY: Final = 0.5
+#: The size of the batches that show how means and variances scatter.
+_FEW: Final = 4
+#: Squares of a layer are scattered about their expectation; beyond this factor it is no noise.
+_SCATTERED: Final = 2.5
+_TINY: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class SmallBatches:
+    """The size of the batches, and the share of each layer's deviation that they explain."""
+
+    size: int
+    shares: Mapping[str, float]
+    whole: float
+    free: float
+
+
+def small_batches(network: MeasuredNetwork) -> SmallBatches | None:
+    """The size that explains most of the whole deviation; that of the training, if it is told.
+
+    A few batches of each size tell which is worth more.
+    """
+    reruns, told = network.measurement.reruns, network.measurement.train_batch_size
+    if reruns is None or (told is not None and not 1 < told <= max(SIZES)):
+        return None
+    if network.of_other_weights:  # batches hardly move these means
+        return None
+    sizes = SIZES if told is None else (told,)
+    few = [_of_size(network, size, reruns.in_batches_of(size, _SCREENED)) for size in sizes]
+    best = max(few, key=lambda one: one.whole)
+    if best.whole < _NEARLY:
+        return None
+    return _of_size(network, best.size, reruns.in_batches_of(best.size))
+
+
+def _of_size(network: MeasuredNetwork, size: int, seen: Mapping[str, Scatter]) -> SmallBatches:
+    shares = {
+        m.layer.name: _explained(m, seen[m.layer.name])
+        for m in network.layers
+        if m.layer.name in seen
+    }
+    free = 0.0 if network.measurement.train_batch_size is not None else 1.0
+    return SmallBatches(size, shares, network.whole_share(shares), free)
+
+
+def measured_noise_share(network: MeasuredNetwork) -> float:
+    """The share of all squared deviations that one kappa / B makes of means and variances alike.
+
+    How much either scatters in each layer is what shuffled batches show: behind the first layer
+    batches hardly move a mean. kappa / B is that of the variances. 1 where nothing can be run.
+    """
+    reruns = network.measurement.reruns
+    seen = {} if reruns is None else reruns.in_batches_of(_FEW)
+    found = [
+        _squares(m, seen[m.layer.name])
+        for m in network.layers
+        if network.is_off(m) and m.layer.name in seen
+    ]
+    if not found:
+        return 1.0
+    means, variances, of_means, of_variances = np.array(found).T
+    k = _SCATTERED * float(variances.sum()) / max(float(of_variances.sum()), _TINY)
+    explained = np.minimum(means, k * of_means) + np.minimum(variances, k * of_variances)
+    return float(explained.sum()) / max(float((means + variances).sum()), _TINY)
+
+
+def _squares(m: MeasuredLayer, seen: Scatter) -> tuple[float, float, float, float]:
+    """Squared deviations of means and of log standard deviations; how these scatter by batch."""
+    mean, log = parts(m, *m.seen)
+    return float((mean**2).sum()), float((log**2).sum()), *_scatter(m, seen)
+
+
+def _scatter(m: MeasuredLayer, seen: Scatter) -> tuple[float, float]:
+    """What one batch's means, and log standard deviations, are off their average by, squared."""
+    eps = (m.layer.eps.value or 0.0) + _TINY
+    of_means = seen.of_means / (np.maximum(m.seen[1], 0) + eps)
+    of_variances = seen.of_variances / (4 * (seen.var + eps) ** 2)
+    return float(of_means.sum()), float(of_variances.sum())
+
+
+def _explained(m: MeasuredLayer, seen: Scatter) -> float:
+    """The share of the layer's squared deviation that these batches leave, chance included.
+
+    Chance that is not there counts against them as does what is left: it is a prediction, too.
+    """
+    total = float(error(m, *m.seen).sum()) - m.sampling_noise
+    if total <= 0:
+        return 0.0
+    mean, log = parts(m, seen.mean, seen.var)
+    kappa = averaging_noise(m.layer.momentum.value, m.layer.counter) + 1 / seen.batches
+    of_means, of_variances = _scatter(m, seen)
+    left = abs(float((mean**2).sum()) - kappa * of_means)
+    left += abs(float((log**2).sum()) - kappa * of_variances)
+    return 1.0 - left / total
