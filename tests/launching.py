@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 WORLD = 2
 PATIENCE = 100.0  # seconds, after which ranks that wait for each other say where
@@ -18,13 +19,15 @@ PATIENCE = 100.0  # seconds, after which ranks that wait for each other say wher
 def launched(main: Callable[..., None], *arguments: object) -> None:
     """What `torchrun --standalone` does with a program that calls `main(*arguments)`."""
     import torch._dynamo  # noqa: F401  each rank would import it by itself
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        1, 1, WORLD, run_id=str(uuid.uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        start_method="fork",
-    )  # fmt: skip
-    elastic_launch(config, _rank)(main, *arguments)
+    with TemporaryDirectory() as logs:  # which the launcher does not remove
+        config = LaunchConfig(
+            1, 1, WORLD, run_id=str(uuid.uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+            start_method="fork", logs_specs=DefaultLogsSpecs(log_dir=logs),
+        )  # fmt: skip
+        elastic_launch(config, _rank)(main, *arguments)
 
 
 def _rank(main: Callable[..., None], *arguments: object) -> None:
