@@ -317,7 +317,7 @@ def recalibrate(
 
     `.state_dict()` of the report holds the new buffers, for model.load_state_dict(...,
     strict=False); it refuses where `inspect` on the same data would not recalibrate, unless
-    `force`. Raises BncheckError.
+    `force`, and `.forced` then says why it would have. Raises BncheckError.
     """
     from bncheck.inspecting.from_file import InspectOptions
     from bncheck.recalibrating.command import recalibrate_module

@@ -25,8 +25,9 @@ from bncheck.data.batches import (
     dealt,
 )
 from bncheck.data.files import Arrays, read_arrays
+from bncheck.data.forms import to_batch
 from bncheck.data.images import ImageFolder
-from bncheck.data.objects import OPTION, from_object, to_batch
+from bncheck.data.objects import OPTION, from_object
 from bncheck.reading.remote import is_url
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.words import a_kind
 from bncheck.data.batches import Batch, Batches, DataOptions, dealt
 from bncheck.data.files import LABELS, Arrays
-from bncheck.data.preparing import as_tensor, prepared_input
+from bncheck.data.forms import inputs_in, is_array, to_batch
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
 OPTION: Final = "--data"
 
@@ -82,7 +81,7 @@ def _is_sample(value: Any) -> bool:
     if isinstance(value, Mapping):
         label = next((value[key] for key in LABELS if key in value), None)
     elif isinstance(value, (tuple, list)) and len(value) > 1:
-        label = value[-1] if _is_array(value[0]) or _inputs_in(value[0]) else None
+        label = value[-1] if is_array(value[0]) or inputs_in(value[0]) else None
     else:
         return False
     return label is not None and _is_single(label)
@@ -128,20 +127,8 @@ def _whole(value: Any) -> dict[str, Any] | None:
         return None
     if isinstance(x, (torch.Tensor, np.ndarray)):
         return {"x": x, "y": y}
-    inputs = _inputs_in(x)
+    inputs = inputs_in(x)
     return {**inputs, LABELS[0]: y} if inputs and LABELS[0] not in inputs else None
-
-
-def _inputs_in(value: Any) -> dict[str, Any]:
-    """The inputs that are grouped, (x1, x2) or a dict, by name; those of a tuple by place.
-
-    Empty where these are no inputs of the same samples.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): item for key, item in value.items() if _is_array(item)}
-    if isinstance(value, (tuple, list)) and value and _is_array(value[0]):
-        return {str(place): item for place, item in enumerate(value) if _is_array(item)}
-    return {}
 
 
 def _length(loader: Any) -> int | None:
@@ -180,115 +167,3 @@ def _collated(samples: Iterator[Any], name: str, size: int) -> Iterator[Any]:
         with usercode.running(f"--data {name}"):
             value = default_collate(part)
         yield value
-
-
-def to_batch(value: Any, name: str, options: DataOptions) -> Batch:
-    """What a loader yields: x, (x, y), (x1, x2, ..., y), ((x1, x2, ...), y), (dict, y) or a dict.
-
-    Texts and other things without numbers in further places are left on the side.
-    """
-
-    def prepared(item: Any) -> Tensor:
-        return prepared_input(_tensor(item, name), name, options)
-
-    if isinstance(value, Mapping):
-        label = next((key for key in LABELS if key in value), None)
-        inputs = {str(key): item for key, item in value.items() if key != label}
-        kept = {key: prepared(item) for key, item in inputs.items() if _is_array(item)}
-        if not kept:
-            raise BncheckError("gives a dict without inputs", "it needs an entry x", name)
-        return _named(kept, None if label is None else _labels(value[label], name))
-    if isinstance(value, (tuple, list)) and value:
-        first, *others = value
-        if others and _are_of_samples(grouped := _inputs_in(first), others[0]):
-            kept = {key: prepared(item) for key, item in grouped.items()}
-            return _named(kept, _labels(others[0], name))
-        if not others:
-            return Batch((prepared(first),))
-        arrays = [item for item in others if _is_array(item) or _is_list_of_numbers(item)]
-        if arrays:
-            *inputs_, label = arrays
-            return Batch((prepared(first), *map(prepared, inputs_)), {}, _labels(label, name))
-        labels = next((item for item in others if _holds_numbers(item)), None)
-        return Batch((prepared(first),), {}, labels)
-    return Batch((prepared(value),))
-
-
-def _named(inputs: Mapping[str, Tensor], target: Any) -> Batch:
-    if len(inputs) == 1:
-        return Batch((next(iter(inputs.values())),), {}, target)
-    return Batch((), inputs, target)
-
-
-def _are_of_samples(inputs: Mapping[str, Any], label: Any) -> bool:
-    """Whether these are inputs of as many samples as there are labels.
-
-    A detector's list of images, beside a list of what is in each, is none.
-    """
-    rows = {int(item.shape[0]) if item.ndim else 0 for item in inputs.values()}
-    if len(rows) != 1:
-        return False
-    if isinstance(label, Mapping):
-        return _holds_numbers(label)
-    if isinstance(label, (tuple, list)):
-        return len(label) in rows if _is_list_of_numbers(label) else all(map(_is_array, label))
-    return not _is_array(label) or {int(size) for size in label.shape[:1]} == rows
-
-
-def _tensor(item: Any, name: str) -> Tensor:
-    import numpy as np
-    import torch
-
-    if isinstance(item, np.ndarray):
-        item = as_tensor(item)
-    if not isinstance(item, torch.Tensor):
-        raise BncheckError(
-            f"gives a batch that holds {a_kind(item)}",
-            "a batch is x, (x, y), (x1, x2, y), ((x1, x2), y), (dict, y) or a dict of tensors, "
-            "with as many labels as samples",
-            name,
-        )
-    return item
-
-
-def _labels(value: Any, name: str) -> Any:
-    """Labels as a tensor where they are numbers; else as they are, for --metric."""
-    import numpy as np
-    import torch
-
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return as_tensor(value)
-    if isinstance(value, torch.Tensor):
-        return value
-    return torch.as_tensor(np.asarray(value)) if _is_list_of_numbers(value) else value
-
-
-def _is_array(item: Any) -> bool:
-    """Whether it is a tensor, or an array of numbers."""
-    import numpy as np
-    import torch
-
-    if isinstance(item, np.ndarray):
-        return item.dtype.kind in "biufc" and item.ndim > 0
-    return isinstance(item, torch.Tensor)
-
-
-def _is_list_of_numbers(item: Any) -> bool:
-    import numpy as np
-
-    numbers = (int, float, np.number)
-    return (
-        isinstance(item, (list, tuple))
-        and bool(item)
-        and all(isinstance(part, numbers) for part in item)
-    )
-
-
-def _holds_numbers(item: Any, depth: int = 0) -> bool:
-    """Whether there is an array anywhere in it."""
-    if _is_array(item):
-        return True
-    parts = item.values() if isinstance(item, Mapping) else item
-    if isinstance(item, (Mapping, list, tuple)) and depth < 4:
-        return any(_holds_numbers(part, depth + 1) for part in parts)
-    return False

@@ -24,6 +24,7 @@ from bncheck.rules.data.bn208_would_hurt import one_sided_data, would_hurt
 from bncheck.rules.data.bn209_single_value import single_value
 from bncheck.rules.data.bn210_converted import converted
 from bncheck.rules.data.bn211_exchanged import exchanged
+from bncheck.rules.data.bn212_outlier import outlier
 from bncheck.rules.data.bn213_weights import weights_at_fault
 from bncheck.rules.data.bn215_shared import shared
 from bncheck.rules.data.bn216_batch_dependent import batch_dependent
@@ -196,7 +197,7 @@ def _mild(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advice]:
     named = [(c, layers) for c, layers in won if c.evidence.get("candidate") and c.predicts]
     if not named and network.costs_results and not is_told_noise(network):
         return _explained(network, won)
-    advice = _advice(network, named[0][0]) if named else Advice.NOTHING
+    advice = _advice(network, *named[0]) if named else Advice.NOTHING
     return [_finding(network, c, layers, advice) for c, layers in named[:1]], advice
 
 
@@ -204,7 +205,7 @@ def _explained(network: MeasuredNetwork, won: Won) -> tuple[list[Finding], Advic
     if network.direction is Direction.SAME and not network.both_poor:
         won = [(c, layers) for c, layers in won if _stands(network, c)]
     if _explains(network, won):
-        advice = min((_advice(network, claim) for claim, _ in won), key=_CAUTIOUS.index)
+        advice = min((_advice(network, *claimed) for claimed in won), key=_CAUTIOUS.index)
         return [_finding(network, c, layers, advice) for c, layers in won], advice
     if network.direction is Direction.SAME and not network.both_poor:
         return list(harmless.check(network)), Advice.IF_DATA_FIT
@@ -224,17 +225,30 @@ def _stands(network: MeasuredNetwork, claim: Claim) -> bool:
     return claim.predicts and not network.no_better
 
 
-def _advice(network: MeasuredNetwork, claim: Claim) -> Advice:
+def _advice(network: MeasuredNetwork, claim: Claim, layers: list[str]) -> Advice:
     if network.direction is Direction.WORSE or claim.fault in (Fault.DATA, Fault.CODE):
         return Advice.LEAVE
     if network.direction is Direction.SAME and network.both_poor:
         return Advice.IF_DATA_FIT  # statistics alone do not make this network work
-    if claim.fault is Fault.EITHER:
+    if claim.fault is Fault.EITHER or _may_be_data(network, claim, layers):
         return Advice.IF_DATA_FIT
     if not (claim.predicts or network.data_fit or network.mostly_restored):
         return _if_at_all(network)
     shown = claim.rule in _IN_THE_NUMBERS or network.unproven is None
     return Advice.RECALIBRATE if shown and network.objection is None else Advice.IF_PROVEN
+
+
+def _may_be_data(network: MeasuredNetwork, claim: Claim, layers: list[str]) -> bool:
+    """Whether scaled or blurred data would look the same, unless results are restored.
+
+    A factor or an offset of the first layer alone may as well be one of the data; so may the larger
+    variance that one batch left.
+    """
+    if network.measured_work:
+        return False
+    if claim.rule is outlier:
+        return network.labelled
+    return claim.rule is converted and layers == [network.stem.layer.name]
 
 
 def _finding(network: MeasuredNetwork, claim: Claim, layers: list[str], advice: Advice) -> Finding:

@@ -114,7 +114,7 @@ class Sources:
                 roles = dict(zip(_ROLES, words[1:5], strict=True))
                 yield NormCall(match[1], roles, *words[5:8])
 
-    def arguments(self, text: str, start: int) -> list[str]:
+    def arguments(self, text: str, start: int, most: int = _ARGUMENTS) -> list[str]:
         """What stands between the commas of a call whose bracket opens before `start`."""
         words, depth, budget = [], 0, self._archive.budget.operations
         for bracket in _BRACKET.finditer(text, start):
@@ -122,7 +122,7 @@ class Sources:
             if depth == 0 and bracket[0] != "(" and bracket[0] != "[":
                 words.append(text[start : bracket.start()].strip())
                 start = bracket.end()
-                if bracket[0] != "," or len(words) > _ARGUMENTS:
+                if bracket[0] != "," or len(words) > most:
                     break
             depth += {"(": 1, "[": 1, ",": 0}.get(bracket[0], -1)
         return words

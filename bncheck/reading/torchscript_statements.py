@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from bncheck.core.budget import Budget
+
 _HEAD: Final = re.compile(r"^([ \t]*)(?:def (\w+)\(|class (\w+)\b)", re.MULTILINE)
 #: Texts and comments, which hold no code; brackets and joined lines; the ends of lines.
 _PIECE: Final = re.compile(
@@ -14,12 +16,15 @@ _PIECE: Final = re.compile(
     r"|#[^\n]*|\\\r?\n|[(\[{]|[)\]}]|\n"
 )
 _PARAMETER: Final = re.compile(r"(?<=[(,\s])(\w+) ?:")
-_ASSIGNED: Final = re.compile(r"\(?([\w, ]+?),?\)?(?: : [^=]+?)? = (?!=)")
+_ASSIGNED: Final = re.compile(r"\(?([\w, ]++)\)?(?:: [^=]{1,300})?(?<= )= (?!=)")
 _LOOP: Final = re.compile(r"for ([\w, ]+) in ")
 _STORED: Final = re.compile(r"[^=\s][^=]*\.(\w+) = (?!=)")
 _IF: Final = re.compile(r"if (?:[\w.()]+\.)?(\w+):")
 _DOTTED: Final = re.compile(r"__torch__[\w.]+")
 _ROUNDS: Final = 4
+#: What a statement takes, beside its text and its value.
+_STATEMENT_BYTES: Final = 400
+_STEPS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,13 @@ class Function:
         head = next(iter(_lines(self.text)), ("", ""))[1]
         return tuple(_PARAMETER.findall(head))[1 if self.owner else 0 :]
 
-    def in_eval(self) -> list[Statement]:
+    def in_eval(self, budget: Budget) -> list[Statement]:
         """Its statements, less those that it runs only where a module is in training."""
-        statements = [_statement(*line) for line in _lines(self.text)]
+        statements = []
+        for indent, text in _lines(self.text):
+            budget.operations.take(_STEPS)
+            budget.held.take(_STATEMENT_BYTES + 2 * len(text))
+            statements.append(_statement(indent, text))
         modes = {name for statement in statements for name in statement.names}
         for _ in range(_ROUNDS):
             kept = _outside_of(statements, modes)

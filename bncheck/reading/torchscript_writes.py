@@ -9,7 +9,7 @@ given. What a class does in training only (`if training:`) is left to training.
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ from bncheck.reading.roles import looks_like_a_statistic
 from bncheck.reading.torchscript_code import SETSTATE, Sources
 from bncheck.reading.torchscript_statements import Function, Statement, functions_in
 
-_ATTRIBUTE: Final = re.compile(r"(?:\.|\bgetattr\([^\"']*[\"'])(\w+)")
+_ATTRIBUTE: Final = re.compile(r"(?:\.|\bgetattr\([^\"']{0,200}[\"'])(\w+)")
 _CONSTANT: Final = re.compile(r"\bCONSTANTS\.c\d")
 _WORD: Final = re.compile(r"(?<![.\w])[^\W\d]\w*")
 _CALL: Final = re.compile(r"\b(\w+)\(")
@@ -33,6 +33,10 @@ _NEW: Final = re.compile(
     r"|size|numel|dim|len|format|__is(?:not)?__|dtype|device)\("
 )
 _PUTS: Final = frozenset(("append", "insert", "extend", "_set_item"))
+_ALL: Final = 1 << 30
+_WORD_BYTES: Final = 16
+#: Letters that are gone through in the time of an operation.
+_LETTERS: Final = 8
 #: Of torch's own functions, those that hand statistics on to the operators, which keep them.
 _HANDS_ON: Final = frozenset(("batch_norm", "instance_norm"))
 
@@ -56,7 +60,7 @@ def refuse_written(source: Sources, others: Set[str]) -> None:
     given: set[str] = set()
     for function in functions:
         if function.name != SETSTATE and _names_one(function.text, others):
-            uses = _uses(source, function, set(), others)
+            uses = _uses(source, function, frozenset(), others)
             if uses.writes:
                 raise _refusal()
             given |= uses.gives
@@ -84,7 +88,7 @@ def _writers(source: Sources, functions: list[Function]) -> Set[str]:
     given_by: dict[str, set[str]] = {}
     left: list[str] = []
     for function in functions:
-        uses = _uses(source, function, set(function.parameters), frozenset())
+        uses = _uses(source, function, {*function.parameters}, frozenset())
         if uses.writes:
             left += (
                 [function.name, function.owner] if function.name == "__init__" else [function.name]
@@ -100,59 +104,83 @@ def _writers(source: Sources, functions: list[Function]) -> Set[str]:
     return writers
 
 
-def _uses(source: Sources, function: Function, held: set[str], others: Set[str]) -> _Uses:
-    """What a function does with values that `held` names, and with statistics."""
-    statements = function.in_eval()
+def _uses(source: Sources, function: Function, given: Set[str], others: Set[str]) -> _Uses:
+    """What a function does with what it was given under some names, and with statistics."""
+    statements = function.in_eval(source.budget)
     aliases = {s.names[0]: s.value.rpartition(".")[2] for s in statements if s.is_alias}
-    follow = _Following(held, others)
-    before = -1
-    while len(held) > before:
-        before = len(held)
-        source.budget.operations.take(len(function.text) // 16 + 1)
-        for statement in statements:
-            follow.through(statement)
-    writes, gives = False, set()
+    follow = _Following(source, _holding(source, statements, given, others), others)
+    writes, gives = False, set[str]()
     for statement in statements:
-        writes = writes or follow.writes(source, statement)
+        writes = writes or follow.writes(statement)
         for match in _CALL.finditer(statement.text):
             name = aliases.get(match[1], match[1])
-            if name not in _HANDS_ON and follow.is_in(
-                source.arguments(statement.text, match.end())
-            ):
+            if name in _HANDS_ON or name in gives:
+                continue
+            if follow.is_in(source.arguments(statement.text, match.end(), _ALL)):
                 gives.add(name)
     return _Uses(writes, gives)
+
+
+def _holding(
+    source: Sources, statements: list[Statement], given: Set[str], others: Set[str]
+) -> Set[str]:
+    """The names that may hold such a value, a view of it or a list with it."""
+    made_of: dict[str, list[tuple[str, ...]]] = {}
+    left = [tuple(given)]
+    for names, value in (flow for statement in statements for flow in _flows(statement)):
+        if _NEW.match(value):
+            continue
+        if _names_one(value, others):
+            left.append(names)
+        words = _WORD.findall(value)
+        source.budget.operations.take(len(words) + 1)
+        source.budget.held.take(_WORD_BYTES * len(words))
+        for word in words:
+            made_of.setdefault(word, []).append(names)
+    held: set[str] = set()
+    while left:
+        for name in left.pop():
+            if name not in held:
+                held.add(name)
+                left += made_of.get(name, ())
+    return held
+
+
+def _flows(statement: Statement) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The names that a statement makes something of a value, or puts one in."""
+    if statement.names:
+        yield statement.names, statement.value
+    operator = _OPERATOR.search(statement.text)
+    if operator and operator[1] in _PUTS:
+        first, _, rest = statement.text[operator.end() :].partition(",")
+        yield tuple(_WORD.findall(first)), rest
 
 
 @dataclass(frozen=True, slots=True)
 class _Following:
     """The names in a function that may hold a statistic, or what it was given."""
 
-    held: set[str]
+    source: Sources
+    held: Set[str]
     others: Set[str]
 
     def is_in(self, texts: list[str]) -> bool:
         """Whether one of some expressions may be, or hold, such a value."""
+        self.source.budget.operations.take(sum(map(len, texts)) // _LETTERS)
         return any(
             not _NEW.match(text)
             and (_names_one(text, self.others) or not self.held.isdisjoint(_WORD.findall(text)))
             for text in texts
         )
 
-    def through(self, statement: Statement) -> None:
-        """Take in the names that a statement gives such a value."""
-        if statement.names and self.is_in([statement.value]):
-            self.held.update(statement.names)
-        operator = _OPERATOR.search(statement.text)
-        if operator and operator[1] in _PUTS and self.is_in([statement.text[operator.end() :]]):
-            self.held.update(_WORD.findall(statement.text[operator.end() :].partition(",")[0]))
-
-    def writes(self, source: Sources, statement: Statement) -> bool:
+    def writes(self, statement: Statement) -> bool:
         """Whether a statement writes into such a value, or keeps it under another name."""
         kept = statement.attribute
         if kept is not None and (looks_like_a_statistic(kept) or self.is_in([statement.value])):
             return True
         for match in _OPERATOR.finditer(statement.text):
-            words = source.arguments(statement.text, match.end())
-            if _IN_PLACE.fullmatch(match[1]) and match[1] not in _PUTS and self.is_in(words[:1]):
-                return True
+            if _IN_PLACE.fullmatch(match[1]):
+                words = self.source.arguments(statement.text, match.end(), 0)
+                if self.is_in(words[:1]):
+                    return True
         return self.is_in([match[1] for match in _OUT.finditer(statement.text)])

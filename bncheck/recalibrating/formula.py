@@ -84,8 +84,8 @@ def _refuse_contradiction(network: Network, subject: str) -> None:
     if wrong:
         counters = " or ".join(f"{counter:,}" for counter in sorted(wrong)[:3])
         raise BncheckError(
-            f"cannot be repaired without data: after {counters} batches at that momentum no "
-            "variance could be as low as one is, so the counter or the momentum is wrong (BN106)",
+            "cannot be repaired without data: a running variance is lower than so many updates "
+            f"could bring it, so the batch counter ({counters}) or the momentum is wrong (BN106)",
             _WITH_DATA,
             subject,
         )

@@ -43,7 +43,10 @@ def test_a_network_of_one_channel_is_measured_and_the_fix_says_so(
              "--data", str(digits)]  # fmt: skip
     assert run(asked) == 2
     assert "--grey for images" in capsys.readouterr().err
-    assert run([*asked, "--grey"]) == 1
+    pixels = np.load(SAMPLES / "digits-train.npz")["x"]
+    span = float(np.ptp(pixels))
+    prepared = ["--mean", f"{-pixels.min() / span}", "--std", f"{1 / span}"]
+    assert run([*asked, "--grey", *prepared]) == 1
     assert " --grey " in capsys.readouterr().out
 
 

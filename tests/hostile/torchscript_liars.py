@@ -272,6 +272,10 @@ for _name, _codes, _what, _code, _functions in (
     ("function", REFUSED, "a function that is given it", f"a = {_HERE}.negate(v, )", _NEGATE),
     ("functions", REFUSED, "a function by way of another", f"f = {_HERE}.hand\na = f(v, )",
      _HAND + _NEGATE),
+    ("argument", REFUSED, "a function that is given it behind much else",
+     f"a = {_HERE}.negate({'1, ' * 20}v, )",
+     f"def negate({''.join(f'p{n}: int, ' for n in range(20))}t: Tensor) -> Tensor:\n"
+     "  return torch.neg_(t)\n"),
     ("fork", REFUSED, "a task beside", "def __forked_function():\n  return torch.neg_(v)\n"
      "f = fork(__forked_function)\na = torch.wait(f)", ""),
     ("else", REFUSED, "outside training", f"{_TRAINING}b = torch.neg_(v)", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +80,35 @@ def test_it_writes_where_inspect_says_so(name: str, data: object) -> None:
     assert [f.rule for f in forced.findings] == [f.rule for f in done.findings]
     if name == "healthy":
         assert done.reason is not None
+
+
+def blurred(x: Tensor) -> Tensor:
+    return nn.functional.avg_pool2d(x, 3, 1, 1)
+
+
+def cut(x: Tensor) -> Tensor:
+    return torch.cat([x[:, :, :5], torch.full_like(x[:, :, 5:], float(x.min()))], 2)
+
+
+def covered(x: Tensor) -> Tensor:
+    return torch.cat([x[:, :, :4], torch.zeros_like(x[:, :, 4:])], 2)
+
+
+def shifted(x: Tensor) -> Tensor:
+    return x.roll(2, 3)
+
+
+@pytest.mark.parametrize("change", [blurred, cut, covered, shifted])
+def test_other_images_do_not_overwrite_a_sound_network(change: Callable[[Tensor], Tensor]) -> None:
+    """It does better with their statistics, and worse than before on those of training."""
+    x, y = planted.digits("train")
+    given = change(x[:600]), y[:600]
+    done = bncheck.recalibrate(network("healthy"), given)
+    assert done.comparison is not None
+    assert done.comparison.direction is Direction.BETTER
+    assert done.reason is not None
+    assert "nothing shows that it is the statistics" in done.reason
+    assert not recommended(bncheck.inspect(network("healthy"), given))
 
 
 def test_one_sided_data_without_labels_do_not_overwrite_a_sound_network() -> None:

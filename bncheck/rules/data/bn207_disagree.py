@@ -23,8 +23,9 @@ def disagree(self: Rule[MeasuredNetwork, Finding], network: MeasuredNetwork) -> 
     where labels show that results are worse than with measured statistics, beyond chance (2.5
     standard errors).
 
-    Fix: check that the data are prepared as in training. Recalibrate if the results are better
-    with measured statistics.
+    Fix: check that the data are prepared as in training. Recalibrate if measured statistics restore
+    the results, to an accuracy or R2 of 0.95: on blurred or cut images any network does better with
+    statistics of these, but not well.
     """
     severity = network.severity or (Severity.WARNING if network.costs_results else None)
     if severity is None:

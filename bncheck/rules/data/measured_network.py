@@ -157,9 +157,17 @@ class MeasuredNetwork:
     def shown_by_results(self) -> bool:
         """Whether results alone show that the statistics are at fault, whatever happened to them.
 
-        Where what reads an input deviates, data of another kind would give the same picture.
+        Data of another kind (blurred, cut, shifted) are served better by their own statistics, too,
+        but not as well as those of training. Where what reads an input deviates, it may be that.
         """
-        return self.mostly_restored and not self.as_data_may and self.objection is None
+        served = self.mostly_restored and self.measured_work
+        return served and not self.as_data_may and self.objection is None
+
+    @property
+    def measured_work(self) -> bool:
+        """Whether measured statistics serve these data so well that little can be gained."""
+        c = self.measurement.comparison
+        return c is not None and c.usual and (c.after or 0.0) >= _WORKS
 
     @cached_property
     def off(self) -> dict[str, float]:

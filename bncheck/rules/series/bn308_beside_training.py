@@ -44,10 +44,11 @@ def beside_training(self: Rule[Movement, Finding], movement: Movement) -> Iterat
     that were saved in between.
     """
     for number, name in enumerate(movement.layers):
-        lost = {reset.place for reset in resets_of(movement, name)}
-        for place in range(_ALIKE + 1, len(movement.snapshots)):
-            found = None if place in lost else _found(movement, number, place)
-            if found is not None:
+        far = movement.to_previous[number] >= movement.thresholds.w2_error
+        for place in np.flatnonzero(far).tolist():
+            found = _found(movement, number, place)
+            lost = found and any(reset.place == place for reset in resets_of(movement, name))
+            if found is not None and not lost:
                 calls, steps, usual = found
                 before, after = (movement.snapshots[p] for p in (place - 1, place))
                 w2 = float(movement.to_previous[number, place])
@@ -73,7 +74,7 @@ def _found(movement: Movement, number: int, place: int) -> tuple[int, int, float
     name, row = movement.layers[number], movement.to_previous[number]
     after = movement.snapshots[place]
     now = _calls(movement, name, place)
-    if now is None or not row[place] >= movement.thresholds.w2_error:
+    if now is None:
         return None
     earlier = range(max(1, place - _LOOK_BACK), place)
     made = {p: _calls(movement, name, p) for p in earlier}

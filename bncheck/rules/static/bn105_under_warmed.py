@@ -36,8 +36,8 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
     where the momentum is not in the file and PyTorch's 0.1 is assumed. Not judged where the batch
     counter cannot be right (BN106).
 
-    Fix: the formula above repairs it without data; recalibrating with data is better. Train longer
-    or with a larger momentum.
+    Fix: recalibrate with data. Without data the formula above repairs it where the weights confirm
+    it. Train longer or with a larger momentum.
     """
     for found in under_warmed_layers(network):
         layer, w0, w2, severity = found.layer, found.initial_share, found.w2, found.severity
