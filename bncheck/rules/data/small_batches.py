@@ -110,7 +110,8 @@ def _scatter(m: MeasuredLayer, seen: Scatter) -> tuple[float, float]:
 def _explained(m: MeasuredLayer, seen: Scatter) -> float:
     """The share of the layer's squared deviation that these batches leave, chance included.
 
-    Chance that is not there counts against them as does what is left: it is a prediction, too.
+    Chance that is not there counts against them as does what is left: it is a prediction, too. A
+    sum of C squares is scattered by sqrt(2 / C) of itself, as chi^2 is.
     """
     total = float(error(m, *m.seen).sum()) - m.sampling_noise
     if total <= 0:
@@ -118,6 +119,8 @@ def _explained(m: MeasuredLayer, seen: Scatter) -> float:
     mean, log = parts(m, seen.mean, seen.var)
     kappa = averaging_noise(m.layer.momentum.value, m.layer.counter) + 1 / seen.batches
     of_means, of_variances = _scatter(m, seen)
-    left = abs(float((mean**2).sum()) - kappa * of_means)
-    left += abs(float((log**2).sum()) - kappa * of_variances)
+    scattered = float(np.sqrt(2 / m.layer.channels))
+    left = 0.0
+    for found, its in (((mean**2).sum(), of_means), ((log**2).sum(), of_variances)):
+        left += max(0.0, abs(float(found) - kappa * its) - scattered * kappa * its)
     return 1.0 - left / total
