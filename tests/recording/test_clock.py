@@ -57,7 +57,7 @@ def test_a_gradient_that_is_not_finite_is_found_at_its_step(tmp_path: Path) -> N
     assert first == [137]
     assert (found.rule, found.evidence["step"]) == ("BN102", 137)
     assert "1 more layer" in found.message
-    assert "from before step 136" in found.fix
+    assert "of step 135 or earlier" in found.fix
 
 
 def test_the_checkpoint_to_go_back_to_is_older_than_a_loss_that_is_not_finite(
@@ -77,4 +77,4 @@ def test_the_checkpoint_to_go_back_to_is_older_than_a_loss_that_is_not_finite(
     assert first.rule == "BN307"
     assert one.evidence["step"] == 101
     assert "not finite since step 100" in one.message
-    assert "from before step 99" in one.fix
+    assert "of step 98 or earlier" in one.fix

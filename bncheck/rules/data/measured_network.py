@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,9 +166,15 @@ class MeasuredNetwork:
 
     @property
     def measured_work(self) -> bool:
-        """Whether measured statistics serve these data so well that little can be gained."""
+        """Whether measured statistics serve these data so well that little can be gained.
+
+        An accuracy within two standard errors of that counts as well.
+        """
         c = self.measurement.comparison
-        return c is not None and c.usual and (c.after or 0.0) >= _WORKS
+        if c is None or not c.usual:
+            return False
+        chance = 2 * math.sqrt(_WORKS * (1 - _WORKS) / c.samples) if c.metric == "accuracy" else 0.0
+        return (c.after or 0.0) >= _WORKS - chance
 
     @cached_property
     def off(self) -> dict[str, float]:
