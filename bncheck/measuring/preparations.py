@@ -91,10 +91,11 @@ def _of_numbers(x: Tensor) -> Named:
     span = x.amax(dim=0, keepdim=True) - low
     yield "every feature with mean 0 and std 1", lambda x: (x - mean) / std.where(varies, 1.0)
     yield "every feature in 0..1", lambda x: (x - low) / span.clamp_min(_TINY)
-    yield (
-        "every sample with mean 0 and std 1",
-        lambda x: (x - x.mean(each, keepdim=True)) / x.std(each, keepdim=True).clamp_min(_TINY),
-    )
+    if x[0].numel() > 1:
+        yield (
+            "every sample with mean 0 and std 1",
+            lambda x: (x - x.mean(each, keepdim=True)) / x.std(each, keepdim=True).clamp_min(_TINY),
+        )
     yield "the other sign", lambda x: -x
     whole = float(x.mean()), max(float(x.std()), _TINY)
     yield "mean 0 and std 1", lambda x: (x - whole[0]) / whole[1]
