@@ -60,6 +60,9 @@ _NOTHING: Final = 0.01
 #: No channel counts for more than this many standard deviations.
 _BOUND: Final = 4.0
 _STEPS: Final = 60
+_SETTLED: Final = 1e-6
+#: Features that are fitted in each round, the most hopeful ones.
+_HOPEFUL: Final = 3
 #: Scales from which that of a feature is fitted.
 _STARTS: Final = tuple(float(scale) for scale in np.geomspace(1e-4, 1e4, 25))
 _TINY: Final = 1e-12
@@ -143,10 +146,12 @@ def scale_of_features(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
         return None
     rows = x.movedim(axis, -1).reshape(-1, features).double()
     steps = rows.std(dim=0).clamp_min(_TINY)
-    base, *moved = see(x, [_moved(axis, j, float(steps[j])) for j in (-1, *range(features))])
-    if base is None or any(one is None for one in moved):
+    (base,) = see(x, [_moved(axis, -1, 0.0)])
+    # Of a linear layer two samples answer as all do; one that is not is refused by its variances.
+    still, *moved = see(x[:2], [_moved(axis, j, float(steps[j])) for j in (-1, *range(features))])
+    if base is None or still is None or any(one is None for one in moved):
         return None
-    answers = np.stack([m.mean - base.mean for m in moved if m is not None], axis=1)
+    answers = np.stack([m.mean - still.mean for m in moved if m is not None], axis=1)
     table = _Table(answers / steps.cpu().numpy(), np.cov(rows.cpu().numpy().T, ddof=0), base, layer)
     found = table.fitted() if table.is_linear else None
     if found is None:
@@ -190,8 +195,8 @@ class _Table:
         scales, shifts = np.ones(features), np.zeros(features)
         found = []
         while len(chosen) < min(_FEW, features - 1):
-            places = [j for j in range(features) if j not in chosen]
-            tries = [self._fit([*chosen, j], self._begun(j, scales)) for j in places]
+            begun, places = self._begun(chosen, scales)
+            tries = [self._fit([*chosen, j], begun[j]) for j in places]
             best = int(np.argmin([self._left(*one) for one in tries]))
             chosen, (scales, shifts) = [*chosen, places[best]], tries[best]
             found.append((chosen, scales, shifts))
@@ -227,17 +232,40 @@ class _Table:
             tried[chosen] -= np.clip(np.linalg.solve(gram, slope.T @ left), -2, 2)
             its = self._log_left(tried)
             better = float(its @ its) < float(left @ left)
-            done = better and float(left @ left) - float(its @ its) < 1e-9 * float(left @ left)
+            done = better and float(left @ left) - float(its @ its) < _SETTLED * float(left @ left)
             logs, left = (tried, its) if better else (logs, left)
             damping = damping / 3 if better else damping * 4
             if done or damping > 1e8:
                 break
         return np.exp(logs), shifts
 
-    def _begun(self, feature: int, scales: Floats) -> Floats:
-        """The scales with the one of a feature that leaves least of the variances."""
-        tried = [np.where(np.arange(len(scales)) == feature, a, scales) for a in _STARTS]
-        return min(tried, key=lambda one: float(np.square(self._log_left(np.log(one))).sum()))
+    def _begun(self, chosen: list[int], scales: Floats) -> tuple[Floats, list[int]]:
+        """For each further feature the scales that leave least, and the most hopeful features.
+
+        With w_j and c_j a channel's weight of feature j and what it shares with the others, that
+        feature on a scale a makes its variance rest + 2 a w_j c_j + a^2 w_j^2 Cov_jj.
+        """
+        scaled, own = self._weights * scales, self._weights**2 * np.diag(self._cov)
+        shared = self._weights * (scaled @ self._cov) - scales * own
+        rest = np.sum(scaled * (scaled @ self._cov), axis=1, keepdims=True)
+        rest = rest - 2 * scales * shared - scales**2 * own
+        starts = np.array(_STARTS)
+        its = rest[..., None] + 2 * shared[..., None] * starts + own[..., None] * starts**2
+        asked = (self._var + self._eps)[:, None, None]
+        logs = 0.5 * np.log(np.maximum(its + self._eps, _TINY) / asked)
+        left = np.sum(logs**2, axis=0)
+        begun = np.tile(scales, (len(scales), 1))
+        np.fill_diagonal(begun, starts[left.argmin(axis=1)])
+        others = [j for j in range(len(scales)) if j not in chosen]
+        off = [left[j].min() + self._means_left([*chosen, j]) for j in others]
+        return begun, [others[place] for place in np.argsort(off, kind="stable")[:_HOPEFUL]]
+
+    def _means_left(self, chosen: list[int]) -> float:
+        """The squares of the means that no shifts of these features explain."""
+        weights = self._weights[:, chosen] / self._sigma[:, None]
+        off = (self._mean - self._seen.mean) / self._sigma
+        rest = off - weights @ np.linalg.lstsq(weights, off)[0]
+        return float(rest @ rest)
 
     def _its(self, logs: Floats) -> Floats:
         return self._its_var(np.exp(logs)) + self._eps
