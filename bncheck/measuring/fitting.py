@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 #: Rounds of fitting a x + b: activations before the layer make it no linear one.
 _ROUNDS: Final = 3
 #: Scales that are tried, and how often the best one's neighbourhood is looked at again.
-_SCALES: Final = tuple(float(scale) for scale in np.geomspace(1e-5, 1e5, 201))
+_SCALES: Final = tuple(float(scale) for scale in np.geomspace(1e-5, 1e5, 51))
 _FINER: Final = 4
 #: Scales nearer to 1 are none, and shifts by less than this share of a standard deviation.
 _SCALE: Final = 1.05
@@ -191,6 +191,9 @@ class _Table:
     def fitted(self) -> tuple[list[int], Floats, Floats] | None:
         """The features, the scales and the changes of their means; few, if they do as well."""
         features = len(self._cov)
+        whole = self._left(np.ones(features), np.zeros(features))
+        if self._means_left(list(range(features))) > _LEFT * whole:
+            return None
         chosen: list[int] = []
         scales, shifts = np.ones(features), np.zeros(features)
         found = []
@@ -203,7 +206,6 @@ class _Table:
         every = list(range(features))
         found.append((every, *self._fit(every, np.ones(features))))
         left = [self._corrected(*one) for one in found]
-        whole = self._left(np.ones(features), np.zeros(features))
         most = min(_LEFT * whole, max(_TIMES * min(left), _NOTHING * whole))
         return next((one for one, its in zip(found, left, strict=True) if its <= most), None)
 
@@ -265,7 +267,7 @@ class _Table:
         weights = self._weights[:, chosen] / self._sigma[:, None]
         off = (self._mean - self._seen.mean) / self._sigma
         rest = off - weights @ np.linalg.lstsq(weights, off)[0]
-        return float(rest @ rest)
+        return _squares(rest, np.zeros(1))
 
     def _its(self, logs: Floats) -> Floats:
         return self._its_var(np.exp(logs)) + self._eps
@@ -284,7 +286,7 @@ class _Table:
 
     def _its_var(self, scales: Floats) -> Floats:
         scaled = self._weights * scales
-        return np.asarray(np.einsum("ci,ij,cj->c", scaled, self._cov, scaled))
+        return np.asarray(np.sum((scaled @ self._cov) * scaled, axis=1))
 
 
 def _squares(means: Floats, logs: Floats) -> float:

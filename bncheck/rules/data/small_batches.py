@@ -8,6 +8,7 @@ of what single batches scatter. Both are measured, by running shuffled samples i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,8 @@ _NEARLY: Final = 0.5
 _FEW: Final = 4
 #: Squares of a layer are scattered about their expectation; beyond this factor it is no noise.
 _SCATTERED: Final = 2.5
+_RARE: Final = 3.0
+_HALVED: Final = 0.35
 _TINY: Final = 1e-12
 
 
@@ -55,11 +58,23 @@ def small_batches(network: MeasuredNetwork) -> SmallBatches | None:
     if network.of_other_weights:  # batches hardly move these means
         return None
     sizes = SIZES if told is None else (told,)
+    if any(_is_beyond(m, sizes[0]) for m in network.layers if network.is_entry(m)):
+        return None
     few = [_of_size(network, size, reruns.in_batches_of(size, _SCREENED)) for size in sizes]
     best = max(few, key=lambda one: one.whole)
     if best.whole < _NEARLY:
         return None
     return _of_size(network, best.size, reruns.in_batches_of(best.size))
+
+
+def _is_beyond(m: MeasuredLayer, size: int) -> bool:
+    """Whether a layer before which nothing was normalised is too far off for that.
+
+    Its means are scattered by sqrt(kappa / B) at most, three times of which are rare, and a batch
+    of two leaves out half of what samples' means add to a variance: ln(1/2) / 2 of its logarithm.
+    """
+    kappa = averaging_noise(m.layer.momentum.value, m.layer.counter)
+    return m.batch is not None and m.batch.w2 > _HALVED + _RARE * math.sqrt(kappa / size)
 
 
 def _of_size(network: MeasuredNetwork, size: int, seen: Mapping[str, Scatter]) -> SmallBatches:
