@@ -137,7 +137,7 @@ class Warm:
 
 
 def forked(
-    words: Sequence[str], folder: Path, **environment: str
+    words: Sequence[str], folder: Path, stdin: str | Path = os.devnull, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """`bncheck WORDS` in a fork of this very process: for what needs torch, which is there."""
     request = {
@@ -155,7 +155,7 @@ def forked(
     if not pid:
         signal.alarm(_PATIENCE)
         try:
-            _become(request, [os.open(os.devnull, os.O_RDONLY), out_end, err_end])
+            _become(request, [os.open(stdin, os.O_RDONLY), out_end, err_end])
             os._exit(_main())
         finally:
             os._exit(99)

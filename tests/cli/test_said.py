@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from bncheck.core.words import a_kind
 from bncheck.folding.result import Parity, findings_of
 from bncheck.recording import Recorder
 from tests.planted import SAMPLES
+from tests.warm import forked
 
 MODEL = ("--model", f"{SAMPLES / 'nets.py'}:DigitNet")
 DATA = ("--data", str(SAMPLES / "digits-train.npz"))
@@ -78,10 +77,7 @@ def test_what_is_piped_in_is_called_as_it_was_typed() -> None:
     path = SAMPLES / "stale.pt"
 
     def piped(*arguments: str) -> str:
-        with open(path, "rb") as file:
-            command = [sys.executable, "-m", "bncheck", *arguments]
-            done = subprocess.run(command, stdin=file, capture_output=True, text=True)
-        return done.stdout
+        return forked(arguments, Path.cwd(), stdin=path).stdout
 
     shape = ("--input", "1,8,8")
     assert piped("compare", "-", str(path), *MODEL, *shape).splitlines()[0].endswith(" against -")
