@@ -7,11 +7,7 @@ in them, as far as what comes before the layer is linear:
 
 (with zero padding even a constant image varies). A few runs give these numbers of every channel;
 where the layer comes behind an activation they hold near the input only, so that is done again from
-the scale found. Features of a table that were prepared one by one, x_j -> a_j x_j + b_j, leave
-
-    mean = mean_0 + W delta        var_c = sum_ij W_ci a_i Cov(x_i, x_j) a_j W_cj
-
-with W and the changes of the features' means delta; W is what the means answer to each feature.
+the scale found.
 """
 
 from __future__ import annotations
@@ -43,29 +39,9 @@ _SCALES: Final = tuple(float(scale) for scale in np.geomspace(1e-5, 1e5, 51))
 _FINER: Final = 4
 #: Scales nearer to 1 are none, and shifts by less than this share of a standard deviation.
 _SCALE: Final = 1.05
-#: Features of a table that has more are not fitted one by one.
-_FEATURES: Final = 64
-#: A few features are looked for one after the other, before all are fitted together.
-_FEW: Final = 3
-#: Of every three numbers that a layer holds, one at least must be left to test the fit by.
-_TESTED: Final = 3.0
-#: Variances of a linear function of the features are its own to this share.
-_LINEAR: Final = 0.02
-#: A fit leaves no more of the squares, corrected for what was fitted.
-_LEFT: Final = 0.25
-#: A few features go before more that leave hardly less.
-_TIMES: Final = 2.0
-#: So small a share of the squares is as good as nothing.
-_NOTHING: Final = 0.01
 #: No channel counts for more than this many standard deviations.
 _BOUND: Final = 4.0
-_STEPS: Final = 60
-_SETTLED: Final = 1e-6
-#: Features that are fitted in each round, the most hopeful ones.
-_HOPEFUL: Final = 3
-#: Scales from which that of a feature is fitted.
-_STARTS: Final = tuple(float(scale) for scale in np.geomspace(1e-4, 1e4, 25))
-_TINY: Final = 1e-12
+TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -92,7 +68,7 @@ def one_scale(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
         return None
     if max(a, 1 / a) < _SCALE and abs(b) < (_SCALE - 1) * a * (float(x.std()) or 1.0):
         return None
-    return Fitted(f"x * {_with_sign(a, b)}", _scaled(a, b), 2.0)
+    return Fitted(f"x * {with_sign(a, b)}", _scaled(a, b), 2.0)
 
 
 def _round(see: See, layer: NormLayer, x: Tensor, a: float, b: float) -> tuple[float, float] | None:
@@ -107,21 +83,21 @@ def _round(see: See, layer: NormLayer, x: Tensor, a: float, b: float) -> tuple[f
     moved = (up.mean - down.mean) / (2 * step)
     both = (up.var - down.var) / (4 * step)
     curved = (up.var + down.var - 2 * given.var) / (2 * step**2)
-    live = (var > _TINY) & (given.var > _TINY)
+    live = (var > TINY) & (given.var > TINY)
     if not live.any():
         return None
-    rest, sigma = given.mean - nothing.mean, np.sqrt(np.maximum(var, _TINY))
+    rest, sigma = given.mean - nothing.mean, np.sqrt(np.maximum(var, TINY))
     pull = (moved / sigma)[live]
 
     def shift_of(scale: float) -> float:
         off = ((mean - nothing.mean - scale * rest) / sigma)[live]
-        return float(pull @ off) / max(float(pull @ pull), _TINY)
+        return float(pull @ off) / max(float(pull @ pull), TINY)
 
     def left(scale: float) -> float:
         shift = shift_of(scale)
         its = scale**2 * given.var + 2 * scale * shift * both + shift**2 * curved
         means = (mean - nothing.mean - scale * rest - shift * moved) / sigma
-        return _squares(means[live], 0.5 * np.log(var / np.maximum(its, _TINY))[live])
+        return squares(means[live], 0.5 * np.log(var / np.maximum(its, TINY))[live])
 
     scale = _least(left)
     return scale, shift_of(scale)
@@ -138,158 +114,8 @@ def _least(left: Callable[[float], float]) -> float:
     return best
 
 
-def scale_of_features(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
-    """A scale and a shift for some features, or for each, of an input that has few."""
-    axis = 1 if x.ndim != 3 or x.shape[1] <= x.shape[2] else 2
-    features = x.shape[axis]
-    if x.ndim > 3 or not 1 < features <= _FEATURES or layer.statistics is None:
-        return None
-    rows = x.movedim(axis, -1).reshape(-1, features).double()
-    steps = rows.std(dim=0).clamp_min(_TINY)
-    (base,) = see(x, [_moved(axis, -1, 0.0)])
-    # Of a linear layer two samples answer as all do; one that is not is refused by its variances.
-    still, *moved = see(x[:2], [_moved(axis, j, float(steps[j])) for j in (-1, *range(features))])
-    if base is None or still is None or any(one is None for one in moved):
-        return None
-    answers = np.stack([m.mean - still.mean for m in moved if m is not None], axis=1)
-    table = _Table(answers / steps.cpu().numpy(), np.cov(rows.cpu().numpy().T, ddof=0), base, layer)
-    found = table.fitted() if table.is_linear else None
-    if found is None:
-        return None
-    chosen, scales, shifts = found
-    center = rows.mean(dim=0).cpu().numpy()
-    offsets = center + shifts - scales * center
-    words = "each feature on a scale of its own"
-    if len(chosen) <= _FEW:
-        words = ", ".join(f"feature {j} * {_with_sign(scales[j], offsets[j])}" for j in chosen)
-    free = free_of(len(chosen), features)
-    return Fitted(words, _scaled_features(axis, scales, offsets), free)
-
-
-def free_of(chosen: int, features: int) -> float:
-    """Two numbers of each feature and, of a few, which they are."""
-    return min(3.0 * chosen, 2.0 * features)
-
-
-class _Table:
-    """What a layer that is linear in the features makes of their scales and means."""
-
-    def __init__(self, weights: Floats, cov: Floats, seen: Moments, layer: NormLayer) -> None:
-        assert layer.statistics is not None
-        self._weights, self._cov = weights, cov
-        self._seen = seen
-        self._mean, self._var = layer.statistics
-        self._sigma = np.sqrt(np.maximum(self._var, _TINY))
-        self._eps = (layer.eps.value or 0.0) + _TINY
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether the weights explain the variances that the layer sees."""
-        its, seen = self._its_var(np.ones(len(self._cov))), self._seen.var
-        return bool(np.abs(its - seen).max() <= _LINEAR * float(seen.max()))
-
-    def fitted(self) -> tuple[list[int], Floats, Floats] | None:
-        """The features, the scales and the changes of their means; few, if they do as well."""
-        features = len(self._cov)
-        whole = self._left(np.ones(features), np.zeros(features))
-        if self._means_left(list(range(features))) > _LEFT * whole:
-            return None
-        chosen: list[int] = []
-        scales, shifts = np.ones(features), np.zeros(features)
-        found = []
-        while len(chosen) < min(_FEW, features - 1):
-            begun, places = self._begun(chosen, scales)
-            tries = [self._fit([*chosen, j], begun[j]) for j in places]
-            best = int(np.argmin([self._left(*one) for one in tries]))
-            chosen, (scales, shifts) = [*chosen, places[best]], tries[best]
-            found.append((chosen, scales, shifts))
-        every = list(range(features))
-        found.append((every, *self._fit(every, np.ones(features))))
-        left = [self._corrected(*one) for one in found]
-        most = min(_LEFT * whole, max(_TIMES * min(left), _NOTHING * whole))
-        return next((one for one, its in zip(found, left, strict=True) if its <= most), None)
-
-    def _corrected(self, chosen: list[int], scales: Floats, shifts: Floats) -> float:
-        """What is left, for the numbers that were fitted; infinite where too few are to test."""
-        numbers, free = 2 * len(self._mean), free_of(len(chosen), len(scales))
-        if (numbers - free) * _TESTED < numbers:
-            return math.inf
-        return self._left(scales, shifts) * numbers / (numbers - free)
-
-    def _fit(self, chosen: list[int], start: Floats) -> tuple[Floats, Floats]:
-        """Least squares: of the means at once, of the log variances by Levenberg and Marquardt."""
-        weights = self._weights[:, chosen] / self._sigma[:, None]
-        shifts = np.zeros(len(self._cov))
-        off = (self._mean - self._seen.mean) / self._sigma
-        shifts[chosen] = np.linalg.lstsq(weights, off)[0]
-        logs, damping = np.log(start), 1.0
-        if len(chosen) == len(self._cov):
-            logs = logs + 0.5 * np.median(np.log(self._var + self._eps) - np.log(self._its(logs)))
-        left = self._log_left(logs)
-        for _ in range(_STEPS):
-            slope = self._slope(logs)[:, chosen]
-            gram = slope.T @ slope
-            gram += damping * np.diag(np.diag(gram) + _TINY)
-            tried = logs.copy()
-            tried[chosen] -= np.clip(np.linalg.solve(gram, slope.T @ left), -2, 2)
-            its = self._log_left(tried)
-            better = float(its @ its) < float(left @ left)
-            done = better and float(left @ left) - float(its @ its) < _SETTLED * float(left @ left)
-            logs, left = (tried, its) if better else (logs, left)
-            damping = damping / 3 if better else damping * 4
-            if done or damping > 1e8:
-                break
-        return np.exp(logs), shifts
-
-    def _begun(self, chosen: list[int], scales: Floats) -> tuple[Floats, list[int]]:
-        """For each further feature the scales that leave least, and the most hopeful features.
-
-        With w_j and c_j a channel's weight of feature j and what it shares with the others, that
-        feature on a scale a makes its variance rest + 2 a w_j c_j + a^2 w_j^2 Cov_jj.
-        """
-        scaled, own = self._weights * scales, self._weights**2 * np.diag(self._cov)
-        shared = self._weights * (scaled @ self._cov) - scales * own
-        rest = np.sum(scaled * (scaled @ self._cov), axis=1, keepdims=True)
-        rest = rest - 2 * scales * shared - scales**2 * own
-        starts = np.array(_STARTS)
-        its = rest[..., None] + 2 * shared[..., None] * starts + own[..., None] * starts**2
-        asked = (self._var + self._eps)[:, None, None]
-        logs = 0.5 * np.log(np.maximum(its + self._eps, _TINY) / asked)
-        left = np.sum(logs**2, axis=0)
-        begun = np.tile(scales, (len(scales), 1))
-        np.fill_diagonal(begun, starts[left.argmin(axis=1)])
-        others = [j for j in range(len(scales)) if j not in chosen]
-        off = [left[j].min() + self._means_left([*chosen, j]) for j in others]
-        return begun, [others[place] for place in np.argsort(off, kind="stable")[:_HOPEFUL]]
-
-    def _means_left(self, chosen: list[int]) -> float:
-        """The squares of the means that no shifts of these features explain."""
-        weights = self._weights[:, chosen] / self._sigma[:, None]
-        off = (self._mean - self._seen.mean) / self._sigma
-        rest = off - weights @ np.linalg.lstsq(weights, off)[0]
-        return _squares(rest, np.zeros(1))
-
-    def _its(self, logs: Floats) -> Floats:
-        return self._its_var(np.exp(logs)) + self._eps
-
-    def _log_left(self, logs: Floats) -> Floats:
-        return np.asarray(0.5 * np.log(self._its(logs) / (self._var + self._eps)))
-
-    def _slope(self, logs: Floats) -> Floats:
-        """How half the log variances, (C,), change with the log scales, (F,)."""
-        scaled = self._weights * np.exp(logs)
-        return np.asarray(scaled * (scaled @ self._cov) / self._its(logs)[:, None])
-
-    def _left(self, scales: Floats, shifts: Floats) -> float:
-        means = (self._mean - self._seen.mean - self._weights @ shifts) / self._sigma
-        return _squares(means, self._log_left(np.log(scales)))
-
-    def _its_var(self, scales: Floats) -> Floats:
-        scaled = self._weights * scales
-        return np.asarray(np.sum((scaled @ self._cov) * scaled, axis=1))
-
-
-def _squares(means: Floats, logs: Floats) -> float:
+def squares(means: Floats, logs: Floats) -> float:
+    """The sum over channels of what means and log standard deviations are off by, squared."""
     return float(np.sum(np.clip(means, -_BOUND, _BOUND) ** 2 + np.clip(logs, -_BOUND, _BOUND) ** 2))
 
 
@@ -297,29 +123,6 @@ def _scaled(a: float, b: float) -> Change:
     return lambda x: a * x + b
 
 
-def _moved(axis: int, feature: int, by: float) -> Change:
-    """One feature moved; none for -1."""
-
-    def change(x: Tensor) -> Tensor:
-        moved = x.clone()
-        if feature >= 0:
-            moved.select(axis, feature).add_(by)
-        return moved
-
-    return change
-
-
-def _scaled_features(axis: int, scales: Floats, offsets: Floats) -> Change:
-    import torch
-
-    def change(x: Tensor) -> Tensor:
-        shape = [1] * x.ndim
-        shape[axis] = -1
-        a, b = (torch.from_numpy(v).to(x.device, x.dtype).reshape(shape) for v in (scales, offsets))
-        return a * x + b
-
-    return change
-
-
-def _with_sign(a: float, b: float) -> str:
+def with_sign(a: float, b: float) -> str:
+    """A scale and a shift in words, behind "x * "."""
     return f"{a:.3g} {'+' if b >= 0 else '-'} {abs(b):.3g}"

@@ -24,7 +24,7 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.fitting import one_scale, scale_of_features
+from bncheck.measuring.fitting import one_scale
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, merged, unpack
@@ -33,6 +33,7 @@ from bncheck.measuring.preparations import OF_THESE_DATA, preparations
 from bncheck.measuring.reduction import portions
 from bncheck.measuring.results import GIVEN, Candidate
 from bncheck.measuring.run import Run
+from bncheck.measuring.tables import scale_of_features
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

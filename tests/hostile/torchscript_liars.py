@@ -213,24 +213,13 @@ def _in_functional(records: Records, old: str, new: str) -> None:
     records[name] = records[name].decode().replace(old, new).encode()
 
 
-class _Rebuilt(nn.Module):
-    """Nobody's statistics, and changed when they are loaded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = torch.rand(4)
-
-    @torch.jit.export
-    def __getstate__(self):  # type: ignore[no-untyped-def]
-        return (self.table, self.training)
+class _Rebuilt(_Packed):
+    """The same in place, of a tensor that a norm may share."""
 
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, bool]):  # type: ignore[no-untyped-def]
         self.table = state[0].neg_()
         self.training = state[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.table[0]
 
 
 class _SharedState(_Net):

@@ -24,7 +24,9 @@ from bncheck.measuring.grading import Answers
 from bncheck.measuring.input_watch import InputWatch
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.moments import merged_all
+from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.run import Run
+from bncheck.measuring.tables import _Table
 from bncheck.rules.data import bn204_ordered
 
 
@@ -225,3 +227,66 @@ def test_weights_are_read_only_where_results_are_poor(monkeypatch: pytest.Monkey
     assert not read
     bncheck.inspect(model, [(x, torch.randint(0, 4, (len(x),))) for x in data])
     assert read
+
+
+def of_a_table(wide: int = 64) -> tuple[nn.Sequential, Tensor]:
+    """A network of so many features, with statistics of these."""
+    torch.manual_seed(0)
+    x = torch.randn(256, 16) @ torch.randn(16, 16)
+    model = nn.Sequential(nn.Linear(16, wide), nn.BatchNorm1d(wide, momentum=None), nn.ReLU(),
+                          nn.Linear(wide, 8), nn.BatchNorm1d(8, momentum=None))  # fmt: skip
+    model(x)
+    for layer in model:
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.momentum = 0.1
+    return model.eval(), x
+
+
+@pytest.mark.parametrize(("stale", "most"), [(True, 0), (False, 3 * 3 + 1)])
+def test_of_a_table_few_features_are_fitted_and_none_that_means_rule_out(
+    stale: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fit solves some ten systems: of every feature and start, it took most of a diagnosis."""
+    fitted = list[list[int]]()
+    fit = _Table._fit
+
+    def counting(self: _Table, chosen: list[int], *start: Any) -> Any:
+        fitted.append(chosen)
+        return fit(self, chosen, *start)
+
+    monkeypatch.setattr(_Table, "_fit", counting)
+    model, x = of_a_table()
+    if stale:
+        norm = model[1]
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean += torch.randn(64) * norm.running_var.sqrt()
+    else:
+        x[:, 3] *= 9
+    bncheck.inspect(model, x)
+    passes = 2  # on a few samples, and on all
+    assert len(fitted) <= passes * most
+    assert bool(fitted) != stale
+
+
+@pytest.mark.parametrize(("factor", "run"), [(10.0, False), (1.3, True)])
+def test_batches_of_two_are_not_run_where_the_first_layer_is_too_far_off(
+    factor: float, run: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three passes in batches of 2, 4 and 8 cost as much as the rest of a diagnosis."""
+    sizes = list[int]()
+    original = Rerunning.in_batches_of
+
+    def counting(self: Rerunning, size: int, *most: Any) -> Any:
+        sizes.append(size)
+        return original(self, size, *most)
+
+    monkeypatch.setattr(Rerunning, "in_batches_of", counting)
+    model, x = of_a_table()
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.running_var is not None
+    norm.running_var *= factor**2 * torch.linspace(0.8, 1.25, 64)
+    bncheck.inspect(model, x)
+    assert (2 in sizes) == run
