@@ -35,7 +35,8 @@ class Slot(IntEnum):
 class Normalisation:
     """A normalisation, or a multiplication and an addition that are one: calls and their name.
 
-    `bare`: only the affine at its end is a map that can go, and its call stays.
+    `bare`: only the affine at its end is a map that can go, and its call stays. `module`: the name
+    of the first call of the same module.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Normalisation:
     ops: tuple[int, ...]
     family: Family = Family.BATCH
     bare: bool = False
+    module: str = ""
 
     @property
     def only_forwards(self) -> bool:

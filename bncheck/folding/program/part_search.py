@@ -138,7 +138,11 @@ def _renamed(
     kept = [
         decision.name
         for decision in plan.batchnorms
-        if any(fnmatchcase(f"{name}.{decision.name}", pattern) for pattern in options.keep)
+        if any(
+            fnmatchcase(f"{name}.{own}", pattern)
+            for own in (decision.name, decision.layer)
+            for pattern in options.keep
+        )
     ]
     return replace(options, keep=kept)
 

@@ -136,7 +136,8 @@ def _decisions(folded: Mapping[str, Part]) -> Iterator[Decision]:
         assert part.result is not None
         for decision in part.result.batchnorms:
             into = tuple(f"{name}.{each}" for each in decision.into)
-            yield replace(decision, name=f"{name}.{decision.name}", into=into)
+            own, module = f"{name}.{decision.name}", f"{name}.{decision.layer}"
+            yield replace(decision, name=own, module=module, into=into)
 
 
 def _outside(model: nn.Module, parts: Sequence[Part], why: str) -> Iterator[Decision]:
