@@ -31,6 +31,11 @@ class DyT(nn.Module):
 class Frozen(nn.Module):
     """A BatchNorm whose numbers are called otherwise."""
 
+    g: Tensor
+    t: Tensor
+    m: Tensor
+    v: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         for name in "gtmv":
@@ -64,6 +69,54 @@ def test_a_learned_map_is_folded_by_its_own_name_and_not_missed() -> None:
     assert result.report.folded == 2
     assert result.parity is not None
     assert result.parity.holds
+
+
+class Quantising(nn.Module):
+    """What torch trains for quantisation: a weight times a BatchNorm's scale, and its result
+    divided by that before the bias is added and the BatchNorm follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.bias = nn.Parameter(torch.randn(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bn, variances = self.bn, self.bn.running_var
+        assert variances is not None
+        scale = bn.weight / torch.sqrt(variances + bn.eps)
+        y = nn.functional.conv2d(x, self.conv.weight * scale.reshape(-1, 1, 1, 1))
+        z: Tensor = bn(y / scale.reshape(1, -1, 1, 1) + self.bias)
+        return z
+
+
+class Standardised(nn.Module):
+    """(x - m) / sqrt(v) * g + t, call by call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(4, 4), Frozen()
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = self.norm
+        z: Tensor = torch.tanh((self.fc(x) - n.m) / (n.v + 1e-5).sqrt() * n.g + n.t)
+        return z
+
+
+def test_what_undoes_the_scale_of_a_weight_is_not_a_second_norm() -> None:
+    torch.manual_seed(0)
+    model = randomised(Quantising())
+    nn.init.uniform_(model.bn.weight, 0.5, 2)  # it is divided by
+    result = bncheck.fold(model, torch.randn(2, 3, 8, 8))
+    kinds = [decision.kind.value for decision in result.batchnorms]
+    assert kinds == ["affine map", "BatchNorm"]
+    assert result.report.folded == 2
+
+
+def test_means_and_deviations_before_a_scale_and_a_shift_are_a_norm() -> None:
+    torch.manual_seed(0)
+    result = bncheck.fold(randomised(Standardised()), torch.randn(2, 4))
+    assert [decision.kind.value for decision in result.batchnorms] == ["BatchNorm"]
+    assert result.report.folded == 1
 
 
 def test_an_exported_file_says_the_same(tmp_path: Path) -> None:

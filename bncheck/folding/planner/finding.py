@@ -23,6 +23,7 @@ from bncheck.folding.planner.plain import is_plain
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.linear import Linear
 from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Mul, Norm, Opaque, Rescaled
+from bncheck.graph.weighted import Weighted
 
 _WEIGHT_KINDS = {Family.WEIGHT: "weight_norm", Family.SPECTRAL: "spectral_norm"}
 #: What makes the number that a LayerNorm or RMSNorm divides by.
@@ -37,10 +38,13 @@ def find_normalisations(graph: Graph, norms: Norms = Norms.BATCH) -> Iterator[No
     """
     taken: dict[str, int] = {}
     modules: dict[tuple[str, ...], str] = {}
+    weighted = {op.label for op in graph.ops if isinstance(op.spec, Weighted)}
     for index in range(len(graph.ops)):
         ops, family, bare = _at(graph, index, norms)
         if ops:
             label = graph.ops[ops[-1]].label
+            if family is Family.PLAIN and label in weighted:  # as beside a convolution for QAT
+                label = f"{label} ({_kind(graph, ops)})"
             taken[label] = taken.get(label, 0) + 1
             name = label if taken[label] == 1 else f"{label} ({taken[label]})"
             same = (label, *_parameters(graph, ops)) if graph.of_modules else (name,)
@@ -87,7 +91,7 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
     return ops, Family.BATCH, False
 
 
-def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
+def _product_and_sum(graph: Graph, index: int) -> tuple[()] | tuple[int, int]:
     """The places of x * c and of the only call that reads it, where that is v + c; else none.
 
     The constants lie along the channels: axis 1 or, as TensorFlow has them, the last one; there, of

@@ -1,8 +1,8 @@
 """Whether a product and a sum were learned as they are, or are a BatchNorm that is written out.
 
-A BatchNorm's scale and shift, gamma / sqrt(var + eps) and beta - mean * scale, are computed from
-more than one stored tensor each. A torch program shows that. A file may hold the results alone, and
-then what is known is what they are called and what they follow.
+A BatchNorm's scale gamma / sqrt(var + eps) is a part of its shift beta - mean * scale, or mean and
+deviation come before both. A torch program shows that. A file may hold the results alone, and then
+what is known is what they are called and what they follow.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from bncheck.folding.planner.families import normalises_samples
-from bncheck.folding.planner.normalisations import data_slot
+from bncheck.folding.planner.normalisations import data_slot, elementwise_map
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Identity, Rescaled, Reshape, Transpose
+from bncheck.graph.specs import Add, Identity, Mul, Rescaled, Reshape, Transpose
 from bncheck.graph.weighted import Weighted
 
 #: What says that it is a BatchNorm, or that numbers are its statistics.
@@ -26,33 +26,48 @@ _OF_BATCH: Final = re.compile(
 _COMPUTED: Final = re.compile(r"::|lifted_|const_?fold|frozen_param", re.IGNORECASE)
 _NUMBERED: Final = re.compile(r"[^.]*\d")
 _PARAMETER: Final = re.compile(r"(.+)\.[A-Za-z]+")
-#: Whose results people scale and shift instead of a LayerNorm's (DyT, https://arxiv.org/abs/2503.10622).
+#: Whose results are scaled and shifted by learned numbers: DyT (https://arxiv.org/abs/2503.10622).
 _SQUASHING: Final = frozenset({"tanh", "erf", "softsign", "sigmoid"})
 
 
-def is_plain(graph: Graph, ops: tuple[int, ...]) -> bool:
+def is_plain(graph: Graph, ops: tuple[int, int]) -> bool:
     """Whether this product and this sum are a learned map as far as one can know."""
-    calls = [graph.ops[index] for index in ops]
-    sources = [tuple(_sources(graph, op)) for op in calls]
-    names = [name for found in sources for name in found]
-    if any(map(_OF_BATCH.search, (*names, *(op.label for op in calls)))):
+    product, total = (graph.ops[index] for index in ops)
+    scale, shift = (tuple(_sources(graph, op)) for op in (product, total))
+    before = _before(graph, product)
+    if set(scale) & set(shift) or _standardises(graph, before, len(scale)):
         return False
-    if any(len(found) != 1 for found in sources) or any(map(_COMPUTED.search, names)):
-        return False
-    return graph.of_modules or _is_plain_in_file(_before(graph, calls[0]), names)
-
-
-def _is_plain_in_file(maker: Op | None, names: list[str]) -> bool:
-    """Whether names, or the call before, say so of numbers that may be a BatchNorm's."""
-    if maker is not None and (isinstance(maker.spec, Rescaled) or normalises_samples(maker.kind)):
+    if len(scale) > 1 or len(shift) > 1:  # computed, but each for itself
         return True
-    if maker is not None and isinstance(maker.spec, Weighted):
+    names = (*scale, *shift)
+    if any(map(_OF_BATCH.search, (*names, product.label, total.label))):
         return False
+    if not names or any(map(_COMPUTED.search, names)):
+        return False
+    return graph.of_modules or _is_plain_in_file(before, names)
+
+
+def _standardises(graph: Graph, before: Op | None, sources: int) -> bool:
+    """Whether the call before divides by deviations, or subtracts means of a computed scale."""
+    if before is None or not isinstance(before.spec, (Add, Mul)):
+        return False
+    found = elementwise_map(graph, before)
+    wide = found is not None and max(found[1].scale.size, found[1].shift.size) > 1
+    return wide and (isinstance(before.spec, Mul) or sources > 1)
+
+
+def _is_plain_in_file(before: Op | None, names: tuple[str, ...]) -> bool:
+    """Whether names, or the call before, say so of numbers that may be a BatchNorm's."""
+    if before is not None:
+        if isinstance(before.spec, Rescaled) or normalises_samples(before.kind):
+            return True
+        if isinstance(before.spec, Weighted):
+            return False
     if any(map(_NUMBERED.fullmatch, names)):
         return False
-    owners = {found[1] for name in names if (found := _PARAMETER.fullmatch(name))}
-    of_one = len(owners) == 1 and all(map(_PARAMETER.fullmatch, names))
-    return of_one or (maker is not None and maker.kind.lower() in _SQUASHING)
+    owners = [found[1] for name in names if (found := _PARAMETER.fullmatch(name))]
+    of_one = len(owners) == len(names) and len(set(owners)) == 1
+    return of_one or (before is not None and before.kind.lower() in _SQUASHING)
 
 
 def _sources(graph: Graph, op: Op) -> Iterator[str]:

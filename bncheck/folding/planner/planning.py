@@ -63,6 +63,8 @@ def plan(
             maps[norm.last] = found
         else:
             kept[norm.last] = found
+    # What is no norm and cannot go by itself is as any product and sum, unless --keep names it.
+    norms = [n for n in norms if n.family is not Family.PLAIN or n.last in maps or _asked(n, keep)]
     units = frozenset(i for norm in norms if len(norm.ops) > 1 for i in norm.ops)
     held = frozenset(i for norm in norms if norm.last in kept for i in norm.ops)
     planning = _Planning(Draft(graph, units, held), maps, partly, kept)
@@ -78,8 +80,7 @@ def _map_or_reason(
     stay: Mapping[str, Stuck],
 ) -> Affine | Decision:
     """The map of a normalisation that may move, else why it may not."""
-    names = (norm.name, norm.module)
-    if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in keep):
+    if _asked(norm, keep):
         return kept_for(norm, Stuck("--keep asks for it", "leave --keep out to fold it"))
     if norm.name in stay:
         return kept_for(norm, stay[norm.name])
@@ -90,6 +91,11 @@ def _map_or_reason(
         return affine_of(graph, norm)
     except Stuck as stuck:
         return kept_for(norm, stuck)
+
+
+def _asked(norm: Normalisation, keep: Sequence[str]) -> bool:
+    names = (norm.name, norm.module)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in keep)
 
 
 def _moves_of(norm: Normalisation) -> tuple[Move, ...]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from bncheck.core.findings import Severity
 from bncheck.core.words import count
+from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.reporting.document import Detail, Document, Fact, Group, Table
@@ -20,6 +21,8 @@ _NAMED: Final = 3  # norms named before "and N more"
 #: "layer1.0.relu (relu)" differs from norm to norm where the reason is the same.
 _PLACE: Final = re.compile(r"\S+ \((\w+)\)")
 _STAYING: Final = re.compile(r"\S+(?=,(?: which is)? itself a normalisation)")
+#: BatchNorms first, what is no norm last.
+_ORDER: Final = {family.value: place for place, family in enumerate(Family)}
 _AND: Final = re.compile(r", (?=[^,]*$)")
 
 
@@ -83,7 +86,7 @@ def counted(report: FoldReport) -> str:
     Modules are counted, as `inspect` does, and their calls where there are more of these.
     """
     calls, parts = report.by_kind(), []
-    for kind, modules in report.modules_by_kind().items():
+    for kind, modules in sorted(report.modules_by_kind().items(), key=lambda pair: _ORDER[pair[0]]):
         part, own = f"{modules.folded} of {count(modules.total, kind)}", calls[kind]
         more = own.total > modules.total
         parts.append(f"{part} ({own.folded} of {own.total} calls)" if more else part)
