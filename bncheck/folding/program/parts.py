@@ -20,8 +20,8 @@ from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.calls_of import (
     HINT,
     copied_model,
+    dtypes_from,
 )
-from bncheck.folding.program.dtypes import dtypes_of_module
 from bncheck.folding.program.exporting import NotOneGraphError, as_arguments
 from bncheck.folding.program.fold import Folding, FoldResult, fold
 from bncheck.folding.program.holding import fold_held
@@ -175,12 +175,13 @@ def _parity(
 
     A choice among boxes may fall otherwise by rounding: what rounding moves is measured, as the
     response of the original to steps of one unit in the last place of the results of the parts.
+    The tolerance is what the dtypes in the parts and behind them need.
     """
     proofs = [part.result.parity for part in folded.values() if part.result is not None]
     seen = [proof for proof in proofs if proof is not None]
     regions = [proof.regions for proof in seen if proof.regions is not None]
-    limit = options.tolerance or tolerance_for(dtypes_of_module(model))
     modules = [model.get_submodule(name) for name in folded]
+    limit = options.tolerance or tolerance_for(dtypes_from(model, inputs, modules))
     error, response = difference(model, new, inputs, modules, limit)
     allowed = max(limit, EXCUSE * response)
     return Parity(
