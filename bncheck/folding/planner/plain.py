@@ -51,9 +51,11 @@ def _standardises(graph: Graph, before: Op | None, sources: int) -> bool:
     """Whether the call before divides by deviations, or subtracts means of a computed scale."""
     if before is None or not isinstance(before.spec, (Add, Mul)):
         return False
-    found = elementwise_map(graph, before)
-    wide = found is not None and max(found[1].scale.size, found[1].shift.size) > 1
-    return wide and (isinstance(before.spec, Mul) or sources > 1)
+    if elementwise_map(graph, before) is None:
+        return False
+    constant = graph.values[before.inputs[1 - data_slot(graph, before)] or ""]
+    stored = bool(constant.label or constant.made_from) or constant.shape != ()
+    return stored and (isinstance(before.spec, Mul) or sources > 1)
 
 
 def _is_plain_in_file(before: Op | None, names: tuple[str, ...]) -> bool:
