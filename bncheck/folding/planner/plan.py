@@ -37,11 +37,18 @@ class Decision:
     hint: str = ""
     overflow: bool = False
     kind: Family = Family.BATCH
+    module: str = ""
+
+    @property
+    def layer(self) -> str:
+        """The module that is called: that of its first call, by name."""
+        return self.module or self.name
 
     def to_dict(self) -> dict[str, object]:
         """The decision as plain data."""
         return {
             "name": self.name,
+            "module": self.layer,
             "op": self.op,
             "kind": self.kind.value,
             "status": self.status.value,
