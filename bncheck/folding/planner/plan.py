@@ -48,7 +48,6 @@ class Decision:
         """The decision as plain data."""
         return {
             "name": self.name,
-            "module": self.layer,
             "op": self.op,
             "kind": self.kind.value,
             "status": self.status.value,

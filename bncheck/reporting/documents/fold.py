@@ -102,7 +102,9 @@ def _noun(decisions: Sequence[Decision]) -> str:
 def _parity(parity: Parity) -> str:
     """The proof in a sentence."""
     sizes = [str(batch) for batch in sorted(set(parity.batches))]
-    if len(sizes) > 1:
+    if sizes == ["0"]:
+        where = "on inputs without a batch"
+    elif len(sizes) > 1:
         where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
     else:
         where = f"in batches of {sizes[0]}, the only size it takes" if sizes else "on no input"

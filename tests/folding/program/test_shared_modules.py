@@ -176,7 +176,7 @@ def test_people_count_modules_and_read_of_calls_where_these_differ(
     result = bncheck.fold(model, IMAGES)
     assert result.to_dict()["modules"] == {"BatchNorm": {"total": 2, "folded": 1, "kept": 1}}
     assert result.to_dict()["summary"] == {"total": 4, "folded": 3, "kept": 1}
-    assert [row["module"] for row in result.report.rows()] == ["bn", "bn", "last", "last"]
+    assert [d.layer for d in result.batchnorms] == ["bn", "bn", "last", "last"]
     torch.save(model.state_dict(), tmp_path / "net.pt")
     given = ["--model", f"{__name__}:TwoInputs", "--input", "3,8,8", "--input", "3,8,8"]
     given += ["--dry-run"]
