@@ -67,7 +67,8 @@ def test_a_shift_needs_a_mask_that_is_known_as_the_hint_says() -> None:
 
 
 READERS: dict[str, tuple[Callable[..., Any], str, str]] = {
-    "bilinear": (lambda s, v, x: s.pair(x, v), "(bilinear) multiplies it with its other", "leave"),
+    "bilinear": (lambda s, v, x: s.pair(x, v),
+                 "second input of pair (bilinear), which multiplies it", "leave it"),
     "bits": (lambda _, v, __: v.view(torch.int32), "reads its bits as another dtype", "leave it"),
     "memory": (lambda s, v, _: s.last(v.contiguous().as_strided((6, 4), (4, 1))),
                "reads its memory place by place", "make as_strided (as_strided) a reshape"),
