@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bncheck import drift, inspect
 from bncheck.series.naming import natural_key, rank_of, short_labels
 
 
@@ -45,3 +48,21 @@ def test_labels_are_what_names_differ_in(names: list[str], labels: list[str]) ->
 def test_ranks_are_read_from_names(name: str, rank: int | None) -> None:
     found = rank_of(Path(name))
     assert (found[1] if found else None) == rank
+
+
+@pytest.mark.parametrize("wrapped", [(True, True), (False, True), (True, False)])
+def test_layers_are_called_as_inspect_calls_those_of_the_last_file(
+    wrapped: tuple[bool, bool], tmp_path: Path
+) -> None:
+    """Names in data are whole: a finding on one has the same fingerprint whoever made it."""
+    for place, prefix in enumerate("module." if each else "" for each in wrapped):
+        held = {"a.running_mean": torch.ones(4) * place, "a.running_var": torch.ones(4)}
+        state = {f"{prefix}{name}": tensor for name, tensor in held.items()}
+        torch.save({**state, f"{prefix}fc.weight": torch.ones(2)}, tmp_path / f"{place}.pt")
+    paths = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    names = [layer.name for layer in inspect(paths[1]).layers]
+    for reference in ("last", paths[0]):
+        data: Any = drift(paths, reference=str(reference)).to_dict()
+        assert data["layers"] == names
+        assert data["w2"] != [[0, 0]]
+        assert None not in data["w2"][0]
