@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from bncheck import drift, inspect
 from bncheck.series.naming import natural_key, rank_of, short_labels
@@ -56,10 +57,11 @@ def test_layers_are_called_as_inspect_calls_those_of_the_last_file(
 ) -> None:
     """Names in data are whole: a finding on one has the same fingerprint whoever made it."""
     for place, prefix in enumerate("module." if each else "" for each in wrapped):
-        held = {"a.running_mean": torch.ones(4) * place, "a.running_var": torch.ones(4)}
+        ones = np.ones(4, np.float32)
+        held = {"a.running_mean": ones * place, "a.running_var": ones, "fc.weight": ones}
         state = {f"{prefix}{name}": tensor for name, tensor in held.items()}
-        torch.save({**state, f"{prefix}fc.weight": torch.ones(2)}, tmp_path / f"{place}.pt")
-    paths = [tmp_path / "0.pt", tmp_path / "1.pt"]
+        save_file(state, tmp_path / f"{place}.safetensors")
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
     names = [layer.name for layer in inspect(paths[1]).layers]
     for reference in ("last", paths[0]):
         data: Any = drift(paths, reference=str(reference)).to_dict()
