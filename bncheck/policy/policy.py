@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bncheck.core.errors import DOCS
 from bncheck.core.findings import FailOn, Finding, Severity, Silenced
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.policy.baseline import Baseline
 
 if TYPE_CHECKING:
+    from bncheck.policy.baseline import Baseline
     from bncheck.policy.config.settings import Ignored
     from bncheck.rules.choosing import Chosen
 
