@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from functools import cache, partial
 
-from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
 from bncheck.reading.kinds import is_norm_class
@@ -31,7 +30,7 @@ from bncheck.reading.torchscript_states import (
     storages_of,
 )
 from bncheck.reading.torchscript_uses import uses_in
-from bncheck.reading.torchscript_writes import refuse_written
+from bncheck.reading.torchscript_writes import only_norms_normalise, refuse_written
 from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
 
@@ -46,7 +45,7 @@ def read_torchscript(archive: ZipArchive) -> list[Subtree]:
     rebuilt = rebuilt_storages(pickled.root, source)
     listed = cache(partial(_listed, pickled, source))
     constants = _constant_tensors(archive)
-    module = _as_used(_module(pickled, source, rebuilt), listed, constants, pickled.budget)
+    module = _as_used(_module(pickled, source, rebuilt), listed, constants, source)
     frozen = _frozen(constants, source)
     tensors = {**module.tensors, **frozen.tensors}
     modules = {**module.modules, **frozen.modules}
@@ -67,7 +66,7 @@ def _as_used(
     tree: Subtree,
     listed: Callable[..., Listing],
     constants: Mapping[str, LazyTensor],
-    budget: Budget,
+    source: Sources,
 ) -> Subtree:
     """The module, its norms with the mode and eps that its code calls batch_norm with."""
     names = map(split_name, tree.tensors)
@@ -75,13 +74,19 @@ def _as_used(
     if not owners and not constants:
         return tree
     numbers = _numbers(constants)
-    found = uses_in(listed(), owners, numbers)
+    try:
+        whole = listed()
+    except BncheckError:  # so large a model is looked at norm by norm, where that says all
+        if not only_norms_normalise(source):
+            raise
+        whole = Listing((), whole=False)
+    found = uses_in(whole, owners, numbers)
     for owner in owners - found.normalises - found.in_training:
         found.add(uses_in(listed(owner), {owner}, numbers))
     modules = dict(tree.modules)
     for owner in found.in_training - modules.keys():
         roles = {
-            own: dotted(((None, owner), own) if owner else (None, own), budget)
+            own: dotted(((None, owner), own) if owner else (None, own), source.budget)
             for own in (*STATISTICS, *AFFINE)
         }
         held = {role: name for role, name in roles.items() if name in tree.tensors}

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.listing import Listing
 from bncheck.reading.opening import open_checkpoint
+from bncheck.reading.pickle_values import Node
+from bncheck.reading.torchscript_forward import listed_forward
 
 
 def _column(t: Tensor) -> Tensor:
@@ -219,3 +222,25 @@ def test_the_batch_is_told(net: type[nn.Module], traced: bool, tmp_path: Path) -
 def test_eps_is_that_of_the_call(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(_save(_Called, False, tmp_path / "model.pt"))
     assert checkpoint.modules["bn"].eps == 0.25
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("net", "read"), [(_Looped, True), (_ByHand, False)])
+def test_a_model_too_large_to_follow_is_looked_at_norm_by_norm(
+    net: type[nn.Module], read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where other code speaks of statistics, too, that does not say all."""
+    path = _save(net, False, tmp_path / "model.pt")
+    walk, module = listed_forward, net.__name__
+
+    def limited(root: Node, *rest: Any) -> Listing:
+        if module in str(root.function):
+            raise BncheckError("has too much code to follow", "export it with torch.export")
+        return walk(root, *rest)
+
+    monkeypatch.setattr("bncheck.reading.torchscript.listed_forward", limited)
+    if read:
+        assert not open_checkpoint(path).modules["bn"].training
+    else:
+        with pytest.raises(BncheckError, match="too much code"):
+            open_checkpoint(path)
