@@ -69,7 +69,7 @@ class Observation:
                 found.append(NormLayer(name, NormKind.BATCH, *moments, *nothing, eps, unknown))
         return found
 
-    @property
+    @cached_property
     def counter(self) -> int | None:
         """The largest batch counter."""
         counters = (
