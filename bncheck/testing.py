@@ -31,6 +31,11 @@ def assert_sound(
     from bncheck.reporting.documents.inspect import said
     from bncheck.reporting.formats import Format, render
 
+    choices = [choice.value for choice in FailOn]
+    if fail_on not in choices:
+        raise bncheck.BncheckError(
+            f"fail_on={fail_on!r} is not a severity", f"choose one of: {', '.join(choices)}"
+        )
     limit = FailOn(fail_on).limit
     report = bncheck.inspect(model, data, **options)
     if not report.certain_layers:

@@ -105,3 +105,8 @@ def test_the_page_s_plain_loop_runs() -> None:
     assert names["check_statistics"](model)
     poison(model)
     assert not names["check_statistics"](model)
+
+
+def test_an_unknown_severity_names_the_choices() -> None:
+    with pytest.raises(bncheck.BncheckError, match="error, warning, never"):
+        assert_sound(net(), fail_on="wrong")

@@ -84,7 +84,8 @@ class Difference:
     pooled: bool = False
     seen: dict[tuple[int, int], _Channels] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
-    agreement: list[float] = field(default_factory=list)
+    # Of each output: in how many samples the top class is the same, and of how many.
+    agreement: dict[int, tuple[int, int]] = field(default_factory=dict)
     misshapen: bool = False
     places: int = 0
 
@@ -110,16 +111,22 @@ class Difference:
                 if (
                     wide.ndim == 2 and wide.shape[1] > 1 and len(wide)
                 ):  # looks like scores of classes
-                    self.agreement.append(float((wide.argmax(1) == new.argmax(1)).mean()))
+                    same = int((wide.argmax(1) == new.argmax(1)).sum())
+                    self._agree(place, same, len(wide))
 
     def join(self, other: Difference) -> None:
         """Take in what another has seen."""
         self.batches += other.batches
-        self.agreement += other.agreement
+        for place, (same, samples) in other.agreement.items():
+            self._agree(place, same, samples)
         self.misshapen |= other.misshapen
         self.places = other.places
         for (place, _), channels in other.seen.items():
             self._join(place, channels)
+
+    def _agree(self, place: int, same: int, samples: int) -> None:
+        before = self.agreement.get(place, (0, 0))
+        self.agreement[place] = before[0] + same, before[1] + samples
 
     def _join(self, place: int, channels: _Channels) -> None:
         key = place, channels.kind
@@ -172,7 +179,7 @@ class Difference:
             excess = max(excess, self._excess(channels))
         if self.misshapen:
             worst = excess = float("inf")
-        share = min(self.agreement) if self.agreement else None
+        share = min((same / of for same, of in self.agreement.values()), default=None)
         return Parity(worst, own, self.tolerance, tuple(self.batches), share, parts_at, excess)
 
 

@@ -361,3 +361,11 @@ def test_errors_without_end_are_no_crash() -> None:
                       regions=RegionsParity(1, 0.0))  # fmt: skip
     (finding,) = findings_of((), decision, fail_unfolded=False)
     assert "NaN or infinite" in finding.fix
+
+
+def test_the_agreement_is_the_share_of_all_samples() -> None:
+    difference = Difference(1e-5)
+    scores = np.eye(2)[[0] * 99]
+    difference.add(99, [scores], [scores], [scores])
+    difference.add(1, [scores[:1]], [scores[:1, ::-1]], [scores[:1]])
+    assert difference.parity().argmax_agreement == 0.99
