@@ -47,15 +47,19 @@ def forward(
 ) -> Any:
     """The model's output; whatever it raises is told with the shape and the module concerned.
 
-    `state` has parameters and buffers to run with in place of the model's own.
+    `state` has parameters and buffers to run with in place of the model's own. The model gets
+    copies: one that prepares its input in place would change what the next pass is fed.
     """
+    import torch
+
+    own = batch.map(torch.clone)
     try:
         with usercode.running("the model"), _uncompiled():
             if state is None:
-                return model(*batch.args, **batch.kwargs)
+                return model(*own.args, **own.kwargs)
             from torch.func import functional_call
 
-            return functional_call(model, dict(state), batch.args, dict(batch.kwargs))
+            return functional_call(model, dict(state), own.args, dict(own.kwargs))
     except BncheckError as error:
         cause = error.__cause__
         if cause is None or isinstance(error, SingleValueError):
