@@ -40,7 +40,10 @@ class _InPlace(nn.Sequential):
     """A model that prepares its input in place, as some do to save memory."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.sub_(1).div_(2))
+        x.sub_(1).div_(2)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def _preparing_in_place() -> nn.Sequential:
@@ -96,4 +99,5 @@ def test_a_model_that_writes_into_its_input_is_fed_the_same_every_time() -> None
     plain, data = _convolutional(), _batches(torch.float32)
     found = bncheck.inspect(_InPlace(*plain).eval(), data).summary
     asked = bncheck.inspect(plain.eval(), [((x - 1) / 2, y) for x, y in data]).summary
-    assert (found.verdict, found.w2) == (asked.verdict, pytest.approx(asked.w2))
+    assert found.verdict is asked.verdict
+    assert found.w2 == pytest.approx(asked.w2)
