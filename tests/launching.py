@@ -25,7 +25,7 @@ def launched(main: Callable[..., None], *arguments: object) -> None:
     with TemporaryDirectory() as logs:  # which the launcher does not remove
         config = LaunchConfig(
             1, 1, WORLD, run_id=str(uuid.uuid4()), rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-            start_method="fork", logs_specs=DefaultLogsSpecs(log_dir=logs),
+            max_restarts=0, start_method="fork", logs_specs=DefaultLogsSpecs(log_dir=logs),
         )  # fmt: skip
         elastic_launch(config, _rank)(main, *arguments)
 

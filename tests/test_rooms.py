@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.rooms import DOOR, PACKAGE, ROOMS, cycle, imports, strayed_torch, upward
+import pytest
+
+from tests.rooms import DOOR, PACKAGE, ROOMS, Import, cycle, imports, strayed_torch, upward
 
 
-def test_no_import_leads_up_or_round_in_a_circle() -> None:
-    assert not upward(list(imports()))
+@pytest.fixture(scope="module")
+def ours() -> list[Import]:
+    return list(imports())
+
+
+def test_no_import_leads_up_or_round_in_a_circle(ours: list[Import]) -> None:
+    assert not upward(ours)
     assert not cycle()
 
 
-def test_torch_is_imported_only_where_a_model_runs() -> None:
-    assert not strayed_torch(list(imports()))
+def test_torch_is_imported_only_where_a_model_runs(ours: list[Import]) -> None:
+    assert not strayed_torch(ours)
 
 
 def test_every_module_is_in_a_room() -> None:

@@ -56,7 +56,7 @@ InputOption = Annotated[
         "--input",
         metavar="SHAPE",
         help="One sample's shape: 3,224,224 or ids=128:int64; 20,N,8 marks a batch that is "
-        "not the first axis; repeatable.",
+        "not the first axis, '[3,8,8]' has none; repeatable.",
         rich_help_panel=Heading.DATA,
     ),
 ]

@@ -144,16 +144,16 @@ class Tally:
         self, findings: Iterable[Finding], model: str | None = None
     ) -> SortedFindings:
         """Sort and remember the findings."""
-        from bncheck.policy.baseline import known_of
-
         sorted_ = self.policy.sort(findings, model)
         self.known += len(sorted_.known)
         self.excepted += len(sorted_.excepted)
         self.used |= sorted_.used
         self.met += [(finding, model) for finding in (*sorted_.known, *sorted_.findings)]
-        self.counted += [
-            known_of(f, model) for f in sorted_.findings if f.severity is not Severity.INFO
-        ]
+        serious = [f for f in sorted_.findings if f.severity is not Severity.INFO]
+        if serious:
+            from bncheck.policy.baseline import known_of
+
+            self.counted += [known_of(finding, model) for finding in serious]
         return sorted_
 
     def finish(self, findings: Iterable[Finding], failed: bool = False) -> ExitCode:

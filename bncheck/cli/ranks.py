@@ -40,8 +40,7 @@ def launched(timeout: float, command: str, **given: object) -> Iterator[Processe
     Options that mean no measuring (where reports go) do not belong into `given`.
     """
     from bncheck.measuring.distributed import launched_processes
-    from bncheck.measuring.messages import SharedError
-    from bncheck.measuring.wire import LostRankError
+    from bncheck.measuring.messages import LostRankError, SharedError
 
     facts = {"the command": command, **dict(_facts(given))}
     try:

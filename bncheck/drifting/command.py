@@ -160,7 +160,10 @@ def _snapshot_at(path: Path, series: Series, options: DriftOptions) -> Snapshot:
     if series.long is not None and series.long.base is not None:
         return series.long.base
     known = next((snapshot for snapshot in series.snapshots if snapshot.path == path), None)
-    return known or read_snapshot(path, series.key, Assumptions(options.eps))
+    if known is not None:
+        return known
+    other = read_snapshot(path, series.key, Assumptions(options.eps))
+    return other.under(series.snapshots[-1].prefix)
 
 
 def _refuse_other_width(
@@ -205,11 +208,13 @@ def _of_data(
         shapes.add(seen)
         options.measured(number + 1, len(series.snapshots))
     history = {name: stacked(kept) for name, kept in parts.items() if any(kept)}
+    named = meter.in_file(history)
     return Movement(
-        series, tuple(history), history, reference, {} if reference.path is None else base,
+        series, tuple(named), named, reference,
+        {} if reference.path is None else meter.in_file(base),
         Basis.DATA, options.thresholds, key=series.key, samples=meter.samples,
         w1=shapes.w1(tuple(history)) if options.shape else None,
-        outlines=shapes.outlines if options.shape else None,
+        outlines=meter.in_file(shapes.outlines) if options.shape else None,
     )  # fmt: skip
 
 

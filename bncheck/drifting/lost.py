@@ -38,7 +38,6 @@ def lost_statistics(
     found: set[str] = set()
     for finding in inspect_checkpoint(checkpoint, options).findings:
         name = finding.layer or ""
-        name = name if name in lost else name.removeprefix(checkpoint.prefix)
         found.add(name)
         if name in lost:
             yield _since(finding, series, name)

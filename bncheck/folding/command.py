@@ -106,9 +106,12 @@ def _writable(report: FoldReport) -> bool:
 
 def _check_keep(request: FoldRequest, report: FoldReport) -> None:
     """A misspelt pattern would fold what the user wants to keep."""
-    names = [decision.name for decision in report.batchnorms]
+    names = list(dict.fromkeys(decision.layer for decision in report.batchnorms))
+    kept = {
+        name for d in report.batchnorms if d.status is Status.KEPT for name in (d.name, d.layer)
+    }
     for pattern in request.keep:
-        if not any(d.status is Status.KEPT and fnmatch(d.name, pattern) for d in report.batchnorms):
+        if not any(fnmatch(name, pattern) for name in kept):
             raise BncheckError(
                 f"--keep {pattern!r} matches no BatchNorm",
                 f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}"

@@ -28,8 +28,8 @@ class FoldOptions:
     Without `whole_too` it is compared where something is altered, and not as a whole: proof.py.
     `not_held` says of norms, by name, why the form of the output cannot hold their fold, and
     `unproven` why their fold cannot be compared. `batch_axes` are the axes of the batch, one for
-    each input, where it is not the first of all. With `static_batch` a module is exported at the
-    sizes of the example inputs.
+    each input (None where it has no batch), where it is not the first of all. With `static_batch` a
+    module is exported at the sizes of the example inputs.
     """
 
     keep: Sequence[str] = ()
@@ -41,7 +41,7 @@ class FoldOptions:
     whole_too: bool = True
     not_held: Mapping[str, str] = field(default_factory=dict)
     unproven: Mapping[str, str] = field(default_factory=dict)
-    batch_axes: Sequence[int] = ()
+    batch_axes: Sequence[int | None] = ()
     static_batch: bool = False
 
     def stay(self) -> dict[str, Stuck]:

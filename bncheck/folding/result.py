@@ -11,6 +11,7 @@ from bncheck._version import __version__
 from bncheck.core.errors import REPORT_IT
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.report import Report
+from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.rules.folding import fold_overflow, not_folded, parity_failure
 
@@ -90,7 +91,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many norms there are, and what became of them."""
+    """How many norms, or calls of them, there are, and what became of them."""
 
     total: int
     folded: int
@@ -144,7 +145,7 @@ class FoldReport(Report):
         return [d for d in self.batchnorms if d.status is Status.KEPT]
 
     def by_kind(self) -> dict[str, Totals]:
-        """How many norms of each kind there are, and how many of them went into other calls."""
+        """How many calls of norms of each kind there are, and how many went into other calls."""
         found: dict[str, Totals] = {}
         for decision in self.batchnorms:
             old = found.get(decision.kind.value, Totals(0, 0, 0))
@@ -152,6 +153,18 @@ class FoldReport(Report):
             kept = decision.status is Status.KEPT
             found[decision.kind.value] = Totals(old.total + 1, old.folded + went, old.kept + kept)
         return found
+
+    def modules_by_kind(self) -> dict[str, Totals]:
+        """The same of modules, each of which counts once; it went where all of its calls did."""
+        found: dict[tuple[str, str], list[Status]] = {}
+        for decision in self.batchnorms:
+            found.setdefault((decision.kind.value, decision.layer), []).append(decision.status)
+        totals: dict[str, Totals] = {}
+        for (kind, _), calls in found.items():
+            old, kept = totals.get(kind, Totals(0, 0, 0)), Status.KEPT in calls
+            went = not kept and Status.REWRITTEN not in calls
+            totals[kind] = Totals(old.total + 1, old.folded + went, old.kept + kept)
+        return totals
 
     def rows(self) -> list[dict[str, Any]]:
         """A normalisation a row."""
@@ -174,6 +187,7 @@ class FoldReport(Report):
             },
             "parts": [asdict(part) for part in self.parts] or None,
             "kinds": {kind: asdict(totals) for kind, totals in self.by_kind().items()},
+            "modules": {kind: asdict(totals) for kind, totals in self.modules_by_kind().items()},
             "notes": list(self.notes),
         }
 
@@ -188,7 +202,8 @@ def findings_of(
 
     `tolerance` is what the user asked for.
     """
-    kept = [_kept(d, fail_unfolded) for d in decisions if d.status is Status.KEPT]
+    staying = [d for d in decisions if d.status is Status.KEPT and d.kind is not Family.PLAIN]
+    kept = [_kept(decision, fail_unfolded) for decision in staying]
     return tuple(kept if parity is None or parity.holds else [*kept, _differs(parity, tolerance)])
 
 

@@ -97,6 +97,9 @@ class Graph:
     enclosed: tuple[Enclosed, ...] = field(default=())
     #: "inner graph" for one inside a call, whose inputs may be values of the graph around it.
     what: str = "model"
+    #: Whether modules make the calls, so that calls with the same parameters are of one module. In
+    #: a file of nodes each call is a layer of its own.
+    of_modules: bool = False
 
     @cached_property
     def producers(self) -> dict[str, int]:

@@ -287,7 +287,10 @@ class RunningSum(Average):
 
 @dataclass(frozen=True, slots=True)
 class Attended(Average):
-    """Means along these axes by weights that are computed and sum to 1: an attention's values."""
+    """Means along these axes by weights that are computed and sum to 1: an attention's values.
+
+    `gain` is None where a mask that is not known may leave nothing to take the mean of.
+    """
 
 
 @dataclass(frozen=True, slots=True)

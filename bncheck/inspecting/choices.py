@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.findings import cause_of
+from bncheck.core.findings import Verdict, cause_of
 from bncheck.core.words import shortened
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.inspecting.report import InspectReport
@@ -45,6 +45,15 @@ def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[st
     yield from _beside(checkpoint)
 
 
+def broken_beside(checkpoint: Checkpoint, options: InspectOptions) -> str | None:
+    """The first part of the file that is broken where nobody said which part is meant, if any."""
+    if options.key is not None:
+        return None
+    broken = Verdict.BROKEN.value
+    trees = checkpoint.alternatives
+    return next((t.path for t in trees if _verdict(checkpoint, t, options) == broken), None)
+
+
 def ignored_notes(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     """A line for each rule that would have said something of the file, or of the data."""
     if not options.ignore:
@@ -80,12 +89,16 @@ def _beside(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:
+    return f"{part_name(tree.path)} ({_verdict(checkpoint, tree, options)})"
+
+
+def _verdict(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:
+    """The word that a report on another part would have, or why there is none."""
     tensors = TensorMap(tree.tensors)
     other = replace(
         checkpoint, key=tree.path, tensors=tensors, modules=tree.modules, listing=tree.listing
     )
     try:
-        verdict = inspect_checkpoint(other, options).word
+        return inspect_checkpoint(other, options).word
     except BncheckError as error:
-        verdict = error.sentence
-    return f"{part_name(tree.path)} ({verdict})"
+        return error.sentence

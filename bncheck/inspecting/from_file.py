@@ -26,9 +26,14 @@ from bncheck.reading.roles import split_name
 from bncheck.rules.choosing import choose_rules
 from bncheck.rules.file_rules import FILE_RULES
 from bncheck.rules.rule import Network
+from bncheck.rules.static.bn105_under_warmed import under_warmed
+from bncheck.rules.static.bn106_batch_counter import unusable_counter
 from bncheck.rules.static.bn117_other_weights import other_weights
 
 _PROGRAMS: Final = (Container.TORCHSCRIPT, Container.EXPORTED_PROGRAM, Container.ONNX)
+
+#: The rules that ask what the weights predict.
+_BY_CHAINS = (other_weights, under_warmed, unusable_counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def static_findings(
         train_batch_size=options.train_batch_size,
         thresholds=options.thresholds,
         chains=chains_of(checkpoint, layers)
-        if checkpoint and other_weights in rules and not _is_far(checkpoint)
+        if checkpoint and any(rule in rules for rule in _BY_CHAINS) and not _is_far(checkpoint)
         else Chains(),
     )
     with np.errstate(all="ignore"):  # statistics at a dtype's limits overflow on the way

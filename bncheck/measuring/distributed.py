@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 from bncheck._version import __version__
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError, TerminatedError
-from bncheck.measuring.meeting import Place, connect, first_line, store_for
 from bncheck.measuring.messages import (
     Contribution,
     Counts,
+    LostRankError,
     Parts,
     SharedError,
     agreement,
@@ -31,10 +31,12 @@ from bncheck.measuring.messages import (
     packed,
     refuse_difference,
 )
-from bncheck.measuring.wire import LostRankError, Wire
+from bncheck.measuring.place import Place
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
+
+    from bncheck.measuring.wire import Wire
 
 T = TypeVar("T")
 
@@ -161,6 +163,8 @@ def launched_processes(
     if place is None:
         yield Processes()
         return
+    from bncheck.measuring.meeting import connect, store_for
+
     # torch would tell of a lost connection in a page of C++ frames, beside the line that says it.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     store = store_for(place, timeout)
@@ -188,6 +192,8 @@ def _group(
     import torch
     import torch.distributed as dist
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    from bncheck.measuring.meeting import first_line
 
     versions = {"the version of bncheck": __version__, "the version of torch": torch.__version__}
     processes.agree({**versions, **facts})

@@ -1,4 +1,4 @@
-"""Where the ranks meet: addresses from the environment, a store, connections to rank 0."""
+"""How the ranks meet: a store, and connections to rank 0."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import socket
 import struct
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from bncheck.core.errors import BncheckError
-from bncheck.measuring.wire import PATIENCE, LostRankError, Wire, exactly
+from bncheck.measuring.messages import LostRankError
+from bncheck.measuring.place import Place
+from bncheck.measuring.wire import PATIENCE, Wire, exactly
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -22,41 +22,6 @@ if TYPE_CHECKING:
 _GREETING: Final = struct.Struct("!32sI")
 #: Where the store says what rank 0 listens at.
 _HUB: Final = "hub"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """This process among its siblings, and where they meet: from the environment."""
-
-    rank: int
-    size: int
-    host: str
-    port: int
-
-    @classmethod
-    def from_environment(cls) -> Place | None:
-        """None without torchrun, or another launcher that sets the same variables."""
-        if os.environ.get("WORLD_SIZE", "1") == "1":
-            return None
-        rank, size, port = (_number(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
-        host = os.environ.get("MASTER_ADDR")
-        if not host or not 0 <= rank < size or not 0 < port < 1 << 16:
-            raise BncheckError(
-                f"the environment has RANK {rank}, WORLD_SIZE {size}, MASTER_ADDR {host!r} and "
-                f"MASTER_PORT {port}, which is not a place in a group of processes",
-                "start with torchrun, or unset WORLD_SIZE",
-            )
-        return cls(rank, size, host, port)
-
-
-def _number(name: str) -> int:
-    text = os.environ.get(name, "")
-    if not text.isascii() or not text.isdigit():
-        raise BncheckError(
-            f"WORLD_SIZE is set, and {name} is {text!r}, not a number",
-            "start with torchrun, or unset WORLD_SIZE",
-        )
-    return int(text)
 
 
 def store_for(place: Place, timeout: float) -> Store:

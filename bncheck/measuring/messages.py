@@ -21,6 +21,10 @@ _SHOWN: Final = 80
 _ALIKE: Final = "start all ranks with the same command, files and code"
 
 
+class LostRankError(BncheckError):
+    """A rank ended, failed or is silent: nothing more can be exchanged."""
+
+
 class SharedError(BncheckError):
     """An error that every rank raises in the same place: it need not be told again."""
 

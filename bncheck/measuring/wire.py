@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from bncheck.core.errors import BncheckError
+from bncheck.measuring.messages import LostRankError
 
 _MESSAGE, _WAITING, _FAILED = b"m", b"w", b"f"
 _HEAD: Final = struct.Struct("!cQ")
@@ -23,10 +23,6 @@ _LENGTH: Final = struct.Struct("!Q")
 _MOST_BYTES: Final = 1 << 32
 #: Seconds for telling the others of a failure, which may not keep this process from ending.
 PATIENCE: Final = 1.0
-
-
-class LostRankError(BncheckError):
-    """A rank ended, failed or is silent: nothing more can be exchanged."""
 
 
 class Wire:

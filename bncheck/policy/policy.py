@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bncheck.core.errors import DOCS
 from bncheck.core.findings import FailOn, Finding, Severity, Silenced
 from bncheck.core.thresholds import DEFAULT, Thresholds
-from bncheck.policy.baseline import Baseline
 
 if TYPE_CHECKING:
+    from bncheck.policy.baseline import Baseline
     from bncheck.policy.config.settings import Ignored
     from bncheck.rules.choosing import Chosen
 
@@ -59,14 +59,14 @@ class Policy:
         return _chosen(self.select, self.ignore)
 
     @cached_property
-    def _severities(self) -> dict[str, Severity]:
-        """By code; a longer word is more particular, so it comes last and wins."""
+    def _severities(self) -> list[tuple[Chosen, Severity]]:
+        """A longer word is more particular, so it comes last and wins."""
         by_length = sorted(self.severity.items(), key=lambda item: len(item[0]))
-        return {rule.code: severity for word, severity in by_length for rule in _chosen([word])}
+        return [(_chosen([word]), severity) for word, severity in by_length]
 
     @cached_property
-    def _excepted(self) -> list[frozenset[str]]:
-        return [frozenset(rule.code for rule in _chosen([entry.rule])) for entry in self.exceptions]
+    def _excepted(self) -> list[Chosen]:
+        return [_chosen([entry.rule]) for entry in self.exceptions]
 
     def sort(self, findings: Iterable[Finding], model: str | None = None) -> SortedFindings:
         """The findings, sorted into what counts and what does not, worst first."""
@@ -75,9 +75,8 @@ class Policy:
         for finding in findings:
             if not self._rules.made(finding):
                 continue
-            changed = replace(
-                finding, severity=self._severities.get(finding.rule, finding.severity)
-            )
+            given = [severity for rules, severity in self._severities if rules.made(finding)]
+            changed = replace(finding, severity=[finding.severity, *given][-1])
             places = [i for i in range(len(self.exceptions)) if self._excepts(i, changed, model)]
             used.update(places)
             if places:
@@ -96,7 +95,7 @@ class Policy:
     def _excepts(self, place: int, finding: Finding, model: str | None) -> bool:
         entry = self.exceptions[place]
         return (
-            finding.rule in self._excepted[place]
+            self._excepted[place].made(finding)
             and fnmatchcase(finding.layer or "", entry.layers)
             and fnmatchcase(model or "", entry.models)
         )

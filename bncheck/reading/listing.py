@@ -38,8 +38,13 @@ class ListedCall:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Calls in the order in which they run; sizes and dtypes by name where the file knows them."""
+    """Calls in the order in which they run; sizes and dtypes by name where the file knows them.
+
+    `repeated` are those in loops and tasks, each once; `whole` is whether there are no others.
+    """
 
     calls: tuple[ListedCall, ...]
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    repeated: tuple[ListedCall, ...] = ()
+    whole: bool = True

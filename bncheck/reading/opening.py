@@ -13,12 +13,10 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
 from bncheck.reading import sniff
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree
-from bncheck.reading.distributed import METADATA, read_distributed
 from bncheck.reading.foreign import refuse_foreign_folder
 from bncheck.reading.nested import as_one_tree
 from bncheck.reading.npz import is_npz, read_npz
 from bncheck.reading.protobuf import may_be_graph
-from bncheck.reading.record import INDEX, newest_files, read_record
 from bncheck.reading.referred import referred
 from bncheck.reading.remote import Remote, place_of
 from bncheck.reading.safetensors_file import looks_like_safetensors, read_safetensors
@@ -169,7 +167,6 @@ def _by_its_beginning(source: Source, path: Path) -> _Content | None:
 
 def _read_zip(archive: ZipArchive) -> _Content:
     from bncheck.reading.exported_program import is_exported_program, read_exported_program
-    from bncheck.reading.torchscript import read_torchscript
 
     if is_exported_program(archive):
         return _Content(Container.EXPORTED_PROGRAM, read_exported_program(archive))
@@ -178,6 +175,8 @@ def _read_zip(archive: ZipArchive) -> _Content:
     if "data.pkl" not in archive:
         sniff.refuse_zip(archive)
     if "constants.pkl" in archive:
+        from bncheck.reading.torchscript import read_torchscript
+
         return _Content(Container.TORCHSCRIPT, read_torchscript(archive))
     return _Content.of_pickle(Container.TORCH_ZIP, read_zip(archive))
 
@@ -192,6 +191,9 @@ def weights_in(folder: Path) -> list[str]:
 
     An index stands for its shards. Raises BncheckError where loaders differ in what they read.
     """
+    from bncheck.reading.distributed import METADATA
+    from bncheck.reading.record import INDEX
+
     has = _holding(folder)
     if has(METADATA):
         return [METADATA, *sorted(p.name for p in folder.iterdir() if p.suffix == ".distcp")]
@@ -216,6 +218,9 @@ def _holding(folder: Path) -> Callable[[str], bool]:
 
 
 def _read_folder(path: Path, budget: Budget) -> _Content:
+    from bncheck.reading.distributed import METADATA, read_distributed
+    from bncheck.reading.record import INDEX
+
     names = weights_in(path)
     if names[:1] == [METADATA]:
         return _Content(Container.DISTRIBUTED, read_distributed(path, budget))
@@ -231,6 +236,8 @@ def _read_folder(path: Path, budget: Budget) -> _Content:
 
 def _newest_snapshot(folder: Path, budget: Budget) -> list[Subtree]:
     """What a record holds last: the model, its batches, and other models by their names."""
+    from bncheck.reading.record import newest_files, read_record
+
     found = []
     for name, path in newest_files(read_record(folder, budget)):
         for tree in read_safetensors(Source.open(path, budget)):

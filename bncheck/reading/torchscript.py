@@ -7,8 +7,9 @@ the tensors as `CONSTANTS.c0`, `CONSTANTS.c1`... of `constants.pkl`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from functools import partial
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from functools import cache, partial
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule, Subtree, as_number
@@ -16,6 +17,7 @@ from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.listing import Listing
 from bncheck.reading.nodes import attributes
 from bncheck.reading.pickle_values import Global, Node, Value
+from bncheck.reading.roles import AFFINE, STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torchscript_calls import refuse_unfollowed
@@ -27,7 +29,8 @@ from bncheck.reading.torchscript_states import (
     shared_with_statistics,
     storages_of,
 )
-from bncheck.reading.torchscript_writes import refuse_written
+from bncheck.reading.torchscript_uses import uses_in
+from bncheck.reading.torchscript_writes import only_norms_normalise, refuse_written
 from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
 
@@ -39,17 +42,62 @@ def read_torchscript(archive: ZipArchive) -> list[Subtree]:
     refuse_unfollowed(source)
     pickled = read_zip(archive)
     refuse_written(source, shared_with_statistics(pickled.root))
-    module = _module(pickled, source, rebuilt_storages(pickled.root, source))
-    frozen = _constants(archive, source)
+    rebuilt = rebuilt_storages(pickled.root, source)
+    listed = cache(partial(_listed, pickled, source))
+    constants = _constant_tensors(archive)
+    module = _as_used(_module(pickled, source, rebuilt), listed, constants, source)
+    frozen = _frozen(constants, source)
     tensors = {**module.tensors, **frozen.tensors}
     modules = {**module.modules, **frozen.modules}
-    return [Subtree("", tensors, modules, listing=partial(_listed, pickled, source))]
+    return [Subtree("", tensors, modules, listing=listed)]
 
 
-def _listed(pickled: Pickled, source: Sources) -> Listing:
-    if not isinstance(pickled.root, Node):
-        return Listing(())
-    return listed_forward(pickled.root, pickled.objects, source)
+def _listed(pickled: Pickled, source: Sources, path: str = "") -> Listing:
+    """The calls of the forward of the module at a path."""
+    node = pickled.root
+    for name in path.split(".") if path else ():
+        node = attributes(node).get(name)
+    if not isinstance(node, Node):
+        return Listing((), whole=False)
+    return listed_forward(node, pickled.objects, source, f"{path}." if path else "")
+
+
+def _as_used(
+    tree: Subtree,
+    listed: Callable[..., Listing],
+    constants: Mapping[str, LazyTensor],
+    source: Sources,
+) -> Subtree:
+    """The module, its norms with the mode and eps that its code calls batch_norm with."""
+    names = map(split_name, tree.tensors)
+    owners = {owner for owner, own in names if STATISTICS.get(own) == "running_var"}
+    if not owners and not constants:
+        return tree
+    numbers = _numbers(constants)
+    try:
+        whole = listed()
+    except BncheckError:  # so large a model is looked at norm by norm, where that says all
+        if not only_norms_normalise(source):
+            raise
+        whole = Listing((), whole=False)
+    found = uses_in(whole, owners, numbers)
+    for owner in owners - found.normalises - found.in_training:
+        found.add(uses_in(listed(owner), {owner}, numbers))
+    modules = dict(tree.modules)
+    for owner in found.in_training - modules.keys():
+        roles = {
+            own: dotted(((None, owner), own) if owner else (None, own), source.budget)
+            for own in (*STATISTICS, *AFFINE)
+        }
+        held = {role: name for role, name in roles.items() if name in tree.tensors}
+        modules[owner] = NormModule("batch_norm", held, tracks_statistics=True)
+    for owner in modules.keys() & owners:
+        modules[owner] = replace(
+            modules[owner],
+            training=owner in found.in_training or modules[owner].training,
+            eps=found.eps.get(owner, modules[owner].eps),
+        )
+    return replace(tree, modules=modules)
 
 
 def _refuse_other_layouts(archive: ZipArchive) -> None:
@@ -110,15 +158,23 @@ def _norm_module(
     return norm_module(kind.name, found, roles)
 
 
-def _constants(archive: ZipArchive, source: Sources) -> Subtree:
-    """The tensors of a frozen module, and the calls that use them as statistics."""
+def _constant_tensors(archive: ZipArchive) -> dict[str, LazyTensor]:
+    """The tensors of constants.pkl."""
     pickled = read_zip(archive, "constants.pkl", "constants/")
     values = pickled.root if isinstance(pickled.root, (tuple, list)) else ()
-    tensors: dict[str, LazyTensor] = {}
-    for index, value in enumerate(values):
-        if (tensor := pickled.objects.tensor(value)) is not None:
-            tensors[f"CONSTANTS.c{index}"] = tensor
-    modules, budget = {}, pickled.budget
+    found = ((f"CONSTANTS.c{n}", pickled.objects.tensor(v)) for n, v in enumerate(values))
+    return {name: tensor for name, tensor in found if tensor is not None}
+
+
+def _numbers(constants: Mapping[str, LazyTensor]) -> dict[str, float]:
+    """Those of a single number."""
+    return {name: float(tensor.read()) for name, tensor in constants.items() if tensor.shape == ()}
+
+
+def _frozen(tensors: dict[str, LazyTensor], source: Sources) -> Subtree:
+    """The tensors of a frozen module, and the calls that use them as statistics."""
+    modules: dict[str, NormModule] = {}
+    budget = source.budget
     calls = (call for text in source.everything() for call in source.calls(text))
     for number, call in enumerate(calls) if tensors else ():
         roles = {role: name for role, name in call.arguments.items() if name in tensors}

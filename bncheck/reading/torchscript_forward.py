@@ -57,11 +57,14 @@ class _Method:
     name: str
 
 
-def listed_forward(root: Node, objects: TorchObjects, source: Sources) -> Listing:
-    """The calls of the module's forward. Raises BncheckError where its code is beyond limits."""
+def listed_forward(root: Node, objects: TorchObjects, source: Sources, prefix: str = "") -> Listing:
+    """The calls of a module's forward; its tensors' names start with the prefix.
+
+    Raises BncheckError where its code is beyond limits.
+    """
     walk = _Walk(objects, source)
-    walk.method(_Method(_Module(root, ""), "forward"), None, {})
-    return Listing(tuple(walk.calls))
+    walk.method(_Method(_Module(root, prefix), "forward"), None, {})
+    return Listing(tuple(walk.calls), repeated=tuple(walk.repeated), whole=walk.whole)
 
 
 class _Walk:
@@ -70,6 +73,9 @@ class _Walk:
         self.calls: list[ListedCall] = []
         self.steps, self.letters, self.depth = _MOST_STEPS, _MOST_CODE, 0
         self.words = _MOST_WORDS
+        self.whole = True
+        self.repeated: list[ListedCall] = []
+        self.target = self.calls
         self._parsed: dict[Global | str, Mapping[str, ast.FunctionDef]] = {}
 
     def method(self, method: _Method, args: Sequence[Any] | None, named: Mapping[str, Any]) -> Any:
@@ -81,7 +87,7 @@ class _Walk:
             self._parsed[kind] = self._functions(self.source.body(kind))
         function = self._parsed[kind].get(method.name)
         if function is None:
-            return UNKNOWN
+            return self._lost()
         if args is None:
             args = [Ref(f"{BETWEEN}{a.arg}") for a in function.args.args[1:]]
         return self._run(function, [method.owner, *args], named)
@@ -130,10 +136,23 @@ class _Walk:
             self._value(statement.value, names)
         elif isinstance(statement, ast.If):
             return self._if(statement, names)
+        elif isinstance(statement, ast.With):  # of torch.no_grad() and the like
+            return self._body(statement.body, names)
         elif not isinstance(statement, ast.Pass):  # a loop: whatever it touches is not known
             self._count(len(names))
+            self._repeated(statement, names)
             names.update({k: UNKNOWN for k, v in names.items() if not isinstance(v, _Module)})
         return _NOTHING
+
+    def _repeated(self, statement: ast.stmt, names: _Names) -> None:
+        """Walk once through what may run any number of times, and write its calls down apart."""
+        body = getattr(statement, "body", ())
+        self._count(sum(1 for _ in ast.walk(statement)))
+        stored = (n for n in ast.walk(statement) if isinstance(n, ast.Name))
+        made = {n.id: UNKNOWN for n in stored if isinstance(n.ctx, ast.Store)}
+        before, self.target = self.target, self.repeated
+        self._body(body, {**names, **made})
+        self.target = before
 
     def _assign(self, target: ast.expr, value: ast.expr, names: _Names) -> None:
         if isinstance(target, ast.Name):
@@ -157,7 +176,14 @@ class _Walk:
         for name in {*sides[0], *sides[1]}:
             first, second = (side.get(name, UNKNOWN) for side in sides)
             names[name] = first if first == second else UNKNOWN
-        return _NOTHING if results == [_NOTHING, _NOTHING] else UNKNOWN
+        if results == [_NOTHING, _NOTHING]:
+            return _NOTHING
+        return UNKNOWN if _NOTHING not in results else self._lost()
+
+    def _lost(self) -> str:
+        """Note that there are calls that are not walked."""
+        self.whole = False
+        return UNKNOWN
 
     def _value(self, node: ast.expr, names: _Names, results: int = 1) -> Any:
         self._count(1)
@@ -202,7 +228,9 @@ class _Walk:
             return False
         values = attributes(owner.node)
         if name not in values:
-            return _Method(owner, name)
+            kind = owner.node.function
+            said = self.source.layer(kind).constants if isinstance(kind, Global) else {}
+            return said[name] if name in said else _Method(owner, name)
         value = values[name]
         if self.objects.tensor(value) is not None:
             return Ref(f"{owner.prefix}{name}")
@@ -224,7 +252,7 @@ class _Walk:
         if isinstance(called, _Method):
             return self.method(called, given, named)
         if not isinstance(called, _Path):
-            return UNKNOWN
+            return self._lost()
         if called.words == ("getattr",) and len(given) == 2:
             return self._attribute(given[0], str(given[1]))
         if called.words[-1] in _CASTS and len(given) == 2:
@@ -242,7 +270,7 @@ class _Walk:
         if path not in self._parsed:
             self._parsed[path] = self._functions(self.source.file(path))
         function = self._parsed[path].get(words[-1])
-        return UNKNOWN if function is None else self._run(function, args, named)
+        return self._lost() if function is None else self._run(function, args, named)
 
     def _operator(
         self, words: tuple[str, ...], args: tuple[Any, ...], named: Mapping[str, Any], results: int
@@ -253,12 +281,13 @@ class _Walk:
         aten = len(words) == 2 or words[:2] == ("ops", "aten")
         if name == "chunk" and len(args) > 1 and isinstance(args[1], int):
             results = min(args[1], _MOST_STEPS)
-        outputs = tuple(f"{BETWEEN}{len(self.calls)}.{i}" for i in range(max(1, results)))
+        number = len(self.calls) + len(self.repeated)
+        outputs = tuple(f"{BETWEEN}{number}.{i}" for i in range(max(1, results)))
         self._count(len(outputs) + sum(map(_size, (*args, *named.values()))))
         plain = tuple(_plain(item) for item in args)
         known = {key: _plain(value) for key, value in named.items()}
         operator = _SAME.get(name, name) if aten else ""
-        self.calls.append(ListedCall(operator, plain, outputs, known))
+        self.target.append(ListedCall(operator, plain, outputs, known))
         made = tuple(Ref(output) for output in outputs)
         return made if results > 1 else made[0]
 

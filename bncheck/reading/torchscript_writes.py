@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bncheck.core.errors import BncheckError
+from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.roles import looks_like_a_statistic
 from bncheck.reading.torchscript_code import SETSTATE, Sources
 from bncheck.reading.torchscript_statements import Function, Statement, functions_in
@@ -66,6 +67,16 @@ def refuse_written(source: Sources, others: Set[str]) -> None:
             given |= uses.gives
     if given and given & _writers(source, functions):
         raise _refusal()
+
+
+def only_norms_normalise(source: Sources) -> bool:
+    """Whether no code but that of classes called norms, and torch's, speaks of statistics."""
+    functions = (one for text in source.files().values() for one in functions_in(text))
+    return not any(
+        "batch_norm" in one.text or _names_one(one.text, frozenset())
+        for one in functions
+        if not is_norm_class(one.owner) and one.name not in _HANDS_ON
+    )
 
 
 def _refusal() -> BncheckError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -42,6 +43,7 @@ class Live:
     held: Snapshot | None = None
     said: dict[tuple[str, str | None], int] = field(default_factory=dict)
     judged: int = -1
+    calls: float = math.inf
 
     def add(self, now: Observation) -> Iterator[Finding]:
         """One more recorded step; what is found for the first time."""
@@ -50,13 +52,22 @@ class Live:
             if not now.is_sound:
                 for rule in (non_finite, negative_variance):
                     yield from self._new(rule.check(Network(tuple(now.layers))), step)
-            if self.anchors and step - self.judged >= _SELDOM:
+            extra = self._was_called_more(now)  # averages recover from other batches in 3/m updates
+            if self.anchors and (extra or step - self.judged >= _SELDOM):
                 before, self.judged = self.judged, step
                 movement = _between([*self.anchors, now.snapshot])
                 for series_rule in SERIES_RULES:
                     found = (f for f in series_rule.check(movement) if not _judged(f, before))
                     yield from self._new(found, step)
         self._move_on(now)
+
+    def _was_called_more(self, now: Observation) -> bool:
+        """Whether more batches a step came since the last one than before it."""
+        last = self.last
+        if last is None or now.counter is None or last.counter is None or now.step <= last.step:
+            return False
+        before, self.calls = self.calls, (now.counter - last.counter) / (now.step - last.step)
+        return self.calls > before
 
     def moved(self, now: Observation) -> dict[str, float]:
         """W2 of every layer from the last one; to be asked before this one is added."""

@@ -69,7 +69,7 @@ class Observation:
                 found.append(NormLayer(name, NormKind.BATCH, *moments, *nothing, eps, unknown))
         return found
 
-    @property
+    @cached_property
     def counter(self) -> int | None:
         """The largest batch counter."""
         counters = (
@@ -82,14 +82,14 @@ class Observation:
     @property
     def is_sound(self) -> bool:
         """Whether all numbers are finite, and none is negative that may not be: a quick look."""
-        eps = [eps_of(norm.module) for norm in self.watched.norms]
-        names = {norm.var_name for norm in self.watched.norms}
-        variances = (a for name, a in self.tensors.items() if name.rpartition(".")[2] in names)
-        whole = {id(base): base for a in self.tensors.values() for base in (_base(a),)}
+        held = self.tensors
+        names = (f"{n.name}.{n.var_name}" if n.name else n.var_name for n in self.watched.norms)
+        variances = [_single(held[name]).reshape(-1) for name in names if name in held]
+        whole = {id(base): base for base in map(_base, held.values())}
         return (
-            all(0 <= one < float("inf") for one in eps)
+            all(0 <= eps_of(norm.module) < float("inf") for norm in self.watched.norms)
             and all(bool(np.isfinite(_single(base)).all()) for base in whole.values())
-            and not any(bool((_single(a) < 0).any()) for a in variances)
+            and not (variances and np.concatenate(variances).min(initial=0.0) < 0)
         )
 
     @property

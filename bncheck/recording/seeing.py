@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
 _TINY: Final = float(np.finfo(np.float64).tiny)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Held:
-    """The running statistics of all layers at one time, behind each other, and their counters."""
+    """The running statistics of all layers at one time, behind each other, and their counters.
+
+    What is made of them is asked for several times a step, and made once.
+    """
 
     norms: Sequence[TrackingNorm]
     widths: NDArray[np.intp]
@@ -68,12 +72,12 @@ class Held:
         """Whether no number is NaN or infinite: in double precision a sum of them tells."""
         return math.isfinite(float(self.mean.sum() + self.var.sum()))
 
-    @property
+    @cached_property
     def eps(self) -> Floats:
         """The eps of every channel."""
         return np.repeat([eps_of(norm.module) for norm in self.norms], self.widths)
 
-    @property
+    @cached_property
     def warm(self) -> list[bool]:
         """For every layer, whether its averages have forgotten what they began with."""
         return [
@@ -81,19 +85,19 @@ class Held:
             for norm, counter in zip(self.norms, self.counters, strict=True)
         ]
 
-    @property
+    @cached_property
     def scale(self) -> Floats:
         """The variance that every channel is divided by; NaN where it is negative (BN103)."""
         var = self.var + self.eps
         scale: Floats = np.where(var < 0, np.nan, np.maximum(var, _TINY))
         return scale
 
-    @property
+    @cached_property
     def starts(self) -> NDArray[np.intp]:
         """Where each layer begins."""
         return np.cumsum(self.widths) - self.widths
 
-    @property
+    @cached_property
     def places(self) -> list[slice]:
         """Where each layer is."""
         pairs = zip(self.starts.tolist(), self.widths.tolist(), strict=True)

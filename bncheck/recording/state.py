@@ -34,13 +34,14 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     found: dict[str, Array] = {}
     with torch.no_grad():
         for names in kinds.values():
-            flat = _array(torch.cat([tensors[name].reshape(-1) for name in names]).cpu())
+            group = [tensors[name] for name in names]
+            flat = _array(torch.cat([t if t.ndim == 1 else t.reshape(-1) for t in group]).cpu())
             start = 0
-            for name in names:
-                shape = tuple(tensors[name].shape)
-                size = tensors[name].numel()
-                found[name] = flat[start : start + size].reshape(shape)
-                start += size
+            for name, tensor in zip(names, group, strict=True):
+                stop = start + tensor.numel()
+                own = flat[start:stop]
+                found[name] = own if tensor.ndim == 1 else own.reshape(tuple(tensor.shape))
+                start = stop
     return {name: found[name] for name in tensors}
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import groupby
-from typing import TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from bncheck.core.errors import DOCS, BncheckError
 from bncheck.core.findings import Finding, Severity, Silenced
 from bncheck.core.words import count
-from bncheck.reporting.figures import Figure
+
+if TYPE_CHECKING:
+    from bncheck.reporting.figures import Figure
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
@@ -13,9 +13,11 @@ from rich.text import Text
 from bncheck.core.findings import Severity
 from bncheck.core.words import count
 from bncheck.reporting.document import Chapter, Detail, Document, Fact, Group, Line, Pages, Table
-from bncheck.reporting.figures import Heatmap
 from bncheck.reporting.layout import LABEL, STYLES, file_console, print_all, row, shown, table
 from bncheck.reporting.visible import layer_name, visible, visible_line
+
+if TYPE_CHECKING:
+    from bncheck.reporting.figures import Figure
 
 #: A command in a fix is shown below the report instead.
 _BELOW: Final = "recalibrate (the command below)"
@@ -68,17 +70,23 @@ def _document(console: Console, document: Document, verbose: bool) -> Iterator[R
     yield from _findings(document, verbose)
     for data in document.tables:
         yield from _table(data, console.width, verbose, header=bool(document.verdict))
-    drawn = [f for f in document.figures if isinstance(f, Heatmap) and len(f.columns) > 1]
-    if drawn:  # those of means and variances take a page
-        from bncheck.reporting.drawing import picture
-
-        yield from (Text(), picture(console, drawn[0], verbose))
+    if document.figures:  # those of means and variances take a page
+        yield from _figure(console, document.figures, verbose)
     details = [fact for fact in document.details if verbose or fact.detail is Detail.ALWAYS]
     if details:
         yield from (Text(), *map(_fact, details))
     for command in document.next_steps:  # on a line of its own, to be copied whole
         line = Text.assemble(("next:    ", "green"), visible(command, None), no_wrap=True)
         yield from (Text(), line)
+
+
+def _figure(console: Console, figures: Sequence[Figure], verbose: bool) -> Iterator[RenderableType]:
+    from bncheck.reporting.drawing import picture
+    from bncheck.reporting.figures import Heatmap
+
+    drawn = [f for f in figures if isinstance(f, Heatmap) and len(f.columns) > 1]
+    if drawn:
+        yield from (Text(), picture(console, drawn[0], verbose))
 
 
 def _head(document: Document, verbose: bool) -> Iterator[RenderableType]:

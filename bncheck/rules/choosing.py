@@ -86,6 +86,10 @@ def _words(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check(word: str) -> None:
+    from bncheck.rules.file_rules import FILE_RULES
+
+    if any(_means(word, rule.code, rule.name) for rule in FILE_RULES):
+        return  # without importing the others
     from bncheck.rules.registry import RULES, find_rule
 
     if not any(_means(word, rule.code, rule.name) for rule in RULES):

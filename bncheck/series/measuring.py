@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from bncheck.measuring.moments import Moments
 
     Floats = NDArray[np.float64]
+
+T = TypeVar("T")
 
 #: eps of an output that nothing normalises, as a share of its layer's mean variance.
 _RELATIVE_EPS = 1e-5
@@ -64,11 +66,15 @@ class Meter:
         self._key = key
         self._every = every_layer
         self.samples = 0
+        self._subject: Instrumented | None = None
 
     def measure(
         self, path: Path, coordinates: Mapping[str, Statistics] | None = None
     ) -> dict[str, Measured]:
-        """Load the snapshot and run the data through it; by layer, in the order of execution."""
+        """Load the snapshot and run the data through it.
+
+        By layer, as the model calls it, in the order of execution.
+        """
         subject = instrumented(self._measuring, open_checkpoint(path, self._key))
         agree_on_model(subject, self._run)
         subject = proven(subject, self._data, self._run)
@@ -78,12 +84,17 @@ class Meter:
             seen = run_cascade(subject, self._data, Cascade.BATCH, self._run, outputs=outputs)
         refuse_few_samples(seen.samples, self._data.name)
         self.samples = seen.samples
+        self._subject = subject
         counts = counter.counts(self._run.processes)
         eps = {norm.name: float(getattr(norm.module, "eps", 0.0)) for norm in subject.norms}
         return {
             name: Measured(_statistics(moments, eps.get(name)), counts.get(name))
             for name, moments in seen.moments.items()
         }
+
+    def in_file(self, found: Mapping[str, T]) -> dict[str, T]:
+        """What was measured, by the names that the last file has for the layers."""
+        return dict(found) if self._subject is None else self._subject.in_file(found)
 
 
 def _statistics(moments: Moments, eps: float | None) -> Statistics:

@@ -62,7 +62,8 @@ class Snapshot:
     """One file of the series; `step` (updates) and `epoch` are what the file itself says.
 
     `key` is the part of the file that was taken, `others` the parts that were not; `training` is
-    what a record tells besides. Layers have their names in the file less `prefix`.
+    what a record tells besides. Layers have their names in the file; `prefix` is what all of these
+    begin with.
     """
 
     path: Path
@@ -89,6 +90,14 @@ class Snapshot:
     def usable(self) -> bool:
         """Whether any layer has statistics that can be compared."""
         return any(state.usable for state in self.states.values())
+
+    def under(self, prefix: str) -> Snapshot:
+        """The same with other names, where another file has another prefix for the same layers."""
+        if prefix == self.prefix:
+            return self
+        cut = len(self.prefix)
+        states = {prefix + name[cut:]: state for name, state in self.states.items()}
+        return replace(self, states=states, prefix=prefix)
 
     def without_numbers(self, samples: bool) -> Snapshot:
         """The same without statistics; with the samples of weights, or without."""
@@ -124,12 +133,11 @@ def opened_snapshot(
     # A record calls layers what the training does: so do its findings, and what batches were like.
     whole = training is not None or not all(n.startswith(checkpoint.prefix) for n in states)
     prefix = "" if whole else checkpoint.prefix
-    states = {name[len(prefix) :]: state for name, state in states.items()}
     others = tuple(tree.path for tree in checkpoint.alternatives)
-    return (
-        Snapshot(path, path.stem, step, epoch, states, checkpoint.key, others, training, prefix),
-        {name[len(prefix) :]: layer for name, layer in layers.items()},
+    snapshot = Snapshot(
+        path, path.stem, step, epoch, states, checkpoint.key, others, training, prefix
     )
+    return snapshot, layers
 
 
 def other_weights_differ(first: Path, second: Path, key: str | None) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.sizes import fixed_size
 from bncheck.shipping.sides import TorchSide
+from bncheck.subject.inputs import of_one_sample
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +24,13 @@ _DYNAMIC = re.compile(r"(\w+)=(\d+(?:,\d+)*)")
 class Axes:
     """Free axes: the first of every input (`batch`; None where possible), and `more` by input.
 
-    `of_batch` are the axes of the batch, one for each input, where it is not the first of all.
+    `of_batch` are the axes of the batch, one for each input, where it is not the first of all; None
+    for an input that has no batch.
     """
 
     batch: bool | None = None
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    of_batch: tuple[int, ...] = ()
+    of_batch: tuple[int | None, ...] = ()
 
     @property
     def usual(self) -> bool:
@@ -57,13 +59,14 @@ def traced(model: nn.Module, inputs: tuple[Any, ...], axes: Axes) -> ExportedPro
         program = export_program(model, inputs, axes.of_batch)
     else:
         names = forward_names(model, len(inputs))
-        places = axes.of_batch or (0,) * len(names)
+        places: tuple[int | None, ...] = axes.of_batch or (0,) * len(names)
         _check_names(axes, names, inputs, places)
         if axes.batch is False:
-            inputs = tuple(t.narrow(axis, 0, 1) for t, axis in zip(inputs, places, strict=True))
-            places = ()
-        free = [{*axes.more.get(name, ()), *places[i : i + 1]} for i, name in enumerate(names)]
-        shapes = tuple(dict.fromkeys(sorted(which), Dim.AUTO) for which in free)
+            inputs = of_one_sample(inputs, places)
+            places = (None,) * len(names)
+        pairs = zip(names, places, strict=False)
+        free = [{*axes.more.get(name, ()), place} for name, place in pairs]
+        shapes = tuple({axis: Dim.AUTO for axis in which if axis is not None} for which in free)
         program = export_shaped(model, inputs, shapes)
     values = [node.meta.get("val") for node in user_inputs(program)]
     if any(map(_pins, values)):
@@ -104,7 +107,7 @@ def forward_names(model: nn.Module, number: int) -> list[str]:
 
 
 def _check_names(
-    axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor], batch: Sequence[int]
+    axes: Axes, names: Sequence[str], inputs: Sequence[torch.Tensor], batch: Sequence[int | None]
 ) -> None:
     for name, wanted in axes.more.items():
         if name not in names:
@@ -141,7 +144,8 @@ def check_free(
     asked = [(name, axis) for name, places in axes.more.items() for axis in places]
     wanted = list(asked)
     if axes.batch and axes.of_batch:
-        wanted += list(zip(sizes, axes.of_batch, strict=False))
+        pairs = zip(sizes, axes.of_batch, strict=False)
+        wanted += [(name, axis) for name, axis in pairs if axis is not None]
     elif axes.batch:  # of a state it may be another axis
         firsts = {str(shape[0]) for shape in sizes.values() if len(shape)}
         wanted += [

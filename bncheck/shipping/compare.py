@@ -157,10 +157,15 @@ def _module(
 
 
 def _sample_of(port: Port) -> InputShape:
-    place = _batch_axis(port)
+    dtype, place = None if "float" in port.dtype else port.dtype, _batch_axis(port)
+    fixed = tuple(size for size in port.shape if isinstance(size, int))
+    if len(fixed) == len(
+        port.shape
+    ):  # whether one axis of these is the batch, the file does not say
+        return InputShape(None, fixed, dtype, exact=True)
     sizes = (*port.shape[:place], *port.shape[place + 1 :])
     known = tuple(size if isinstance(size, int) else _SIZE for size in sizes)
-    return InputShape(None, known, None if "float" in port.dtype else port.dtype, place)
+    return InputShape(None, known, dtype, place)
 
 
 def _batch_axis(port: Port) -> int:
@@ -169,7 +174,9 @@ def _batch_axis(port: Port) -> int:
     return 1 if free == [1] and port.shape[0] != 1 else 0
 
 
-def _batch_axes(request: CompareRequest, model: nn.Module, known: Side | None) -> tuple[int, ...]:
+def _batch_axes(
+    request: CompareRequest, model: nn.Module, known: Side | None
+) -> tuple[int | None, ...]:
     """The axis of the batch of each input; none where it comes first."""
     if request.inputs or request.given.data is not None or known is None or request.part:
         return () if request.part else batch_axes(request.given, request.inputs, model)
@@ -178,7 +185,7 @@ def _batch_axes(request: CompareRequest, model: nn.Module, known: Side | None) -
 
 
 def _traced_side(
-    model: nn.Module, inputs: tuple[Any, ...], batch_axes: tuple[int, ...]
+    model: nn.Module, inputs: tuple[Any, ...], batch_axes: tuple[int | None, ...]
 ) -> TorchSide:
     from bncheck.shipping.axes import Axes, traced
 

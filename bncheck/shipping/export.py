@@ -64,7 +64,7 @@ class ExportOptions:
     one_file_below: int = MAX_ONNX_BYTES
     original: Path | None = None
     norms: Norms = Norms.BATCH
-    batch_axes: Sequence[int] = ()
+    batch_axes: Sequence[int | None] = ()
 
 
 def check(path: Path, options: ExportOptions) -> None:

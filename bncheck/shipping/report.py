@@ -115,7 +115,7 @@ class ExportReport(Report):
         if self.fold is None:
             return None
         data = self.fold.to_dict()
-        kept = ("batchnorms", "parity", "flushed_subnormals", "kinds")
+        kept = ("batchnorms", "parity", "flushed_subnormals", "kinds", "modules")
         counts = {
             "total": len(self.fold.batchnorms),
             "folded": self.fold.folded,

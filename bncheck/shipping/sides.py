@@ -97,9 +97,9 @@ def fresh(side: Side, batch: int, factor: int, generator: np.random.Generator) -
     for port, shape in zip(side.inputs, side.shapes(batch, factor), strict=True):
         dtype = numpy_dtype(port.dtype)
         if np.dtype(dtype).kind in "iub":
-            made.append(generator.integers(0, 2, shape).astype(dtype))
+            made.append(np.asarray(generator.integers(0, 2, shape), dtype))
         else:
-            made.append((generator.standard_normal(shape) * 1.5 - 0.25).astype(dtype))
+            made.append(np.asarray(generator.standard_normal(shape) * 1.5 - 0.25, dtype))
     return made
 
 
@@ -125,7 +125,7 @@ class TorchSide:
     `batch_axes` are the axes of the batch by input, where it is not the first of all.
     """
 
-    def __init__(self, program: ExportedProgram, batch_axes: Sequence[int] = ()) -> None:
+    def __init__(self, program: ExportedProgram, batch_axes: Sequence[int | None] = ()) -> None:
         from bncheck.folding.program.dtypes import default_tolerance
         from bncheck.folding.program.exporting import user_inputs
 
@@ -151,8 +151,9 @@ class TorchSide:
 
     def batch_of(self, arrays: Sequence[Array]) -> int:
         """See Side."""
-        place = self._batch_axes[0] if self._batch_axes else 0
-        return next((array.shape[place] for array in arrays if array.ndim), 0)
+        axes = self._batch_axes or [0 if array.ndim else None for array in arrays]
+        pairs = zip(arrays, axes, strict=False)
+        return next((array.shape[axis] for array, axis in pairs if axis is not None), 0)
 
     def sized_by(self, arrays: Sequence[Array]) -> None:
         """Those of its example are in it."""

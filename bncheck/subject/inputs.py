@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from bncheck.subject.setup import Measuring
 
 T = TypeVar("T")
-_INPUT = re.compile(r"(?:([^=]+)=)?((?:\d+|[Nn])(?:[,x](?:\d+|[Nn]))*)?(?::(\w+))?")
+_INPUT = re.compile(
+    r"(?:([^=]+)=)?(?:((?:\d+|[Nn])(?:[,x](?:\d+|[Nn]))*)|\[((?:\d+(?:[,x]\d+)*)?)\])(?::(\w+))?"
+)
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
            "bool", "complex64", "complex128")  # fmt: skip
 #: Samples in an example: torch.export takes a size of 1 for one that never changes.
@@ -31,38 +33,51 @@ SAMPLES = 64
 class InputShape:
     """One input of a model: [name=]sizes[:dtype], without the batch.
 
-    `batch` is the axis of the batch where it was marked; else it comes first.
+    `batch` is the axis of the batch where it was marked; else it comes first. One that is `exact`
+    has none: these are all of its sizes.
     """
 
     name: str | None
     sizes: tuple[int, ...]
     dtype: str | None
     batch: int | None = None
+    exact: bool = False
 
     def whole(self, batch: T) -> tuple[T | int, ...]:
         """The sizes of all axes, given that of the batch."""
+        if self.exact:
+            return self.sizes
         place = self.batch or 0
         return (*self.sizes[:place], batch, *self.sizes[place:])
 
     def without_batch(self, whole: tuple[T, ...]) -> tuple[T, ...]:
         """What there is for each axis, without that for the batch."""
+        if self.exact:
+            return whole
         place = self.batch or 0
         return (*whole[:place], *whole[place + 1 :])
 
 
 def parse_input(word: str) -> InputShape:
-    """`3,32,32`, `3x32x32`, `image=3,32,32`, `tokens=128:int64`; `20,N,8` where time is first."""
+    """`3,32,32`, `3x32x32`, `image=3,32,32`, `tokens=128:int64`; `20,N,8` where time is first.
+
+    `[3,32,32]` and `[]` have no batch.
+    """
     match = _INPUT.fullmatch(word.replace(" ", ""))
-    if not match or match[2] is None:
+    if not match:
         raise BncheckError(
             f"--input {word!r} is not a shape",
-            "write one sample's sizes, e.g. 3,224,224; N is the batch's axis if not the first",
+            "write one sample's sizes, e.g. 3,224,224; N is the batch's axis if not the first, and "
+            "in brackets, as '[3,224,224]' or '[]' for a number, there is none",
         )
+    if match[2] is None:
+        every = tuple(map(int, re.findall(r"\d+", match[3])))
+        return InputShape(match[1], every, match[4], exact=True)
     sizes = re.split("[,x]", match[2].replace("n", "N"))
     if sizes.count("N") > 1:
         raise BncheckError(f"--input {word!r} marks the batch twice", "write N once, e.g. 20,N,8")
     batch = sizes.index("N") if "N" in sizes else None
-    return InputShape(match[1], tuple(int(s) for s in sizes if s != "N"), match[3], batch)
+    return InputShape(match[1], tuple(int(s) for s in sizes if s != "N"), match[4], batch)
 
 
 def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torch.Tensor, ...]:
@@ -76,12 +91,25 @@ def example_inputs(model: nn.Module, shapes: Sequence[InputShape]) -> tuple[torc
     return inputs
 
 
-def batch_axes(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[int, ...]:
-    """The axis of the batch of each input, in order; empty where `--input` marks none."""
+def batch_axes(given: Measuring, words: Sequence[str], model: nn.Module) -> tuple[int | None, ...]:
+    """The axis of the batch of each input, in order, None where it has no batch.
+
+    Empty where it is the first one of all.
+    """
     shapes = [parse_input(word) for word in words]
-    if given.data is not None or all(shape.batch is None for shape in shapes):
+    usual = all(shape.batch is None and not shape.exact for shape in shapes)
+    if given.data is not None or usual:
         return ()
-    return tuple(shape.batch or 0 for shape in _ordered(model, shapes))
+    return tuple(None if s.exact else s.batch or 0 for s in _ordered(model, shapes))
+
+
+def of_one_sample(
+    inputs: Sequence[torch.Tensor], batch_axes: Sequence[int | None]
+) -> tuple[torch.Tensor, ...]:
+    """The first sample of each input that has a batch, which is the first axis if none are told."""
+    axes = batch_axes or (0,) * len(inputs)
+    pairs = zip(inputs, axes, strict=True)
+    return tuple(t if axis is None else t.narrow(axis, 0, 1) for t, axis in pairs)
 
 
 def part_notes(words: Sequence[str]) -> tuple[str, ...]:

@@ -39,11 +39,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_part_is_said(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(shlex.split(COMMANDS[command])) in (0, 1)
+    assert run(shlex.split(COMMANDS[command])) in ((2,) if command == "gate" else (0, 1))
     assert TOLD in capsys.readouterr().err
     if command != "gate":
         assert run([*shlex.split(COMMANDS[command]), "--key", "state_dict"]) in (0, 1)
         assert "--key selects" not in capsys.readouterr().err
+
+
+def test_a_gate_does_not_guess_which_model_is_shipped(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gate"]) == 2
+    said = capsys.readouterr()
+    assert "holds ema, which is broken, beside state_dict" in said.err + said.out
+    for key, code in (("state_dict", 0), ("ema", 1)):
+        with Path("pyproject.toml").open("a") as file:
+            file.write(f'key = "{key}"\n')
+        assert run(["gate"]) == code
+        text = Path("pyproject.toml").read_text()
+        Path("pyproject.toml").write_text(text.replace(f'key = "{key}"\n', ""))
 
 
 def test_drift_says_it_of_all_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

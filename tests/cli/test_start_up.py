@@ -35,8 +35,14 @@ from tests.planted import SAMPLES
                 "secrets",
                 "statistics",
                 "tempfile",
+                "socket",
                 "bncheck.rules.registry",
                 "bncheck.series",
+                "bncheck.reporting.figures",
+                "bncheck.policy.baseline",
+                "bncheck.reading.torchscript_code",
+                "bncheck.reading.distributed",
+                "bncheck.reading.record",
             ),
         ),
         (
@@ -47,6 +53,13 @@ from tests.planted import SAMPLES
 )
 def test_a_start_imports_only_what_it_needs(arguments: list[str], heavy: tuple[str, ...]) -> None:
     _check(arguments, heavy)
+
+
+def test_a_project_that_changes_a_severity_imports_no_rules_of_data(tmp_path: Path) -> None:
+    config = tmp_path / "pyproject.toml"
+    config.write_text("[tool.bncheck.severity]\nBN110 = 'warning'\n")
+    heavy = ("torch", "pydantic", "bncheck.rules.registry", "bncheck.series")
+    _check(["inspect", "--config", str(config), f"{SAMPLES}/healthy.pt"], heavy)
 
 
 def test_a_fold_of_an_onnx_model_with_its_proof_imports_no_more(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bncheck.cli import run
-from tests.hostile.case import SCRIPT
+from tests.batch import SCRIPT
 from tests.planted import SAMPLES
 from tests.warm import Warm
 

@@ -32,7 +32,8 @@ from tests.hostile import (
 from tests.hostile.case import CASES, Case, mark_large, mark_long
 from tests.hostile.payloads import PAYLOADS
 
-mark_long("pickle-laughs-modules-of-many-roots", "pickle-shared-parameter-chain",
+mark_long("pickle-laughs-modules-of-many-roots", "config-huge", "baseline-huge",
+          "pickle-shared-parameter-chain",
           "pickle-too-many-operations", "pickle-ten-million-dicts", "pickle-deeper-lists",
           "torchscript-code-bomb", "nested-file-shared", "abundant-tuples",
           "abundant-safetensors", "abundant-marks", "exported-json-bomb",

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.batch import Door
 from tests.hostile import CASES
 from tests.hostile.check import run_case
-from tests.hostile.door import Door
 
 
 def main(words: list[str]) -> int:

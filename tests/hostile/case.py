@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -41,9 +40,6 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
-
-#: The console script beside the interpreter.
-SCRIPT = (str(Path(sys.executable).with_name("bncheck")),)
 
 
 def add(

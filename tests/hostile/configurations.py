@@ -7,7 +7,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from tests.hostile.case import READ, REFUSED, SCRIPT, add, saved
+from tests.hostile.case import READ, REFUSED, add, saved
 
 _TABLE = "[tool.bncheck]\n"
 _DEEP = "[" * 100_000
@@ -53,7 +53,7 @@ _CONFIGURATIONS = {
     "megabyte-word": f"{_TABLE}select = ['{'B' * 1_000_000}']\n",
 }
 for _name, _text in _CONFIGURATIONS.items():
-    add(f"config-{_name}", REFUSED, "a configuration that is none", door=SCRIPT,
+    add(f"config-{_name}", REFUSED, "a configuration that is none",
         build=partial(_beside, name="evil.toml", content=_text.encode("latin-1")),
         options=("--config", "evil.toml"))  # fmt: skip
 
@@ -69,19 +69,19 @@ _BASELINES: dict[str, str] = {
 }
 for _name, _text in _BASELINES.items():
     _whole = f'{{"schema": "bncheck.baseline/1", "findings": {_text}}}'
-    add(f"baseline-{_name}", REFUSED, "a baseline that is none", door=SCRIPT,
+    add(f"baseline-{_name}", REFUSED, "a baseline that is none",
         build=partial(_beside, name="evil.json", content=_whole.encode()),
         options=("--baseline", "evil.json"))  # fmt: skip
-add("baseline-duplicate-keys", READ, "a key twice: the last counts", door=SCRIPT,
+add("baseline-duplicate-keys", READ, "a key twice: the last counts",
     build=partial(_beside, name="evil.json", content=b'{"schema": 1, "findings": 2, '
                   b'"schema": "bncheck.baseline/1", "findings": []}'),
     options=("--baseline", "evil.json"))  # fmt: skip
 
 for _option, _file in (("config", "evil.toml"), ("baseline", "evil.json")):
     for _name, _build in {"folder": _folder, "pipe": _pipe, "huge": _huge}.items():
-        add(f"{_option}-{_name}", REFUSED, "no file that can be read", door=SCRIPT,
+        add(f"{_option}-{_name}", REFUSED, "no file that can be read",
             build=partial(_build, name=_file), options=(f"--{_option}", _file))  # fmt: skip
-    add(f"{_option}-endless", REFUSED, "a device without end", saved, door=SCRIPT,
+    add(f"{_option}-endless", REFUSED, "a device without end", saved,
         options=(f"--{_option}", "/dev/zero"))  # fmt: skip
 
 _CODE = """[tool.bncheck.models.net]
@@ -97,8 +97,8 @@ def _with_code(folder: Path) -> Path:
 
 
 add("config-runs-nothing", READ, "inspect imports no model that the folder's configuration names",
-    _with_code, weights=True, door=SCRIPT)  # fmt: skip
-add("config-patterns", READ, "a pattern of layers that backtracks", door=SCRIPT,
+    _with_code, weights=True)  # fmt: skip
+add("config-patterns", READ, "a pattern of layers that backtracks",
     build=partial(_beside, name="pyproject.toml", content=(
         "[[tool.bncheck.ignore]]\nrule = 'BN101'\nreason = ''\n"
         f"layers = '{'*a' * 200}*b'\n").encode()))  # fmt: skip

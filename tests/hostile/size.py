@@ -1,7 +1,7 @@
 """How large the cases are that go to the limits: whole, or a tenth as large.
 
 What hits a limit costs what the limit allows, seconds of it. The suite divides both, the limits by
-`tests.batch` and the counts of these cases here: the same lines run, a tenth as often.
+`tests.batch.Batch` and the counts of these cases here: the same lines run, a tenth as often.
 `python -m tests.hostile` divides neither.
 """
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile.case import READ, REFUSED, SCRIPT, add, saved
+from tests.batch import SCRIPT
+from tests.hostile.case import READ, REFUSED, add, saved
 
 _MARK = "import os; open(os.environ['BNCHECK_MARKER'], 'w')\n"
 _SHADOWED = (

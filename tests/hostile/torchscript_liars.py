@@ -272,7 +272,7 @@ for _name, _codes, _what, _code, _functions in (
      "t = self.training\nt = True\nif t:\n  a = torch.neg_(v)\nelse:\n  pass", ""),
     ("training", READ, "no lie: as norms do in training only", f"{_TRAINING}pass", ""),
     ("activation", READ, "no lie: an activation in place of what is computed of it",
-     "w = torch.sub(v, 1)\na = torch.relu_(w)", ""),
+     "w = torch.add(v, 1e-05)\na = torch.sqrt_(w)", ""),
 ):  # fmt: skip
     add(f"torchscript-lie-writes-{_name}", _codes, f"code that writes into the variance: {_what}",
         partial(build, last=nn.ReLU,

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bncheck.cli import main as console_script
 from bncheck.cli import run
 from bncheck.measuring.distributed import Processes
 from tests.launching import WORLD, forked, launched
@@ -33,11 +33,6 @@ from tests.measuring.ranks import (
 )
 from tests.planted import SAMPLES
 
-#: With a port of its own: two launchers at once, in two workers, would meet at the usual one.
-TORCHRUN = (
-    sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}",
-)  # fmt: skip
-
 Told = dict[str, list[dict[str, Any]]]
 
 
@@ -52,10 +47,6 @@ def free_ports(number: int) -> list[str]:
         if len(found) == number:
             return found
     raise AssertionError("no ports are free")
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SAMPLES.parent), **more}
 
 
 @pytest.fixture(scope="module")
@@ -219,19 +210,26 @@ def test_rank_0_writes(told: Told) -> None:
 
 
 def test_a_rank_that_is_killed_under_torchrun(tmp_path: Path) -> None:
-    words = [*TORCHRUN, "-m", "bncheck", *inspect(file=str(SAMPLES / "stale.pt"))]
-    done = subprocess.run(
-        words, env=environment(MODE="is killed"), cwd=tmp_path, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    ours = [line for line in done.stderr.splitlines() if line.startswith("bncheck: ")]
-    assert ours == [
+    said = tmp_path / "said"
+    process = forked(launched, typed_in, tmp_path, said=said)
+    process.join(60)
+    assert process.exitcode == 1
+    lines = (said / "err").read_text().splitlines()
+    assert [line for line in lines if line.startswith("bncheck: ")] == [
         (
             "bncheck: error: rank 1 ended without a message; it was killed or crashed; see its "
             "own output"
         )
     ]
     assert not (tmp_path / REPORT[1].partition(":")[2]).exists()
+
+
+def typed_in(folder: Path) -> None:
+    """The console script, of which rank 1 is killed."""
+    os.environ["MODE"] = "is killed"
+    os.chdir(folder)
+    sys.argv = ["bncheck", *inspect(file=str(SAMPLES / "stale.pt"))]
+    console_script()
 
 
 def test_a_rank_0_that_is_killed_without_a_launcher(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.distributed import Processes
-from bncheck.measuring.messages import Parts, SharedError
-from bncheck.measuring.wire import LostRankError, Wire
+from bncheck.measuring.messages import LostRankError, Parts, SharedError
+from bncheck.measuring.wire import Wire
 
 Work = Callable[[int], Parts]
 

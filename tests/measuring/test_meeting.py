@@ -7,7 +7,7 @@ import pytest
 from bncheck.cli import run
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.distributed import launched_processes
-from bncheck.measuring.meeting import Place
+from bncheck.measuring.place import Place
 from tests.measuring.test_distributed import free_ports
 
 PLACE = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

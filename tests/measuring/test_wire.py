@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from bncheck.measuring.wire import LostRankError, Wire
+from bncheck.measuring.messages import LostRankError
+from bncheck.measuring.wire import Wire
 
 TIMEOUT = 0.5
 

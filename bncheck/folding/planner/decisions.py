@@ -32,7 +32,14 @@ def decisions(
     for norm in norms:
         if norm.last in carried_by:  # it lay on the way of another one, which took it along
             carrier = moved[carried_by[norm.last]]
-            yield replace(carrier, name=norm.name, op=norm.kind, through=(), kind=norm.family)
+            yield replace(
+                carrier,
+                name=norm.name,
+                op=norm.kind,
+                through=(),
+                kind=norm.family,
+                module=norm.module,
+            )
         else:
             yield _followed(first, taken_by, norm.last)
     yield from map(_enclosed, graph.enclosed)
@@ -43,7 +50,10 @@ def kept_for(norm: Normalisation, *stuck: Stuck) -> Decision:
     sides = ("backwards: ", "forwards: ") if len(stuck) > 1 else ("",)
     reason = "; ".join(f"{side}{s.reason}" for side, s in zip(sides, stuck, strict=True))
     hint = next(filter(None, (s.hint for s in stuck)), "") or f"leave it{_elsewhere(norm)}"
-    return Decision(norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint, kind=norm.family)
+    kind, module = norm.family, norm.module
+    return Decision(
+        norm.name, norm.kind, Status.KEPT, reason=reason, hint=hint, kind=kind, module=module
+    )
 
 
 def _elsewhere(norm: Normalisation) -> str:
@@ -68,6 +78,7 @@ def _moved(graph: Graph, norm: Normalisation, step: Step) -> Decision:
         tuple(dict.fromkeys(graph.ops[index].kind for index in step.through)),
         step.remark,
         kind=norm.family,
+        module=norm.module,
     )
 
 

@@ -24,6 +24,8 @@ class Family(StrEnum):
     GROUP = "GroupNorm"
     WEIGHT = "WeightNorm"
     SPECTRAL = "SpectralNorm"
+    #: Not a norm: a product and a sum that were learned as they are. It may go, and need not.
+    PLAIN = "affine map"
 
 
 #: The parameters that a weight is computed from, as torch names them in either generation.

@@ -19,9 +19,11 @@ from bncheck.folding.planner.normalisations import (
     data_slot,
     elementwise_map,
 )
+from bncheck.folding.planner.plain import is_plain
 from bncheck.graph.dataflow import Graph, Op
 from bncheck.graph.linear import Linear
 from bncheck.graph.specs import Add, Conv, ConvTranspose, Identity, Mul, Norm, Opaque, Rescaled
+from bncheck.graph.weighted import Weighted
 
 _WEIGHT_KINDS = {Family.WEIGHT: "weight_norm", Family.SPECTRAL: "spectral_norm"}
 #: What makes the number that a LayerNorm or RMSNorm divides by.
@@ -35,14 +37,28 @@ def find_normalisations(graph: Graph, norms: Norms = Norms.BATCH) -> Iterator[No
     sample, of which the affine alone is a map, in one call or written out.
     """
     taken: dict[str, int] = {}
+    modules: dict[tuple[str, ...], str] = {}
+    weighted = {op.label for op in graph.ops if isinstance(op.spec, Weighted)}
     for index in range(len(graph.ops)):
         ops, family, bare = _at(graph, index, norms)
         if ops:
             label = graph.ops[ops[-1]].label
+            if family is Family.PLAIN and label in weighted:  # as beside a convolution for QAT
+                label = f"{label} ({_kind(graph, ops)})"
             taken[label] = taken.get(label, 0) + 1
             name = label if taken[label] == 1 else f"{label} ({taken[label]})"
-            norm = Normalisation(name, _kind(graph, ops), ops, family, bare)
+            same = (label, *_parameters(graph, ops)) if graph.of_modules else (name,)
+            module = modules.setdefault(same, name)
+            norm = Normalisation(name, _kind(graph, ops), ops, family, bare, module)
             yield replace(norm, kind=_WEIGHT_KINDS[family]) if norm.of_weight else norm
+
+
+def _parameters(graph: Graph, ops: tuple[int, ...]) -> Iterator[str]:
+    """The names of what a norm's numbers come from; those of two calls of one module are equal."""
+    for name in (name for index in ops for name in graph.ops[index].inputs if name is not None):
+        if graph.is_constant(name):
+            value = graph.values[name]
+            yield from value.made_from or (value.label or name,)
 
 
 def _kind(graph: Graph, ops: tuple[int, ...]) -> str:
@@ -70,10 +86,12 @@ def _at(graph: Graph, index: int, norms: Norms) -> tuple[tuple[int, ...], Family
     ops = _product_and_sum(graph, index)
     if not ops and norms is Norms.ALL:
         ops = _running_form(graph, index)
+    elif ops and is_plain(graph, ops):
+        return ops, Family.PLAIN, False
     return ops, Family.BATCH, False
 
 
-def _product_and_sum(graph: Graph, index: int) -> tuple[int, ...]:
+def _product_and_sum(graph: Graph, index: int) -> tuple[()] | tuple[int, int]:
     """The places of x * c and of the only call that reads it, where that is v + c; else none.
 
     The constants lie along the channels: axis 1 or, as TensorFlow has them, the last one; there, of

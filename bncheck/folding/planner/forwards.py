@@ -23,6 +23,7 @@ from bncheck.folding.planner.skip import joins, pushed_through_skip
 from bncheck.graph.dataflow import UNUSED, Graph, Op
 from bncheck.graph.specs import (
     Add,
+    Bilinear,
     Larger,
     Mul,
     Norm,
@@ -102,8 +103,10 @@ def _readers(graph: Graph, name: str, result: str) -> set[int]:
 def _check_absorbs(draft: Draft, index: int, given: Given, into_norms: bool) -> None:
     op = draft.graph.ops[index]
     if set(given) != {0}:
-        role = role_of(draft.graph, op, max(given))
-        raise Stuck(f"it is {role} of {op.called}")
+        reason = f"it is {role_of(draft.graph, op, max(given))} of {op.called}"
+        if isinstance(op.spec, Bilinear) and any(map_.shifts for map_ in given.values()):
+            raise Stuck(f"{reason}, which multiplies it with the first, and no shift passes that")
+        raise Stuck(reason)
     if isinstance(op.spec, Norm) and not (into_norms and draft.can_take_over(index)):
         raise Stuck(f"{op.label} follows, itself a normalisation that stays")
 

@@ -18,6 +18,7 @@ from bncheck.graph.dataflow import Dim, Floats, Graph, Op, Shape
 from bncheck.graph.specs import Add, Mul, Norm, Opaque, Rescaled, Spec
 
 _INSPECT = "see `bncheck inspect`"
+_QUANTISES = re.compile("quant|_fq_", re.IGNORECASE)
 _DRAWS = re.compile("rand|normal|uniform|bernoulli|multinomial", re.IGNORECASE)
 
 
@@ -35,7 +36,8 @@ class Slot(IntEnum):
 class Normalisation:
     """A normalisation, or a multiplication and an addition that are one: calls and their name.
 
-    `bare`: only the affine at its end is a map that can go, and its call stays.
+    `bare`: only the affine at its end is a map that can go, and its call stays. `module`: the name
+    of the first call of the same module.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Normalisation:
     ops: tuple[int, ...]
     family: Family = Family.BATCH
     bare: bool = False
+    module: str = ""
 
     @property
     def only_forwards(self) -> bool:
@@ -125,6 +128,8 @@ def not_constant(graph: Graph, name: str, what: str) -> Stuck:
     if graph.producers.get(name) is None:
         return not_made(graph, name, what)
     maker = _known_alone(graph, name)
+    if maker is not None and _QUANTISES.search(maker.kind):
+        return Stuck(f"{what} is quantised by {maker.called}", "fold first, then quantise")
     if maker is not None and _DRAWS.match(maker.kind):
         return Stuck(f"{what} is drawn at random by {maker.called}")
     if maker is not None:
@@ -149,7 +154,10 @@ def not_made(graph: Graph, name: str, what: str) -> Stuck:
 
 
 def _known_alone(graph: Graph, name: str) -> Op | None:
-    """The call that makes a value where nothing that it rests on is an input of the model."""
+    """The call that makes a value where nothing that it rests on is an input of the model.
+
+    What picks one of its results does not count.
+    """
     waiting, seen = [name], {name}
     while waiting:
         value = waiting.pop()
@@ -162,7 +170,10 @@ def _known_alone(graph: Graph, name: str) -> Op | None:
         seen |= more
         waiting += more
     index = graph.producers.get(name)
-    return None if index is None else graph.ops[index]
+    op = None if index is None else graph.ops[index]
+    while op is not None and op.kind == "getitem" and op.inputs[0] in graph.producers:
+        op = graph.ops[graph.producers[op.inputs[0]]]
+    return op
 
 
 def affine_of(graph: Graph, norm: Normalisation) -> Affine:

@@ -64,6 +64,14 @@ def pushed_through(graph: Graph, op: Op, given: Mapping[int, Affine]) -> list[Af
 
 def _passage(op: Op) -> tuple[_OneToOne, _OneToOne]:
     found = _PASSAGES.get(type(op.spec))
+    if found is None and op.kind == "view":
+        raise Stuck(f"{op.called} lies between and reads its bits as another dtype")
+    if found is None and op.kind == "as_strided":
+        raise Stuck(
+            f"{op.called} lies between and reads its memory place by place",
+            f"make {op.called} a reshape",
+            (op, Reshape()),
+        )
     if found is None:
         raise Stuck(f"{op.called} lies between, and bncheck moves no affine map through it")
     return found

@@ -37,6 +37,12 @@ class Decision:
     hint: str = ""
     overflow: bool = False
     kind: Family = Family.BATCH
+    module: str = ""
+
+    @property
+    def layer(self) -> str:
+        """The module that is called: that of its first call, by name."""
+        return self.module or self.name
 
     def to_dict(self) -> dict[str, object]:
         """The decision as plain data."""

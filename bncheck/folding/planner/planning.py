@@ -21,7 +21,7 @@ from bncheck.folding.planner.absorbing import with_plain_weight
 from bncheck.folding.planner.beside import put_beside
 from bncheck.folding.planner.decisions import decisions, kept_for
 from bncheck.folding.planner.draft import Draft, Moving, Step
-from bncheck.folding.planner.families import Norms
+from bncheck.folding.planner.families import Family, Norms
 from bncheck.folding.planner.finding import find_normalisations
 from bncheck.folding.planner.forwards import push, push_scale
 from bncheck.folding.planner.hints import tried
@@ -49,9 +49,9 @@ def plan(
 ) -> Plan:
     """Decide about every normalisation of the graph.
 
-    `keep` are patterns of names to leave alone; `forbidden` maps names to the reason why a fold
-    that would be exact on paper is not allowed (its numbers do not fit their dtype), and `stay`
-    to why it cannot be written.
+    `keep` are patterns of names to leave alone, a module's with all of its calls; `forbidden` maps
+    names to the reason why a fold that would be exact on paper is not allowed (its numbers do not
+    fit their dtype), and `stay` to why it cannot be written.
     """
     norms = list(find_normalisations(graph, which))
     kept: dict[int, Decision] = {}
@@ -63,6 +63,8 @@ def plan(
             maps[norm.last] = found
         else:
             kept[norm.last] = found
+    # What is no norm and cannot go by itself is as any product and sum, unless --keep names it.
+    norms = [n for n in norms if n.family is not Family.PLAIN or n.last in maps or _asked(n, keep)]
     units = frozenset(i for norm in norms if len(norm.ops) > 1 for i in norm.ops)
     held = frozenset(i for norm in norms if norm.last in kept for i in norm.ops)
     planning = _Planning(Draft(graph, units, held), maps, partly, kept)
@@ -78,7 +80,7 @@ def _map_or_reason(
     stay: Mapping[str, Stuck],
 ) -> Affine | Decision:
     """The map of a normalisation that may move, else why it may not."""
-    if any(fnmatch.fnmatchcase(norm.name, pattern) for pattern in keep):
+    if _asked(norm, keep):
         return kept_for(norm, Stuck("--keep asks for it", "leave --keep out to fold it"))
     if norm.name in stay:
         return kept_for(norm, stay[norm.name])
@@ -89,6 +91,11 @@ def _map_or_reason(
         return affine_of(graph, norm)
     except Stuck as stuck:
         return kept_for(norm, stuck)
+
+
+def _asked(norm: Normalisation, keep: Sequence[str]) -> bool:
+    names = (norm.name, norm.module)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in keep)
 
 
 def _moves_of(norm: Normalisation) -> tuple[Move, ...]:
@@ -181,8 +188,11 @@ class _Planning:
         stuck = (norm for norm in norms if norm.last in self.stuck and norm.last not in steps)
         own = {index for norm in norms for index in norm.ops}
         kept = {norm.last: kept_for(norm, *self.stuck[norm.last]) for norm in stuck}
+        # A learned product and sum that cannot go is no news: it is not a norm that stays.
+        idle = {n.last for n in norms if n.family is Family.PLAIN} & set(kept) - draft.bypassed
+        told = [norm for norm in norms if norm.last not in idle]
         return Plan(
-            tuple(decisions(draft.graph, norms, {**self.kept, **kept}, steps)),
+            tuple(decisions(draft.graph, told, {**self.kept, **kept}, steps)),
             draft.folds,
             draft.constants,
             draft.bypassed,
@@ -194,5 +204,5 @@ class _Planning:
                 for norm in norms
                 if norm.last in steps
             },
-            tuple(norms),
+            tuple(told),
         )

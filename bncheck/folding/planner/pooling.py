@@ -23,7 +23,7 @@ from bncheck.folding.planner.maps import (
     unfit,
 )
 from bncheck.graph.dataflow import Graph, Op
-from bncheck.graph.specs import Average, Maximum, Pad, RunningSum
+from bncheck.graph.specs import Attended, Average, Maximum, Pad, RunningSum
 
 
 def before_reduction(_: Graph, op: Op, affine: Affine) -> Affine:
@@ -61,6 +61,13 @@ def _reduced(op: Op, affine: Affine, gain: float | None) -> Affine:
 def _uneven(op: Op) -> Stuck:
     """Why an average takes no shift."""
     assert isinstance(op.spec, Average)
+    if isinstance(op.spec, Attended):
+        return Stuck(
+            f"{op.called} lies between and its mask may leave a query no key, so its shift does "
+            "not pass",
+            "store its mask as a buffer that leaves each query a key, or use is_causal",
+            (op, replace(op.spec, gain=1.0)),
+        )
     if isinstance(op.spec, RunningSum):
         why, hint = "sums a growing number of values", ""
     elif "sum" in op.kind.lower():

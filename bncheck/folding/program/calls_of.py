@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.folding.program.dtypes import dtypes_of_modules, names_of
 from bncheck.folding.program.in_module import own
 
 HINT = "name a submodule that is called with tensors; named_modules() lists them"
@@ -90,6 +91,29 @@ def _in_order(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     bound.apply_defaults()
     return None if bound.kwargs else bound.args
+
+
+def dtypes_from(
+    model: nn.Module, inputs: tuple[Any, ...], modules: Sequence[nn.Module]
+) -> set[str]:
+    """The dtypes of these modules' parameters, and of what is made from their first call on."""
+    found, begun = dtypes_of_modules(modules), False
+
+    def begin(_: nn.Module, __: Any) -> None:
+        nonlocal begun
+        begun = True
+
+    def note(_: nn.Module, __: Any, result: Any) -> None:
+        if begun:
+            found.update(names_of(torch.utils._pytree.tree_leaves(result)))
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+        for module in model.modules():
+            stack.callback(module.register_forward_hook(note).remove)
+        run(model, inputs)
+    return found
 
 
 @contextmanager

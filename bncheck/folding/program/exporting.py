@@ -45,18 +45,18 @@ _SIZE_SYMBOL = re.compile(r"\bs\d+\b")
 
 
 def export_program(
-    model: nn.Module, example_inputs: tuple[Any, ...], batch_axes: Sequence[int] = ()
+    model: nn.Module, example_inputs: tuple[Any, ...], batch_axes: Sequence[int | None] = ()
 ) -> ExportedProgram:
     """Export a module; raises BncheckError with the user's line where that is impossible.
 
     The first axis of every input is left free where the model allows it, or that of the first input
     and the second of others, as recurrent networks want it for their states. An example of one
     sample would fix it, so it is doubled for the export. `batch_axes`, one for each input, are left
-    free instead.
+    free instead; None for one that has no batch.
     """
     _check_call(model, example_inputs)
     if batch_axes:
-        return export_shaped(model, example_inputs, tuple({a: Dim.AUTO} for a in batch_axes))
+        return export_shaped(model, example_inputs, tuple(map(_free, batch_axes)))
     failure: Exception | None = None
     doubled = _doubled(example_inputs)
     for inputs in [example_inputs] if doubled is None else [doubled, example_inputs]:
@@ -79,6 +79,10 @@ def export_program(
         if failure is None or _SIZE_SYMBOL.search(str(failure)):
             failure = error
         raise _unexportable(failure) from None
+
+
+def _free(axis: int | None) -> dict[int, Any]:
+    return {} if axis is None else {axis: Dim.AUTO}
 
 
 def _check_call(model: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -173,17 +177,18 @@ def user_inputs(program: ExportedProgram) -> list[Node]:
     ]
 
 
-def has_free_batch(program: ExportedProgram, batch_axes: Sequence[int] = ()) -> bool:
+def has_free_batch(program: ExportedProgram, batch_axes: Sequence[int | None] = ()) -> bool:
     """Whether some input may have any number of samples."""
     values = [node.meta.get("val") for node in user_inputs(program)]
     return any(fixed_size(size) is None for size in batch_sizes(values, batch_axes))
 
 
-def batch_sizes(values: Sequence[Any], batch_axes: Sequence[int] = ()) -> list[Any]:
+def batch_sizes(values: Sequence[Any], batch_axes: Sequence[int | None] = ()) -> list[Any]:
     """How many samples each tensor holds: its first axis, or the one that is given for it."""
-    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
-    axes = batch_axes or (0,) * len(tensors)
-    return [tensor.shape[axis] for tensor, axis in zip(tensors, axes, strict=False)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    axes = batch_axes or [0 if tensor.dim() else None for tensor in tensors]
+    pairs = zip(tensors, axes, strict=False)
+    return [tensor.shape[axis] for tensor, axis in pairs if axis is not None]
 
 
 def export_shaped(

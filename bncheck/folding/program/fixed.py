@@ -11,7 +11,7 @@ from bncheck.folding.program.exporting import batch_sizes, user_inputs
 from bncheck.folding.program.sizes import fixed_size
 
 
-def fixed_batch(program: ExportedProgram, batch_axes: Sequence[int] = ()) -> int | None:
+def fixed_batch(program: ExportedProgram, batch_axes: Sequence[int | None] = ()) -> int | None:
     """How many samples a program takes where that cannot be chosen."""
     sizes = batch_sizes(_values(program), batch_axes)
     fixed = [known for size in sizes if (known := fixed_size(size)) is not None]
@@ -27,7 +27,7 @@ def who_fixes(*, given: bool) -> str:
 
 
 def batch_notes(
-    program: ExportedProgram, batch_axes: Sequence[int] = (), *, given: bool
+    program: ExportedProgram, batch_axes: Sequence[int | None] = (), *, given: bool
 ) -> tuple[str, ...]:
     """That the batch is fixed, which nobody asked for, and the option that changes it."""
     size = fixed_batch(program, batch_axes)

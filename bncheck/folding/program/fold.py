@@ -131,7 +131,7 @@ class _Program:
     failures: tuple[type[Exception], ...] = (RuntimeError,)
 
     def __init__(
-        self, given: ExportedProgram, examples: Sequence[Flat], batch_axes: Sequence[int]
+        self, given: ExportedProgram, examples: Sequence[Flat], batch_axes: Sequence[int | None]
     ) -> None:
         self._given, self._examples, self._batch_axes = given, examples, batch_axes
         self._folded: Rewritten | None = None

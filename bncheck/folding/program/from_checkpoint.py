@@ -32,6 +32,7 @@ from bncheck.subject.inputs import (
     in_order,
     inputs_of,
     no_inputs,
+    of_one_sample,
     part_notes,
     samples_of,
 )
@@ -77,8 +78,7 @@ def _fold_module(request: FoldRequest, model: nn.Module) -> Folded:
     axes = batch_axes(request.given, request.inputs, model)
     options = replace(request.options, batch_axes=axes, static_batch=request.static_batch)
     if request.static_batch:
-        places = axes or (0,) * len(inputs)
-        inputs = tuple(t.narrow(axis, 0, 1) for t, axis in zip(inputs, places, strict=True))
+        inputs = of_one_sample(inputs, axes)
         more = [inputs] if more else []
     result = fold_model(model, inputs, options, more, request.parts, held)
     report = result.report

@@ -55,7 +55,7 @@ class ProgramSides:
         folded: Rewritten,
         solution: Solution,
         examples: Sequence[Flat] = (),
-        batch_axes: Sequence[int] = (),
+        batch_axes: Sequence[int | None] = (),
     ) -> None:
         self.examples, self._batch_axes = examples, batch_axes
         self._given, self._planned, self._folded = original, planned, folded.program

@@ -18,7 +18,7 @@ from bncheck.folding.difference import relative_error
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.families import Norms
 from bncheck.folding.program.calls_of import HINT, Called, recorded, run, stepped, submodule
-from bncheck.folding.program.dtypes import dtypes_of_module
+from bncheck.folding.program.dtypes import dtypes_of_modules
 from bncheck.folding.program.fold import FoldResult, exported, fold
 from bncheck.folding.program.holding import NotHeldError, fold_without
 from bncheck.folding.program.in_module import FoldedState, applied, compare, is_floating, own
@@ -138,7 +138,11 @@ def _renamed(
     kept = [
         decision.name
         for decision in plan.batchnorms
-        if any(fnmatchcase(f"{name}.{decision.name}", pattern) for pattern in options.keep)
+        if any(
+            fnmatchcase(f"{name}.{own}", pattern)
+            for own in (decision.name, decision.layer)
+            for pattern in options.keep
+        )
     ]
     return replace(options, keep=kept)
 
@@ -206,7 +210,7 @@ def difference(
         within = {id(m): m for each in folded for m in each.modules()}
         layers = [m for m in within.values() if not any(True for _ in m.children())]
         for seed in range(_TRIALS):
-            with stepped(layers, epsilon_for(dtypes_of_module(model)), seed):
+            with stepped(layers, epsilon_for(dtypes_of_modules(folded)), seed):
                 response = max(response, _largest(expected, _outputs(model, inputs)))
     return error, response
 

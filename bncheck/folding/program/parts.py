@@ -20,8 +20,8 @@ from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.calls_of import (
     HINT,
     copied_model,
+    dtypes_from,
 )
-from bncheck.folding.program.dtypes import dtypes_of_module
 from bncheck.folding.program.exporting import NotOneGraphError, as_arguments
 from bncheck.folding.program.fold import Folding, FoldResult, fold
 from bncheck.folding.program.holding import fold_held
@@ -136,7 +136,8 @@ def _decisions(folded: Mapping[str, Part]) -> Iterator[Decision]:
         assert part.result is not None
         for decision in part.result.batchnorms:
             into = tuple(f"{name}.{each}" for each in decision.into)
-            yield replace(decision, name=f"{name}.{decision.name}", into=into)
+            own, module = f"{name}.{decision.name}", f"{name}.{decision.layer}"
+            yield replace(decision, name=own, module=module, into=into)
 
 
 def _outside(model: nn.Module, parts: Sequence[Part], why: str) -> Iterator[Decision]:
@@ -174,12 +175,13 @@ def _parity(
 
     A choice among boxes may fall otherwise by rounding: what rounding moves is measured, as the
     response of the original to steps of one unit in the last place of the results of the parts.
+    The tolerance is what the dtypes in the parts and behind them need.
     """
     proofs = [part.result.parity for part in folded.values() if part.result is not None]
     seen = [proof for proof in proofs if proof is not None]
     regions = [proof.regions for proof in seen if proof.regions is not None]
-    limit = options.tolerance or tolerance_for(dtypes_of_module(model))
     modules = [model.get_submodule(name) for name in folded]
+    limit = options.tolerance or tolerance_for(dtypes_from(model, inputs, modules))
     error, response = difference(model, new, inputs, modules, limit)
     allowed = max(limit, EXCUSE * response)
     return Parity(

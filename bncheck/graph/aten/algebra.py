@@ -90,9 +90,13 @@ def _matmul(call: Call) -> Described | None:
 
 def _attention(call: Call) -> Described | None:
     query, key, value, mask = (call(name) for name in ("query", "key", "value", "attn_mask"))
-    plain = not call("dropout_p") and not call("enable_gqa") and _reads_some(call, mask)
+    if call("dropout_p") or call("enable_gqa"):
+        return None
     rest = [] if mask is None else [mask]
-    return _attended(call, value, query, key, *rest) if plain else None
+    found = _attended(call, value, query, key, *rest)
+    if found is None or _reads_some(call, mask):
+        return found
+    return Attended((call.rank_of(value) - 2,), gain=None), found[1]
 
 
 def _reads_some(call: Call, mask: Any) -> bool:

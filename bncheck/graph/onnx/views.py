@@ -108,6 +108,15 @@ def _gathered(call: NodeCall) -> Spec | Described | None:
     return Split(axis, (slice(index, index + 1),), drops=True)
 
 
+def _gathered_at(call: NodeCall) -> Spec | None:
+    """A table of places along the axis behind those of the batch, one number for each place."""
+    table, axis = call.shape(1), int(call.attribute("batch_dims", 0))
+    places = table[axis:-1]
+    if not places or table[-1] != 1:
+        return None
+    return unfolded(Gather(((axis, None),)), places)
+
+
 def _compressed(call: NodeCall) -> Spec | None:
     """Without an axis it picks from the flattened input, which is not described."""
     if call.attribute("axis") is None:
@@ -163,6 +172,7 @@ VIEWS: dict[str, Describe] = {
     "Gather": _gathered,
     "Compress": _compressed,
     "GatherElements": _taken,
+    "GatherND": _gathered_at,
     "ReverseSequence": _reversed,
     "Tile": _tiled,
 }

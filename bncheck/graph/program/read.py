@@ -106,7 +106,8 @@ class _Reader:
         nodes = self.program.graph.nodes
         kept = (n for n in nodes if _does_more(n) or (n in self.constants and n.users))
         needed = outputs | {node.name for node in kept}
-        return Graph(tuple(without_idle(ops, needed)), self.values, frozenset(outputs), inside)
+        calls = tuple(without_idle(ops, needed))
+        return Graph(calls, self.values, frozenset(outputs), inside, of_modules=True)
 
     def _leaf(self, node: Node) -> None:
         inside = node.op == "get_attr"

@@ -51,12 +51,9 @@ def _what(movement: Movement) -> str:
     seen = f", measured on {movement.samples:,} samples" if movement.samples else ""
     batches = ", from the batches of recorded steps" if movement.key == BATCH_PART else ""
     how = seen or batches or ", from the files' running statistics"
-    prefixes = {snapshot.prefix for snapshot in snapshots}
-    named = prefixes.pop().rstrip(".") if len(prefixes) == 1 and not seen else ""
-    of = f" of {visible(named)} (named without it)" if named else ""
     return (
         f"{count(len(snapshots), 'snapshot')}, {visible(labels, None)}; "
-        f"{count(len(movement.layers), 'layer')}{of}{how}"
+        f"{count(len(movement.layers), 'layer')}{how}"
     )
 
 

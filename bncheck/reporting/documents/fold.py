@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
 from bncheck.core.findings import Severity
 from bncheck.core.words import count
+from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
 from bncheck.reporting.document import Detail, Document, Fact, Group, Table
@@ -19,6 +21,8 @@ _NAMED: Final = 3  # norms named before "and N more"
 #: "layer1.0.relu (relu)" differs from norm to norm where the reason is the same.
 _PLACE: Final = re.compile(r"\S+ \((\w+)\)")
 _STAYING: Final = re.compile(r"\S+(?=,(?: which is)? itself a normalisation)")
+#: BatchNorms first, what is no norm last.
+_ORDER: Final = {family.value: place for place, family in enumerate(Family)}
 _AND: Final = re.compile(r", (?=[^,]*$)")
 
 
@@ -27,7 +31,9 @@ def document(
 ) -> Document:
     """One fold, or with `dry_run` its plan; one that was `thrown_away` says nothing of a file."""
     word, standing = _verdict(report, dry_run)
-    kept = [_kept(group, _severity(report, group[0]), dry_run) for group in groups(report.kept)]
+    kept = [
+        _kept(group, _severity(report, group[0]), dry_run) for group in groups(_staying(report))
+    ]
     says_where = not dry_run and not thrown_away and (report.batchnorms or report.output)
     table = decisions_table(report, Detail.ALWAYS if dry_run else Detail.VERBOSE)
     return Document(
@@ -75,9 +81,15 @@ def _by_parts(report: FoldReport) -> Iterator[Fact]:
 
 
 def counted(report: FoldReport) -> str:
-    """3 of 4 BatchNorms and 12 of 13 LayerNorms: how many of each kind went into other calls."""
-    totals = report.by_kind()
-    parts = (f"{t.folded} of {count(t.total, kind)}" for kind, t in totals.items())
+    """3 of 4 BatchNorms and 12 of 13 LayerNorms: how many of each kind went into other calls.
+
+    Modules are counted, as `inspect` does, and their calls where there are more of these.
+    """
+    calls, parts = report.by_kind(), []
+    for kind, modules in sorted(report.modules_by_kind().items(), key=lambda pair: _ORDER[pair[0]]):
+        part, own = f"{modules.folded} of {count(modules.total, kind)}", calls[kind]
+        more = own.total > modules.total
+        parts.append(f"{part} ({own.folded} of {own.total} calls)" if more else part)
     return _AND.sub(" and ", ", ".join(parts))
 
 
@@ -90,7 +102,9 @@ def _noun(decisions: Sequence[Decision]) -> str:
 def _parity(parity: Parity) -> str:
     """The proof in a sentence."""
     sizes = [str(batch) for batch in sorted(set(parity.batches))]
-    if len(sizes) > 1:
+    if sizes == ["0"]:
+        where = "on inputs without a batch"
+    elif len(sizes) > 1:
         where = f"in batches of {_AND.sub(' and ', ', '.join(sizes))}"
     else:
         where = f"in batches of {sizes[0]}, the only size it takes" if sizes else "on no input"
@@ -128,6 +142,10 @@ def _severity(report: FoldReport, decision: Decision) -> Severity:
     return Severity.INFO
 
 
+def _staying(report: FoldReport) -> list[Decision]:
+    return [d for d in _once(report.batchnorms) if d.status is Status.KEPT]
+
+
 def groups(kept: Sequence[Decision]) -> Iterator[list[Decision]]:
     """Those that stay for the same reason, in the order of the first; details may differ."""
     groups: dict[tuple[str, str, bool], list[Decision]] = {}
@@ -146,11 +164,27 @@ def _article(kind: str) -> str:
     return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
 
 
+def _once(decisions: Sequence[Decision]) -> Iterator[Decision]:
+    """A module once where all of its calls have one fate, else each of its calls by its name."""
+    fates: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        as_first = replace(decision, name=decision.layer, into=_names_of(decision))
+        fates.setdefault(decision.layer, []).append(as_first)
+    said: set[str] = set()
+    for decision in decisions:
+        first, *others = fates[decision.layer]
+        if any(other != first for other in others):
+            yield decision
+        elif first.name not in said:
+            said.add(first.name)
+            yield first
+
+
 def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
     """With `every`, text says each one's reason without being asked."""
     first = group[0]
     names = ", ".join(layer_name(decision.name) for decision in group[:_NAMED])
-    more = len(group) - _NAMED
+    modules, more = len({decision.layer for decision in group}), len(group) - _NAMED
     names += f" and {more} more" if more > 0 else ""
     alike = len({(decision.reason, decision.hint) for decision in group}) == 1
     hint = first.hint if alike else general(first.hint)
@@ -160,7 +194,7 @@ def _kept(group: list[Decision], severity: Severity, every: bool) -> Group:
     return Group(
         "kept",
         severity,
-        names if len(group) == 1 else f"{count(len(group), _noun(group))}: {names}",
+        names if len(group) == 1 else f"{count(modules, _noun(group))}: {names}",
         lines,
         (hint,) if hint else (),
         "BN403" if first.overflow else "BN402",
@@ -172,12 +206,12 @@ def moves(report: FoldReport) -> Iterator[Moves]:
     """Where each went; nothing where there is none."""
     if not report.batchnorms:
         return
-    noun = _noun(report.batchnorms)
+    noun, told = _noun(report.batchnorms), _once(report.batchnorms)
     yield Moves(
         f"Where each {noun} went",
         "An arrow leads to the call whose weights took it in, in the order of the model. What it "
         "passed on the way computes the same as before.",
-        tuple(_moved(list(same)) for _, same in groupby(report.batchnorms, key=_destination_of)),
+        tuple(_moved(list(same)) for _, same in groupby(told, key=_destination_of)),
     )
 
 
@@ -201,7 +235,7 @@ def _moved(same: Sequence[Decision]) -> Move:
 
 def decisions_table(report: FoldReport, detail: Detail) -> Table:
     """A row for each that went, with where it went; what stays is among the groups."""
-    went = [d for d in report.batchnorms if d.status is not Status.KEPT]
+    went = [d for d in _once(report.batchnorms) if d.status is not Status.KEPT]
     columns = {
         _noun(went or report.batchnorms): [d.name or "(root)" for d in went],
         "status": [d.status.value for d in went],

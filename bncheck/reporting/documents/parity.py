@@ -27,10 +27,11 @@ def sentence(proof: Proof) -> str:
     which = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
     shares = [p.argmax_agreement for p in proof.measured if p.argmax_agreement is not None]
     share = f"; the top class is the same for {min(shares):.1%}" if shares else ""
+    where = f"in batches of {which}" if any(sizes) else "on inputs without a batch"
     against = f"against the original {_REFERENCES[proof.reference]}"
     return (
-        f"parity: {proof.worst:.2g} is the largest relative error of an output channel in batches "
-        f"of {which}, {against} (tolerance {proof.tolerance:.0e}){share}"
+        f"parity: {proof.worst:.2g} is the largest relative error of an output channel {where}, "
+        f"{against} (tolerance {proof.tolerance:.0e}){share}"
     )
 
 

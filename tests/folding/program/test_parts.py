@@ -212,7 +212,7 @@ def test_the_command_writes_what_load_folded_takes(
     assert run(["fold", str(saved / "net.pt"), *MODEL, "-o", str(out)]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "folded by parts: backbone, proposals and classes" in text
-    assert "6 of 6 BatchNorms folded" in text
+    assert "5 of 5 BatchNorms (6 of 6 calls) folded" in text
     loaded = bncheck.load_folded(Detector().eval(), out)
     assert _largest_difference(detector(), loaded) < 1e-5
 
@@ -245,3 +245,27 @@ def test_a_part_is_folded_and_exported_by_name(
 def test_another_file_is_not_loaded_as_folded(name: str, says: str) -> None:
     with pytest.raises(BncheckError, match=says):
         bncheck.load_folded(nn.Linear(2, 2), SAMPLES / name)
+
+
+@pytest.mark.parametrize(("behind", "tolerance"), [(False, 1e-5), (True, 5e-3)])
+def test_the_tolerance_is_that_of_the_parts_and_of_what_follows(
+    behind: bool, tolerance: float
+) -> None:
+    class Mixed(nn.Module):
+        """A float16 layer before all parts, or one that reads what they make."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.detector, self.narrow = detector(), nn.Linear(32, 32).half()
+
+        def forward(self, images: Tensor) -> Any:
+            if not behind:
+                return self.detector(images + 0 * self.narrow(images.half()).float())
+            found = self.detector(images)
+            kept = images + 0 * sum(each.sum() for image in found for each in image.values())
+            return self.narrow(kept.half())
+
+    result = bncheck.fold(Mixed().eval(), IMAGES)
+    assert isinstance(result, PartsResult)
+    assert result.parity is not None
+    assert result.parity.tolerance == tolerance

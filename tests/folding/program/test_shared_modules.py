@@ -152,3 +152,38 @@ def test_an_onnx_file_holds_them_once(names: str, tmp_path: Path) -> None:
     onnx.save(model, path)
     assert run(["fold", str(path), "-o", str(out)]) == 0
     assert sorted(list(t.dims) for t in onnx.load(out).graph.initializer) == [[4], [4, 3, 3, 3]]
+
+
+class TwoInputs(nn.Module):
+    """An encoder that both inputs go through, and a norm whose second call has no place to go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.mix, self.last = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        both = self.bn(self.conv(x)) - self.bn(self.conv(y))
+        z: Tensor = self.last(torch.sigmoid(self.last(self.mix(both.abs()))))
+        return z
+
+
+def test_people_count_modules_and_read_of_calls_where_these_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = randomised(TwoInputs())
+    result = bncheck.fold(model, IMAGES)
+    assert result.to_dict()["modules"] == {"BatchNorm": {"total": 2, "folded": 1, "kept": 1}}
+    assert result.to_dict()["summary"] == {"total": 4, "folded": 3, "kept": 1}
+    assert [d.layer for d in result.batchnorms] == ["bn", "bn", "last", "last"]
+    torch.save(model.state_dict(), tmp_path / "net.pt")
+    given = ["--model", f"{__name__}:TwoInputs", "--input", "3,8,8", "--input", "3,8,8"]
+    given += ["--dry-run"]
+    assert run(["fold", str(tmp_path / "net.pt"), *given]) == 0
+    text = capsys.readouterr().out
+    assert "1 of 2 BatchNorms (3 of 4 calls) can be folded" in text
+    assert "kept     last (2)" in text
+    assert [line.split() for line in text.splitlines()[-2:]] == [["bn", "conv"], ["last", "mix"]]
+    assert run(["fold", str(tmp_path / "net.pt"), *given, "--keep", "bn"]) == 0
+    assert "0 of 2 BatchNorms (1 of 4 calls)" in capsys.readouterr().out  # keeps both calls
