@@ -50,7 +50,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact that somebody should know, about one layer or (layer None) the whole model."""
+    """One fact that somebody should know, about one layer or (layer None) the whole model.
+
+    Where `fix` calls for recalibrating, `instead` is what else it says: all that is to be done
+    where the statistics are to stay.
+    """
 
     rule: str
     name: str
@@ -59,6 +63,7 @@ class Finding:
     message: str
     fix: str
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    instead: str | None = None
 
     @property
     def fingerprint(self) -> str:

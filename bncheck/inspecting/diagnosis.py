@@ -7,7 +7,6 @@ prediction that the data refute is only a note.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -57,11 +56,7 @@ _PROVED: Final = (never_updated, half_loaded, under_warmed)
 _IN_THE_NUMBERS: Final = (*_PROVED, converted, exchanged)
 #: Of several claims the most cautious advice counts.
 _CAUTIOUS: Final = (Advice.LEAVE, Advice.IF_DATA_FIT, Advice.IF_PROVEN, Advice.RECALIBRATE)
-#: How the fixes of rules of the file name recalibrating, beside what else they say.
-_RECALIBRATING: Final = re.compile(
-    r"(,? (?:and|or) )?recalibrate(?: with (?:training )?data)?(?(1)|(?:, or |; |, )?)"
-)
-
+_KEEP: Final = "keep the statistics: nothing shows that measured ones would serve better"
 #: A share that is as good as all of it.
 _EXACT: Final = 0.9995
 
@@ -332,18 +327,13 @@ def _revised(
             fix="keep them: the layer was trained like this",
         )
     if advice is not Advice.RECALIBRATE:
-        return replace(finding, fix=_without_recalibrating(finding.fix))
+        if finding.instead is None:
+            return finding
+        return replace(finding, fix=f"{finding.instead}; {_KEEP}")  # `recalibrate` would refuse
     proved = any(rule.made(finding) for rule in _PROVED)
     if proved and any(f.severity is not Severity.INFO for f in found):
         return replace(finding, fix=f"run `{network.recalibrate}`")
     return finding
-
-
-def _without_recalibrating(fix: str) -> str:
-    """What the file alone calls for, where the data do not: `recalibrate` would refuse it."""
-    rest, named = _RECALIBRATING.subn("", fix)
-    keep = "keep the statistics: nothing shows that measured ones would serve better"
-    return f"{rest}; {keep}" if named and rest else keep if named else fix
 
 
 def _names_a_cause(finding: Finding) -> bool:

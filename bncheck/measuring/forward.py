@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -45,15 +47,19 @@ def forward(
 ) -> Any:
     """The model's output; whatever it raises is told with the shape and the module concerned.
 
-    `state` has parameters and buffers to run with in place of the model's own.
+    `state` has parameters and buffers to run with in place of the model's own. The model gets
+    copies: one that prepares its input in place would change what the next pass is fed.
     """
+    import torch
+
+    own = batch.map(torch.clone)
     try:
-        with usercode.running("the model"):
+        with usercode.running("the model"), _uncompiled():
             if state is None:
-                return model(*batch.args, **batch.kwargs)
+                return model(*own.args, **own.kwargs)
             from torch.func import functional_call
 
-            return functional_call(model, dict(state), batch.args, dict(batch.kwargs))
+            return functional_call(model, dict(state), own.args, dict(own.kwargs))
     except BncheckError as error:
         cause = error.__cause__
         if cause is None or isinstance(error, SingleValueError):
@@ -65,6 +71,19 @@ def forward(
             f"{f' in {where}' if where else ''} ({usercode.described(cause)})",
             "check the shape and dtype of the data, --size and --grey for images, and --model-arg",
         ) from cause
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[None]:
+    """Whatever torch.compile has a hand in runs as written: it would trace the hooks that measure.
+
+    Nothing is compiled before torch._dynamo is imported, which takes longer than many forwards.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    import torch
+
+    stance: contextlib.AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _shape(tensor: Tensor) -> str:

@@ -158,7 +158,7 @@ def _by_feature(x: Tensor, axis: int) -> Floats:
     for portion in portions(wide):
         part = portion.double()
         sums[0] += part.sum(dims)
-        sums[1] += part.square_().sum(dims)
+        sums[1] += part.square().sum(dims)  # no copy if in float64: the user's
     return np.asarray(sums.numpy())
 
 

@@ -5,6 +5,10 @@ Features that were prepared one by one, x_j -> a_j x_j + b_j, leave a linear lay
     mean = mean_0 + W delta        var_c = sum_ij W_ci a_i Cov(x_i, x_j) a_j W_cj
 
 with W and the changes of the features' means delta; W is what the means answer to each feature.
+
+So many numbers fit much of whatever happened, and some of it by construction: all that a linear
+layer ever saw has means that shifts of the features explain. A fit is judged by how well it
+foretells each channel from the others, against what it could have failed to explain.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ _FEW: Final = 3
 _TESTED: Final = 3.0
 #: Variances of a linear function of the features are its own to this share.
 _LINEAR: Final = 0.02
-#: A fit leaves no more of the squares, corrected for what was fitted.
+#: A fit leaves no more of the squares, each channel foretold from the others.
 _LEFT: Final = 0.25
 #: A few features go before more that leave hardly less.
 _TIMES: Final = 2.0
@@ -41,6 +45,8 @@ _STEPS: Final = 60
 _SETTLED: Final = 1e-6
 #: Features that are fitted in each round, the most hopeful ones.
 _HOPEFUL: Final = 3
+#: No squares of means, or of log standard deviations.
+_NONE: Final = np.zeros(1)
 #: Scales from which that of a feature is fitted.
 _STARTS: Final = tuple(float(scale) for scale in np.geomspace(1e-4, 1e4, 25))
 
@@ -87,6 +93,8 @@ class _Table:
         self._seen = seen
         self._mean, self._var = layer.statistics
         self._sigma = np.sqrt(np.maximum(self._var, TINY))
+        self._columns = weights / self._sigma[:, None]
+        self._off = (self._mean - seen.mean) / self._sigma
         self._eps = (layer.eps.value or 0.0) + TINY
 
     @property
@@ -111,24 +119,63 @@ class _Table:
             chosen, (scales, shifts) = [*chosen, places[best]], tries[best]
             found.append((chosen, scales, shifts))
         every = list(range(features))
-        found.append((every, *self._fit(every, np.ones(features))))
-        left = [self._corrected(*one) for one in found]
+        if self._is_tested(every):
+            found.append((every, *self._fit(every, np.ones(features))))
+        left = [self._foretold(*one) for one in found]
         most = min(_LEFT * whole, max(_TIMES * min(left), _NOTHING * whole))
-        return next((one for one, its in zip(found, left, strict=True) if its <= most), None)
+        return next(
+            (
+                one for one, its in zip(found, left, strict=True)
+                if its <= most and its <= self._allowed(one[0], one[1])
+            ),
+            None,
+        )  # fmt: skip
 
-    def _corrected(self, chosen: list[int], scales: Floats, shifts: Floats) -> float:
-        """What is left, for the numbers that were fitted; infinite where too few are to test."""
-        numbers, free = 2 * len(self._mean), free_of(len(chosen), len(scales))
-        if (numbers - free) * _TESTED < numbers:
+    def _is_tested(self, chosen: list[int]) -> bool:
+        """Whether enough numbers are left to test a fit of these features by."""
+        numbers = 2 * len(self._mean)
+        return (numbers - free_of(len(chosen), len(self._cov))) * _TESTED >= numbers
+
+    def _foretold(self, chosen: list[int], scales: Floats, shifts: Floats) -> float:
+        """What is left of each channel that is foretold from the others, squared.
+
+        A least squares fit without it misses it by e / (1 - h), h its leverage (PRESS, Allen 1974).
+        """
+        if not self._is_tested(chosen):
             return math.inf
-        return self._left(scales, shifts) * numbers / (numbers - free)
+        means = (self._off - self._columns @ shifts) / _others(self._columns[:, chosen])
+        logs = self._log_left(np.log(scales)) / _others(self._slope(np.log(scales))[:, chosen])
+        return squares(means, logs)
+
+    def _allowed(self, chosen: list[int], scales: Floats) -> float:
+        """What a fit may leave: chance, and a share of what it could have failed to explain.
+
+        That is, of the variances, what one scale for all features leaves; of the means, which move
+        along the columns of W, what they move along those that are not fitted.
+        """
+        untouched = 1 - len(chosen) / len(self._cov)
+        of_means, of_logs = self._chance
+        of_means = untouched * of_means.sum()
+        logs = self._log_left(np.zeros(len(self._cov)))
+        tested = untouched * squares(self._off, _NONE) + squares(_NONE, logs - logs.mean())
+        foretold = of_logs / _others(self._slope(np.log(scales))[:, chosen])
+        beyond = max(0.0, tested - float(of_means + of_logs.sum()))
+        return float(of_means + foretold.sum()) + _LEFT * beyond
+
+    @property
+    def _chance(self) -> tuple[Floats, Floats]:
+        """By what variances a sample of right means and log standard deviations is off, each (C,).
+
+        In the layer's standard deviations: Var(m) / (N s^2) and Var(q) / (4 N s^4).
+        """
+        seen, images = self._seen, max(self._seen.effective_images, 1.0)
+        var = seen.var + self._eps
+        return seen.var_of_means / var / images, seen.var_of_squares / (4 * var**2) / images
 
     def _fit(self, chosen: list[int], start: Floats) -> tuple[Floats, Floats]:
         """Least squares: of the means at once, of the log variances by Levenberg and Marquardt."""
-        weights = self._weights[:, chosen] / self._sigma[:, None]
         shifts = np.zeros(len(self._cov))
-        off = (self._mean - self._seen.mean) / self._sigma
-        shifts[chosen] = np.linalg.lstsq(weights, off)[0]
+        shifts[chosen] = np.linalg.lstsq(self._columns[:, chosen], self._off)[0]
         logs, damping = np.log(start), 1.0
         if len(chosen) == len(self._cov):
             logs = logs + 0.5 * np.median(np.log(self._var + self._eps) - np.log(self._its(logs)))
@@ -171,10 +218,9 @@ class _Table:
 
     def _means_left(self, chosen: list[int]) -> float:
         """The squares of the means that no shifts of these features explain."""
-        weights = self._weights[:, chosen] / self._sigma[:, None]
-        off = (self._mean - self._seen.mean) / self._sigma
-        rest = off - weights @ np.linalg.lstsq(weights, off)[0]
-        return squares(rest, np.zeros(1))
+        columns = self._columns[:, chosen]
+        rest = self._off - columns @ np.linalg.lstsq(columns, self._off)[0]
+        return squares(rest, _NONE)
 
     def _its(self, logs: Floats) -> Floats:
         return self._its_var(np.exp(logs)) + self._eps
@@ -188,12 +234,17 @@ class _Table:
         return np.asarray(scaled * (scaled @ self._cov) / self._its(logs)[:, None])
 
     def _left(self, scales: Floats, shifts: Floats) -> float:
-        means = (self._mean - self._seen.mean - self._weights @ shifts) / self._sigma
-        return squares(means, self._log_left(np.log(scales)))
+        return squares(self._off - self._columns @ shifts, self._log_left(np.log(scales)))
 
     def _its_var(self, scales: Floats) -> Floats:
         scaled = self._weights * scales
         return np.asarray(np.sum((scaled @ self._cov) * scaled, axis=1))
+
+
+def _others(slope: Floats) -> Floats:
+    """How much of itself each fitted number, (C,), owes to the others: 1 - h of a slope (C, F)."""
+    leverage = np.einsum("cf,fc->c", slope, np.linalg.pinv(slope))
+    return np.asarray(np.maximum(1 - leverage, TINY))
 
 
 def _moved(axis: int, feature: int, by: float) -> Change:

@@ -25,15 +25,18 @@ _WORD: Final = re.compile(r"(?<![.\w])[^\W\d]\w*")
 _CALL: Final = re.compile(r"\b(\w+)\(")
 _OPERATOR: Final = re.compile(r"\b(?:torch|ops\.\w+)\.(\w+)\(")
 _IN_PLACE: Final = re.compile(r"\w*[a-zA-Z0-9]_")
+#: Operators in place that give back their first operand.
+_FIRST_BACK: Final = re.compile(r"(?:torch|ops\.aten)\.(?!set_\()\w*[a-zA-Z0-9]_\(")
 _OUT: Final = re.compile(r"\bout\w* ?= ?([^,)]+)")
 #: Arithmetic: its result is neither a view nor a list of what it is given.
 _NEW: Final = re.compile(
     r"(?:torch|ops\.\w+)\.(?:\w*(?:batch|instance)_norm\w*|r?sub|add(?:cmul|cdiv)?|mul|div|pow|neg"
     r"|r?sqrt|square|reciprocal|abs|exp|log|clamp\w*|lerp|where|mean|sum|std|var|max|min|all|any"
-    r"|is(?:nan|inf|finite)|eq|ne|lt|le|gt|ge|clone|conv\dd|linear|matmul|(?:zeros|ones|empty)_like"
+    r"|is(?:nan|inf|finite)|eq|ne|lt|le|gt|ge|clone|conv\dd|_convolution|linear|matmul|gru|lstm"
+    r"|rnn_(?:tanh|relu)|(?:zeros|ones|empty)_like"
     r"|size|numel|dim|len|format|__is(?:not)?__|dtype|device)\("
 )
-_PUTS: Final = frozenset(("append", "insert", "extend", "_set_item"))
+_PUTS: Final = frozenset(("append", "insert", "extend", "_set_item", "set_", "set_data"))
 _ALL: Final = 1 << 30
 _WORD_BYTES: Final = 16
 #: Letters that are gone through in the time of an operation.
@@ -138,7 +141,8 @@ def _holding(
     """The names that may hold such a value, a view of it or a list with it."""
     made_of: dict[str, list[tuple[str, ...]]] = {}
     left = [tuple(given)]
-    for names, value in (flow for statement in statements for flow in _flows(statement)):
+    for names, whole in (flow for statement in statements for flow in _flows(statement)):
+        value = _given_back(source, whole)
         if _NEW.match(value):
             continue
         if _names_one(value, others):
@@ -155,6 +159,18 @@ def _holding(
                 held.add(name)
                 left += made_of.get(name, ())
     return held
+
+
+def _given_back(source: Sources, text: str) -> str:
+    """The expression that calls in place write into and give back: y of add_(mul_(y, 2), x)."""
+    while match := _FIRST_BACK.match(text):
+        source.budget.operations.take(1 + len(text) // _LETTERS)
+        words = source.arguments(text, match.end(), _ALL)
+        call = f"{match[0]}{','.join(words)})"
+        if not words or "=" in words[0] or "".join(call.split()) != "".join(text.split()):
+            break
+        text = words[0]
+    return text
 
 
 def _flows(statement: Statement) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -181,7 +197,7 @@ class _Following:
         return any(
             not _NEW.match(text)
             and (_names_one(text, self.others) or not self.held.isdisjoint(_WORD.findall(text)))
-            for text in texts
+            for text in (_given_back(self.source, text) for text in texts)
         )
 
     def writes(self, statement: Statement) -> bool:
@@ -194,4 +210,5 @@ class _Following:
                 words = self.source.arguments(statement.text, match.end(), 0)
                 if self.is_in(words[:1]):
                     return True
-        return self.is_in([match[1] for match in _OUT.finditer(statement.text)])
+        called = statement.value or statement.text  # `output = y` is not an argument
+        return self.is_in([match[1] for match in _OUT.finditer(called)])

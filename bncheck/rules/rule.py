@@ -133,10 +133,16 @@ class Rule(Generic[Given, Found]):
         return rest.partition("\n\n")[0].replace("\n", " ").rstrip(".")
 
     def finding(
-        self, severity: Severity, layer: str | None, message: str, fix: str, **evidence: Evidence
+        self,
+        severity: Severity,
+        layer: str | None,
+        message: str,
+        fix: str,
+        instead: str | None = None,
+        **evidence: Evidence,
     ) -> Finding:
-        """A finding of this rule."""
-        return Finding(self.code, self.name, severity, layer, message, fix, evidence)
+        """A finding of this rule; `instead` is its fix without recalibrating."""
+        return Finding(self.code, self.name, severity, layer, message, fix, evidence, instead)
 
     def to_dict(self) -> dict[str, object]:
         """The rule as plain data."""

@@ -33,6 +33,15 @@ def test_faults_have_their_own_name_or_none(outcomes: list[Outcome]) -> None:
     assert sum(outcome.acceptable for outcome in sick) >= 0.85 * len(sick), matrix(sick)
 
 
+@pytest.mark.parametrize(
+    ("state", "code"), [("outlier_batch_x100", "BN212"), ("tf_m.99_b16", "BN207")]
+)
+def test_what_one_batch_left_is_not_named_after_scales_of_the_features(
+    outcomes: list[Outcome], state: str, code: str
+) -> None:
+    assert next(outcome.code for outcome in outcomes if outcome.state.name == state) == code
+
+
 def test_faults_in_one_layer_are_found_there(outcomes: list[Outcome]) -> None:
     placed = [outcome for outcome in outcomes if outcome.state.layers and outcome.detected]
     wrong = [outcome.state.name for outcome in placed if not outcome.layer_right]

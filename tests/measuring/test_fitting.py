@@ -81,3 +81,30 @@ def test_what_no_scale_explains_has_none() -> None:
     measurement = bncheck.inspect(model, x).measurement
     assert measurement is not None
     assert not fits_better(measurement.candidates)
+
+
+def correlated(samples: int) -> Tensor:
+    """A table of 24 features, on scales of their own, that are much alike."""
+    generator = torch.Generator().manual_seed(2)
+    mixed = torch.randn(24, 24, generator=generator) @ torch.diag(torch.logspace(0, -1, 24))
+    return torch.randn(samples, 24, generator=generator) @ mixed.T + torch.arange(24.0)
+
+
+def test_a_batch_on_another_scale_is_not_taken_for_scales_of_the_features() -> None:
+    """Shifts of the features explain the means of any batch, and scales much of its variances."""
+    x = correlated(512)
+    torch.manual_seed(3)
+    model = of_these(nn.Linear(24, 64), 64, x).train()
+    with torch.no_grad():
+        model(100 * x[:16])
+    measurement = bncheck.inspect(model.eval(), x).measurement
+    assert measurement is not None
+    assert not fits_better(measurement.candidates)
+
+
+def test_the_same_features_on_scales_of_their_own_are_told() -> None:
+    x = correlated(512)
+    scales = torch.logspace(-1, 1, 24).roll(7)
+    torch.manual_seed(3)
+    found = best(of_these(nn.Linear(24, 64), 64, x), x * scales + scales)
+    assert found.name == "each feature on a scale of its own"

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
-from bncheck.inspecting.diagnosis import _without_recalibrating
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.inspecting.report import InspectReport
 from bncheck.measuring.measurement import Measurement
@@ -183,17 +182,36 @@ def test_the_fix_of_a_momentum_is_possible(off: float) -> None:
     assert ("recalibrate" in finding.fix) == (done.reason is None) == (off > 0.2)
 
 
+def _set(name: str, value: float) -> Callable[[nn.BatchNorm1d], object]:
+    return lambda norm: norm.get_buffer(name)[:2].fill_(value)
+
+
 @pytest.mark.parametrize(
-    ("fix", "rest"),
+    ("code", "edit", "instead"),
     [
-        ("recalibrate with training data, or load the buffers; look", "load the buffers; look"),
-        ("recalibrate with data; train with larger batches", "train with larger batches"),
-        ("keep the buffers in float32, and recalibrate", "keep the buffers in float32"),
-        ("load the means, or recalibrate with data", "load the means"),
+        ("BN101", nn.BatchNorm1d.reset_running_stats, "load the buffers that belong to these"),
+        ("BN102", _set("running_var", math.nan), "skip non-finite batches while training"),
+        ("BN103", _set("running_var", -1.0), "take the statistics from before the merge"),
+        ("BN118", lambda norm: norm.running_mean.zero_(), "load the means under their name"),
     ],
 )
-def test_a_fix_without_recalibrating(fix: str, rest: str) -> None:
-    assert _without_recalibrating(fix).partition("; keep the statistics: ")[0] == rest
+def test_a_fix_says_what_to_do_instead_of_recalibrating(
+    code: str, edit: Callable[[nn.BatchNorm1d], object], instead: str
+) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8))
+    for norm in (net[1], net[3]):
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.uniform_(1, 2)
+        norm.running_var.uniform_(2, 3)
+        norm.weight.data.uniform_(1, 2)
+    assert isinstance(net[3], nn.BatchNorm1d)
+    edit(net[3])
+    finding = next(f for f in bncheck.inspect(net.eval()).findings if f.rule == code)
+    assert "recalibrate" in finding.fix
+    assert (finding.instead or "").startswith(instead)
+    assert "recalibrate" not in (finding.instead or "")
 
 
 def compared(direction: Direction, **figures: object) -> Measurement:

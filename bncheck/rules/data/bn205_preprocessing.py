@@ -21,7 +21,7 @@ _BY_STEM: Final = 0.89
 _FOLLOWS: Final = 0.5
 _EXACTLY: Final = "exactly as in training (including padding and crops)"
 #: One scale and shift for all numbers.
-_ONE_SCALE: Final = 2.0
+ONE_SCALE: Final = 2.0
 #: What a pattern without numbers is taken to explain.
 _PATTERN: Final = 0.76
 
@@ -41,14 +41,17 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
     with it are no worse. Tried are the usual ones (0..1, 0..255, ImageNet, 0.5/0.5, red and blue
     swapped, inverted; of vectors and signals features or samples standardised, sign, order, axes,
     units, logarithm), then a x + b by least squares, given how means and variances move with the
-    input, then a scale and a shift for up to three features, or for each, which must explain 75 %
-    of all layers' deviation. With the data so, every layer is predicted. Or, where measured
-    statistics do not restore the results, W2 is 0.20 or more in the eval cascade and in the batch
-    cascade the layers of one input alone deviate: 2.2 times the median of the others, about as much
-    as the worst of them, and at least 0.15. Or a layer that is fed the input itself deviates and no
-    other does: it cannot be judged whether the data or the statistics are wrong, and recalibrate
-    writes nothing unasked. An error where the layer has 0.40 itself, unless the running statistics
-    serve the data better than measured ones and no preparation explains it; else a warning.
+    input, then a scale and a shift for up to three features, or for each. These many numbers must
+    explain 75 % of all layers' deviation and, each channel foretold from the others, 75 % of what
+    they could have failed to explain: of variances what one scale for all features leaves, of means
+    nothing where every feature is shifted (shifts explain whatever a linear layer saw). With the
+    data so, every layer is predicted. Or, where measured statistics do not restore the results, W2
+    is 0.20 or more in the eval cascade and in the batch cascade the layers of one input alone
+    deviate: 2.2 times the median of the others, about as much as the worst of them, and at least
+    0.15. Or a layer that is fed the input itself deviates and no other does: it cannot be judged
+    whether the data or the statistics are wrong, and recalibrate writes nothing unasked. An error
+    where the layer has 0.40 itself, unless the running statistics serve the data better than
+    measured ones and no preparation explains it; else a warning.
 
     Fix: prepare the data as in training. Recalibrate only where deployment prepares them so.
     """
@@ -57,7 +60,7 @@ def preprocessing(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) 
         best = found.get(place)
         restored = network.mostly_restored
         shares = _shares(network, best)
-        if best is not None and best.free > _ONE_SCALE and network.whole_share(shares) < LEAST:
+        if best is not None and best.free > ONE_SCALE and network.whole_share(shares) < LEAST:
             best = None  # as many numbers fit a layer by itself: all layers must be predicted
         if best is not None or (network.most_at(place) and not restored):
             yield _claim(self, network, place, best, shares)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer, Seen
-from bncheck.rules.data.bn205_preprocessing import best_candidates
+from bncheck.rules.data.bn205_preprocessing import ONE_SCALE, best_candidates
 from bncheck.rules.data.claim import LEAST, Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import share
@@ -66,8 +66,9 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
     factor, reruns = _stem_factor(network.stem), network.measurement.reruns
     if reruns is None or factor < _LEAST or not network.is_off(network.stem):
         return
-    if best_candidates(network) and not network.usual_scale:
-        return  # as likely the data are on another scale
+    simple = [c for c in best_candidates(network).values() if c.free <= ONE_SCALE]
+    if simple and not network.usual_scale:
+        return  # as likely the data are on another scale; a fit of more numbers competes with it
     large = reruns.changed(lambda x: x * _RUN if x.is_floating_point() else x)
     found = _fitted(network, large)
     if found is None or found.whole < LEAST:

@@ -412,7 +412,7 @@ class MeasuredNetwork:
             figures |= {"before": comparison.before, "after": comparison.after}
             figures |= {"metric": comparison.metric, "flips": comparison.flips}
         layer = None if measured is None else measured.layer.name
-        return rule.finding(severity, layer, message, fix, **{**figures, **evidence})
+        return rule.finding(severity, layer, message, fix, None, **{**figures, **evidence})
 
 
 def own_w2(measured: MeasuredLayer) -> float:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
+
+_COPY: Final = "copy or save the file again"
+_LOAD: Final = (
+    "load the buffers that belong to these weights; "
+    "check with data first if the layer may have been frozen like this on purpose"
+)
 
 
 def _has_trained_affine(layer: NormLayer) -> bool:
@@ -28,7 +35,8 @@ def _never_written(self: Rule[Network, Finding], network: Network) -> Iterator[F
                 layer.name,
                 f"running mean and variance are exactly 0 in all {layer.channels} channels: "
                 "they were never written, or skipped when the file was saved",
-                "copy or save the file again, or recalibrate with training data",
+                f"{_COPY}, or recalibrate with training data",
+                instead=_COPY,
                 channels=layer.channels,
             )
 
@@ -94,8 +102,8 @@ def never_updated(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
             layer.name,
             f"running mean is exactly 0 and running variance exactly 1 in all "
             f"{layer.channels} channels, but {reason}: in eval() it does not normalise",
-            "recalibrate with training data, or load the buffers that belong to these weights; "
-            "check with data first if the layer may have been frozen like this on purpose",
+            f"recalibrate with training data, or {_LOAD}",
+            instead=_LOAD,
             channels=layer.channels,
             batches=layer.counter,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bncheck.layers.channels import Channels, Flags
 
 _MOST_NAMED = 4
+_SKIP: Final = "skip non-finite batches while training"
 
 
 def _holds_one(c: Channels) -> Flags:
@@ -66,9 +67,10 @@ def non_finite(self: Rule[Network, Finding], network: Network) -> Iterator[Findi
             f"NaN or infinity in the {where} (of {layer.channels})",
             "go back to a checkpoint whose weights are finite"
             if parameters
-            else "recalibrate with data, and skip non-finite batches while training"
+            else f"recalibrate with data, and {_SKIP}"
             if bad
             else "build the model with the eps that it was trained with, and save it again",
+            instead=_SKIP if bad and not parameters else None,
             channels=max(bad.values(), default=layer.channels),
         )
     for group in network.unjudged:

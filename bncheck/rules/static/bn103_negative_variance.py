@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import count
 from bncheck.rules.rule import Network, Rule, rule
+
+_TAKE: Final = "take the statistics from before the merge or conversion"
 
 
 @rule("BN103", "negative-variance", Severity.ERROR)
@@ -44,7 +47,8 @@ def negative_variance(self: Rule[Network, Finding], network: Network) -> Iterato
                 layer.name,
                 f"running variance is negative in {count(int(negative.sum()), 'channel')} "
                 f"of {layer.channels}, lowest {lowest:.3g}",
-                "recalibrate with data, or take the statistics from before the merge or conversion",
+                f"recalibrate with data, or {_TAKE}",
+                instead=_TAKE,
                 channels=int(negative.sum()),
                 minimum=lowest,
             )

@@ -41,18 +41,18 @@ def under_warmed(self: Rule[Network, Finding], network: Network) -> Iterator[Fin
     """
     for found in under_warmed_layers(network):
         layer, w0, w2, severity = found.layer, found.initial_share, found.w2, found.severity
-        momentum = f"momentum {layer.momentum.value:g}"
+        momentum, first = f"momentum {layer.momentum.value:g}", ""
         if not layer.momentum.known:
             severity, momentum = Severity.INFO, f"{momentum} (assumed)"
+            first = "give --momentum to be sure; then "
         yield self.finding(
             severity,
             layer.name,
             f"saw only {count(found.batches, 'batch', 'batches')} at {momentum}, so {_percent(w0)} "
             "of its running average is still the initial 0 and 1; predicted W2 "
             f"{network.thresholds.written(w2)}",
-            "recalibrate with data, or train longer"
-            if layer.momentum.known
-            else "give --momentum to be sure; then recalibrate with data, or train longer",
+            f"{first}recalibrate with data, or train longer",
+            instead=f"{first}train longer",
             w2=w2,
             initial_share=w0,
             batches=found.batches,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: The largest finite number of a dtype, and the momentum below which its average stands still: an
 #: update smaller than half a unit in the last place, 2^-11 or 2^-8 of the value, is lost.
 _LIMITS = {"float16": (65504.0, 0.001), "bfloat16": (3.3895e38, 0.01)}
+_KEEP: Final = "keep BatchNorm's buffers in float32 while training"
 
 
 @rule("BN108", "low-precision-statistics", Severity.WARNING, Severity.INFO)
@@ -54,7 +55,8 @@ def low_precision(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
             Severity.WARNING if saturated or stalls else Severity.INFO,
             layer.name,
             f"running statistics are {dtype}: {reason}",
-            "keep BatchNorm's buffers in float32 while training, and recalibrate",
+            f"{_KEEP}, and recalibrate",
+            instead=_KEEP,
             dtype=dtype,
             saturated=saturated,
         )

@@ -40,5 +40,6 @@ def momentum_convention(self: Rule[Network, Finding], network: Network) -> Itera
             + (", TensorFlow's value in PyTorch's formula" if swapped else "")
             + f": each batch replaces {momentum:.0%} of the running statistics",
             f"set momentum={1 - momentum:.3g} and recalibrate with data",
+            instead=f"set momentum={1 - momentum:.3g}",
             momentum=momentum,
         )

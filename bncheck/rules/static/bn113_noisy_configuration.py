@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.layers.norm_layer import NormLayer
 from bncheck.rules.rule import Network, Rule, rule
+
+_TRAIN: Final = "train with a smaller momentum, larger batches or SyncBatchNorm"
 
 
 @rule("BN113", "noisy-configuration", Severity.ERROR, Severity.WARNING)
@@ -40,7 +43,8 @@ def noisy_configuration(self: Rule[Network, Finding], network: Network) -> Itera
             name,
             f"batches of {batch} with this momentum leave running statistics with an expected W2 "
             f"of up to {bound:.2f} from noise alone",
-            "recalibrate with data; train with a smaller momentum, larger batches or SyncBatchNorm",
+            f"recalibrate with data; {_TRAIN}",
+            instead=_TRAIN,
             w2=bound,
             train_batch_size=batch,
             layers=len(worst),

@@ -30,7 +30,8 @@ _OTHER_EPOCH: Final = 0.3
 _FEWEST: Final = 4
 _NAMED: Final = 2
 
-_FIX = "take weights and buffers from one checkpoint, or recalibrate with data"
+_INSTEAD: Final = "take weights and buffers from one checkpoint"
+_FIX: Final = f"{_INSTEAD}, or recalibrate with data"
 
 
 @rule("BN117", "statistics-of-other-weights", Severity.ERROR, Severity.WARNING)
@@ -89,6 +90,7 @@ def _by_graph(self: Rule[Network, Finding], chains: Chains) -> Iterator[Finding]
                 f"{_basis(chain)}: correlation {chain.correlation:.2f}, in sound networks above "
                 f"{_SOUND:g}",
                 _FIX,
+                instead=_INSTEAD,
                 correlation=chain.correlation,
                 deviation=chain.deviation,
                 channels=chain.channels,
@@ -139,6 +141,7 @@ def _of_all(self: Rule[Network, Finding], chains: Chains, text: str) -> Finding:
         "the running means do not follow from the weights: predicted from the affine before each "
         f"layer and the weights between, {text}",
         _FIX,
+        instead=_INSTEAD,
         correlation=median(_correlations(chains.found)),
         deviation=median(_deviations(chains.found)),
         layers=len(chains.found),

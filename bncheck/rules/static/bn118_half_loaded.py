@@ -30,12 +30,14 @@ def half_loaded(self: Rule[Network, Finding], network: Network) -> Iterator[Find
         if half is not None:
             kept, other = ("variance", "means") if half == "var" else ("mean", "variances")
             value = 1 if half == "var" else 0
+            load = f"load the {kept}s under their name in the source"
             yield self.finding(
                 Severity.ERROR,
                 layer.name,
                 f"running {kept} is exactly {value} in all {layer.channels} channels beside "
                 f"trained {other}: one half of the statistics was never loaded",
-                f"load the {kept}s under their name in the source, or recalibrate with data",
+                f"{load}, or recalibrate with data",
+                instead=load,
                 half=kept,
             )
 
