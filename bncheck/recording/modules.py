@@ -11,6 +11,7 @@ from bncheck.core.words import a_kind
 from bncheck.measuring.norms import TrackingNorm, norms_of
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.roles import AFFINE
+from bncheck.subject.given import refuse_scripted
 from bncheck.subject.uninitialized import refuse_uninitialized
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Watched:
         for place, module in bare.named_modules():
             if is_norm_class(type(module).__name__):
                 refuse_uninitialized(module, f"{place}.")
+        refuse_scripted(bare)
         norms = tuple(replace(norm, name=_own_name(norm.name)) for norm in norms_of(bare))
         outputs = tuple(_weighted(bare)) if every_layer else ()
         if not norms and not outputs:

@@ -19,6 +19,7 @@ from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.shipping.axes import Axes, check_free, fixed_notes, traced
 from bncheck.shipping.export import ExportOptions, check, export_program
 from bncheck.shipping.report import ExportReport
+from bncheck.subject.given import check_runnable
 
 
 def export_model(
@@ -40,6 +41,7 @@ def export_model(
             check_free(model, axes)
             program = model
         else:
+            check_runnable(model)
             if not force:
                 _refuse(model)
             inputs = as_arguments(example_inputs)

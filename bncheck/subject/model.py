@@ -14,7 +14,7 @@ from bncheck.core.words import a_kind, shortened
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.remote import is_local
 from bncheck.subject.file_names import FileNames, file_names, matching_prefix
-from bncheck.subject.uninitialized import refuse_uninitialized
+from bncheck.subject.uninitialized import refuse_meta, refuse_uninitialized
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,6 +115,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> FileNames:
 
     A layer whose running statistics the file lacks keeps the model's: rule BN104 reports it.
     """
+    refuse_meta(model)
     wanted = dict(model.state_dict())
     found = file_names(checkpoint.tensors, checkpoint.aliases, list(wanted))
     names = found.tensors

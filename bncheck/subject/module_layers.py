@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bncheck.layers.norm_layer import NormLayer, Origin, Setting, bare_layer
+from bncheck.layers.norm_layer import (
+    DEFAULT_EPS,
+    DEFAULT_MOMENTUM,
+    NormLayer,
+    Origin,
+    Setting,
+    bare_layer,
+)
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.norms import untracked_norms
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.roles import AFFINE
+from bncheck.subject.given import has_fixed_mode
 
 if TYPE_CHECKING:
     from bncheck.reading.tensors import Array
@@ -52,6 +60,13 @@ def _named(layer: NormLayer, subject: Instrumented) -> NormLayer:
 def _from_module(setting: Setting, module: object, name: str) -> Setting:
     if setting.known or not hasattr(module, name):
         return setting
+    return _said(module, name, 0.0)
+
+
+def _said(module: object, name: str, otherwise: float) -> Setting:
+    """What a module says; traced ones have it in their code alone."""
+    if not hasattr(module, name):
+        return Setting(otherwise, Origin.ASSUMED)
     value = getattr(module, name)
     return Setting(None if value is None else float(value), Origin.MODEL)
 
@@ -59,6 +74,7 @@ def _from_module(setting: Setting, module: object, name: str) -> Setting:
 def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
     """The normalisation layers of a module in memory, which may be none."""
     found = list(untracked_layers(subject))
+    fixed = has_fixed_mode(subject.model)
     for norm in subject.norms:
         module = norm.module
         counter = getattr(module, "num_batches_tracked", None)
@@ -74,9 +90,9 @@ def layers_of(subject: Instrumented) -> tuple[NormLayer, ...]:
                 weight=tensors.get("weight"),
                 bias=tensors.get("bias"),
                 batches=None if counter is None else float(counter),
-                eps=Setting(float(getattr(module, "eps", 1e-5)), Origin.MODEL),
-                momentum=Setting(getattr(module, "momentum", None), Origin.MODEL),
-                training=module.training,
+                eps=_said(module, "eps", DEFAULT_EPS),
+                momentum=_said(module, "momentum", DEFAULT_MOMENTUM),
+                training=None if fixed else module.training,
                 tracks_statistics=True,
                 tensors={role: dot + own for role, own in names.items()},
             )

@@ -17,8 +17,8 @@ from bncheck.measuring.distributed import Processes
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.run import Metric, Progress, Run
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.subject.given import check_kind, check_module, check_runnable, refuse_scripted
 from bncheck.subject.model import build_model, load_trusted, load_weights
-from bncheck.subject.uninitialized import refuse_uninitialized
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,11 +116,15 @@ def instrumented(measuring: Measuring, checkpoint: Checkpoint) -> Instrumented:
             raise BncheckError(
                 "a model is needed to measure", "give --model, or --trust for a pickled module"
             )
-        return Instrumented.of(load_trusted(checkpoint).to(measuring.checked_device()))
+        model = load_trusted(checkpoint)
+        refuse_scripted(model)
+        return Instrumented.of(model.to(measuring.checked_device()))
     if isinstance(measuring.model, str):
         model = build_model(measuring.model, measuring.model_args)
     else:
         model = measuring.model
+        check_kind(model)
+    refuse_scripted(model)
     names = load_weights(model, checkpoint)
     return Instrumented.of(model.to(measuring.checked_device()), names.prefix, names.layers())
 
@@ -131,20 +135,8 @@ def in_memory(model: nn.Module) -> Instrumented:
     return Instrumented.of(model)
 
 
-def check_module(given: object) -> None:
-    """Refuse what is not a module, such as a state dict, and one that has no shapes yet."""
-    from torch import nn
-
-    if not isinstance(given, nn.Module):
-        raise BncheckError(
-            f"{a_kind(given)} is not a torch.nn.Module",
-            "give the path of a checkpoint, or the module that a state dict has been loaded into",
-        )
-    refuse_uninitialized(given)
-
-
 def device_of(model: nn.Module) -> str:
-    """Where a module in memory is, and stays."""
-    check_module(model)
+    """Where a module in memory is measured, and stays. Raises BncheckError where it cannot be."""
+    check_runnable(model)
     tensor = next(iter((*model.parameters(), *model.buffers())), None)
     return "cpu" if tensor is None else str(tensor.device)

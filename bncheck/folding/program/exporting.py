@@ -208,6 +208,25 @@ def export_shaped(
         raise _unexportable(error) from None
 
 
+#: What helps where torch.export says this.
+_HINTS = {
+    r"<class '[^']*'> in output, which is not a known type": (
+        "let its forward return tensors, or register the class of its output with "
+        "torch.export.register_dataclass"
+    ),
+    r"in input, which is not a known type|unsupported input type": (
+        "give tensors, or register the class with torch.export.register_dataclass"
+    ),
+    r"PackedParams": "fold and export the model before it is quantized",
+    r"Non-recursive torch\.compiler\.disable": (
+        "give the module that is wrapped: model.module of DistributedDataParallel"
+    ),
+    r"should be the same|same dtype|to have the same": (
+        "give inputs of the dtype that the model's weights have, or call model.float()"
+    ),
+}
+
+
 class NotOneGraphError(BncheckError):
     """A module that torch.export does not take."""
 
@@ -222,9 +241,10 @@ def _unexportable(error: Exception) -> BncheckError:
             "write it with torch.where or torch.cond, or name a submodule around it with --part",
         )
     first = next((line for line in str(error).splitlines() if line.strip()), name).strip()
+    hints = (hint for sign, hint in _HINTS.items() if re.search(sign, str(error)))
     return NotOneGraphError(
         f"cannot be exported{where} ({name}: {shortened(first, 160)})",
-        "check --input against the model's forward, and that torch.export accepts the model",
+        next(hints, "check --input against the model's forward, and that torch.export accepts it"),
     )
 
 

@@ -37,7 +37,7 @@ from bncheck.folding.result import (
     findings_of,
     tolerance_for,
 )
-from bncheck.subject.uninitialized import refuse_uninitialized
+from bncheck.subject.given import check_module, refuse_scripted
 
 BY_PARTS = (
     "is folded by parts, which are not one program",
@@ -75,8 +75,9 @@ def fold_model(
 
     `held`: only what its modules can hold. Raises BncheckError.
     """
-    if isinstance(model, nn.Module):
-        refuse_uninitialized(model)
+    if not isinstance(model, torch.export.ExportedProgram):
+        check_module(model)
+        refuse_scripted(model)
     if isinstance(model, nn.Module) and names:
         return fold_by_parts(model, example_inputs, options, names)
     try:
