@@ -38,7 +38,7 @@ class _Net(nn.Module):
 
 
 class _Packed(_Net):
-    def forward(self, x: Tensor) -> _Output:  # type: ignore[override]
+    def forward(self, x: Tensor) -> _Output:
         return _Output(self.bn(self.conv(x)))
 
 
