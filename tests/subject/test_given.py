@@ -38,7 +38,7 @@ class _Net(nn.Module):
 
 
 class _Packed(_Net):
-    def forward(self, x: Tensor) -> _Output:
+    def forward(self, x: Tensor) -> _Output:  # type: ignore[override]
         return _Output(self.bn(self.conv(x)))
 
 
@@ -60,7 +60,7 @@ def _scripted(way: str) -> Any:
 
 def _with_scripted_norm() -> nn.Module:
     net, jit = _net(), torch.jit
-    net.bn = jit.script(net.bn)  # type: ignore[no-untyped-call]
+    net.bn = jit.script(net.bn)
     return net
 
 
