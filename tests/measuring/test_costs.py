@@ -302,4 +302,4 @@ def test_what_a_layer_answers_to_features_is_seen_in_one_run_of_all() -> None:
     assert found.candidates[0].name.startswith("feature 3 * 0.112")
     passes = 2  # on a few samples, and on all
     assert counting.sizes[1 + x.shape[1]] == passes
-    assert counting.sizes[2] == 0
+    assert counting.sizes[2] < x.shape[1]
