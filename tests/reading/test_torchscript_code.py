@@ -168,7 +168,8 @@ class _Crossed(_Net):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.bn.running_mean.view(2, 2).t().reshape(4)
-        return (x - mean) / torch.sqrt(self.bn.running_var + 1e-5)
+        y: Tensor = (x - mean) / torch.sqrt(self.bn.running_var + 1e-5)
+        return y
 
 
 class _Listed(_Net):
