@@ -94,7 +94,7 @@ class Rerunning:
             return {}
         places = {kind: np.flatnonzero(kinds == kind)[:most] for kind in np.unique(kinds).tolist()}
         enough = [kind for kind, found in places.items() if len(found) >= _LEAST]
-        seen = self._seen(enough, lambda kind: _picked(whole, places[kind]))
+        seen = self._seen(enough, lambda kind: whole.picked(places[kind]))
         return {kind: self._together([one]) for kind, one in zip(enough, seen, strict=True) if one}
 
     def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
@@ -111,7 +111,7 @@ class Rerunning:
         chance = np.random.default_rng(_SEED)
         chosen = chance.choice(len(kinds), len(kinds), p=weights / weights.sum())
         parts = np.array_split(chosen, -(-len(chosen) // max(_LEAST, size)))
-        return self._together(self._seen(parts[:batches], lambda part: _picked(whole, part)))
+        return self._together(self._seen(parts[:batches], lambda part: whole.picked(part)))
 
     def in_batches_of(self, size: int, most: int = _SMALL) -> Mapping[str, Scatter]:
         """What some small batches of shuffled samples leave in each layer, where they can be."""
@@ -120,7 +120,7 @@ class Rerunning:
             return {}
         order = np.random.default_rng(_SEED).permutation(whole.size)
         parts = [order[start : start + size] for start in range(0, whole.size - size + 1, size)]
-        seen = self._seen(parts[:most], lambda part: _picked(whole, part))
+        seen = self._seen(parts[:most], lambda part: whole.picked(part))
         if not all(seen):
             return {}
         by_layer = [by_call({n: unpack(rows) for n, rows in one.items()})[0] for one in seen]
@@ -202,10 +202,3 @@ def _scatter(seen: Sequence[Moments]) -> Scatter:
         means.mean(axis=0), variances.mean(axis=0), means.var(axis=0, ddof=1),
         variances.var(axis=0, ddof=1), len(seen),
     )  # fmt: skip
-
-
-def _picked(batch: Batch, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
-    import torch
-
-    size, index = batch.size, torch.from_numpy(places)
-    return batch.map(lambda x: x[index.to(x.device)] if x.shape[:1] == (size,) else x)
