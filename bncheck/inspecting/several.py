@@ -36,7 +36,7 @@ def notes_on(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     yield from ignored_notes(report, options)
     if not report.certain_layers:
         frozen = all(name.startswith(CONSTANTS) for name in report.checkpoint.tensors)
-        why = ": its weights are constants of frozen code, with the norms computed into them"
+        why = "; its weights are constants of frozen code, into which norms may have been computed"
         yield (
             f"{report.checkpoint.path}: holds no normalisation layer with running statistics"
             f"{why if frozen and report.checkpoint.tensors else ''}"

@@ -19,6 +19,8 @@ from torch.nn.functional import batch_norm
 import bncheck
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
+from bncheck.inspecting.from_file import InspectOptions
+from bncheck.inspecting.several import notes_on
 from bncheck.reading.opening import open_checkpoint
 from tests.hostile.torchscript_liars import _HERE, _run_before, build
 
@@ -234,6 +236,7 @@ def test_a_frozen_module_without_norms_holds_its_constants(tmp_path: Path) -> No
     path = _scripted(_Folded(), tmp_path / "net.pt", freeze=True)
     report = bncheck.inspect(path)
     assert not report.layers
+    assert "constants of frozen code" in "".join(notes_on(report, InspectOptions()))
     assert [*bncheck.open_checkpoint(path).tensors] == ["CONSTANTS.c0", "CONSTANTS.c1"]
 
 
