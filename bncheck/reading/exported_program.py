@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError, quoted
-from bncheck.reading.checkpoint import NormModule, Subtree, as_number
+from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.exported_calls import listed_calls
 from bncheck.reading.exported_weights import (
     NEEDS_EXPORT,
@@ -38,6 +38,16 @@ _OLD_RECORDS: Final = ("serialized_", "extra_files/", "version")
 #: Of torch 2.1; torch takes whichever stands last in the archive.
 _OLDEST: Final = ("serialized_state_dict.json", "serialized_constants.json")
 
+#: Calls without a flag for it: whether they normalise by the statistics of the batch.
+_TRAINS: Final = {
+    "_native_batch_norm_legit_no_training": False,
+    "_batch_norm_no_update": False,
+    "_batch_norm_with_update": True,
+    "_batch_norm_with_update_functional": True,
+}
+#: How JSON has what are not finite numbers.
+_ENDLESS: Final = frozenset(("NaN", "Infinity", "-Infinity"))
+
 
 def is_exported_program(archive: ZipArchive) -> bool:
     """Whether a zip archive is a `.pt2`."""
@@ -56,7 +66,8 @@ def read_exported_program(archive: ZipArchive) -> list[Subtree]:
             return [_read_old(archive)]
         _check_format(archive)
         return [_read_model(archive, name) for name in _models(archive)]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         raise BncheckError(
             f"is a .pt2 archive whose JSON is malformed ({type(error).__name__})", NEEDS_EXPORT
         ) from None
@@ -142,7 +153,7 @@ def _norm_modules(
             arguments = {item["name"]: item["arg"] for item in node["inputs"]}
             layer = _norm_module(operator, arguments, known, tensors)
             name = _layer_name(layer, node)
-            if found.setdefault(name, layer).tensors != layer.tensors:  # another's mean, say
+            if found.setdefault(name, layer) != layer:  # another's mean, another eps, in training
                 found[f"{name} ({node.get('name')})"] = layer
     return found
 
@@ -200,18 +211,35 @@ def _norm_module(
         roles["num_batches_tracked"] = counter
     # Statistics that the graph computes are there, and missing here: BN104 says so.
     tracks = any("as_tensor" in arguments.get(role, {}) for role in ("running_mean", "running_var"))
-    flag = arguments.get("training", arguments.get("use_input_stats", {})).get("as_bool")
-    momentum = as_number(arguments.get("momentum", {}).get("as_float"))
+    momentum = _number(arguments.get("momentum"))
     return NormModule(
         operator,
         roles,
-        eps=as_number(arguments.get("eps", {}).get("as_float")),
+        eps=_number(arguments.get("eps")),
         momentum=momentum,
         momentum_known=momentum is not None,
         # With no running statistics to use, the flag says only that.
-        training=bool(flag) if tracks else None,
+        training=_trains(operator, arguments) if tracks else None,
         tracks_statistics=tracks,
     )
+
+
+def _number(argument: dict[str, Any] | None) -> float | None:
+    """A number as torch takes it, integers and "NaN" included; None where none is given."""
+    if argument is None or "as_none" in argument:
+        return None
+    [(kind, value)] = argument.items()
+    if kind not in ("as_float", "as_int") or (isinstance(value, str) and value not in _ENDLESS):
+        raise ValueError
+    return float(value)
+
+
+def _trains(operator: str, arguments: dict[str, dict[str, Any]]) -> bool:
+    """Whether a call normalises by the statistics of the batch."""
+    if operator in _TRAINS:
+        return _TRAINS[operator]
+    flag = arguments["training" if "training" in arguments else "use_input_stats"]
+    return bool(_number(flag) if "as_bool" not in flag else flag["as_bool"])
 
 
 def _layer_name(layer: NormModule, node: dict[str, Any]) -> str:
