@@ -58,7 +58,7 @@ class NormModule:
     `momentum` is in PyTorch's convention; None means a cumulative average if `momentum_known`.
     `tensors` maps the roles running_mean, running_var, weight, bias and num_batches_tracked to
     names in the checkpoint; a role without a tensor is absent. `sources` are those that these are
-    computed from.
+    computed from. `unused` ones are never called in eval mode, as far as the file's code shows.
     """
 
     class_name: str
@@ -69,6 +69,7 @@ class NormModule:
     training: bool | None = None
     tracks_statistics: bool | None = None
     sources: frozenset[str] = frozenset()
+    unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
