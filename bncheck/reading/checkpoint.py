@@ -51,6 +51,11 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def as_eps(value: object) -> float | None:
+    """An eps from a file. One that is not finite counts, since its layer gives NaN or zeros."""
+    return value if isinstance(value, float) else as_number(value)
+
+
 @dataclass(frozen=True, slots=True)
 class NormModule:
     """What a file itself says about one normalisation layer, where it keeps more than tensors.

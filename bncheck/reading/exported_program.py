@@ -7,14 +7,17 @@ Archives of torch 2.1 to 2.6 hold the state dict as a torch file within the arch
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.exported_calls import listed_calls
+from bncheck.reading.exported_uses import Place, operator_of, refuse_misused
 from bncheck.reading.exported_weights import (
     NEEDS_EXPORT,
     read_constants,
@@ -103,7 +106,7 @@ def _models(archive: ZipArchive) -> list[str]:
 def _read_model(archive: ZipArchive, name: str) -> Subtree:
     program = read_json(archive, f"models/{name}.json")
     tensors, constants = read_weights(archive, name), read_constants(archive, name)
-    tree = _subtree(program, tensors, constants)
+    tree = _subtree(program, tensors, constants, archive.budget)
     return tree if name == _MAIN else replace(tree, path=name, main=False)
 
 
@@ -115,19 +118,22 @@ def _read_old(archive: ZipArchive) -> Subtree:
             f"do not trust it; {NEEDS_EXPORT}",
         )
     constants = read_torch_file(archive, _OLD_CONSTANTS) if _OLD_CONSTANTS in archive else {}
-    return _subtree(
-        read_json(archive, _OLD_PROGRAM), read_torch_file(archive, _OLD_WEIGHTS), constants
-    )
+    program, weights = read_json(archive, _OLD_PROGRAM), read_torch_file(archive, _OLD_WEIGHTS)
+    return _subtree(program, weights, constants, archive.budget)
 
 
 def _subtree(
     program: dict[str, Any],
     tensors: dict[str, LazyTensor],
     constants: Mapping[str, LazyTensor],
+    budget: Budget,
 ) -> Subtree:
     """The state dict, and those constants that a normalisation layer takes as its own."""
     everything = {**constants, **tensors}
-    modules = _norm_modules(program, everything)
+    weights = dict(_inputs(program["graph_module"]["signature"]["input_specs"]))
+    places = list(_nodes(program["graph_module"]["graph"], weights, itertools.count()))
+    modules = _norm_modules(places, everything)
+    refuse_misused(program, places, modules, budget)
     taken = {name for module in modules.values() for name in module.tensors.values()}
     twice = taken & constants.keys() & tensors.keys()
     if twice:
@@ -135,38 +141,35 @@ def _subtree(
             f"holds {quoted(min(twice))} as a weight and as a constant", NEEDS_EXPORT
         )
     tensors.update((name, constants[name]) for name in constants if name in taken)
-    weights = dict(_inputs(program["graph_module"]["signature"]["input_specs"]))
     calls = partial(listed_calls, program, weights)
     return Subtree("", tensors, modules, main=True, listing=calls)
 
 
-def _norm_modules(
-    program: dict[str, Any], tensors: Mapping[str, LazyTensor]
-) -> dict[str, NormModule]:
+def _norm_modules(places: list[Place], tensors: Mapping[str, LazyTensor]) -> dict[str, NormModule]:
     """The normalisation calls of the graph by the name of the module that made them."""
-    module = program["graph_module"]
-    weights = dict(_inputs(module["signature"]["input_specs"]))
     found: dict[str, NormModule] = {}
-    for node, known in _nodes(module["graph"], weights):
-        operator = str(node["target"]).removeprefix("torch.ops.aten.").partition(".")[0]
+    for node, known, _ in places:
+        operator = operator_of(node)
         if is_norm_class(operator):
             arguments = {item["name"]: item["arg"] for item in node["inputs"]}
             layer = _norm_module(operator, arguments, known, tensors)
             name = _layer_name(layer, node)
             if found.setdefault(name, layer) != layer:  # another's mean, another eps, in training
-                found[f"{name} ({node.get('name')})"] = layer
+                other = f"{name} ({node.get('name')})"
+                found[f"{other} {len(found)}" if other in found else other] = layer
     return found
 
 
 def _nodes(
-    graph: dict[str, Any], weights: Mapping[str, str]
-) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
+    graph: dict[str, Any], weights: Mapping[str, str], numbers: Iterator[int]
+) -> Iterator[Place]:
     """The calls of a graph and of those inside it (cond, no_grad...), with the weights they see.
 
     What stands behind the inner graphs among an operator's inputs are their inputs, in order.
     """
+    number = next(numbers)
     for node in graph["nodes"]:
-        yield node, weights
+        yield node, weights, number
         arguments = [item["arg"] for item in node["inputs"]]
         places = [at for at, argument in enumerate(arguments) if "as_graph" in argument]
         if not places:
@@ -177,7 +180,7 @@ def _nodes(
             names = [name for argument in inner["inputs"] for name in _names(argument)]
             pairs = zip(names, given, strict=False)
             known = {own: weights[n] for own, n in pairs if own and n and n in weights}
-            yield from _nodes(inner, known if len(names) == len(given) else {})
+            yield from _nodes(inner, known if len(names) == len(given) else {}, numbers)
 
 
 def _names(argument: dict[str, Any]) -> list[str | None]:

@@ -171,6 +171,34 @@ def _again(records: Records, target: str, **settings: object) -> None:
     edit_json(records, PROGRAM, edit)
 
 
+def _before(records: Records, operator: str, role: str, *, mutates: bool = False) -> None:
+    """A call is made of a statistic before the norm: in place, or into what is written back."""
+
+    def edit(content: Any) -> None:
+        graph, signature = content["graph_module"]["graph"], content["graph_module"]["signature"]
+        norm = graph["nodes"][0]
+        given = next(item for item in norm["inputs"] if item["name"] == role)["arg"]
+        name = given["as_tensor"]["name"]
+        made = {"as_tensor": {"name": "made"}}
+        graph["tensor_values"]["made"] = graph["tensor_values"][name]
+        call = {
+            **norm,
+            "target": f"torch.ops.aten.{operator}",
+            "inputs": [{"name": "self", "arg": copy.deepcopy(given), "kind": 1}],
+            "outputs": [made],
+            "name": "made",
+        }
+        if operator.startswith("mul"):
+            call["inputs"].append({"name": "other", "arg": {"as_float": -9.0}, "kind": 1})
+        graph["nodes"].insert(0, call)
+        if mutates:
+            graph["outputs"].insert(0, made)
+            spec = {"arg": {"name": "made"}, "buffer_name": f"bn.{role}"}
+            signature["output_specs"].insert(0, {"buffer_mutation": spec})
+
+    edit_json(records, PROGRAM, edit)
+
+
 _add("none", READ, "none: that the lies are told of a good one", lambda records: None)
 _add("torch-file", REFUSED, "weights as records and as a torch file", torch_file_beside)
 _add("torch-file-alone", FOUND, "weights as a torch file", _torch_file_alone)
@@ -186,6 +214,12 @@ for _name, _setting, _value in (
 ):
     _add(_name, FOUND, f"{_setting} given as {_value}",
          partial(_given_as, name=_setting, value=_value))  # fmt: skip
+_add("neg-in-place", REFUSED, "a variance that is negated before the norm",
+     partial(_before, operator="neg_.default", role="running_var"))  # fmt: skip
+_add("mul-in-place", REFUSED, "a mean that is multiplied before the norm",
+     partial(_before, operator="mul_.Scalar", role="running_mean"))  # fmt: skip
+_add("written-back", REFUSED, "a variance that each run replaces",
+     partial(_before, operator="neg.default", role="running_var", mutates=True))  # fmt: skip
 _add("again-in-training", FOUND, "a norm that is called in training, too",
      partial(_again, target="batch_norm.default", training={"as_bool": True}))  # fmt: skip
 _add("again-other-eps", FOUND, "a norm that is called with another eps, too",
