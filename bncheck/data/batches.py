@@ -122,6 +122,14 @@ class Batch:
             kwargs[name] = function(kwargs[name])
         return Batch(tuple(args), kwargs, self.target)
 
+    def picked(self, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
+        """The inputs of the samples at these places, in that order, any as often as it is named."""
+        import torch
+
+        size, index = self.size, torch.from_numpy(places)
+        inputs = self.map(lambda x: x[index.to(x.device)] if x.shape[:1] == (size,) else x)
+        return Batch(inputs.args, inputs.kwargs)
+
     def part(self, start: int, end: int) -> Batch:
         """The samples from one place up to another; what has no such axis is left as it is."""
         size = self.size

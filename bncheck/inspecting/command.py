@@ -11,7 +11,6 @@ from bncheck.core.usercode import described
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.inspecting.report import InspectReport
 from bncheck.reading.opening import open_checkpoint
-from bncheck.reading.temporary import temporary_folder
 from bncheck.rules.choosing import choose_rules
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ def inspect_module(
 
 def _inspect_scripted(model: ScriptModule, options: InspectOptions) -> InspectReport:
     """By its file: eps, mode and what becomes of the statistics are in its code alone."""
+    from bncheck.reading.temporary import temporary_folder
+
     path = temporary_folder() / "scripted.pt"
     try:
         model.save(str(path))

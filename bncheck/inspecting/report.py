@@ -53,6 +53,7 @@ class InspectReport(Report):
     """
 
     command: ClassVar = "inspect"
+    asks: ClassVar = ("BN1", "BN401", "BN2")
 
     checkpoint: Checkpoint | None
     layers: tuple[NormLayer, ...]
@@ -60,6 +61,16 @@ class InspectReport(Report):
     measurement: Measurement | None = None
     train_batch_size: int | None = None
     known: tuple[Finding, ...] = ()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Without data those about the file."""
+        return self.asks if self.measurement is not None else self.asks[:-1]
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The layers' names."""
+        return [layer.name for layer in self.layers]
 
     @property
     def certain_layers(self) -> int:

@@ -148,6 +148,11 @@ class Collector:
             taken[name] = reduce(merged, parts)
         return taken
 
+    def means_of_images(self, name: str) -> Floats:
+        """The means of a layer's channels in each image of the last forward, (N, C)."""
+        means = np.concatenate([m.double().cpu().numpy() for m, *_ in self._calls[name]])
+        return np.asarray(means + self.pivots[name].double().cpu().numpy())
+
     def so_far(self, name: str) -> Moments:
         """What a layer has seen in the forward that is running."""
         calls = [self._packed([(name, *call)])[1] for call in self._calls[name]]

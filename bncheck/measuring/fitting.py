@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Change: TypeAlias = Callable[[Tensor], Tensor]
-    #: What the layer sees of an input that is changed in each of these ways.
-    See: TypeAlias = Callable[[Tensor, Sequence[Change]], list[Moments | None]]
-    Fit: TypeAlias = Callable[["See", NormLayer, Tensor], "Fitted | None"]
+    Fit: TypeAlias = Callable[["Stem", Tensor], "Fitted | None"]
 
 #: Rounds of fitting a x + b: activations before the layer make it no linear one.
 _ROUNDS: Final = 3
@@ -44,6 +42,20 @@ _BOUND: Final = 4.0
 TINY: Final = 1e-12
 
 
+class Stem(Protocol):
+    """What stands before a layer, which can be run on other samples."""
+
+    @property
+    def layer(self) -> NormLayer:
+        """The layer with its statistics."""
+
+    def seen(self, x: Tensor, changes: Sequence[Change]) -> list[Moments | None]:
+        """What the layer sees of the samples, changed in each of these ways."""
+
+    def of_each(self, x: Tensor) -> Floats | None:
+        """The means that the layer sees of each sample, (N, C)."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A change of the input in words, and how many numbers were fitted."""
@@ -53,11 +65,11 @@ class Fitted:
     free: float
 
 
-def one_scale(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
+def one_scale(stem: Stem, x: Tensor) -> Fitted | None:
     """The a x + b that brings the layer nearest to its statistics."""
     a, b = 1.0, 0.0
     for _ in range(_ROUNDS):
-        found = _round(see, layer, x, a, b)
+        found = _round(stem, x, a, b)
         if found is None:
             return None
         scale, shift = found
@@ -71,15 +83,15 @@ def one_scale(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
     return Fitted(f"x * {with_sign(a, b)}", _scaled(a, b), 2.0)
 
 
-def _round(see: See, layer: NormLayer, x: Tensor, a: float, b: float) -> tuple[float, float] | None:
+def _round(stem: Stem, x: Tensor, a: float, b: float) -> tuple[float, float] | None:
     """The scale and shift of a x + b that would be right, were the layer linear in it."""
     step = float(x.std()) * a or 1.0
     points = ((1.0, 0.0), (1.0, step), (1.0, -step), (0.0, 0.0))
-    seen = see(x, [_scaled(scale * a, scale * b + shift) for scale, shift in points])
+    seen = stem.seen(x, [_scaled(scale * a, scale * b + shift) for scale, shift in points])
     given, up, down, nothing = seen
     if given is None or up is None or down is None or nothing is None:
         return None
-    mean, var = layer.statistics or (np.zeros(0), np.zeros(0))
+    mean, var = stem.layer.statistics or (np.zeros(0), np.zeros(0))
     moved = (up.mean - down.mean) / (2 * step)
     both = (up.var - down.var) / (4 * step)
     curved = (up.var + down.var - 2 * given.var) / (2 * step**2)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import numpy as np
+
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import W2_STEM
 from bncheck.data import Batch, Batches
@@ -24,6 +26,7 @@ from bncheck.layers.norm_layer import NormLayer
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.deviation import Deviation, deviation
 from bncheck.measuring.distributed import Processes
+from bncheck.measuring.feature_scales import scale_of_features
 from bncheck.measuring.fitting import one_scale
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.messages import Parts
@@ -33,12 +36,11 @@ from bncheck.measuring.preparations import OF_THESE_DATA, preparations
 from bncheck.measuring.reduction import portions
 from bncheck.measuring.results import GIVEN, Candidate
 from bncheck.measuring.run import Run
-from bncheck.measuring.tables import scale_of_features
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from bncheck.measuring.fitting import Fit
+    from bncheck.measuring.fitting import Fit, Floats
 
     Change: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -108,7 +110,7 @@ def _fitted(stem: _Stem, inputs: Tensor, few: Tensor) -> list[_Tried]:
 
 
 def _by(stem: _Stem, x: Tensor, fit: Fit) -> _Tried | None:
-    fitted = fit(stem.seen, stem.layer, x)
+    fitted = fit(stem, x)
     if fitted is None:
         return None
     held = stem.held(x, [fitted.change])
@@ -220,6 +222,25 @@ class _Stem:
         """What the layer sees of the samples, changed in each of these ways."""
         found = self._processes.dealt("preparations", changes, partial(self._run, x))
         return [unpack(parts[""]) if parts else None for parts in found]
+
+    def of_each(self, x: Tensor) -> Floats | None:
+        """The means that the layer sees of each sample, (N, C); None where it sees none of each.
+
+        The model's other inputs are for all of them those of the first.
+        """
+        (parts,) = self._processes.dealt("samples", [x], self._run_each)
+        return parts.get("")
+
+    def _run_each(self, x: Tensor) -> Parts:
+        self._collector.restart()
+        batch = self._whole.picked(np.zeros(len(x), np.int64))
+        try:
+            with contextlib.suppress(_Reached):
+                forward(self._model, batch.with_input(self._place, lambda _: x), 0)
+            means = self._collector.means_of_images(self._norm.name)
+        except Exception:  # as in _run; or the layer is not reached
+            return {}
+        return {"": means} if len(means) == len(x) else {}
 
     def _run(self, x: Tensor, change: Change) -> Parts:
         """A few samples at a time: what a stem makes of hundreds of images is hundreds of MB."""

@@ -17,6 +17,7 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.data.batches import joined
+from bncheck.measuring.biases import biases
 from bncheck.measuring.collector import Collector, by_call
 from bncheck.measuring.dropout import dropping
 from bncheck.measuring.forward import forward, preparing
@@ -30,12 +31,15 @@ from bncheck.measuring.run import Run
 from bncheck.measuring.untrained import untrained_layers
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 T = TypeVar("T")
 
 _SAMPLES: Final = 512
 _FEW: Final = 128
+#: So many samples show what feeds what.
+_ONE: Final = 4
 #: A kind of fewer samples has no statistics to speak of.
 _LEAST: Final = 8
 _SEED: Final = 0
@@ -94,7 +98,7 @@ class Rerunning:
             return {}
         places = {kind: np.flatnonzero(kinds == kind)[:most] for kind in np.unique(kinds).tolist()}
         enough = [kind for kind, found in places.items() if len(found) >= _LEAST]
-        seen = self._seen(enough, lambda kind: _picked(whole, places[kind]))
+        seen = self._seen(enough, lambda kind: whole.picked(places[kind]))
         return {kind: self._together([one]) for kind, one in zip(enough, seen, strict=True) if one}
 
     def in_shares(self, shares: Mapping[int, float], batches: int | None = None) -> Seen:
@@ -111,7 +115,7 @@ class Rerunning:
         chance = np.random.default_rng(_SEED)
         chosen = chance.choice(len(kinds), len(kinds), p=weights / weights.sum())
         parts = np.array_split(chosen, -(-len(chosen) // max(_LEAST, size)))
-        return self._together(self._seen(parts[:batches], lambda part: _picked(whole, part)))
+        return self._together(self._seen(parts[:batches], lambda part: whole.picked(part)))
 
     def in_batches_of(self, size: int, most: int = _SMALL) -> Mapping[str, Scatter]:
         """What some small batches of shuffled samples leave in each layer, where they can be."""
@@ -120,13 +124,26 @@ class Rerunning:
             return {}
         order = np.random.default_rng(_SEED).permutation(whole.size)
         parts = [order[start : start + size] for start in range(0, whole.size - size + 1, size)]
-        seen = self._seen(parts[:most], lambda part: _picked(whole, part))
+        seen = self._seen(parts[:most], lambda part: whole.picked(part))
         if not all(seen):
             return {}
         by_layer = [by_call({n: unpack(rows) for n, rows in one.items()})[0] for one in seen]
         common = [name for name in by_layer[0] if all(name in one for one in by_layer)]
         found = {name: _scatter([one[name] for one in by_layer]) for name in common}
         return self.subject.in_file(found)
+
+    def biases(self) -> Mapping[str, NDArray[np.float64]]:
+        """The bias of the module that feeds a layer, where one does."""
+
+        def work(batch: Batch) -> Parts:
+            try:
+                return biases(self.subject, batch.part(0, _ONE))
+            except BncheckError:  # a model may need batches as they come
+                return {}
+
+        batches = self._batches(_ONE)[0][:1]
+        found = self.run.processes.dealt("biases", batches, work)
+        return self.subject.in_file(found[0]) if found else {}
 
     def untrained(self) -> tuple[str, ...]:
         """Convolutions and linear layers at PyTorch's initial weights."""
@@ -202,10 +219,3 @@ def _scatter(seen: Sequence[Moments]) -> Scatter:
         means.mean(axis=0), variances.mean(axis=0), means.var(axis=0, ddof=1),
         variances.var(axis=0, ddof=1), len(seen),
     )  # fmt: skip
-
-
-def _picked(batch: Batch, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
-    import torch
-
-    size, index = batch.size, torch.from_numpy(places)
-    return batch.map(lambda x: x[index.to(x.device)] if x.shape[:1] == (size,) else x)

@@ -19,18 +19,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.layers.norm_layer import NormLayer
-from bncheck.measuring.fitting import TINY, Fitted, squares, with_sign
+from bncheck.measuring.fitting import TINY, squares
 from bncheck.measuring.moments import Moments
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from bncheck.measuring.fitting import Floats
 
-    from bncheck.measuring.fitting import Change, Floats, See
-
-#: Features of a table that has more are not fitted one by one.
-_FEATURES: Final = 64
 #: A few features are looked for one after the other, before all are fitted together.
-_FEW: Final = 3
+FEW: Final = 3
 #: Of every three numbers that a layer holds, one at least must be left to test the fit by.
 _TESTED: Final = 3.0
 #: Variances of a linear function of the features are its own to this share.
@@ -51,40 +47,12 @@ _NONE: Final = np.zeros(1)
 _STARTS: Final = tuple(float(scale) for scale in np.geomspace(1e-4, 1e4, 25))
 
 
-def scale_of_features(see: See, layer: NormLayer, x: Tensor) -> Fitted | None:
-    """A scale and a shift for some features, or for each, of an input that has few."""
-    axis = 1 if x.ndim != 3 or x.shape[1] <= x.shape[2] else 2
-    features = x.shape[axis]
-    if x.ndim > 3 or not 1 < features <= _FEATURES or layer.statistics is None:
-        return None
-    rows = x.movedim(axis, -1).reshape(-1, features).double()
-    steps = rows.std(dim=0).clamp_min(TINY)
-    (base,) = see(x, [_moved(axis, -1, 0.0)])
-    # Of a linear layer two samples answer as all do; one that is not is refused by its variances.
-    still, *moved = see(x[:2], [_moved(axis, j, float(steps[j])) for j in (-1, *range(features))])
-    if base is None or still is None or any(one is None for one in moved):
-        return None
-    answers = np.stack([m.mean - still.mean for m in moved if m is not None], axis=1)
-    table = _Table(answers / steps.cpu().numpy(), np.cov(rows.cpu().numpy().T, ddof=0), base, layer)
-    found = table.fitted() if table.is_linear else None
-    if found is None:
-        return None
-    chosen, scales, shifts = found
-    center = rows.mean(dim=0).cpu().numpy()
-    offsets = center + shifts - scales * center
-    words = "each feature on a scale of its own"
-    if len(chosen) <= _FEW:
-        words = ", ".join(f"feature {j} * {with_sign(scales[j], offsets[j])}" for j in chosen)
-    free = free_of(len(chosen), features)
-    return Fitted(words, _scaled_features(axis, scales, offsets), free)
-
-
 def free_of(chosen: int, features: int) -> float:
     """Two numbers of each feature and, of a few, which they are."""
     return min(3.0 * chosen, 2.0 * features)
 
 
-class _Table:
+class Table:
     """What a layer that is linear in the features makes of their scales and means."""
 
     def __init__(self, weights: Floats, cov: Floats, seen: Moments, layer: NormLayer) -> None:
@@ -112,7 +80,7 @@ class _Table:
         chosen: list[int] = []
         scales, shifts = np.ones(features), np.zeros(features)
         found = []
-        while len(chosen) < min(_FEW, features - 1):
+        while len(chosen) < min(FEW, features - 1):
             begun, places = self._begun(chosen, scales)
             tries = [self._fit([*chosen, j], begun[j]) for j in places]
             best = int(np.argmin([self._left(*one) for one in tries]))
@@ -245,27 +213,3 @@ def _others(slope: Floats) -> Floats:
     """How much of itself each fitted number, (C,), owes to the others: 1 - h of a slope (C, F)."""
     leverage = np.einsum("cf,fc->c", slope, np.linalg.pinv(slope))
     return np.asarray(np.maximum(1 - leverage, TINY))
-
-
-def _moved(axis: int, feature: int, by: float) -> Change:
-    """One feature moved; none for -1."""
-
-    def change(x: Tensor) -> Tensor:
-        moved = x.clone()
-        if feature >= 0:
-            moved.select(axis, feature).add_(by)
-        return moved
-
-    return change
-
-
-def _scaled_features(axis: int, scales: Floats, offsets: Floats) -> Change:
-    import torch
-
-    def change(x: Tensor) -> Tensor:
-        shape = [1] * x.ndim
-        shape[axis] = -1
-        a, b = (torch.from_numpy(v).to(x.device, x.dtype).reshape(shape) for v in (scales, offsets))
-        return a * x + b
-
-    return change

@@ -26,7 +26,7 @@ from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.moments import merged_all
 from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.run import Run
-from bncheck.measuring.tables import _Table
+from bncheck.measuring.tables import Table
 from bncheck.rules.data import bn204_ordered
 
 
@@ -248,13 +248,13 @@ def test_of_a_table_few_features_are_fitted_and_none_that_means_rule_out(
 ) -> None:
     """Each fit solves some ten systems: of every feature and start, it took most of a diagnosis."""
     fitted = list[list[int]]()
-    fit = _Table._fit
+    fit = Table._fit
 
-    def counting(self: _Table, chosen: list[int], *start: Any) -> Any:
+    def counting(self: Table, chosen: list[int], *start: Any) -> Any:
         fitted.append(chosen)
         return fit(self, chosen, *start)
 
-    monkeypatch.setattr(_Table, "_fit", counting)
+    monkeypatch.setattr(Table, "_fit", counting)
     model, x = of_a_table()
     if stale:
         norm = model[1]
@@ -290,3 +290,16 @@ def test_batches_of_two_are_not_run_where_the_first_layer_is_too_far_off(
     norm.running_var *= factor**2 * torch.linspace(0.8, 1.25, 64)
     bncheck.inspect(model, x)
     assert (2 in sizes) == run
+
+
+def test_what_a_layer_answers_to_features_is_seen_in_one_run_of_all() -> None:
+    """Batches of two samples, one for each feature, were most of the forwards of a diagnosis."""
+    model, x = of_a_table()
+    x[:, 3] *= 9
+    counting = Counting(model)
+    found = bncheck.inspect(counting, x).measurement
+    assert found is not None
+    assert found.candidates[0].name.startswith("feature 3 * 0.112")
+    passes = 2  # on a few samples, and on all
+    assert counting.sizes[1 + x.shape[1]] == passes
+    assert counting.sizes[2] < x.shape[1]
