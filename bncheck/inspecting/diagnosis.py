@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.timing import timed
-from bncheck.core.words import percent
 from bncheck.inspecting.advice import Advice
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
 from bncheck.measuring.results import Direction
@@ -273,7 +272,7 @@ def _message(claim: Claim, share: float) -> str:
     """The claim with what it rests on; a pattern has no share, and an exact match needs none."""
     if not claim.predicts or share >= _EXACT:
         return claim.message
-    return f"{claim.message} (explains {percent(share, 0)} of the deviation)"
+    return f"{claim.message} (explains {share:.0%} of the deviation)"
 
 
 def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
