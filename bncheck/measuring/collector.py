@@ -173,7 +173,8 @@ class Collector:
         layout, m, q = _side_by_side(calls)
         pivot, labels = self._pivot_of(layout), self.labels
         if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
-            self.classes.add(layout, m, m * m if q is None else q, labels, pivot)
+            wide = m.double()
+            self.classes.add(layout, wide, wide * wide if q is None else q, labels, pivot)
         if q is None:
             return layout, packed_vectors(m, pivot)
         values = np.repeat([call[3] for call in calls], [size for _, size in layout])
@@ -277,13 +278,18 @@ def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[int]
 
 
 def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor | None]:
-    """The layers' names and channels, their means and their mean squares in float64, (N, C)."""
+    """The layers' names and channels, their means and their mean squares, (N, C).
+
+    Where both are asked for they are in float64.
+    """
     import torch
 
     layout = tuple((name, m.shape[1]) for name, m, _, _ in calls)
     squares = [q for _, _, q, _ in calls if q is not None]
-    means = torch.cat([m for _, m, _, _ in calls], dim=1).double()
-    return layout, means, torch.cat(squares, dim=1).double() if squares else None
+    means = torch.cat([m for _, m, _, _ in calls], dim=1)
+    return (layout, means.double(), torch.cat(squares, dim=1).double()) if squares else (
+        layout, means, None
+    )
 
 
 def _refuse_non_finite(layout: Layout, rows: Floats, number: int) -> None:
