@@ -287,8 +287,10 @@ def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor | None
     layout = tuple((name, m.shape[1]) for name, m, _, _ in calls)
     squares = [q for _, _, q, _ in calls if q is not None]
     means = torch.cat([m for _, m, _, _ in calls], dim=1)
-    return (layout, means.double(), torch.cat(squares, dim=1).double()) if squares else (
-        layout, means, None
+    return (
+        (layout, means.double(), torch.cat(squares, dim=1).double())
+        if squares
+        else (layout, means, None)
     )
 
 
