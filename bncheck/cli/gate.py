@@ -95,7 +95,7 @@ def _run(
     delivery = reporting.delivery(output)
     growth = configuration.settings.against.w2_growth
     previous = None if against is None else read_previous(against, growth)
-    gate = Gate(configuration, tally.policy, tally.count_findings, console.note, previous)
+    gate = Gate(configuration, tally.policy, tally.count, console.note, previous)
     models = gate.models(names)
     read = [*files_read(configuration, models), *([against] if against else [])]
     check_files(read, files_exported(configuration, models), tally, delivery)
@@ -104,9 +104,11 @@ def _run(
     for error in report.errors:
         console.error(str(error))
     say_traffic(dict.fromkeys(place(r.path) for model in report.models for r in model.results))
-    _say_unused(tally, configuration, {m.name for m in report.models if not m.errors})
+    checked = {model.name for model in report.models if not model.errors}
+    _say_unused(tally, configuration, checked)
     delivery.deliver(Said(report.to_dict, lambda: pages(report)), tally)
-    return tally.finish(report.findings, failed=bool(report.errors))
+    every = [None] if checked == configuration.settings.models.keys() else []
+    return tally.finish(report.findings, bool(report.errors), {*checked, *every})
 
 
 def _say_unused(tally: Tally, configuration: Configuration, checked: set[str]) -> None:

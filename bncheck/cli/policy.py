@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -118,7 +118,8 @@ class PolicyOptions:
 class Tally:
     """Applies the policy to findings and remembers them for the baseline and the exit code.
 
-    `target` is a baseline to write; `files` are the policy's own files.
+    `target` is a baseline to write; `files` are the policy's own files; `asked` are the rules that
+    were asked, by model.
     """
 
     policy: Policy
@@ -128,8 +129,9 @@ class Tally:
     known: int = 0
     excepted: int = 0
     used: set[int] = field(default_factory=set)
-    met: list[tuple[Finding, str | None]] = field(default_factory=list)
+    met: list[Known] = field(default_factory=list)
     counted: list[Known] = field(default_factory=list)
+    asked: dict[str | None, set[str]] = field(default_factory=dict)
 
     @property
     def limit(self) -> Severity | None:
@@ -138,31 +140,47 @@ class Tally:
 
     def count(self, report: Report, model: str | None = None) -> Report:
         """The report, reduced to the findings that count."""
-        return self.count_findings(report.findings, model).applied_to(report)
+        self.asked.setdefault(model, set()).update(report.asked)
+        return self.count_findings(report.findings, model, report.layer_names).applied_to(report)
 
     def count_findings(
-        self, findings: Iterable[Finding], model: str | None = None
+        self, findings: Iterable[Finding], model: str | None = None, layers: Iterable[str] = ()
     ) -> SortedFindings:
-        """Sort and remember the findings."""
-        sorted_ = self.policy.sort(findings, model)
+        """Sort and remember the findings of a network with these layers."""
+        sorted_ = self.policy.sort(findings, model, layers)
         self.known += len(sorted_.known)
         self.excepted += len(sorted_.excepted)
         self.used |= sorted_.used
-        self.met += [(finding, model) for finding in (*sorted_.known, *sorted_.findings)]
-        serious = [f for f in sorted_.findings if f.severity is not Severity.INFO]
-        if serious:
-            from bncheck.policy.baseline import known_of
-
-            self.counted += [known_of(finding, model) for finding in serious]
+        if self.target is not None or self.policy.baseline is not None:
+            self._remember(sorted_, model)
         return sorted_
 
-    def finish(self, findings: Iterable[Finding], failed: bool = False) -> ExitCode:
+    def _remember(self, found: SortedFindings, model: str | None) -> None:
+        from bncheck.policy.baseline import known_of
+
+        every = (*found.known, *found.findings, *found.excepted)
+        self.met += [known_of(finding, model, found.names) for finding in every]
+        serious = [f for f in found.findings if f.severity is not Severity.INFO]
+        self.counted += [known_of(finding, model, found.names) for finding in serious]
+
+    def finish(
+        self,
+        findings: Iterable[Finding],
+        failed: bool = False,
+        checked: Collection[str | None] | None = None,
+    ) -> ExitCode:
         """Say what was left out, write the baseline, and choose the exit code.
 
-        With `failed`, something could not be done: no baseline is written.
+        With `failed`, something could not be done: no baseline is written. `checked` are the models
+        of which everything could be: None stands for all that there is, and is what is meant if
+        nothing is given and nothing failed.
         """
-        self._say_left_out()
+        if checked is None:
+            checked = () if failed else (None,)
+        self._say_left_out(checked)
         if failed:
+            if self.target is not None:
+                console.note(f"{self.target}: not written, for not everything could be checked")
             return ExitCode.ERROR
         if self.target is None:
             return exit_code(findings, self.policy.fail_on)
@@ -174,7 +192,21 @@ class Tally:
         console.note(f"{self.target}: {count(len(set(self.counted)), 'finding')} written as known")
         return ExitCode.OK
 
-    def _say_left_out(self) -> None:
+    def _was_asked(self, known: Known, checked: Collection[str | None]) -> bool:
+        """Whether it would have been found if it were still there."""
+        if self._is_undeclared(known.model):
+            return True
+        every = self.asked.values() if known.model is None else [self.asked.get(known.model, ())]
+        asked = any(known.rule.startswith(word) for words in every for word in words)
+        return known.model in checked and asked and self.policy.asks(known.rule)
+
+    def _is_undeclared(self, model: str | None) -> bool:
+        """Whether a gate ran and will never look at this model."""
+        if self.configuration is None or model is None or not any(self.asked):
+            return False
+        return model not in self.configuration.settings.models
+
+    def _say_left_out(self, checked: Collection[str | None]) -> None:
         from bncheck.core.words import count
 
         baseline = self.policy.baseline
@@ -184,9 +216,9 @@ class Tally:
             return
         if self.known:
             console.note(f"{count(self.known, 'known finding')} left out: {baseline.path}")
-        gone = baseline.gone(self.met, {model for _, model in self.met})
+        gone = baseline.gone(self.met, lambda known: self._was_asked(known, checked))
         if gone:
-            names = ", ".join(f"{k.rule} {k.layer or 'whole model'}" for k in gone[:4])
+            names = ", ".join(known.said for known in gone[:4])
             more = f" and {len(gone) - 4} more" if len(gone) > 4 else ""
             console.note(
                 f"{baseline.path}: no longer found: {names}{more}; --write-baseline drops them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -34,8 +34,20 @@ class Report:
 
     #: The command that makes such a report.
     command: ClassVar[str]
+    #: How the codes of the rules begin that it answers: of no other can it say that it is gone.
+    asks: ClassVar[tuple[str, ...]] = ()
     #: Set by the package itself: reports know nothing of how they are shown.
     views: ClassVar[Callable[[], Views]]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The rules of `asks` that were asked this time."""
+        return self.asks
+
+    @property
+    def layer_names(self) -> Iterable[str]:
+        """The layers that it knows, whether anything was found in them or not."""
+        return ()
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data: that of the command's JSON."""

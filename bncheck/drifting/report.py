@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,11 +22,17 @@ class DriftReport(Report):
     """What a series of snapshots says. `errors` are those that could not be read."""
 
     command: ClassVar = "drift"
+    asks: ClassVar = ("BN3",)
 
     movement: Movement
     findings: tuple[Finding, ...]
     settings: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+
+    @property
+    def layer_names(self) -> Iterable[str]:
+        """The layers' names."""
+        return self.movement.layers
 
     @property
     def errors(self) -> tuple[BncheckError, ...]:

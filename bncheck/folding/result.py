@@ -119,6 +119,7 @@ class FoldReport(Report):
     """
 
     command: ClassVar = "fold"
+    asks: ClassVar = ("BN402", "BN403", "BN404")
 
     batchnorms: tuple[Decision, ...]
     parity: Parity | None = None
@@ -128,6 +129,16 @@ class FoldReport(Report):
     parts: tuple[PartReport, ...] = ()
     whole: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Of a plan alone what it keeps: nothing was run."""
+        return self.asks if self.parity is not None else self.asks[:1]
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The names of the normalisations."""
+        return [decision.name for decision in self.batchnorms]
 
     @property
     def folded(self) -> int:

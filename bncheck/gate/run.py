@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bncheck.core.errors import REPORT_IT, BncheckError, quoted
 from bncheck.core.extras import explained
-from bncheck.core.findings import Finding
 from bncheck.core.words import nearest
 from bncheck.gate.checks import CHECKS
 from bncheck.gate.declared import Declared, code_of, files_of, refuse_several
@@ -19,10 +19,10 @@ from bncheck.gate.regression import Previous
 from bncheck.gate.report import CheckReport, CheckResult, GateReport, ModelResult
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model
-from bncheck.policy.policy import Policy, SortedFindings
+from bncheck.policy.policy import Policy
 
-#: Applies the policy to the findings of one model.
-Count = Callable[[Iterable[Finding], str], SortedFindings]
+#: Applies the policy to the report of one check of a model.
+Count = Callable[[CheckReport, str], CheckReport]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class Gate:
         """Check the models."""
         models = self.models(names)
         self._say_code(models)
+        if self.previous is not None and not names:
+            for name in (n for n in self.previous.reports if n not in models):
+                self.say(f"{self.previous.path}: holds {name}, which is not declared now")
         with _importing_from(self.configuration.resolve(".")):
             return GateReport(tuple(self._model(name, model) for name, model in models.items()))
 
@@ -89,13 +92,27 @@ class Gate:
                     errors.append(_said(error, path))
                     if check is CHECKS[0]:  # what cannot be read cannot be folded, either
                         break
+        if self.previous is not None and not errors:
+            errors += self._uncompared(self.previous, name, results)
         return ModelResult(name, tuple(results), tuple(errors))
 
-    def _counted(self, report: CheckReport, name: str) -> CheckReport:
-        found: tuple[Finding, ...] = report.findings
+    def _uncompared(
+        self, previous: Previous, name: str, results: Sequence[CheckResult]
+    ) -> Iterator[BncheckError]:
+        """A comparison of nothing must not pass."""
+        try:
+            told = previous.uncompared(name, [result.report.to_dict() for result in results])
+        except BncheckError as error:
+            yield error
+        else:
+            if told is not None:
+                self.say(told)
+
+    def _counted(self, report: Any, name: str) -> CheckReport:
         if self.previous is not None:
-            found += self.previous.regressions(name, report.to_dict())
-        return self.count(found, name).applied_to(report)
+            worse = self.previous.regressions(name, report.to_dict())
+            report = replace(report, findings=(*report.findings, *worse))
+        return self.count(report, name)
 
 
 def _said(error: Exception, path: Path) -> BncheckError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from bncheck.core.errors import BncheckError
-from bncheck.core.findings import Finding
+from bncheck.core.findings import Finding, Severity
 from bncheck.core.limits import MAX_FINDING_LETTERS, MAX_FINDINGS
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.core.timing import timed
@@ -106,7 +106,20 @@ def static_findings(
                 finding for rule in FILE_RULES if rule in rules for finding in rule.check(network)
             )
         ]
+    if checkpoint:
+        findings = [*_less_of_unused(findings, checkpoint)]
     return sorted(findings, key=lambda finding: finding.severity.rank)
+
+
+def _less_of_unused(findings: Iterable[Finding], checkpoint: Checkpoint) -> Iterator[Finding]:
+    """What is wrong with a layer that is never called is worth knowing, and harms nobody."""
+    for finding in findings:
+        module = checkpoint.modules.get(finding.layer or "")
+        if module is not None and module.unused and finding.layer is not None:
+            message = f"{finding.message}; the code never calls this layer in eval mode"
+            yield replace(finding, severity=Severity.INFO, message=message)
+        else:
+            yield finding
 
 
 def _in_torch_s_names(layers: tuple[NormLayer, ...]) -> bool:

@@ -15,6 +15,7 @@ from bncheck.inspecting.command import inspect
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.inspecting.report import InspectReport
 from bncheck.reading.checkpoint import Checkpoint
+from bncheck.reading.listing import CONSTANTS
 from bncheck.reading.tensors import LoadedTensor, TensorMap
 
 #: Files that a process is given at a time: a small one takes a few milliseconds.
@@ -31,10 +32,15 @@ class Inspected(NamedTuple):
 def notes_on(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     """What the reader chose on the user's behalf, and what it did not find."""
     assert report.checkpoint is not None
-    yield from choice_notes(report.checkpoint, options)
+    yield from choice_notes(report.checkpoint, options, report.others)
     yield from ignored_notes(report, options)
     if not report.certain_layers:
-        yield f"{report.checkpoint.path}: holds no normalisation layer with running statistics"
+        frozen = all(name.startswith(CONSTANTS) for name in report.checkpoint.tensors)
+        why = "; its weights are constants of frozen code, into which norms may have been computed"
+        yield (
+            f"{report.checkpoint.path}: holds no normalisation layer with running statistics"
+            f"{why if frozen and report.checkpoint.tensors else ''}"
+        )
 
 
 def inspect_in_processes(

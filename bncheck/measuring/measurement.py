@@ -100,6 +100,10 @@ class Reruns(Protocol):
         """What some small batches of shuffled samples leave in each layer, where they can be."""
         ...
 
+    def biases(self) -> Mapping[str, Floats]:
+        """The bias of the convolution or linear module that feeds a layer, where one does."""
+        ...
+
     def untrained(self) -> tuple[str, ...]:
         """Convolutions and linear layers at PyTorch's initial weights."""
         ...

@@ -17,6 +17,7 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.data.batches import joined
+from bncheck.measuring.biases import biases
 from bncheck.measuring.collector import Collector
 from bncheck.measuring.dropout import dropping
 from bncheck.measuring.forward import forward, preparing
@@ -31,12 +32,15 @@ from bncheck.measuring.run import Run
 from bncheck.measuring.untrained import untrained_layers
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 T = TypeVar("T")
 
 _SAMPLES: Final = 512
 _FEW: Final = 128
+#: So many samples show what feeds what.
+_ONE: Final = 4
 #: A kind of fewer samples has no statistics to speak of.
 _LEAST: Final = 8
 _SEED: Final = 0
@@ -128,6 +132,19 @@ class Rerunning:
         common = [name for name in by_layer[0] if all(name in one for one in by_layer)]
         found = {name: _scatter([one[name] for one in by_layer]) for name in common}
         return self.subject.in_file(found)
+
+    def biases(self) -> Mapping[str, NDArray[np.float64]]:
+        """The bias of the module that feeds a layer, where one does."""
+
+        def work(batch: Batch) -> Parts:
+            try:
+                return biases(self.subject, batch.part(0, _ONE))
+            except BncheckError:  # a model may need batches as they come
+                return {}
+
+        batches = self._batches(_ONE)[0][:1]
+        found = self.run.processes.dealt("biases", batches, work)
+        return self.subject.in_file(found[0]) if found else {}
 
     def untrained(self) -> tuple[str, ...]:
         """Convolutions and linear layers at PyTorch's initial weights."""

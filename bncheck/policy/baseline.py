@@ -1,19 +1,22 @@
 """What is known already: findings that do not fail again.
 
 A finding is known by rule and layer (its fingerprint), so that retraining or renaming the file
-changes nothing. One that has become worse than it was is new.
+changes nothing, nor does what wraps the model. One that has become worse than it was is new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.wrappers import LayerNames
 from bncheck.reading.text_file import read_json
 
 SCHEMA: Final = "bncheck.baseline/1"
@@ -21,19 +24,38 @@ SCHEMA: Final = "bncheck.baseline/1"
 
 @dataclass(frozen=True)
 class Known:
-    """One finding of a baseline. `model` is its name in [tool.bncheck.models], None outside."""
+    """One finding of a baseline. `model` is its name in [tool.bncheck.models], None outside.
+
+    `bare` is the layer's name without wrappers, None where another layer had the same.
+    """
 
     rule: str
     layer: str | None
     severity: Severity
     fingerprint: str
     model: str | None = None
+    bare: str | None = None
 
-    def covers(self, finding: Finding, model: str | None) -> bool:
-        """Whether `finding` is this one, and not worse."""
-        same_model = None in (self.model, model) or self.model == model
-        same = same_model and self.fingerprint == finding.fingerprint
-        return same and finding.severity.rank >= self.severity.rank
+    def is_of(self, other: Known) -> bool:
+        """Whether both are the same finding, however bad."""
+        same_model = None in (self.model, other.model) or self.model == other.model
+        return same_model and bool(self.marks & other.marks)
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """What it is recognised by: the layer's whole name, and that without wrappers."""
+        bare = () if self.bare is None else (f"{self.rule} {self.bare}",)
+        return frozenset((self.fingerprint, *bare))
+
+    def covers(self, other: Known) -> bool:
+        """Whether `other` is this one, and not worse."""
+        return self.is_of(other) and other.severity.rank >= self.severity.rank
+
+    @property
+    def said(self) -> str:
+        """BN102 layer1.bn of net."""
+        of = "" if self.model is None else f" of {self.model}"
+        return f"{self.rule} {self.layer or 'whole model'}{of}"
 
     @property
     def sort_key(self) -> tuple[str, str, str]:
@@ -48,31 +70,47 @@ class Baseline:
     path: Path
     known: tuple[Known, ...]
 
-    def __contains__(self, scoped: tuple[Finding, str | None]) -> bool:
-        finding, model = scoped
-        return any(known.covers(finding, model) for known in self.known)
+    def covers(self, finding: Finding, model: str | None, names: LayerNames) -> bool:
+        """Whether a finding is among them, in a network whose layers have these names."""
+        met = known_of(finding, model, names)
+        return any(known.covers(met) for known in _alike(met, self._marked))
 
-    def gone(
-        self, met: Iterable[tuple[Finding, str | None]], models: set[str | None]
-    ) -> list[Known]:
-        """The known findings of these models that were not found again."""
-        found = {(finding.fingerprint, model) for finding, model in met}
-        prints = {mark for mark, _ in found}
+    @cached_property
+    def _marked(self) -> Mapping[str, list[Known]]:
+        return _by_mark(self.known)
+
+    def gone(self, met: Iterable[Known], asked: Callable[[Known], bool]) -> list[Known]:
+        """The known findings that were not found again, of those that were asked for."""
+        found = _by_mark(met)
         return [
             known
             for known in self.known
-            if (known.model is None or known.model in models)
-            and (
-                known.fingerprint not in prints
-                if known.model is None
-                else (known.fingerprint, known.model) not in found
-            )
+            if asked(known) and not any(known.is_of(other) for other in _alike(known, found))
         ]
 
 
-def known_of(finding: Finding, model: str | None) -> Known:
+def _by_mark(entries: Iterable[Known]) -> Mapping[str, list[Known]]:
+    found = defaultdict(list)
+    for entry in entries:
+        for mark in entry.marks:
+            found[mark].append(entry)
+    return found
+
+
+def _alike(entry: Known, marked: Mapping[str, list[Known]]) -> Iterator[Known]:
+    return (other for mark in entry.marks for other in marked.get(mark, ()))
+
+
+def known_of(finding: Finding, model: str | None, names: LayerNames) -> Known:
     """A finding as a baseline remembers it."""
-    return Known(finding.rule, finding.layer, finding.severity, finding.fingerprint, model)
+    return Known(
+        finding.rule,
+        finding.layer,
+        finding.severity,
+        finding.fingerprint,
+        model,
+        names.bare.get(finding.layer or ""),
+    )
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -81,7 +119,7 @@ def read_baseline(path: Path) -> Baseline:
     data = read_json(path, SCHEMA, what, hint)
     try:
         return Baseline(path, tuple(_known(entry) for entry in data["findings"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise BncheckError(f"is not a {what}", hint, str(path)) from None
 
 
@@ -101,6 +139,7 @@ def render_baseline(known: Iterable[Known]) -> str:
                     "layer": entry.layer,
                     "severity": entry.severity.value,
                     "fingerprint": entry.fingerprint,
+                    "bare": entry.bare,
                 }
                 for entry in entries
             ],
@@ -109,7 +148,8 @@ def render_baseline(known: Iterable[Known]) -> str:
 
 
 def _known(entry: Any) -> Known:
-    if not all(isinstance(entry[key], str | None) for key in ("layer", "model")):
+    bare = entry.get("bare")  # baselines of earlier versions have none
+    if not all(isinstance(word, str | None) for word in (entry["layer"], entry["model"], bare)):
         raise TypeError
     return Known(
         str(entry["rule"]),
@@ -117,4 +157,5 @@ def _known(entry: Any) -> Known:
         Severity(entry["severity"]),
         str(entry["fingerprint"]),
         entry["model"],
+        bare,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bncheck.core.errors import DOCS
 from bncheck.core.findings import FailOn, Finding, Severity, Silenced
 from bncheck.core.thresholds import DEFAULT, Thresholds
+from bncheck.core.wrappers import LayerNames
 
 if TYPE_CHECKING:
     from bncheck.policy.baseline import Baseline
@@ -26,10 +27,11 @@ class SortedFindings:
     """Findings as the project sees them: those that count, known ones, and excepted ones.
 
     `used` holds the places of the exceptions that applied, `silenced` what those and the baseline
-    left out, each with where it is said.
+    left out, each with where it is said; `names` are those of the network's layers.
     """
 
     findings: tuple[Finding, ...]
+    names: LayerNames
     known: tuple[Finding, ...] = ()
     excepted: tuple[Finding, ...] = ()
     used: frozenset[int] = frozenset()
@@ -68,35 +70,48 @@ class Policy:
     def _excepted(self) -> list[Chosen]:
         return [_chosen([entry.rule]) for entry in self.exceptions]
 
-    def sort(self, findings: Iterable[Finding], model: str | None = None) -> SortedFindings:
-        """The findings, sorted into what counts and what does not, worst first."""
+    def sort(
+        self, findings: Iterable[Finding], model: str | None = None, layers: Iterable[str] = ()
+    ) -> SortedFindings:
+        """The findings, sorted into what counts and what does not, worst first.
+
+        `layers` are all layers of the network: they tell whose name is whose, wrapped or not.
+        """
         counted, known, excepted, silenced = [], [], [], []
+        findings = tuple(findings)
+        names = LayerNames.of([*layers, *(finding.layer for finding in findings)])
         used: set[int] = set()
         for finding in findings:
             if not self._rules.made(finding):
                 continue
             given = [severity for rules, severity in self._severities if rules.made(finding)]
             changed = replace(finding, severity=[finding.severity, *given][-1])
-            places = [i for i in range(len(self.exceptions)) if self._excepts(i, changed, model)]
+            places = [
+                i for i in range(len(self.exceptions)) if self._excepts(i, changed, model, names)
+            ]
             used.update(places)
             if places:
                 excepted.append(changed)
                 silenced.append(Silenced(changed, _said(self.exceptions[places[0]])))
-            elif self.baseline is not None and (changed, model) in self.baseline:
+            elif self.baseline is not None and self.baseline.covers(changed, model, names):
                 known.append(changed)
                 silenced.append(Silenced(changed, f"known: {self.baseline.path}"))
             else:
                 counted.append(changed)
         counted.sort(key=lambda finding: finding.severity.rank)
         return SortedFindings(
-            tuple(counted), tuple(known), tuple(excepted), frozenset(used), tuple(silenced)
+            tuple(counted), names, tuple(known), tuple(excepted), frozenset(used), tuple(silenced)
         )
 
-    def _excepts(self, place: int, finding: Finding, model: str | None) -> bool:
+    def asks(self, rule: str) -> bool:
+        """Whether a rule counts, by its code."""
+        return self._rules.asks(rule)
+
+    def _excepts(self, place: int, finding: Finding, model: str | None, names: LayerNames) -> bool:
         entry = self.exceptions[place]
         return (
             self._excepted[place].made(finding)
-            and fnmatchcase(finding.layer or "", entry.layers)
+            and names.match(finding.layer or "", entry.layers)
             and fnmatchcase(model or "", entry.models)
         )
 

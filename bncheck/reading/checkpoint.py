@@ -51,6 +51,11 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def as_eps(value: object) -> float | None:
+    """An eps from a file. One that is not finite counts, since its layer gives NaN or zeros."""
+    return value if isinstance(value, float) else as_number(value)
+
+
 @dataclass(frozen=True, slots=True)
 class NormModule:
     """What a file itself says about one normalisation layer, where it keeps more than tensors.
@@ -58,7 +63,7 @@ class NormModule:
     `momentum` is in PyTorch's convention; None means a cumulative average if `momentum_known`.
     `tensors` maps the roles running_mean, running_var, weight, bias and num_batches_tracked to
     names in the checkpoint; a role without a tensor is absent. `sources` are those that these are
-    computed from.
+    computed from. `unused` ones are never called in eval mode, as far as the file's code shows.
     """
 
     class_name: str
@@ -69,6 +74,7 @@ class NormModule:
     training: bool | None = None
     tracks_statistics: bool | None = None
     sources: frozenset[str] = frozenset()
+    unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

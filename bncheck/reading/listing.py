@@ -12,6 +12,9 @@ from typing import Any
 #: Before the name of a tensor between calls, which no weight has.
 BETWEEN = "%"
 
+#: Before the name of a tensor that a frozen TorchScript module has in its code.
+CONSTANTS = "CONSTANTS."
+
 #: A size that is not known is the name of its symbol, or "?".
 Sizes = tuple[int | str, ...]
 

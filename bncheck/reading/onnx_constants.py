@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bncheck.core.budget import Account
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_COMPUTED_NUMBERS, MAX_MADE_NUMBERS
-from bncheck.reading.onnx_doubts import is_external
+from bncheck.reading.onnx_doubts import EXPORT_AGAIN, is_external
 from bncheck.reading.onnx_names import STANDARD
 from bncheck.reading.tensors import MOST_AXES
 
@@ -59,10 +59,12 @@ _PRODUCTS: Final = 64  # take as long as computing a number
 #: onnx' reference does these in Python, each number by itself.
 _SLOW: Final = {"GatherND": 32, "ScatterND": 32, "GatherElements": 16, "ScatterElements": 16}
 _NODE_BYTES: Final = 8192  # what remembering a computed constant takes, however small it is
+_VALUES: Final = ("value", "sparse_value")  # of a Constant: value_float, value_ints...
 _FOLD: Final = "export it again with constant folding"
 _SOURCES: Final = 16  # stored constants that one is taken to come from
 #: Results are computed at this depth, so that asking for one is not a recursion without end.
 _DEEPEST: Final = 32
+_FRACTIONS: Final = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE))
 _REFUSALS = (
     onnx.defs.SchemaError,
     onnx.shape_inference.InferenceError,
@@ -148,6 +150,8 @@ class Resolver:
         if node.op_type not in _COMPUTED or not names or any(name not in known for name in names):
             return None
         given = {name: known[name] for name in names}
+        if _computed_otherwise(node, self.opset, given):
+            return None
         if node.op_type == "Identity":
             return [given[names[0]]]
         if max(constant.depth for constant in given.values()) >= _DEEPEST:
@@ -158,7 +162,12 @@ class Resolver:
 
     def _literal(self, node: onnx.NodeProto) -> Sequence[Constant] | None:
         """The value of a Constant node, in whichever attribute it stands."""
-        for given in node.attribute:
+        values = [given for given in node.attribute if given.name.startswith(_VALUES)]
+        if len(values) > 1:  # onnxruntime takes the first, whatever it is
+            raise BncheckError(
+                f"has a constant {quoted(str(node.output[0]))} of two values", EXPORT_AGAIN
+            )
+        for given in values:
             if given.name == "value" and given.HasField("t"):
                 return [self.stored(node.output[0], given.t)]
             if given.name in ("value_float", "value_floats"):
@@ -247,6 +256,17 @@ class Resolver:
             self._kept.take(size)
 
 
+def _computed_otherwise(node: onnx.NodeProto, opset: int, given: Mapping[str, Constant]) -> bool:
+    """Whether onnx' reference (1.23) is known to compute something else than runtimes do."""
+    if node.op_type == "Softmax":  # over all axes from that one on, before opset 13
+        return opset < 13
+    if node.op_type == "LpNormalization":  # the sum in place of that of the magnitudes
+        return any(attribute.name == "p" and attribute.i == 1 for attribute in node.attribute)
+    if node.op_type == "OneHot":  # of 1.7: none in place of 1
+        return any(given[name].dtype in _FRACTIONS for name in node.input[:1] if name)
+    return False
+
+
 def _itemsize(dtype: int) -> int:
     return int(np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize)
 
@@ -285,6 +305,8 @@ def inferred_types(
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the standard operators."""
-    found = [o.version for o in model.opset_import if o.domain in STANDARD]
+    """The version of the standard operators. Raises BncheckError where there are two."""
+    found = {o.version for o in model.opset_import if o.domain in STANDARD}
+    if len(found) > 1:
+        raise BncheckError(f"is of the opsets {sorted(found)} at once", EXPORT_AGAIN)
     return int(max(found, default=1))

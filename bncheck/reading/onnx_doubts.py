@@ -7,7 +7,7 @@ https://github.com/onnx/onnx/blob/main/docs/IR.md
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -37,11 +37,45 @@ def is_norm(node: onnx.NodeProto) -> bool:
 def refuse_stored_twice(graph: onnx.GraphProto) -> None:
     """Refuse two initialisers of one name, dense or sparse."""
     seen: set[str] = set()
-    sparse = (tensor.values for tensor in graph.sparse_initializer)
-    for name in (text(tensor.name) for tensor in chain(graph.initializer, sparse)):
+    for name in _stored(graph):
         if name in seen:
             raise _two_things(name)
         seen.add(name)
+
+
+def refuse_hidden(graph: onnx.GraphProto) -> None:
+    """Refuse an initialiser of an inner graph that has the name of something around it.
+
+    onnxruntime hands the outer one in where the other branch reads it.
+    """
+    visible: set[str] = set()
+    stack: list[tuple[onnx.GraphProto, set[str] | None]] = [(graph, None)]
+    while stack:
+        graph, added = stack.pop()
+        if added is not None:  # its inner graphs are done
+            visible -= added
+            continue
+        refuse_known(_stored(graph), visible)
+        added = {*_stored(graph), *(text(i.name) for i in graph.input)}
+        added.update(text(name) for node in graph.node for name in node.output)
+        added -= visible
+        visible |= added
+        stack.append((graph, added))
+        stack += [(inner, None) for node in graph.node for inner in graphs_in(node)]
+
+
+def graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside an If, Loop or Scan node, not those inside them."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _stored(graph: onnx.GraphProto) -> list[str]:
+    """The names of the initialisers of a graph, dense or sparse."""
+    sparse = (tensor.values for tensor in graph.sparse_initializer)
+    return [text(tensor.name) for tensor in chain(graph.initializer, sparse)]
 
 
 def refuse_known(names: Iterable[str], constants: Container[str]) -> None:

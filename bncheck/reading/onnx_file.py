@@ -22,8 +22,10 @@ from bncheck.core.limits import MAX_DEPTH, MAX_ONNX_BYTES
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.onnx_doubts import (
     external_entries,
+    graphs_in,
     is_external,
     is_norm,
+    refuse_hidden,
     refuse_known,
     refuse_stored_twice,
     whole,
@@ -111,6 +113,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     if not model.ir_version or not model.HasField("graph") or not model.graph.node:
         return None
     model = without_functions(model)
+    refuse_hidden(model.graph)
     folder = ModelFolder(path, source.budget, {itself: source})
     resolver = Resolver(model, partial(load_tensor, folder=folder), source.budget.computed)
     found = _Found(resolver, folder, parameters_in(graphs_of(model.graph)))
@@ -205,9 +208,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, Scope]]:
             raise BncheckError("nests graphs too deeply (limit MAX_DEPTH)", "simplify it")
         yield graph, scope
         for node in graph.node:
-            for attribute in node.attribute:
-                inner = [attribute.g] if attribute.HasField("g") else []
-                stack.extend((g, scope.new_child()) for g in [*inner, *attribute.graphs])
+            stack.extend((inner, scope.new_child()) for inner in graphs_in(node))
 
 
 class _Names:

@@ -10,7 +10,7 @@ import onnx.inliner
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.limits import MAX_EXPANDED_BYTES
 from bncheck.reading.kinds import NormKind, kind_of_class
-from bncheck.reading.onnx_doubts import EXPORT_AGAIN
+from bncheck.reading.onnx_doubts import EXPORT_AGAIN, graphs_in
 from bncheck.reading.onnx_names import STANDARD, text
 
 #: What an empty node takes in memory.
@@ -38,7 +38,7 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
             )
     _check_expansion(model)
     try:
-        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+        plain: onnx.ModelProto = onnx.inliner.inline_local_functions(_with_defaults(model))
     except Exception as error:
         raise BncheckError(
             f"has functions that cannot be inlined ({type(error).__name__})",
@@ -52,13 +52,28 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     return plain
 
 
+def _with_defaults(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model whose calls give all attributes: the inliner drops those left to their defaults."""
+    defaults = {_key(f): f.attribute_proto for f in model.functions if f.attribute_proto}
+    if not defaults:
+        return model
+    full = onnx.ModelProto()
+    full.CopyFrom(model)
+    for nodes in (full.graph.node, *(function.node for function in full.functions)):
+        for node in _all(nodes):
+            given = {attribute.name for attribute in node.attribute}
+            left_out = (a for a in defaults.get(_called(node), ()) if a.name not in given)
+            node.attribute.extend(left_out)
+    return full
+
+
 def _has_norm(nodes: Sequence[onnx.NodeProto]) -> bool:
     return any(kind_of_class(text(node.op_type)) is NormKind.BATCH for node in _all(nodes))
 
 
 def _check_expansion(model: onnx.ModelProto) -> None:
     """Functions that call functions twice double with each level."""
-    bodies = {(f.domain, f.name, f.overload): f.node for f in model.functions}
+    bodies = {_key(f): f.node for f in model.functions}
     own = {key: _size(nodes) for key, nodes in bodies.items()}
     calls = {key: [k for k in _calls(nodes) if k in bodies] for key, nodes in bodies.items()}
     sizes: dict[_Key, int] = {}
@@ -85,7 +100,15 @@ def _size(nodes: Sequence[onnx.NodeProto]) -> int:
 
 
 def _calls(nodes: Sequence[onnx.NodeProto]) -> Iterator[_Key]:
-    return ((node.domain, node.op_type, node.overload) for node in _all(nodes))
+    return map(_called, _all(nodes))
+
+
+def _key(function: onnx.FunctionProto) -> _Key:
+    return function.domain, function.name, function.overload
+
+
+def _called(node: onnx.NodeProto) -> _Key:
+    return node.domain, node.op_type, node.overload
 
 
 def _all(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
@@ -94,6 +117,5 @@ def _all(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     while stack:
         node = stack.pop()
         yield node
-        for attribute in node.attribute:
-            for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                stack += graph.node
+        for graph in graphs_in(node):
+            stack += graph.node

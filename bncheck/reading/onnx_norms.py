@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.kinds import is_norm_class
+from bncheck.reading.onnx_doubts import EXPORT_AGAIN
 from bncheck.reading.onnx_names import owner, text
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ INPUTS: Final = {
     "GroupNormalization": ("", "weight", "bias"),
     "LayerNormalization": ("", "weight", "bias"),
 }
+#: What the attributes are that are read, by AttributeProto.AttributeType: FLOAT or INT.
+_TYPES: Final = {"epsilon": 1, "momentum": 1, "training_mode": 2, "is_test": 2, "spatial": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,29 @@ class NormNode:
 
 def norm_node(node: onnx.NodeProto, opset: int) -> NormNode:
     """What the attributes of a BatchNormalization or one of its relatives say."""
-    given = {attribute.name: attribute for attribute in node.attribute}
+    given = _attributes(node)
     return NormNode(
         eps=round_to_decimal(given["epsilon"].f) if "epsilon" in given else 1e-5,
         momentum=round_to_decimal(given["momentum"].f) if "momentum" in given else 0.9,
         trains=_trains(node, {name: attribute.i for name, attribute in given.items()}, opset),
         spatial="spatial" not in given or opset >= 9 or given["spatial"].i != 0,
     )
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, onnx.AttributeProto]:
+    """By their names. Raises BncheckError where a runtime could find another value."""
+    found: dict[str, onnx.AttributeProto] = {}
+    for attribute in node.attribute:
+        name = text(attribute.name)
+        kind = _TYPES.get(name, attribute.type)
+        if name in found or attribute.type not in (kind, attribute.UNDEFINED):
+            raise BncheckError(
+                f"gives {quoted(name)} of a {text(node.op_type)} twice, or as another kind of "
+                "value than the operator takes",
+                EXPORT_AGAIN,
+            )
+        found[name] = attribute
+    return found
 
 
 def _trains(node: onnx.NodeProto, flags: dict[str, int], opset: int) -> bool:

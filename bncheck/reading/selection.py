@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.words import nearest
+from bncheck.core.wrappers import AROUND
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.tensors import LazyTensor
 
 _AVERAGES = ("ema", "swa", "averag", "shadow", "teacher", "best")
-_WRAPPERS = ("module.", "_orig_mod.")
 _MOST_WRAPPERS = 4
 
 
@@ -55,12 +55,20 @@ def alternatives(subtrees: Sequence[Subtree], chosen: Subtree) -> tuple[Subtree,
 def shared_prefix(names: Sequence[str]) -> str:
     """What DataParallel, torch.compile and a wrapping module put before every name."""
     names = [name for name in names if name != "n_averaged"]
-    prefix = ""
-    for _ in range(_MOST_WRAPPERS):
-        prefix += next((w for w in _WRAPPERS if _all_start(names, prefix + w)), "")
+    prefix = _wrapped(names, "")
     first = names[0][len(prefix) :].partition(".")[0] if names else ""
     if first and not first.isdigit() and _all_deeper(names, f"{prefix}{first}."):
-        prefix += f"{first}."
+        prefix = _wrapped(names, f"{prefix}{first}.")
+    return prefix
+
+
+def _wrapped(names: Sequence[str], prefix: str) -> str:
+    """The prefix, and the wrappers that follow it in every name."""
+    for _ in range(_MOST_WRAPPERS):
+        word = names[0][len(prefix) :].partition(".")[0] if names else ""
+        if word not in AROUND or not _all_start(names, f"{prefix}{word}."):
+            break
+        prefix += f"{word}."
     return prefix
 
 

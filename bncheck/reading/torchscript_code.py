@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Final
 
 from bncheck.reading.pickle_values import Global, Value
 from bncheck.reading.zip_archive import ZipArchive
 
-_CLASS: Final = re.compile(r"^class ([^\s(]+)\(", re.MULTILINE)
+_CLASS: Final = re.compile(r"^class ([^\s(:]+)[(:]", re.MULTILINE)
 _FINAL: Final = re.compile(r"^  (\w+) : Final\[\w+\] = (\S{1,99})$", re.MULTILINE)
-_CALL: Final = re.compile(r"torch\.(batch_norm|instance_norm)\(")
+_CALL: Final = re.compile(r"torch\.(?:batch_norm|instance_norm)\(")
 _NORM: Final = re.compile(r"batch_norm|instance_norm|\b_*(?:running|moving|population)_")
+_WORDS: Final = ("batch_norm", "instance_norm", "running_", "moving_", "population_")
+_STORED: Final = re.compile(r"\.(\w+) = ")
+_CALLED: Final = re.compile(r"\.(\w+)\(")
+_FILE: Final = re.compile(r"code/.*\.py")
+#: Torch's own functions are judged where they are called.
+_TORCH_S: Final = re.compile(r"code/__torch__/torch/nn/functional(?:/___torch_mangle_\d+)?\.py")
 _BRACKET: Final = re.compile(r"[()\[\],]")
 # torch.batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn)
 # and torch.instance_norm(..., use_input_stats, momentum, eps, cudnn).
 _ARGUMENTS: Final = 9
-_ROLES: Final = ("weight", "bias", "running_mean", "running_var")
 SETSTATE: Final = "__setstate__"
+_SETSTATE_S: Final = re.compile(
+    r"^  def __setstate__\([\s\S]*?(?=^  def |^class |^def |\Z)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NormCall:
     """A call of batch_norm or instance_norm, its arguments as they are written."""
 
-    operator: str
-    arguments: dict[str, str]
+    mean: str
     training: str
     momentum: str
     eps: str
@@ -56,6 +63,8 @@ class Sources:
         self._speaks: dict[Global, bool] = {}
         self._rebuilds: dict[Global, bool] = {}
         self._layers: dict[Global, LayerCode] = {}
+        self._speaking: Set[Global | str] | None = None
+        self._names: dict[re.Pattern[str], Set[str]] = {}
 
     def body(self, kind: Global) -> str:
         """The source of a class, or "" where the archive does not hold it."""
@@ -70,7 +79,7 @@ class Sources:
             body = self.body(kind)
             constants = {name: literal(text) for name, text in _FINAL.findall(body)}
             fixed = "training0" not in body and "bn_training" not in body
-            self._layers[kind] = LayerCode(constants, next(self.calls(body), None), fixed)
+            self._layers[kind] = LayerCode(constants, next(self._calls(body), None), fixed)
         return self._layers[kind]
 
     def rebuilds(self, kind: Global) -> bool:
@@ -83,21 +92,49 @@ class Sources:
     def speaks_of_norms(self, kind: Global) -> bool:
         """Whether a class calls batch_norm or the like, or names running statistics."""
         if kind not in self._speaks:
-            self._speaks[kind] = bool(_NORM.search(self.body(kind)))
+            self._speaks[kind] = _speaks(self.body(kind))
         return self._speaks[kind]
 
     def file(self, path: str) -> str:
         """A file's text, or "" where the archive does not hold it."""
         return self._text(path) if path in self._archive else ""
 
-    def everything(self) -> list[str]:
-        """All files."""
-        return [*self.files().values()]
+    def says(self, word: str) -> bool:
+        """Whether a word stands anywhere in the code."""
+        return any(word in self._text(path) for path in self._paths())
 
-    def files(self) -> dict[str, str]:
-        """All files by their names."""
-        names = [name for name in self._archive.names if re.fullmatch(r"code/.*\.py", name)]
-        return {name: self._text(name) for name in names}
+    def assigns(self, attribute: str) -> bool:
+        """Whether some code stores something in an attribute of that name."""
+        return attribute in self._named(_STORED)
+
+    def calls_method(self, name: str) -> bool:
+        """Whether some code calls a method of that name."""
+        return name in self._named(_CALLED)
+
+    def speaking(self) -> Set[Global | str]:
+        """The classes that speak of norms or statistics, and files that do so beside classes."""
+        if self._speaking is None:
+            self._speaking = {place for path in self._paths() for place in self._speaking_in(path)}
+        return self._speaking
+
+    def _speaking_in(self, path: str) -> Iterator[Global | str]:
+        text = self._text(path)
+        module = path.removeprefix("code/").removesuffix(".py").replace("/", ".")
+        if not _speaks(text):
+            return
+        spoken = [name for name, body in _split(text).items() if _speaks(body)]
+        yield from (Global(module, name) for name in spoken)
+        if not spoken and not _TORCH_S.fullmatch(path):
+            yield path
+
+    def _paths(self) -> list[str]:
+        return [name for name in self._archive.names if _FILE.fullmatch(name)]
+
+    def _named(self, pattern: re.Pattern[str]) -> Set[str]:
+        if pattern not in self._names:
+            texts = (_SETSTATE_S.sub("", self._text(path)) for path in self._paths())
+            self._names[pattern] = {m[1] for text in texts for m in pattern.finditer(text)}
+        return self._names[pattern]
 
     def _text(self, path: str) -> str:
         if path not in self._texts:
@@ -106,15 +143,14 @@ class Sources:
             self._texts[path] = data.decode("latin-1")
         return self._texts[path]
 
-    def calls(self, text: str) -> Iterator[NormCall]:
+    def _calls(self, text: str) -> Iterator[NormCall]:
         """The calls of batch_norm and instance_norm in a text."""
         for match in _CALL.finditer(text):
-            words = self.arguments(text, match.end())
+            words = self._arguments(text, match.end())
             if len(words) == _ARGUMENTS:
-                roles = dict(zip(_ROLES, words[1:5], strict=True))
-                yield NormCall(match[1], roles, *words[5:8])
+                yield NormCall(words[3], *words[5:8])
 
-    def arguments(self, text: str, start: int, most: int = _ARGUMENTS) -> list[str]:
+    def _arguments(self, text: str, start: int) -> list[str]:
         """What stands between the commas of a call whose bracket opens before `start`."""
         words, depth, budget = [], 0, self._archive.budget.operations
         for bracket in _BRACKET.finditer(text, start):
@@ -122,10 +158,15 @@ class Sources:
             if depth == 0 and bracket[0] != "(" and bracket[0] != "[":
                 words.append(text[start : bracket.start()].strip())
                 start = bracket.end()
-                if bracket[0] != "," or len(words) > most:
+                if bracket[0] != "," or len(words) > _ARGUMENTS:
                     break
             depth += {"(": 1, "[": 1, ",": 0}.get(bracket[0], -1)
         return words
+
+
+def _speaks(text: str) -> bool:
+    """Whether a text names a norm or a statistic: the words are found faster than the pattern."""
+    return any(word in text for word in _WORDS) and bool(_NORM.search(text))
 
 
 def _latin(name: str) -> str:

@@ -8,14 +8,13 @@ layer could be in it, and tensors elsewhere that share a storage with it cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from typing import NoReturn
 
 from bncheck.core.errors import BncheckError
 from bncheck.reading.kinds import is_norm_class
-from bncheck.reading.nodes import attributes
 from bncheck.reading.pickle_values import Global, Node, StorageReference, TensorView, Value
-from bncheck.reading.roles import looks_like_a_statistic
+from bncheck.reading.roles import STATISTICS, looks_like_a_statistic
 from bncheck.reading.torchscript_code import SETSTATE, Sources
 
 
@@ -24,7 +23,7 @@ def rebuilt_storages(root: Value, source: Sources) -> Set[str]:
 
     Raises BncheckError where it gets hold of what looks like a normalisation layer.
     """
-    if not any(SETSTATE in text for text in source.everything()):
+    if not source.says(SETSTATE):
         return frozenset()
     found: set[str] = set()
     seen: set[int] = set()
@@ -44,15 +43,18 @@ def storages_of(value: Value) -> Set[str]:
     return {key for inner in _walk(value, set()) for key in _storage(inner)}
 
 
-def shared_with_statistics(root: Value) -> Set[str]:
-    """The attributes that share a storage with a running statistic, whatever they are called."""
-    names: dict[str, set[str]] = {}
+def has_other_names(root: Value, storages: Container[str]) -> bool:
+    """Whether some of these storages, of statistics, are also held as something else."""
     for value in _walk(root, set()):
-        for key, held in attributes(value).items() if isinstance(value, Node) else ():
-            for storage in _storage(held):
-                names.setdefault(storage, set()).add(key)
-    groups = (group for group in names.values() if any(map(looks_like_a_statistic, group)))
-    return {name for group in groups for name in group}
+        held: Iterable[tuple[Value, Value]] = ()
+        if isinstance(value, Node):
+            held = (*value.entries, *((None, item) for item in (*value.args, *value.items)))
+        elif isinstance(value, (list, tuple)):
+            held = ((None, item) for item in value)
+        others = (item for key, item in held if key not in STATISTICS)
+        if any(key in storages for item in others for key in _storage(item)):
+            return True
+    return False
 
 
 def refuse_rebuilt() -> NoReturn:

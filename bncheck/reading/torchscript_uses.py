@@ -1,21 +1,35 @@
 """What TorchScript code does with running statistics in eval mode, by the calls of its forward.
 
 A file may hold sound statistics and not normalise by them: `batch_norm` may be told to take those
-of the batch, or the code subtracts and divides by hand. The second is believed where it says
-(x - mean) / sqrt(var + eps), or x * scale + (bias - mean * scale) with scale = weight / sqrt(var +
-eps), in whatever order it reshapes; all else that is made of a statistic is not understood.
+of the batch or of another layer, code may write into them, or it subtracts and divides by hand.
+That is believed where it says (x - mean) / sqrt(var + eps), or x * scale + (bias - mean * scale)
+with scale = weight / sqrt(var + eps), in whatever order it reshapes; all else that is made of a
+statistic is not understood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError
-from bncheck.reading.listing import BETWEEN, ListedCall, Listing, Ref
+from bncheck.reading.checkpoint import NormModule, as_number
+from bncheck.reading.listing import BETWEEN, CONSTANTS, ListedCall, Ref
+from bncheck.reading.pickle_values import Value
 from bncheck.reading.roles import AFFINE, STATISTICS, split_name
+from bncheck.reading.torchscript_states import storages_of
+from bncheck.reading.torchscript_steps import (
+    ASKS,
+    HARMLESS,
+    SHARES,
+    VIEWS,
+    Is,
+    is_whole_slice,
+    step,
+    takes_root,
+)
 
 _NORMS: Final = frozenset(
     ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit",
@@ -23,119 +37,151 @@ _NORMS: Final = frozenset(
 )  # fmt: skip
 #: torch.batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, ...).
 _MEAN, _VAR, _TRAINING, _EPS = 3, 4, 5, 7
-#: The same numbers in another shape, dtype or place.
-_VIEWS: Final = frozenset(
-    ("view", "reshape", "unsqueeze", "squeeze", "to", "expand", "expand_as", "type_as", "detach",
-     "contiguous", "alias", "clone", "float", "double", "half", "reshape_as", "view_as", "flatten",
-     "_unsafe_view", "transpose", "permute", "movedim", "cpu", "cuda")
-)  # fmt: skip
-_ASKS: Final = frozenset(
-    ("size", "dim", "numel", "len", "dtype", "prim.dtype", "device", "is_cuda", "sym_size",
-     "__is__", "__isnot__", "format", "is_floating_point", "requires_grad")
-)  # fmt: skip
+_SPEAKS: Final = re.compile("batch_norm|instance_norm")
+_IN_PLACE: Final = re.compile(r"\w*[a-zA-Z0-9]_")
 _NONE: Final[Mapping[str, float]] = {}
-_END: Final = 1 << 30
-_ROOTS: Final = {0.5: "sqrt", -0.5: "rsqrt"}
-
-
-class _Is(Enum):
-    """What a tensor is, as far as it is made of statistics."""
-
-    MEAN = "the running mean"
-    VAR = "the running variance, with or without eps"
-    SQRT = "its root"
-    RSQRT = "the reciprocal of that"
-    SCALE = "that times a weight"
-    SHIFT = "the mean times a scale"
-    NEGATED = "the negative of the mean, or of a shift"
-    CENTRED = "something less the mean"
-    REST = "something that needs no further look"
+_NOWHERE: Final[Mapping[str, Set[str]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    kind: _Is
+    """`shares` is whether writing into it may change a statistic."""
+
+    kind: Is
     owner: str
+    shares: bool = False
 
 
 @dataclass(slots=True)
 class Uses:
     """The modules that normalise by their statistics, and those that do so by each batch's.
 
-    `eps` is what they are called with, where it is known.
+    `eps` is what they are called with, None where that is not known; `frozen` are the calls of a
+    frozen module, which has its tensors as constants; `takes_roots` is whether it takes the root of
+    one, as a norm by hand does.
     """
 
     normalises: set[str] = field(default_factory=set)
     in_training: set[str] = field(default_factory=set)
-    eps: dict[str, float] = field(default_factory=dict)
-
-    def add(self, other: Uses) -> None:
-        """Take in those of other calls."""
-        self.normalises |= other.normalises
-        self.in_training |= other.in_training
-        self.eps |= other.eps
+    eps: dict[str, float | None] = field(default_factory=dict)
+    frozen: dict[str, NormModule] = field(default_factory=dict)
+    takes_roots: bool = False
 
 
-def uses_in(
-    listing: Listing, owners: Collection[str], numbers: Mapping[str, float] = _NONE
-) -> Uses:
-    """What calls do with the statistics of some modules.
+class Statistics:
+    """What becomes of the statistics of some modules, call by call.
 
-    `numbers` are the constants of one number, as a trace has them.
-    Raises BncheckError where that is not understood, or not normalising by them.
+    `numbers` are the constants of one number, as a trace has them; `storages` the statistics in
+    each storage of the file. What is not understood, or is not normalising by them, raises
+    BncheckError.
     """
-    following = _Following(owners, numbers)
-    for call in (*listing.calls, *listing.repeated):
-        following.call(call)
-    return following.finished(listing.whole)
 
-
-class _Following:
-    def __init__(self, owners: Collection[str], numbers: Mapping[str, float]) -> None:
-        self.owners, self.numbers = owners, numbers
+    def __init__(
+        self,
+        owners: Collection[str] = (),
+        numbers: Mapping[str, float] = _NONE,
+        storages: Mapping[str, Set[str]] = _NOWHERE,
+        uses: Uses | None = None,
+    ) -> None:
+        self.owners, self.numbers, self.storages = owners, numbers, storages
         self.made: dict[str, _Made] = {}
-        self.by_hand: dict[str, set[_Is]] = {}
+        self.viewed: set[str] = set()
+        self.chains: dict[str, list[str]] = {}
+        self.by_hand: dict[str, set[Is]] = {}
         self.affine: set[str] = set()
         self.from_weights: set[str] = set()
         self.by_batch = False
-        self.uses = Uses()
+        self.norms = 0
+        self.uses = uses or Uses()
 
-    def call(self, call: ListedCall) -> None:
-        operator = call.operator.removesuffix("_")
+    def concerns(self, ref: Ref) -> bool:
+        """Whether a tensor is a statistic or made of some, as far as it is not normalised."""
+        made = self._made(ref)
+        return made is not None and made.kind not in HARMLESS
+
+    def must_follow(self, ref: Ref) -> bool:
+        """Whether it is lost where it is not known what is done with it."""
+        made = self._made(ref)
+        return self.concerns(ref) and made is not None and made.kind is not Is.SHARED
+
+    def read(self, name: str, value: Value) -> None:
+        """Note a tensor of the file by its name, which may share memory with a statistic."""
+        if self.storages and self._made(Ref(name)) is None and self.within(value):
+            self.made[name] = _Made(Is.SHARED, "", shares=True)
+
+    def within(self, value: Value) -> Set[Ref]:
+        """The statistics that lie in the same memory as something in the file."""
+        keys = storages_of(value) if self.storages else ()
+        return {Ref(name) for key in keys for name in self.storages.get(key, ())}
+
+    def call(self, name: str, call: ListedCall, unclear: Collection[Ref] = ()) -> None:
+        """Take in a call of torch.`name`; `unclear` are what may be in arguments not known."""
+        space, _, name = name.rpartition(".")
         self._note_weights(call)
-        if operator in _NORMS or call.operator in _NORMS:
-            self._norm(call)
+        if _SPEAKS.search(name):
+            self._norm(name, call, space == "quantized")
             return
-        args = (*call.args, *call.named.values())
-        held = [made for made in map(self._made, _refs(args)) if made is not None]
-        if not held or operator in _ASKS or call.operator in _ASKS:
+        refs = [*refs_of((*call.args, *call.named.values()))]
+        held = [made for made in map(self._made, (*refs, *unclear)) if made is not None]
+        if not self.owners and call.args and self._is_weight(call.args[0]):
+            power = self._number(call.args[1]) if len(call.args) > 1 else None
+            self.uses.takes_roots |= takes_root(name.removesuffix("_"), power)
+        if name in ASKS or not held:
             return
-        if len({made.owner for made in held}) > 1:
-            raise _refusal(held[0].owner)
-        result = self._result(operator, call)
-        if result is None:
-            if all(made.kind in (_Is.CENTRED, _Is.SCALE, _Is.REST) for made in held):
-                return
-            raise _refusal(held[0].owner)
-        for name in call.outputs:
-            self.made[name] = _Made(result, held[0].owner)
+        changed = _changed(name, call)
+        if any(made is not None and made.shares for made in map(self._made, changed)):
+            raise written()
+        owners = {made.owner for made in held if made.kind is not Is.SHARED}
+        if unclear and (owners or _IN_PLACE.fullmatch(name)):
+            raise refusal("")
+        if len(owners) > 1:
+            raise refusal(min(owners))
+        if owners:
+            self._steps(name.removesuffix("_"), call, changed, held)
+        elif name in SHARES - {"clone"} or not call.operator:
+            self.made.update(dict.fromkeys(call.outputs, held[0]))
 
-    def finished(self, whole: bool) -> Uses:
-        """What was found. Where all calls are known, parts of a module that is not used tell."""
+    def _steps(
+        self, operator: str, call: ListedCall, changed: list[Ref], held: list[_Made]
+    ) -> None:
+        """What comes of a call that is given statistics of a module, or what is made of them."""
+        own = [made for made in held if made.kind is not Is.SHARED]
+        result = self._result(operator, call)
+        if result is None and any(made.kind not in HARMLESS for made in own):
+            raise refusal(own[0].owner)
+        names = {*call.outputs}
+        for ref in changed:  # and what calls in place gave back before is the same tensor
+            chain = self.chains.setdefault(ref.name, [ref.name])
+            chain += call.outputs
+            self.chains.update(dict.fromkeys(call.outputs, chain))
+            names.update(chain)
+        if changed and not names.isdisjoint(self.viewed):
+            raise refusal(own[0].owner)
+        first = call.args[0] if call.args else None
+        view = isinstance(first, Ref) and operator in (*VIEWS - {"clone"}, "slice")
+        before = self._made(first) if view else None
+        if isinstance(first, Ref) and view:
+            self.viewed.update((first.name, *call.outputs))
+        for name in names:
+            self.made.pop(name, None)
+            if result is not None:
+                self.made[name] = _Made(result, own[0].owner, before is not None and before.shares)
+
+    def finish(self, whole: bool) -> None:
+        """Judge what is half done. Where all calls are known, parts of an unused module tell."""
         for owner, kinds in self.by_hand.items():
-            if not {_Is.MEAN, _Is.VAR} <= kinds:
-                raise _refusal(owner)
+            if not {Is.MEAN, Is.VAR} <= kinds:
+                raise refusal(owner)
             self.uses.normalises.add(owner)
         unused = {*self.owners} - self.uses.normalises - self.uses.in_training
         for owner in sorted(unused & self.affine):
-            raise _refusal(owner)
+            raise refusal(owner)
         if whole and self.by_batch and unused:
-            raise _refusal(min(unused))
-        return self.uses
+            raise refusal(min(unused))
 
     def _note_weights(self, call: ListedCall) -> None:
         """Whose weight and bias are used, and which results have nothing of the input in them."""
-        refs = [*_refs((*call.args, *call.named.values()))]
+        refs = [*refs_of((*call.args, *call.named.values()))]
         names = [ref.name for ref in refs]
         stored = [name for name in names if not name.startswith(BETWEEN)]
         self.affine.update(owner for owner, own in map(split_name, stored) if own in AFFINE)
@@ -147,33 +193,46 @@ class _Following:
         stored = isinstance(value, Ref) and not value.name.startswith(BETWEEN)
         return stored or (isinstance(value, Ref) and value.name in self.from_weights)
 
-    def _norm(self, call: ListedCall) -> None:
+    def _norm(self, name: str, call: ListedCall, quantized: bool) -> None:
+        self.norms += 1
         args = (*call.args, *[call.named.get(n, "?") for n in ("training",)][: len(call.args) == 5])
-        if len(args) <= _VAR:
-            raise _refusal("")
+        if len(args) <= _VAR or not (quantized or name in _NORMS):
+            raise refusal("")
         weight, mean, var = args[1], args[_MEAN], args[_VAR]
         training = args[_TRAINING] if len(args) > _TRAINING else "?"
-        if call.operator == "_native_batch_norm_legit_no_training":
+        if quantized or name == "_native_batch_norm_legit_no_training":
             training = False
         if mean is None and var is None:
             self._by_batch(args[0], weight)
             return
-        constant = [isinstance(r, Ref) and r.name.startswith("CONSTANTS.") for r in (mean, var)]
-        if all(constant) and isinstance(training, bool):
+        if all(map(_is_constant, (mean, var))) and isinstance(training, bool):
+            self._frozen(name, args, training)
             return
         first, second = self._made(mean), self._made(var)
-        kinds = [made and made.kind for made in (first, second)]
-        if kinds != [_Is.MEAN, _Is.VAR] or first is None or second is None:
-            raise _refusal("" if first is None else first.owner)
+        if first is None or second is None:
+            raise BncheckError(
+                "has code that normalises by what is not known to be running statistics",
+                "export the model with torch.export, or save its state dict",
+            )
+        if (first.kind, second.kind) != (Is.MEAN, Is.VAR):
+            raise refusal(first.owner)
         if first.owner != second.owner or not isinstance(training, bool):
-            raise _refusal(first.owner)
+            raise refusal(first.owner)
         (self.uses.in_training if training else self.uses.normalises).add(first.owner)
-        if call.operator in ("batch_norm", "instance_norm"):
-            self._eps(first.owner, args[_EPS:])
+        if name in ("batch_norm", "instance_norm") and len(args) > _EPS:
+            self.uses.eps[first.owner] = as_number(args[_EPS])
 
-    def _eps(self, owner: str, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], (int, float)):
-            self.uses.eps[owner] = float(args[0])
+    def _frozen(self, name: str, args: tuple[Any, ...], training: bool) -> None:
+        roles = zip(("weight", "bias", "running_mean", "running_var"), args[1:5], strict=True)
+        self.uses.frozen[f"{name}_{self.norms - 1}"] = NormModule(
+            name,
+            {role: arg.name for role, arg in roles if _is_constant(arg)},
+            eps=as_number(args[_EPS]) if len(args) > _EPS else None,
+            momentum=as_number(args[_EPS - 1]) if len(args) > _EPS else None,
+            momentum_known=True,
+            training=training,
+            tracks_statistics=True,
+        )
 
     def _by_batch(self, given: Any, weight: Any) -> None:
         """A call without statistics: nobody's, unless it has the weight of a module with some."""
@@ -188,25 +247,28 @@ class _Following:
             return None
         if value.name in self.made:
             return self.made[value.name]
+        if _is_constant(value) and value.name not in self.numbers:
+            return _Made(Is.SHARED, "", shares=True)
         owner, own = split_name(value.name)
-        role = None if value.name.startswith((BETWEEN, "CONSTANTS.")) else STATISTICS.get(own)
+        role = None if value.name.startswith(BETWEEN) else STATISTICS.get(own)
         if role is None or owner not in self.owners:
             return None
-        return _Made(_Is.MEAN if role == "running_mean" else _Is.VAR, owner)
+        return _Made(Is.MEAN if role == "running_mean" else Is.VAR, owner, shares=True)
 
-    def _result(self, operator: str, call: ListedCall) -> _Is | None:
+    def _result(self, operator: str, call: ListedCall) -> Is | None:
         """What a call makes of statistics; None where that is not one of the known steps."""
         args = call.args
         made = [self._made(value) for value in args[:2]]
+        made = [None if one is None or one.kind is Is.SHARED else one for one in made]
         first, second = (None if one is None else one.kind for one in [*made, None, None][:2])
         number = self._number(args[1]) if len(args) > 1 else None
-        if first is not None and (operator in _VIEWS or _is_whole_slice(operator, args)):
+        if first is not None and (operator in VIEWS or is_whole_slice(operator, args)):
             return first
-        result = self._step(operator, (first, second), number, call)
-        if result in (_Is.CENTRED, _Is.SHIFT):
-            self._used(made, _Is.MEAN)
-        if result in (_Is.SCALE, _Is.REST) and {_Is.SQRT, _Is.RSQRT} & {first, second}:
-            self._used(made, _Is.VAR)
+        result = step(operator, (first, second), number, call)
+        if result in (Is.CENTRED, Is.SHIFT):
+            self._used(made, Is.MEAN)
+        if result in (Is.SCALE, Is.REST) and {Is.SQRT, Is.RSQRT} & {first, second}:
+            self._used(made, Is.VAR)
         return result
 
     def _number(self, value: Any) -> float | None:
@@ -214,84 +276,42 @@ class _Following:
             return self.numbers.get(value.name)
         return float(value) if isinstance(value, (int, float)) else None
 
-    def _used(self, made: list[_Made | None], kind: _Is) -> None:
+    def _used(self, made: list[_Made | None], kind: Is) -> None:
         owner = next(one.owner for one in made if one is not None)
         self.by_hand.setdefault(owner, set()).add(kind)
 
-    def _step(
-        self,
-        operator: str,
-        kinds: tuple[_Is | None, _Is | None],
-        number: float | None,
-        call: ListedCall,
-    ) -> _Is | None:
-        if operator in ("add", "sub") and _alpha(call) != 1:
-            return None
-        if number is not None or len(call.args) == 1 or operator.startswith("clamp"):
-            return _with_number(operator, kinds[0], number, call)
-        return _STEPS.get((operator, *kinds))
 
-
-def _with_number(
-    operator: str, kind: _Is | None, number: float | None, call: ListedCall
-) -> _Is | None:
-    if kind is _Is.VAR and operator in ("sqrt", "rsqrt"):
-        return _Is.SQRT if operator == "sqrt" else _Is.RSQRT
-    if kind is _Is.VAR and operator == "pow" and number in _ROOTS:
-        return _Is.SQRT if number > 0 else _Is.RSQRT
-    if kind is _Is.SQRT and operator == "reciprocal":
-        return _Is.RSQRT
-    if kind in (_Is.MEAN, _Is.SHIFT) and operator == "neg":
-        return _Is.NEGATED
-    if kind in (_Is.VAR, _Is.SQRT) and operator == "add" and number is not None and number >= 0:
-        return kind
-    if kind in (_Is.VAR, _Is.SQRT) and operator in ("clamp", "clamp_min"):
-        most = call.args[2] if len(call.args) > 2 else call.named.get("max")
-        return kind if number is not None and number >= 0 and most is None else None
-    return kind if number == 1 and operator in ("mul", "div") else None
-
-
-#: What becomes of two tensors, None being one without statistics.
-_STEPS: Final[dict[tuple[str, _Is | None, _Is | None], _Is]] = {
-    ("sub", None, _Is.MEAN): _Is.CENTRED,
-    ("add", None, _Is.NEGATED): _Is.CENTRED,
-    ("add", _Is.NEGATED, None): _Is.CENTRED,
-    ("sub", None, _Is.SHIFT): _Is.REST,
-    ("div", None, _Is.SQRT): _Is.SCALE,
-    ("div", _Is.CENTRED, _Is.SQRT): _Is.REST,
-    ("mul", None, _Is.RSQRT): _Is.SCALE,
-    ("mul", _Is.RSQRT, None): _Is.SCALE,
-    ("mul", _Is.CENTRED, _Is.RSQRT): _Is.REST,
-    ("mul", _Is.RSQRT, _Is.CENTRED): _Is.REST,
-    ("mul", _Is.MEAN, _Is.SCALE): _Is.SHIFT,
-    ("mul", _Is.SCALE, _Is.MEAN): _Is.SHIFT,
-    ("mul", _Is.MEAN, _Is.RSQRT): _Is.SHIFT,
-    ("mul", _Is.RSQRT, _Is.MEAN): _Is.SHIFT,
-    ("div", _Is.MEAN, _Is.SQRT): _Is.SHIFT,
-    ("mul", _Is.NEGATED, _Is.SCALE): _Is.NEGATED,
-    ("mul", _Is.SCALE, _Is.NEGATED): _Is.NEGATED,
-}
-
-
-def _is_whole_slice(operator: str, args: tuple[Any, ...]) -> bool:
-    start, end, step = (args[n] if len(args) > n else None for n in (2, 3, 4))
-    whole = start in (None, 0) and (end is None or (isinstance(end, int) and end >= _END))
-    return operator == "slice" and whole and step in (None, 1)
-
-
-def _alpha(call: ListedCall) -> Any:
-    return call.args[2] if len(call.args) > 2 else call.named.get("alpha", 1)
-
-
-def _refs(values: Any) -> Iterator[Ref]:
+def refs_of(values: Any) -> Iterator[Ref]:
+    """The tensors in the arguments of a call."""
     for value in values:
         if isinstance(value, Ref):
             yield value
         elif isinstance(value, tuple):
-            yield from _refs(value)
+            yield from refs_of(value)
 
 
-def _refusal(owner: str) -> BncheckError:
+def _changed(name: str, call: ListedCall) -> list[Ref]:
+    """What a call in place writes into (the first of its arguments), or one with `out`."""
+    into: tuple[Any, ...] = call.args[:1] if _IN_PLACE.fullmatch(name) else ()
+    if into and name.startswith(("_", "set_")):  # several at once, or the memory of another
+        into = (*call.args, *call.named.values())
+    return [*refs_of((*into, *(v for k, v in call.named.items() if k.startswith("out"))))]
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, Ref) and value.name.startswith(CONSTANTS)
+
+
+def written() -> BncheckError:
+    """Of code that changes a statistic before it is used."""
+    return BncheckError(
+        "has code that writes into running statistics when it is run",
+        "export the model with torch.export, or save its state dict",
+    )
+
+
+def refusal(owner: str) -> BncheckError:
+    """Of code that does with the statistics of a module what is not understood."""
     whose = f" of {owner[:60]!r}" if owner else ""
     return BncheckError(
         f"has code whose use of the running statistics{whose} is not plain normalising by them, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.words import a_kind
+from bncheck.core.wrappers import INSERTED, without
 from bncheck.measuring.norms import TrackingNorm, norms_of
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.roles import AFFINE
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 #: A wrapper in a wrapper, and no more than that.
 _MOST_WRAPPERS = 4
-#: What FullyShardedDataParallel, torch.compile and activation checkpoints call what they wrap.
-_INSERTED = frozenset(("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +140,7 @@ def local(tensor: Any) -> Tensor | None:
 
 def _own_name(name: str) -> str:
     """Without what wrappers around single layers put in between."""
-    return ".".join(part for part in name.split(".") if part not in _INSERTED)
+    return without(name, INSERTED)
 
 
 def unwrapped(model: Any) -> tuple[nn.Module, Any, bool]:

@@ -30,6 +30,7 @@ class WatchReport(Report):
     """
 
     command: ClassVar = "watch"
+    asks: ClassVar = ("BN3",)
 
     record: Record
     series: str
@@ -38,6 +39,11 @@ class WatchReport(Report):
     w2: tuple[tuple[float | None, ...], ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def layer_names(self) -> Sequence[str]:
+        """The layers' names."""
+        return self.layers
 
     @property
     def last(self) -> Entry:

@@ -32,6 +32,10 @@ class Chosen(Sequence[AnyRule]):
         """Whether a finding is of one of these rules."""
         return self._has(finding.rule, finding.name)
 
+    def asks(self, code: str) -> bool:
+        """Whether the rule with this code is one of them."""
+        return not (self.select or self.ignore) or any(rule.code == code for rule in self)
+
     def _has(self, code: str, name: str) -> bool:
         selected = not self.select or any(_means(word, code, name) for word in self.select)
         return selected and not any(_means(word, code, name) for word in self.ignore)

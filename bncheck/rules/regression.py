@@ -34,5 +34,5 @@ inference pays for it from now on.
 Criterion: with `bncheck gate --against REPORT`, the number of folded BatchNorms is smaller than in
 that report.
 
-Fix: BN402 of the same report says what is in the way.""",
+Fix: the finding names the BatchNorms that are kept, and why.""",
 )

@@ -130,6 +130,7 @@ class CompareReport(Report):
     """Whether two files are one function."""
 
     command: ClassVar = "compare"
+    asks: ClassVar = ("BN404",)
 
     first: str
     second: str

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-#: What DataParallel, torch.compile, activation checkpointing, FSDP and DeepSpeed put into names.
-_WRAPPERS: Final = frozenset(
-    (
-        *("module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
-        *("_forward_module", "model"),
-    )
-)
+from bncheck.core.wrappers import WRAPPERS, without
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,7 @@ def file_names(file: Iterable[str], aliases: Mapping[str, str], model: Sequence[
     best = _matched(names, {name: name for name in model})
     wanted = set(model)
     if not wanted <= best.tensors.keys():
-        bare, bare_model = _bare(names), {bare: name for name, bare in _bare_names(model)}
+        bare, bare_model = _bare(names), {without(name): name for name in model}
         if len(bare) == len(names) and len(bare_model) == len(wanted):
             best = max(best, _matched(bare, bare_model), key=lambda found: _covered(found, wanted))
     return FileNames(
@@ -60,7 +53,7 @@ def matching_prefix(file: Sequence[str], model: Sequence[str]) -> str:
     for name in file:
         starts |= {name[: -len(own)] for own in model[:1] if name.endswith(f".{own}")}
         first = name.partition(".")[0]
-        starts |= {f"{first}."} if first in _WRAPPERS else set()
+        starts |= {f"{first}."} if first in WRAPPERS else set()
 
     def found(prefix: str) -> int:
         size = len(prefix)
@@ -82,12 +75,7 @@ def _covered(found: FileNames, wanted: set[str]) -> int:
 
 
 def _bare(names: Mapping[str, str]) -> dict[str, str]:
-    return {bare: names[name] for name, bare in _bare_names(names)}
-
-
-def _bare_names(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for name in names:
-        yield name, ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    return {without(name): actual for name, actual in names.items()}
 
 
 def _owner(name: str) -> str:

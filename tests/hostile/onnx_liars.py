@@ -119,6 +119,81 @@ def _text(model: onnx.ModelProto) -> None:
     _variance(model).CopyFrom(numpy_helper.from_array(words, VAR))
 
 
+def _constant_of_two_values(model: onnx.ModelProto) -> None:
+    """onnxruntime takes the first, which is sparse and bad."""
+    variance = _variance(model)
+    model.graph.initializer.remove(variance)
+    places = numpy_helper.from_array(np.arange(3))
+    bad = helper.make_sparse_tensor(numpy_helper.from_array(_BAD), places, [3])
+    node = helper.make_node("Constant", [], [VAR])
+    node.attribute.append(helper.make_attribute("sparse_value", bad))
+    node.attribute.append(helper.make_attribute("value", variance))
+    model.graph.node.insert(0, node)
+
+
+def _two_opsets(model: onnx.ModelProto) -> None:
+    """onnxruntime takes the last, in which more results than one mean training."""
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 9))
+    model.graph.node[0].output.extend(["m", "v", "saved_m", "saved_v"])
+
+
+def _eps_twice(model: onnx.ModelProto) -> None:
+    for eps in (-2.5, 1e-5):
+        model.graph.node[0].attribute.append(helper.make_attribute("epsilon", eps))
+
+
+def _eps_of_another_kind(model: onnx.ModelProto) -> None:
+    eps = model.graph.node[0].attribute.add(name="epsilon", type=onnx.AttributeProto.INT)
+    eps.i, eps.f = -1, 1e-5
+
+
+def _left_to_its_default(
+    model: onnx.ModelProto, name: str, value: float, outer: bool = False
+) -> None:
+    """A function's attribute that no call gives; `outer`: its call is in a function, too."""
+    inputs = ["x", "w", "b", "m", "v"]
+    default = helper.make_attribute(name, value)
+    norm = helper.make_node("BatchNormalization", inputs, ["y", "new_m", "new_v"])
+    norm.attribute.add(name=name, type=default.type, ref_attr_name=name)
+    if name != "training_mode":
+        del norm.output[1:]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model.opset_import.append(opsets[1])
+    model.functions.append(
+        helper.make_function("own", "f", inputs, ["y"], [norm], opsets, [], [default])
+    )
+    if outer:
+        call = helper.make_node("f", inputs, ["y"], domain="own")
+        model.functions.append(helper.make_function("own", "g", inputs, ["y"], [call], opsets))
+    given = list(model.graph.node[0].input)
+    call = helper.make_node("g" if outer else "f", given, ["y"], domain="own")
+    model.graph.node[0].CopyFrom(call)
+
+
+def _hidden_initialiser(model: onnx.ModelProto, way: str) -> None:
+    """A sound one in a branch. The other branch reads the bad one around it: so do both, then."""
+    graph, variance = model.graph, _variance(model)
+    good = numpy_helper.from_array(numpy_helper.to_array(variance), "v")
+    variance.CopyFrom(numpy_helper.from_array(_BAD, "v" if way == "stored" else "bad"))
+    ends = [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+    norm = helper.make_node("BatchNormalization", [*graph.node[0].input[:4], "v"], ["z"])
+    other = [helper.make_node("Identity", ["v"], ["w"]), helper.make_node("Relu", ["x"], ["z"])]
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
+    choose = helper.make_node("If", ["c"], ["y"])
+    for name, nodes, stored in (("then", [norm], [good]), ("else", other, [])):
+        inner = helper.make_graph(nodes, name, [], ends, stored)
+        choose.attribute.append(helper.make_attribute(f"{name}_branch", inner))
+    graph.node[0].CopyFrom(choose)
+    if way != "stored":
+        graph.node.insert(int(way == "later"), helper.make_node("Dropout", ["bad"], ["v"]))
+
+
+def _norm_of_negatives(model: onnx.ModelProto) -> None:
+    """LpNormalization divides by the sum of the magnitudes, onnx' reference by that of numbers."""
+    _variance(model).CopyFrom(numpy_helper.from_array(_BAD, "v"))
+    model.graph.node.insert(0, helper.make_node("LpNormalization", ["v"], [VAR], p=1))
+
+
 _EDITS: dict[str, tuple[frozenset[int], str, Callable[[onnx.ModelProto], object]]] = {
     "if-in-a-function": (READ, "BatchNorms in a function that nothing calls", _if_in_a_function),
     "called-function": (FOUND, "BatchNorms in the branches of a function", _called_function),
@@ -130,6 +205,34 @@ _EDITS: dict[str, tuple[frozenset[int], str, Callable[[onnx.ModelProto], object]
     "computed-too": (REFUSED, "a result of the same name", _computed),
     "constant-too": (REFUSED, "a Constant of the same name", _constant),
     "hidden-by-a-branch": (REFUSED, "a branch that uses the name again", _hidden_by_a_branch),
+    "two-values": (REFUSED, "a Constant of two values", _constant_of_two_values),
+    "two-opsets": (REFUSED, "two versions of the operators", _two_opsets),
+    "eps-twice": (REFUSED, "an eps that is given twice", _eps_twice),
+    "eps-kind": (REFUSED, "an eps that is an integer, too", _eps_of_another_kind),
+    "default-eps": (
+        FOUND,
+        "a function's own eps",
+        partial(_left_to_its_default, name="epsilon", value=-2.5),
+    ),
+    "default-eps-inside": (
+        FOUND,
+        "the own eps of a function that a function calls",
+        partial(_left_to_its_default, name="epsilon", value=-2.5, outer=True),
+    ),
+    "default-training": (
+        FOUND,
+        "a function's own training_mode",
+        partial(_left_to_its_default, name="training_mode", value=1),
+    ),
+    **{
+        f"hides-{way}": (
+            REFUSED,
+            "an initialiser of a branch with a name from outside",
+            partial(_hidden_initialiser, way=way),
+        )
+        for way in ("stored", "computed", "later")
+    },
+    "negative-norm": (FOUND, "numbers that onnx' reference computes wrong", _norm_of_negatives),
     "complex": (REFUSED, "a complex variance", _complex),
     "text-variance": (REFUSED, "a variance of texts", _text),
 }

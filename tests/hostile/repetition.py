@@ -56,7 +56,7 @@ def _code(*texts: bytes) -> dict[str, bytes]:
 
 @case(ANY, "300 BatchNorms of one TorchScript class of 30 MB")
 def repeated_class(folder: Path) -> Path:
-    body = b"  torch.batch_norm(x, " * 1_400_000
+    body = b"  torch.batch_norm(x, " * many(1_400_000)
     return torchscript(folder, _code(_class("BatchNorm2d", body)), norms=[torchscript_norm()] * 300)
 
 
@@ -210,7 +210,7 @@ def _linked(folder: Path, data: bytes, ending: str) -> Path:
 
 @case(ANY, "40 shards that are links to one of 70,000 tensors")
 def repeated_shard_links(folder: Path) -> Path:
-    names = [key for number in range(35_000) for key in of_layer(number)]
+    names = [key for number in range(many(35_000)) for key in of_layer(number)]
     return _linked(folder, safetensors_of(names), "safetensors")
 
 
@@ -319,7 +319,7 @@ def repeated_statistics(folder: Path) -> Path:
 
 @case(REFUSED, "4,000 statistics that are spread over one storage of 60 MB")
 def repeated_spread(folder: Path) -> Path:
-    count = 15_000_000
+    count = many(15_000_000)
     return _over(folder, count, 1000, tensor((1000,), (count // 1000 - 1,), elements=count))
 
 

@@ -17,11 +17,11 @@ from bncheck.graph.listed.read import read_listing
 from bncheck.graph.means import predict
 from bncheck.graph.means.predict import predicted_means
 from bncheck.graph.specs import Identity, Norm
-from bncheck.reading import torchscript_forward
 from bncheck.reading.listing import ListedCall, Listing, Ref
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.pickle_values import Global, Node
 from bncheck.reading.torchscript_forward import listed_forward
+from bncheck.reading.torchscript_functions import MOST_CODE
 
 
 class _Source:
@@ -61,7 +61,7 @@ def test_lists_of_lists_twice_in_a_list_are_not_unfolded() -> None:
     ids=["branches", "arguments", "words"],
 )
 def test_copies_count_as_steps(body: str) -> None:
-    assert len(body) < torchscript_forward._MOST_CODE
+    assert len(body) < MOST_CODE
     with pytest.raises(BncheckError, match="too much code"):
         _calls(body)
 

@@ -229,6 +229,35 @@ def test_a_node_without_its_inputs_or_results_is_passed_over(
     assert [decision.name for decision in decisions] == ["bn"]
 
 
+@pytest.mark.parametrize(
+    ("node", "stored", "opset"),
+    [
+        (helper.make_node("Softmax", ["a"], ["y"], axis=1), {"a": np.ones((1, 2, 2), "f")}, 12),
+        (helper.make_node("LpNormalization", ["a"], ["y"], p=1), {"a": -np.ones(2, "f")}, 22),
+        (
+            helper.make_node("OneHot", ["a", "b", "c"], ["y"]),
+            {"a": np.array([1.7], "f"), "b": np.float32(3), "c": np.array([2, 7], "f")},
+            17,
+        ),
+    ],
+    ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else "",
+)
+def test_what_the_reference_computes_otherwise_than_runtimes_is_not_constant(
+    node: onnx.NodeProto, stored: dict[str, Any], opset: int
+) -> None:
+    import onnxruntime
+    from onnx.reference import ReferenceEvaluator
+
+    model = _whole([node], stored, opset)
+    del model.graph.input[:]
+    resolver = Resolver(model)
+    known = {t.name: resolver.stored(t.name, t) for t in model.graph.initializer}
+    assert resolver.outputs(node, known) is None
+    runs = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {})[0]
+    [reference] = ReferenceEvaluator(model).run(None, {})
+    assert not np.allclose(np.asarray(runs), np.asarray(reference))  # else it may be computed again
+
+
 def test_an_operand_that_lies_along_an_axis_as_before_opset_7_is_not_computed() -> None:
     """The reference has the later meaning alone."""
     old = helper.make_node("Add", ["a", "b"], ["y"], broadcast=1, axis=0)

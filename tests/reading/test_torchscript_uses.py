@@ -17,6 +17,7 @@ from bncheck.reading.listing import Listing
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.pickle_values import Node
 from bncheck.reading.torchscript_forward import listed_forward
+from bncheck.reading.torchscript_functions import TooMuchCodeError
 
 
 def _column(t: Tensor) -> Tensor:
@@ -235,7 +236,7 @@ def test_a_model_too_large_to_follow_is_looked_at_norm_by_norm(
 
     def limited(root: Node, *rest: Any) -> Listing:
         if module in str(root.function):
-            raise BncheckError("has too much code to follow", "export it with torch.export")
+            raise TooMuchCodeError
         return walk(root, *rest)
 
     monkeypatch.setattr("bncheck.reading.torchscript.listed_forward", limited)
