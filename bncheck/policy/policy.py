@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bncheck.core.errors import DOCS
 from bncheck.core.findings import FailOn, Finding, Severity, Silenced
+from bncheck.core.matching import matches
 from bncheck.core.thresholds import DEFAULT, Thresholds
 from bncheck.core.wrappers import LayerNames
 
@@ -112,7 +112,7 @@ class Policy:
         return (
             self._excepted[place].made(finding)
             and names.match(finding.layer or "", entry.layers)
-            and fnmatchcase(model or "", entry.models)
+            and matches(model or "", entry.models)
         )
 
 
