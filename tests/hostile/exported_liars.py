@@ -150,7 +150,7 @@ def _given_as(records: Records, name: str, value: object) -> None:
 
 
 def _name_taken(records: Records) -> None:
-    """A result has the name of the variance: torch 2.13 refuses it, and another loader may take it."""
+    """A result has the name of the variance: torch 2.13 refuses it, others may take it."""
 
     def edit(content: Any) -> None:
         nodes = content["graph_module"]["graph"]["nodes"]
