@@ -116,6 +116,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> FileNames:
     A layer whose running statistics the file lacks keeps the model's: rule BN104 reports it.
     """
     refuse_meta(model)
+    if checkpoint.folded:
+        raise BncheckError(
+            "is what `bncheck fold` made of a model's weights, which the model itself cannot hold",
+            "give the file that it was folded from; in Python bncheck.load_folded takes this one",
+            str(checkpoint.path),
+        )
     wanted = dict(model.state_dict())
     found = file_names(checkpoint.tensors, checkpoint.aliases, list(wanted))
     names = found.tensors
