@@ -72,6 +72,8 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
         raise BncheckError(
             "is not unpickled from afar", "download it first, if you trust it", str(path)
         )
+    if checkpoint.container in (Container.EXPORTED_PROGRAM, Container.ONNX):
+        raise BncheckError("is a program, not a pickled module", "leave --trust out", str(path))
     if path.is_dir():
         raise BncheckError("is a folder, and --trust unpickles a file", "give --model", str(path))
     with usercode.running(f"--trust {path}"), working_directory_importable():
