@@ -93,6 +93,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             chosen.aliases,
             chosen.listing,
             chosen.training,
+            chosen.folded,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
