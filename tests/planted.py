@@ -166,7 +166,7 @@ def digit_cases(seed: int) -> Iterator[Case]:
     yield Case("healthy", healthy, (x, y), None)
     yield Case("healthy, test images", healthy, digits("test"), None)
     yield Case("healthy, 64 images", healthy, (x[:64], y[:64]), None)
-    untouched = train(seed, DigitNet(momentum=0.0))
+    untouched = train(seed, DigitNet(momentum=0.0), epochs=3)
     yield Case("never updated", untouched, (x, y), "BN101", "bn1")
     for name in ("bn1", "bn2", "bn3", "bn4"):
         yield Case(f"{name} reset", reset_layer(healthy, name), (x, y), "BN101", name)
@@ -187,9 +187,9 @@ def digit_cases(seed: int) -> Iterator[Case]:
     buffers = [n for n in state if "running" in n]
     stale = state | {name: snapshots[3][name] for name in buffers}
     yield Case("statistics of epoch 3", with_state(healthy, stale), (x, y), "BN202")
-    other = train(seed + 100)
+    other = train(seed + 100, epochs=3)
     yield Case("two models averaged", averaged(healthy, other), (x, y), "BN203")
-    dropped = train(seed, DropoutNet())
+    dropped = train(seed, DropoutNet(), epochs=5)
     yield Case("dropout before BN", dropped, (x, y), "BN206")
     warming = train(seed, DigitNet(momentum=0.01), batch_size=64, max_steps=100)
     yield Case("under-warmed", warming, (x, y), "BN105")

@@ -109,13 +109,13 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments == ["--version"]:  # without typer, which takes twice as long to import
         sys.stdout.write(f"bncheck {__version__}\n")
         return ExitCode.OK
-    from bncheck.cli.app import EndOfFileError, build_app
+    from bncheck.cli.app import EndOfFileError, build_group
 
     _refuse_empty(arguments)
     _refuse_ambiguous(arguments)
     try:
-        app = build_app(arguments[0] if arguments else "")
-        result = app(arguments, prog_name="bncheck", standalone_mode=False)
+        group = build_group(arguments[0] if arguments else "")
+        result = group.main(arguments, prog_name="bncheck", standalone_mode=False)
         return int(result or 0)
     except EndOfFileError as error:
         raise error.__cause__ or error from None

@@ -23,20 +23,25 @@ class EndOfFileError(Exception):
     """An EOFError, its cause, past typer, which would print an empty line and abort."""
 
 
-def build_app(first_word: str) -> typer.Typer:
-    """The application; with only the command that is named, for typer would build them all."""
+def build_group(first_word: str) -> Any:
+    """The command line; with only the command that is named, for typer would build them all."""
+    return _group((first_word,) if first_word in COMMANDS else COMMANDS, width())
+
+
+@functools.cache
+def _group(names: tuple[str, ...], columns: int) -> Any:
     app = typer.Typer(
         name="bncheck",
         rich_markup_mode=None,  # plain help, in half the time
         add_completion=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": width()},
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": columns},
     )
     app.callback(cls=Root, invoke_without_command=True)(_root)
-    for name in (first_word,) if first_word in COMMANDS else COMMANDS:
+    for name in names:
         module = import_module(f"bncheck.cli.{name}")
         app.command(name, cls=command_class(module.TOLD))(_guarded(getattr(module, name)))
-    return app
+    return typer.main.get_command(app)
 
 
 def _guarded(function: Callable[..., int]) -> Callable[..., int]:

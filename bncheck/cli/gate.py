@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -17,6 +16,7 @@ from bncheck.cli.places import place, say_traffic
 from bncheck.cli.policy import PolicyOptions, Tally
 from bncheck.cli.reporting import ReportOptions
 from bncheck.core.errors import BncheckError, ExitCode, quoted
+from bncheck.core.matching import matches
 
 if TYPE_CHECKING:
     from bncheck.policy.config.load import Configuration
@@ -117,7 +117,7 @@ def _say_unused(tally: Tally, configuration: Configuration, checked: set[str]) -
     It is said once all models that it is meant for were checked.
     """
     for index, entry in enumerate(tally.policy.exceptions):
-        meant = {name for name in configuration.settings.models if fnmatchcase(name, entry.models)}
+        meant = {name for name in configuration.settings.models if matches(name, entry.models)}
         if index not in tally.used and meant <= checked:
             where = f"{entry.rule} in {quoted(entry.layers)}"
             of = "" if entry.models == "*" else f" of {quoted(entry.models)}"

@@ -37,7 +37,8 @@ def places(words: Iterable[str]) -> list[Path]:
 
 
 def _meant(word: str) -> Iterator[Path]:
-    from bncheck.reading.patterns import is_pattern, meant
+    from bncheck.core.matching import is_pattern
+    from bncheck.reading.patterns import meant
     from bncheck.reading.remote import Remote
 
     path = place(word)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 from bncheck.core.errors import BncheckError
+
+#: What reports are drawn with, as letters of the same width, where a terminal has only those.
+_DRAWN: Final = dict(zip("▁▂▃▄▅▆▇█·…≥", "_.-:=+*#.~>", strict=True))
 
 
 class _Descriptor(io.FileIO):
@@ -38,6 +42,20 @@ class _Descriptor(io.FileIO):
             ) from None
 
 
+_PLAIN: Final = "bncheck.plain"
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks: drawings as letters, and of names the escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    escapes = (_DRAWN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
+    return "".join(escapes), error.end
+
+
+codecs.register_error(_PLAIN, _plain)
+
+
 def prepare() -> None:
     """Put such streams in the place of sys.stdout and sys.stderr.
 
@@ -57,6 +75,6 @@ def _stream(descriptor: int, old: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=(old.encoding if old is not None else None) or "utf-8",
-        errors="backslashreplace",  # a name may hold what the terminal cannot encode
+        errors=_PLAIN,  # a name may hold what the terminal cannot encode
         line_buffering=descriptor == 2 or raw.isatty(),
     )

@@ -134,6 +134,7 @@ def _drawn(report: WatchReport, width: int, delivery: Delivery) -> str:
     drawing = Console(
         file=page, width=width, force_terminal=own.is_terminal, markup=False, highlight=False,
         emoji=False, no_color=own.no_color,
+        color_system=own.color_system,  # type: ignore[arg-type]
     )  # fmt: skip
     text.show(drawing, _said(report).pages(), verbose=delivery.verbose)
     return page.getvalue()

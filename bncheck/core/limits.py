@@ -109,6 +109,9 @@ MAX_INFLATED_DATA_BYTES: Final = 1024 * MIB
 #: whole disk.
 MAX_PATTERN_ENTRIES: Final = 250_000
 
+#: A pattern of names: its translation takes a time that grows with the square of unclosed brackets.
+MAX_PATTERN_LETTERS: Final = 2048
+
 #: Comparisons of names in a folder with rules of .gitignore, about a microsecond each: 100,000
 #: files by 100 rules.
 MAX_IGNORE_WORK: Final = 10_000_000

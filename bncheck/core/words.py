@@ -44,6 +44,15 @@ def a_kind(value: object) -> str:
     return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """61.8%, and 100.0% or 0.0% only of all or none: one of 10,000 is less than 0.1%."""
+    text = f"{share:.{digits}%}"
+    if 0 < share < 1 and float(text[:-1]) in (0, 100):
+        step = f"{10.0**-digits:.{digits}f}"
+        return f"less than {step}%" if share < 0.5 else f"more than {100 - float(step):.{digits}f}%"
+    return text
+
+
 def as_argument(path: object) -> str:
     """A path as a word of a command line, which no command takes for an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Final
+
+from bncheck.core.matching import matches
 
 #: What torch.compile, FSDP and activation checkpointing insert: nobody calls a module so.
 INSERTED: Final = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
@@ -60,10 +61,10 @@ class LayerNames:
 
     def match(self, name: str, pattern: str) -> bool:
         """Whether a pattern of the user's means this layer, as it stands or whatever wraps it."""
-        if fnmatchcase(name, pattern):
+        if matches(name, pattern):
             return True
         bare = self.bare.get(name)
-        return bare is not None and any(fnmatchcase(bare, form) for form in self._forms(pattern))
+        return bare is not None and any(matches(bare, form) for form in self._forms(pattern))
 
     def _forms(self, pattern: str) -> Iterator[str]:
         """The pattern, and without its wrappers, if none of these tells layers apart here.

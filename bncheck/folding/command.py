@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 
 from bncheck.core import usercode
-from bncheck.core.errors import BncheckError
+from bncheck.core.errors import BncheckError, quoted
 from bncheck.core.extras import need
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.matching import matches
 from bncheck.core.words import Note, tell_all, unsaid
 from bncheck.folding.planner.plan import Status
 from bncheck.folding.request import Folded, FoldRequest
@@ -111,9 +111,9 @@ def _check_keep(request: FoldRequest, report: FoldReport) -> None:
         name for d in report.batchnorms if d.status is Status.KEPT for name in (d.name, d.layer)
     }
     for pattern in request.keep:
-        if not any(fnmatch(name, pattern) for name in kept):
+        if not any(matches(name, pattern) for name in kept):
             raise BncheckError(
-                f"--keep {pattern!r} matches no BatchNorm",
+                f"--keep {quoted(pattern)} matches no BatchNorm",
                 f"they are {', '.join(names[:4])}{' and so on' if len(names) > 4 else ''}"
                 if names
                 else "there is none in it",

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError, quoted
+from bncheck.core.matching import is_pattern
 from bncheck.core.words import Note, unsaid
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.policy.config.load import Configuration
 from bncheck.policy.config.settings import Model, words
 from bncheck.policy.policy import Policy
-from bncheck.reading.patterns import is_pattern, meant
+from bncheck.reading.patterns import meant
 from bncheck.reading.remote import Remote, place_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +10,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Verdict, cause_of
 from bncheck.core.words import shortened
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
-from bncheck.inspecting.report import InspectReport
+from bncheck.inspecting.report import InspectReport, OtherPart
 from bncheck.reading.checkpoint import Checkpoint, Container, Subtree, part_name
 from bncheck.reading.folders import unread_in
 from bncheck.reading.opening import unlisted_tensors
@@ -18,23 +18,37 @@ from bncheck.reading.remote import Remote
 from bncheck.reading.tensors import TensorMap
 from bncheck.rules.choosing import choose_rules, switched_off
 
-#: How many other parts of a file are judged, to say what they are.
-_JUDGED: Final = 3
+#: How many other parts of a file are named.
+_NAMED: Final = 3
 
 
-def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[str]:
+def other_parts(checkpoint: Checkpoint, options: InspectOptions) -> tuple[OtherPart, ...]:
+    """The parts that were not taken, each judged: a broken average must not hide behind a choice.
+
+    There are none where the user chose.
+    """
+    if options.key is not None:
+        return ()
+    return tuple(_judged(checkpoint, tree, options) for tree in checkpoint.alternatives)
+
+
+def choice_notes(
+    checkpoint: Checkpoint,
+    options: InspectOptions,
+    others: Sequence[OtherPart] | None = None,
+) -> Iterator[str]:
     """A line for each choice: the part of the file that was taken, and tensors that were not.
 
-    The other parts come with their verdict: a broken average must not hide behind a choice.
+    `others` are its other parts, where they were judged already.
     """
-    if checkpoint.alternatives and options.key is None:
-        judged = checkpoint.alternatives[:_JUDGED]
-        others = [_described(checkpoint, tree, options) for tree in judged]
-        more = len(checkpoint.alternatives) - len(judged)
-        others += [f"{more} more"] if more else []
+    others = other_parts(checkpoint, options) if others is None else others
+    if others:
+        ranked = sorted(others, key=lambda part: part.verdict is not Verdict.BROKEN)
+        named = [f"{part_name(part.key)} ({part.word})" for part in ranked[:_NAMED]]
+        named += [f"{len(others) - _NAMED} more"] if len(others) > _NAMED else []
         yield (
             f"{checkpoint.path}: using {part_name(checkpoint.key)}; --key selects another: "
-            f"{', '.join(others)}"
+            f"{', '.join(named)}"
         )
     if unlisted := unlisted_tensors(checkpoint):
         rest = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
@@ -43,15 +57,6 @@ def choice_notes(checkpoint: Checkpoint, options: InspectOptions) -> Iterator[st
             "list it for its shard, but some loaders load it"
         )
     yield from _beside(checkpoint)
-
-
-def broken_beside(checkpoint: Checkpoint, options: InspectOptions) -> str | None:
-    """The first part of the file that is broken where nobody said which part is meant, if any."""
-    if options.key is not None:
-        return None
-    broken = Verdict.BROKEN.value
-    trees = checkpoint.alternatives
-    return next((t.path for t in trees if _verdict(checkpoint, t, options) == broken), None)
 
 
 def ignored_notes(report: InspectReport, options: InspectOptions) -> Iterator[str]:
@@ -82,23 +87,20 @@ def _beside(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{checkpoint.path}: what else is in it was not looked at: it {error.sentence}"
         return
     if unread:
-        names = [shortened(str(path.relative_to(checkpoint.path))) for path in unread[:_JUDGED]]
+        names = [shortened(str(path.relative_to(checkpoint.path))) for path in unread[:_NAMED]]
         more = len(unread) - len(names)
         names += [f"{more} more"] if more else []
         yield f"{checkpoint.path}: not read: {', '.join(names)}; name one to inspect it"
 
 
-def _described(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:
-    return f"{part_name(tree.path)} ({_verdict(checkpoint, tree, options)})"
-
-
-def _verdict(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> str:
-    """The word that a report on another part would have, or why there is none."""
+def _judged(checkpoint: Checkpoint, tree: Subtree, options: InspectOptions) -> OtherPart:
+    """The verdict that a report on another part would have, or why there is none."""
     tensors = TensorMap(tree.tensors)
     other = replace(
         checkpoint, key=tree.path, tensors=tensors, modules=tree.modules, listing=tree.listing
     )
     try:
-        return inspect_checkpoint(other, options).word
+        summary = inspect_checkpoint(other, options).summary
     except BncheckError as error:
-        return error.sentence
+        return OtherPart(tree.path, None, reason=error.sentence)
+    return OtherPart(tree.path, summary.verdict, summary.cause)

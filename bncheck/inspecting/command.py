@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.usercode import described
+from bncheck.inspecting.choices import other_parts
 from bncheck.inspecting.from_file import InspectOptions, inspect_checkpoint, static_findings
 from bncheck.inspecting.report import InspectReport
 from bncheck.reading.opening import open_checkpoint
@@ -35,13 +36,14 @@ def inspect(
     checkpoint = open_checkpoint(path, options.key)
     try:
         report = inspect_checkpoint(checkpoint, options)
+        others = other_parts(checkpoint, options)
     except BncheckError as error:
         raise error.about(str(path)) from None
-    if measuring is None:
-        return report
-    from bncheck.inspecting.with_data import inspect_with_data
+    if measuring is not None:
+        from bncheck.inspecting.with_data import inspect_with_data
 
-    return inspect_with_data(checkpoint, report.layers, rules, options, measuring)
+        report = inspect_with_data(checkpoint, report.layers, rules, options, measuring)
+    return replace(report, others=others)
 
 
 def inspect_module(

@@ -43,13 +43,39 @@ class Summary:
 _RANGES = ("running_mean", "running_var", "weight", "bias")
 
 
+@dataclass(frozen=True, slots=True)
+class OtherPart:
+    """Another part of the file, judged by the file alone, where nobody said which part is meant.
+
+    `verdict` is None where it cannot be judged, for the `reason`; `cause` a rule's code.
+    """
+
+    key: str
+    verdict: Verdict | None
+    cause: str | None = None
+    reason: str | None = None
+
+    @property
+    def word(self) -> str:
+        """The verdict for people, or why there is none."""
+        if self.verdict is None:
+            return self.reason or ""
+        return "no fault found" if self.verdict is Verdict.HEALTHY else self.verdict.value
+
+    def to_dict(self) -> dict[str, object]:
+        """The part as plain data."""
+        verdict = None if self.verdict is None else self.verdict.value
+        return {"key": self.key, "verdict": verdict, "cause": self.cause, "reason": self.reason}
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class InspectReport(Report):
     """What one checkpoint says about its normalisation layers, and its data where there are any.
 
     `checkpoint` is None for a module in memory. `eps` and `momentum` are what all layers with
     statistics share: None where there are no such layers, a value of None where they differ.
-    `known` are the findings that a baseline covers.
+    `known` are the findings that a baseline covers; `others` are the file's other parts, of which
+    neither the verdict nor the findings speak.
     """
 
     command: ClassVar = "inspect"
@@ -61,6 +87,12 @@ class InspectReport(Report):
     measurement: Measurement | None = None
     train_batch_size: int | None = None
     known: tuple[Finding, ...] = ()
+    others: tuple[OtherPart, ...] = ()
+
+    @property
+    def broken_beside(self) -> list[OtherPart]:
+        """The other parts of the file that are broken."""
+        return [part for part in self.others if part.verdict is Verdict.BROKEN]
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -159,6 +191,7 @@ class InspectReport(Report):
             "findings": [finding.to_dict() for finding in self.findings],
             "summary": {**asdict(self.summary), "verdict": self.summary.verdict.value},
             "results": _results_data(self.measurement),
+            "others": [part.to_dict() for part in self.others],
             **({"measurement": _measurement_data(self.measurement)} if self.measurement else {}),
         }
 

@@ -32,7 +32,7 @@ class Inspected(NamedTuple):
 def notes_on(report: InspectReport, options: InspectOptions) -> Iterator[str]:
     """What the reader chose on the user's behalf, and what it did not find."""
     assert report.checkpoint is not None
-    yield from choice_notes(report.checkpoint, options)
+    yield from choice_notes(report.checkpoint, options, report.others)
     yield from ignored_notes(report, options)
     if not report.certain_layers:
         frozen = all(name.startswith(CONSTANTS) for name in report.checkpoint.tensors)

@@ -20,10 +20,11 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.timing import timed
 from bncheck.data import Batch, Batches
 from bncheck.measuring.class_means import Classes, of_all_ranks
-from bncheck.measuring.collector import Collector, SingleValueError, by_call
+from bncheck.measuring.collector import Collector, SingleValueError
 from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.kinds import Kinds
+from bncheck.measuring.merging import Merging, by_call
 from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
@@ -126,6 +127,7 @@ class _Gathering:
         self._model = model
         self._prepared = preparing(model, run.device)
         self._collector = collector
+        self._merging = Merging(collector.pivots)
         self._run = run
         self._watch = watch
         self._around_first = first
@@ -141,7 +143,7 @@ class _Gathering:
             self._compare_first(round_[0].parts)
             for contribution in round_:
                 moments, watched, kinds = _parted(contribution.parts)
-                self._collector.add(moments)
+                self._merging.add(moments)
                 self._kinds |= kinds
                 self._skipped += not moments
                 if self._watch is not None:
@@ -151,11 +153,10 @@ class _Gathering:
             self._run.progress(self._samples, data.samples)
         if not self._samples:
             raise BncheckError("give no samples", "check --data", data.name)
-        found = self._collector
-        classes: Classes = found.classes.by_layer()
+        classes: Classes = self._collector.classes.by_layer()
         if self._telling is not None:
             classes = of_all_ranks(classes, processes)
-        layers, calls = by_call(found.moments)
+        layers, calls = by_call(self._merging.moments)
         seen = (self._samples, self._largest, self._skipped)
         return Pass(layers, *seen, classes, calls, self._kinds)
 
@@ -175,7 +176,7 @@ class _Gathering:
         kept = self._watch.parts(fitted, output) if self._watch is not None else {}
         kinds = self._collector.labels = self._kinds_of(fitted, output)
         told = {} if kinds is None else {f"{_KINDS}{number}": kinds.cpu().numpy()}
-        moments = self._collector.take(number)
+        moments = self._collector.take(number, not self._run.processes.own_data)
         return {**moments, **{_WATCHED + name: array for name, array in kept.items()}, **told}
 
     def _kinds_of(self, batch: Batch, output: Any) -> Tensor | None:

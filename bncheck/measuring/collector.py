@@ -8,28 +8,23 @@ with the number of samples.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.class_means import ClassMeans, Layout, apart
-from bncheck.measuring.moments import (
-    Moments,
-    are_finite,
-    merged,
-    merged_all,
-    packed,
-    packed_vectors,
-    unpack,
-)
+from bncheck.measuring.merging import VECTORS, call_name
+from bncheck.measuring.moments import Moments, merged, packed, packed_vectors, unpack
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.own_update import OwnUpdate, input_of
 from bncheck.measuring.reduction import in_single, pivot_of, reduced
+from bncheck.measuring.side_by_side import alike, non_finite, refuse_non_finite, side_by_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,20 +32,17 @@ if TYPE_CHECKING:
 
     from bncheck.measuring.messages import Parts
     from bncheck.measuring.reduction import Reduced
+    from bncheck.measuring.side_by_side import Call
 
     Floats = NDArray[np.float64]
-    #: A `Reduced` behind the name of its layer.
-    _Call: TypeAlias = tuple[str, Tensor, Tensor | None, float]
 
 
-#: Moments of batches wait to be merged together, up to so many bytes: merging them one by one costs
-#: as much as taking them.
-_WAITING: Final = 1 << 22
+#: Of so many vectors a batch, the moments are taken of several batches together.
+_FEW: Final = 64
 
 #: Of a layer whose calls in one forward have more channels together, no call is kept: half a
 #: megabyte of each number. A layer of 512 that is unrolled over 128 steps of time has as many.
 _CALLED: Final = 1 << 16
-_CALL: Final = "\x02"
 
 
 class SingleValueError(BncheckError):
@@ -88,17 +80,8 @@ class Collector:
         self._calls: dict[str, list[Reduced]] = {}
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
-        self._added: dict[Layout, list[Floats]] = {}
         self._pivots: dict[Layout, Floats] = {}
-
-    @property
-    def moments(self) -> dict[str, Moments]:
-        """What was added so far, by layer."""
-        found: dict[str, Floats] = {}
-        for layout, parts in self._added.items():
-            for name, rows in apart(layout, merged_all(parts)):
-                found[name] = merged(found[name], rows) if name in found else rows
-        return {name: unpack(rows) for name, rows in found.items()}
+        self._common: frozenset[str] | None = None
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[Collector]:
@@ -116,6 +99,7 @@ class Collector:
         """The running means of these layers are pivots: no batch need be seen first."""
         near = (norm for norm in self._norms if norm.name in names)
         self.pivots |= {norm.name: in_single(norm.mean.detach().clone()) for norm in near}
+        self._common = frozenset(self.pivots) or None
 
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
@@ -126,17 +110,25 @@ class Collector:
         self.discard()
         self.pivots.clear()
         self._pivots.clear()
+        self._common = None
 
-    def take(self, number: int) -> Parts:
-        """The packed moments of the last forward, batch `number`; ready for the next."""
+    def take(self, number: int, in_common: bool = False) -> Parts:
+        """The packed moments of the last forward, batch `number`; ready for the next.
+
+        With `in_common`, all ranks took their pivots from one batch, which is the first that is
+        taken: few vectors of a layer in it are left as they are, for `Merging` to pack with others.
+        """
+        few = self._few_vectors(number, self._common) if in_common and self._common else {}
+        if self._common is None:
+            self._common = frozenset(self.pivots)
         each = [(name, *call) for name, calls in self._calls.items() for call in calls]
         single = {name for name, calls in self._calls.items() if len(calls) == 1}
         packed_calls: dict[int, Floats] = {}
-        for alike in _alike(each, single):
-            calls = [each[place] for place in alike]
+        for places in alike(each, single):
+            calls = [each[place] for place in places]
             layout, rows = self._packed(calls, with_classes=calls[0][0] in single)
-            _refuse_non_finite(layout, rows, number)
-            packed_calls |= zip(alike, (part for _, part in apart(layout, rows)), strict=True)
+            refuse_non_finite(layout, rows, number)
+            packed_calls |= zip(places, (part for _, part in apart(layout, rows)), strict=True)
         found: dict[str, list[Floats]] = {name: [] for name in self._calls}
         for place, (name, *_) in enumerate(each):  # the last call of a layer weighs most
             found[name].append(packed_calls[place])
@@ -146,7 +138,25 @@ class Collector:
             if self._normalise and len(parts) > 1 and len(parts) * parts[0].shape[1] <= _CALLED:
                 taken |= {call_name(name, place): part for place, part in enumerate(parts)}
             taken[name] = reduce(merged, parts)
-        return taken
+        return {**few, **taken}
+
+    def _few_vectors(self, number: int, names: Container[str]) -> Parts:
+        """What those of these layers saw that got a small batch of vectors, and once."""
+        few = [
+            (name, *calls[0]) for name, calls in self._calls.items()
+            if name in names and len(calls) == 1 and calls[0][1] is None
+            and len(calls[0][0]) <= _FEW
+        ]  # fmt: skip
+        if few and self.labels is not None:
+            layout, m, _ = side_by_side(few)
+            self._add_classes(layout, m, None)
+        found = {f"{VECTORS}{name}": m.cpu().numpy() for name, m, *_ in few}
+        for (name, *_), numbers in zip(few, found.values(), strict=True):
+            del self._calls[name]
+            # A sum of squares is finite only if all are, and the fastest of sums.
+            if not math.isfinite(np.vdot(numbers, numbers)) and not np.isfinite(numbers).all():
+                raise non_finite(name, number)
+        return found
 
     def means_of_images(self, name: str) -> Floats:
         """The means of a layer's channels in each image of the last forward, (N, C)."""
@@ -158,26 +168,23 @@ class Collector:
         calls = [self._packed([(name, *call)])[1] for call in self._calls[name]]
         return unpack(reduce(merged, calls))
 
-    def add(self, batch: Parts) -> None:
-        """Merge one batch's moments into the whole; layers side by side, as long as they recur."""
-        if batch:
-            layout = tuple((name, rows.shape[1]) for name, rows in batch.items())
-            rows = np.concatenate([*batch.values()], axis=1)
-            parts = self._added.setdefault(layout, [])
-            parts.append(rows)
-            if len(parts) * rows.nbytes > _WAITING:
-                parts[:] = [merged_all(parts)]
-
-    def _packed(self, calls: Sequence[_Call], with_classes: bool = False) -> tuple[Layout, Floats]:
+    def _packed(self, calls: Sequence[Call], with_classes: bool = False) -> tuple[Layout, Floats]:
         """Calls on as many images side by side; `with_classes` adds to the sums by class."""
-        layout, m, q = _side_by_side(calls)
-        pivot, labels = self._pivot_of(layout), self.labels
-        if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
-            self.classes.add(layout, m, m * m if q is None else q, labels, pivot)
+        layout, m, q = side_by_side(calls)
+        if with_classes:
+            self._add_classes(layout, m, q)
+        pivot = self._pivot_of(layout)
         if q is None:
             return layout, packed_vectors(m, pivot)
         values = np.repeat([call[3] for call in calls], [size for _, size in layout])
         return layout, packed(m.cpu().numpy(), q.cpu().numpy(), values, pivot)
+
+    def _add_classes(self, layout: Layout, m: Tensor, q: Tensor | None) -> None:
+        labels = self.labels
+        if labels is not None and labels.shape[0] == m.shape[0]:
+            wide = m.double()
+            squares = wide * wide if q is None else q
+            self.classes.add(layout, wide, squares, labels, self._pivot_of(layout))
 
     def _pivot_of(self, layout: Layout) -> Floats:
         import torch
@@ -244,53 +251,8 @@ class Collector:
         norm.hold(self.pivots[norm.name] + mean, var.clamp_min_(0))
 
 
-def call_name(layer: str, place: int) -> str:
-    """The name of the moments of one call of several in a forward."""
-    return f"{_CALL}{place}{_CALL}{layer}"
-
-
-def by_call(moments: Mapping[str, Moments]) -> tuple[dict[str, Moments], dict[str, list[Moments]]]:
-    """The moments of layers, and those of each call for layers that are called several times."""
-    layers: dict[str, Moments] = {}
-    calls: dict[str, list[Moments]] = {}
-    for name, found in moments.items():
-        if name.startswith(_CALL):
-            calls.setdefault(name.split(_CALL, 2)[2], []).append(found)
-        else:
-            layers[name] = found
-    return layers, calls
-
-
 def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:
     """Numbers of images, (N, C), given another mean and spread."""
     wide = values.double()
     middle = wide.mean(dim=0)
     return ((wide - middle) * spread + mean).to(values.dtype)
-
-
-def _alike(calls: Sequence[_Call], single: Container[str]) -> Iterator[list[int]]:
-    """The places of calls on as many images and one device; `single` layers, called once, apart."""
-    groups: dict[object, list[int]] = {}
-    for place, (name, m, q, _) in enumerate(calls):
-        groups.setdefault((m.shape[0], m.device, q is None, name in single), []).append(place)
-    yield from groups.values()
-
-
-def _side_by_side(calls: Sequence[_Call]) -> tuple[Layout, Tensor, Tensor | None]:
-    """The layers' names and channels, their means and their mean squares in float64, (N, C)."""
-    import torch
-
-    layout = tuple((name, m.shape[1]) for name, m, _, _ in calls)
-    squares = [q for _, _, q, _ in calls if q is not None]
-    means = torch.cat([m for _, m, _, _ in calls], dim=1).double()
-    return layout, means, torch.cat(squares, dim=1).double() if squares else None
-
-
-def _refuse_non_finite(layout: Layout, rows: Floats, number: int) -> None:
-    if are_finite(rows):
-        return
-    name = next(name for name, part in apart(layout, rows) if not are_finite(part))
-    raise BncheckError(
-        f"batch {number} reaches layer {name} with NaN or infinity",
-        "look at this batch and the layers before; half precision ends at 65504",
-    )

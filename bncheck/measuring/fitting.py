@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Rounds of fitting a x + b: activations before the layer make it no linear one.
 _ROUNDS: Final = 3
 #: Scales that are tried, and how often the best one's neighbourhood is looked at again.
-_SCALES: Final = tuple(float(scale) for scale in np.geomspace(1e-5, 1e5, 51))
+_SCALES: Final = np.geomspace(1e-5, 1e5, 51)
 _FINER: Final = 4
 #: Scales nearer to 1 are none, and shifts by less than this share of a standard deviation.
 _SCALE: Final = 1.05
@@ -101,34 +101,40 @@ def _round(stem: Stem, x: Tensor, a: float, b: float) -> tuple[float, float] | N
     rest, sigma = given.mean - nothing.mean, np.sqrt(np.maximum(var, TINY))
     pull = (moved / sigma)[live]
 
-    def shift_of(scale: float) -> float:
-        off = ((mean - nothing.mean - scale * rest) / sigma)[live]
-        return float(pull @ off) / max(float(pull @ pull), TINY)
+    def shifts_of(scales: Floats) -> Floats:
+        off = ((mean - nothing.mean - scales[:, None] * rest) / sigma)[:, live]
+        return np.asarray(off @ pull / max(float(pull @ pull), TINY))
 
-    def left(scale: float) -> float:
-        shift = shift_of(scale)
-        its = scale**2 * given.var + 2 * scale * shift * both + shift**2 * curved
-        means = (mean - nothing.mean - scale * rest - shift * moved) / sigma
-        return squares(means[live], 0.5 * np.log(var / np.maximum(its, TINY))[live])
+    def left(scales: Floats) -> Floats:
+        a, b = scales[:, None], shifts_of(scales)[:, None]
+        its = a**2 * given.var + 2 * a * b * both + b**2 * curved
+        means = (mean - nothing.mean - a * rest - b * moved) / sigma
+        return _squares(means[:, live], 0.5 * np.log(var / np.maximum(its, TINY))[:, live])
 
     scale = _least(left)
-    return scale, shift_of(scale)
+    return scale, float(shifts_of(np.array([scale]))[0])
 
 
-def _least(left: Callable[[float], float]) -> float:
+def _least(left: Callable[[Floats], Floats]) -> float:
     """The scale at which least is left, looked for ever more finely."""
-    scales: Sequence[float] = _SCALES
+    scales = _SCALES
     ratio = _SCALES[1] / _SCALES[0]
-    best = min(scales, key=left)
+    best = scales[left(scales).argmin()]
     for _ in range(_FINER):
-        scales = [best * ratio ** (place / 5) for place in range(-5, 6)]
-        best, ratio = min(scales, key=left), ratio ** (1 / 5)
-    return best
+        scales = best * ratio ** (np.arange(-5, 6) / 5)
+        best, ratio = scales[left(scales).argmin()], ratio ** (1 / 5)
+    return float(best)
 
 
 def squares(means: Floats, logs: Floats) -> float:
     """The sum over channels of what means and log standard deviations are off by, squared."""
-    return float(np.sum(np.clip(means, -_BOUND, _BOUND) ** 2 + np.clip(logs, -_BOUND, _BOUND) ** 2))
+    return float(_squares(means, logs))
+
+
+def _squares(means: Floats, logs: Floats) -> Floats:
+    """The same of several, (..., C)."""
+    off = np.clip(means, -_BOUND, _BOUND) ** 2 + np.clip(logs, -_BOUND, _BOUND) ** 2
+    return np.asarray(off.sum(axis=-1))
 
 
 def _scaled(a: float, b: float) -> Change:

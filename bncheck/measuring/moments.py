@@ -178,17 +178,23 @@ def packed(m: Floats, q: Floats, values: Floats | float, pivot: Floats) -> Float
 
 
 def packed_vectors(m: Tensor, pivot: Floats) -> Floats:
-    """The same for images with one value a channel, so that q = m^2; m is (n, C), in float64.
+    """The same for images with one value a channel, so that q = m^2; m is (n, C).
 
-    With m = mean + d, and d adding up to 0, sums of d^2, d^3 and d^4 say all. m is overwritten.
+    With m = mean + d, and d adding up to 0, sums of d^2, d^3 and d^4 say all. As for other images,
+    the precision is that of m, unless fourth powers go beyond its range.
     """
+    import torch
+
     images = m.shape[0]
-    mean = m.sum(0) / images
-    d = m.sub_(mean)
+    mean = m.sum(0).div_(images)
+    d = m - mean
     square = d * d
     s2 = square.sum(0)
     s3, s4 = d.mul_(square).sum(0), square.mul_(square).sum(0)
-    return _of_powers(images, pivot, *(sums.cpu().numpy() for sums in (mean, s2, s3, s4)))
+    powers: Floats = torch.stack((mean, s2, s3, s4)).double().cpu().numpy()
+    if m.dtype.itemsize < 8 and not np.isfinite(powers[3]).all():
+        return packed_vectors(m.double(), pivot)
+    return _of_powers(images, pivot, *powers)
 
 
 def _of_powers(

@@ -15,10 +15,11 @@ from typing import Any, Final, TypeAlias
 
 from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
-from bncheck.measuring.collector import Collector, by_call
+from bncheck.measuring.collector import Collector
 from bncheck.measuring.forward import forward, prepared
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay
+from bncheck.measuring.merging import Merging, by_call
 from bncheck.measuring.messages import Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import TrackingNorm, in_eval_mode, spare_statistics
@@ -110,6 +111,7 @@ def _run(
     import torch
 
     collector = Collector(subject.norms, True, None, subject.own)
+    merging = Merging(collector.pivots)
     try:
         with (
             torch.no_grad(), in_eval_mode(subject.model), spare_statistics(subject.norms),
@@ -117,10 +119,10 @@ def _run(
         ):  # fmt: skip
             for number, batch in enumerate(batches):
                 forward(subject.model, batch, number)
-                collector.add(collector.take(number))
+                merging.add(collector.take(number, in_common=True))
     except Exception:  # an exchange may not fit, such as a reflection wider than the image
         return None
-    return by_call(collector.moments)[0]
+    return by_call(merging.moments)[0]
 
 
 def _images(seen: Mapping[str, Moments], norm: TrackingNorm) -> float:

@@ -18,11 +18,12 @@ from bncheck.core.errors import BncheckError
 from bncheck.data import Batch, Batches
 from bncheck.data.batches import joined
 from bncheck.measuring.biases import biases
-from bncheck.measuring.collector import Collector, by_call
+from bncheck.measuring.collector import Collector
 from bncheck.measuring.dropout import dropping
 from bncheck.measuring.forward import forward, preparing
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measurement import Replay, Scatter, Seen
+from bncheck.measuring.merging import Merging, by_call
 from bncheck.measuring.messages import Counts, Parts
 from bncheck.measuring.moments import Moments, unpack
 from bncheck.measuring.norms import in_eval_mode, spare_statistics
@@ -206,10 +207,10 @@ class Rerunning:
         """The moments of all batches together; empty where the model rejected one."""
         if not all(seen):
             return {}
-        collector = Collector(())
+        merging = Merging()
         for one in seen:
-            collector.add(one)
-        return self.subject.in_file(by_call(collector.moments)[0])
+            merging.add(one)
+        return self.subject.in_file(by_call(merging.moments)[0])
 
 
 def _scatter(seen: Sequence[Moments]) -> Scatter:

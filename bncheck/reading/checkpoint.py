@@ -51,6 +51,11 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def as_eps(value: object) -> float | None:
+    """An eps from a file. One that is not finite counts, since its layer gives NaN or zeros."""
+    return value if isinstance(value, float) else as_number(value)
+
+
 @dataclass(frozen=True, slots=True)
 class NormModule:
     """What a file itself says about one normalisation layer, where it keeps more than tensors.
@@ -78,7 +83,7 @@ class Subtree:
 
     `main` is the one that the format's loader takes where a file holds several; `program` is what
     an ONNX file says beside its tensors, `listing` reads what another one says of its calls,
-    `training` is what a snapshot of a record says.
+    `training` is what a snapshot of a record says, `folded` whether `fold` says that it wrote it.
     """
 
     path: str
@@ -89,6 +94,7 @@ class Subtree:
     aliases: Mapping[str, str] = field(default_factory=dict)
     listing: Callable[[], Listing] | None = None
     training: TrainingState | None = None
+    folded: bool = False
 
     @property
     def statistics(self) -> int:
@@ -109,7 +115,7 @@ class Checkpoint:
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
     the model in a pickled file, such as epoch and global_step, `shards` the files of an index,
     `program` an ONNX model's calls, `listing` those of other files that know them, `training` where
-    the training was that a record tells of.
+    the training was that a record tells of, `folded` whether it is what `fold` made of a model.
     """
 
     path: Path
@@ -126,6 +132,7 @@ class Checkpoint:
     aliases: Mapping[str, str] = field(default_factory=dict)
     listing: Callable[[], Listing] | None = None
     training: TrainingState | None = None
+    folded: bool = False
 
 
 def part_name(key: str) -> str:

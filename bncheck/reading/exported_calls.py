@@ -21,29 +21,37 @@ def listed_calls(program: Mapping[str, Any], weights: Mapping[str, str]) -> List
     where the JSON is malformed.
     """
     graph = program["graph_module"]["graph"]
-    names = _Names(weights)
+    names = Names(weights)
     values = graph["tensor_values"].items()
     return Listing(
-        tuple(_call(node, names) for node in graph["nodes"]),
+        tuple(call_of(node, names) for node in graph["nodes"]),
         {names[name]: _sizes(value["sizes"]) for name, value in values},
         {names[name]: DTYPES.get(value["dtype"], "") for name, value in values},
     )
 
 
-class _Names(dict[str, str]):
+class Names(dict[str, str]):
+    """The names of weights in the model, and `between` before those of other tensors."""
+
+    def __init__(self, weights: Mapping[str, str], between: str = BETWEEN) -> None:
+        super().__init__(weights)
+        self._between = between
+
     def __missing__(self, name: str) -> str:
-        return f"{BETWEEN}{name}"
+        return f"{self._between}{name}"
 
 
-def _call(node: Mapping[str, Any], names: Mapping[str, str]) -> ListedCall:
+def call_of(node: Mapping[str, Any], names: Mapping[str, str]) -> ListedCall:
+    """A node of a graph as a call; its operator is "" where it is none of aten's."""
     target = str(node["target"])
     operator = target.removeprefix(_ATEN).partition(".")[0] if target.startswith(_ATEN) else ""
     given = [(str(item["name"]), _value(item["arg"], names)) for item in node["inputs"]]
-    outputs = tuple(names[name] for item in node["outputs"] for name in _results(item))
+    outputs = tuple(names[name] for item in node["outputs"] for name in results_of(item))
     return ListedCall(operator, tuple(value for _, value in given), outputs, dict(given))
 
 
-def _results(item: Mapping[str, Any]) -> Iterator[str]:
+def results_of(item: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the tensors in one output of a node."""
     for tensor in item.get("as_tensors", [item["as_tensor"]] if "as_tensor" in item else []):
         yield str(tensor["name"])
 

@@ -7,14 +7,17 @@ Archives of torch 2.1 to 2.6 hold the state dict as a torch file within the arch
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError, quoted
-from bncheck.reading.checkpoint import NormModule, Subtree, as_number
-from bncheck.reading.exported_calls import listed_calls
+from bncheck.reading.checkpoint import NormModule, Subtree
+from bncheck.reading.exported_calls import listed_calls, results_of
+from bncheck.reading.exported_uses import Place, operator_of, refuse_misused
 from bncheck.reading.exported_weights import (
     NEEDS_EXPORT,
     read_constants,
@@ -38,10 +41,15 @@ _OLD_RECORDS: Final = ("serialized_", "extra_files/", "version")
 #: Of torch 2.1; torch takes whichever stands last in the archive.
 _OLDEST: Final = ("serialized_state_dict.json", "serialized_constants.json")
 
-
-def is_exported_program(archive: ZipArchive) -> bool:
-    """Whether a zip archive is a `.pt2`."""
-    return _FORMAT in archive or _OLD_PROGRAM in archive
+#: Calls without a flag for it: whether they normalise by the statistics of the batch.
+_TRAINS: Final = {
+    "_native_batch_norm_legit_no_training": False,
+    "_batch_norm_no_update": False,
+    "_batch_norm_with_update": True,
+    "_batch_norm_with_update_functional": True,
+}
+#: How JSON has what are not finite numbers.
+_ENDLESS: Final = frozenset(("NaN", "Infinity", "-Infinity"))
 
 
 def read_exported_program(archive: ZipArchive) -> list[Subtree]:
@@ -56,7 +64,8 @@ def read_exported_program(archive: ZipArchive) -> list[Subtree]:
             return [_read_old(archive)]
         _check_format(archive)
         return [_read_model(archive, name) for name in _models(archive)]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         raise BncheckError(
             f"is a .pt2 archive whose JSON is malformed ({type(error).__name__})", NEEDS_EXPORT
         ) from None
@@ -92,7 +101,7 @@ def _models(archive: ZipArchive) -> list[str]:
 def _read_model(archive: ZipArchive, name: str) -> Subtree:
     program = read_json(archive, f"models/{name}.json")
     tensors, constants = read_weights(archive, name), read_constants(archive, name)
-    tree = _subtree(program, tensors, constants)
+    tree = _subtree(program, tensors, constants, archive.budget)
     return tree if name == _MAIN else replace(tree, path=name, main=False)
 
 
@@ -104,19 +113,22 @@ def _read_old(archive: ZipArchive) -> Subtree:
             f"do not trust it; {NEEDS_EXPORT}",
         )
     constants = read_torch_file(archive, _OLD_CONSTANTS) if _OLD_CONSTANTS in archive else {}
-    return _subtree(
-        read_json(archive, _OLD_PROGRAM), read_torch_file(archive, _OLD_WEIGHTS), constants
-    )
+    program, weights = read_json(archive, _OLD_PROGRAM), read_torch_file(archive, _OLD_WEIGHTS)
+    return _subtree(program, weights, constants, archive.budget)
 
 
 def _subtree(
     program: dict[str, Any],
     tensors: dict[str, LazyTensor],
     constants: Mapping[str, LazyTensor],
+    budget: Budget,
 ) -> Subtree:
     """The state dict, and those constants that a normalisation layer takes as its own."""
     everything = {**constants, **tensors}
-    modules = _norm_modules(program, everything)
+    weights = dict(_inputs(program["graph_module"]["signature"]["input_specs"]))
+    places = list(_nodes(program["graph_module"]["graph"], weights, itertools.count()))
+    modules = _norm_modules(places, everything)
+    refuse_misused(program, places, modules, budget)
     taken = {name for module in modules.values() for name in module.tensors.values()}
     twice = taken & constants.keys() & tensors.keys()
     if twice:
@@ -124,38 +136,37 @@ def _subtree(
             f"holds {quoted(min(twice))} as a weight and as a constant", NEEDS_EXPORT
         )
     tensors.update((name, constants[name]) for name in constants if name in taken)
-    weights = dict(_inputs(program["graph_module"]["signature"]["input_specs"]))
     calls = partial(listed_calls, program, weights)
     return Subtree("", tensors, modules, main=True, listing=calls)
 
 
-def _norm_modules(
-    program: dict[str, Any], tensors: Mapping[str, LazyTensor]
-) -> dict[str, NormModule]:
+def _norm_modules(places: list[Place], tensors: Mapping[str, LazyTensor]) -> dict[str, NormModule]:
     """The normalisation calls of the graph by the name of the module that made them."""
-    module = program["graph_module"]
-    weights = dict(_inputs(module["signature"]["input_specs"]))
     found: dict[str, NormModule] = {}
-    for node, known in _nodes(module["graph"], weights):
-        operator = str(node["target"]).removeprefix("torch.ops.aten.").partition(".")[0]
+    for node, known, _ in places:
+        operator = operator_of(node)
         if is_norm_class(operator):
             arguments = {item["name"]: item["arg"] for item in node["inputs"]}
             layer = _norm_module(operator, arguments, known, tensors)
             name = _layer_name(layer, node)
-            if found.setdefault(name, layer).tensors != layer.tensors:  # another's mean, say
-                found[f"{name} ({node.get('name')})"] = layer
+            if found.setdefault(name, layer) != layer:  # another's mean, another eps, in training
+                other = f"{name} ({node.get('name')})"
+                found[f"{other} {len(found)}" if other in found else other] = layer
     return found
 
 
 def _nodes(
-    graph: dict[str, Any], weights: Mapping[str, str]
-) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
+    graph: dict[str, Any], weights: Mapping[str, str], numbers: Iterator[int]
+) -> Iterator[Place]:
     """The calls of a graph and of those inside it (cond, no_grad...), with the weights they see.
 
     What stands behind the inner graphs among an operator's inputs are their inputs, in order.
     """
+    number = next(numbers)
     for node in graph["nodes"]:
-        yield node, weights
+        yield node, weights, number
+        if any(name in weights for item in node["outputs"] for name in results_of(item)):
+            raise ValueError  # a weight's name for something else, which loaders may take for it
         arguments = [item["arg"] for item in node["inputs"]]
         places = [at for at, argument in enumerate(arguments) if "as_graph" in argument]
         if not places:
@@ -166,7 +177,7 @@ def _nodes(
             names = [name for argument in inner["inputs"] for name in _names(argument)]
             pairs = zip(names, given, strict=False)
             known = {own: weights[n] for own, n in pairs if own and n and n in weights}
-            yield from _nodes(inner, known if len(names) == len(given) else {})
+            yield from _nodes(inner, known if len(names) == len(given) else {}, numbers)
 
 
 def _names(argument: dict[str, Any]) -> list[str | None]:
@@ -200,18 +211,35 @@ def _norm_module(
         roles["num_batches_tracked"] = counter
     # Statistics that the graph computes are there, and missing here: BN104 says so.
     tracks = any("as_tensor" in arguments.get(role, {}) for role in ("running_mean", "running_var"))
-    flag = arguments.get("training", arguments.get("use_input_stats", {})).get("as_bool")
-    momentum = as_number(arguments.get("momentum", {}).get("as_float"))
+    momentum = _number(arguments.get("momentum"))
     return NormModule(
         operator,
         roles,
-        eps=as_number(arguments.get("eps", {}).get("as_float")),
+        eps=_number(arguments.get("eps")),
         momentum=momentum,
         momentum_known=momentum is not None,
         # With no running statistics to use, the flag says only that.
-        training=bool(flag) if tracks else None,
+        training=_trains(operator, arguments) if tracks else None,
         tracks_statistics=tracks,
     )
+
+
+def _number(argument: dict[str, Any] | None) -> float | None:
+    """A number as torch takes it, integers and "NaN" included; None where none is given."""
+    if argument is None or "as_none" in argument:
+        return None
+    [(kind, value)] = argument.items()
+    if kind not in ("as_float", "as_int") or (isinstance(value, str) and value not in _ENDLESS):
+        raise ValueError
+    return float(value)
+
+
+def _trains(operator: str, arguments: dict[str, dict[str, Any]]) -> bool:
+    """Whether a call normalises by the statistics of the batch."""
+    if operator in _TRAINS:
+        return _TRAINS[operator]
+    flag = arguments["training" if "training" in arguments else "use_input_stats"]
+    return bool(_number(flag) if "as_bool" not in flag else flag["as_bool"])
 
 
 def _layer_name(layer: NormModule, node: dict[str, Any]) -> str:

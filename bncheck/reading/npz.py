@@ -41,12 +41,16 @@ def read_npz(archive: ZipArchive) -> list[Subtree]:
     """All arrays of the archive; those of Python objects are refused when they are asked for."""
     tensors: dict[str, LazyTensor] = {}
     for record in archive.names:
-        if record.endswith(_ENDING) or archive.beginning(record, len(_MAGIC)) == _MAGIC:
-            archive.budget.tensors.take(1)
-            name = archive.folder + record.removesuffix(_ENDING)
-            if name in tensors:  # numpy takes the record without an ending
-                raise BncheckError(f"holds two arrays called {quoted(name)}", "save it again")
-            tensors[name] = _array(archive, record)
+        if not record.endswith(_ENDING) and archive.beginning(record, len(_MAGIC)) != _MAGIC:
+            raise BncheckError(
+                f"holds arrays and {quoted(record)}, which is none: another loader may read that",
+                "save the arrays alone with numpy.savez",
+            )
+        archive.budget.tensors.take(1)
+        name = archive.folder + record.removesuffix(_ENDING)
+        if name in tensors:  # numpy takes the record without an ending
+            raise BncheckError(f"holds two arrays called {quoted(name)}", "save it again")
+        tensors[name] = _array(archive, record)
     return [Subtree("", tensors)]
 
 

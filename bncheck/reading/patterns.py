@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PATTERN_ENTRIES
-
-
-def is_pattern(path: str) -> bool:
-    """Whether it has a `*`, a `?` or a `[`."""
-    return glob.has_magic(path)
+from bncheck.core.matching import is_pattern
 
 
 def matching(pattern: str) -> list[str]:

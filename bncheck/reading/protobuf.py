@@ -32,8 +32,10 @@ _WIDTHS: Final = {_FIXED64: 8, _FIXED32: 4}
 _MESSAGE_BYTES: Final = 160
 _TEXT_BYTES: Final = 32
 _NUMBER_BYTES: Final = 16
-#: The most memory for each byte of a file: empty messages, of two bytes each.
+#: The most memory for each byte of a file: empty messages, of two bytes each. And the shortest
+#: field: a mark of a group, which has no value.
 _BYTES_FOR_EACH: Final = _MESSAGE_BYTES // 2
+_SHORTEST_FIELD: Final = 1
 #: What Python, NumPy and onnx take.
 _PROCESS_BYTES: Final = 48 << 20
 _SLICE: Final = 1 << 20
@@ -104,8 +106,13 @@ def check_size(data: bytes, schema: Schema) -> None:
     times these.
     """
     left = max(MAX_HELD_BYTES - len(data), 2 * len(data) - _PROCESS_BYTES)
-    if len(data) <= MAX_ONNX_FIELDS and len(data) * _BYTES_FOR_EACH <= left:
-        return  # whatever is in it
+    most_fields, most_memory = len(data) // _SHORTEST_FIELD, len(data) * _BYTES_FOR_EACH
+    if most_fields > MAX_ONNX_FIELDS or most_memory > left:
+        _walk(data, schema, left)
+
+
+def _walk(data: bytes, schema: Schema, left: int) -> None:
+    """Count what is in all messages. `left` is the memory that it may take."""
     count = 0
     stack: list[tuple[int, int, Schema]] = [(0, len(data), schema)]
     while stack:

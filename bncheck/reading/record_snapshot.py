@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bncheck.core.budget import Budget
-from bncheck.reading.checkpoint import NormModule, Subtree, as_number
+from bncheck.reading.checkpoint import NormModule, Subtree, as_eps, as_number
 from bncheck.reading.json_text import parse
 from bncheck.reading.roles import AFFINE, COUNTER, STATISTICS, split_name
 from bncheck.reading.tensors import LazyTensor
@@ -124,7 +124,7 @@ def _module(told: dict[str, Any], roles: dict[str, str]) -> NormModule:
     return NormModule(
         str(told.get("class") or "")[:200],
         roles,
-        as_number(told.get("eps")),
+        as_eps(told.get("eps")),
         as_number(momentum),
         known and (momentum is None or as_number(momentum) is not None),
         tracks_statistics=True,  # of its mode nothing: in a training it is no fault

@@ -93,7 +93,7 @@ def impossible_shape() -> BncheckError:
 
 def checked_shape(sizes: Sequence[int]) -> tuple[int, ...]:
     """Refuse what NumPy could not even count: negative, too many or too large dimensions."""
-    if len(sizes) > MOST_AXES or min(sizes, default=0) < 0:
+    if len(sizes) > MOST_AXES or min(sizes, default=0) < 0 or any(s is True for s in sizes):
         raise impossible_shape()
     counted = sizes if 0 not in sizes else [size for size in sizes if size]
     if math.prod(counted) >= _MOST_ELEMENTS:

@@ -17,7 +17,7 @@ from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_DEPTH
 from bncheck.core.words import shortened
-from bncheck.reading.checkpoint import NormModule, Subtree, as_number
+from bncheck.reading.checkpoint import NormModule, Subtree, as_eps, as_number
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.module_calls import listed_sequences
 from bncheck.reading.nested import unwrapped
@@ -253,7 +253,7 @@ def norm_module(
     return NormModule(
         class_name,
         {role: tensors[role] for role in ROLES if role in tensors},
-        eps=as_number(attributes.get("eps")),
+        eps=as_eps(attributes.get("eps")),
         momentum=as_number(attributes.get("momentum")),
         momentum_known="momentum" in attributes,
         training=training if isinstance(training, bool) else None,

@@ -67,7 +67,7 @@ def _fitting(console: Console, figure: Heatmap, rows: Sequence[int]) -> tuple[in
 
 def _cell(level: int | None, wide: int, colour: bool) -> Text:
     if level is None:
-        return Text(heat.UNKNOWN * wide if not colour else "·" * wide)
+        return Text(heat.UNKNOWN * wide)
     if colour:
         return Text(" " * wide, Style(bgcolor=f"color({heat.ANSI[level]})"))
     return Text(heat.LETTERS[level] * wide)

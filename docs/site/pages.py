@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from bncheck.cli.app import COMMANDS, build_app
+from bncheck.cli.app import COMMANDS, build_group
 from bncheck.cli.help import headed
 from bncheck.rules.registry import RULES
 from bncheck.rules.rule import AnyRule
@@ -49,7 +48,7 @@ def _commands() -> Iterator[str]:
     yield "# Commands\n"
     yield "Options, examples and exit codes as `--help` has them.\n"
     for name in COMMANDS:
-        group: Any = typer.main.get_command(build_app(name))
+        group = build_group(name)
         yield from _command(name, group.commands[name])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bncheck
 from bncheck.cli import run
 from tests.planted import SAMPLES
 
@@ -85,3 +87,37 @@ def test_options_about_data_need_data(
 ) -> None:
     assert run([*command.split(), option, "2"]) == 2
     assert capsys.readouterr().err.startswith(f"bncheck: error: {option} needs data;")
+
+
+def test_inspect_reports_on_a_broken_part_beside_without_failing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its exit code, verdict and findings are those of the part that it took."""
+    words = ["inspect", "two.pt", "--report", "json:a.json", "--report", "markdown:a.md"]
+    assert run([*words, "--report", "github:a.txt"]) == 0
+    said = "the file also holds ema, which is broken (BN102), and nothing says which is used"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in Path("a.md").read_text()
+    assert f"::warning file=two.pt,title=bncheck::{said}" in Path("a.txt").read_text()
+    report = json.loads(Path("a.json").read_text())
+    assert report["summary"]["verdict"] == "healthy"
+    ema = {"key": "ema", "verdict": "broken", "cause": "BN102", "reason": None}
+    assert report["others"] == [ema]
+    assert [part.to_dict() for part in bncheck.inspect("two.pt").others] == [ema]
+    assert run(["inspect", "two.pt", "--json", "--key", "state_dict"]) == 0
+    assert json.loads(capsys.readouterr().out)["others"] == []
+    assert run(["inspect", "two.pt", "one.pt", "--json", "--jobs", "2"]) == 0
+    assert [r["others"] for r in json.loads(capsys.readouterr().out)["reports"]] == [[ema], []]
+
+
+def test_a_broken_part_is_named_however_many_there_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = torch.load("two.pt")
+    healthy, broken = parts["state_dict"], parts["ema"]
+    parts = {key: {name: t.clone() for name, t in healthy.items()} for key in "abcdef"}
+    torch.save({**parts, "last": broken}, "many.pt")
+    assert run(["inspect", "many.pt"]) == 0
+    said = capsys.readouterr()
+    assert "using a; --key selects another: last (broken), b (no fault found)" in said.err
+    assert "the file also holds last, which is broken (BN102)" in said.out

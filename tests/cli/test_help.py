@@ -6,16 +6,14 @@ import shlex
 from typing import Any
 
 import pytest
-import typer
 
 from bncheck.cli import run
-from bncheck.cli.app import COMMANDS, build_app
+from bncheck.cli.app import COMMANDS, build_group
 from bncheck.cli.help import Heading
 
 
 def _command(name: str) -> Any:
-    group: Any = typer.main.get_command(build_app(name))
-    return group.commands[name]
+    return build_group(name).commands[name]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

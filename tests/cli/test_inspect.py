@@ -110,7 +110,7 @@ def test_json_of_one_report_has_every_promised_key(capsys: pytest.CaptureFixture
     report = Result(capsys, "inspect", RESET, "--json").json
     assert list(report) == [
         "schema", "bncheck", "checkpoint", "assumptions", "layers", "findings", "summary",
-        "results",
+        "results", "others",
     ]  # fmt: skip
     assert report["schema"] == "bncheck.inspect/1"
     assert report["bncheck"] == __version__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,36 @@ def test_on_a_terminal_it_follows_the_record_until_an_interrupt(tmp_path: Path) 
     index = tmp_path / "run" / "index.jsonl"
     lines = index.read_text().splitlines(keepends=True)
     index.write_text("".join(lines[:-1]))
+    reports = ["--report", "json:now.json", "-o", "page.html"]
+    with _terminal(tmp_path, *reports) as (process, shown):
+        wait_for(lambda: b"step 880" not in shown and b"11 snapshots" in shown)
+        index.write_text("".join(lines))
+        wait_for(lambda: b"step 880" in shown and b"12 snapshots" in shown)
+        page = tmp_path / "page.html"
+        wait_for(lambda: 'data-seconds="1"' in page.read_text())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert b"Traceback" not in shown
+    assert shown.count(b"\x1b[?25h") == 1  # the cursor is shown again
+    assert json.loads((tmp_path / "now.json").read_text())["step"] == 880
+    assert "data-seconds" not in page.read_text()  # nobody keeps it fresh any more
+
+
+def test_a_terminal_without_colour_and_unicode_gets_letters(tmp_path: Path) -> None:
+    shutil.copytree(RECORD, tmp_path / "run")
+    with _terminal(tmp_path, NO_COLOR="1", PYTHONIOENCODING="ascii") as (process, shown):
+        wait_for(lambda: b"normalised output" in shown)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert b"bn4    +++   " in shown
+    assert shown.isascii()
+
+
+@contextlib.contextmanager
+def _terminal(
+    folder: Path, *words: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
+    """`watch` on a terminal of 100 columns, and what that has shown so far."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     shown = bytearray()
@@ -102,28 +134,17 @@ def test_on_a_terminal_it_follows_the_record_until_an_interrupt(tmp_path: Path) 
             pass
 
     threading.Thread(target=read, daemon=True).start()
-    words = [sys.executable, "-m", "bncheck", "watch", "run", "--interval", "0.2",
-             "--report", "json:now.json", "-o", "page.html"]  # fmt: skip
-    environment = {**os.environ, "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "bncheck", "watch", "run", "--interval", "0.2", *words]
+    env = {**os.environ, "TERM": "xterm-256color", **environment}
     process = subprocess.Popen(
-        words, cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     try:
-        wait_for(lambda: b"step 880" not in shown and b"11 snapshots" in shown)
-        index.write_text("".join(lines))
-        wait_for(lambda: b"step 880" in shown and b"12 snapshots" in shown)
-        page = tmp_path / "page.html"
-        wait_for(lambda: 'data-seconds="1"' in page.read_text())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        yield process, shown
     finally:
         process.kill()
         os.close(ours)
-    assert b"Traceback" not in shown
-    assert shown.count(b"\x1b[?25h") == 1  # the cursor is shown again
-    assert json.loads((tmp_path / "now.json").read_text())["step"] == 880
-    assert "data-seconds" not in page.read_text()  # nobody keeps it fresh any more
 
 
 def wait_for(true: object) -> None:

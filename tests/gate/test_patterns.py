@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.limits import MAX_PATTERN_ENTRIES
-from bncheck.reading.patterns import is_pattern, matching, meant
+from bncheck.core.matching import is_pattern
+from bncheck.reading.patterns import matching, meant
 
 FILES = ("a.pt", "b/a.pt", "b/c/a.pt", "b/c/d.pt", ".h/a.pt", "b/.h.pt", "[x]/a.pt", "b/c/e/f/a.th")
 

@@ -24,7 +24,7 @@ def layers(count: int) -> bytes:
 
 
 def _wide() -> bytes:
-    return text("\U0001f600" + "a" * 15_000_000)  # four bytes a letter in memory
+    return text("\U0001f600" + "a" * many(15_000_000))  # four bytes a letter in memory
 
 
 for _name, _codes, _what, _body in (
@@ -35,7 +35,7 @@ for _name, _codes, _what, _body in (
     ("layers", REFUSED, "10,001 layers that are one tensor", lambda: layers(10_001)),
     ("text", REFUSED, "30 MB of text that takes four times that", lambda: b"(" + _wide() * 2),
     ("bytes", REFUSED, "80 MB of short byte strings",
-     lambda: b"(" + (b"B" + struct.pack("<I", 4000) + bytes(4000)) * 17_000),
+     lambda: b"(" + (b"B" + struct.pack("<I", 4000) + bytes(4000)) * many(17_000)),
 ):  # fmt: skip
     add(f"abundant-{_name}", _codes, _what, partial(in_zip, body=_body))
 for _name, _codes, _what, _body in (
@@ -82,7 +82,7 @@ def _safetensors(folder: Path, count: int, padding: int = 0) -> Path:
 add("abundant-safetensors", REFUSED, "150,000 tensors in a header of 14 MB",
     lambda folder: _safetensors(folder, many(150_000)))  # fmt: skip
 add("abundant-metadata", REFUSED, "34 MB of metadata",
-    lambda folder: _safetensors(folder, 1, 34_000_000))  # fmt: skip
+    lambda folder: _safetensors(folder, 1, many(34_000_000)))  # fmt: skip
 
 
 _INDEX = "model.safetensors.index.json"
@@ -90,20 +90,20 @@ _INDEX = "model.safetensors.index.json"
 
 @case(REFUSED, "300,000 tensors in an index")
 def abundant_index(folder: Path) -> Path:
-    weight_map = {f"l{n}.weight": "a" for n in range(300_000)}
+    weight_map = {f"l{n}.weight": "a" for n in range(many(300_000))}
     return file(folder, json.dumps({"weight_map": weight_map}).encode(), _INDEX)
 
 
 @case(REFUSED, "a million objects in an index")
 def abundant_index_json(folder: Path) -> Path:
-    return file(folder, b'{"weight_map": {}, "x": [' + b"{}," * 1_000_000 + b"{}]}", _INDEX)
+    return file(folder, b'{"weight_map": {}, "x": [' + b"{}," * many(1_000_000) + b"{}]}", _INDEX)
 
 
 @case(REFUSED, "a million objects in the JSON of a program")
 def abundant_exported(folder: Path) -> Path:
     records = exported(folder)
     key = next(record for record in records if record.endswith("models/model.json"))
-    records[key] = b'{"x": [' + b"{}," * 1_000_000 + b"{}]," + records[key][1:]
+    records[key] = b'{"x": [' + b"{}," * many(1_000_000) + b"{}]," + records[key][1:]
     return pack(folder / "model.pt2", records)
 
 
@@ -112,7 +112,7 @@ def abundant_records(folder: Path) -> Path:
     data = saved(folder).read_bytes()
     start, end = data.index(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
     entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", *[0] * 9, 9, *[0] * 6)
-    entries = b"".join(entry + b"saved/%03d" % (n % 1000) for n in range(900_000))
+    entries = b"".join(entry + b"saved/%03d" % (n % 1000) for n in range(many(900_000)))
     size = len(entries) + end - start
     tail = data[end : end + 12] + struct.pack("<II", size, start) + data[end + 20 :]
     return file(folder, data[:end] + entries + tail)

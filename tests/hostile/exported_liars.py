@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -138,6 +139,79 @@ def _computed(records: Records) -> None:
     edit_json(records, PROGRAM, edit)
 
 
+def _given_as(records: Records, name: str, value: object) -> None:
+    """A setting of the norm in another way of JSON, of which torch takes any."""
+
+    def edit(content: Any) -> None:
+        inputs = content["graph_module"]["graph"]["nodes"][0]["inputs"]
+        next(item for item in inputs if item["name"] == name)["arg"] = value
+
+    edit_json(records, PROGRAM, edit)
+
+
+def _name_taken(records: Records) -> None:
+    """A result has the name of the variance: torch 2.13 refuses it, others may take it."""
+
+    def edit(content: Any) -> None:
+        nodes = content["graph_module"]["graph"]["nodes"]
+        given = {item["name"]: item["arg"] for item in nodes[0]["inputs"]}
+        weight = {"name": "self", "arg": given["weight"], "kind": 1}
+        call = {**nodes[0], "target": "torch.ops.aten.neg.default", "inputs": [weight]}
+        nodes.insert(0, {**call, "outputs": [given["running_var"]]})
+
+    edit_json(records, PROGRAM, edit)
+
+
+def _again(records: Records, target: str, **settings: object) -> None:
+    """The same norm is called once more, with other settings."""
+
+    def edit(content: Any) -> None:
+        graph = content["graph_module"]["graph"]
+        node = copy.deepcopy(graph["nodes"][0])
+        results = [node["outputs"][0]["as_tensor"]["name"] + f"_{i}" for i in range(4)]
+        graph["tensor_values"] |= dict.fromkeys(
+            results, graph["tensor_values"][node["outputs"][0]["as_tensor"]["name"]]
+        )
+        node["outputs"] = [{"as_tensor": {"name": name}} for name in results]
+        node["name"], node["target"] = "again", f"torch.ops.aten.{target}"
+        if target == "batch_norm.default":
+            node["outputs"], node["name"] = node["outputs"][:1], results[0]
+        for item in node["inputs"]:
+            item["arg"] = settings.get(item["name"], item["arg"])
+        node["inputs"] = [item for item in node["inputs"] if item["arg"] is not None]
+        graph["nodes"].append(node)
+
+    edit_json(records, PROGRAM, edit)
+
+
+def _before(records: Records, operator: str, role: str, *, mutates: bool = False) -> None:
+    """A call is made of a statistic before the norm: in place, or into what is written back."""
+
+    def edit(content: Any) -> None:
+        graph, signature = content["graph_module"]["graph"], content["graph_module"]["signature"]
+        norm = graph["nodes"][0]
+        given = next(item for item in norm["inputs"] if item["name"] == role)["arg"]
+        name = given["as_tensor"]["name"]
+        made = {"as_tensor": {"name": "made"}}
+        graph["tensor_values"]["made"] = graph["tensor_values"][name]
+        call = {
+            **norm,
+            "target": f"torch.ops.aten.{operator}",
+            "inputs": [{"name": "self", "arg": copy.deepcopy(given), "kind": 1}],
+            "outputs": [made],
+            "name": "made",
+        }
+        if operator.startswith("mul"):
+            call["inputs"].append({"name": "other", "arg": {"as_float": -9.0}, "kind": 1})
+        graph["nodes"].insert(0, call)
+        if mutates:
+            graph["outputs"].insert(0, made)
+            spec = {"arg": {"name": "made"}, "buffer_name": f"bn.{role}"}
+            signature["output_specs"].insert(0, {"buffer_mutation": spec})
+
+    edit_json(records, PROGRAM, edit)
+
+
 _add("none", READ, "none: that the lies are told of a good one", lambda records: None)
 _add("torch-file", REFUSED, "weights as records and as a torch file", torch_file_beside)
 _add("torch-file-alone", FOUND, "weights as a torch file", _torch_file_alone)
@@ -145,6 +219,30 @@ _add("two-dtypes", REFUSED, "one record in two dtypes", _two_dtypes)
 _add("other-program", FOUND, "a larger, sound program beside the one that is loaded",
      _other_program)  # fmt: skip
 _add("computed", FOUND, "a variance that is the input", _computed)
+
+for _name, _setting, _value in (
+    ("eps-nan", "eps", {"as_float": "NaN"}),
+    ("eps-below-zero", "eps", {"as_int": -7}),
+    ("training-number", "training", {"as_int": 1}),
+):
+    _add(_name, FOUND, f"{_setting} given as {_value}",
+         partial(_given_as, name=_setting, value=_value))  # fmt: skip
+_add("neg-in-place", REFUSED, "a variance that is negated before the norm",
+     partial(_before, operator="neg_.default", role="running_var"))  # fmt: skip
+_add("mul-in-place", REFUSED, "a mean that is multiplied before the norm",
+     partial(_before, operator="mul_.Scalar", role="running_mean"))  # fmt: skip
+_add("written-back", REFUSED, "a variance that each run replaces",
+     partial(_before, operator="neg.default", role="running_var", mutates=True))  # fmt: skip
+_add("again-in-training", FOUND, "a norm that is called in training, too",
+     partial(_again, target="batch_norm.default", training={"as_bool": True}))  # fmt: skip
+_add("again-other-eps", FOUND, "a norm that is called with another eps, too",
+     partial(_again, target="batch_norm.default", eps={"as_float": -0.4}))  # fmt: skip
+_add(
+    "with-update",
+    FOUND,
+    "a norm by the batch without a flag that says so",
+    partial(_again, target="_batch_norm_with_update.default", training=None, cudnn_enabled=None),
+)
 
 
 class _Inside(nn.Module):
@@ -206,5 +304,6 @@ for _name, _what, _edit in (
     ("old-beside-new", "an old program beside a new one", _old_program),
     ("torch-save-too", "a file of torch.save in the same archive", _torch_save_too),
     ("version", "a version that nobody has", _version),
+    ("name-taken", "a result with the name of a variance", _name_taken),
 ):
     add(f"exported-{_name}", REFUSED, _what, partial(build, edit=_edit))

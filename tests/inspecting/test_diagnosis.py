@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,8 @@ def test_planted_in_a_real_network() -> None:
     for case in planted.resnet_cases(20, seed=5, samples=128):
         if case.code == "BN205?":
             continue
+        if case.name not in ("BGR", "momentum .9, batch 4"):  # which need all of them
+            case = replace(case, data=tuple(part[:64] for part in case.data))
         assert_found(case, judged(case))
 
 

@@ -133,6 +133,15 @@ def test_of_single_values_the_squares_need_not_be_told(
     np.testing.assert_array_equal(untold[:4], told[:4])
 
 
+def test_fourth_powers_beyond_single_precision_are_taken_in_double(tensor: Any) -> None:
+    """Amounts of money or times that were never scaled; their squares are still in its range."""
+    m = np.random.default_rng(0).normal(0, [[1.0, 1e12, 1e18]], size=(50, 3)).astype(np.float32)
+    found = packed_vectors(tensor(m), np.zeros(3))
+    told = packed(m.astype(np.float64), m.astype(np.float64) ** 2, 1.0, np.zeros(3))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[4:], told[4:], rtol=1e-9)
+
+
 @given(batches())
 def test_another_pivot_changes_nothing_but_the_pivot(case: tuple[list[Floats], Floats]) -> None:
     parts, pivot = case

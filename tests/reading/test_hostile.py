@@ -27,7 +27,7 @@ THROUGH_THE_DOOR = (
     *("empty-file", "endless-device", "zip-bomb-storage", "payload-newobj-zip", "statistics-nan"),
     *("name-ansi-title", "name-surrogate", "safetensors-overlap", "index-parent"),
     *("onnx-external-traversal", "exported-intact", "distributed-payload-beside-weights"),
-    *("repeated-shard-links", "config-pipe", "config-runs-nothing", "baseline-endless"),
+    *("repeated-nested-file", "config-pipe", "config-runs-nothing", "baseline-endless"),
     *("cwd-shadow-script", "cwd-shadow-module", "spec-exits", "spec-prints"),
 )
 _LARGE = [name for name, case in CASES.items() if case.large]

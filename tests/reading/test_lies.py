@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bncheck
 from bncheck.reading.opening import open_checkpoint
 from tests.hostile import CASES, distributed_liars, exported_liars, torchscript_liars
 
@@ -54,3 +55,11 @@ def test_a_network_that_is_not_registered_is_named(tmp_path: Path) -> None:
     assert checkpoint.key == ""
     assert [tree.path for tree in checkpoint.alternatives] == ["0.teachers.0", "0.teachers.1"]
     assert open_checkpoint(tmp_path / "model.pt", "0.teachers.1").modules.keys() == {""}
+
+
+@pytest.mark.parametrize("eps", [float("nan"), float("inf")])
+def test_an_eps_of_a_module_that_is_not_finite_is_found(eps: float, tmp_path: Path) -> None:
+    """Its layer gives NaN or zeros; it was taken for one that the file does not say."""
+    torch.save(torch.nn.Sequential(torch.nn.BatchNorm2d(4, eps=eps)).eval(), tmp_path / "model.pt")
+    report = bncheck.inspect(tmp_path / "model.pt")
+    assert "BN102" in [finding.rule for finding in report.findings]

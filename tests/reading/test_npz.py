@@ -45,6 +45,24 @@ def test_of_two_arrays_of_one_name_none_is_taken(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+def test_records_that_another_loader_may_read_are_refused(tmp_path: Path) -> None:
+    """Keras reads the weights of a .keras file from its HDF5, whatever arrays lie beside it."""
+    path = _archive(tmp_path / "net.keras", {f"{n}.npy": numbers for n, numbers in _LAYER.items()})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(BncheckError, match=r"'model\.weights\.h5', which is none"):
+        open_checkpoint(path)
+
+
+def test_a_size_that_is_true_is_refused(tmp_path: Path) -> None:
+    """numpy's header check takes it for an integer, and the array then fails."""
+    path = _archive(tmp_path / "net.npz", {"bn.running_mean.npy": [0.5], "bn.running_var.npy": [1]})
+    data = path.read_bytes().replace(b"(1,), }   ", b"(True,), }")
+    path.write_bytes(data)
+    with pytest.raises(BncheckError, match="impossible shape"):
+        open_checkpoint(path)
+
+
 def test_bytes_without_a_type_are_no_numbers(tmp_path: Path) -> None:
     """As numpy saves the bfloat16 of ml_dtypes: `|V2`, which it does not read as numbers either."""
     layer = {name: np.array(numbers) for name, numbers in _LAYER.items()}

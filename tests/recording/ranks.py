@@ -1,4 +1,4 @@
-"""What test_ranks.py runs: `python -m tests.recording.ranks FOLDER`, three trainings.
+"""What test_ranks.py runs in two processes: trainings.
 
 One on the same data, one in which rank 1 sees other data, and one that only rank 0 records.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from bncheck.recording import Recorder, ranks
-from tests.launching import launched
 from tests.recording.training import batch, net
 
 
@@ -96,7 +94,3 @@ def main(folder: Path) -> None:
     told["alone"] = train(folder / "alone", rank, False, False)
     (folder / f"{rank}.json").write_text(json.dumps(told))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    launched(main, Path(sys.argv[1]))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +21,18 @@ from bncheck.recording.meter import BatchMeter
 from bncheck.recording.modules import Watched
 from bncheck.recording.observed import Observed
 from bncheck.recording.ranks import Ranks
-from tests.networks import SAMPLES
+from tests.launching import forked, launched
+from tests.recording.ranks import main
 from tests.recording.training import net
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SAMPLES.parent)}
-    words = [sys.executable, "-m", "tests.recording.ranks", str(folder)]
-    subprocess.run(words, env=environment, check=True, timeout=120)
+    said = folder / "said"
+    process = forked(launched, main, folder, said=said)
+    process.join(120)
+    assert process.exitcode == 0, (said / "err").read_text()
     return folder
 
 

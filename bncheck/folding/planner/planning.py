@@ -10,11 +10,11 @@ All or nothing: a map that cannot be absorbed whole, on every path, stays where 
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from bncheck.core.matching import matches
 from bncheck.core.timing import timed
 from bncheck.folding.algebra import Affine
 from bncheck.folding.planner.absorbing import with_plain_weight
@@ -95,7 +95,7 @@ def _map_or_reason(
 
 def _asked(norm: Normalisation, keep: Sequence[str]) -> bool:
     names = (norm.name, norm.module)
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in keep)
+    return any(matches(name, pattern) for name in names for pattern in keep)
 
 
 def _moves_of(norm: Normalisation) -> tuple[Move, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.matching import matches
 from bncheck.folding.difference import relative_error
 from bncheck.folding.fold import FoldOptions
 from bncheck.folding.planner.families import Norms
@@ -139,7 +139,7 @@ def _renamed(
         decision.name
         for decision in plan.batchnorms
         if any(
-            fnmatchcase(f"{name}.{own}", pattern)
+            matches(f"{name}.{own}", pattern)
             for own in (decision.name, decision.layer)
             for pattern in options.keep
         )

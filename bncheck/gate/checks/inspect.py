@@ -8,7 +8,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.words import tell_all
 from bncheck.gate.check import Check
 from bncheck.gate.declared import Declared, refuse_without_layers
-from bncheck.inspecting.choices import broken_beside, choice_notes, ignored_notes
+from bncheck.inspecting.choices import choice_notes, ignored_notes
 from bncheck.inspecting.report import InspectReport
 from bncheck.reading.checkpoint import Checkpoint, part_name
 
@@ -20,21 +20,23 @@ def _run(declared: Declared) -> InspectReport:
     measuring = declared.measuring() if declared.model.data is not None else None
     report = run(declared.path, declared.options, measuring)
     if report.checkpoint is not None:
-        tell_all(choice_notes(report.checkpoint, declared.options), declared.note)
-        _refuse_broken_beside(declared, report.checkpoint)
+        notes = choice_notes(report.checkpoint, declared.options, report.others)
+        tell_all(notes, declared.note)
+        _refuse_broken_beside(declared, report, report.checkpoint)
     tell_all(ignored_notes(report, declared.options), declared.note)
     refuse_without_layers(declared, report.certain_layers)
     return report
 
 
-def _refuse_broken_beside(declared: Declared, checkpoint: Checkpoint) -> None:
+def _refuse_broken_beside(
+    declared: Declared, report: InspectReport, checkpoint: Checkpoint
+) -> None:
     """A gate that guesses which of two models is shipped must not pass because of the sound one."""
-    other = broken_beside(checkpoint, declared.options)
-    if other is not None:
+    for other in report.broken_beside:
         taken = checkpoint.key
         raise BncheckError(
-            f"holds {part_name(other)}, which is broken, beside {part_name(taken)}, and nothing "
-            "says which is used",
+            f"holds {part_name(other.key)}, which is broken, beside {part_name(taken)}, and "
+            "nothing says which is used",
             f"set key = {json.dumps(taken)} in [tool.bncheck.models.{declared.name}] if "
             "that is the one, or save the other anew",
             str(declared.path),

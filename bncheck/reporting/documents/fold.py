@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Final
 
 from bncheck.core.findings import Severity
-from bncheck.core.words import count
+from bncheck.core.words import count, percent
 from bncheck.folding.planner.families import Family
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.result import FoldReport, Parity
@@ -120,7 +120,7 @@ def _parity(parity: Parity) -> str:
         text += f"; rounding alone moves the original by {parity.original_error:.2g}"
         text += " (ten times that is allowed)" if parity.holds else ""
     if parity.argmax_agreement is not None and parity.argmax_agreement < 1:
-        text += f"; the top class is the same for {parity.argmax_agreement:.1%}"
+        text += f"; the top class is the same for {percent(parity.argmax_agreement)}"
     return text
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity, Verdict
-from bncheck.core.words import count
+from bncheck.core.words import as_argument, count
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.norm_layer import Setting
+from bncheck.reading.checkpoint import part_name
 from bncheck.reporting.document import Detail, Document, Fact, Pages, Rows, Table, standing_of
 from bncheck.reporting.formats import Said
 from bncheck.reporting.spark import histogram, log_range
@@ -77,7 +78,7 @@ def _last(reports: Sequence[InspectReport]) -> str:
 
 def document(report: InspectReport, _path: str = "") -> Document:
     """One checkpoint, or module in memory."""
-    facts = [Fact(_what(report))]
+    facts = [Fact(_what(report)), *_beside(report)]
     details: tuple[Fact, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables = [_layers(report.layers)] if report.layers else []
@@ -107,6 +108,18 @@ def document(report: InspectReport, _path: str = "") -> Document:
         report.findings, tuple(tables), figures, details, next_steps=_commands(report),
         silenced=report.silenced,
     )  # fmt: skip
+
+
+def _beside(report: InspectReport) -> Iterator[Fact]:
+    """Parts of the file that are broken, of which the verdict does not speak."""
+    for part in report.broken_beside:
+        name, way = visible(part_name(part.key)), visible(as_argument(part.key))
+        way_on = f": --key {way} reports on it" if part.key else ""
+        yield Fact(
+            f"the file also holds {name}, which is broken ({part.cause}), and nothing says which "
+            f"is used{way_on}",
+            tone=Severity.ERROR,
+        )
 
 
 def _commands(report: InspectReport) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bncheck.core.findings import Finding, Severity, cause_of
-from bncheck.core.words import count
+from bncheck.core.words import count, percent
 from bncheck.measuring.measurement import NOT_REACHED
 from bncheck.reporting.document import Detail, Fact, Table
 from bncheck.reporting.documents.clouds import clouds
@@ -104,9 +104,9 @@ def side_by_side(c: Comparison, before: str, after: str) -> str:
     if c.loss is not None:
         parts.append(f"loss {c.loss[0]:.4f} {before}, {c.loss[1]:.4f} {after}")
     if c.flips is not None:
-        parts.append(f"{c.flips:.1%} of predictions change")
+        parts.append(f"{percent(c.flips)} of predictions change")
     elif c.output_change is not None:
-        parts.append(f"outputs change by {c.output_change:.1%} (RMS)")
+        parts.append(f"outputs change by {percent(c.output_change)} (RMS)")
     return "; ".join(parts)
 
 

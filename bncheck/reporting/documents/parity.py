@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import percent
 from bncheck.reporting.document import Detail, Table
 from bncheck.reporting.figures import Bar, Bars, Columns
 from bncheck.shipping.proof import AS_WRITTEN, FLOAT64, LevelParity, Proof
@@ -26,7 +27,7 @@ def sentence(proof: Proof) -> str:
     numbers = [str(size) for size in sizes]
     which = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
     shares = [p.argmax_agreement for p in proof.measured if p.argmax_agreement is not None]
-    share = f"; the top class is the same for {min(shares):.1%}" if shares else ""
+    share = f"; the top class is the same for {percent(min(shares))}" if shares else ""
     where = f"in batches of {which}" if any(sizes) else "on inputs without a batch"
     against = f"against the original {_REFERENCES[proof.reference]}"
     return (

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import percent
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.batch_kinds import (
     BatchKinds,
@@ -92,7 +93,7 @@ def _are_one_sided(network: MeasuredNetwork, found: BatchKinds) -> bool:
 
 def _of_some_kinds(self: Rule[MeasuredNetwork, Claim], found: BatchKinds) -> Claim:
     largest = sorted(found.weights.items(), key=lambda item: -item[1])[:3]
-    top = ", ".join(f"{kind} ({weight:.0%})" for kind, weight in largest)
+    top = ", ".join(f"{kind} ({percent(weight, 0)})" for kind, weight in largest)
     what = "batches of one class each" if found.alone else "batches of some classes only"
     why = "were sorted" if found.alone else "were of a shard of the data"
     return Claim(

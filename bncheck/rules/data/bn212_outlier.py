@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bncheck.core.findings import Severity
+from bncheck.core.words import percent
 from bncheck.measuring.measurement import MeasuredLayer, Seen
 from bncheck.rules.data.bn205_preprocessing import ONE_SCALE, best_candidates
 from bncheck.rules.data.claim import LEAST, Claim
@@ -84,7 +85,8 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
         self,
         {name: max(explained, LEAST) for name, explained in found.shares.items()},
         f"the running variances are {factor:.3g} times what the first layer sees, as one batch "
-        f"{found.scale:.2g} times as large leaves them that has {found.weight:.1%} of the average",
+        f"{found.scale:.2g} times as large leaves them that has {percent(found.weight)} of the "
+        "average",
         advice="find the batch that was on another scale",
         free=2.0 / len(network.layers),
         evidence={"factor": factor, "scale": found.scale, "weight": found.weight},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from bncheck.core.words import percent
 from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.rules.data.claim import Claim
 from bncheck.rules.data.measured_network import MeasuredNetwork
@@ -73,8 +74,8 @@ def _under_warmed(network: MeasuredNetwork) -> Iterator[Claim]:
     yield Claim(
         under_warmed,
         shares,
-        f"{w0:.0%} of every running average is still its initial 0 and 1, which explains what "
-        "the layers deviate by: they saw too few batches for their momentum",
+        f"{percent(w0, 0)} of every running average is still its initial 0 and 1, which explains "
+        "what the layers deviate by: they saw too few batches for their momentum",
         advice="train with more batches or a larger momentum",
         free=1,
         evidence={"initial_share": w0},

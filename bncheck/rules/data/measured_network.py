@@ -12,6 +12,7 @@ import numpy as np
 
 from bncheck.core.findings import Evidence, Finding, Severity
 from bncheck.core.thresholds import W2_STEM, Thresholds
+from bncheck.core.words import percent
 from bncheck.layers.facts import at_initial_statistics, never_written
 from bncheck.measuring.deviation import Deviation
 from bncheck.measuring.measurement import MeasuredLayer, Measurement
@@ -371,9 +372,9 @@ class MeasuredNetwork:
                 f"measured ones{self._of_batches()}{self._of_samples()}"
             )
         if c.flips is not None:
-            return f"{c.flips:.1%} of predictions change with measured statistics"
+            return f"{percent(c.flips)} of predictions change with measured statistics"
         if c.output_change is not None:
-            return f"outputs change by {c.output_change:.0%} (RMS) with measured statistics"
+            return f"outputs change by {percent(c.output_change, 0)} (RMS) with measured statistics"
         return ""
 
     def _of_samples(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bncheck.core.findings import Finding, Severity
+from bncheck.core.words import percent
 from bncheck.layers.facts import dead_channels
 from bncheck.layers.norm_layer import NormLayer, Origin
 from bncheck.rules.rule import Network, Rule, rule
@@ -48,7 +49,7 @@ def eps_sensitive(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
             yield self.finding(
                 Severity.INFO,
                 layer.name,
-                f"eps of 1e-3 or 1e-5 makes a difference of {effect:.0%} to its output "
+                f"eps of 1e-3 or 1e-5 makes a difference of {percent(effect, 0)} to its output "
                 f"(eps is {known})",
                 "use the eps that it was trained with; set it with --eps",
                 effect=effect,
