@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bncheck._version import __version__
 from bncheck.core.errors import BncheckError
 from bncheck.core.report import Report
+from bncheck.core.speaking import in_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 
+@in_python
 def fold(
     model: nn.Module | ExportedProgram,
     example_inputs: object = None,
@@ -88,6 +90,7 @@ def fold(
     return result
 
 
+@in_python
 def drift(
     paths: str | Path | Sequence[str | Path],
     model: str | nn.Module | None = None,
@@ -134,6 +137,7 @@ def drift(
     return run(paths, options, Measuring(model, data, model_args, data_options, device=device))
 
 
+@in_python
 def landscape(
     paths_or_module: str | Path | Sequence[str | Path] | nn.Module,
     data: object,
@@ -174,6 +178,7 @@ def landscape(
     return landscape_of_module(paths_or_module, options, given)  # type: ignore[arg-type]
 
 
+@in_python
 def export(
     model: nn.Module | ExportedProgram,
     example_inputs: object,
@@ -220,6 +225,7 @@ def export(
     return export_model(model, example_inputs, Path(path), options, axes, force, part)
 
 
+@in_python
 def compare(
     first: str | Path,
     second: str | Path,
@@ -246,6 +252,7 @@ def compare(
         return run(CompareRequest(one, other, given, inputs, key, tolerance))
 
 
+@in_python
 def load_folded(module: nn.Module, path: str | Path) -> nn.Module:
     """Load a folded .safetensors into a model of the original architecture, in place.
 
@@ -257,6 +264,7 @@ def load_folded(module: nn.Module, path: str | Path) -> nn.Module:
     return run(module, Path(path))
 
 
+@in_python
 def inspect(
     path_or_module: str | Path | nn.Module,
     data: object = None,
@@ -304,6 +312,7 @@ def inspect(
     return inspect_module(path_or_module, options, measuring)
 
 
+@in_python
 def recalibrate(
     model: nn.Module,
     data: object,
@@ -330,6 +339,7 @@ def recalibrate(
     return recalibrate_module(model, InspectOptions(train_batch_size=train_batch_size), measuring)
 
 
+@in_python
 def open_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:
     """Open any checkpoint; `.tensors` maps names to NumPy arrays, read when asked for.
 

@@ -111,7 +111,7 @@ def inspect(
             if only_checkpoints:
                 results = _without_others(results)
             found, errors = _sorted(results)
-        reports = [tally.count(done.report) for done in found]
+        reports = [tally.count(done.report, file=Path(done.report.subject)) for done in found]
         findings = [finding for done in reports for finding in done.findings]
         if ranks.rank:  # rank 0 reports, and the others wait until it has
             return exit_code(findings, policy.fail_on) if not errors else ExitCode.ERROR

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -138,16 +140,42 @@ class Tally:
         """The mildest severity that fails."""
         return None if self.target is not None else self.policy.fail_on.limit
 
-    def count(self, report: Report, model: str | None = None) -> Report:
-        """The report, reduced to the findings that count."""
+    def count(self, report: Report, model: str | None = None, file: Path | None = None) -> Report:
+        """The report, reduced to the findings that count; `file` is what it is about."""
         self.asked.setdefault(model, set()).update(report.asked)
-        return self.count_findings(report.findings, model, report.layer_names).applied_to(report)
+        owner = None if file is None else self._owners.get(os.path.realpath(file))
+        found = self.count_findings(report.findings, model, report.layer_names, owner)
+        return found.applied_to(report)
+
+    @cached_property
+    def _owners(self) -> dict[str, str | None]:
+        """The declared model of each checkpoint; None of one that several have.
+
+        What is known of one model is not known of the next.
+        """
+        if self.configuration is None or self.policy.baseline is None:
+            return {}
+        from bncheck.gate.declared import files_of
+        from bncheck.policy.config.settings import words
+
+        found: dict[str, str | None] = {}
+        for name, model in self.configuration.settings.models.items():
+            with contextlib.suppress(BncheckError):  # a gate says it
+                here = tuple(word for word in words(model.checkpoint) if "://" not in word)
+                for path in files_of(self.configuration, name, here, "checkpoint"):
+                    place = os.path.realpath(path)
+                    found[place] = name if found.get(place, name) == name else None
+        return found
 
     def count_findings(
-        self, findings: Iterable[Finding], model: str | None = None, layers: Iterable[str] = ()
+        self,
+        findings: Iterable[Finding],
+        model: str | None = None,
+        layers: Iterable[str] = (),
+        owner: str | None = None,
     ) -> SortedFindings:
         """Sort and remember the findings of a network with these layers."""
-        sorted_ = self.policy.sort(findings, model, layers)
+        sorted_ = self.policy.sort(findings, model, layers, owner)
         self.known += len(sorted_.known)
         self.excepted += len(sorted_.excepted)
         self.used |= sorted_.used

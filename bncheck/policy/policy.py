@@ -71,11 +71,16 @@ class Policy:
         return [_chosen([entry.rule]) for entry in self.exceptions]
 
     def sort(
-        self, findings: Iterable[Finding], model: str | None = None, layers: Iterable[str] = ()
+        self,
+        findings: Iterable[Finding],
+        model: str | None = None,
+        layers: Iterable[str] = (),
+        owner: str | None = None,
     ) -> SortedFindings:
         """The findings, sorted into what counts and what does not, worst first.
 
         `layers` are all layers of the network: they tell whose name is whose, wrapped or not.
+        `owner` is the declared model whose file this is, where no gate says it.
         """
         counted, known, excepted, silenced = [], [], [], []
         findings = tuple(findings)
@@ -93,7 +98,7 @@ class Policy:
             if places:
                 excepted.append(changed)
                 silenced.append(Silenced(changed, _said(self.exceptions[places[0]])))
-            elif self.baseline is not None and self.baseline.covers(changed, model, names):
+            elif self.baseline is not None and self.baseline.covers(changed, model or owner, names):
                 known.append(changed)
                 silenced.append(Silenced(changed, f"known: {self.baseline.path}"))
             else:

@@ -83,7 +83,7 @@ class Subtree:
 
     `main` is the one that the format's loader takes where a file holds several; `program` is what
     an ONNX file says beside its tensors, `listing` reads what another one says of its calls,
-    `training` is what a snapshot of a record says.
+    `training` is what a snapshot of a record says, `folded` whether `fold` says that it wrote it.
     """
 
     path: str
@@ -94,6 +94,7 @@ class Subtree:
     aliases: Mapping[str, str] = field(default_factory=dict)
     listing: Callable[[], Listing] | None = None
     training: TrainingState | None = None
+    folded: bool = False
 
     @property
     def statistics(self) -> int:
@@ -114,7 +115,7 @@ class Checkpoint:
     with, `alternatives` the other subtrees that hold running statistics. `numbers` are those beside
     the model in a pickled file, such as epoch and global_step, `shards` the files of an index,
     `program` an ONNX model's calls, `listing` those of other files that know them, `training` where
-    the training was that a record tells of.
+    the training was that a record tells of, `folded` whether it is what `fold` made of a model.
     """
 
     path: Path
@@ -131,6 +132,7 @@ class Checkpoint:
     aliases: Mapping[str, str] = field(default_factory=dict)
     listing: Callable[[], Listing] | None = None
     training: TrainingState | None = None
+    folded: bool = False
 
 
 def part_name(key: str) -> str:

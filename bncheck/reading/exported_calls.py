@@ -46,11 +46,12 @@ def call_of(node: Mapping[str, Any], names: Mapping[str, str]) -> ListedCall:
     target = str(node["target"])
     operator = target.removeprefix(_ATEN).partition(".")[0] if target.startswith(_ATEN) else ""
     given = [(str(item["name"]), _value(item["arg"], names)) for item in node["inputs"]]
-    outputs = tuple(names[name] for item in node["outputs"] for name in _results(item))
+    outputs = tuple(names[name] for item in node["outputs"] for name in results_of(item))
     return ListedCall(operator, tuple(value for _, value in given), outputs, dict(given))
 
 
-def _results(item: Mapping[str, Any]) -> Iterator[str]:
+def results_of(item: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the tensors in one output of a node."""
     for tensor in item.get("as_tensors", [item["as_tensor"]] if "as_tensor" in item else []):
         yield str(tensor["name"])
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.checkpoint import NormModule, Subtree
-from bncheck.reading.exported_calls import listed_calls
+from bncheck.reading.exported_calls import listed_calls, results_of
 from bncheck.reading.exported_uses import Place, operator_of, refuse_misused
 from bncheck.reading.exported_weights import (
     NEEDS_EXPORT,
@@ -50,11 +50,6 @@ _TRAINS: Final = {
 }
 #: How JSON has what are not finite numbers.
 _ENDLESS: Final = frozenset(("NaN", "Infinity", "-Infinity"))
-
-
-def is_exported_program(archive: ZipArchive) -> bool:
-    """Whether a zip archive is a `.pt2`."""
-    return _FORMAT in archive or _OLD_PROGRAM in archive
 
 
 def read_exported_program(archive: ZipArchive) -> list[Subtree]:
@@ -170,6 +165,8 @@ def _nodes(
     number = next(numbers)
     for node in graph["nodes"]:
         yield node, weights, number
+        if any(name in weights for item in node["outputs"] for name in results_of(item)):
+            raise ValueError  # a weight's name for something else, which loaders may take for it
         arguments = [item["arg"] for item in node["inputs"]]
         places = [at for at, argument in enumerate(arguments) if "as_graph" in argument]
         if not places:

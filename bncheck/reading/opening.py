@@ -93,6 +93,7 @@ def open_checkpoint(path: str | Path, key: str | None = None) -> Checkpoint:
             chosen.aliases,
             chosen.listing,
             chosen.training,
+            chosen.folded,
         )
     except BncheckError as error:
         raise error.about(str(path)) from None
@@ -166,9 +167,9 @@ def _by_its_beginning(source: Source, path: Path) -> _Content | None:
 
 
 def _read_zip(archive: ZipArchive) -> _Content:
-    from bncheck.reading.exported_program import is_exported_program, read_exported_program
+    if sniff.is_exported_program(archive):
+        from bncheck.reading.exported_program import read_exported_program
 
-    if is_exported_program(archive):
         return _Content(Container.EXPORTED_PROGRAM, read_exported_program(archive))
     if is_npz(archive):
         return _Content(Container.NPZ, read_npz(archive))

@@ -26,6 +26,9 @@ _LONGEST_HEADER: Final = 100_000_000
 _TENSOR_BYTES: Final = 400
 _TEXT_AN_OPERATION: Final = 64
 
+#: The key of what `fold` says, in the metadata, of a state dict that it folded.
+FOLDED: Final = "bncheck.fold"
+
 DTYPES: Final = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -89,7 +92,8 @@ def read_safetensors(source: Source) -> list[Subtree]:
     tensors = {name: _tensor(data, entry) for name, entry in entries.items()}
     metadata = header.get("__metadata__")
     snapshot = subtrees_of_snapshot(tensors, metadata, source.budget)
-    return snapshot or [Subtree("", tensors, aliases=_aliases(metadata, names))]
+    folded = isinstance(metadata, dict) and FOLDED in metadata
+    return snapshot or [Subtree("", tensors, aliases=_aliases(metadata, names), folded=folded)]
 
 
 def _aliases(metadata: object, names: set[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.reading.json_text import parse
 
 #: No configuration or report is larger; /dev/zero is.
@@ -38,6 +39,15 @@ def read_json(path: Path, schema: str, what: str, hint: str) -> dict[str, Any]:
         raise error.about(str(path)) from None
     except (ValueError, RecursionError):
         data = None
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise BncheckError(f"is not a {what}", hint, str(path))
-    return data
+    given = data.get("schema") if isinstance(data, dict) else None
+    if given == schema:
+        return data  # type: ignore[no-any-return]
+    kind, _, version = schema.partition("/")
+    if isinstance(given, str) and given.startswith(f"{kind}/"):
+        other = shortened(given.removeprefix(f"{kind}/"))
+        raise BncheckError(
+            f"is a {what} of format {other}, and this bncheck reads {version}",
+            f"use the bncheck that made it, or {hint}",
+            str(path),
+        )
+    raise BncheckError(f"is not a {what}", hint, str(path))

@@ -12,7 +12,7 @@ from typing import Final
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Severity
-from bncheck.reporting.document import Pages
+from bncheck.reporting.document import Document, Pages
 from bncheck.reporting.places import file_and_line, full_text, repository_path
 from bncheck.reporting.visible import visible
 
@@ -40,6 +40,7 @@ def render(pages: Pages) -> str:
     """The annotations, worst first, and a line for each document that no runner obeys."""
     documents = pages.documents
     found = [_of_error(error) for error in pages.errors] + _of_findings(pages)
+    found += [annotation for document in documents for annotation in _of_facts(document)]
     lines: list[str] = []
     for level in ("error", "warning"):
         lines += _capped([annotation for annotation in found if annotation.level == level], level)
@@ -73,6 +74,14 @@ def _of_findings(pages: Pages) -> list[Annotation]:
         for document in pages.documents
         for finding in document.findings
         if finding.severity is not Severity.INFO
+    ]
+
+
+def _of_facts(document: Document) -> list[Annotation]:
+    """What is bad about a file although its verdict is good: another part of it is broken."""
+    bad = [fact for fact in document.facts if fact.tone and document.standing is None]
+    return [
+        Annotation("warning", "bncheck", visible(fact.text, None), document.file) for fact in bad
     ]
 
 

@@ -7,7 +7,6 @@ otherwise reach every layer after them, and the lag itself could not be told fro
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,8 +57,6 @@ class Meter:
         model = measuring.model
         if isinstance(model, str):
             model = build_model(model, measuring.model_args)
-        elif model is not None:
-            model = copy.deepcopy(model)
         self._measuring = replace(measuring, model=model)
         self._run = measuring.run()
         self._data = measuring.batches()

@@ -179,7 +179,7 @@ def _instead(name: str, free: Sequence[int], *, given: bool) -> str:
     if free:
         axes = " and ".join(map(str, free))
         return (
-            f"leave out --dynamic-batch (dynamic_batch=True): axis {axes} of {name}, the batch "
+            f"leave out --dynamic-batch: axis {axes} of {name}, the batch "
             "where time comes first, is free without it"
         )
     if given:

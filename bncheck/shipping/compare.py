@@ -138,14 +138,18 @@ def _module(
     request: CompareRequest, checkpoint: Checkpoint, known: Side | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
     from bncheck.folding.program.calls_of import first_call, submodule
-    from bncheck.subject.setup import instrumented
+    from bncheck.folding.program.state_file import load_folded
+    from bncheck.subject.setup import instrumented, own_model
 
     part = request.part
     if request.given.model is None and not request.given.trust:
         raise BncheckError(
             "holds no program, so it needs its model", "give --model TARGET:CALLABLE, or --trust"
         )
-    model = instrumented(request.given, checkpoint).model.eval()
+    if checkpoint.folded and request.given.model is not None:
+        model = load_folded(own_model(request.given), checkpoint.path).eval()
+    else:
+        model = instrumented(request.given, checkpoint).model.eval()
     if request.inputs or request.given.data is not None:
         inputs = inputs_of(request.given, request.inputs, model)
         return (model, inputs) if part is None else first_call(model, inputs, part)

@@ -73,6 +73,12 @@ def check(path: Path, options: ExportOptions) -> None:
     check_target(path)
     if path.suffix != ".onnx":
         raise BncheckError("does not end in .onnx", "name an .onnx file", str(path))
+    for option, changed in (
+        ("--norms", options.norms is not Norms.BATCH),
+        ("--residual", options.residual is not Residual.CONV),
+    ):
+        if changed and not options.fold:
+            raise BncheckError(f"--no-fold keeps every norm, whatever {option}", "leave one out")
     newest = onnx.defs.onnx_opset_version()
     if options.opset is not None and not OLDEST <= options.opset <= newest:
         raise BncheckError(

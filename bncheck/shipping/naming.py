@@ -42,6 +42,8 @@ def output_names(
     for path, output in zip(paths, outputs, strict=True):
         if hasattr(output.arg, "name"):
             own.append(_free_name(_path_name(path), [*taken, *own]))
+    if both := sorted({*given} & {*taken}):
+        raise BncheckError(f"--output-name {both[0]} is the name of an input", "give another")
     return _given(given, own, "--output-name", "outputs") if given else own
 
 

@@ -8,8 +8,10 @@ between a convolution and the BatchNorm that went into it the two differ by inte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -107,9 +109,9 @@ class Trail:
         self._met[name] = _Met(same, label, error)
         if error > self._limit:
             moved = {further: self._known[further].error(value) for further in self._behind(same)}
-            nearest = min(moved, key=moved.__getitem__, default=same)
-            if moved.get(nearest, error) <= max(self._limit, _FAR_LESS * error):
-                self._met[name] = _Met(nearest, self._known[nearest].shown, moved[nearest])
+            nearest, least = min(moved.items(), key=itemgetter(1), default=(same, math.inf))
+            if math.isfinite(least) and least <= max(self._limit, _FAR_LESS * error):
+                self._met[name] = _Met(nearest, self._known[nearest].shown, least)
 
     def _behind(self, name: str) -> Iterator[str]:
         """Values of the reference that follow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from bncheck.core.errors import BncheckError
@@ -38,6 +39,18 @@ def check_runnable(given: object) -> None:
             "give the module that it was exported from; `fold` and `export` take the program",
             "the model",
         )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy, into which a file's weights are loaded, and on which anything can be tried.
+
+    A weight that a hook computes, as of the old weight_norm, is copied as the number that it is.
+    """
+    from torch import Tensor
+
+    values = (value for module in model.modules() for value in vars(module).values())
+    computed = (value for value in values if isinstance(value, Tensor) and not value.is_leaf)
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
 
 
 def check_kind(given: object) -> None:

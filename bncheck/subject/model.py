@@ -72,6 +72,8 @@ def load_trusted(checkpoint: Checkpoint) -> nn.Module:
         raise BncheckError(
             "is not unpickled from afar", "download it first, if you trust it", str(path)
         )
+    if checkpoint.container in (Container.EXPORTED_PROGRAM, Container.ONNX):
+        raise BncheckError("is a program, not a pickled module", "leave --trust out", str(path))
     if path.is_dir():
         raise BncheckError("is a folder, and --trust unpickles a file", "give --model", str(path))
     with usercode.running(f"--trust {path}"), working_directory_importable():
@@ -116,6 +118,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> FileNames:
     A layer whose running statistics the file lacks keeps the model's: rule BN104 reports it.
     """
     refuse_meta(model)
+    if checkpoint.folded:
+        raise BncheckError(
+            "is what `bncheck fold` made of a model's weights, which the model itself cannot hold",
+            "give the file that it was folded from; in Python bncheck.load_folded takes this one",
+            str(checkpoint.path),
+        )
     wanted = dict(model.state_dict())
     found = file_names(checkpoint.tensors, checkpoint.aliases, list(wanted))
     names = found.tensors

@@ -17,7 +17,7 @@ from bncheck.measuring.distributed import Processes
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.run import Metric, Progress, Run
 from bncheck.reading.checkpoint import Checkpoint
-from bncheck.subject.given import check_kind, check_module, check_runnable, refuse_scripted
+from bncheck.subject.given import check_kind, check_module, check_runnable, copied, refuse_scripted
 from bncheck.subject.model import build_model, load_trusted, load_weights
 
 if TYPE_CHECKING:
@@ -110,7 +110,11 @@ def checked_device(device: str) -> str:
 
 
 def instrumented(measuring: Measuring, checkpoint: Checkpoint) -> Instrumented:
-    """The model with the checkpoint's tensors, on the device, its layers found."""
+    """The model with the checkpoint's tensors, on the device, its layers found.
+
+    Of a module that is given a copy: the user's own keeps its weights, and another file may be
+    loaded beside this one.
+    """
     if measuring.model is None:
         if not measuring.trust:
             raise BncheckError(
@@ -119,14 +123,21 @@ def instrumented(measuring: Measuring, checkpoint: Checkpoint) -> Instrumented:
         model = load_trusted(checkpoint)
         refuse_scripted(model)
         return Instrumented.of(model.to(measuring.checked_device()))
+    model = own_model(measuring)
+    names = load_weights(model, checkpoint)
+    return Instrumented.of(model.to(measuring.checked_device()), names.prefix, names.layers())
+
+
+def own_model(measuring: Measuring) -> nn.Module:
+    """The model that is named, built, or a copy of the one that is given; refused if scripted."""
     if isinstance(measuring.model, str):
         model = build_model(measuring.model, measuring.model_args)
     else:
-        model = measuring.model
-        check_kind(model)
+        assert measuring.model is not None
+        check_kind(measuring.model)
+        model = copied(measuring.model)
     refuse_scripted(model)
-    names = load_weights(model, checkpoint)
-    return Instrumented.of(model.to(measuring.checked_device()), names.prefix, names.layers())
+    return model
 
 
 def in_memory(model: nn.Module) -> Instrumented:

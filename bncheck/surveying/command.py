@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -89,11 +88,9 @@ def _refuse_records(paths: Sequence[Path]) -> None:
 
 
 def _own(measuring: Measuring) -> nn.Module | None:
-    """The model to load every snapshot into; the user's own is never touched."""
+    """The model that every snapshot is loaded into a copy of."""
     model = measuring.model
-    if isinstance(model, str):
-        return build_model(model, measuring.model_args)
-    return None if model is None else copy.deepcopy(model)
+    return build_model(model, measuring.model_args) if isinstance(model, str) else model
 
 
 def _loss(given: str | Loss | None) -> Loss | None:

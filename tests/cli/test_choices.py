@@ -94,10 +94,11 @@ def test_inspect_reports_on_a_broken_part_beside_without_failing(
 ) -> None:
     """Its exit code, verdict and findings are those of the part that it took."""
     words = ["inspect", "two.pt", "--report", "json:a.json", "--report", "markdown:a.md"]
-    assert run(words) == 0
+    assert run([*words, "--report", "github:a.txt"]) == 0
     said = "the file also holds ema, which is broken (BN102), and nothing says which is used"
     assert said in " ".join(capsys.readouterr().out.split())
     assert said in Path("a.md").read_text()
+    assert f"::warning file=two.pt,title=bncheck::{said}" in Path("a.txt").read_text()
     report = json.loads(Path("a.json").read_text())
     assert report["summary"]["verdict"] == "healthy"
     ema = {"key": "ema", "verdict": "broken", "cause": "BN102", "reason": None}

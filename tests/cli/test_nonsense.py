@@ -19,6 +19,9 @@ MODEL = ("--model", f"{SAMPLES / 'nets.py'}:DigitNet")
 DATA = ("--data", str(SAMPLES / "digits-train.npz"))
 ONE = ("inspect", HEALTHY)
 BOTH = (*ONE, *MODEL, *DATA)
+INPUT = ("--input", "1,8,8")
+EXPORT = ("export", HEALTHY, *MODEL, *INPUT, "-o", "x.onnx")
+PROGRAM = str(SAMPLES / "healthy.pt2")
 RECORD = str(SAMPLES / "record")
 TYPED: dict[tuple[str, ...], str] = {
     (*BOTH, "--scale", "0"): "--scale 0 is not a number above 0; write e.g. --scale 255",
@@ -51,6 +54,10 @@ TYPED: dict[tuple[str, ...], str] = {
     (*ONE, "--device", "cuda"): "--device needs a model",
     (*ONE, "--model-arg", "depth=20"): "--model-arg needs a model",
     ("fold", HEALTHY, *MODEL, "--device", "cuda", "--dry-run"): "--device has no effect here",
+    (*EXPORT, "--no-fold", "--norms", "all"): "--no-fold keeps every norm, whatever --norms",
+    (*EXPORT, "--no-fold", "--residual", "bn"): "--no-fold keeps every norm, whatever --residual",
+    (*EXPORT, "--input-name", "z", "--output-name", "z"): "--output-name z is the name of an input",
+    ("fold", PROGRAM, "--trust", *INPUT, "--dry-run"): "is a program, not a pickled module; leave",
     (*ONE, "--select", "BN101", "--ignore", "BN101"): "without BN101 there is no rule left",
     (*ONE, "--ignore", "BN"): "without BN there is no rule left",
 }

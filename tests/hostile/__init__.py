@@ -63,7 +63,8 @@ mark_large("abundant-bytes", "abundant-dicts", "abundant-exported", "abundant-fi
            "repeated-statistics", "repeated-varints-dims", "repeated-varints-dims-unpacked",
            "repeated-varints-int32", "repeated-varints-int32-unpacked", "repeated-varints-int64",
            "repeated-varints-int64-unpacked", "repeated-varints-uint64",
-           "repeated-varints-uint64-unpacked", "repeated-wide-header")  # fmt: skip
+           "repeated-varints-uint64-unpacked", "repeated-wide-header", "repeated-wide-letter",
+           "repeated-wide-letters")  # fmt: skip
 
 __all__ = ["CASES", "PAYLOADS", "Case", "abundance", "configurations", "containers",
            "distributed_liars", "exported_liars", "folders", "liars", "names",

@@ -149,6 +149,19 @@ def _given_as(records: Records, name: str, value: object) -> None:
     edit_json(records, PROGRAM, edit)
 
 
+def _name_taken(records: Records) -> None:
+    """A result has the name of the variance: torch 2.13 refuses it, others may take it."""
+
+    def edit(content: Any) -> None:
+        nodes = content["graph_module"]["graph"]["nodes"]
+        given = {item["name"]: item["arg"] for item in nodes[0]["inputs"]}
+        weight = {"name": "self", "arg": given["weight"], "kind": 1}
+        call = {**nodes[0], "target": "torch.ops.aten.neg.default", "inputs": [weight]}
+        nodes.insert(0, {**call, "outputs": [given["running_var"]]})
+
+    edit_json(records, PROGRAM, edit)
+
+
 def _again(records: Records, target: str, **settings: object) -> None:
     """The same norm is called once more, with other settings."""
 
@@ -291,5 +304,6 @@ for _name, _what, _edit in (
     ("old-beside-new", "an old program beside a new one", _old_program),
     ("torch-save-too", "a file of torch.save in the same archive", _torch_save_too),
     ("version", "a version that nobody has", _version),
+    ("name-taken", "a result with the name of a variance", _name_taken),
 ):
     add(f"exported-{_name}", REFUSED, _what, partial(build, edit=_edit))

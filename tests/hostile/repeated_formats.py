@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.hostile.abundance import varint
 from tests.hostile.assembler import PROTO, get, put, tensor, text
-from tests.hostile.case import ANY, case, file, pack
+from tests.hostile.case import ANY, REFUSED, case, file, pack
 from tests.hostile.programs import exported
 from tests.hostile.repetition import ROLES, packed_root
 from tests.hostile.size import many
@@ -75,7 +75,7 @@ def repeated_bad_shard(folder: Path) -> Path:
     return file(folder, raw, "model.safetensors.index.json")
 
 
-@case(ANY, "a safetensors header of 30 MB with one letter of four bytes")
+@case(REFUSED, "a safetensors header of 30 MB with one letter of four bytes")
 def repeated_wide_header(folder: Path) -> Path:
     meta = {"x": "\U0001f600" + "y" * many(30_000_000)}
     raw = json.dumps({"__metadata__": meta}, ensure_ascii=False).encode()

@@ -144,3 +144,24 @@ def test_a_baseline_of_an_earlier_version_is_read(folder: Path) -> None:
         del entry["bare"]
     (folder / "known.json").write_text(json.dumps(known))
     assert run([*KNOWN]) == 0
+
+
+@pytest.mark.parametrize("option", ["--baseline", "--against"])
+def test_a_file_of_a_later_format_is_called_so(
+    folder: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = option.removeprefix("--").replace("against", "gate")
+    (folder / "later.json").write_text(json.dumps({"schema": f"bncheck.{kind}/2"}))
+    code, err = said(capsys, "gate", option, "later.json")
+    assert code == 2
+    assert "of format 2, and this bncheck reads 1; use the bncheck that made it" in err
+
+
+def test_inspect_does_not_take_what_is_known_of_one_model_for_another(folder: Path) -> None:
+    small.broken(folder / "other.safetensors")
+    (folder / "pyproject.toml").write_text(NET.format("net") + NET.format("other"))
+    known = ["--baseline", "known.json"]
+    assert run(["inspect", "net.safetensors", *known]) == 0
+    assert run(["inspect", "other.safetensors", *known]) == 1
+    (folder / "net.safetensors").rename(folder / "moved.safetensors")
+    assert run(["inspect", "moved.safetensors", *known]) == 0

@@ -255,7 +255,7 @@ def of_numbers(output: Tensor, target: Tensor) -> float:
 def test_a_metric_that_gives_no_number_is_an_error() -> None:
     data = labelled(*planted.digits("train"))
     for judge in (bncheck.inspect, bncheck.recalibrate):
-        with pytest.raises(BncheckError, match=r"--metric: gave nan for a batch of \d+ samples"):
+        with pytest.raises(BncheckError, match=r"`metric`: gave nan for a batch of \d+ samples"):
             judge(network("stale"), data, metric=never)
 
 

@@ -153,6 +153,36 @@ def test_in_python() -> None:
         bncheck.compare(SAMPLES / "healthy.pt2", SAMPLES / "healthy.pt")
 
 
+def test_two_files_in_a_module_that_is_given(tmp_path: Path) -> None:
+    """Each is loaded into a copy: in one and the same module, any two files are equal."""
+    model = made(Unit)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    paths = [tmp_path / "one.pt", tmp_path / "other.pt"]
+    for path, factor in zip(paths, (0.5, 2.0), strict=True):
+        torch.save({name: factor * tensor for name, tensor in before.items()}, path)
+    given: dict[str, Any] = {"model": model, "inputs": ["3,8,8"]}
+    assert not bncheck.compare(*paths, **given).equal
+    assert bncheck.compare(paths[0], paths[0], **given).equal
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+def test_a_folded_state_dict_is_compared_with_what_it_was_folded_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folded, model = tmp_path / "folded.safetensors", [*MODEL, "--input", "1,8,8"]
+    healthy = str(SAMPLES / "healthy.pt")
+    assert run(["fold", healthy, *model, "-o", str(folded)]) == 0
+    for pair in ([healthy, str(folded)], [str(folded), str(SAMPLES / "healthy.onnx")]):
+        assert run(["compare", *pair, *model]) == 0
+    assert run(["compare", str(SAMPLES / "stale.pt"), str(folded), *model]) == 1
+    capsys.readouterr()
+    for command, ending in (("export", "onnx"), ("fold", "pt2")):
+        assert run([command, str(folded), *model, "-o", str(tmp_path / f"x.{ending}")]) == 2
+        said = capsys.readouterr().err
+        assert "is what `bncheck fold` made" in said
+        assert said.count("\n") == 1
+
+
 @cache
 def _converted() -> tuple[ExportedProgram, bytes]:
     program = traced(made(Unit), (IMAGES,), Axes())

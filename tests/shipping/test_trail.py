@@ -129,3 +129,26 @@ def test_the_chart_has_a_column_for_each_value_that_is_not_infinite() -> None:
     assert table.rows == (("a", "0"), ("b", "0.002"), ("c", "inf"))
     assert not list(on_the_way(Proof((), 1e-5, steps=(Step("a", 0.0),))))
     assert not list(steps_table(Proof((), 1e-5)))
+
+
+class _Pooled(nn.Module):
+    """A BatchNorm that stays becomes a convolution, which gets the name of the second one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.out = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.max_pool2d(self.bn(self.conv(x).relu()), 2)
+        out: Tensor = self.out(pooled)
+        return out
+
+
+def test_a_new_call_may_have_the_name_of_the_last_of_the_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = _Pooled().eval()
+    nn.init.uniform_(model.bn.weight, -2, -0.5)
+    model.bn.running_mean, model.bn.running_var = torch.randn(8), torch.rand(8) + 0.5
+    done = bncheck.export(model, torch.randn(2, 3, 15, 15), tmp_path / "pooled.onnx")
+    assert done.proof is not None
+    assert done.proof.holds

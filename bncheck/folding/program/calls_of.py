@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
 from bncheck.folding.program.dtypes import dtypes_of_modules, names_of
 from bncheck.folding.program.in_module import own
+from bncheck.subject.given import copied
 
 HINT = "name a submodule that is called with tensors; named_modules() lists them"
 #: The inputs of one call, in the order of forward's parameters; None where they have no order.
@@ -63,19 +63,11 @@ def first_call(
 ) -> tuple[nn.Module, tuple[Any, ...]]:
     """A copy of a submodule, and what the example calls it with first. Raises BncheckError."""
     submodule(model, name)
-    trial = copied_model(model)
+    trial = copied(model)
     calls = [call for call in recorded(trial, inputs, [name])[name] if call is not None]
     if not calls:
         raise BncheckError(f"the example does not call --part {name!r} with inputs in order", HINT)
     return trial.get_submodule(name), calls[0]
-
-
-def copied_model(model: nn.Module) -> nn.Module:
-    """A copy, on which anything can be tried. Raises BncheckError."""
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError:  # a weight that a hook computes, as of the old weight_norm
-        raise BncheckError("computes a weight in a hook", "use torch's parametrizations") from None
 
 
 def _into(calls: list[Called]) -> Callable[..., None]:

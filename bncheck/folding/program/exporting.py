@@ -212,7 +212,7 @@ def export_shaped(
 _HINTS = {
     r"<class '[^']*'> in output, which is not a known type": (
         "let its forward return tensors, or register the class of its output with "
-        "torch.export.register_dataclass"
+        "torch.export.register_dataclass (with a serialized_type_name for a .pt2)"
     ),
     r"in input, which is not a known type|unsupported input type": (
         "give tensors, or register the class with torch.export.register_dataclass"

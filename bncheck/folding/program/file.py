@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -92,7 +93,17 @@ def save_program(program: ExportedProgram, path: Path, original: Path | None = N
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.export.save(program, file)
+        try:
+            torch.export.save(program, file)
+        except NotImplementedError as error:  # of pytree, of a class without a name for files
+            found = re.search(r"<class '([^']*)'>", str(error))
+            what = shortened(found[1] if found else str(error), 120)
+            raise BncheckError(
+                f"cannot hold what the model takes or returns: {what} has no registered name",
+                "write a .safetensors or .onnx, use plain tuples or dicts, or register a dataclass "
+                "with a serialized_type_name",
+                str(path),
+            ) from None
         file.refuse_failed()
         file.seek(0)
         check_read_back(path, lambda: is_same_program(torch.export.load(file), program))

@@ -19,7 +19,6 @@ from bncheck.folding.planner.families import Norms
 from bncheck.folding.planner.plan import Decision, Status
 from bncheck.folding.program.calls_of import (
     HINT,
-    copied_model,
     dtypes_from,
 )
 from bncheck.folding.program.exporting import NotOneGraphError, as_arguments
@@ -37,7 +36,7 @@ from bncheck.folding.result import (
     findings_of,
     tolerance_for,
 )
-from bncheck.subject.given import check_module, refuse_scripted
+from bncheck.subject.given import check_module, copied, refuse_scripted
 
 BY_PARTS = (
     "is folded by parts, which are not one program",
@@ -105,7 +104,7 @@ def fold_by_parts(
     `why` is what keeps the whole from being one. Raises BncheckError where no part is one.
     """
     inputs = as_arguments(example_inputs)
-    trial = copied_model(model)
+    trial = copied(model)
     parts = chosen(list(Search(trial, inputs, options, say).run(names)))
     folded = {part.name: part for part in parts if part.result is not None}
     if not folded:

@@ -21,9 +21,9 @@ from bncheck.folding.program.fold import FoldResult
 from bncheck.folding.program.in_module import FoldedState, applied, apply, compare
 from bncheck.folding.program.reading_back import same_bits
 from bncheck.folding.result import FoldReport
+from bncheck.reading.safetensors_file import FOLDED
 from bncheck.writing.atomic import check_read_back, replacing
 
-_KEY: Final = "bncheck.fold"
 _SCHEMA: Final = "bncheck.folded-state/1"
 
 
@@ -55,7 +55,7 @@ def save_state(state: FoldedState, report: FoldReport, path: Path, source: Path)
         **state.changes,
         "parity": report.parity.to_dict() if report.parity else None,
     }
-    metadata = {"format": "pt", _KEY: json.dumps(manifest)}
+    metadata = {"format": "pt", FOLDED: json.dumps(manifest)}
     with replacing(path, source) as temporary:
         try:
             save_file(_unshared(state.tensors), temporary, metadata)
@@ -86,7 +86,7 @@ def load_folded(module: nn.Module, path: Path) -> nn.Module:
         raise BncheckError("does not exist", "check the path", str(path))
     try:
         with safe_open(str(path), "pt") as file:
-            manifest = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            manifest = json.loads((file.metadata() or {}).get(FOLDED, "null"))
             if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
                 raise BncheckError(
                     "is not a folded state dict",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from torch import nn
 
 import bncheck
 from bncheck.cli import run
-from bncheck.folding.program.file import load_program, moved
+from bncheck.core.errors import BncheckError
+from bncheck.folding.program.file import load_program, moved, save_program
 from tests.folding.command import MODEL, SAMPLES
 from tests.planted import healthy
 
@@ -74,3 +77,23 @@ def test_device_moves_all_of_the_program() -> None:
     assert {name for name, _ in there.named_parameters()} == {
         n for n, _ in program.named_parameters()
     }
+
+
+class _Scores(NamedTuple):
+    scores: torch.Tensor
+    features: torch.Tensor
+
+
+class _Named(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> _Scores:
+        y = super().forward(x)  # type: ignore[no-untyped-call]
+        return _Scores(y, y + 1)
+
+
+def test_a_class_without_a_name_for_files_is_said_in_one_sentence(tmp_path: Path) -> None:
+    model = _Named(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    program = bncheck.fold(model, (torch.randn(2, 4),)).program
+    with pytest.raises(BncheckError, match=r"_Scores has no registered name") as refused:
+        save_program(program, tmp_path / "named.pt2")
+    assert "serialized_type_name" in refused.value.hint
+    assert not list(tmp_path.iterdir())
