@@ -163,7 +163,7 @@ def _snapshot_at(path: Path, series: Series, options: DriftOptions) -> Snapshot:
     if known is not None:
         return known
     other = read_snapshot(path, series.key, Assumptions(options.eps))
-    return other.under(series.snapshots[-1].prefix)
+    return other.named_like(series.snapshots[-1])
 
 
 def _refuse_other_width(

@@ -52,11 +52,6 @@ _TRAINS: Final = {
 _ENDLESS: Final = frozenset(("NaN", "Infinity", "-Infinity"))
 
 
-def is_exported_program(archive: ZipArchive) -> bool:
-    """Whether a zip archive is a `.pt2`."""
-    return _FORMAT in archive or _OLD_PROGRAM in archive
-
-
 def read_exported_program(archive: ZipArchive) -> list[Subtree]:
     """The weights, and what the graph says about the normalisation layers that use them."""
     if "data.pkl" in archive:

@@ -167,9 +167,9 @@ def _by_its_beginning(source: Source, path: Path) -> _Content | None:
 
 
 def _read_zip(archive: ZipArchive) -> _Content:
-    from bncheck.reading.exported_program import is_exported_program, read_exported_program
+    if sniff.is_exported_program(archive):
+        from bncheck.reading.exported_program import read_exported_program
 
-    if is_exported_program(archive):
         return _Content(Container.EXPORTED_PROGRAM, read_exported_program(archive))
     if is_npz(archive):
         return _Content(Container.NPZ, read_npz(archive))

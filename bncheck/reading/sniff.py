@@ -59,6 +59,11 @@ def refuse_stranger(source: Source) -> None:
         raise BncheckError("starts with zero bytes only: an incomplete download", _AGAIN)
 
 
+def is_exported_program(archive: ZipArchive) -> bool:
+    """Whether a zip archive is a `.pt2`, of any version of torch."""
+    return "archive_format" in archive or "serialized_exported_program.json" in archive
+
+
 def refuse_zip(archive: ZipArchive) -> NoReturn:
     """Raise BncheckError for a zip archive that holds no pickle of torch."""
     names = archive.names

@@ -79,9 +79,9 @@ def _series(
 ) -> Series:
     main, ranks = by_rank(snapshots)
     if main:
-        prefix = main[-1].prefix
-        main = [snapshot.under(prefix) for snapshot in main]
-        ranks = {n: tuple(s.under(prefix) for s in group) for n, group in ranks.items()}
+        last_one = main[-1]
+        main = [snapshot.named_like(last_one) for snapshot in main]
+        ranks = {n: tuple(s.named_like(last_one) for s in group) for n, group in ranks.items()}
         _refuse_other_widths([*main, *(s for group in ranks.values() for s in group)])
     labels = labels_of(main)
     main = [replace(s, label=label) for s, label in zip(main, labels, strict=True)]

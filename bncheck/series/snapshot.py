@@ -12,6 +12,7 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.core.thresholds import DEAD_VARIANCE
+from bncheck.core.wrappers import LayerNames
 from bncheck.layers.norm_layer import Assumptions, NormLayer, find_layers
 from bncheck.reading.checkpoint import Checkpoint
 from bncheck.reading.opening import open_checkpoint
@@ -91,13 +92,15 @@ class Snapshot:
         """Whether any layer has statistics that can be compared."""
         return any(state.usable for state in self.states.values())
 
-    def under(self, prefix: str) -> Snapshot:
-        """The same with other names, where another file has another prefix for the same layers."""
-        if prefix == self.prefix:
+    def named_like(self, other: Snapshot) -> Snapshot:
+        """The same with the other's names for the same layers, whatever wraps the model there."""
+        if self.states.keys() == other.states.keys():
             return self
         cut = len(self.prefix)
-        states = {prefix + name[cut:]: state for name, state in self.states.items()}
-        return replace(self, states=states, prefix=prefix)
+        states = {other.prefix + name[cut:]: state for name, state in self.states.items()}
+        theirs = LayerNames.of(states).counterparts(LayerNames.of(other.states))
+        states = {theirs.get(name, name): state for name, state in states.items()}
+        return replace(self, states=states, prefix=other.prefix)
 
     def without_numbers(self, samples: bool) -> Snapshot:
         """The same without statistics; with the samples of weights, or without."""

@@ -32,12 +32,14 @@ def noisy(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Itera
     BN202 otherwise), those of the first layer in units of noise by 1/64 to 8 times what its
     variances are, and variances are not too large, or too small, in nearly all channels; and the
     same k explains 75 % of what means and variances deviate by together, where shuffled batches of
-    4 samples show how much either scatters. With labels, measured statistics restore the results:
-    noise took nothing else away.
+    4 samples show how much either scatters: no channel counts for more than nine times what k makes
+    of it, and a layer for nothing where half of its channels are hardly off beside the others. With
+    labels, measured statistics restore the results: noise took nothing else away.
 
     Or batches of 2, 4 or 8 shuffled samples (of --train-batch-size, where it is told), in which
-    each layer normalises with the batch, explain 75 % of the whole deviation: the stored numbers
-    are the averages over them, and off those by kappa times what single batches scatter.
+    each layer normalises with the batch, explain 75 % of the whole deviation, layers that agree and
+    would not counted in: the stored numbers are the averages over them, and off those by kappa
+    times what single batches scatter.
 
     Fix: recalibrate; train with momentum 0.1 or less, larger batches, SyncBatchNorm or GroupNorm.
     """

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
-from bncheck.rules.data.claim import LEAST, Claim
+from bncheck.measuring.results import Direction
+from bncheck.rules.data.claim import LEAST, Claim, Fault
 from bncheck.rules.data.measured_network import MeasuredNetwork, names
 from bncheck.rules.data.scoring import (
     error,
@@ -97,10 +99,24 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
         "was added after they were learned", _added(network, moved), 0.0,
     )  # fmt: skip
     lost = {m.layer.name: 0.0 if _lags(m) else moved[m.layer.name] for m in behind_something}
-    yield from _claim(
-        self, network, "the means are moved, and the variances are right: a bias before the layer "
-        "was lost or added", lost, float(network.stem.layer.channels),
-    )  # fmt: skip
+    words = "the means are moved, and the variances are right: a bias before the layer was lost or "
+    words += "added"
+    for claim in _claim(self, network, words, lost, float(network.stem.layer.channels)):
+        yield _or_the_data(network, claim)
+
+
+def _or_the_data(network: MeasuredNetwork, claim: Claim) -> Claim:
+    """A claim about layers that read an input alone: shifted data move their means as well."""
+    first = all(network.is_entry(m) for m in network.layers if claim.of(m.layer.name) >= LEAST)
+    if not first or network.direction is Direction.WORSE:
+        return claim
+    return replace(
+        claim,
+        shares={name: min(explained, LEAST) for name, explained in claim.shares.items()},
+        message=f"{claim.message}; shifted data would look the same",
+        fault=Fault.EITHER,
+        predicts=False,
+    )
 
 
 def _claim(

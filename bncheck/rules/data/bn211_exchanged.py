@@ -10,7 +10,9 @@ import numpy as np
 
 from bncheck.core.findings import Severity
 from bncheck.measuring.measurement import MeasuredLayer
-from bncheck.rules.data.claim import LEAST, Claim
+from bncheck.measuring.results import Direction
+from bncheck.rules.data.bn202_stale import resemblance
+from bncheck.rules.data.claim import LEAST, Claim, Fault
 from bncheck.rules.data.measured_network import MeasuredNetwork
 from bncheck.rules.data.scoring import error, share
 from bncheck.rules.rule import Rule, rule
@@ -25,6 +27,8 @@ _SORTED: Final = 0.13
 _TIMES: Final = 3.0
 #: Of layers on the same scale so many on either side are tried: the cost is that of sorting.
 _NEAREST: Final = 8
+#: Channels in another order are correlated by less, in means or in log variances.
+_ALIKE: Final = 0.5
 #: Fewer channels have too few orders to be told from chance.
 _CHANNELS: Final = 8
 
@@ -38,7 +42,9 @@ def exchanged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
 
     Criterion: what another layer of as many channels sees explains at least 75 % of the layer's
     deviation, or the sorted means and the sorted variances agree with the sorted measured ones (RMS
-    distance up to 0.13) while channel by channel they are at least three times as far apart.
+    distance up to 0.13) while channel by channel they are at least three times as far apart, and
+    the means or the logarithms of the variances are correlated by less than 0.5: moved a little,
+    the means of many channels have much the same sorted values, too.
 
     Fix: put them in their places; recalibrating measures them anew.
     """
@@ -59,11 +65,14 @@ def exchanged(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
     for m in off:
         explained = _permuted(m)
         if explained >= LEAST:
+            itself = network.reads_itself(m) and network.direction is not Direction.WORSE
+            either = ", or the data have another order of features" if itself else ""
             yield Claim(
                 self,
                 {m.layer.name: explained},
-                "holds the right values in another order of channels",
+                f"holds the right values in another order of channels{either}",
                 advice="or permute them as the weights were",
+                fault=Fault.EITHER if itself else Fault.STATISTICS,
                 free=m.layer.channels / 4,
             )
 
@@ -113,6 +122,6 @@ def _permuted(m: MeasuredLayer) -> float:
     logs = 0.5 * (np.sort(np.log(var + eps)) - np.sort(np.log(np.maximum(seen_var, 0) + eps)))
     left = float(np.sqrt(np.mean(apart**2 + logs**2)))
     whole = float(np.sqrt(np.mean(plain)))
-    if left > _SORTED or whole < _TIMES * left or whole < 0.3:
+    if left > _SORTED or whole < _TIMES * left or whole < 0.3 or resemblance(m) >= _ALIKE:
         return 0.0
     return 1.0 - (left / whole) ** 2

@@ -20,6 +20,8 @@ from bncheck.rules.rule import Rule, rule
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bncheck.measuring.moments import Moments
+
     Floats = NDArray[np.float64]
 
 #: The running variances are at least this many times what the first layer sees.
@@ -31,6 +33,10 @@ _RUN: Final = 100.0
 _SCALES: Final = tuple(float(scale) for scale in np.geomspace(3, 3000, 25))
 #: Scales that explain as much but for this: the smallest is named.
 _EQUAL: Final = 0.01
+#: What is averaged in a batch, at least, and the standard errors by which its mean may be off.
+_BATCH: Final = 8
+_ERRORS: Final = 2.0
+_TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,9 @@ def outlier(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> Ite
         mean = (1 - w) m + w m(k)        var = (1 - w) v + w v(k)
 
     with one scale k of 3 to 3000 and one weight w up to 0.35 (from the first layer's variances)
-    explain at least 75 % of the whole deviation, and half of each layer's; and no a x + b fits as
-    well (BN205), or the inputs are on the usual scale (mean 0, standard deviation 0.5 to 2).
+    explain at least 75 % of the whole deviation, and half of each layer's, where the mean of one
+    batch may be off by two standard errors of the mean of 8 samples; and no a x + b fits as well
+    (BN205), or the inputs are on the usual scale (mean 0, standard deviation 0.5 to 2).
 
     Fix: recalibrate; find the batch, or clip the inputs.
     """
@@ -106,11 +113,19 @@ def _fitted(network: MeasuredNetwork, large: Seen) -> _Outlier | None:
         for m in network.layers:
             if m.layer.name in large:
                 (mean, var), (its_mean, its_var) = m.seen, _at(m, large, scale)
-                mixed = (mean + weight * (its_mean - mean), var + weight * (its_var - var))
-                shares[m.layer.name] = share(m, *mixed, free)
+                mixed = mean + weight * (its_mean - mean)
+                reach = weight * _ERRORS * _of_a_batch(large[m.layer.name], its_var)
+                nearest = np.clip(m.stored[0], mixed - reach, mixed + reach)
+                shares[m.layer.name] = share(m, nearest, var + weight * (its_var - var), free)
         found.append(_Outlier(scale, weight, shares, network.whole_share(shares)))
     best = max((one.whole for one in found), default=0.0)
     return next((one for one in found if one.whole >= best - _EQUAL), None)
+
+
+def _of_a_batch(large: Moments, var: Floats) -> Floats:
+    """The standard errors of one small batch's means, where the layer has these variances."""
+    of_samples = large.var_of_means / np.maximum(large.var, _TINY)
+    return np.asarray(np.sqrt(np.maximum(var, 0) * of_samples / _BATCH))
 
 
 def _weight(stem: MeasuredLayer, large: Seen, scale: float) -> float:

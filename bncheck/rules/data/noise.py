@@ -8,7 +8,7 @@ import numpy as np
 
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.rules.data.claim import LEAST
-from bncheck.rules.data.scoring import parts
+from bncheck.rules.data.scoring import by_chance, parts
 
 if TYPE_CHECKING:
     from bncheck.rules.data.measured_network import MeasuredNetwork
@@ -66,19 +66,20 @@ def noise_share(network: MeasuredNetwork) -> float:
     """The share of the logarithms' squares that one kappa / B for all layers predicts.
 
     With L_l = sum (ln sigma_r - ln sigma)^2 over a layer's channels, which noise makes about k U_l,
-    U_l = sum Var q / 4 sigma^4, and k = sum L / sum U: sum_l min(L_l, k U_l) / sum_l L_l.
+    U_l = sum Var q / 4 sigma^4, and k = sum L / sum U: sum_l min(L_l, k U_l) / sum_l L_l, where
+    no channel counts for more than nine times what k makes of it.
     """
     found, unit = [], []
     for m in network.layers:
         assert m.batch_moments is not None
         var = m.batch_moments.var + (m.layer.eps.value or 0.0) + 1e-12
-        found.append(float(np.sum(parts(m, *m.seen)[1] ** 2)))
-        unit.append(float(np.sum(m.batch_moments.var_of_squares / (4 * var**2))))
-    total, units = sum(found), sum(unit)
+        found.append(parts(m, *m.seen)[1] ** 2)
+        unit.append(m.batch_moments.var_of_squares / (4 * var**2))
+    total, units = (sum(float(layer.sum()) for layer in each) for each in (found, unit))
     if not (total > 0 and units > 0):
         return 0.0
     k = total / units
-    return sum(min(seen, k * u) for seen, u in zip(found, unit, strict=True)) / total
+    return sum(by_chance(seen, k * u) for seen, u in zip(found, unit, strict=True)) / total
 
 
 def is_told_noise(network: MeasuredNetwork) -> bool:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: Chance makes of one channel's square at most so many times what it makes of it on average.
+_RARE: Final = 9.0
+#: ... and of half of the channels more than so little of it (chi^2 of one degree: 14 % are below).
+_TYPICAL: Final = 0.03
 #: No channel counts for more than this many standard deviations, so that none decides alone.
 BOUND: Final = 4.0
 _TINY: Final = 1e-12
@@ -64,6 +68,20 @@ def residual(layer: MeasuredLayer, mean: Floats, var: Floats) -> float:
     """RMS of e over the channels, with what the reference sample explains taken off."""
     left = float(error(layer, mean, var).sum()) - layer.sampling_noise
     return float(np.sqrt(max(left, 0.0) / layer.layer.channels))
+
+
+def by_chance(squares: Floats, expected: Floats, most: float = 1.0) -> float:
+    """What chance explains of a layer's squares, (C,) each: of all, `most` times what it expects.
+
+    And of each channel three standard deviations: a channel that varies much, as that of a feature
+    with heavy tails, cannot explain what another one is off by. Nothing where half of the channels
+    are hardly off beside the others: chance spares none.
+    """
+    own = float(squares.sum()) / max(float(expected.sum()), _TINY)
+    if float(np.median(squares)) < _TYPICAL * own * float(np.median(expected)):
+        return 0.0
+    each = np.minimum(squares, _RARE * expected)
+    return min(float(each.sum()), most * float(expected.sum()))
 
 
 def _bounded(values: Floats) -> Floats:

@@ -16,12 +16,15 @@ import numpy as np
 
 from bncheck.measuring.deviation import averaging_noise
 from bncheck.measuring.measurement import MeasuredLayer, Scatter
-from bncheck.rules.data.scoring import error, parts
+from bncheck.rules.data.measured_network import MeasuredNetwork, own_w2
+from bncheck.rules.data.scoring import by_chance, error, parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bncheck.rules.data.measured_network import MeasuredNetwork
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 #: Sizes of batches that are tried where none is told, and up to which one is small.
 SIZES: Final = (2, 4, 8)
@@ -84,7 +87,15 @@ def _of_size(network: MeasuredNetwork, size: int, seen: Mapping[str, Scatter]) -
         if m.layer.name in seen
     }
     free = 0.0 if network.measurement.train_batch_size is not None else 1.0
-    return SmallBatches(size, shares, network.whole_share(shares), free)
+    whole = min(network.whole_share(shares), _of_all(network, shares))
+    return SmallBatches(size, shares, whole, free)
+
+
+def _of_all(network: MeasuredNetwork, shares: Mapping[str, float]) -> float:
+    """The share of all layers' squares: one that agrees although batches would move it refutes."""
+    weights = {m.layer.name: min(own_w2(m) ** 2, 1.0) for m in network.layers}
+    explained = sum(weight * shares.get(name, 0.0) for name, weight in weights.items())
+    return explained / max(sum(weights.values()), _TINY)
 
 
 def measured_noise_share(network: MeasuredNetwork) -> float:
@@ -102,24 +113,27 @@ def measured_noise_share(network: MeasuredNetwork) -> float:
     ]
     if not found:
         return 1.0
-    means, variances, of_means, of_variances = np.array(found).T
-    k = _SCATTERED * float(variances.sum()) / max(float(of_variances.sum()), _TINY)
-    explained = np.minimum(means, k * of_means) + np.minimum(variances, k * of_variances)
-    return float(explained.sum()) / max(float((means + variances).sum()), _TINY)
+    of_logs = sum(float(of_log.sum()) for *_, of_log in found)
+    k = sum(float(log.sum()) for _, log, *_ in found) / max(of_logs, _TINY)
+    whole = sum(float(mean.sum() + log.sum()) for mean, log, _, _ in found)
+    explained = sum(
+        by_chance(mean, k * of_mean, _SCATTERED) + by_chance(log, k * of_log, _SCATTERED)
+        for mean, log, of_mean, of_log in found
+    )
+    return explained / max(whole, _TINY)
 
 
-def _squares(m: MeasuredLayer, seen: Scatter) -> tuple[float, float, float, float]:
+def _squares(m: MeasuredLayer, seen: Scatter) -> tuple[Floats, Floats, Floats, Floats]:
     """Squared deviations of means and of log standard deviations; how these scatter by batch."""
     mean, log = parts(m, *m.seen)
-    return float((mean**2).sum()), float((log**2).sum()), *_scatter(m, seen)
+    return mean**2, log**2, *_scatter(m, seen)
 
 
-def _scatter(m: MeasuredLayer, seen: Scatter) -> tuple[float, float]:
+def _scatter(m: MeasuredLayer, seen: Scatter) -> tuple[Floats, Floats]:
     """What one batch's means, and log standard deviations, are off their average by, squared."""
     eps = (m.layer.eps.value or 0.0) + _TINY
     of_means = seen.of_means / (np.maximum(m.seen[1], 0) + eps)
-    of_variances = seen.of_variances / (4 * (seen.var + eps) ** 2)
-    return float(of_means.sum()), float(of_variances.sum())
+    return of_means, seen.of_variances / (4 * (seen.var + eps) ** 2)
 
 
 def _explained(m: MeasuredLayer, seen: Scatter) -> float:
@@ -133,7 +147,7 @@ def _explained(m: MeasuredLayer, seen: Scatter) -> float:
         return 0.0
     mean, log = parts(m, seen.mean, seen.var)
     kappa = averaging_noise(m.layer.momentum.value, m.layer.counter) + 1 / seen.batches
-    of_means, of_variances = _scatter(m, seen)
+    of_means, of_variances = (float(each.sum()) for each in _scatter(m, seen))
     scattered = float(np.sqrt(2 / m.layer.channels))
     left = 0.0
     for found, its in (((mean**2).sum(), of_means), ((log**2).sum(), of_variances)):
