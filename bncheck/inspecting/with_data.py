@@ -50,7 +50,7 @@ def stops(finding: Finding) -> bool:
 
 def beyond_repair(finding: Finding) -> bool:
     """Whether new statistics do not help either: weights that are not finite, what a file lacks."""
-    return stops(finding) and "recalibrate" not in finding.fix
+    return stops(finding) and finding.instead is None
 
 
 def inspect_with_data(

@@ -142,15 +142,12 @@ class Collector:
 
     def _few_vectors(self, number: int, names: Container[str]) -> Parts:
         """What those of these layers saw that got a small batch of vectors, and once."""
-        few = [
-            (name, *calls[0]) for name, calls in self._calls.items()
-            if name in names and len(calls) == 1 and calls[0][1] is None
-            and len(calls[0][0]) <= _FEW
-        ]  # fmt: skip
+        once = [(name, *calls[0]) for name, calls in self._calls.items() if len(calls) == 1]
+        few = [call for call in once if call[0] in names and call[2] is None and _are_few(call[1])]
         if few and self.labels is not None:
             layout, m, _ = side_by_side(few)
             self._add_classes(layout, m, None)
-        found = {f"{VECTORS}{name}": m.cpu().numpy() for name, m, *_ in few}
+        found = {f"{VECTORS}{name}": m.numpy() for name, m, *_ in few}
         for (name, *_), numbers in zip(few, found.values(), strict=True):
             del self._calls[name]
             # A sum of squares is finite only if all are, and the fastest of sums.
@@ -249,6 +246,11 @@ class Collector:
         else:
             var = q.mean(dim=0).addcmul_(mean, mean, value=-1)
         norm.hold(self.pivots[norm.name] + mean, var.clamp_min_(0))
+
+
+def _are_few(m: Tensor) -> bool:
+    """Where taking moments costs what calls cost, and passing the numbers on costs nothing."""
+    return m.shape[0] <= _FEW and m.device.type == "cpu"
 
 
 def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:

@@ -6,7 +6,7 @@ of vectors wait as they are: their moments, taken one by one, cost as much as a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -29,8 +29,9 @@ VECTORS: Final = "\x04"
 _CALL: Final = "\x02"
 #: Moments of batches wait up to so many bytes.
 _WAITING: Final = 1 << 22
-#: And vectors, which stay in the cache with what is computed from them.
+#: And vectors. With what is computed of so many channels of them they stay in the cache.
 _VECTORS_WAITING: Final = 1 << 20
+_CHANNELS: Final = 256
 
 
 class Merging:
@@ -49,8 +50,8 @@ class Merging:
             layout = tuple((name, rows.shape[1]) for name, rows in packed.items())
             self._wait(layout, np.concatenate([*packed.values()], axis=1))
         if len(packed) < len(batch):
-            for name in batch.keys() - packed.keys():
-                self._vectors.setdefault(name[1:], []).append(batch[name])
+            for name in [name for name in batch if name not in packed]:
+                self._vectors.setdefault(name.removeprefix(VECTORS), []).append(batch[name])
                 self._bytes += batch[name].nbytes
             if self._bytes > _VECTORS_WAITING:
                 self._pack()
@@ -75,12 +76,28 @@ class Merging:
         """The moments of all vectors that wait."""
         import torch
 
-        for name, parts in self._vectors.items():
-            m = torch.from_numpy(np.concatenate(parts))
-            pivot = self._pivots[name].double().cpu().numpy()
-            self._wait(((name, m.shape[1]),), packed_vectors(m, pivot))
+        rows = {name: np.concatenate(parts) for name, parts in self._vectors.items()}
+        for names in _groups(rows):
+            layout = tuple((name, rows[name].shape[1]) for name in names)
+            m = torch.from_numpy(np.concatenate([rows[name] for name in names], axis=1))
+            pivot = torch.cat([self._pivots[name] for name in names])
+            self._wait(layout, packed_vectors(m, pivot.double().cpu().numpy()))
         self._vectors.clear()
         self._bytes = 0
+
+
+def _groups(rows: Mapping[str, Floats]) -> Iterator[list[str]]:
+    """Layers side by side that saw as many images: each alone would cost the calls of several."""
+    group: list[str] = []
+    channels = 0
+    for name, numbers in rows.items():
+        channels += numbers.shape[1]
+        if group and (channels > _CHANNELS or len(numbers) != len(rows[group[0]])):
+            yield group
+            group, channels = [], numbers.shape[1]
+        group.append(name)
+    if group:
+        yield group
 
 
 def call_name(layer: str, place: int) -> str:

@@ -106,7 +106,7 @@ def test_the_batches_of_a_pass_are_merged_at_once(monkeypatch: pytest.MonkeyPatc
 def test_the_moments_of_few_vectors_are_taken_of_several_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once for each layer; the first batch, whose pivots all ranks take, is packed by itself."""
+    """Layers side by side; the first batch, whose pivots all ranks take, is packed by itself."""
     packs: list[tuple[int, int]] = []
 
     def counted(m: Tensor, pivot: Any) -> Any:
@@ -116,7 +116,11 @@ def test_the_moments_of_few_vectors_are_taken_of_several_batches(
     monkeypatch.setattr(merging, "packed_vectors", counted)
     monkeypatch.setattr(collector, "packed_vectors", counted)
     run_cascade(Instrumented.of(mlp(3)), given(7), Cascade.EVAL, Run())
-    assert packs == [(64, 48), *[(6 * 64, 16)] * 3]
+    assert packs == [(64, 48), (6 * 64, 48)]
+    packs.clear()
+    monkeypatch.setattr(merging, "_CHANNELS", 32)
+    run_cascade(Instrumented.of(mlp(3)), given(7), Cascade.EVAL, Run())
+    assert packs == [(64, 48), (6 * 64, 32), (6 * 64, 16)]
 
 
 @pytest.mark.parametrize("limit", ["_WAITING", "_VECTORS_WAITING"])

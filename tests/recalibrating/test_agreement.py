@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.findings import Finding, Severity
 from bncheck.inspecting.from_file import InspectOptions
 from bncheck.inspecting.report import InspectReport
+from bncheck.inspecting.with_data import beyond_repair
 from bncheck.measuring.measurement import Measurement
 from bncheck.measuring.results import Comparison, Direction
 from bncheck.recalibrating.command import recalibrate_file
@@ -273,6 +275,16 @@ def test_what_the_file_lacks_a_copy_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(BncheckError, match=r"lacks running statistics of bn2 \(BN104\)"):
         recalibrate_file(tmp_path / "net.pt", tmp_path / "out.pt", InspectOptions(), measuring)
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_what_new_statistics_repair_is_no_matter_of_words() -> None:
+    net = Threshold(0.0, 0.0)
+    net.bn.running_mean = torch.full((2,), math.nan)
+    (mean,) = (f for f in bncheck.inspect(net).findings if f.rule == "BN102")
+    net.bn.weight.data[0] = math.nan
+    (weight,) = (f for f in bncheck.inspect(net).findings if f.rule == "BN102")
+    assert not beyond_repair(replace(mean, fix="measure them again"))
+    assert beyond_repair(replace(weight, fix="do not recalibrate"))
 
 
 def test_weights_that_are_not_finite_are_beyond_repair() -> None:
