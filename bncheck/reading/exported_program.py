@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError, quoted
 from bncheck.reading.checkpoint import NormModule, Subtree
 from bncheck.reading.exported_calls import listed_calls, results_of
@@ -101,7 +100,7 @@ def _models(archive: ZipArchive) -> list[str]:
 def _read_model(archive: ZipArchive, name: str) -> Subtree:
     program = read_json(archive, f"models/{name}.json")
     tensors, constants = read_weights(archive, name), read_constants(archive, name)
-    tree = _subtree(program, tensors, constants, archive.budget)
+    tree = _subtree(program, tensors, constants)
     return tree if name == _MAIN else replace(tree, path=name, main=False)
 
 
@@ -114,21 +113,20 @@ def _read_old(archive: ZipArchive) -> Subtree:
         )
     constants = read_torch_file(archive, _OLD_CONSTANTS) if _OLD_CONSTANTS in archive else {}
     program, weights = read_json(archive, _OLD_PROGRAM), read_torch_file(archive, _OLD_WEIGHTS)
-    return _subtree(program, weights, constants, archive.budget)
+    return _subtree(program, weights, constants)
 
 
 def _subtree(
     program: dict[str, Any],
     tensors: dict[str, LazyTensor],
     constants: Mapping[str, LazyTensor],
-    budget: Budget,
 ) -> Subtree:
     """The state dict, and those constants that a normalisation layer takes as its own."""
     everything = {**constants, **tensors}
     weights = dict(_inputs(program["graph_module"]["signature"]["input_specs"]))
     places = list(_nodes(program["graph_module"]["graph"], weights, itertools.count()))
     modules = _norm_modules(places, everything)
-    refuse_misused(program, places, modules, budget)
+    refuse_misused(program, places, modules)
     taken = {name for module in modules.values() for name in module.tensors.values()}
     twice = taken & constants.keys() & tensors.keys()
     if twice:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from bncheck.core.budget import Budget
 from bncheck.core.errors import BncheckError
 from bncheck.reading.checkpoint import NormModule
 from bncheck.reading.exported_calls import Names, call_of
@@ -43,7 +42,6 @@ def refuse_misused(
     program: Mapping[str, Any],
     places: list[Place],
     modules: Mapping[str, NormModule],
-    budget: Budget,
 ) -> None:
     """Raise BncheckError where statistics are not, or not as they are stored, normalised by.
 
@@ -52,7 +50,7 @@ def refuse_misused(
     if any(module.training for module in modules.values()):
         return
     try:
-        _follow_all(program, places, modules, budget)
+        _follow_all(program, places, modules)
     except BncheckError as error:
         raise BncheckError(error.sentence, "save its state dict, and inspect that") from None
 
@@ -61,7 +59,6 @@ def _follow_all(
     program: Mapping[str, Any],
     places: list[Place],
     modules: Mapping[str, NormModule],
-    budget: Budget,
 ) -> None:
     normalised = {
         split_name(module.tensors["running_var"])[0]
@@ -79,8 +76,6 @@ def _follow_all(
         operator = operator_of(node)
         if not is_norm_class(operator):
             call = call_of(node, Names(known, f"{BETWEEN}{number}."))
-            for ref in refs_of(call.args):  # a call in place concerns all names of its tensor
-                budget.operations.take(1 + len(following.chains.get(ref.name, ())))
             _follow(following, node, call)
     following.by_hand = {o: k for o, k in following.by_hand.items() if o not in normalised}
     following.finish(whole=False)

@@ -86,7 +86,8 @@ class Statistics:
         self.owners, self.numbers, self.storages = owners, numbers, storages
         self.made: dict[str, _Made] = {}
         self.viewed: set[str] = set()
-        self.chains: dict[str, list[str]] = {}
+        #: What a call in place gives back is the tensor of that other name.
+        self.same: dict[str, str] = {}
         self.by_hand: dict[str, set[Is]] = {}
         self.affine: set[str] = set()
         self.from_weights: set[str] = set()
@@ -149,19 +150,17 @@ class Statistics:
         result = self._result(operator, call)
         if result is None and any(made.kind not in HARMLESS for made in own):
             raise refusal(own[0].owner)
-        names = {*call.outputs}
-        for ref in changed:  # and what calls in place gave back before is the same tensor
-            chain = self.chains.setdefault(ref.name, [ref.name])
-            chain += call.outputs
-            self.chains.update(dict.fromkeys(call.outputs, chain))
-            names.update(chain)
+        names = {self._same(ref.name) for ref in changed}
+        if changed:
+            self.same.update(dict.fromkeys(call.outputs, self._same(changed[-1].name)))
+        names.update(map(self._same, call.outputs))
         if changed and not names.isdisjoint(self.viewed):
             raise refusal(own[0].owner)
         first = call.args[0] if call.args else None
         view = isinstance(first, Ref) and operator in (*VIEWS - {"clone"}, "slice")
         before = self._made(first) if view else None
         if isinstance(first, Ref) and view:
-            self.viewed.update((first.name, *call.outputs))
+            self.viewed.update(map(self._same, (first.name, *call.outputs)))
         for name in names:
             self.made.pop(name, None)
             if result is not None:
@@ -242,11 +241,14 @@ class Statistics:
         elif not self._is_weight(given):
             self.by_batch = True  # the others standardise a weight
 
+    def _same(self, name: str) -> str:
+        return self.same.get(name, name)
+
     def _made(self, value: Any) -> _Made | None:
         if not isinstance(value, Ref):
             return None
-        if value.name in self.made:
-            return self.made[value.name]
+        if (name := self._same(value.name)) in self.made:
+            return self.made[name]
         if _is_constant(value) and value.name not in self.numbers:
             return _Made(Is.SHARED, "", shares=True)
         owner, own = split_name(value.name)
