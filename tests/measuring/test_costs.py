@@ -81,8 +81,9 @@ def test_calls_of_torch_for_a_batch_and_for_a_layer_of_it(
 ) -> None:
     """A layer's input is taken about its pivot; the rest is done for all layers side by side.
 
-    They are 8 and 3, 18 and 11, with room for a torch that dispatches something otherwise. With the
-    moments of each batch apart they were 22 and 2, 30 and 10; layer by layer 35 and 6, 50 and 18.
+    They are 8 and 3, 18 and 11 while vectors wait, with room for a torch that dispatches something
+    otherwise. With the moments of each batch apart they were 22 and 2, 30 and 10; layer by layer 35
+    and 6, 50 and 18.
     """
     one, three = ({n: beyond(layers, n, cascade) for n in (3, 5)} for layers in (1, 3))
     batch = (one[5] - one[3]) / 2
