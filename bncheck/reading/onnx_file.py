@@ -104,6 +104,7 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
 
     from bncheck.reading.onnx_constants import Resolver
     from bncheck.reading.onnx_functions import without_functions
+    from bncheck.reading.onnx_uses import refuse_misused
 
     itself = os.urandom(16).hex()  # so that no file can say that its data are somewhere in it
     try:
@@ -116,9 +117,13 @@ def read_onnx(source: Source, path: Path) -> list[Subtree] | None:
     refuse_hidden(model.graph)
     folder = ModelFolder(path, source.budget, {itself: source})
     resolver = Resolver(model, partial(load_tensor, folder=folder), source.budget.computed)
-    found = _Found(resolver, folder, parameters_in(graphs_of(model.graph)))
+    parameters = parameters_in(graphs_of(model.graph))
+    found = _Found(resolver, folder, parameters)
+    graphs = []
     for graph, scope in _graphs(model.graph):
         found.add(graph, scope)
+        graphs.append((graph, scope))
+    refuse_misused(graphs, found.modules, parameters)
     return [Subtree("", found.tensors, found.modules, program=model)]
 
 

@@ -99,6 +99,7 @@ _STEPS: Final[dict[tuple[str, Is | None, Is | None], Is]] = {
     ("add", None, Is.NEGATED): Is.CENTRED,
     ("add", Is.NEGATED, None): Is.CENTRED,
     ("sub", None, Is.SHIFT): Is.REST,
+    ("sub", Is.SCALE, Is.SHIFT): Is.REST,  # x * scale - mean * scale
     ("div", None, Is.SQRT): Is.SCALE,
     ("div", Is.CENTRED, Is.SQRT): Is.REST,
     ("mul", None, Is.RSQRT): Is.SCALE,

@@ -19,18 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from bncheck.recording import Recorder, ranks
+from tests.recording.said import Said
 from tests.recording.training import batch, net
-
-
-class Said(logging.Handler):
-    """What the logger was told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 def sharded() -> nn.Module:

@@ -34,16 +34,14 @@ def test_what_would_be_misunderstood_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_step_that_is_not_a_number_is_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_step_that_is_not_a_number_is_one_warning(tmp_path: Path, logged: list[str]) -> None:
     model = net()
     told: Any = "x"
     with Recorder(model, tmp_path, every=2) as recorder:
         for _ in range(4):
             model(torch.randn(8, 8))
             recorder.step(step=told, lr=torch.tensor(0.5))  # type: ignore[arg-type]
-    (line,) = caplog.messages
+    (line,) = logged
     assert "step='x', which is not a whole number; the training goes on" in line
     entries = read_record(tmp_path).entries
     assert [(entry.step, entry.lr) for entry in entries] == [(1, 0.5), (2, 0.5), (4, 0.5)]

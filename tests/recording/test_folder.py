@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import io
 import itertools
 import json
-import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +24,6 @@ from bncheck.reading import record, record_snapshot
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.record import read_record
 from bncheck.recording import Recorder
-from bncheck.recording.recorder import LOGGER
 from bncheck.recording.thinning import superfluous
 from tests.networks import SAMPLES
 from tests.recording.training import Training, batch, net
@@ -35,15 +31,6 @@ from tests.recording.training import Training, batch, net
 
 def steps_in(folder: Path) -> list[int]:
     return [entry.step for entry in read_record(folder).entries]
-
-
-@pytest.fixture
-def logged() -> Iterator[io.StringIO]:
-    """What the recorder warns of."""
-    handler = logging.StreamHandler(io.StringIO())
-    LOGGER.addHandler(handler)
-    yield handler.stream
-    LOGGER.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -186,20 +173,20 @@ def test_a_killed_training_leaves_a_record_that_goes_on(tmp_path: Path) -> None:
     assert not [f for f in (tmp_path / "snapshots").iterdir() if f.name.startswith(".")]
 
 
-def test_a_folder_that_vanishes_is_one_warning(tmp_path: Path, logged: io.StringIO) -> None:
+def test_a_folder_that_vanishes_is_one_warning(tmp_path: Path, logged: list[str]) -> None:
     def vanish(training: Training, step: int, x: object) -> None:
         if step == 30:
             shutil.rmtree(tmp_path / "run")
 
     training = Training(steps=100, hook=vanish).run(tmp_path / "run")
-    (said,) = logged.getvalue().splitlines()
+    (said,) = logged
     assert "not recorded" in said
     assert "the training goes on" in said
     assert training.found == []
 
 
 def test_a_full_disk_is_one_warning_and_the_record_stays_whole(
-    tmp_path: Path, logged: io.StringIO
+    tmp_path: Path, logged: list[str]
 ) -> None:
     """The limit of a file's size stands for the disk: the index takes no more than 1,000 bytes."""
     import resource
@@ -212,7 +199,7 @@ def test_a_full_disk_is_one_warning_and_the_record_stays_whole(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    (said,) = logged.getvalue().splitlines()
+    (said,) = logged
     assert "the training goes on" in said
     assert all(file.stat().st_size <= 1000 for file in tmp_path.rglob("*") if file.is_file())
     index = (tmp_path / "index.jsonl").read_bytes()

@@ -26,9 +26,7 @@ def hold(folder: Path, ready: Connection) -> None:
     time.sleep(60)
 
 
-def test_the_newer_recorder_of_a_process_writes_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_newer_recorder_of_a_process_writes_alone(tmp_path: Path, logged: list[str]) -> None:
     models = [net(), net()]
     recorders = [Recorder(model, tmp_path, every=5) for model in models]
     for _ in range(12):
@@ -37,14 +35,14 @@ def test_the_newer_recorder_of_a_process_writes_alone(
             recorder.step()
     for recorder in recorders:
         recorder.close()
-    (line,) = caplog.messages
+    (line,) = logged
     assert "is written by a newer Recorder of this process" in line
     assert read_record(tmp_path).runs == 1
     assert [entry.step for entry in read_record(tmp_path).entries] == [1, 5, 10, 12]
 
 
 def test_a_folder_that_another_process_writes_into_is_left_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holding, "_PATIENCE", 0.1)
     run = tmp_path / "run"
@@ -57,7 +55,7 @@ def test_a_folder_that_another_process_writes_into_is_left_alone(
     assert (run / "index.jsonl").read_bytes() == before
     other.kill()
     other.join()
-    (line,) = caplog.messages
+    (line,) = logged
     assert "is the record of another process that still runs" in line
     Training(steps=2).run(run)  # nobody holds it any more
     assert read_record(run).runs == 2

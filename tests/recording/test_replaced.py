@@ -33,7 +33,7 @@ def activation(training: Training) -> None:
     [(fresh, "what 5 did"), (added, "what 7 did"), (activation, None)],
 )
 def test_a_layer_that_is_replaced_is_told_and_recorded(
-    tmp_path: Path, change: object, names: str | None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, change: object, names: str | None, logged: list[str]
 ) -> None:
     def hook(training: Training, step: int, x: Tensor) -> None:
         if step == 50:
@@ -41,8 +41,8 @@ def test_a_layer_that_is_replaced_is_told_and_recorded(
 
     training = Training(hook=hook, steps=100).run(tmp_path)
     assert not module._global_forward_pre_hooks, "the layers of before are still watched"
-    assert [line for line in caplog.messages if "not recorded" in line] == caplog.messages
-    assert [names in line for line in caplog.messages] == ([True] if names else [])  # type: ignore[operator]
+    assert [line for line in logged if "not recorded" in line] == logged
+    assert [names in line for line in logged] == ([True] if names else [])  # type: ignore[operator]
     record = read_record(tmp_path)
     last = read_snapshot(record.file(record.entries[-1]), None, Assumptions())
     norms = {

@@ -208,9 +208,7 @@ def test_mlflow_and_wandb_are_known_by_what_they_can_do(tmp_path: Path) -> None:
         recorder.log_to(3)
 
 
-def test_a_logger_that_fails_is_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_logger_that_fails_is_one_warning(tmp_path: Path, logged: list[str]) -> None:
     def fail(values: dict[str, float], step: int) -> None:
         raise RuntimeError("no network")
 
@@ -222,9 +220,7 @@ def test_a_logger_that_fails_is_one_warning(
         training.step(*batch(generator))
         recorder.step()
     recorder.close()
-    assert [r.message for r in caplog.records] == [
-        "not recorded: cannot log (RuntimeError: no network); the training goes on"
-    ]
+    assert logged == ["not recorded: cannot log (RuntimeError: no network); the training goes on"]
     assert steps_in(tmp_path) == [1, 5, 10, 15, 20]
 
 
