@@ -114,3 +114,24 @@ def test_an_error_of_the_file_stays_one_where_results_are_equal() -> None:
     alone, together = bncheck.inspect(net), bncheck.inspect(net, (x, y))
     assert [f.severity for f in alone.findings if f.rule == "BN101"] == [Severity.ERROR]
     assert together.summary.verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_block_that_was_not_loaded_is_told_without_labels(labels: bool) -> None:
+    x, y = planted.digits("train")
+    net = planted.healthy()
+    torch.manual_seed(0)
+    for name in ("conv3", "bn3"):
+        net.get_submodule(name).reset_parameters()  # type: ignore[operator]
+    data = (x, y) if labels else x
+    first = bncheck.inspect(net, data).findings[0]
+    assert (first.rule, first.layer) == ("BN213", "bn3")
+    assert bncheck.recalibrate(net, data).reason is not None
+
+
+def test_a_reset_layer_of_trained_weights_is_mended_without_labels() -> None:
+    net = planted.healthy()
+    net.get_submodule("bn3").reset_running_stats()  # type: ignore[operator]
+    x = planted.digits("train")[0]
+    assert bncheck.inspect(net, x).findings[0].rule == "BN101"
+    assert bncheck.recalibrate(net, x).reason is None
