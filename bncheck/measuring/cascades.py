@@ -127,7 +127,7 @@ class _Gathering:
         self._model = model
         self._prepared = preparing(model, run.device)
         self._collector = collector
-        self._merging = Merging(collector.pivots)
+        self._merging = Merging()
         self._run = run
         self._watch = watch
         self._around_first = first
@@ -176,7 +176,7 @@ class _Gathering:
         kept = self._watch.parts(fitted, output) if self._watch is not None else {}
         kinds = self._collector.labels = self._kinds_of(fitted, output)
         told = {} if kinds is None else {f"{_KINDS}{number}": kinds.cpu().numpy()}
-        moments = self._collector.take(number, not self._run.processes.own_data)
+        moments = self._collector.take(number)
         return {**moments, **{_WATCHED + name: array for name, array in kept.items()}, **told}
 
     def _kinds_of(self, batch: Batch, output: Any) -> Tensor | None:

@@ -8,7 +8,6 @@ with the number of samples.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import reduce
 from types import MappingProxyType
@@ -18,13 +17,13 @@ import numpy as np
 
 from bncheck.core.errors import BncheckError
 from bncheck.measuring.class_means import ClassMeans, Layout, apart
-from bncheck.measuring.merging import VECTORS, call_name
+from bncheck.measuring.merging import call_name
 from bncheck.measuring.moments import Moments, merged, packed, packed_vectors, unpack
 from bncheck.measuring.norms import TrackingNorm, channels_second
 from bncheck.measuring.outputs import Outputs
 from bncheck.measuring.own_update import OwnUpdate, input_of
 from bncheck.measuring.reduction import in_single, pivot_of, reduced
-from bncheck.measuring.side_by_side import alike, non_finite, refuse_non_finite, side_by_side
+from bncheck.measuring.side_by_side import alike, refuse_non_finite, side_by_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-
-#: Of so many vectors a batch, the moments are taken of several batches together.
-_FEW: Final = 64
 
 #: Of a layer whose calls in one forward have more channels together, no call is kept: half a
 #: megabyte of each number. A layer of 512 that is unrolled over 128 steps of time has as many.
@@ -81,7 +77,6 @@ class Collector:
         self.labels: Tensor | None = None
         self.classes = ClassMeans()
         self._pivots: dict[Layout, Floats] = {}
-        self._common: frozenset[str] | None = None
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[Collector]:
@@ -99,7 +94,6 @@ class Collector:
         """The running means of these layers are pivots: no batch need be seen first."""
         near = (norm for norm in self._norms if norm.name in names)
         self.pivots |= {norm.name: in_single(norm.mean.detach().clone()) for norm in near}
-        self._common = frozenset(self.pivots) or None
 
     def discard(self) -> None:
         """Forget what the last forward gave, its pivots apart."""
@@ -110,17 +104,9 @@ class Collector:
         self.discard()
         self.pivots.clear()
         self._pivots.clear()
-        self._common = None
 
-    def take(self, number: int, in_common: bool = False) -> Parts:
-        """The packed moments of the last forward, batch `number`; ready for the next.
-
-        With `in_common`, all ranks took their pivots from one batch, which is the first that is
-        taken: few vectors of a layer in it are left as they are, for `Merging` to pack with others.
-        """
-        few = self._few_vectors(number, self._common) if in_common and self._common else {}
-        if self._common is None:
-            self._common = frozenset(self.pivots)
+    def take(self, number: int) -> Parts:
+        """The packed moments of the last forward, batch `number`; ready for the next."""
         each = [(name, *call) for name, calls in self._calls.items() for call in calls]
         single = {name for name, calls in self._calls.items() if len(calls) == 1}
         packed_calls: dict[int, Floats] = {}
@@ -138,22 +124,7 @@ class Collector:
             if self._normalise and len(parts) > 1 and len(parts) * parts[0].shape[1] <= _CALLED:
                 taken |= {call_name(name, place): part for place, part in enumerate(parts)}
             taken[name] = reduce(merged, parts)
-        return {**few, **taken}
-
-    def _few_vectors(self, number: int, names: Container[str]) -> Parts:
-        """What those of these layers saw that got a small batch of vectors, and once."""
-        once = [(name, *calls[0]) for name, calls in self._calls.items() if len(calls) == 1]
-        few = [call for call in once if call[0] in names and call[2] is None and _are_few(call[1])]
-        if few and self.labels is not None:
-            layout, m, _ = side_by_side(few)
-            self._add_classes(layout, m, None)
-        found = {f"{VECTORS}{name}": m.numpy() for name, m, *_ in few}
-        for (name, *_), numbers in zip(few, found.values(), strict=True):
-            del self._calls[name]
-            # A sum of squares is finite only if all are, and the fastest of sums.
-            if not math.isfinite(np.vdot(numbers, numbers)) and not np.isfinite(numbers).all():
-                raise non_finite(name, number)
-        return found
+        return taken
 
     def means_of_images(self, name: str) -> Floats:
         """The means of a layer's channels in each image of the last forward, (N, C)."""
@@ -168,20 +139,14 @@ class Collector:
     def _packed(self, calls: Sequence[Call], with_classes: bool = False) -> tuple[Layout, Floats]:
         """Calls on as many images side by side; `with_classes` adds to the sums by class."""
         layout, m, q = side_by_side(calls)
-        if with_classes:
-            self._add_classes(layout, m, q)
-        pivot = self._pivot_of(layout)
+        pivot, labels = self._pivot_of(layout), self.labels
+        if with_classes and labels is not None and labels.shape[0] == m.shape[0]:
+            wide = m.double()
+            self.classes.add(layout, wide, wide * wide if q is None else q, labels, pivot)
         if q is None:
             return layout, packed_vectors(m, pivot)
         values = np.repeat([call[3] for call in calls], [size for _, size in layout])
         return layout, packed(m.cpu().numpy(), q.cpu().numpy(), values, pivot)
-
-    def _add_classes(self, layout: Layout, m: Tensor, q: Tensor | None) -> None:
-        labels = self.labels
-        if labels is not None and labels.shape[0] == m.shape[0]:
-            wide = m.double()
-            squares = wide * wide if q is None else q
-            self.classes.add(layout, wide, squares, labels, self._pivot_of(layout))
 
     def _pivot_of(self, layout: Layout) -> Floats:
         import torch
@@ -246,11 +211,6 @@ class Collector:
         else:
             var = q.mean(dim=0).addcmul_(mean, mean, value=-1)
         norm.hold(self.pivots[norm.name] + mean, var.clamp_min_(0))
-
-
-def _are_few(m: Tensor) -> bool:
-    """Where taking moments costs what calls cost, and passing the numbers on costs nothing."""
-    return m.shape[0] <= _FEW and m.device.type == "cpu"
 
 
 def _moved(values: Tensor, mean: Tensor, spread: Tensor | float) -> Tensor:

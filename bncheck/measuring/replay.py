@@ -111,7 +111,7 @@ def _run(
     import torch
 
     collector = Collector(subject.norms, True, None, subject.own)
-    merging = Merging(collector.pivots)
+    merging = Merging()
     try:
         with (
             torch.no_grad(), in_eval_mode(subject.model), spare_statistics(subject.norms),
@@ -119,7 +119,7 @@ def _run(
         ):  # fmt: skip
             for number, batch in enumerate(batches):
                 forward(subject.model, batch, number)
-                merging.add(collector.take(number, in_common=True))
+                merging.add(collector.take(number))
     except Exception:  # an exchange may not fit, such as a reflection wider than the image
         return None
     return by_call(merging.moments)[0]

@@ -47,14 +47,10 @@ def side_by_side(calls: Sequence[Call]) -> tuple[Layout, Tensor, Tensor | None]:
 
 def refuse_non_finite(layout: Layout, rows: Floats, number: int) -> None:
     """Raise BncheckError where a layer saw NaN or infinity in the batch of this number."""
-    if not are_finite(rows):
-        name = next(name for name, part in apart(layout, rows) if not are_finite(part))
-        raise non_finite(name, number)
-
-
-def non_finite(name: str, number: int) -> BncheckError:
-    """What says so."""
-    return BncheckError(
+    if are_finite(rows):
+        return
+    name = next(name for name, part in apart(layout, rows) if not are_finite(part))
+    raise BncheckError(
         f"batch {number} reaches layer {name} with NaN or infinity",
         "look at this batch and the layers before; half precision ends at 65504",
     )

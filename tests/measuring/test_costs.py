@@ -18,12 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bncheck
 from bncheck.data import Batches, open_data
-from bncheck.measuring import collector, features, merging, preprocessing, reruns, rounds
+from bncheck.measuring import features, merging, preprocessing, reruns, rounds
 from bncheck.measuring.cascades import Cascade, run_cascade
 from bncheck.measuring.grading import Answers
 from bncheck.measuring.input_watch import InputWatch
 from bncheck.measuring.instrumented import Instrumented
-from bncheck.measuring.moments import merged_all, packed_vectors
+from bncheck.measuring.moments import merged_all
 from bncheck.measuring.reruns import Rerunning
 from bncheck.measuring.run import Run
 from bncheck.measuring.tables import Table
@@ -50,9 +50,9 @@ def mlp(layers: int) -> nn.Sequential:
     return nn.Sequential(*parts, nn.Linear(16, 4)).eval()
 
 
-def given(batches: int, size: int = 64) -> Batches:
+def given(batches: int) -> Batches:
     torch.manual_seed(1)
-    return open_data([torch.randn(size, 8) for _ in range(batches)], None)
+    return open_data([torch.randn(64, 8) for _ in range(batches)], None)
 
 
 def calls(layers: int, batches: int, cascade: Cascade | None) -> int:
@@ -74,15 +74,15 @@ def beyond(layers: int, batches: int, cascade: Cascade) -> int:
 
 
 @pytest.mark.parametrize(("cascade", "each_batch", "each_layer"), [
-    (Cascade.EVAL, 11, 4), (Cascade.BATCH, 21, 12),
+    (Cascade.EVAL, 25, 4), (Cascade.BATCH, 36, 12),
 ])  # fmt: skip
 def test_calls_of_torch_for_a_batch_and_for_a_layer_of_it(
     cascade: Cascade, each_batch: int, each_layer: int
 ) -> None:
     """A layer's input is taken about its pivot; the rest is done for all layers side by side.
 
-    They are 8 and 3, 18 and 11, with room for a torch that dispatches something otherwise. With the
-    moments of each batch apart they were 22 and 2, 30 and 10; layer by layer 35 and 6, 50 and 18.
+    They are 21 and 2, 30 and 10, with room for a torch that dispatches something otherwise. Layer
+    by layer they were 35 and 6, 50 and 18.
     """
     one, three = ({n: beyond(layers, n, cascade) for n in (3, 5)} for layers in (1, 3))
     batch = (one[5] - one[3]) / 2
@@ -99,41 +99,16 @@ def test_the_batches_of_a_pass_are_merged_at_once(monkeypatch: pytest.MonkeyPatc
         return merged_all(parts)
 
     monkeypatch.setattr(merging, "merged_all", counted)
-    run_cascade(Instrumented.of(mlp(3)), given(7, 65), Cascade.EVAL, Run())
+    run_cascade(Instrumented.of(mlp(3)), given(7), Cascade.EVAL, Run())
     assert merges == [7]
 
 
-def test_the_moments_of_few_vectors_are_taken_of_several_batches(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Layers side by side; the first batch, whose pivots all ranks take, is packed by itself."""
-    packs: list[tuple[int, int]] = []
-
-    def counted(m: Tensor, pivot: Any) -> Any:
-        packs.append((m.shape[0], m.shape[1]))
-        return packed_vectors(m, pivot)
-
-    monkeypatch.setattr(merging, "packed_vectors", counted)
-    monkeypatch.setattr(collector, "packed_vectors", counted)
-    run_cascade(Instrumented.of(mlp(3)), given(7), Cascade.EVAL, Run())
-    assert packs == [(64, 48), (6 * 64, 48)]
-    packs.clear()
-    monkeypatch.setattr(merging, "_CHANNELS", 32)
-    run_cascade(Instrumented.of(mlp(3)), given(7), Cascade.EVAL, Run())
-    assert packs == [(64, 48), (6 * 64, 32), (6 * 64, 16)]
-
-
-@pytest.mark.parametrize("limit", ["_WAITING", "_VECTORS_WAITING"])
-@pytest.mark.parametrize("size", [64, 65])
-def test_moments_of_batches_wait_as_long_as_there_is_room(
-    monkeypatch: pytest.MonkeyPatch, limit: str, size: int
-) -> None:
+def test_moments_of_batches_wait_as_long_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results are the same to rounding; nothing grows with the number of batches."""
-    model, data = Instrumented.of(mlp(2).double()), given(9, size)
+    model, data = Instrumented.of(mlp(2)), given(9)
     at_once = run_cascade(model, data, Cascade.EVAL, Run()).moments
-    monkeypatch.setattr(merging, limit, 0)
+    monkeypatch.setattr(merging, "_WAITING", 0)
     one_by_one = run_cascade(model, data, Cascade.EVAL, Run()).moments
-    assert [*at_once] == [*one_by_one]
     for name, found in at_once.items():
         np.testing.assert_allclose(found.pack(), one_by_one[name].pack(), rtol=1e-9, atol=1e-12)
 
