@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
+from bncheck.core.words import shortened
 from bncheck.data.batches import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_SAMPLES,
@@ -70,8 +71,11 @@ def open_data(data: object, options: DataOptions | None = None) -> Batches:
     return from_object(data, "data", options)
 
 
-def check_shapes(model: nn.Module, batch: Batch) -> Batch:
+def check_shapes(model: nn.Module, batch: Batch, number: int = 0) -> Batch:
     """The batch with dict entries given to the parameters of `forward` that they name.
+
+    Where none names one they are given in their order. Raises BncheckError where only some do, or
+    where they are more than `forward` takes: which entry is which input would be a guess.
 
     Of (x, y, more) the model takes what its `forward` has room for, and the next is the labels.
     """
@@ -87,6 +91,14 @@ def check_shapes(model: nn.Module, batch: Batch) -> Batch:
     takes_any = by_name and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if takes_any or set(batch.kwargs) <= set(parameters):
         return batch
+    unknown = [name for name in batch.kwargs if name not in parameters]
+    too_many = by_name and len(batch.inputs) > _room(model)
+    if too_many or len(unknown) < len(batch.kwargs):
+        raise BncheckError(
+            f"batch {number} has {', '.join(map(repr, map(shortened, unknown)))}, which forward "
+            "does not take",
+            f"it takes {', '.join(parameters) or 'nothing'}",
+        )
     return Batch((*batch.args, *batch.kwargs.values()), {}, batch.target)
 
 

@@ -16,7 +16,7 @@ from bncheck.inspecting.from_file import InspectOptions, static_findings
 from bncheck.inspecting.repair import recalibrate_command
 from bncheck.inspecting.report import InspectReport
 from bncheck.layers.means import Chains
-from bncheck.layers.norm_layer import NormLayer, Origin
+from bncheck.layers.norm_layer import NormLayer, Origin, same_eps
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.measure import measure
 from bncheck.measuring.norms import in_eval_mode
@@ -27,7 +27,7 @@ from bncheck.rules.rule import AnyRule, Network
 from bncheck.rules.static.bn102_non_finite import non_finite
 from bncheck.rules.static.bn103_negative_variance import negative_variance
 from bncheck.rules.static.bn104_missing_statistics import missing_statistics
-from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive, same_eps
+from bncheck.rules.static.bn114_eps_sensitive import eps_contradicted, eps_sensitive
 from bncheck.rules.static.bn117_other_weights import other_weights
 from bncheck.subject.inputs import first_samples, in_order
 from bncheck.subject.model import missing_statistics as missing_in
@@ -200,11 +200,11 @@ def _missing(
 
 
 def _other_eps(subject: Instrumented, layers: tuple[NormLayer, ...]) -> Iterator[Finding]:
-    """BN114 for layers that the model runs with another eps than the file or --eps says."""
+    """BN114 for layers that the model runs with another eps than the file says."""
     modules = {name: norm.module for name, norm in subject.by_file_name().items()}
     for layer in layers:
         ours, said = getattr(modules.get(layer.name), "eps", None), layer.eps
-        place = {Origin.FILE: "in the file", Origin.OPTION: "from --eps"}.get(said.origin)
-        if ours is None or said.value is None or place is None or same_eps(ours, said.value):
+        if ours is None or said.value is None or said.origin is not Origin.FILE:
             continue
-        yield eps_contradicted(layer, ("in the model", ours), (place, said.value))
+        if not same_eps(ours, said.value):
+            yield eps_contradicted(layer, ("in the model", ours), ("in the file", said.value))

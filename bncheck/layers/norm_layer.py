@@ -7,6 +7,7 @@ pair of weight and bias is never taken for a layer: it could be anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -265,6 +266,11 @@ def _momentum(module: NormModule | None, given: Assumptions) -> Setting:
     if module and module.momentum_known:
         return Setting(module.momentum, Origin.FILE)
     return _setting(None, given.momentum, DEFAULT_MOMENTUM)
+
+
+def same_eps(one: float, other: float) -> bool:
+    """Equal, but for rounding."""
+    return math.isclose(one, other, rel_tol=1e-6)
 
 
 def common(settings: Iterator[Setting]) -> Setting | None:

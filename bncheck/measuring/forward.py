@@ -39,7 +39,7 @@ def preparing(model: nn.Module, device: str) -> Callable[[Batch, int], Batch]:
             )
         return tensor.to(device, precision)
 
-    return lambda batch, number: check_shapes(model, batch.map(lambda x: fit(x, number)))
+    return lambda batch, number: check_shapes(model, batch.map(lambda x: fit(x, number)), number)
 
 
 def forward(

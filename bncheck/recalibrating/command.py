@@ -21,7 +21,7 @@ from bncheck.recalibrating.report import RecalibrationReport
 from bncheck.recalibrating.values import buffers_of, values_in_file
 from bncheck.recalibrating.with_data import recalibrate_with_data
 from bncheck.subject.model import missing_statistics
-from bncheck.subject.module_layers import described_by, layers_of
+from bncheck.subject.module_layers import described_by, layers_of, unused_eps
 from bncheck.subject.setup import Measuring, in_memory, instrumented
 from bncheck.writing.outputs import check_outputs
 
@@ -107,7 +107,9 @@ def _recalibrated(
         subject = instrumented(measuring, checkpoint)
         if not measuring.force:
             _refuse_lacking(subject, checkpoint)
-        report = recalibrate_with_data(subject, described_by(layers, subject), measuring, options)
+        described = described_by(layers, subject)
+        tell_all(unused_eps(layers, described, options.eps), note)
+        report = recalibrate_with_data(subject, described, measuring, options)
     return replace(report, path=path)
 
 

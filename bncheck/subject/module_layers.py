@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from bncheck.layers.norm_layer import (
     Origin,
     Setting,
     bare_layer,
+    same_eps,
 )
 from bncheck.measuring.instrumented import Instrumented
 from bncheck.measuring.norms import untracked_norms
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 
 def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[NormLayer, ...]:
-    """The layers with eps and momentum of the model's modules, where only defaults were assumed.
+    """The layers with eps and momentum of the model's modules, where the file does not tell them.
 
+    What the model runs with goes before --eps, or W2 would be that of another model.
     Those come along that track no statistics, of which a file may have no sign.
     """
     untracked = untracked_layers(subject)
@@ -37,7 +39,7 @@ def described_by(layers: tuple[NormLayer, ...], subject: Instrumented) -> tuple[
     described = tuple(
         replace(
             layer,
-            eps=_from_module(layer.eps, modules[layer.name], "eps"),
+            eps=_eps(layer.eps, modules[layer.name]),
             momentum=_from_module(layer.momentum, modules[layer.name], "momentum"),
         )
         if layer.name in modules
@@ -55,6 +57,24 @@ def _named(layer: NormLayer, subject: Instrumented) -> NormLayer:
     module = dict(subject.model.named_modules()).get(ours)
     kind = None if module is None else kind_of_class(type(module).__name__)
     return layer if kind is None else replace(layer, kind=kind)
+
+
+def unused_eps(
+    said: tuple[NormLayer, ...], described: tuple[NormLayer, ...], option: float | None
+) -> Iterator[str]:
+    """A line where the model has another eps than --eps."""
+    was = {layer.name for layer in said if layer.eps.origin is Origin.OPTION}
+    ours = {x.eps.value for x in described if x.name in was and x.eps.origin is Origin.MODEL}
+    others = sorted(eps for eps in ours if eps is not None and not same_eps(eps, option or 0.0))
+    if others:
+        has = ", ".join(f"{eps:g}" for eps in others)
+        yield f"--eps {option:g} is not used where the model has its own eps ({has})"
+
+
+def _eps(setting: Setting, module: object) -> Setting:
+    if setting.origin is Origin.FILE or not hasattr(module, "eps"):
+        return setting
+    return _said(module, "eps", 0.0)
 
 
 def _from_module(setting: Setting, module: object, name: str) -> Setting:

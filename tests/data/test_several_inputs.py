@@ -89,6 +89,13 @@ def test_no_grouped_input_is_taken_for_the_labels() -> None:
     assert len(check_shapes(One(), flat).args) == 1
 
 
+@pytest.mark.parametrize("names", [("image", "table", "foo"), ("table", "foo"), ("a", "foo", "b")])
+def test_an_entry_that_forward_does_not_take_is_named(names: tuple[str, ...]) -> None:
+    batch = Batch((), dict.fromkeys(names, A))
+    with pytest.raises(BncheckError, match=r"^batch 7 has .*'foo'.*, which forward does not take"):
+        check_shapes(Two(), batch, 7)
+
+
 IMAGES = [torch.zeros(3, 8, 8) for _ in range(3)]
 
 

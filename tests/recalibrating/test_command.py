@@ -300,3 +300,21 @@ def test_a_copy_is_not_called_what_it_is_not(ending: str, tmp_path: Path) -> Non
     with pytest.raises(BncheckError, match="the copy is torch-zip"):
         recalibrate_file(SAMPLES / "under-warmed-module.pt", out, InspectOptions(), None)
     assert not out.exists()
+
+
+def test_figures_are_of_the_eps_that_the_model_runs_with(tmp_path: Path) -> None:
+    notes: list[str] = []
+    plain, other = (
+        recalibrate_file(
+            SAMPLES / "stale.pt",
+            tmp_path / f"{eps}.pt",
+            InspectOptions(eps=eps),
+            Measuring(MODEL, TRAINING),
+            note=notes.append,
+        )
+        for eps in (None, 0.1)
+    )
+    assert other.before == plain.before
+    assert [note for note in notes if "--eps" in note] == [
+        "--eps 0.1 is not used where the model has its own eps (1e-05)"
+    ]

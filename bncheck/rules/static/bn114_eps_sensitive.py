@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.words import percent
 from bncheck.layers.facts import dead_channels
-from bncheck.layers.norm_layer import NormLayer, Origin
+from bncheck.layers.norm_layer import NormLayer, Origin, same_eps
 from bncheck.rules.rule import Network, Rule, rule
 
 if TYPE_CHECKING:
@@ -54,11 +53,6 @@ def eps_sensitive(self: Rule[Network, Finding], network: Network) -> Iterator[Fi
                 "use the eps that it was trained with; set it with --eps",
                 effect=effect,
             )
-
-
-def same_eps(one: float, other: float) -> bool:
-    """Equal, but for rounding."""
-    return math.isclose(one, other, rel_tol=1e-6)
 
 
 def eps_contradicted(layer: NormLayer, one: tuple[str, float], other: tuple[str, float]) -> Finding:
