@@ -28,7 +28,7 @@ from bncheck.reading.torchscript_states import (
     refuse_rebuilt,
     storages_of,
 )
-from bncheck.reading.torchscript_uses import Statistics, Uses
+from bncheck.reading.statistic_uses import Statistics, Uses
 from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
 
