@@ -1,11 +1,11 @@
 """What a program does with running statistics in eval mode, by its calls.
 
 The calls of TorchScript's code, of a `.pt2` and of an ONNX graph are told in torch's words. A file
-may hold sound statistics and not normalise by them: `batch_norm` may be told to take those of the batch or
-of another layer, a call may write into them, or they are subtracted and divided by, by hand.
-That is believed where it says (x - mean) / sqrt(var + eps), or x * scale + (bias - mean * scale)
-with scale = weight / sqrt(var + eps), in whatever order it reshapes; all else that is made of a
-statistic is not understood.
+may hold sound statistics and not normalise by them: `batch_norm` may be told to take those of the
+batch or of another layer, a call may write into them, or they are subtracted and divided by, by
+hand. That is believed where it says (x - mean) / sqrt(var + eps), or x * scale + (bias - mean *
+scale) with scale = weight / sqrt(var + eps), in whatever order it reshapes; all else that is made
+of a statistic is not understood.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from bncheck.reading.checkpoint import NormModule, as_number
 from bncheck.reading.listing import BETWEEN, CONSTANTS, ListedCall, Ref
 from bncheck.reading.pickle_values import Value
 from bncheck.reading.roles import AFFINE, STATISTICS, split_name
-from bncheck.reading.torchscript_states import storages_of
 from bncheck.reading.statistic_steps import (
     ASKS,
     HARMLESS,
@@ -31,6 +30,7 @@ from bncheck.reading.statistic_steps import (
     step,
     takes_root,
 )
+from bncheck.reading.torchscript_states import storages_of
 
 _NORMS: Final = frozenset(
     ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit",
@@ -317,7 +317,7 @@ def refusal(owner: str) -> BncheckError:
     """Of code that does with the statistics of a module what is not understood."""
     whose = f" of {owner[:60]!r}" if owner else ""
     return BncheckError(
-        f"does with the running statistics{whose} what is not plain normalising by them, so nothing "
-        "is certain of the layer",
+        f"does with the running statistics{whose} what is not plain normalising by them, so "
+        "nothing is certain of the layer",
         "export the model with torch.export, or save its state dict",
     )
