@@ -1,8 +1,7 @@
 """Measurement and findings on the file become one diagnosis: what is wrong, where, what to do.
 
 Explanations compete for the layers that deviate (rules/data/claim.py); results decide how severe it
-is and what to do. Findings on the file that the measurement proves or disproves are revised: a
-prediction that the data refute is only a note.
+is and what to do. Findings on the file are revised (revision.py).
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from typing import Final, TypeAlias
 from bncheck.core.findings import Finding, Severity
 from bncheck.core.timing import timed
 from bncheck.inspecting.advice import Advice
-from bncheck.measuring.measurement import MeasuredLayer, Measurement
+from bncheck.inspecting.revision import PROVED, revised
+from bncheck.measuring.measurement import Measurement
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.bn201_noisy import noisy, of_small_batches
 from bncheck.rules.data.bn204_ordered import one_sided
@@ -35,28 +35,17 @@ from bncheck.rules.data.noise import is_told_noise
 from bncheck.rules.data.objection import GIVE_LABELS, Objection
 from bncheck.rules.registry import EXPLANATIONS, LAST_EXPLANATIONS
 from bncheck.rules.rule import AnyRule
-from bncheck.rules.static.bn101_never_updated import never_updated
-from bncheck.rules.static.bn105_under_warmed import under_warmed
-from bncheck.rules.static.bn112_momentum_convention import momentum_convention
-from bncheck.rules.static.bn113_noisy_configuration import noisy_configuration
-from bncheck.rules.static.bn117_other_weights import other_weights
-from bncheck.rules.static.bn118_half_loaded import half_loaded
 
 #: With this an advice begins that is taken instead of another.
 _OR: Final = "or "
-#: Rules that predict from configuration what the data then show or do not show.
-_PREDICTIONS: Final = (under_warmed, momentum_convention, noisy_configuration)
 #: A share that leaves nothing to explain.
 _EXACTLY: Final = 0.95
 #: Faults that new statistics do not mend, or need not.
 _ELSEWHERE: Final = (Fault.DATA, Fault.EITHER, Fault.CODE)
-#: Rules of the file that data prove.
-_PROVED: Final = (never_updated, half_loaded, under_warmed)
 #: Claims that the stored numbers carry by themselves: with no other fault would they be these.
-_IN_THE_NUMBERS: Final = (*_PROVED, converted, exchanged)
+_IN_THE_NUMBERS: Final = (*PROVED, converted, exchanged)
 #: Of several claims the most cautious advice counts.
 _CAUTIOUS: Final = (Advice.LEAVE, Advice.IF_DATA_FIT, Advice.IF_PROVEN, Advice.RECALIBRATE)
-_KEEP: Final = "keep the statistics: nothing shows that measured ones would serve better"
 #: A share that is as good as all of it.
 _EXACT: Final = 0.9995
 
@@ -91,10 +80,10 @@ def diagnose(
     found = [finding for finding in found if any(rule.made(finding) for rule in rules)]
     found = _as_serious(found, findings)
     causes = {(f.rule, f.layer) for f in found}
-    revised = [
-        _revised(f, network, found, advice) for f in findings if (f.rule, f.layer) not in causes
+    on_file = [
+        revised(f, network, found, advice) for f in findings if (f.rule, f.layer) not in causes
     ]
-    ordered = sorted([*found, *revised], key=lambda finding: finding.severity.rank)
+    ordered = sorted([*found, *on_file], key=lambda finding: finding.severity.rank)
     cause = next(iter(found), None)
     return Diagnosis(tuple(ordered), advice, cause, _objection(network, advice))
 
@@ -297,69 +286,3 @@ def _fix(network: MeasuredNetwork, claim: Claim, advice: Advice) -> str:
 def _joined(first: str, advice: str) -> str:
     """What to do, and what else: instead of it ("or ...") or beside it."""
     return f"{first}{', ' if advice.startswith(_OR) else '; '}{advice}" if advice else first
-
-
-def _revised(
-    finding: Finding, network: MeasuredNetwork, found: Sequence[Finding], advice: Advice
-) -> Finding:
-    """A finding on the file in the light of the measurement."""
-    measured = network.measurement.by_name().get(finding.layer or "")
-    if finding.severity is Severity.INFO:
-        return finding
-    if any(rule.made(finding) for rule in _PREDICTIONS) and _refuted(measured, network):
-        return replace(
-            finding,
-            severity=Severity.INFO,
-            message=f"{finding.message}; the data agree with the statistics",
-            fix="nothing for inference",
-        )
-    if other_weights.made(finding) and any(_names_a_cause(f) for f in found):
-        return replace(
-            finding,
-            severity=Severity.INFO,
-            message=f"{finding.message}; measured, a cause was found that explains more",
-        )
-    if _may_be_meant(finding) and _serves_well(measured, network):
-        return replace(
-            finding,
-            severity=Severity.INFO,
-            message=f"{finding.message}; with the data, these statistics do well",
-            fix="keep them: the layer was trained like this",
-        )
-    if advice is not Advice.RECALIBRATE:
-        if finding.instead is None:
-            return finding
-        return replace(finding, fix=f"{finding.instead}; {_KEEP}")  # `recalibrate` would refuse
-    proved = any(rule.made(finding) for rule in _PROVED)
-    if proved and any(f.severity is not Severity.INFO for f in found):
-        return replace(finding, fix=f"run `{network.recalibrate}`")
-    return finding
-
-
-def _names_a_cause(finding: Finding) -> bool:
-    """Whether an explanation was believed, and not only a disagreement found."""
-    unexplained = (disagree, harmless, would_hurt)
-    serious = finding.severity is not Severity.INFO
-    return serious and not any(rule.made(finding) for rule in unexplained)
-
-
-def _may_be_meant(finding: Finding) -> bool:
-    """Whether a layer may have been trained with these statistics."""
-    return never_updated.made(finding) or half_loaded.made(finding)
-
-
-def _refuted(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bool:
-    if measured is None or measured.eval is None:
-        return network.severity is None
-    return network.thresholds.severity(measured.eval.w2) is None
-
-
-def _serves_well(measured: MeasuredLayer | None, network: MeasuredNetwork) -> bool:
-    """The layer agrees with what it sees by itself, or measured statistics are worse."""
-    if measured is None or measured.eval is None:
-        return False
-    alone = measured.batch or measured.eval
-    no_better = network.direction is Direction.WORSE or network.no_better
-    no_better = no_better and not network.both_poor
-    no_better = no_better or network.served_downstream(measured)
-    return network.thresholds.severity(alone.w2) is None or no_better

@@ -16,7 +16,7 @@ from bncheck.reading.exported_calls import Names, call_of
 from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.listing import BETWEEN, ListedCall
 from bncheck.reading.roles import STATISTICS, split_name
-from bncheck.reading.torchscript_uses import Statistics, refs_of, refusal, written
+from bncheck.reading.statistic_uses import Statistics, refs_of, refusal, written
 
 #: A node, the weights by their names in its graph, and a number of that graph.
 Place = tuple[dict[str, Any], Mapping[str, str], int]

@@ -17,7 +17,7 @@ from bncheck.reading.kinds import is_norm_class
 from bncheck.reading.listing import BETWEEN, ListedCall, Ref
 from bncheck.reading.onnx_names import text
 from bncheck.reading.roles import STATISTICS, split_name
-from bncheck.reading.torchscript_uses import Statistics
+from bncheck.reading.statistic_uses import Statistics
 
 if TYPE_CHECKING:
     from collections import ChainMap

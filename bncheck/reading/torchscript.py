@@ -17,6 +17,7 @@ from bncheck.reading.listing import CONSTANTS, Listing
 from bncheck.reading.nodes import attributes
 from bncheck.reading.pickle_values import Global, Node, Value
 from bncheck.reading.roles import AFFINE, STATISTICS, split_name
+from bncheck.reading.statistic_uses import Statistics, Uses
 from bncheck.reading.tensors import LazyTensor, LoadedTensor
 from bncheck.reading.torch_files import Pickled, read_zip
 from bncheck.reading.torchscript_code import Sources, literal
@@ -28,7 +29,6 @@ from bncheck.reading.torchscript_states import (
     refuse_rebuilt,
     storages_of,
 )
-from bncheck.reading.torchscript_uses import Statistics, Uses
 from bncheck.reading.tree import Path, dotted, norm_module
 from bncheck.reading.zip_archive import ZipArchive
 

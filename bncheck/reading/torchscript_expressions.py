@@ -11,10 +11,10 @@ from typing import Any, Final, TypeAlias
 from bncheck.reading.listing import BETWEEN, ListedCall, Ref
 from bncheck.reading.nodes import attributes
 from bncheck.reading.pickle_values import Global, Node
+from bncheck.reading.statistic_uses import Statistics, refs_of, refusal
 from bncheck.reading.torch_objects import TorchObjects
 from bncheck.reading.torchscript_code import Sources
 from bncheck.reading.torchscript_functions import Functions, TooMuchCodeError
-from bncheck.reading.torchscript_uses import Statistics, refs_of, refusal
 from bncheck.reading.torchscript_values import (
     UNKNOWN,
     Items,

@@ -14,11 +14,11 @@ from typing import Any, Final
 from bncheck.reading.listing import BETWEEN, Listing, Ref
 from bncheck.reading.pickle_values import Node
 from bncheck.reading.roles import looks_like_a_statistic
+from bncheck.reading.statistic_uses import Statistics, refusal, written
 from bncheck.reading.torch_objects import TorchObjects
 from bncheck.reading.torchscript_code import Sources
 from bncheck.reading.torchscript_expressions import Expressions, Names, expressions_in
 from bncheck.reading.torchscript_functions import TooMuchCodeError
-from bncheck.reading.torchscript_uses import Statistics, refusal, written
 from bncheck.reading.torchscript_values import UNKNOWN, Method, Module, Object, Unknown, items_of
 
 _MOST_DEPTH: Final = 60

@@ -20,10 +20,10 @@ from bncheck.graph.specs import Identity, Norm
 from bncheck.reading.listing import ListedCall, Listing, Ref
 from bncheck.reading.opening import open_checkpoint
 from bncheck.reading.pickle_values import Global, Node
+from bncheck.reading.statistic_steps import Is
+from bncheck.reading.statistic_uses import Statistics
 from bncheck.reading.torchscript_forward import listed_forward
 from bncheck.reading.torchscript_functions import MOST_CODE
-from bncheck.reading.torchscript_steps import Is
-from bncheck.reading.torchscript_uses import Statistics
 
 
 class _Source:

@@ -13,6 +13,7 @@ from bncheck.measuring.measurement import MeasuredLayer
 from bncheck.measuring.results import Direction
 from bncheck.rules.data.claim import LEAST, Claim, Fault
 from bncheck.rules.data.measured_network import MeasuredNetwork, names
+from bncheck.rules.data.moved_means import lags, moved_share, shares_of_biases
 from bncheck.rules.data.scoring import (
     error,
     parts,
@@ -51,13 +52,6 @@ _CERTAIN: Final = 0.97
 _MOST_LAYERS: Final = 0.8
 #: A right form leaves no more than the noise of running averages (RMS), or 3 % of the deviation.
 _LEFT: Final = 0.06
-#: Means are moved alone where the logarithms of the variances are off by less than this, or than
-#: 2.5 times what the running average's own noise explains.
-_RIGHT: Final = 0.03
-_LEAST_SHIFT: Final = 0.15
-#: Means of other weights of the same training are off, in parts of themselves, by up to so many
-#: times what the log standard deviations are.
-_BY_LAG: Final = 6.0
 
 
 @rule("BN210", "converted-statistics", Severity.ERROR, Severity.WARNING)
@@ -91,14 +85,14 @@ def converted(self: Rule[MeasuredNetwork, Claim], network: MeasuredNetwork) -> I
             yield from _claim(self, network, words, shares, 0.0)
     yield from _factors(self, network)
     behind_something = [m for m in network.layers if not network.reads_itself(m)]
-    moved = {m.layer.name: _moved_means(m) for m in behind_something}
+    moved = {m.layer.name: moved_share(m) for m in behind_something}
     if not any(moved.values()):
         return
     yield from _claim(
         self, network, "the means are those without the bias of the module before the layer: it "
-        "was added after they were learned", _added(network, moved), 0.0,
+        "was added after they were learned", shares_of_biases(network, moved), 0.0,
     )  # fmt: skip
-    lost = {m.layer.name: 0.0 if _lags(m) else moved[m.layer.name] for m in behind_something}
+    lost = {m.layer.name: 0.0 if lags(m) else moved[m.layer.name] for m in behind_something}
     words = "the means are moved, and the variances are right: a bias before the layer was lost or "
     words += "added"
     for claim in _claim(self, network, words, lost, float(network.stem.layer.channels)):
@@ -211,44 +205,3 @@ def _log_factor(m: MeasuredLayer) -> float:
     var, seen = m.stored[1], m.seen[1]
     live = (var > 0) & (seen > 0)
     return float(np.median(np.log(var[live] / seen[live]))) if live.any() else 0.0
-
-
-def _moved_means(m: MeasuredLayer) -> float:
-    """The share of the deviation that means make, where variances are right; else 0."""
-    d, log = parts(m, *m.seen)
-    assert m.batch_moments is not None
-    moments = m.batch_moments
-    var = np.maximum(moments.var + (m.layer.eps.value or 0.0), 1e-12)
-    noise = float(np.sqrt(np.mean(moments.var_of_squares / (4 * var**2)) * 0.053 / 32))
-    if _rms(log) > max(_RIGHT, 2.5 * noise) or _rms(d) < _LEAST_SHIFT:
-        return 0.0
-    total = float(np.sum(d**2 + log**2)) - m.sampling_noise
-    return min(1.0, float(np.sum(d**2)) / total) if total > 0 else 0.0
-
-
-def _added(network: MeasuredNetwork, moved: dict[str, float]) -> dict[str, float]:
-    """The shares that the biases explain which stand before the layers now."""
-    reruns = network.measurement.reruns
-    given = {} if reruns is None else reruns.biases()
-    shares = {}
-    for m in network.layers:
-        if moved.get(m.layer.name) and m.layer.name in given:
-            mean, var = m.seen
-            shares[m.layer.name] = share(m, mean - given[m.layer.name], var)
-    return shares
-
-
-def _lags(m: MeasuredLayer) -> bool:
-    """Whether weights that moved on a little explain the means.
-
-    With weights W + D in the place of W, D small in all directions, the mean W E moves by a part
-    |D| / |W| of itself, and so does the standard deviation. Where inputs vary little beside their
-    mean, as averages over many places do, that is much of a standard deviation in the mean alone.
-    A bias is not small beside the mean.
-    """
-    mean, seen = m.stored[0], m.seen[0]
-    return _rms(mean - seen) < _BY_LAG * _rms(parts(m, *m.seen)[1]) * max(_rms(mean), _rms(seen))
-
-
-def _rms(values: Floats) -> float:
-    return float(np.sqrt(np.mean(values**2)))

@@ -1,10 +1,11 @@
-"""What TorchScript code does with running statistics in eval mode, by the calls of its forward.
+"""What a program does with running statistics in eval mode, by its calls.
 
-A file may hold sound statistics and not normalise by them: `batch_norm` may be told to take those
-of the batch or of another layer, code may write into them, or it subtracts and divides by hand.
-That is believed where it says (x - mean) / sqrt(var + eps), or x * scale + (bias - mean * scale)
-with scale = weight / sqrt(var + eps), in whatever order it reshapes; all else that is made of a
-statistic is not understood.
+The calls of TorchScript's code, of a `.pt2` and of an ONNX graph are told in torch's words. A file
+may hold sound statistics and not normalise by them: `batch_norm` may be told to take those of the
+batch or of another layer, a call may write into them, or they are subtracted and divided by, by
+hand. That is believed where it says (x - mean) / sqrt(var + eps), or x * scale + (bias - mean *
+scale) with scale = weight / sqrt(var + eps), in whatever order it reshapes; all else that is made
+of a statistic is not understood.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from bncheck.reading.checkpoint import NormModule, as_number
 from bncheck.reading.listing import BETWEEN, CONSTANTS, ListedCall, Ref
 from bncheck.reading.pickle_values import Value
 from bncheck.reading.roles import AFFINE, STATISTICS, split_name
-from bncheck.reading.torchscript_states import storages_of
-from bncheck.reading.torchscript_steps import (
+from bncheck.reading.statistic_steps import (
     ASKS,
     HARMLESS,
     SHARES,
@@ -30,6 +30,7 @@ from bncheck.reading.torchscript_steps import (
     step,
     takes_root,
 )
+from bncheck.reading.torchscript_states import storages_of
 
 _NORMS: Final = frozenset(
     ("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit",
@@ -210,7 +211,7 @@ class Statistics:
         first, second = self._made(mean), self._made(var)
         if first is None or second is None:
             raise BncheckError(
-                "has code that normalises by what is not known to be running statistics",
+                "normalises by what is not known to be running statistics",
                 "export the model with torch.export, or save its state dict",
             )
         if (first.kind, second.kind) != (Is.MEAN, Is.VAR):
@@ -307,7 +308,7 @@ def _is_constant(value: Any) -> bool:
 def written() -> BncheckError:
     """Of code that changes a statistic before it is used."""
     return BncheckError(
-        "has code that writes into running statistics when it is run",
+        "writes into running statistics when it is run",
         "export the model with torch.export, or save its state dict",
     )
 
@@ -316,7 +317,7 @@ def refusal(owner: str) -> BncheckError:
     """Of code that does with the statistics of a module what is not understood."""
     whose = f" of {owner[:60]!r}" if owner else ""
     return BncheckError(
-        f"has code whose use of the running statistics{whose} is not plain normalising by them, "
-        "so nothing is certain of the layer",
+        f"does with the running statistics{whose} what is not plain normalising by them, so "
+        "nothing is certain of the layer",
         "export the model with torch.export, or save its state dict",
     )
