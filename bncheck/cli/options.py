@@ -91,7 +91,7 @@ EpsOption = Annotated[
         min=0.0,
         metavar="X",
         callback=finite,
-        help="eps of layers for which the file has none.",
+        help="eps of layers for which neither file nor model has one.",
     ),
 ]
 TrainBatchSizeOption = Annotated[

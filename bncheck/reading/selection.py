@@ -85,6 +85,10 @@ def _is_average(path: str) -> bool:
     return any(word in path.lower() for word in _AVERAGES)
 
 
+def _is_of_an_optimizer(path: str) -> bool:
+    return "optim" in path.lower()
+
+
 def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
     exact = next((tree for tree in subtrees if tree.path == key), None)
     if exact is not None:
@@ -101,7 +105,8 @@ def _at_key(subtrees: Sequence[Subtree], key: str) -> Subtree:
     if not tensors:
         names = by_interest(subtrees)
         near = nearest(key, names, 0.4)
-        there = ", ".join(names[:8])
+        models = [name for name in names if not _is_of_an_optimizer(name)]
+        there = ", ".join((models or names)[:8])
         if near:
             hint = f"did you mean {near}?"
         else:
@@ -114,8 +119,7 @@ def by_interest(subtrees: Sequence[Subtree]) -> list[str]:
     """The keys that there are: models first, what optimizers keep last."""
 
     def rank(tree: Subtree) -> tuple[bool, bool, bool]:
-        is_optimizer = "optim" in tree.path.lower()
-        return is_optimizer, not tree.statistics, _is_average(tree.path)
+        return _is_of_an_optimizer(tree.path), not tree.statistics, _is_average(tree.path)
 
     return list(dict.fromkeys(tree.path for tree in sorted(subtrees, key=rank) if tree.path))
 

@@ -123,7 +123,7 @@ class Model:
     input: Words = ()
     """One sample's shape without the batch: '3,224,224'."""
     eps: Annotated[float, Ge(0)] | None = None
-    """eps of layers for which the file has none."""
+    """eps of layers for which neither file nor model has one."""
     momentum: Annotated[float, Ge(0), Le(1)] | None = None
     """In PyTorch's convention, if the file has none."""
     train_batch_size: Count | None = None
