@@ -96,7 +96,9 @@ def test_a_counter_of_a_state_dict_is_read(tmp_path: Path) -> None:
     }
 
 
-def test_a_wrong_key_lists_models_and_what_optimizers_keep_only_where_nothing_else_is(tmp_path: Path) -> None:
+def test_a_wrong_key_lists_models_and_what_optimizers_keep_only_where_nothing_else_is(
+    tmp_path: Path,
+) -> None:
     state = {"running_mean": torch.zeros(2), "running_var": torch.ones(2)}
     trees = {"a_optim": {"w": torch.ones(2)}, "z_net": {"bn": state}, "plain": {"w": torch.ones(2)}}
     torch.save(trees, tmp_path / "x.pt")
