@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
 
+from bncheck.core.alone import alone
 from bncheck.core.errors import BncheckError
 
 P = ParamSpec("P")
@@ -39,12 +40,13 @@ _OF_DATA: Final = frozenset(
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose errors speak of its parameters instead of options."""
+    """The function, alone in its process, whose errors speak of its parameters, not of options."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return function(*args, **kwargs)
+            with alone():
+                return function(*args, **kwargs)
         except BncheckError as error:
             known = inspect.signature(function).parameters
             error.sentence = said_in_python(error.sentence, known)

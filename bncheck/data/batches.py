@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bncheck.core.errors import BncheckError
+from bncheck.data.randomness import repeatable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,20 +138,12 @@ class Batch:
         return Batch(cut.args, cut.kwargs, _cut(self.target, size, start, end))
 
 
-def _seed() -> None:
-    """Of all generators; without an accelerator, torch.manual_seed costs more than small passes."""
-    import torch
-
-    seeding = torch if torch.accelerator.is_available() else torch.default_generator
-    seeding.manual_seed(_SEED)
-
-
 @dataclass(frozen=True)
 class Batches:
     """Batches to go through as often as needed. `total` counts samples where that is known.
 
     `fixed` ones come from a file or folder, so that every process should find the same. `note` says
-    what was chosen on the user's behalf.
+    what was chosen on the user's behalf, `origin` is the loader or data set that they come from.
     """
 
     source: Callable[[], Iterable[Batch]]
@@ -159,14 +152,12 @@ class Batches:
     max_samples: int | None = None
     fixed: bool = False
     note: str = ""
+    origin: object = None
 
     def __iter__(self) -> Iterator[Batch]:
         """One pass, the same each time, cut off after max_samples."""
-        import torch
-
         left = self.max_samples
-        with torch.random.fork_rng(devices=[]):
-            _seed()
+        with repeatable(self.origin):
             for batch in self.source():
                 if left is not None and batch.size > left:
                     batch = batch.part(0, left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +47,7 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
     if (arrays := _whole(value)) is not None:
         return dealt(Arrays(arrays, name, options), name, options)
     if not isinstance(value, (IterableDataset, DataLoader)) and _holds_samples(value, name):
-        return dealt(_DataSet(value, name, options), name, options)
+        return replace(dealt(_DataSet(value, name, options), name, options), origin=value)
     if isinstance(value, IterableDataset):
         value = DataLoader(value, options.batch_size)
     if not isinstance(value, Iterable):
@@ -56,7 +57,11 @@ def from_object(value: Any, name: str, options: DataOptions) -> Batches:
             name,
         )
     return Batches(
-        lambda: _batches(again(), name, options), name, _length(value), options.max_samples
+        lambda: _batches(again(), name, options),
+        name,
+        _length(value),
+        options.max_samples,
+        origin=value,
     )
 
 

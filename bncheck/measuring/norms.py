@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bncheck.core.errors import BncheckError
 from bncheck.layers.normalisers import is_input_normaliser
+from bncheck.measuring.keeping import kept
 from bncheck.reading.kinds import NormKind, kind_of_class
 from bncheck.reading.roles import STATISTICS
 
@@ -103,15 +104,16 @@ def _flat(tensor: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Everything in eval mode for the time being, each module's own flag put back afterwards."""
+    """Everything in eval mode for the time being; modes, and what forwards write, are put back."""
     flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, flag in flags:
-            if module.training is not flag:
-                module.training = flag
+    with kept(model):
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, flag in flags:
+                if module.training is not flag:
+                    module.training = flag
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def _verdicts(
     """Every layer normalises with the batch meanwhile, so none sees another's wrong statistics."""
     import torch
 
-    first = next((b for b in Batches(data.source, data.name, data.total, _SAMPLES) if b.size), None)
+    first = next((b for b in replace(data, max_samples=_SAMPLES) if b.size), None)
     found: Verdicts = {}
     if first is None:
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bncheck.core.errors import BncheckError
@@ -185,9 +185,7 @@ def samples_of(given: Measuring, model: nn.Module, most: int) -> Batch:
 
 def first_samples(data: Batches, most: int) -> Batch:
     """The first batch, cut to so many samples."""
-    from bncheck.data import Batches
-
-    cut = Batches(data.source, data.name, data.total, most)
+    cut = replace(data, max_samples=most)
     batch = next((batch for batch in cut if batch.size), None)
     if batch is None:
         raise BncheckError("gives no samples", "check the data", data.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,12 @@ class Counting(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.sizes: Counter[int] = Counter()
+        self._counted = SimpleNamespace(sizes=Counter[int]())  # what a module holds is put back
+
+    @property
+    def sizes(self) -> Counter[int]:
+        counted: Counter[int] = self._counted.sizes
+        return counted
 
     def forward(self, x: Tensor) -> Any:
         self.sizes[len(x)] += 1
