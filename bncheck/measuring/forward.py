@@ -47,8 +47,9 @@ def forward(
 ) -> Any:
     """The model's output; whatever it raises is told with the shape and the module concerned.
 
-    `state` has parameters and buffers to run with in place of the model's own. The model gets
-    copies: one that prepares its input in place would change what the next pass is fed.
+    `state` has parameters and buffers to run with in place of the model's own, a name for every
+    place that holds one. The model gets copies of the batch: one that prepares its input in place
+    would change what the next pass is fed.
     """
     import torch
 
@@ -59,7 +60,9 @@ def forward(
                 return model(*own.args, **own.kwargs)
             from torch.func import functional_call
 
-            return functional_call(model, dict(state), own.args, dict(own.kwargs))
+            return functional_call(
+                model, dict(state), own.args, dict(own.kwargs), tie_weights=False
+            )
     except BncheckError as error:
         cause = error.__cause__
         if cause is None or isinstance(error, SingleValueError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bncheck.core.errors import BncheckError
@@ -86,8 +87,50 @@ class SurveyOptions:
 def survey(subject: Instrumented, batches: Sequence[Batch], options: SurveyOptions) -> Surface:
     """All quantities of the snapshot that the model holds; the model stays as it is.
 
-    Raises BncheckError.
+    The caller's autocast, no_grad and inference mode are left. Raises BncheckError.
     """
+    with _plain_arithmetic(options.device):
+        return _survey(_unwrapped(subject), [_normal(batch) for batch in batches], options)
+
+
+def _unwrapped(subject: Instrumented) -> Instrumented:
+    """What DataParallel holds: parameters cannot be exchanged in the replicas that it makes."""
+    from torch import nn
+
+    model = subject.model
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    return subject if model is subject.model else Instrumented.of(model)
+
+
+@contextlib.contextmanager
+def _plain_arithmetic(device: str) -> Iterator[None]:
+    """Gradients are on, and every product is made in the precision of its factors."""
+    import torch
+
+    kind = torch.device(device).type
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.amp.is_autocast_available(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def _normal(batch: Batch) -> Batch:
+    """A tensor that was made in inference mode cannot be kept for a gradient; a copy can."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def copied(value: object) -> object:
+        if isinstance(value, torch.Tensor) and value.is_inference():
+            return value.clone()
+        return value
+
+    return replace(batch, target=pytree.tree_map(copied, batch.target))
+
+
+def _survey(subject: Instrumented, batches: Sequence[Batch], options: SurveyOptions) -> Surface:
     found: list[Along] = []
     shift: tuple[LayerShift, ...] = ()
     curved: dict[Mode, list[Eigenvalue]] = {Mode.TRAIN: [], Mode.EVAL: []}

@@ -47,7 +47,7 @@ def normalising(subject: Instrumented, mode: Mode) -> Iterator[None]:
 class Objective:
     """L(theta) on one batch. Parameters that the model does not train are constants.
 
-    Every call runs on copies of the buffers, so that running statistics stay as they are.
+    Every call runs on copies of all tensors, so that nothing of the model is written.
     """
 
     model: nn.Module
@@ -58,11 +58,7 @@ class Objective:
     @cached_property
     def named(self) -> dict[str, Tensor]:
         """The parameters that are trained, shared ones once, detached: theta."""
-        found = {
-            name: p.detach()
-            for name, p in self.model.named_parameters()
-            if p.requires_grad and p.is_floating_point()
-        }
+        found = {name: p.detach() for name, p in self.model.named_parameters() if _is_trained(p)}
         if not found:
             raise BncheckError(
                 "the model has no parameter that is trained",
@@ -79,21 +75,30 @@ class Objective:
         """The loss, a tensor of no axes with its graph. Raises BncheckError."""
         import torch
 
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        state = {**buffers, **dict(zip(self.named, theta, strict=True))}
         with torch.enable_grad():
-            output = forward(self.model, self.batch, self.number, state)
+            output = self.output(theta)
             if self.loss is None:
                 return default_loss(output, self.batch)
             with usercode.running("--loss"):
                 value = self.loss(output, self.batch.target)
         return _checked(value)
 
+    def output(self, theta: Vector) -> Any:
+        """What the model makes of the batch with these parameters. Raises BncheckError."""
+        trained = (p for p in self.model.parameters() if _is_trained(p))
+        placed = {id(p): tensor for p, tensor in zip(trained, theta, strict=True)}
+        state = {}
+        for name, tensor in _slots(self.model):
+            if id(tensor) not in placed:
+                placed[id(tensor)] = tensor.detach().clone()
+            state[name] = placed[id(tensor)]
+        return forward(self.model, self.batch, self.number, state)
+
     def gradient(self, theta: Vector, wanted: Sequence[int] | None = None) -> tuple[float, Vector]:
         """The loss and its gradient by the parameters at these places; None: by all."""
         import torch
 
-        moving = [tensor.detach().requires_grad_() for tensor in theta]
+        moving = _leaves(theta)
         chosen = [moving[place] for place in wanted] if wanted is not None else moving
         value = self.at(moving)
         found = _differentiated(value, chosen)
@@ -120,6 +125,26 @@ class Objective:
         return value, found
 
 
+def _is_trained(parameter: Tensor) -> bool:
+    return parameter.requires_grad and parameter.is_floating_point()
+
+
+def _slots(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place that holds a tensor once, under one name, whatever else its module is called.
+
+    A tensor that two modules share has two places; a module with two names has its places once, for
+    what is put into a place twice over is not what was there when it is put back.
+    """
+    for prefix, module in model.named_modules():
+        for held in (module.named_parameters, module.named_buffers):
+            yield from held(prefix, recurse=False, remove_duplicate=False)
+
+
+def _leaves(theta: Vector) -> list[Tensor]:
+    """Copies to differentiate by, which a forward may also write to."""
+    return [tensor.detach().clone().requires_grad_() for tensor in theta]
+
+
 def _differentiated(value: Tensor, parameters: Vector, graph: bool = False) -> Sequence[Any]:
     import torch
 
@@ -136,7 +161,7 @@ def hessian_product(objective: Objective) -> Callable[[Vector], Vector]:
     """v -> H v at the snapshot, where H is the Hessian of the loss; one backward for each call."""
     import torch
 
-    moving = [tensor.detach().requires_grad_() for tensor in objective.start]
+    moving = _leaves(objective.start)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         # the fused kernels of attention cannot be differentiated twice
         slopes = _differentiated(objective.at(moving), moving, graph=True)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bncheck.measuring.forward import forward
 from bncheck.surveying.objective import Objective, Vector, dot, moved, norm
 
 if TYPE_CHECKING:
@@ -91,9 +90,8 @@ def _calls(objective: Objective) -> dict[str, int]:
     try:
         for name, module in objective.model.named_modules():
             handles.append(module.register_forward_pre_hook(note(name)))
-        buffers = {name: b.clone() for name, b in objective.model.named_buffers()}
         with torch.no_grad():
-            forward(objective.model, objective.batch, objective.number, buffers)
+            objective.output([tensor.clone() for tensor in objective.start])
     finally:
         for handle in handles:
             handle.remove()
