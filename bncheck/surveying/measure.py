@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -87,9 +86,11 @@ class SurveyOptions:
 def survey(subject: Instrumented, batches: Sequence[Batch], options: SurveyOptions) -> Surface:
     """All quantities of the snapshot that the model holds; the model stays as it is.
 
-    The caller's autocast, no_grad and inference mode are left. Raises BncheckError.
+    The caller's no_grad and inference mode are left. Raises BncheckError.
     """
-    with _plain_arithmetic(options.device):
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
         return _survey(_unwrapped(subject), [_normal(batch) for batch in batches], options)
 
 
@@ -101,20 +102,6 @@ def _unwrapped(subject: Instrumented) -> Instrumented:
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         model = model.module
     return subject if model is subject.model else Instrumented.of(model)
-
-
-@contextlib.contextmanager
-def _plain_arithmetic(device: str) -> Iterator[None]:
-    """Gradients are on, and every product is made in the precision of its factors."""
-    import torch
-
-    kind = torch.device(device).type
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        if torch.amp.is_autocast_available(kind):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
 
 
 def _normal(batch: Batch) -> Batch:
