@@ -15,7 +15,7 @@ from bncheck.core.errors import REPORT_IT, BncheckError, ExitCode, TerminatedErr
 
 #: What a command makes lives as long as the command: looking through it for garbage as often as
 #: Python does takes a tenth of the time that a file of 10,000 layers takes.
-_GARBAGE: Final = (50_000, 20, 20)
+_GARBAGE: Final = (150_000, 20, 20)
 
 #: So much of an exception's own text is shown: it may quote a file.
 _SHOWN: Final = 300
@@ -33,6 +33,7 @@ def main() -> None:
     interrupts.give_back()
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         console.line(ExitCode(code).name.lower())
+    gc.freeze()  # looking for garbage at the exit is a fifth of `inspect`; core/importable.py
     sys.exit(code)
 
 

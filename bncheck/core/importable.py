@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ def importable(target: str) -> Iterator[None]:
     What the code itself adds stays, and these go behind everything else: a function that is called
     later, such as forward, may import from them, and a torch.py in them is nobody's torch.
     """
+    atexit.register(gc.unfreeze)  # what the code leaves is given back: its files may need a flush
     ours = [path for path in dict.fromkeys(folders_of(target)) if path not in sys.path]
     writes = sys.dont_write_bytecode
     sys.path[:0] = ours

@@ -77,6 +77,16 @@ def test_two_onnx_files_are_compared_without_torch() -> None:
     _check(["compare", path, path], ("torch", "bncheck.graph.program"))
 
 
+def test_nothing_is_searched_for_garbage_at_the_exit() -> None:
+    program = "import atexit, gc\natexit.register(lambda: print(len(gc.get_objects())))\n"
+    program += "from bncheck.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "inspect", "--quiet", f"{SAMPLES}/healthy.pt"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert int(done.stdout.splitlines()[-1]) < 1_000
+
+
 def _check(arguments: list[str], heavy: tuple[str, ...]) -> None:
     program = f"import sys\nfrom bncheck.cli import run\nrun({arguments!r})\n"
     program += f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
