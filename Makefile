@@ -26,8 +26,8 @@ types: $(VENV)/.dev
 	$(BIN)/mypy --num-workers 2
 
 # A worker for each core. On two cores a third makes every test dearer by more than the waiting that
-# it fills (3:54 and 4:52 minutes). pytest keeps what it makes of the tests, which is half of what
-# collecting them takes.
+# it fills (4:12 and 4:34 minutes of the same tests). pytest keeps what it makes of the tests, which
+# is half of what collecting them takes.
 unit: export PYTHONDONTWRITEBYTECODE :=
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
