@@ -11,7 +11,6 @@ from bncheck.core.errors import BncheckError
 from bncheck.core.words import unsaid
 from bncheck.reading.opening import weights_in
 from bncheck.reading.parts import files_of
-from bncheck.reading.ranges import fetched_file
 from bncheck.reading.referred import referred
 from bncheck.reading.remote import Remote, StandardInput, is_local
 from bncheck.reading.standard_input import piped
@@ -66,6 +65,8 @@ def _with_parts(path: Remote, folder: Path, say: Callable[[str], None]) -> Path:
 def _copied(path: Remote, local: Path, say: Callable[[str], None]) -> Path:
     if local.exists():
         return local
+    from bncheck.reading.ranges import fetched_file
+
     local.parent.mkdir(parents=True, exist_ok=True)
     file, place = fetched_file(path), 0
     with open(local, "wb") as out:

@@ -280,4 +280,4 @@ def _load_external(
             (stop - start) * row,
             (stop - start, *shape[1:]),
         )
-    return np.frombuffer(data.numbers(offset, length), dtype).reshape(shape)
+    return data.array(offset, length).view(dtype).reshape(shape)

@@ -21,7 +21,9 @@ from bncheck.core.errors import BncheckError
 from bncheck.reading.remote import Remote, StandardInput, what_is_meant
 
 if TYPE_CHECKING:
+    import numpy as np
     from _typeshed import WriteableBuffer
+    from numpy.typing import NDArray
 
     from bncheck.reading.ranges import RemoteFile
 
@@ -203,6 +205,16 @@ class Source:
         if len(data) != length:
             raise _became_shorter()
         return data
+
+    def array(self, offset: int, length: int) -> NDArray[np.uint8]:
+        """The same, unchangeable: NumPy keeps them in large pages, which are quickly had."""
+        import numpy as np
+
+        self._check(offset, length)
+        array = np.empty(length, np.uint8)
+        self.read_into(offset, array.data)
+        array.flags.writeable = False
+        return array
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer, of bytes, from `offset` of the window."""
