@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bncheck.core import usercode
 from bncheck.core.errors import BncheckError
@@ -42,6 +42,14 @@ def preparing(model: nn.Module, device: str) -> Callable[[Batch, int], Batch]:
     return lambda batch, number: check_shapes(model, batch.map(lambda x: fit(x, number)), number)
 
 
+_OF_DATA: Final = "check the shape and dtype of the data, --size and --grey for images, --model-arg"
+#: What helps where it is not the data.
+_HINTS: Final[Mapping[type[BaseException], str]] = {
+    SystemExit: "let it raise an exception where it calls sys.exit",
+    MemoryError: "give smaller batches: --batch-size",
+}
+
+
 def forward(
     model: nn.Module, batch: Batch, number: int, state: Mapping[str, Tensor] | None = None
 ) -> Any:
@@ -69,10 +77,14 @@ def forward(
             raise
         shapes = ", ".join(f"{_shape(x)} {str(x.dtype)[6:]}" for x in batch.inputs)
         where = _module_of(model, cause)
+        hint = (
+            "check the shape and dtype of the data, --size and --grey for images, and --model-arg"
+        )
+        hint = next((h for kind, h in _HINTS.items() if isinstance(cause, kind)), hint)
         raise BncheckError(
             f"the model rejects batch {number} of shape {shapes}"
             f"{f' in {where}' if where else ''} ({usercode.described(cause)})",
-            "check the shape and dtype of the data, --size and --grey for images, and --model-arg",
+            hint,
         ) from cause
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import bncheck
+from bncheck.core.errors import BncheckError
 
 
 def _convolutional() -> nn.Sequential:
@@ -101,3 +102,15 @@ def test_a_model_that_writes_into_its_input_is_fed_the_same_every_time() -> None
     asked = bncheck.inspect(plain.eval(), [((x - 1) / 2, y) for x, y in data]).summary
     assert found.verdict is asked.verdict
     assert found.w2 == pytest.approx(asked.w2)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"), [(SystemExit(3), "calls sys.exit"), (MemoryError(), "smaller batches")]
+)
+def test_not_every_error_is_about_the_data(error: BaseException, says: str) -> None:
+    class Ending(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error
+
+    with pytest.raises(BncheckError, match=says):
+        bncheck.inspect(Ending(nn.BatchNorm1d(4)), [torch.randn(8, 4)])
