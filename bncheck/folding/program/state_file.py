@@ -25,6 +25,8 @@ from bncheck.reading.safetensors_file import FOLDED
 from bncheck.writing.atomic import check_read_back, replacing
 
 _SCHEMA: Final = "bncheck.folded-state/1"
+#: What a manifest lists by name.
+_NAMES: Final = ("identities", "bare", "plain_weights", "added", "removed")
 
 
 def save_folded(
@@ -86,12 +88,7 @@ def load_folded(module: nn.Module, path: Path) -> nn.Module:
         raise BncheckError("does not exist", "check the path", str(path))
     try:
         with safe_open(str(path), "pt") as file:
-            manifest = json.loads((file.metadata() or {}).get(FOLDED, "null"))
-            if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA:
-                raise BncheckError(
-                    "is not a folded state dict",
-                    "make one with `bncheck fold ... -o X.safetensors`",
-                )
+            manifest = _manifest((file.metadata() or {}).get(FOLDED, "null"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         apply(module, manifest, state)
     except BncheckError as error:
@@ -105,6 +102,27 @@ def load_folded(module: nn.Module, path: Path) -> nn.Module:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BncheckError(f"cannot be read ({error})", "check the path", str(path)) from None
     return module
+
+
+def _manifest(text: str) -> dict[str, Any]:
+    """What `save_state` wrote; raises BncheckError for whatever else stands there."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
+        raise BncheckError(
+            "is not a folded state dict", "make one with `bncheck fold ... -o X.safetensors`"
+        )
+    names = [found.get(what, []) for what in _NAMES]
+    named = all(isinstance(each, list) and all(map(_is_word, each)) for each in names)
+    if not named or not isinstance(found.get("original"), dict):
+        raise BncheckError("says wrongly how it was folded", "fold the model again")
+    return found
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _digest(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import bncheck
@@ -269,3 +270,24 @@ def test_the_tolerance_is_that_of_the_parts_and_of_what_follows(
     assert isinstance(result, PartsResult)
     assert result.parity is not None
     assert result.parity.tolerance == tolerance
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[" * 100_000, "5", '{"identities": [5]}', '{"bare": [null]}', '{"added": 5}',
+     '{"original": [1]}', '{"identities": ["zzz"]}', '{"original": {"conv1.weight": null}}'],
+    ids=lambda said: said[:24],
+)  # fmt: skip
+def test_what_a_stranger_says_of_a_fold_is_refused(
+    said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`compare` reads it, so it may come from anywhere."""
+    manifest = {"schema": "bncheck.folded-state/1", "identities": [], "added": [], "original": {}}
+    if said[0] == "{":
+        said = json.dumps({**manifest, **json.loads(said)})
+    path = tmp_path / "folded.safetensors"
+    save_file({"fc2.weight": torch.ones(10, 32)}, path, {"format": "pt", "bncheck.fold": said})
+    model = ["--model", f"{SAMPLES / 'nets.py'}:DigitNet", "--input", "1,8,8"]
+    assert run(["compare", str(SAMPLES / "healthy.pt"), str(path), *model]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bug in bncheck" not in line
