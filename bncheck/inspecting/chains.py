@@ -12,6 +12,7 @@ import numpy as np
 from bncheck.core.errors import BncheckError
 from bncheck.layers.means import Chain, Chains, adjacent_chains, affordable, compared
 from bncheck.layers.norm_layer import NormLayer
+from bncheck.measuring.keeping import kept
 from bncheck.reading.checkpoint import Checkpoint, Container
 from bncheck.reading.tensors import PIECE_BYTES
 from bncheck.rules.static.bn117_other_weights import is_settled
@@ -103,7 +104,9 @@ def traced_chains(
             name: LoadedTensor(partial(_numbers, tensor), tuple(tensor.shape))
             for name, tensor in held.items()
         }
-        graph = read_listing(traced_listing(model), lazy)
+        with kept(model):  # a forward may leave a tracer in a buffer
+            listing = traced_listing(model)
+        graph = read_listing(listing, lazy)
         return graph_chains(graph, _weights(graph, lazy), layers, prefix)
     except Exception:  # its forward asks for numbers, or for what it was not given
         return None

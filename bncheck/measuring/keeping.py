@@ -41,17 +41,21 @@ def kept(model: nn.Module) -> Iterator[None]:
 
 def _content(item: Any) -> tuple[Any, Any] | None:
     """A list, set or dict (of buffers, too) with what is in it now."""
-    return (item, item.copy()) if isinstance(item, (list, dict, set)) else None
+    kind = next((kind for kind in (list, dict, set) if isinstance(item, kind)), None)
+    return None if kind is None else (item, kind(item))
 
 
 def _put_back(item: Any, content: Any) -> None:
+    """Item by item: `update` of a Counter would add. Nothing is compared: it may hold tracers."""
     if isinstance(item, list):
-        item[:] = content
-    elif item.keys() != content.keys() if isinstance(item, dict) else item != content:
+        list.__setitem__(item, slice(None), content)
+    elif isinstance(item, set):
         item.clear()
-        item.update(content)
-    elif isinstance(item, dict):
-        item.update(content)
+        item |= content
+    else:
+        item.clear()
+        for name, value in content.items():
+            item[name] = value
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ class Noting(nn.Module):
         self.calls, self.most = 0, most
         self.seen: list[Tensor] = []
         self.by_name: dict[str, Tensor] = {}
+        self.sizes = Counter({8: 3})
+        self.kinds = {"a"}
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
@@ -33,6 +36,8 @@ class Noting(nn.Module):
         self.average = 0.9 * self.get_buffer("average") + 0.1 * y.mean(dim=0)
         self.seen.append(y)
         self.by_name["last"] = y
+        self.sizes[len(x)] += 1
+        self.kinds ^= {"a", "b"}
         self.last = y
         if self.calls > self.most:
             raise ValueError(x.shape)
@@ -42,7 +47,8 @@ class Noting(nn.Module):
 def state(model: Noting) -> tuple[Any, ...]:
     buffers = {n: (id(b), b.tolist()) for n, b in model.named_buffers() if "running" not in n}
     plain = {k: v for k, v in vars(model).items() if not k.startswith("_")}
-    return buffers, plain.keys(), model.calls, len(model.seen), list(model.by_name), model.training
+    held = len(model.seen), list(model.by_name), dict(model.sizes), set(model.kinds)
+    return buffers, plain.keys(), model.calls, held, model.training
 
 
 @pytest.mark.parametrize("call", [bncheck.inspect, bncheck.recalibrate, bncheck.landscape])
